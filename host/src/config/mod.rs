@@ -1,0 +1,231 @@
+//! Every setting of the gateway: what `hotgate.toml`, the environment and the flags may say, and what the program then
+//! runs on.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// What the gateway runs on: checked, with every default filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// How long a shutdown waits for queued messages and close handshakes.
+    pub shutdown_grace: Duration,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// The port that clients connect to.
+    pub websocket: WebSocketConfig,
+    /// The port that internal systems push through.
+    pub text: TextConfig,
+    /// When a silent connection is closed.
+    pub heartbeat: HeartbeatConfig,
+    /// What a second login of one uid means.
+    pub sessions: SessionsConfig,
+    /// How much may wait for a connection that reads slowly.
+    pub outbox: OutboxConfig,
+    /// How many connections there may be.
+    pub limits: LimitsConfig,
+    /// How plugin files are watched.
+    pub watch: WatchConfig,
+    /// The chain of plugins that decide who a client is, in order. Never empty.
+    pub authenticators: Vec<PluginConfig>,
+    /// The plugin that decides who gets a message.
+    pub router: RouterConfig,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`) or `tracing` filter directives.
+    pub level: String,
+    /// Lines for people or for machines.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people; in colour on a terminal.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The port that clients connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebSocketConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The largest message that a client may send, in bytes; a larger one closes its connection with 1009.
+    pub max_message: usize,
+    /// From accept until the upgrade request has been read whole.
+    pub handshake_timeout: Duration,
+    /// From the upgrade until an authenticator has accepted; then 4901.
+    pub authentication_timeout: Duration,
+    /// How long a close frame may take to be written, and its answer to arrive, before the connection is cut.
+    pub close_timeout: Duration,
+    /// Whose pages may connect.
+    pub allowed_origins: AllowedOrigins,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Names of request headers shown to authenticators, in lower case.
+    pub pass_headers: Vec<String>,
+    /// Subprotocols that are accepted when a client offers them; the client's order decides.
+    pub subprotocols: Vec<String>,
+}
+
+/// Whose pages may connect (the `Origin` header, RFC 6455 §10.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// `["*"]`: everybody's.
+    Any,
+    /// These, scheme and host and port, compared without case. Requests without an `Origin` come from no browser and are let through.
+    Only(Vec<String>),
+}
+
+/// The port that internal systems push through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The longest line, in bytes without its line end; a longer one is answered `fail` and ends the connection.
+    pub max_line: usize,
+    /// Who may connect. Empty: loopback only, which is why it must be set for `listen` to be another address.
+    pub allow_from: Vec<IpNet>,
+}
+
+/// When a silent connection is closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeartbeatConfig {
+    /// A connection from which nothing has arrived for longer than this is closed with 4900.
+    pub timeout: Duration,
+    /// How often silence is looked for.
+    pub check_interval: Duration,
+    /// After how much silence the server sends a ping; `None` never.
+    pub ping_interval: Option<Duration>,
+}
+
+/// What a second login of one uid means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionsConfig {
+    /// See [`DuplicateLogin`].
+    pub duplicate_login: DuplicateLogin,
+}
+
+/// What happens when a uid logs in that is connected already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DuplicateLogin {
+    /// Both stay; messages go to the newest, and to the next newest once that has closed.
+    Newest,
+    /// Both stay; messages go to all.
+    All,
+    /// The older one is closed with 4903.
+    CloseOlder,
+    /// The newer one is closed with 4904.
+    Reject,
+}
+
+/// How much may wait for a connection that reads slowly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxConfig {
+    /// Bytes that may wait for one connection; past them it is closed with 4905. One message always fits an empty outbox.
+    pub max_bytes: usize,
+    /// Bytes that may wait for all connections together; past them messages are refused.
+    pub total_bytes: usize,
+}
+
+/// How many connections there may be. Past a limit the upgrade request is refused with 503.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// WebSocket connections in all.
+    pub connections: usize,
+    /// WebSocket connections of one client address.
+    pub connections_per_address: usize,
+    /// WebSocket connections that no authenticator has accepted yet.
+    pub unauthenticated: usize,
+    /// Connections to the text port.
+    pub text_connections: usize,
+}
+
+/// How plugin files are watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchConfig {
+    /// How long a file must have been quiet before it is read.
+    pub settle: Duration,
+    /// How often files are compared although no change was announced.
+    pub rescan: Duration,
+}
+
+/// The router and what its failures mean.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouterConfig {
+    /// The plugin.
+    pub plugin: PluginConfig,
+    /// What happens to a packet, or its connection, when the router fails on it.
+    pub route_failure: RouteFailure,
+}
+
+/// What happens when the router fails on a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteFailure {
+    /// The packet is dropped and counted.
+    Drop,
+    /// The connection is closed with 1013.
+    Close,
+}
+
+/// One plugin: where its component is, what it is told, and what it may use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PluginConfig {
+    /// Where the component comes from.
+    pub source: PluginSource,
+    /// Settings, which the plugin finds among its environment variables.
+    pub settings: BTreeMap<String, String>,
+    /// Whether calls share instances.
+    pub isolation: Isolation,
+    /// What one call may use.
+    pub limits: PluginLimits,
+}
+
+/// Where a component comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PluginSource {
+    /// `builtin:NAME`: shipped inside the binary.
+    Builtin(String),
+    /// A file, watched for changes.
+    File(PathBuf),
+}
+
+/// Whether calls share instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Each call runs in a fresh instance: nothing of one user can leak into the decision about the next.
+    PerCall,
+    /// Calls reuse instances, one call at a time each.
+    Pooled,
+}
+
+/// What one plugin, and one call of it, may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginLimits {
+    /// Wall-clock time of one call.
+    pub deadline: Duration,
+    /// How long a call may wait for an instance before it is shed.
+    pub max_wait: Duration,
+    /// Time that compiling may not count against: `lifecycle.check` of a new component.
+    pub check_timeout: Duration,
+    /// Linear memory of one instance, in bytes.
+    pub memory: usize,
+    /// Calls that run at the same time.
+    pub concurrency: usize,
+    /// Calls after which a pooled instance is replaced.
+    pub recycle_after: u32,
+    /// Actions that one call may return.
+    pub max_actions: usize,
+    /// Bytes that one call may return in all.
+    pub max_output: usize,
+    /// Size of the component, in bytes.
+    pub max_component: usize,
+}

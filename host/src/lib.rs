@@ -1,0 +1,3 @@
+pub mod config;
+pub mod message;
+pub mod registry;

@@ -1,0 +1,71 @@
+//! One message as it travels through the gateway: text or binary over shared bytes. Cloning it copies no payload, so a
+//! message to many recipients is stored once.
+
+use std::fmt;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+/// One WebSocket data message (RFC 6455 §5.6), or one line of the text port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// UTF-8.
+    Text(ByteString),
+    /// Anything.
+    Binary(Bytes),
+}
+
+impl Message {
+    /// The payload.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The payload's length in bytes.
+    pub fn len(&self) -> usize {
+        self.as_bytes().len()
+    }
+
+    /// Whether there is no payload. Empty messages are delivered like any other.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Names one connection for as long as the process runs. Never reused; 0 names none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why a connection is closed (RFC 6455 §7.4): what its close frame says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseReason {
+    /// The status code.
+    pub code: u16,
+    /// For people: at most 123 bytes, so that it fits a control frame.
+    pub reason: ByteString,
+}
+
+impl CloseReason {
+    /// A reason of the host's own.
+    pub const fn new(code: u16, reason: &'static str) -> Self {
+        Self { code, reason: ByteString::from_static(reason) }
+    }
+}
+
+/// A named value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attribute {
+    /// What it is called.
+    pub name: String,
+    /// What it is.
+    pub value: String,
+}
