@@ -1,1 +1,125 @@
-fn main() {}
+//! The `hotgate` binary: settings → log → gateway → signal → drain.
+
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+
+use hotgate::cli::{self, Command, EXIT_CONFIG};
+use hotgate::config::{Config, LogConfig, LogFormat};
+use hotgate::gateway::{Gateway, StartError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, warn};
+use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = cli::parse();
+    match cli.command {
+        Command::ConfigCheck => cli.config_check(),
+        Command::ConfigPrint => cli.config_print(),
+        Command::Serve => match cli.load() {
+            Ok(config) => {
+                // Dropped last: it writes what is still in the log's queue.
+                let _log = start_log(&config.log);
+                serve(config)
+            }
+            Err(error) => cli::refuse(&error),
+        },
+    }
+}
+
+fn serve(config: Config) -> ExitCode {
+    raise_descriptor_limit(&config);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "cannot start the runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(async {
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => {
+                error!(%error, "cannot listen for signals");
+                return ExitCode::FAILURE;
+            }
+        };
+        let gateway = tokio::select! {
+            started = Gateway::start(config) => match started {
+                Ok(gateway) => gateway,
+                Err(error) => {
+                    error!(error = format!("{error:#}"), "cannot start");
+                    return match error {
+                        StartError::Plugin(_) => ExitCode::from(EXIT_CONFIG),
+                        StartError::Listen(_) => ExitCode::FAILURE,
+                    };
+                }
+            },
+            () = signals.next() => return ExitCode::SUCCESS,
+        };
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let twice = async {
+            signals.next().await;
+            let _ = stop.send(());
+            signals.next().await;
+        };
+        tokio::select! {
+            () = gateway.run(async { _ = stopped.await }) => ExitCode::SUCCESS,
+            () = twice => {
+                warn!("second signal: ending at once");
+                ExitCode::FAILURE
+            }
+        }
+    });
+    // Tasks that have not ended by now are cut off.
+    runtime.shutdown_background();
+    code
+}
+
+/// The signals that ask for an end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Logs to standard error from a thread of its own: a terminal or pipe that is not read must not stall the gateway.
+fn start_log(config: &LogConfig) -> WorkerGuard {
+    let (writer, guard) = NonBlocking::new(io::stderr());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&config.level))
+        .with_writer(writer)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal());
+    match config.format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+    }
+    guard
+}
+
+/// Every connection needs a file descriptor; the usual soft limit of 1,024 is for programs that use `select`.
+fn raise_descriptor_limit(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let available = getrlimit(Resource::Nofile).current.or(current).unwrap_or(u64::MAX);
+    // Plugins, listeners, logs and the like.
+    const OTHERS: u64 = 64;
+    let needed = (config.limits.connections + config.limits.text_connections) as u64 + OTHERS;
+    if available < needed {
+        warn!(available, needed, "fewer file descriptors than limits.connections and limits.text_connections need (ulimit -n)");
+    }
+}

@@ -69,3 +69,28 @@ pub struct Attribute {
     /// What it is.
     pub value: String,
 }
+
+/// Who ended a connection, or what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The client sent a close frame.
+    Client,
+    /// A plugin denied or closed it, or failed.
+    Plugin,
+    /// An operator closed it.
+    Operator,
+    /// Nothing arrived for longer than the heartbeat's timeout.
+    Silent,
+    /// It did not read what was sent to it.
+    Slow,
+    /// Another login of the same uid took its place, or was there first.
+    Replaced,
+    /// Its session was over.
+    Expired,
+    /// It broke the WebSocket protocol or a bound of it.
+    ProtocolError,
+    /// Its TCP connection ended without a close frame.
+    Lost,
+    /// The gateway shuts down.
+    Shutdown,
+}

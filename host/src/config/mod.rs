@@ -1,12 +1,29 @@
 //! Every setting of the gateway: what `hotgate.toml`, the environment and the flags may say, and what the program then
 //! runs on.
 
+mod error;
+mod keys;
+mod kinds;
+mod names;
+mod overrides;
+mod print;
+mod read;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod units;
+
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use error::ConfigError;
+pub use overrides::Overrides;
+pub use print::settings_table;
 
 /// What the gateway runs on: checked, with every default filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,7 +98,7 @@ pub struct WebSocketConfig {
 pub enum AllowedOrigins {
     /// `["*"]`: everybody's.
     Any,
-    /// These, scheme and host and port, compared without case. Requests without an `Origin` come from no browser and are let through.
+    /// These, scheme and host and port, in lower case; compared without case. Requests without an `Origin` come from no browser and are let through.
     Only(Vec<String>),
 }
 
@@ -194,8 +211,22 @@ pub struct PluginConfig {
 pub enum PluginSource {
     /// `builtin:NAME`: shipped inside the binary.
     Builtin(String),
-    /// A file, watched for changes.
+    /// A file, watched for changes; its path is absolute.
     File(PathBuf),
+}
+
+impl PluginSource {
+    /// The names of the plugins inside the binary.
+    pub const BUILTINS: [&str; 2] = ["origin-auth", "origin-router"];
+}
+
+impl fmt::Display for PluginSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Builtin(name) => write!(f, "builtin:{name}"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// Whether calls share instances.
@@ -214,7 +245,7 @@ pub struct PluginLimits {
     pub deadline: Duration,
     /// How long a call may wait for an instance before it is shed.
     pub max_wait: Duration,
-    /// Time that compiling may not count against: `lifecycle.check` of a new component.
+    /// Wall-clock time of a new component's `lifecycle.check`; compiling it does not count.
     pub check_timeout: Duration,
     /// Linear memory of one instance, in bytes.
     pub memory: usize,

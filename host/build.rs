@@ -1,0 +1,85 @@
+//! Compiles the default plugins to WebAssembly, so that they can be embedded in the binary.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, exit};
+
+const TARGET: &str = "wasm32-wasip2";
+
+/// The packages to compile, and the files in which cargo leaves them.
+const PLUGINS: [(&str, &str); 2] = [("origin-auth", "origin_auth.wasm"), ("origin-router", "origin_router.wasm")];
+
+/// What the plugins are made of.
+const SOURCES: [&str; 6] =
+    ["plugins/origin-auth", "plugins/origin-packet", "plugins/origin-router", "wit", "Cargo.toml", "Cargo.lock"];
+
+/// What cargo, clippy and the user's environment say about the build of the host, not about that of the plugins.
+const NOT_INHERITED: [&str; 6] =
+    ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_BUILD_TARGET_DIR", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS"];
+
+fn main() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace").to_path_buf();
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    println!("cargo::rerun-if-changed=build.rs");
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+    }
+
+    if !target_installed() {
+        fail(&format!(
+            "the default plugins need the Rust target {TARGET}, which is not installed: rustup target add {TARGET}"
+        ));
+    }
+    // A target directory of its own: cargo would wait for ever for the lock that the cargo above this script holds.
+    let target_dir = out.join("plugins");
+    compile(&workspace, &target_dir);
+    for (_, file) in PLUGINS {
+        let from = target_dir.join(TARGET).join("release").join(file);
+        if let Err(error) = std::fs::copy(&from, out.join(file)) {
+            fail(&format!("cannot copy {}: {error}", from.display()));
+        }
+    }
+}
+
+/// Whether the compiler has a standard library for the target.
+fn target_installed() -> bool {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let answer = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output();
+    answer.is_ok_and(|answer| Path::new(String::from_utf8_lossy(&answer.stdout).trim()).is_dir())
+}
+
+fn compile(workspace: &Path, target_dir: &Path) {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace).args(["build", "--release", "--locked", "--target", TARGET]).arg("--target-dir").arg(target_dir);
+    // Function names stay, for the backtraces of traps; whatever profile the host has.
+    for setting in ["opt-level=3", "lto=true", "codegen-units=1", "debug=false", "strip=\"debuginfo\"", "panic=\"abort\""] {
+        cargo.arg("--config").arg(format!("profile.release.{setting}"));
+    }
+    for (package, _) in PLUGINS {
+        cargo.args(["--package", package]);
+    }
+    for name in NOT_INHERITED {
+        cargo.env_remove(name);
+    }
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PROFILE_")) {
+            cargo.env_remove(name);
+        }
+    }
+    // Set, not removed: empty overrides what a configuration file says of the host's processor or linker.
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", "");
+    match cargo.output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            eprintln!("{said}");
+            fail(&format!("the default plugins do not compile for {TARGET}; the compiler's messages are above"));
+        }
+        Err(error) => fail(&format!("cannot run cargo to compile the default plugins: {error}")),
+    }
+}
+
+fn fail(reason: &str) -> ! {
+    println!("cargo::error={reason}");
+    exit(1);
+}

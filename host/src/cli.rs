@@ -1,0 +1,267 @@
+//! The command line: what to do, with which settings.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Overrides};
+
+/// The exit code for settings that cannot be: `EX_CONFIG` of sysexits.h, which tells a supervisor that starting again
+/// will not help.
+pub const EXIT_CONFIG: u8 = 78;
+
+const ABOUT: &str = "A WebSocket push gateway whose authentication and routing are WebAssembly plugins, swapped while it runs";
+
+const LONG_ABOUT: &str = "\
+Hotgate is a WebSocket push gateway. Two WebAssembly plugins decide who a client is and who gets a message; copy a new \
+plugin file over the old one, and it takes effect while everybody stays connected.
+
+Without any settings:
+  0.0.0.0:1234    clients connect here, by WebSocket
+  127.0.0.1:5678  internal systems push here, one line of text a message
+  built-in plugins: the first packet {\"id\":\"u1\"} makes its sender uid u1";
+
+const EXAMPLES: &str = "\
+Examples:
+  hotgate
+      Run with the defaults.
+  hotgate --authenticator auth.wasm --router router.wasm
+      Run with your own plugins.
+  hotgate --authenticator jwt.wasm --authenticator builtin:origin-auth
+      Ask one plugin first, then another.
+  hotgate config print > hotgate.toml
+      Write a commented configuration file with every setting.
+  hotgate --config hotgate.toml config check
+      Check it without running.
+  hotgate --config hotgate.toml
+      Run with it.
+
+A flag counts more than its environment variable, a variable more than the file, the file more than the default.
+An empty variable counts as unset. No file is read that is not named.";
+
+/// The command line, understood.
+#[derive(Debug)]
+pub struct Cli {
+    /// What to do.
+    pub command: Command,
+    config: Option<PathBuf>,
+    overrides: Overrides,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Run the gateway.
+    Serve,
+    /// Check the configuration.
+    ConfigCheck,
+    /// Print the configuration in effect.
+    ConfigPrint,
+}
+
+#[derive(Parser)]
+#[command(name = "hotgate", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Run the gateway (what happens without a command)
+    Serve,
+    /// Check or print the configuration
+    #[command(subcommand)]
+    Config(ConfigAction),
+}
+
+#[derive(Subcommand, Clone, Copy)]
+enum ConfigAction {
+    /// Check the configuration and the plugin files it names, without running; exit code 78 if something is wrong
+    Check,
+    /// Print the configuration in effect as a commented file, defaults and plugin settings included
+    Print,
+}
+
+#[derive(Args)]
+struct Options {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "HOTGATE_CONFIG", hide_env_values = true, global = true)]
+    config: Option<OsString>,
+    /// Where clients connect [default: 0.0.0.0:1234]
+    #[arg(long, value_name = "ADDR", env = "HOTGATE_WEBSOCKET_LISTEN", hide_env_values = true, global = true)]
+    websocket_listen: Option<String>,
+    /// Where internal systems push [default: 127.0.0.1:5678]
+    #[arg(long, value_name = "ADDR", env = "HOTGATE_TEXT_LISTEN", hide_env_values = true, global = true)]
+    text_listen: Option<String>,
+    /// A plugin that decides who a client is: a file or builtin:NAME. Repeat it for a chain, asked in order; the variable
+    /// separates them by commas. Replaces the file's chain; a plugin also named there keeps its settings
+    /// [default: builtin:origin-auth]
+    #[arg(long, value_name = "FILE", env = "HOTGATE_AUTHENTICATOR", hide_env_values = true, global = true)]
+    authenticator: Vec<String>,
+    /// The plugin that decides who gets a message: a file or builtin:NAME [default: builtin:origin-router]
+    #[arg(long, value_name = "FILE", env = "HOTGATE_ROUTER", hide_env_values = true, global = true)]
+    router: Option<String>,
+    /// What is logged: error, warn, info, debug, trace, or directives like info,hotgate=debug [default: info]
+    #[arg(long, value_name = "LEVEL", env = "HOTGATE_LOG_LEVEL", hide_env_values = true, global = true)]
+    log_level: Option<String>,
+    /// Log lines for people or for machines: text or json [default: text]
+    #[arg(long, value_name = "FORMAT", env = "HOTGATE_LOG_FORMAT", hide_env_values = true, global = true)]
+    log_format: Option<String>,
+}
+
+/// Reads the command line and the environment. Answers `--help`, `--version` and wrong usage itself, and exits.
+pub fn parse() -> Cli {
+    parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+}
+
+fn parse_from(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let matches = Arguments::command().try_get_matches_from(arguments)?;
+    let Arguments { options, action } = Arguments::from_arg_matches(&matches)?;
+    let command = match action {
+        None | Some(Action::Serve) => Command::Serve,
+        Some(Action::Config(ConfigAction::Check)) => Command::ConfigCheck,
+        Some(Action::Config(ConfigAction::Print)) => Command::ConfigPrint,
+    };
+    let overrides = options.overrides(&matches);
+    let config = options.config.filter(|path| !path.is_empty() || !from_environment(&matches, "config"));
+    Ok(Cli { command, config: config.map(PathBuf::from), overrides })
+}
+
+fn from_environment(matches: &ArgMatches, option: &str) -> bool {
+    matches.value_source(option) == Some(ValueSource::EnvVariable)
+}
+
+impl Options {
+    fn overrides(&self, matches: &ArgMatches) -> Overrides {
+        let mut overrides = Overrides::default();
+        let mut set = |key, option: &str, values: Vec<String>| {
+            let name = option.replace('_', "-");
+            let (by, values): (_, Vec<_>) = if from_environment(matches, option) {
+                let by = format!("HOTGATE_{}", option.to_uppercase());
+                (by, values.into_iter().filter(|value| !value.is_empty()).collect())
+            } else {
+                (format!("--{name}"), values)
+            };
+            if !values.is_empty() {
+                overrides.set(key, by, values);
+            }
+        };
+        set("websocket.listen", "websocket_listen", self.websocket_listen.clone().into_iter().collect());
+        set("text.listen", "text_listen", self.text_listen.clone().into_iter().collect());
+        set("log.level", "log_level", self.log_level.clone().into_iter().collect());
+        set("log.format", "log_format", self.log_format.clone().into_iter().collect());
+        set("router", "router", self.router.clone().into_iter().collect());
+        let chain = if from_environment(matches, "authenticator") {
+            self.authenticator.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect()
+        } else {
+            self.authenticator.clone()
+        };
+        set("authenticator", "authenticator", chain);
+        overrides
+    }
+}
+
+impl Cli {
+    /// What flags and variables say beside the file.
+    pub fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
+    /// The configuration that file, variables and flags give together.
+    ///
+    /// # Errors
+    ///
+    /// See [`Config::load`].
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref(), &self.overrides)
+    }
+
+    /// `hotgate config check`: says that the configuration is good, or why not.
+    pub fn config_check(&self) -> ExitCode {
+        let name = self.config.as_ref().map_or("defaults".into(), |path| path.to_string_lossy());
+        self.report(|_| format!("{name}: ok\n"))
+    }
+
+    /// `hotgate config print`: prints the configuration in effect, or what is wrong with it.
+    pub fn config_print(&self) -> ExitCode {
+        self.report(Config::to_toml)
+    }
+
+    fn report(&self, text: impl Fn(&Config) -> String) -> ExitCode {
+        match self.load() {
+            // Not `println!`, which panics when a pager that has seen enough closes the pipe.
+            Ok(config) => match io::stdout().write_all(text(&config).as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            },
+            Err(error) => refuse(&error),
+        }
+    }
+}
+
+/// Says on standard error why the configuration is refused, and gives the exit code for that.
+pub fn refuse(error: &ConfigError) -> ExitCode {
+    // Nobody is left to tell when standard error is closed.
+    let _ = writeln!(io::stderr(), "hotgate: {error}");
+    ExitCode::from(EXIT_CONFIG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cli(line: &str) -> Result<Cli, clap::Error> {
+        parse_from(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_what_happens_without_a_command() {
+        for (line, command) in [
+            ("hotgate", Command::Serve),
+            ("hotgate serve", Command::Serve),
+            ("hotgate config check", Command::ConfigCheck),
+            ("hotgate config print", Command::ConfigPrint),
+        ] {
+            assert_eq!(cli(line).unwrap().command, command, "{line}");
+        }
+    }
+
+    #[test]
+    fn flags_stand_before_or_after_the_command() {
+        let mut expected = Overrides::default();
+        expected.set("log.level", "--log-level", ["debug".to_owned()]);
+        expected.set("authenticator", "--authenticator", ["a,b".to_owned(), "c".to_owned()]);
+        let flags = "--config x.toml --authenticator a,b --log-level debug --authenticator c";
+        for line in [
+            format!("hotgate {flags}"),
+            format!("hotgate {flags} serve"),
+            format!("hotgate serve {flags}"),
+            format!("hotgate {flags} config check"),
+            format!("hotgate config {flags} check"),
+            format!("hotgate config check {flags}"),
+        ] {
+            let cli = cli(&line).unwrap();
+            assert_eq!(cli.config.as_deref(), Some(std::path::Path::new("x.toml")), "{line}");
+            assert_eq!(cli.overrides, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_an_error() {
+        for line in ["hotgate run", "hotgate --port 1", "hotgate --router", "hotgate config"] {
+            assert_eq!(cli(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

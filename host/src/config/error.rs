@@ -1,0 +1,115 @@
+//! What is wrong with a configuration, and where.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use toml::de::DeValue;
+
+/// A setting that cannot be: names where it was given, its key, its value and what is allowed. Never shows the value
+/// of a plugin's setting, which may be a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct ConfigError {
+    place: Place,
+    problem: String,
+}
+
+impl ConfigError {
+    pub(super) fn new(place: Place, problem: impl Into<String>) -> Self {
+        Self { place, problem: problem.into() }
+    }
+}
+
+/// Where a setting was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nowhere.
+    Default,
+    /// In the configuration file, at this line counted from 1 if it can be told.
+    File(PathBuf, Option<usize>),
+    /// By this flag or environment variable.
+    Override(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("defaults"),
+            Self::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),
+            Self::File(path, None) => write!(f, "{}", path.display()),
+            Self::Override(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A value that cannot be; says everything but which key has it.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    /// Where below the key: `[2]` of a list, `.NAME` of a table.
+    below: String,
+    value: Option<String>,
+    problem: String,
+}
+
+impl Wrong {
+    /// `value` is not what it must be.
+    pub(super) fn new(value: &DeValue<'_>, problem: impl Into<String>) -> Self {
+        Self { below: String::new(), value: Some(show(value)), problem: problem.into() }
+    }
+
+    /// The same for a value that may be secret.
+    pub(super) fn secret(problem: impl Into<String>) -> Self {
+        Self { below: String::new(), value: None, problem: problem.into() }
+    }
+
+    /// The wrong value is an element of a list.
+    pub(super) fn in_list(mut self, index: usize) -> Self {
+        self.below = format!("[{index}]{}", self.below);
+        self
+    }
+
+    /// The wrong value is an entry of a table.
+    pub(super) fn in_table(mut self, name: &str) -> Self {
+        self.below = format!("{}{}", join(".", name), self.below);
+        self
+    }
+
+    /// The error, once it is known which key has the value, and where.
+    pub(super) fn at(self, place: Place, key: &str) -> ConfigError {
+        let Self { below, value, problem } = self;
+        let value = value.map(|value| format!(" = {value}")).unwrap_or_default();
+        ConfigError::new(place, format!("{key}{below}{value}: {problem}"))
+    }
+}
+
+/// `path.name`, quoting a name as TOML would have to.
+pub(super) fn join(path: &str, name: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let dot = if path.is_empty() || path.ends_with('.') { "" } else { "." };
+    if !name.is_empty() && name.chars().all(bare) {
+        format!("{path}{dot}{name}")
+    } else {
+        format!("{path}{dot}{name:?}")
+    }
+}
+
+/// A value for an error message: on one line, and short. Tables stay closed, since they may hold settings.
+fn show(value: &DeValue<'_>) -> String {
+    const LONGEST: usize = 80;
+    let text = match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(yes) => yes.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::Array(list) => {
+            let items: Vec<_> = list.iter().map(|item| show(item.get_ref())).collect();
+            format!("[{}]", items.join(", "))
+        }
+        DeValue::Table(_) => "{…}".to_owned(),
+    };
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

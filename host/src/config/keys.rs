@@ -1,0 +1,275 @@
+//! The one table of settings: every key with what it may be, its default and its meaning. Reading, `config print` and
+//! the documentation all come from here.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::error::Wrong;
+use super::kinds::{ADDRESS, Choice, Count, Kind, List, SOURCE, Settings, Size, Time, TimeOrNever};
+use super::names::{HEADER, LOG_LEVEL, NETWORK, Origins, SUBPROTOCOL};
+use super::{
+    AllowedOrigins, Config, DuplicateLogin, HeartbeatConfig, Isolation, LimitsConfig, LogConfig, LogFormat,
+    OutboxConfig, PluginConfig, PluginLimits, PluginSource, RouteFailure, RouterConfig, SessionsConfig, TextConfig,
+    WatchConfig, WebSocketConfig,
+};
+
+/// A table of the configuration file.
+pub(super) trait Section {
+    /// Takes the value of a key. `None` if there is no such key.
+    fn set(&mut self, key: &str, value: &DeValue<'_>) -> Option<Result<(), Wrong>>;
+
+    /// Its keys with their present values, in the order of this file.
+    fn rows(&self) -> Vec<Row>;
+
+    /// The table below it that has this name.
+    fn section(&mut self, name: &str) -> Option<&mut dyn Section>;
+
+    /// The tables below it, but for those that the reader knows to be special: `authenticator` and `router`.
+    fn sections(&self) -> Vec<(&'static str, &dyn Section)>;
+}
+
+/// One key.
+pub(super) struct Row {
+    pub key: &'static str,
+    pub value: toml::Value,
+    /// Words that follow "must be".
+    pub allowed: String,
+    pub meaning: &'static str,
+}
+
+/// `keys! { Type { field: kind = default, "meaning"; … } … }` writes `Default` and [`Section`] for each type. A key is
+/// called like its field, unless `field "key"` says otherwise. `sections` are tables below it; the keys of `flat` stand in
+/// the same table; `rest` is left to the reader.
+macro_rules! keys {
+    ($($type:ident {
+        $($field:ident $($key:literal)?: $kind:expr, = $default:expr, $meaning:literal;)*
+        $([sections: $($section:ident),+])?
+        $([flat: $flat:ident = $flat_default:expr])?
+        $([rest: $($rest:ident = $rest_default:expr),+])?
+    })*) => { $(
+        impl Default for $type {
+            fn default() -> Self {
+                Self {
+                    $($field: $default,)*
+                    $($($section: Default::default(),)+)?
+                    $($flat: $flat_default,)?
+                    $($($rest: $rest_default,)+)?
+                }
+            }
+        }
+
+        impl Section for $type {
+            fn set(&mut self, key: &str, value: &DeValue<'_>) -> Option<Result<(), Wrong>> {
+                match key {
+                    $(keys!(@name $field $($key)?) => Some($kind.parse(value).map(|it| self.$field = it)),)*
+                    _ => None$(.or_else(|| self.$flat.set(key, value)))?,
+                }
+            }
+
+            fn rows(&self) -> Vec<Row> {
+                [
+                    $(self.$flat.rows(),)?
+                    vec![$(Row {
+                        key: keys!(@name $field $($key)?),
+                        value: $kind.show(&self.$field),
+                        allowed: $kind.allowed(),
+                        meaning: $meaning,
+                    }),*],
+                ].into_iter().flatten().collect()
+            }
+
+            fn section(&mut self, name: &str) -> Option<&mut dyn Section> {
+                match name {
+                    $($(stringify!($section) => Some(&mut self.$section),)+)?
+                    _ => None$(.or_else(|| self.$flat.section(name)))?,
+                }
+            }
+
+            fn sections(&self) -> Vec<(&'static str, &dyn Section)> {
+                [
+                    $(self.$flat.sections(),)?
+                    vec![$($((stringify!($section), &self.$section as &dyn Section)),+)?],
+                ].into_iter().flatten().collect()
+            }
+        }
+    )* };
+    (@name $field:ident) => { stringify!($field) };
+    (@name $field:ident $key:literal) => { $key };
+}
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+const TIB: usize = 1 << 40;
+
+const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = secs(3600);
+const DAY: Duration = secs(24 * 3600);
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const fn listen(address: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(address), port)
+}
+
+const LOG_FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+
+const DUPLICATE_LOGINS: Choice<DuplicateLogin> = Choice(&[
+    ("newest", DuplicateLogin::Newest),
+    ("all", DuplicateLogin::All),
+    ("close-older", DuplicateLogin::CloseOlder),
+    ("reject", DuplicateLogin::Reject),
+]);
+
+const ROUTE_FAILURES: Choice<RouteFailure> = Choice(&[("drop", RouteFailure::Drop), ("close", RouteFailure::Close)]);
+
+const ISOLATIONS: Choice<Isolation> = Choice(&[("per-call", Isolation::PerCall), ("pooled", Isolation::Pooled)]);
+
+keys! {
+    Config {
+        shutdown_grace: Time(Duration::ZERO..=HOUR), = secs(10),
+            "How long a shutdown waits for queued messages and close handshakes.";
+        [sections: log, websocket, text, heartbeat, sessions, outbox, limits, watch]
+        [rest: authenticators = vec![PluginConfig::default()], router = RouterConfig::default()]
+    }
+
+    LogConfig {
+        level: LOG_LEVEL, = "info".to_owned(),
+            "What is logged: a level, or directives that give single targets their own.";
+        format: LOG_FORMATS, = LogFormat::Text,
+            "\"text\" is for people, \"json\" writes one object a line.";
+    }
+
+    WebSocketConfig {
+        listen: ADDRESS, = listen(Ipv4Addr::UNSPECIFIED, 1234),
+            "Where clients connect; port 0 takes a free one, which the log tells.";
+        max_message: Size(1..=GIB), = MIB,
+            "The largest message a client may send; a larger one closes its connection (1009).";
+        handshake_timeout: Time(MS..=HOUR), = secs(5),
+            "From accept until the upgrade request has been read whole.";
+        authentication_timeout: Time(MS..=HOUR), = secs(10),
+            "From the upgrade until an authenticator has accepted; then the connection is closed (4901).";
+        close_timeout: Time(MS..=HOUR), = secs(2),
+            "How long a close frame may take to be written and answered before the connection is cut.";
+        allowed_origins: Origins, = AllowedOrigins::Any,
+            "Whose pages may connect. [\"*\"] is everybody's, and not possible once cookies are passed on. Requests \
+             without an Origin header come from no browser and are let through.";
+        trusted_proxies: List(NETWORK), = Vec::new(),
+            "Peers whose X-Forwarded-For header is believed.";
+        pass_headers: List(HEADER), = Vec::new(),
+            "Request headers that authenticators are shown.";
+        subprotocols: List(SUBPROTOCOL), = Vec::new(),
+            "Subprotocols that are accepted when a client offers them; the client's order decides.";
+    }
+
+    TextConfig {
+        listen: ADDRESS, = listen(Ipv4Addr::LOCALHOST, 5678),
+            "Where internal systems push from. Whoever can connect can push to everyone: an address that is not \
+             loopback needs allow_from.";
+        max_line: Size(1..=GIB), = 2 * MIB,
+            "The longest line; a longer one is answered `fail` and ends the connection.";
+        allow_from: List(NETWORK), = Vec::new(),
+            "Who may connect. Empty: loopback only.";
+    }
+
+    HeartbeatConfig {
+        timeout: Time(MS..=DAY), = secs(30),
+            "A connection from which nothing has arrived for longer than this is closed (4900).";
+        check_interval: Time(MS..=HOUR), = secs(1),
+            "How often silence is looked for; at most the timeout.";
+        ping_interval: TimeOrNever(MS..=DAY), = None,
+            "After how much silence the server sends a ping; less than the timeout.";
+    }
+
+    SessionsConfig {
+        duplicate_login: DUPLICATE_LOGINS, = DuplicateLogin::Newest,
+            "When a connected uid logs in again. \"newest\": both stay, messages go to the newest. \"all\": both stay, \
+             messages go to all. \"close-older\": the older is closed (4903). \"reject\": the newer is closed (4904).";
+    }
+
+    OutboxConfig {
+        max_bytes: Size(KIB..=GIB), = 4 * MIB,
+            "Bytes that may wait for one connection; past them it is closed as a slow consumer (4905). One message \
+             always fits an empty outbox.";
+        total_bytes: Size(KIB..=TIB), = GIB,
+            "Bytes that may wait for all connections together, at least max_bytes; past them messages are refused.";
+    }
+
+    LimitsConfig {
+        connections: Count(1..=10_000_000), = 60_000,
+            "WebSocket connections in all; past it the upgrade request is refused (503).";
+        connections_per_address: Count(1..=10_000_000), = 20_000,
+            "WebSocket connections of one client address; past it the upgrade request is refused (503).";
+        unauthenticated: Count(1..=10_000_000), = 10_000,
+            "WebSocket connections that no authenticator has accepted yet; past it the upgrade request is refused (503).";
+        text_connections: Count(1..=1_000_000), = 1024,
+            "Connections to the text port; past it a new one is closed.";
+    }
+
+    WatchConfig {
+        settle: Time(MS..=HOUR), = millis(100),
+            "How long a changed plugin file must have been quiet before it is read.";
+        rescan: Time(millis(10)..=DAY), = secs(10),
+            "How often plugin files are compared although no change was announced.";
+    }
+
+    PluginConfig {
+        source "file": SOURCE, = PluginSource::Builtin("origin-auth".to_owned()),
+            "The component. A relative path starts at this file's folder. A changed file is swapped in while the \
+             gateway runs.";
+        settings: Settings, = BTreeMap::new(),
+            "What the plugin is told: it finds them among its environment variables.";
+        isolation: ISOLATIONS, = Isolation::PerCall,
+            "\"per-call\": each call runs in a fresh instance, so nothing of one user can leak into the decision about \
+             the next. \"pooled\": calls reuse instances, one call at a time each, which is faster.";
+        [sections: limits]
+    }
+
+    RouterConfig {
+        route_failure: ROUTE_FAILURES, = RouteFailure::Drop,
+            "When the router fails on a packet: \"drop\" the packet, or \"close\" its connection (1013).";
+        [flat: plugin = PluginConfig::router(PluginSource::Builtin("origin-router".to_owned()))]
+    }
+
+    PluginLimits {
+        deadline: Time(MS..=HOUR), = millis(200),
+            "How long one call may run.";
+        max_wait: Time(Duration::ZERO..=HOUR), = secs(1),
+            "How long a login or a pushed line may wait for a free instance before it is shed.";
+        check_timeout: Time(MS..=HOUR), = secs(5),
+            "How long a new component's own check may run before it is refused.";
+        memory: Size(64 * KIB..=4 * GIB), = 64 * MIB,
+            "Linear memory of one instance.";
+        concurrency: Count(1..=4096), = 64,
+            "Calls that run at the same time.";
+        recycle_after: Count(1..=u32::MAX), = 10_000,
+            "Calls after which a pooled instance is replaced.";
+        max_actions: Count(1..=1_000_000), = 4096,
+            "Actions that one call may return.";
+        max_output: Size(KIB..=GIB), = 8 * MIB,
+            "Bytes that one call may return in all.";
+        max_component: Size(KIB..=GIB), = 64 * MIB,
+            "Size of the component's file.";
+    }
+}
+
+impl PluginConfig {
+    /// An authenticator with default settings and limits.
+    pub fn authenticator(source: PluginSource) -> Self {
+        Self { source, ..Self::default() }
+    }
+
+    /// A router with default settings and limits. Its calls share instances: a router decides for everybody.
+    pub fn router(source: PluginSource) -> Self {
+        Self { source, isolation: Isolation::Pooled, ..Self::default() }
+    }
+}

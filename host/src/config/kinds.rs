@@ -1,0 +1,265 @@
+//! The kinds of values that keys take: how each is read, printed, and described.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::PluginSource;
+use super::error::Wrong;
+use super::units::{parse_duration, parse_size, show_duration, show_size};
+
+/// One kind of value.
+pub(super) trait Kind {
+    /// What the program sees of it.
+    type Value;
+
+    /// Reads `value`, which must be allowed.
+    fn parse(&self, value: &DeValue<'_>) -> Result<Self::Value, Wrong>;
+
+    /// The value as TOML, such that `parse` gives it back.
+    fn show(&self, value: &Self::Value) -> toml::Value;
+
+    /// What is allowed, as words that follow "must be".
+    fn allowed(&self) -> String;
+
+    /// The error for a value that is not allowed.
+    fn wrong(&self, value: &DeValue<'_>) -> Wrong {
+        Wrong::new(value, format!("must be {}", self.allowed()))
+    }
+}
+
+/// Bytes within a range.
+pub(super) struct Size(pub RangeInclusive<usize>);
+
+impl Kind for Size {
+    type Value = usize;
+
+    fn parse(&self, value: &DeValue<'_>) -> Result<usize, Wrong> {
+        let bytes = match value {
+            DeValue::String(text) => parse_size(text),
+            other => integer(other).and_then(|number| number.try_into().ok()),
+        };
+        bytes.filter(|bytes| self.0.contains(bytes)).ok_or_else(|| self.wrong(value))
+    }
+
+    fn show(&self, value: &usize) -> toml::Value {
+        show_size(*value).into()
+    }
+
+    fn allowed(&self) -> String {
+        let (from, to) = (show_size(*self.0.start()), show_size(*self.0.end()));
+        format!("a size from {from} to {to}: bytes, or like \"64KiB\"")
+    }
+}
+
+/// A duration within a range.
+pub(super) struct Time(pub RangeInclusive<Duration>);
+
+impl Kind for Time {
+    type Value = Duration;
+
+    fn parse(&self, value: &DeValue<'_>) -> Result<Duration, Wrong> {
+        let duration = match value {
+            DeValue::String(text) => parse_duration(text),
+            other => integer(other).and_then(|secs| secs.try_into().ok()).map(Duration::from_secs),
+        };
+        duration.filter(|it| self.0.contains(it)).ok_or_else(|| self.wrong(value))
+    }
+
+    fn show(&self, value: &Duration) -> toml::Value {
+        show_duration(*value).into()
+    }
+
+    fn allowed(&self) -> String {
+        let (from, to) = (show_duration(*self.0.start()), show_duration(*self.0.end()));
+        format!("a duration from {from} to {to}: seconds, or like \"500ms\"")
+    }
+}
+
+/// A duration within a range, or none, which is written as zero.
+pub(super) struct TimeOrNever(pub RangeInclusive<Duration>);
+
+impl Kind for TimeOrNever {
+    type Value = Option<Duration>;
+
+    fn parse(&self, value: &DeValue<'_>) -> Result<Option<Duration>, Wrong> {
+        let range = Duration::ZERO..=*self.0.end();
+        match Time(range).parse(value) {
+            Ok(Duration::ZERO) => Ok(None),
+            Ok(duration) if self.0.contains(&duration) => Ok(Some(duration)),
+            _ => Err(self.wrong(value)),
+        }
+    }
+
+    fn show(&self, value: &Option<Duration>) -> toml::Value {
+        show_duration(value.unwrap_or_default()).into()
+    }
+
+    fn allowed(&self) -> String {
+        format!("{}; or \"0s\" for never", Time(self.0.clone()).allowed())
+    }
+}
+
+/// A whole number within a range.
+pub(super) struct Count<T>(pub RangeInclusive<T>);
+
+impl<T: Copy + Display + PartialOrd + TryFrom<i64>> Kind for Count<T> {
+    type Value = T;
+
+    fn parse(&self, value: &DeValue<'_>) -> Result<T, Wrong> {
+        integer(value)
+            .and_then(|number| T::try_from(number).ok())
+            .filter(|number| self.0.contains(number))
+            .ok_or_else(|| self.wrong(value))
+    }
+
+    fn show(&self, value: &T) -> toml::Value {
+        value.to_string().parse::<i64>().unwrap_or(i64::MAX).into()
+    }
+
+    fn allowed(&self) -> String {
+        format!("a whole number from {} to {}", self.0.start(), self.0.end())
+    }
+}
+
+/// One of a few words.
+pub(super) struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
+
+impl<T: Copy + PartialEq> Kind for Choice<T> {
+    type Value = T;
+
+    fn parse(&self, value: &DeValue<'_>) -> Result<T, Wrong> {
+        let choice = self.0.iter().find(|(word, _)| Some(*word) == value.as_str());
+        choice.map(|(_, choice)| *choice).ok_or_else(|| self.wrong(value))
+    }
+
+    fn show(&self, value: &T) -> toml::Value {
+        let choice = self.0.iter().find(|(_, choice)| choice == value);
+        choice.map_or("", |(word, _)| *word).into()
+    }
+
+    fn allowed(&self) -> String {
+        let words: Vec<_> = self.0.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        match words.split_last() {
+            Some((last, words)) if !words.is_empty() => format!("{} or {last}", words.join(", ")),
+            _ => words.concat(),
+        }
+    }
+}
+
+/// Text of a certain form.
+pub(super) struct Text<T> {
+    /// `None` for text of another form.
+    pub parse: fn(&str) -> Option<T>,
+    pub show: fn(&T) -> String,
+    pub allowed: &'static str,
+}
+
+impl<T> Kind for Text<T> {
+    type Value = T;
+
+    fn parse(&self, value: &DeValue<'_>) -> Result<T, Wrong> {
+        value.as_str().and_then(self.parse).ok_or_else(|| self.wrong(value))
+    }
+
+    fn show(&self, value: &T) -> toml::Value {
+        (self.show)(value).into()
+    }
+
+    fn allowed(&self) -> String {
+        self.allowed.to_owned()
+    }
+}
+
+/// An address to listen on.
+pub(super) const ADDRESS: Text<SocketAddr> = Text {
+    parse: |text| text.parse().ok(),
+    show: SocketAddr::to_string,
+    allowed: "an IP address and port, like \"127.0.0.1:5678\" or \"[::1]:5678\"",
+};
+
+/// A plugin's source. A path comes out as written; whoever knows what it is relative to makes it absolute.
+pub(super) const SOURCE: Text<PluginSource> = Text {
+    parse: |text| match text.strip_prefix("builtin:") {
+        Some(name) if PluginSource::BUILTINS.contains(&name) => {
+            Some(PluginSource::Builtin(name.to_owned()))
+        }
+        None if !text.is_empty() && !text.contains('\0') => {
+            Some(PluginSource::File(PathBuf::from(text)))
+        }
+        _ => None,
+    },
+    show: PluginSource::to_string,
+    allowed: "the path of a component, \"builtin:origin-auth\" or \"builtin:origin-router\"",
+};
+
+/// Values of one kind, none twice.
+pub(super) struct List<K>(pub K);
+
+impl<K: Kind<Value: PartialEq>> Kind for List<K> {
+    type Value = Vec<K::Value>;
+
+    fn parse(&self, value: &DeValue<'_>) -> Result<Self::Value, Wrong> {
+        let items = value.as_array().ok_or_else(|| self.wrong(value))?;
+        let mut values = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            let value = self.0.parse(item.get_ref()).map_err(|wrong| wrong.in_list(index))?;
+            if values.contains(&value) {
+                return Err(Wrong::new(item.get_ref(), "stands in the list twice").in_list(index));
+            }
+            values.push(value);
+        }
+        Ok(values)
+    }
+
+    fn show(&self, values: &Self::Value) -> toml::Value {
+        values.iter().map(|value| self.0.show(value)).collect::<Vec<_>>().into()
+    }
+
+    fn allowed(&self) -> String {
+        format!("a list, each item {}", self.0.allowed())
+    }
+}
+
+/// A plugin's settings. Errors never show a value, which may be a secret.
+pub(super) struct Settings;
+
+impl Kind for Settings {
+    type Value = BTreeMap<String, String>;
+
+    fn parse(&self, value: &DeValue<'_>) -> Result<Self::Value, Wrong> {
+        let not_a_table = || Wrong::secret(format!("must be {}", self.allowed()));
+        let table = value.as_table().ok_or_else(not_a_table)?;
+        let entry = |name: &str, value: &DeValue<'_>| {
+            let wrong = |problem| Wrong::secret(problem).in_table(name);
+            if name.is_empty() || name.contains(['=', '\0']) {
+                return Err(wrong("a setting's name must not be empty or contain = or NUL"));
+            }
+            let value = value.as_str().ok_or_else(|| wrong("must be a string: write it in quotes"))?;
+            if value.contains('\0') {
+                return Err(wrong("must not contain NUL"));
+            }
+            Ok((name.to_owned(), value.to_owned()))
+        };
+        table.iter().map(|(name, value)| entry(name.get_ref(), value.get_ref())).collect()
+    }
+
+    fn show(&self, settings: &Self::Value) -> toml::Value {
+        let entries = settings.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+        toml::Value::Table(entries.collect())
+    }
+
+    fn allowed(&self) -> String {
+        "a table of strings, like { KEY = \"value\" }".to_owned()
+    }
+}
+
+fn integer(value: &DeValue<'_>) -> Option<i64> {
+    let number = value.as_integer()?;
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}

@@ -1,0 +1,181 @@
+//! The kinds of values that other standards define: origins, header names, subprotocols, networks, log filters.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use toml::de::DeValue;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::AllowedOrigins;
+use super::error::Wrong;
+use super::kinds::{Kind, List, Text};
+
+/// A range of addresses, without host bits; a single address is a range of one.
+pub(super) const NETWORK: Text<IpNet> = Text {
+    parse: |text| match text.parse::<IpAddr>() {
+        Ok(address) => Some(address.into()),
+        Err(_) => text.parse::<IpNet>().ok().map(|network| network.trunc()),
+    },
+    show: IpNet::to_string,
+    allowed: "an IP address or a network, like \"10.0.0.0/8\"",
+};
+
+/// The name of a header (RFC 9110 §5.1), in lower case.
+pub(super) const HEADER: Text<String> = Text {
+    parse: |text| is_token(text).then(|| text.to_ascii_lowercase()),
+    show: String::clone,
+    allowed: "the name of a header, like \"user-agent\"",
+};
+
+/// A subprotocol (RFC 6455 §4.1), whose case matters.
+pub(super) const SUBPROTOCOL: Text<String> = Text {
+    parse: |text| is_token(text).then(|| text.to_owned()),
+    show: String::clone,
+    allowed: "a token of letters, digits, dashes and the like, such as \"chat.v1\"",
+};
+
+/// What is logged: a level, or directives. A bare word that is no level would be taken for the only target to log,
+/// and a misspelt level would so silence the log: it is refused.
+pub(super) const LOG_LEVEL: Text<String> = Text {
+    parse: |text| {
+        let known = |part: &str| {
+            let part = part.trim();
+            part.contains('=') || (!part.is_empty() && part.parse::<LevelFilter>().is_ok())
+        };
+        let valid = text.split(',').all(known) && EnvFilter::builder().parse(text).is_ok();
+        valid.then(|| text.to_owned())
+    },
+    show: String::clone,
+    allowed: "off, error, warn, info, debug, trace, or directives like \"info,hotgate=debug\"",
+};
+
+/// Whose pages may connect.
+pub(super) struct Origins;
+
+impl Kind for Origins {
+    type Value = AllowedOrigins;
+
+    fn parse(&self, value: &DeValue<'_>) -> Result<AllowedOrigins, Wrong> {
+        match value.as_array() {
+            Some(list) if list.len() == 1 && list[0].get_ref().as_str() == Some("*") => {
+                Ok(AllowedOrigins::Any)
+            }
+            Some(_) => List(ORIGIN).parse(value).map(AllowedOrigins::Only),
+            None => Err(self.wrong(value)),
+        }
+    }
+
+    fn show(&self, value: &AllowedOrigins) -> toml::Value {
+        match value {
+            AllowedOrigins::Any => vec!["*"].into(),
+            AllowedOrigins::Only(origins) => List(ORIGIN).show(origins),
+        }
+    }
+
+    fn allowed(&self) -> String {
+        "[\"*\"] alone, or a list of origins like \"https://example.com\"".to_owned()
+    }
+}
+
+/// An origin as browsers write it (RFC 6454 §6.2): what they never send would never match, and is refused.
+const ORIGIN: Text<String> = Text {
+    parse: |text| {
+        let text = text.to_ascii_lowercase();
+        if text == "null" {
+            return Some(text);
+        }
+        let (scheme, authority) = text.split_once("://")?;
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse::<u16>().ok()?)),
+            _ => (authority, None),
+        };
+        let default_port = matches!((scheme, port), ("http", Some(80)) | ("https", Some(443)));
+        (is_scheme(scheme) && is_host(host) && !default_port).then_some(text)
+    },
+    show: String::clone,
+    allowed: "an origin as browsers send it: scheme, host and, unless it is the scheme's own, port, \
+              like \"https://example.com\" or \"http://localhost:8080\"; \"*\" only alone",
+};
+
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
+
+fn is_host(text: &str) -> bool {
+    match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            !text.is_empty() && text.bytes().all(allowed)
+        }
+    }
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_what_browsers_send() {
+        for (text, origin) in [
+            ("https://Example.com", Some("https://example.com")),
+            ("http://localhost:8080", Some("http://localhost:8080")),
+            ("http://[::1]:8080", Some("http://[::1]:8080")),
+            ("http://[::1]", Some("http://[::1]")),
+            ("chrome-extension://abcdef", Some("chrome-extension://abcdef")),
+            ("null", Some("null")),
+            ("*", None),
+            ("", None),
+            ("example.com", None),
+            ("https://", None),
+            ("https://example.com/", None),
+            ("https://example.com:443", None),
+            ("https://example.com:x", None),
+            ("https://*.example.com", None),
+            ("https://user@example.com", None),
+        ] {
+            assert_eq!((ORIGIN.parse)(text).as_deref(), origin, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_single_address_is_a_network_of_one_and_host_bits_are_dropped() {
+        for (text, network) in [
+            ("10.1.2.3", Some("10.1.2.3/32")),
+            ("10.1.2.3/8", Some("10.0.0.0/8")),
+            ("::1", Some("::1/128")),
+            ("10.0.0.0/33", None),
+            ("localhost", None),
+        ] {
+            let parsed = (NETWORK.parse)(text).map(|network| network.to_string());
+            assert_eq!(parsed.as_deref(), network, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_log_level_that_is_none_is_refused() {
+        for text in ["info", "OFF", "info,hotgate=debug", "hotgate::plugin=trace", "warn,[x{a=1}]=debug"] {
+            assert!((LOG_LEVEL.parse)(text).is_some(), "{text}");
+        }
+        for text in ["", "inof", "info,", "info,hotgate", "hotgate=inof"] {
+            assert!((LOG_LEVEL.parse)(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn header_names_are_lower_case_and_subprotocols_keep_theirs() {
+        assert_eq!((HEADER.parse)("X-Team").as_deref(), Some("x-team"));
+        assert_eq!((SUBPROTOCOL.parse)("Chat.v1").as_deref(), Some("Chat.v1"));
+        for text in ["", "a b", "a:b", "ä"] {
+            assert!((HEADER.parse)(text).is_none() && (SUBPROTOCOL.parse)(text).is_none(), "{text}");
+        }
+    }
+}

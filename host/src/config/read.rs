@@ -1,0 +1,236 @@
+//! From a file and overrides to a [`Config`].
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::{ConfigError, Place, join};
+use super::keys::Section;
+use super::kinds::{Kind, SOURCE};
+use super::overrides::{Override, Overrides};
+use super::{Config, PluginConfig, PluginSource, rules};
+
+impl Config {
+    /// The defaults, changed by the file at `path` if there is one, changed by `overrides`. No file is read that is not
+    /// named.
+    ///
+    /// # Errors
+    ///
+    /// The first key that is unknown or whose value cannot be, and plugin files that cannot be read.
+    pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let mut reader = Reader::default();
+        if let Some(path) = path {
+            let text = fs::read_to_string(path).map_err(|error| {
+                let place = Place::File(path.to_owned(), None);
+                ConfigError::new(place, format!("cannot read the configuration file: {error}"))
+            })?;
+            reader.file(path, &text)?;
+        }
+        for given in &overrides.0 {
+            reader.overrule(given)?;
+        }
+        rules::check(&reader.config, &reader.places)?;
+        Ok(reader.config)
+    }
+}
+
+/// Where keys were set, by their dotted names.
+#[derive(Debug, Default)]
+pub(super) struct Places(BTreeMap<String, Place>);
+
+impl Places {
+    /// Where the first of `keys` that was set anywhere was set: an error about several keys is shown at one.
+    pub(super) fn of(&self, keys: &[&str]) -> Place {
+        keys.iter().find_map(|key| self.0.get(*key)).cloned().unwrap_or(Place::Default)
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    config: Config,
+    places: Places,
+}
+
+impl Reader {
+    fn file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let file = File { path, text };
+        // Not the whole error: it shows the line, which may hold a secret.
+        let document = DeTable::parse(text)
+            .map_err(|error| ConfigError::new(file.place(error.span()), error.message()))?;
+        let mut config = Config::default();
+        for (name, value) in in_order(document.get_ref()) {
+            match name.get_ref().as_ref() {
+                "authenticator" => config.authenticators = self.chain(&file, name, value)?,
+                "router" => {
+                    self.table(&file, "router", name, value, &mut config.router)?;
+                    config.router.plugin.source.locate(file.folder()).map_err(|error| file.error(name, error))?;
+                }
+                _ => self.entry(&file, "", name, value, &mut config)?,
+            }
+        }
+        self.config = config;
+        Ok(())
+    }
+
+    fn chain(&mut self, file: &File<'_>, name: &Name<'_>, value: &Value<'_>) -> Result<Vec<PluginConfig>, ConfigError> {
+        let entries = value.get_ref().as_array().filter(|list| !list.is_empty());
+        let entries = entries.ok_or_else(|| {
+            file.error(name, "authenticator: must be one or more tables, each headed [[authenticator]]")
+        })?;
+        let mut chain = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            let key = format!("authenticator[{index}]");
+            let place = file.place(Some(entry.span()));
+            let mut plugin = PluginConfig::default();
+            let has_file = entry.get_ref().as_table().is_none_or(|table| table.contains_key("file"));
+            if !has_file {
+                return Err(ConfigError::new(place, format!("{key}.file: must be set: {}", SOURCE.allowed())));
+            }
+            self.table(file, &key, &Spanned::new(entry.span(), key.as_str().into()), entry, &mut plugin)?;
+            plugin.source.locate(file.folder()).map_err(|error| ConfigError::new(place, error))?;
+            chain.push(plugin);
+        }
+        Ok(chain)
+    }
+
+    /// Reads the table `key` into `section`.
+    fn table(
+        &mut self,
+        file: &File<'_>,
+        key: &str,
+        name: &Name<'_>,
+        value: &Value<'_>,
+        section: &mut dyn Section,
+    ) -> Result<(), ConfigError> {
+        let table = value.get_ref().as_table();
+        let table = table.ok_or_else(|| file.error(name, format!("{key}: must be a table")))?;
+        for (name, value) in in_order(table) {
+            self.entry(file, key, name, value, section)?;
+        }
+        Ok(())
+    }
+
+    /// Reads one entry of the table `path`, which is `section`: a key, or a table below it.
+    fn entry(
+        &mut self,
+        file: &File<'_>,
+        path: &str,
+        name: &Name<'_>,
+        value: &Value<'_>,
+        section: &mut dyn Section,
+    ) -> Result<(), ConfigError> {
+        let key = join(path, name.get_ref());
+        let place = file.place(Some(name.span()));
+        if let Some(outcome) = section.set(name.get_ref(), value.get_ref()) {
+            outcome.map_err(|wrong| wrong.at(place.clone(), &key))?;
+            self.places.0.insert(key, place);
+            Ok(())
+        } else if let Some(below) = section.section(name.get_ref()) {
+            self.table(file, &key, name, value, below)
+        } else {
+            Err(ConfigError::new(place, format!("{key}: unknown key; allowed here: {}", names(path, section))))
+        }
+    }
+
+    fn overrule(&mut self, given: &Override) -> Result<(), ConfigError> {
+        let place = Place::Override(given.by.clone());
+        let source = |key: &str, file: &str| {
+            let mut source =
+                SOURCE.parse(&DeValue::String(file.into())).map_err(|wrong| wrong.at(place.clone(), key))?;
+            source.locate(Path::new("")).map_err(|error| ConfigError::new(place.clone(), error))?;
+            Ok(source)
+        };
+        match given.key {
+            "authenticator" => {
+                let mut listed = std::mem::take(&mut self.config.authenticators);
+                for (index, file) in given.values.iter().enumerate() {
+                    let key = format!("authenticator[{index}].file");
+                    let source = source(&key, file)?;
+                    let plugin = match listed.iter().position(|plugin| plugin.source == source) {
+                        Some(at) => listed.remove(at),
+                        None => PluginConfig::authenticator(source),
+                    };
+                    self.config.authenticators.push(plugin);
+                    self.places.0.insert(key, place.clone());
+                }
+            }
+            "router" => {
+                let router = &mut self.config.router;
+                for file in &given.values {
+                    let source = source("router.file", file)?;
+                    if router.plugin.source != source {
+                        router.plugin = PluginConfig::router(source);
+                    }
+                    self.places.0.insert("router.file".to_owned(), place.clone());
+                }
+            }
+            key => {
+                let unknown = || ConfigError::new(place.clone(), format!("{key}: unknown key"));
+                let (section, name) = key.split_once('.').ok_or_else(unknown)?;
+                let section = self.config.section(section).ok_or_else(unknown)?;
+                for value in &given.values {
+                    let outcome = section.set(name, &DeValue::String(value.as_str().into()));
+                    outcome.ok_or_else(unknown)?.map_err(|wrong| wrong.at(place.clone(), key))?;
+                    self.places.0.insert(key.to_owned(), place.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+type Name<'a> = Spanned<std::borrow::Cow<'a, str>>;
+type Value<'a> = Spanned<DeValue<'a>>;
+
+/// The file that is read.
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl File<'_> {
+    fn place(&self, span: Option<std::ops::Range<usize>>) -> Place {
+        let before = span.and_then(|span| self.text.get(..span.start));
+        let line = before.map(|before| before.matches('\n').count() + 1);
+        Place::File(self.path.to_owned(), line)
+    }
+
+    fn error(&self, name: &Name<'_>, problem: impl Into<String>) -> ConfigError {
+        ConfigError::new(self.place(Some(name.span())), problem)
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+}
+
+impl PluginSource {
+    /// Makes a path absolute that is relative to `folder`: it must mean the same file for as long as the process
+    /// runs, and in what `config print` writes. Links are not followed: where they lead may change.
+    fn locate(&mut self, folder: &Path) -> Result<(), String> {
+        if let Self::File(path) = self {
+            *path = std::path::absolute(folder.join(&*path))
+                .map_err(|error| format!("cannot make {} absolute: {error}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The entries of a table as they follow in the file, so that its first error is reported.
+fn in_order<'t, 'a>(table: &'t DeTable<'a>) -> Vec<(&'t Name<'a>, &'t Value<'a>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    entries
+}
+
+/// What may stand in the table `path`.
+fn names(path: &str, section: &dyn Section) -> String {
+    let keys = section.rows().into_iter().map(|row| row.key.to_owned());
+    let tables = section.sections().into_iter().map(|(name, _)| format!("[{name}]"));
+    let special = path.is_empty().then_some(["[[authenticator]]", "[router]"]).into_iter().flatten();
+    let names: Vec<_> = keys.chain(tables).chain(special.map(str::to_owned)).collect();
+    names.join(", ")
+}

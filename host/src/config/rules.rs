@@ -1,0 +1,101 @@
+//! What no single key can tell: which settings go together, and whether plugin files are there.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use super::error::{ConfigError, Place};
+use super::read::Places;
+use super::units::{show_duration, show_size};
+use super::{AllowedOrigins, Config, PluginSource};
+
+/// Refuses what cannot work, or must not.
+pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    heartbeat(config, places)?;
+    listeners(config, places)?;
+    outbox(config, places)?;
+    cookies(config, places)?;
+    plugins(config, places)
+}
+
+fn refuse<T>(place: Place, problem: String) -> Result<T, ConfigError> {
+    Err(ConfigError::new(place, problem))
+}
+
+fn heartbeat(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let heartbeat = &config.heartbeat;
+    let timeout = show_duration(heartbeat.timeout);
+    if heartbeat.check_interval > heartbeat.timeout {
+        let place = places.of(&["heartbeat.check_interval", "heartbeat.timeout"]);
+        let interval = show_duration(heartbeat.check_interval);
+        let problem = format!("must be at most heartbeat.timeout, which is \"{timeout}\"");
+        return refuse(place, format!("heartbeat.check_interval = \"{interval}\": {problem}"));
+    }
+    if let Some(interval) = heartbeat.ping_interval.filter(|interval| *interval >= heartbeat.timeout) {
+        let place = places.of(&["heartbeat.ping_interval", "heartbeat.timeout"]);
+        let interval = show_duration(interval);
+        let problem = format!("must be less than heartbeat.timeout, which is \"{timeout}\", or \"0s\" for never");
+        return refuse(place, format!("heartbeat.ping_interval = \"{interval}\": {problem}"));
+    }
+    Ok(())
+}
+
+fn listeners(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let text = &config.text;
+    if !text.listen.ip().to_canonical().is_loopback() && text.allow_from.is_empty() {
+        let problem = "whoever reaches this address could push to everyone: \
+                       text.allow_from must say who may connect, like [\"10.0.0.0/8\"]";
+        return refuse(places.of(&["text.listen"]), format!("text.listen = \"{}\": {problem}", text.listen));
+    }
+    if text.listen == config.websocket.listen && text.listen.port() != 0 {
+        let problem = "must not be the same as websocket.listen";
+        let place = places.of(&["text.listen", "websocket.listen"]);
+        return refuse(place, format!("text.listen = \"{}\": {problem}", text.listen));
+    }
+    Ok(())
+}
+
+fn outbox(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let outbox = &config.outbox;
+    if outbox.total_bytes < outbox.max_bytes {
+        let place = places.of(&["outbox.total_bytes", "outbox.max_bytes"]);
+        let (total, max) = (show_size(outbox.total_bytes), show_size(outbox.max_bytes));
+        let problem = format!("must be at least outbox.max_bytes, which is \"{max}\"");
+        return refuse(place, format!("outbox.total_bytes = \"{total}\": {problem}"));
+    }
+    Ok(())
+}
+
+fn cookies(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let websocket = &config.websocket;
+    let cookies = websocket.pass_headers.iter().any(|name| name == "cookie");
+    if cookies && websocket.allowed_origins == AllowedOrigins::Any {
+        let problem = "\"cookie\" needs websocket.allowed_origins to list the origins that may connect. A browser sends a \
+                       user's cookies with a connection that any page opens: where every origin is allowed, a foreign \
+                       page could act as that user (cross-site WebSocket hijacking)";
+        let place = places.of(&["websocket.pass_headers", "websocket.allowed_origins"]);
+        return refuse(place, format!("websocket.pass_headers: {problem}"));
+    }
+    Ok(())
+}
+
+fn plugins(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let chain = config.authenticators.iter().enumerate();
+    let keys = chain.map(|(index, plugin)| (format!("authenticator[{index}].file"), plugin));
+    for (key, plugin) in keys.chain([("router.file".to_owned(), &config.router.plugin)]) {
+        let PluginSource::File(path) = &plugin.source else { continue };
+        if let Err(error) = readable(path) {
+            let problem = format!("must be a file that can be read: {error}");
+            return refuse(places.of(&[&key]), format!("{key} = {path:?}: {problem}"));
+        }
+    }
+    Ok(())
+}
+
+fn readable(path: &Path) -> io::Result<()> {
+    // Before opening it: opening a pipe would wait for its other end.
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    File::open(path).map(drop)
+}

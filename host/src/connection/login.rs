@@ -1,0 +1,51 @@
+//! From the upgrade to an identity: greeting, packets and prompts, within one deadline.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+
+use super::link::Link;
+use super::socket::{End, Socket};
+use super::{Context, try_again};
+use crate::message::Cause;
+use crate::outbox::Closing;
+use crate::policy::{Decision, Handshake, Identity};
+
+/// Asks the authenticators, first about the handshake and then about packets, until one has decided.
+pub(super) async fn log_in(
+    context: &Context,
+    socket: &mut Socket,
+    link: &Arc<Link>,
+    handshake: &Handshake,
+) -> Result<Identity, End> {
+    let deadline = context.config.authentication_timeout;
+    match timeout(deadline, ask(context, socket, link, handshake)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(End::new(Cause::Plugin, 4901, "not authenticated in time")),
+    }
+}
+
+async fn ask(
+    context: &Context,
+    socket: &mut Socket,
+    link: &Arc<Link>,
+    handshake: &Handshake,
+) -> Result<Identity, End> {
+    let authenticator = &context.authenticator;
+    let (mut login, mut decision) = socket.sending(authenticator.greet(handshake)).await?;
+    loop {
+        match decision {
+            Decision::Accept(identity) => return Ok(identity),
+            Decision::Deny(reason) => return Err(End::Closing(Closing { reason, cause: Cause::Plugin })),
+            Decision::Failed => return Err(try_again()),
+            Decision::Prompt(message) => {
+                if let Some(message) = message {
+                    // Refused only when the connection is closing, which `receive` is told, too.
+                    let _ = link.outbox.push(message);
+                }
+                let packet = socket.receive().await?;
+                decision = socket.sending(authenticator.authenticate(&mut login, handshake, &packet)).await?;
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The life of one WebSocket: handshake → greet → authenticate → route… → close. One task each, from its first byte to
+//! its last.
+
+mod admission;
+mod handshake;
+mod link;
+mod login;
+mod session;
+mod socket;
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::debug;
+
+pub use self::admission::{Admission, Permit, Refusal};
+pub use self::link::Link;
+
+use self::handshake::{Head, Refused, Upgrade, read_head};
+use self::login::log_in;
+use self::session::Session;
+use self::socket::{End, Socket};
+use crate::config::{RouteFailure, WebSocketConfig};
+use crate::message::{Cause, CloseReason};
+use crate::metrics::METRICS;
+use crate::outbox::Closing;
+use crate::policy::{Authenticator, Router};
+use crate::registry::Registry;
+
+/// A plugin failed, or has too much to do: the client may try again.
+const TRY_AGAIN: CloseReason = CloseReason::new(1013, "try again later");
+
+/// What every connection needs.
+#[derive(Debug)]
+pub struct Context {
+    /// Bounds and rules of the WebSocket port.
+    pub config: WebSocketConfig,
+    /// How long closing may take during a shutdown.
+    pub shutdown_grace: Duration,
+    /// What becomes of a packet on which the router fails.
+    pub route_failure: RouteFailure,
+    /// Who is this?
+    pub authenticator: Authenticator,
+    /// Who gets this message?
+    pub router: Router,
+    /// Who is connected.
+    pub registry: Arc<Registry>,
+}
+
+/// Serves one connection until it has ended. A connection past a limit is refused once it has sent its request: it
+/// would not read the answer before.
+pub async fn serve(
+    context: Arc<Context>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    link: Arc<Link>,
+    permit: Result<Permit, Refusal>,
+) {
+    // Boxed: what a connection needs only until it is open does not add to what each costs from then on.
+    match Box::pin(open(&context, &mut stream, peer, &link, permit)).await {
+        Opened::Upgraded(upgrade, permit) => {
+            let early = upgrade.early;
+            let socket = Socket::new(stream, early, link.clone(), context.config.max_message).await;
+            converse(&context, socket, link, upgrade.handshake, permit).await;
+        }
+        Opened::Refused(refused) => {
+            METRICS.handshakes_refused.increment();
+            debug!(connection = link.id.0, %peer, status = refused.status, reason = refused.reason, "upgrade refused");
+            let _ = timeout(context.config.close_timeout, refused.answer(&mut stream)).await;
+        }
+        Opened::Gone => {}
+    }
+}
+
+/// How a handshake went.
+enum Opened {
+    Upgraded(Upgrade, Permit),
+    Refused(Refused),
+    Gone,
+}
+
+async fn open(
+    context: &Context,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    link: &Link,
+    permit: Result<Permit, Refusal>,
+) -> Opened {
+    let config = &context.config;
+    let head = match timeout(config.handshake_timeout, link.unless_closing(read_head(stream))).await {
+        Ok(Ok(Ok(Ok(head)))) => head,
+        Ok(Ok(Ok(Err(refused)))) => return Opened::Refused(refused),
+        Ok(Ok(Err(_)) | Err(_)) => return Opened::Gone,
+        Err(_) => return Opened::Refused(Refused::timeout()),
+    };
+    match judge(head, context, peer, link, permit) {
+        Err(refused) => Opened::Refused(refused),
+        Ok((upgrade, permit)) => {
+            let answered = timeout(config.handshake_timeout, stream.write_all(upgrade.response.as_bytes())).await;
+            if matches!(answered, Ok(Ok(()))) { Opened::Upgraded(upgrade, permit) } else { Opened::Gone }
+        }
+    }
+}
+
+fn judge(
+    head: Head,
+    context: &Context,
+    peer: SocketAddr,
+    link: &Link,
+    permit: Result<Permit, Refusal>,
+) -> Result<(Upgrade, Permit), Refused> {
+    let mut permit = permit.map_err(Refused::unavailable)?;
+    let upgrade = head.upgrade(link.id, peer, &context.config)?;
+    permit.count_for(upgrade.address).map_err(Refused::unavailable)?;
+    Ok((upgrade, permit))
+}
+
+/// From the upgrade to the end.
+async fn converse(
+    context: &Context,
+    mut socket: Socket,
+    link: Arc<Link>,
+    handshake: crate::policy::Handshake,
+    mut permit: Permit,
+) {
+    let end = match Box::pin(log_in(context, &mut socket, &link, &handshake)).await {
+        Ok(identity) => {
+            permit.authenticated();
+            match Session::open(context, &link, handshake, identity).await {
+                Ok(mut session) => {
+                    METRICS.logins.increment();
+                    let end = session.run(context, &mut socket).await;
+                    session.close(context, &link, &end).await;
+                    end
+                }
+                Err(end) => {
+                    METRICS.logins_failed.increment();
+                    end
+                }
+            }
+        }
+        Err(end) => {
+            METRICS.logins_failed.increment();
+            end
+        }
+    };
+    debug!(connection = link.id.0, cause = ?end.cause(), code = end.code(), "connection ended");
+    let patience = match end.cause() {
+        Cause::Shutdown => context.shutdown_grace,
+        _ => context.config.close_timeout,
+    };
+    Box::pin(socket.finish(&end, patience)).await;
+}
+
+/// The end that a plugin's failure means.
+fn try_again() -> End {
+    End::Closing(Closing { reason: TRY_AGAIN, cause: Cause::Plugin })
+}

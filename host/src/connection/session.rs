@@ -1,0 +1,171 @@
+//! An authenticated connection: its packets are routed one after the other until it ends.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Sleep, sleep};
+use tracing::debug;
+
+use super::link::Link;
+use super::socket::{End, Socket};
+use super::{Context, try_again};
+use crate::config::RouteFailure;
+use crate::delivery;
+use crate::message::{Cause, CloseReason, Message};
+use crate::metrics::METRICS;
+use crate::outbox::Closing;
+use crate::policy::{self, Decision, Ending, Handshake, Identity};
+use crate::registry::Member;
+
+/// How long to sleep at most before looking at the clock again: it may have been set.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+/// One session.
+pub(super) struct Session {
+    member: Arc<Member>,
+    handshake: Handshake,
+    /// What the router knows of it.
+    routed: policy::Session,
+    expiry: Option<Expiry>,
+}
+
+impl Session {
+    /// Registers the client, has the router greet it and queues its reply: nothing reaches the client before that, and
+    /// whoever has read it can be reached.
+    pub(super) async fn open(
+        context: &Context,
+        link: &Arc<Link>,
+        handshake: Handshake,
+        identity: Identity,
+    ) -> Result<Self, End> {
+        let Identity { uid, reply, attributes, expires_at } = identity;
+        let expiry = expiry(expires_at)?;
+        // First in the queue, which nobody drains until the session is open.
+        if let Some(reply) = reply {
+            let _ = link.outbox.push(reply);
+        }
+        let Some(member) = context.registry.open(link.id, uid.clone(), link.outbox.clone()) else {
+            link.outbox.clear();
+            return Err(End::new(Cause::Replaced, 4904, "this uid is connected already"));
+        };
+        let routed = policy::Session { connection: link.id, uid, attributes, state: Default::default() };
+        let mut session = Self { member, handshake, routed, expiry };
+        match link.unless_closing(context.router.opened(&session.routed)).await {
+            Ok(Ok(actions)) => {
+                let afterwards = delivery::act(&context.registry, &session.member, actions);
+                session.routed.state = afterwards.remember.unwrap_or_default();
+                debug!(connection = link.id.0, "authenticated");
+                Ok(session)
+            }
+            failed => {
+                let end = failed.err().map_or_else(try_again, End::Closing);
+                link.outbox.clear();
+                session.close(context, link, &end).await;
+                Err(end)
+            }
+        }
+    }
+
+    /// Routes packets until the connection ends.
+    pub(super) async fn run(&mut self, context: &Context, socket: &mut Socket) -> End {
+        loop {
+            let packet = tokio::select! {
+                biased;
+                () = expired(&mut self.expiry) => return Expiry::END,
+                received = socket.receive() => match received {
+                    Ok(packet) => packet,
+                    Err(end) => return end,
+                }
+            };
+            METRICS.messages_received.increment();
+            if let Err(end) = self.route(context, socket, &packet).await {
+                return end;
+            }
+            // A client that never stops sending must not keep its thread from the others.
+            tokio::task::coop::consume_budget().await;
+        }
+    }
+
+    /// Deregisters the client and tells the router.
+    pub(super) async fn close(&self, context: &Context, link: &Link, end: &End) {
+        let code = end.code();
+        link.outbox.close(CloseReason::new(code.unwrap_or(1006), ""), end.cause());
+        let departure = context.registry.close(&self.member);
+        let ending =
+            Ending { cause: end.cause(), code, groups: departure.groups, remaining: departure.remaining };
+        if let Ok(commands) = context.router.closed(&self.routed, ending).await {
+            for command in commands {
+                delivery::carry_out(&context.registry, None, command);
+            }
+        }
+    }
+
+    async fn route(&mut self, context: &Context, socket: &mut Socket, packet: &Message) -> Result<(), End> {
+        let Ok(actions) = socket.sending(context.router.route(&self.routed, packet)).await? else {
+            METRICS.packets_dropped.increment();
+            return match context.route_failure {
+                RouteFailure::Drop => Ok(()),
+                RouteFailure::Close => Err(try_again()),
+            };
+        };
+        let afterwards = delivery::act(&context.registry, &self.member, actions);
+        if let Some(state) = afterwards.remember {
+            self.routed.state = state;
+        }
+        if afterwards.authenticate {
+            self.renew(context, socket, packet).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the authenticators judge a packet of an open session: the same uid renews it, anything else ends it.
+    async fn renew(&mut self, context: &Context, socket: &mut Socket, packet: &Message) -> Result<(), End> {
+        match socket.sending(context.authenticator.renew(&self.handshake, packet)).await? {
+            Decision::Accept(identity) if identity.uid == self.routed.uid => {
+                self.expiry = expiry(identity.expires_at)?;
+                self.routed.attributes = identity.attributes;
+                if let Some(reply) = identity.reply {
+                    let _ = self.member.outbox.push(reply);
+                }
+                Ok(())
+            }
+            Decision::Accept(_) => Err(End::new(Cause::Plugin, 4902, "a session's uid cannot change")),
+            Decision::Deny(reason) => Err(End::Closing(Closing { reason, cause: Cause::Plugin })),
+            Decision::Prompt(_) => Err(End::new(Cause::Plugin, 4902, "no authenticator accepted")),
+            Decision::Failed => Err(try_again()),
+        }
+    }
+}
+
+/// When a session ends unless renewed. Most have none; those that do hold a timer of their own.
+struct Expiry {
+    at: SystemTime,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Expiry {
+    const END: End = End::Closing(Closing { reason: CloseReason::new(4906, "session expired"), cause: Cause::Expired });
+
+    fn left(at: SystemTime) -> Option<Duration> {
+        at.duration_since(SystemTime::now()).ok().filter(|left| !left.is_zero()).map(|left| left.min(LONGEST_SLEEP))
+    }
+}
+
+fn expiry(expires_at: Option<u64>) -> Result<Option<Expiry>, End> {
+    let Some(at) = expires_at.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))) else {
+        return Ok(None);
+    };
+    let left = Expiry::left(at).ok_or(Expiry::END)?;
+    Ok(Some(Expiry { at, timer: Box::pin(sleep(left)) }))
+}
+
+async fn expired(expiry: &mut Option<Expiry>) {
+    let Some(expiry) = expiry else { return std::future::pending().await };
+    while let Some(left) = {
+        expiry.timer.as_mut().await;
+        Expiry::left(expiry.at)
+    } {
+        expiry.timer = Box::pin(sleep(left));
+    }
+}

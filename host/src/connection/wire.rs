@@ -1,0 +1,265 @@
+//! The TCP stream below a WebSocket: what tungstenite reads from, and what both it and the outbox are written to.
+//!
+//! tungstenite reads and checks what the client sends, and answers its pings and close frames. What we send we frame
+//! ourselves: a server's frames are a few header bytes before the payload (RFC 6455 §5.2), so a message goes from its
+//! shared bytes to the socket with at most one copy, many of them in one system call, and no buffer stays behind.
+
+use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::link::Link;
+use crate::message::{CloseReason, Message};
+use crate::outbox::Outbox;
+
+/// How much is gathered for one write: a few TCP segments, and little enough that copying small payloads is cheaper
+/// than handing each to the kernel.
+const BATCH: usize = 16 << 10;
+/// Payloads from this size on are written from where they are.
+const LARGE: usize = 4 << 10;
+/// Answers of tungstenite (pongs, at most 127 bytes each) that may wait for a peer that does not read; it keeps the
+/// last one when no more fit.
+const MAX_CONTROL: usize = 1 << 10;
+/// What the frames of one message may cost on the wire beyond twice the message bound: a message cut into fragments of
+/// a few bytes, or of none, is refused before it has cost much.
+const FRAGMENT_ALLOWANCE: usize = 64 << 10;
+
+/// The longest reason that fits a close frame, in bytes (RFC 6455 §5.5).
+const MAX_REASON: usize = 123;
+
+/// Opcodes and FIN bit of the frames that a server sends (RFC 6455 §5.2).
+mod first_byte {
+    pub(super) const TEXT: u8 = 0x81;
+    pub(super) const BINARY: u8 = 0x82;
+    pub(super) const CLOSE: u8 = 0x88;
+    pub(super) const PING: u8 = 0x89;
+}
+
+/// An unmasked close frame without a status code (RFC 6455 §5.5.1).
+const EMPTY_CLOSE: [u8; 2] = [first_byte::CLOSE, 0];
+/// What it is replaced with: clients of the origin are answered 1000.
+const NORMAL_CLOSE: [u8; 4] = [first_byte::CLOSE, 2, 0x03, 0xe8];
+
+/// A TCP stream with frames waiting to be written to it.
+#[derive(Debug)]
+pub(super) struct Wire {
+    stream: TcpStream,
+    link: Arc<Link>,
+    /// Bytes received since the last whole message, and the most that there may be.
+    received: usize,
+    max_received: usize,
+    /// Control frames of tungstenite, whole, not yet part of `batch`.
+    control: Vec<u8>,
+    /// One of them did not fit.
+    turned_away: bool,
+    /// Bytes on their way; up to `written` they have left.
+    batch: Vec<u8>,
+    written: usize,
+    /// A payload that follows the batch, and how much of it has left.
+    large: Bytes,
+    /// A close frame that leaves once nothing else is left.
+    last: Option<Vec<u8>>,
+    /// A close frame is on its way: nothing may follow it.
+    closed: bool,
+}
+
+impl Wire {
+    pub(super) fn new(stream: TcpStream, link: Arc<Link>, max_message: usize) -> Self {
+        Self {
+            stream,
+            link,
+            received: 0,
+            max_received: max_message.saturating_mul(2).saturating_add(FRAGMENT_ALLOWANCE),
+            control: Vec::new(),
+            turned_away: false,
+            batch: Vec::new(),
+            written: 0,
+            large: Bytes::new(),
+            last: None,
+            closed: false,
+        }
+    }
+
+    /// To be called for each message read: its frames are paid for.
+    pub(super) fn message_completed(&mut self) {
+        self.received = 0;
+    }
+
+    /// Whether a control frame of tungstenite was turned away, and would be taken now.
+    pub(super) fn has_made_room(&mut self) -> bool {
+        self.control.is_empty() && std::mem::take(&mut self.turned_away)
+    }
+
+    /// Writes what waits in `outbox` and of control frames, in as few system calls as possible, until all has left or
+    /// the peer takes no more.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_flush(cx))?;
+            self.gather_control();
+            if !self.closed {
+                outbox.drain(|message| self.gather(message));
+            }
+            if self.batch.is_empty()
+                && let Some(close) = self.last.take_if(|_| !self.closed)
+            {
+                self.batch = close;
+                self.closed = true;
+            }
+            if self.batch.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Writes what has been gathered, and no more.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.batch.len() || !self.large.is_empty() {
+            let head = &self.batch[self.written..];
+            let stream = Pin::new(&mut self.stream);
+            let count = if self.large.is_empty() {
+                ready!(stream.poll_write(cx, head))?
+            } else {
+                ready!(stream.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(&self.large)]))?
+            };
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_head = count.min(head.len());
+            self.written += of_head;
+            self.large = self.large.slice(count - of_head..);
+        }
+        // Not `clear`: an idle connection holds no buffer.
+        self.batch = Vec::new();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Has a close frame sent once all that is queued has left. Nothing follows it.
+    pub(super) fn close(&mut self, reason: &CloseReason) {
+        let text = &reason.reason[..reason.reason.floor_char_boundary(MAX_REASON)];
+        let mut frame = Vec::with_capacity(4 + text.len());
+        frame.extend([first_byte::CLOSE, 2 + text.len() as u8]);
+        frame.extend(reason.code.to_be_bytes());
+        frame.extend(text.as_bytes());
+        self.last = Some(frame);
+    }
+
+    /// Queues an empty ping.
+    pub(super) fn ping(&mut self) {
+        self.control.extend([first_byte::PING, 0]);
+    }
+
+    /// The stream itself, for reading and discarding what still comes.
+    pub(super) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// Takes over the control frames: they stand between whole frames, a close frame last.
+    fn gather_control(&mut self) {
+        if self.control.is_empty() || self.closed {
+            return;
+        }
+        let close = close_frame(&self.control);
+        let control = std::mem::take(&mut self.control);
+        match close {
+            None => self.batch.extend(control),
+            Some(at) => {
+                let end = if control[at..] == EMPTY_CLOSE { &NORMAL_CLOSE[..] } else { &control[at..] };
+                self.batch.extend(&control[..at]);
+                self.batch.extend(end);
+                self.closed = true;
+            }
+        }
+    }
+
+    fn gather(&mut self, message: Message) -> ControlFlow<()> {
+        let (first, payload) = match message {
+            Message::Text(text) => (first_byte::TEXT, text.into_bytes()),
+            Message::Binary(bytes) => (first_byte::BINARY, bytes),
+        };
+        if self.batch.is_empty() {
+            self.batch.reserve(payload.len().min(LARGE) + 16);
+        }
+        self.batch.push(first);
+        // Payload lengths up to 125 stand in the second byte, larger ones after it in 16 or 64 bits (RFC 6455 §5.2).
+        match payload.len() {
+            length @ 0..126 => self.batch.push(length as u8),
+            length @ 126..65_536 => {
+                self.batch.push(126);
+                self.batch.extend((length as u16).to_be_bytes());
+            }
+            length => {
+                self.batch.push(127);
+                self.batch.extend((length as u64).to_be_bytes());
+            }
+        }
+        if payload.len() >= LARGE {
+            self.large = payload;
+            return ControlFlow::Break(());
+        }
+        self.batch.extend_from_slice(&payload);
+        if self.batch.len() < BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+}
+
+/// Where a close frame begins among unmasked control frames, whose payloads are all shorter than 126 bytes.
+fn close_frame(mut frames: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while let [first, length, ..] = frames {
+        if *first == first_byte::CLOSE {
+            return Some(at);
+        }
+        let next = 2 + usize::from(*length);
+        at += next;
+        frames = frames.get(next..)?;
+    }
+    None
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let count = buf.filled().len() - before;
+        if count > 0 {
+            self.link.heard();
+            self.received += count;
+            if self.received > self.max_received {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, TooManyFragments)));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Where tungstenite writes: only pongs and its answer to a close frame ever come this way, each frame in one piece.
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, frame: &[u8]) -> Poll<io::Result<usize>> {
+        if self.control.len() + frame.len() > MAX_CONTROL {
+            // No waker is kept: `poll_send` makes room, and `has_made_room` tells.
+            self.turned_away = true;
+            return Poll::Pending;
+        }
+        self.control.extend_from_slice(frame);
+        Poll::Ready(Ok(frame.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The frames of one message cost too much.
+#[derive(Debug, thiserror::Error)]
+#[error("a message in too many fragments")]
+pub(super) struct TooManyFragments;

@@ -1,0 +1,252 @@
+//! Binds the listeners, owns the tasks, and drains on shutdown.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+use crate::connection::{self, Admission, Link};
+use crate::heartbeat::Heartbeat;
+use crate::message::{CloseReason, ConnectionId};
+use crate::metrics::METRICS;
+use crate::outbox::{Budget, Outbox};
+use crate::policy::Policy;
+use crate::registry::Registry;
+use crate::text_port;
+
+/// Connections that may wait to be accepted: enough for everybody to come back at once.
+const BACKLOG: i32 = 4096;
+/// How long to pause when the process or the machine is out of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections past a limit that are told so at the same time; further ones are dropped.
+const MAX_REFUSING: usize = 256;
+/// After how much silence a sender's TCP connection is probed, so that dead ones do not stay for ever.
+const SENDER_KEEPALIVE: Duration = Duration::from_secs(60);
+
+const GOING_AWAY: CloseReason = CloseReason::new(1001, "the gateway shuts down");
+
+/// Why the gateway cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A port cannot be listened on.
+    #[error("{0:#}")]
+    Listen(anyhow::Error),
+    /// A plugin cannot be used.
+    #[error("{0:#}")]
+    Plugin(anyhow::Error),
+}
+
+/// A gateway that is ready to serve.
+#[derive(Debug)]
+pub struct Gateway {
+    config: Config,
+    websocket: TcpListener,
+    text: TcpListener,
+    registry: Arc<Registry>,
+    policy: Policy,
+}
+
+impl Gateway {
+    /// Binds both ports and loads the plugins. The first lines of the log tell about them.
+    ///
+    /// # Errors
+    /// When a port is taken, or a plugin cannot be used.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let websocket = listen(config.websocket.listen, "websocket.listen").map_err(StartError::Listen)?;
+        let text = listen(config.text.listen, "text.listen").map_err(StartError::Listen)?;
+        let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
+        let policy = Policy::load(&config, registry.clone()).await.map_err(StartError::Plugin)?;
+        for plugin in policy.plugins() {
+            let (slot, name, source) = (plugin.slot, plugin.name, plugin.source);
+            info!(%slot, plugin = %name, generation = plugin.generation, digest = %plugin.digest, %source, "plugin live");
+        }
+        for (listener, socket) in [("websocket", &websocket), ("text", &text)] {
+            let address = socket.local_addr().map_err(|error| StartError::Listen(error.into()))?;
+            info!(listener, %address, "listening");
+        }
+        Ok(Self { config, websocket, text, registry, policy })
+    }
+
+    /// Serves until `stop` is done, then says goodbye to everybody, for at most `shutdown_grace`.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self { config, websocket, text, registry, policy } = self;
+        let shutdown = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let heartbeat = Arc::new(Heartbeat::new(config.heartbeat.clone()));
+
+        let edge = WebSocketEdge {
+            context: Arc::new(connection::Context {
+                config: config.websocket.clone(),
+                shutdown_grace: config.shutdown_grace,
+                route_failure: config.router.route_failure,
+                authenticator: policy.authenticator.clone(),
+                router: policy.router.clone(),
+                registry: registry.clone(),
+            }),
+            admission: Arc::new(Admission::new(config.limits.clone())),
+            refusing: Arc::new(Semaphore::new(MAX_REFUSING)),
+            heartbeat: heartbeat.clone(),
+            max_outbox: config.outbox.max_bytes,
+            budget: Arc::new(Budget::new(config.outbox.total_bytes)),
+        };
+        let senders = TextEdge {
+            context: Arc::new(text_port::Context {
+                config: config.text.clone(),
+                router: policy.router.clone(),
+                registry,
+            }),
+            places: Arc::new(Semaphore::new(config.limits.text_connections)),
+            shutdown: shutdown.clone(),
+        };
+
+        let accepting = CancellationToken::new();
+        let listeners = TaskTracker::new();
+        listeners.spawn(accept("websocket", websocket, accepting.clone(), {
+            let tasks = tasks.clone();
+            move |stream, peer| edge.admit(&tasks, stream, peer)
+        }));
+        listeners.spawn(accept("text", text, accepting.clone(), {
+            let tasks = tasks.clone();
+            move |stream, peer| senders.admit(&tasks, stream, peer)
+        }));
+        tasks.spawn({
+            let shutdown = shutdown.clone();
+            async move { heartbeat.run(shutdown, GOING_AWAY).await }
+        });
+
+        stop.await;
+        info!(connections = tasks.len() - 1, grace = ?config.shutdown_grace, "shutting down");
+        // Nobody is accepted any more once all are asked to close: none is missed.
+        accepting.cancel();
+        listeners.close();
+        listeners.wait().await;
+        shutdown.cancel();
+        tasks.close();
+        if timeout(config.shutdown_grace, tasks.wait()).await.is_err() {
+            warn!(connections = tasks.len(), "cut off: not closed in time (shutdown_grace)");
+        }
+        let counted = METRICS.counted().map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ");
+        info!(counted, "stopped");
+        drop(policy);
+    }
+}
+
+/// Accepts connections until told to stop. Errors of one connection concern nobody else, and shortages pass.
+async fn accept(
+    name: &'static str,
+    listener: TcpListener,
+    stop: CancellationToken,
+    mut admit: impl FnMut(TcpStream, SocketAddr),
+) {
+    let mut short_of = None;
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, peer)) => {
+                if short_of.take().is_some() {
+                    info!(listener = name, "accepting again");
+                }
+                admit(stream, peer);
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                if short_of.replace(error.kind()) != Some(error.kind()) {
+                    error!(listener = name, %error, "cannot accept; trying again");
+                }
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// What the WebSocket port needs to take in a connection.
+struct WebSocketEdge {
+    context: Arc<connection::Context>,
+    admission: Arc<Admission>,
+    refusing: Arc<Semaphore>,
+    heartbeat: Arc<Heartbeat>,
+    max_outbox: usize,
+    budget: Arc<Budget>,
+}
+
+impl WebSocketEdge {
+    fn admit(&self, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
+        METRICS.connections_accepted.increment();
+        let permit = self.admission.admit();
+        let refusing = match &permit {
+            Ok(_) => None,
+            Err(_) => match self.refusing.clone().try_acquire_owned() {
+                Ok(place) => Some(place),
+                Err(_) => return,
+            },
+        };
+        let _ = stream.set_nodelay(true);
+        let link = Arc::new(Link::new(next_connection(), Outbox::new(self.max_outbox, self.budget.clone())));
+        self.heartbeat.watch(&link);
+        let context = self.context.clone();
+        tasks.spawn(async move {
+            connection::serve(context, stream, peer, link, permit).await;
+            drop(refusing);
+        });
+    }
+}
+
+/// What the text port needs to take in a sender.
+struct TextEdge {
+    context: Arc<text_port::Context>,
+    places: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+impl TextEdge {
+    fn admit(&self, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
+        if !text_port::is_allowed(&self.context.config.allow_from, peer.ip()) {
+            warn!(%peer, "sender turned away (text.allow_from)");
+            return;
+        }
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            warn!(%peer, "sender turned away (limits.text_connections)");
+            return;
+        };
+        let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SENDER_KEEPALIVE));
+        let (context, shutdown) = (self.context.clone(), self.shutdown.clone());
+        tasks.spawn(async move {
+            text_port::serve(context, stream, peer, next_connection(), shutdown).await;
+            drop(place);
+        });
+    }
+}
+
+fn next_connection() -> ConnectionId {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    ConnectionId(LAST.fetch_add(1, Relaxed) + 1)
+}
+
+fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
+    let bind = || -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    bind().with_context(|| format!("cannot listen on {address} ({key})"))
+}

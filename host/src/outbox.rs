@@ -1,0 +1,281 @@
+//! What waits to be written to one connection: a queue bounded in bytes, and the only way to send to a peer. Whoever
+//! sends never waits; a connection that does not read is closed instead.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use bytestring::ByteString;
+use futures_util::task::AtomicWaker;
+use thiserror::Error;
+
+use crate::message::{Cause, CloseReason, Message};
+use crate::metrics::METRICS;
+
+/// What a queued message costs beside its payload, in bytes, so that a flood of empty messages is bounded, too.
+const OVERHEAD: usize = 64;
+/// The first bytes of each outbox are free of the common budget: ordinary traffic touches no counter that all cores share.
+const FREE: usize = 4 << 10;
+/// The budget is drawn on in steps of so many bytes.
+const STEP: usize = 64 << 10;
+
+/// Bytes that may wait in all outboxes together.
+#[derive(Debug)]
+pub struct Budget {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { used: AtomicUsize::new(0), limit }
+    }
+
+    fn draw(&self, bytes: usize) -> bool {
+        self.used.fetch_update(Relaxed, Relaxed, |used| used.checked_add(bytes).filter(|&sum| sum <= self.limit)).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Relaxed);
+    }
+}
+
+/// Why a connection is to be closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closing {
+    /// What the close frame says.
+    pub reason: CloseReason,
+    /// What the router is told.
+    pub cause: Cause,
+}
+
+/// Why a message was not queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// The connection is closing or closed.
+    #[error("the connection is closed")]
+    Closed,
+    /// The outbox is full. Its connection is now closing: it did not read.
+    #[error("the outbox is full")]
+    Full,
+    /// All outboxes together hold too much.
+    #[error("the outboxes of all connections are full")]
+    OverBudget,
+}
+
+/// The queue of one connection.
+#[derive(Debug)]
+pub struct Outbox {
+    queue: Mutex<Queue>,
+    /// The connection's task, woken when there is something to do for it.
+    reader: AtomicWaker,
+    max_bytes: usize,
+    budget: Arc<Budget>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    messages: VecDeque<Message>,
+    /// What the messages cost.
+    bytes: usize,
+    /// What has been drawn from the budget for them.
+    drawn: usize,
+    closing: Option<Closing>,
+}
+
+impl Outbox {
+    /// An empty outbox for at most `max_bytes` (but always for one message, whatever its size).
+    pub fn new(max_bytes: usize, budget: Arc<Budget>) -> Self {
+        Self { queue: Mutex::default(), reader: AtomicWaker::new(), max_bytes, budget }
+    }
+
+    /// Queues a message.
+    ///
+    /// # Errors
+    /// [`Refused`]; unless the connection was closed before, or its outbox empty, a refusal closes it with 4905.
+    pub fn push(&self, message: Message) -> Result<(), Refused> {
+        let mut queue = self.lock();
+        if queue.closing.is_some() {
+            return Err(Refused::Closed);
+        }
+        let idle = queue.messages.is_empty();
+        let bytes = queue.bytes + message.len() + OVERHEAD;
+        let refused = if bytes > self.max_bytes && !idle {
+            Refused::Full
+        } else if bytes > FREE + queue.drawn && !self.draw(&mut queue, bytes) {
+            Refused::OverBudget
+        } else {
+            queue.bytes = bytes;
+            queue.messages.push_back(message);
+            drop(queue);
+            METRICS.messages_queued.increment();
+            if idle {
+                self.reader.wake();
+            }
+            return Ok(());
+        };
+        METRICS.messages_refused.increment();
+        if !idle {
+            METRICS.slow_consumers.increment();
+            self.discard(&mut queue);
+            let reason = ByteString::from(format!("slow consumer: {refused}"));
+            queue.closing = Some(Closing { reason: CloseReason { code: 4905, reason }, cause: Cause::Slow });
+            drop(queue);
+            self.reader.wake();
+        }
+        Err(refused)
+    }
+
+    /// Asks for the connection to be closed once what is queued has been sent. The first reason given stands.
+    /// Returns whether this was the first.
+    pub fn close(&self, reason: CloseReason, cause: Cause) -> bool {
+        let mut queue = self.lock();
+        if queue.closing.is_some() {
+            return false;
+        }
+        queue.closing = Some(Closing { reason, cause });
+        drop(queue);
+        self.reader.wake();
+        true
+    }
+
+    /// Why the connection is to be closed, if it is. From then on nothing more is queued.
+    pub fn closing(&self) -> Option<Closing> {
+        self.lock().closing.clone()
+    }
+
+    /// Whether messages are still taken.
+    pub fn is_open(&self) -> bool {
+        self.lock().closing.is_none()
+    }
+
+    /// Has `waker` woken when the outbox is no longer empty, or is to be closed.
+    pub fn register(&self, waker: &Waker) {
+        self.reader.register(waker);
+    }
+
+    /// Wakes the connection's task for something that is not in the outbox.
+    pub fn wake(&self) {
+        self.reader.wake();
+    }
+
+    /// Hands messages to `take`, oldest first, until it breaks or none is left.
+    pub fn drain(&self, mut take: impl FnMut(Message) -> ControlFlow<()>) {
+        let mut queue = self.lock();
+        while let Some(message) = queue.messages.pop_front() {
+            queue.bytes -= message.len() + OVERHEAD;
+            if take(message).is_break() {
+                break;
+            }
+        }
+        if queue.messages.is_empty() {
+            self.discard(&mut queue);
+        }
+    }
+
+    /// Throws away what is queued.
+    pub fn clear(&self) {
+        self.discard(&mut self.lock());
+    }
+
+    /// Draws on the budget so that it covers `bytes`.
+    fn draw(&self, queue: &mut Queue, bytes: usize) -> bool {
+        let missing = (bytes - FREE - queue.drawn).next_multiple_of(STEP);
+        let drawn = self.budget.draw(missing);
+        if drawn {
+            queue.drawn += missing;
+        }
+        drawn
+    }
+
+    /// Empties the queue, and its memory: an idle connection holds none.
+    fn discard(&self, queue: &mut Queue) {
+        queue.messages = VecDeque::new();
+        queue.bytes = 0;
+        if queue.drawn > 0 {
+            self.budget.give_back(std::mem::take(&mut queue.drawn));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(length: usize) -> Message {
+        Message::Text("x".repeat(length).into())
+    }
+
+    fn outbox(max_bytes: usize, budget: usize) -> (Outbox, Arc<Budget>) {
+        let budget = Arc::new(Budget::new(budget));
+        (Outbox::new(max_bytes, budget.clone()), budget)
+    }
+
+    #[test]
+    fn one_message_always_fits_an_empty_outbox() {
+        let (outbox, _) = outbox(1000, 1 << 20);
+        assert_eq!(outbox.push(text(5000)), Ok(()));
+        assert_eq!(outbox.push(text(1)), Err(Refused::Full));
+        assert_eq!(outbox.closing().map(|closing| closing.reason.code), Some(4905));
+        assert_eq!(outbox.push(text(1)), Err(Refused::Closed));
+    }
+
+    #[test]
+    fn messages_leave_in_order_and_free_their_bytes() {
+        let (outbox, budget) = outbox(1 << 20, 1 << 20);
+        for length in [1, 70_000, 3] {
+            outbox.push(text(length)).unwrap();
+        }
+        assert!(budget.used.load(Relaxed) >= 70_000 - FREE);
+        let mut lengths = Vec::new();
+        outbox.drain(|message| {
+            lengths.push(message.len());
+            ControlFlow::Continue(())
+        });
+        assert_eq!(lengths, [1, 70_000, 3]);
+        assert_eq!(budget.used.load(Relaxed), 0);
+        assert_eq!(outbox.lock().bytes, 0);
+    }
+
+    #[test]
+    fn the_budget_bounds_all_outboxes_together_and_spares_who_owes_nothing() {
+        let (first, budget) = outbox(4 << 20, 1 << 20);
+        let second = Outbox::new(4 << 20, budget.clone());
+        first.push(text(1_000_000)).unwrap();
+        assert_eq!(second.push(text(500_000)), Err(Refused::OverBudget));
+        assert!(second.is_open(), "an empty outbox is nobody's fault");
+        second.push(text(10)).unwrap();
+        assert_eq!(second.push(text(500_000)), Err(Refused::OverBudget));
+        assert!(!second.is_open());
+        drop(first);
+        assert_eq!(budget.used.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn the_first_reason_to_close_stands_and_what_is_queued_still_leaves() {
+        let (outbox, _) = outbox(1000, 1000);
+        outbox.push(text(5)).unwrap();
+        assert!(outbox.close(CloseReason::new(4900, "silent"), Cause::Silent));
+        assert!(!outbox.close(CloseReason::new(4907, "kicked"), Cause::Operator));
+        assert_eq!(outbox.closing().unwrap().cause, Cause::Silent);
+        let mut left = 0;
+        outbox.drain(|_| {
+            left += 1;
+            ControlFlow::Continue(())
+        });
+        assert_eq!(left, 1);
+    }
+}

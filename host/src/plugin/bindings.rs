@@ -1,0 +1,108 @@
+//! The contract of `wit/` as Rust types, and how a component is judged by it.
+
+// One world with both roles: the types are generated once, and each role is looked up on its own.
+wasmtime::component::bindgen!({
+    world: "authentication-and-routing",
+    path: "../wit",
+    // Arguments are borrowed: a packet is copied into the guest's memory and nowhere else.
+    ownership: Borrowing { duplicate_if_necessary: true },
+    exports: { default: async },
+});
+
+pub(crate) use self::exports::hotgate::gateway::{authenticator, lifecycle, router};
+pub(crate) use self::hotgate::gateway::{directory, logging, types};
+
+use std::fmt;
+
+use anyhow::{Context as _, bail};
+use wasmtime::Store;
+use wasmtime::component::{Instance, InstancePre};
+
+/// What a plugin is for. A plugin can have both roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Roles {
+    /// It answers who a client is.
+    pub authenticator: bool,
+    /// It answers who gets a message.
+    pub router: bool,
+}
+
+impl Roles {
+    /// The interfaces that a component must export.
+    fn interfaces(self) -> impl Iterator<Item = &'static str> {
+        let role = |wanted: bool, interface| wanted.then_some(interface);
+        ["lifecycle"].into_iter().chain(role(self.authenticator, "authenticator")).chain(role(self.router, "router"))
+    }
+}
+
+impl fmt::Display for Roles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.authenticator, self.router) {
+            (true, true) => "authenticator and router",
+            (true, false) => "authenticator",
+            (false, true) => "router",
+            (false, false) => "plugin",
+        })
+    }
+}
+
+/// Where the functions of a component are found in its instances.
+pub(super) struct Exports {
+    lifecycle: lifecycle::GuestIndices,
+    authenticator: Option<authenticator::GuestIndices>,
+    router: Option<router::GuestIndices>,
+}
+
+impl Exports {
+    /// Looks the functions of these roles up. The error says what is missing and what there is.
+    pub(super) fn find<T>(component: &InstancePre<T>, roles: Roles) -> anyhow::Result<Self> {
+        let wanted = |wanted: bool| wanted.then_some(component);
+        let find = || -> wasmtime::Result<Self> {
+            Ok(Self {
+                lifecycle: lifecycle::GuestIndices::new(component)?,
+                authenticator: wanted(roles.authenticator).map(authenticator::GuestIndices::new).transpose()?,
+                router: wanted(roles.router).map(router::GuestIndices::new).transpose()?,
+            })
+        };
+        match find() {
+            Ok(exports) => Ok(exports),
+            Err(error) => {
+                let wanted: Vec<_> = roles.interfaces().map(|name| format!("hotgate:gateway/{name}@0.1.0")).collect();
+                let engine = component.engine();
+                let found: Vec<_> =
+                    component.component().component_type().exports(engine).map(|(name, _)| name.to_owned()).collect();
+                let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+                bail!("it is no {roles}: {error}; an {roles} exports {}, this exports {found}", wanted.join(", "))
+            }
+        }
+    }
+
+    /// Compares the types of all functions with those of the contract.
+    pub(super) fn check_types<T: Send + 'static>(&self, store: &mut Store<T>, instance: &Instance) -> anyhow::Result<()> {
+        let mismatch = |interface| {
+            format!("its functions in hotgate:gateway/{interface} have not the types of the contract (built against another version of wit/?)")
+        };
+        self.lifecycle(store, instance).map_err(anyhow::Error::from).with_context(|| mismatch("lifecycle"))?;
+        if self.authenticator.is_some() {
+            self.authenticator(store, instance).map_err(anyhow::Error::from).with_context(|| mismatch("authenticator"))?;
+        }
+        if self.router.is_some() {
+            self.router(store, instance).map_err(anyhow::Error::from).with_context(|| mismatch("router"))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn lifecycle<T>(&self, store: &mut Store<T>, instance: &Instance) -> wasmtime::Result<lifecycle::Guest> {
+        self.lifecycle.load(store, instance)
+    }
+
+    pub(super) fn authenticator<T>(&self, store: &mut Store<T>, instance: &Instance) -> wasmtime::Result<authenticator::Guest> {
+        let indices = self.authenticator.as_ref().ok_or_else(|| wasmtime::format_err!("the plugin is no authenticator"))?;
+        indices.load(store, instance)
+    }
+
+    pub(super) fn router<T>(&self, store: &mut Store<T>, instance: &Instance) -> wasmtime::Result<router::Guest> {
+        let indices = self.router.as_ref().ok_or_else(|| wasmtime::format_err!("the plugin is no router"))?;
+        indices.load(store, instance)
+    }
+}

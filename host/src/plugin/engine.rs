@@ -1,0 +1,107 @@
+//! The one WebAssembly engine of the process, and its clock.
+
+use std::num::NonZeroUsize;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tracing::warn;
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
+};
+
+/// How often a running call is looked at. A call that ends within one tick is never interrupted; the shorter, the
+/// sooner a spinning call makes room for others. Costs one wake-up of one thread.
+pub(super) const TICK: Duration = Duration::from_millis(2);
+
+/// Instances beyond those that serve calls: for `lifecycle.check` of new components and those whose last call ends
+/// while their successor's first begins.
+const SPARE_INSTANCES: u32 = 16;
+
+/// Linear memories and tables of one instance. JavaScript runtimes come as components of two or three modules.
+pub(super) const MEMORIES: u32 = 4;
+pub(super) const TABLES: u32 = 8;
+
+/// Elements of one table. C# and Python compile to tables of tens of thousands.
+pub(super) const TABLE_ELEMENTS: usize = 100_000;
+
+/// Bytes of a memory that stay mapped between two instances. Fresh instances for each call cost 54 µs when everything
+/// is unmapped, and get slower with a second core (page tables are locked); 8 µs when what a small plugin touches stays.
+const KEEP_RESIDENT: usize = 1 << 20;
+
+/// Slots that stay prepared for a plugin while they are unused. Enough for a few plugins to take turns; each swap leaves
+/// some behind, so they are also what swaps may cost in memory.
+const WARM_SLOTS: u32 = 32;
+
+/// Frames of a trap's backtrace.
+const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(16).unwrap();
+
+/// Starts the engine and its clock for `concurrency` calls at the same time, none with more than `memory` bytes in
+/// one linear memory.
+///
+/// # Errors
+/// When the processor or the operating system cannot run it.
+pub(super) fn start(concurrency: usize, memory: usize) -> anyhow::Result<Engine> {
+    let instances = u32::try_from(concurrency).unwrap_or(u32::MAX).saturating_add(SPARE_INSTANCES);
+    let engine = match Engine::new(&config(InstanceAllocationStrategy::Pooling(pool(instances, memory)))) {
+        Ok(engine) => engine,
+        Err(error) => {
+            // Containers may limit the address space; then every instance is mapped when it is needed.
+            warn!(error = format!("{error:#}"), "no address space for a pool of plugin instances: calls will be slower");
+            Engine::new(&config(InstanceAllocationStrategy::OnDemand)).context("cannot start the WebAssembly engine")?
+        }
+    };
+    start_clock(&engine)?;
+    Ok(engine)
+}
+
+fn config(allocation: InstanceAllocationStrategy) -> Config {
+    let mut config = Config::new();
+    config
+        .allocation_strategy(allocation)
+        .epoch_interruption(true)
+        // Halves the cost of a call; the contract has no concurrent functions.
+        .concurrency_support(false)
+        .wasm_component_model(true)
+        .wasm_memory64(false)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .wasm_backtrace_max_frames(Some(BACKTRACE_FRAMES))
+        // A compilation on all cores would starve the connections for as long as it takes.
+        .parallel_compilation(false);
+    config
+}
+
+fn pool(instances: u32, memory: usize) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_stacks(instances)
+        // Only counted, and bounded by the instances already.
+        .total_core_instances(u32::MAX)
+        .total_memories(instances.saturating_mul(MEMORIES))
+        .max_memories_per_component(MEMORIES)
+        .total_tables(instances.saturating_mul(TABLES))
+        .max_tables_per_component(TABLES)
+        .max_tables_per_module(TABLES)
+        .table_elements(TABLE_ELEMENTS)
+        .max_memory_size(memory)
+        .linear_memory_keep_resident(KEEP_RESIDENT)
+        .table_keep_resident(64 << 10)
+        .max_unused_warm_slots(WARM_SLOTS)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// Advances the engine's epoch on a thread of its own, because a runtime whose threads are all in a plugin does not
+/// keep time. Ends with the engine.
+fn start_clock(engine: &Engine) -> anyhow::Result<()> {
+    let engine = engine.weak();
+    let tick = move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            thread::sleep(TICK);
+        }
+    };
+    thread::Builder::new().name("epoch".to_owned()).spawn(tick).context("cannot start the epoch clock")?;
+    Ok(())
+}

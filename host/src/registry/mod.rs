@@ -1,0 +1,265 @@
+//! Who is connected: uid → live connections, connection → member, group → members.
+//!
+//! Each map is split into shards with a lock of their own, so that connections meet only when they mean the same uid or
+//! group. No two shards are ever locked at once; a member's own lock may be held while a group's shard is taken, never
+//! the other way round. Opening and closing cost the same however many are connected (logarithmic in the connections of
+//! the *same* uid).
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytestring::ByteString;
+
+use crate::config::DuplicateLogin;
+use crate::message::{Cause, CloseReason, ConnectionId};
+use crate::outbox::Outbox;
+
+/// Groups that one connection may be in.
+pub const MAX_GROUPS: usize = 1024;
+
+const REPLACED: CloseReason = CloseReason::new(4903, "replaced by a newer login");
+
+/// One authenticated connection.
+#[derive(Debug)]
+pub struct Member {
+    /// Which connection.
+    pub id: ConnectionId,
+    /// Under which name senders reach it.
+    pub uid: ByteString,
+    /// Where messages for it go.
+    pub outbox: Arc<Outbox>,
+    /// When it logged in, in logins: what makes one connection of a uid newer than another.
+    stamp: u64,
+    groups: Mutex<Groups>,
+}
+
+/// The groups of one member.
+#[derive(Debug, Default)]
+enum Groups {
+    /// In none, like most: no set is allocated for it.
+    #[default]
+    None,
+    Some(Box<HashSet<ByteString>>),
+    /// Closed: joining again has no effect.
+    Closed,
+}
+
+/// What is left behind by a connection that has closed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// The groups that it was in.
+    pub groups: Vec<ByteString>,
+    /// How many connections of the same uid are left.
+    pub remaining: u32,
+}
+
+/// Everybody who is connected.
+#[derive(Debug)]
+pub struct Registry {
+    duplicate_login: DuplicateLogin,
+    logins: AtomicU64,
+    uids: Sharded<ByteString, BTreeMap<u64, Arc<Member>>>,
+    connections: Sharded<ConnectionId, Arc<Member>>,
+    groups: Sharded<ByteString, HashMap<ConnectionId, Arc<Member>>>,
+}
+
+impl Registry {
+    /// An empty registry with this policy for uids that log in twice.
+    pub fn new(duplicate_login: DuplicateLogin) -> Self {
+        Self {
+            duplicate_login,
+            logins: AtomicU64::new(0),
+            uids: Sharded::new(),
+            connections: Sharded::new(),
+            groups: Sharded::new(),
+        }
+    }
+
+    /// Registers a connection under its uid. Under `close-older` this closes the uid's other connections; under
+    /// `reject`, `None` says that there is one already.
+    pub fn open(&self, id: ConnectionId, uid: ByteString, outbox: Arc<Outbox>) -> Option<Arc<Member>> {
+        let member = {
+            let mut uids = self.uids.lock(&uid);
+            // Taken under the lock: two logins of one uid are ordered as they are registered.
+            let stamp = self.logins.fetch_add(1, Relaxed);
+            let same = uids.entry(uid.clone()).or_default();
+            match self.duplicate_login {
+                DuplicateLogin::Newest | DuplicateLogin::All => {}
+                DuplicateLogin::CloseOlder => {
+                    for older in same.values() {
+                        older.outbox.close(REPLACED, Cause::Replaced);
+                    }
+                }
+                DuplicateLogin::Reject => {
+                    if same.values().any(|member| member.outbox.is_open()) {
+                        return None;
+                    }
+                }
+            }
+            let member = Arc::new(Member { id, uid, outbox, stamp, groups: Mutex::default() });
+            same.insert(stamp, member.clone());
+            member
+        };
+        self.connections.lock(&id).insert(id, member.clone());
+        Some(member)
+    }
+
+    /// Removes a connection, and nothing but that one: a newer login of its uid stays.
+    pub fn close(&self, member: &Member) -> Departure {
+        self.connections.lock(&member.id).remove(&member.id);
+        let remaining = {
+            let mut uids = self.uids.lock(&member.uid);
+            match uids.get_mut(&member.uid) {
+                None => 0,
+                Some(same) => {
+                    same.remove(&member.stamp);
+                    let remaining = same.len();
+                    if remaining == 0 {
+                        uids.remove(&member.uid);
+                    }
+                    remaining
+                }
+            }
+        };
+        let groups = match std::mem::replace(&mut *lock(&member.groups), Groups::Closed) {
+            Groups::Some(groups) => groups.into_iter().collect(),
+            Groups::None | Groups::Closed => Vec::new(),
+        };
+        for group in &groups {
+            self.remove_from(group, member.id);
+        }
+        Departure { groups, remaining: u32::try_from(remaining).unwrap_or(u32::MAX) }
+    }
+
+    /// Calls `visit` for the connections that a message to this uid goes to, as the duplicate-login policy has it.
+    pub fn with_uid(&self, uid: &str, mut visit: impl FnMut(&Arc<Member>)) {
+        let uids = self.uids.lock(uid);
+        let Some(same) = uids.get(uid) else { return };
+        if self.duplicate_login == DuplicateLogin::All {
+            same.values().for_each(visit);
+        } else if let Some(newest) = same.values().rev().find(|member| member.outbox.is_open()) {
+            visit(newest);
+        }
+    }
+
+    /// The connection of this number, if it is authenticated.
+    pub fn connection(&self, id: ConnectionId) -> Option<Arc<Member>> {
+        self.connections.lock(&id).get(&id).cloned()
+    }
+
+    /// Calls `visit` for every member of a group. Nobody may join or leave from within.
+    pub fn with_group(&self, group: &str, visit: impl FnMut(&Arc<Member>)) {
+        if let Some(members) = self.groups.lock(group).get(group) {
+            members.values().for_each(visit);
+        }
+    }
+
+    /// Calls `visit` for every authenticated connection. Nobody may open or close one from within.
+    pub fn with_everyone(&self, mut visit: impl FnMut(&Arc<Member>)) {
+        for shard in &self.connections.shards {
+            lock(shard).values().for_each(&mut visit);
+        }
+    }
+
+    /// Puts a member into a group. Returns `false` where that had no effect because it is in [`MAX_GROUPS`] already.
+    pub fn join(&self, member: &Arc<Member>, group: &ByteString) -> bool {
+        let mut groups = lock(&member.groups);
+        let joined = match &mut *groups {
+            Groups::Closed => return true,
+            Groups::Some(joined) => joined,
+            none @ Groups::None => {
+                *none = Groups::Some(Box::default());
+                let Groups::Some(joined) = none else { return false };
+                joined
+            }
+        };
+        if joined.len() >= MAX_GROUPS && !joined.contains(group) {
+            return false;
+        }
+        if joined.insert(group.clone()) {
+            self.groups.lock(group).entry(group.clone()).or_default().insert(member.id, member.clone());
+        }
+        true
+    }
+
+    /// Takes a member out of a group.
+    pub fn leave(&self, member: &Member, group: &str) {
+        let mut groups = lock(&member.groups);
+        if let Groups::Some(joined) = &mut *groups
+            && joined.remove(group)
+        {
+            if joined.is_empty() {
+                *groups = Groups::None;
+            }
+            self.remove_from(group, member.id);
+        }
+    }
+
+    /// How many connections a uid has.
+    pub fn connections(&self, uid: &str) -> u32 {
+        self.uids.lock(uid).get(uid).map_or(0, |same| u32::try_from(same.len()).unwrap_or(u32::MAX))
+    }
+
+    /// The uids in a group, each once, at most `limit` of them.
+    pub fn members(&self, group: &str, limit: usize) -> Vec<ByteString> {
+        let groups = self.groups.lock(group);
+        let Some(members) = groups.get(group) else { return Vec::new() };
+        let mut uids = HashSet::new();
+        for member in members.values() {
+            if uids.len() >= limit {
+                break;
+            }
+            uids.insert(&member.uid);
+        }
+        uids.into_iter().cloned().collect()
+    }
+
+    /// Whether a connection is in a group.
+    pub fn is_member(&self, connection: ConnectionId, group: &str) -> bool {
+        self.groups.lock(group).get(group).is_some_and(|members| members.contains_key(&connection))
+    }
+
+    fn remove_from(&self, group: &str, id: ConnectionId) {
+        let mut groups = self.groups.lock(group);
+        if let Some(members) = groups.get_mut(group) {
+            members.remove(&id);
+            if members.is_empty() {
+                groups.remove(group);
+            }
+        }
+    }
+}
+
+/// A hash map in shards. Hashing is keyed at random (SipHash): uids and groups come from strangers.
+#[derive(Debug)]
+struct Sharded<K, V> {
+    hasher: RandomState,
+    shards: Box<[Mutex<HashMap<K, V, RandomState>>]>,
+}
+
+/// Enough that on today's largest machines two cores seldom meet; a power of two.
+const SHARDS: usize = 128;
+
+impl<K, V> Sharded<K, V> {
+    fn new() -> Self {
+        let hasher = RandomState::new();
+        let shards = (0..SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect();
+        Self { hasher, shards }
+    }
+
+    fn lock<Q: Hash + ?Sized>(&self, key: &Q) -> MutexGuard<'_, HashMap<K, V, RandomState>> {
+        // The map's own buckets use the low bits and the topmost seven: take others.
+        let shard = (self.hasher.hash_one(key) >> 32) as usize % SHARDS;
+        lock(&self.shards[shard])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! The registry against a model of a few lines: whatever happens in whatever order, both answer the same.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::outbox::Budget;
+
+const POLICIES: [DuplicateLogin; 4] =
+    [DuplicateLogin::Newest, DuplicateLogin::All, DuplicateLogin::CloseOlder, DuplicateLogin::Reject];
+
+#[derive(Debug, Clone)]
+enum Step {
+    Open { uid: u8 },
+    /// The connection is told to close, as by a heartbeat; its task has not come around yet.
+    Doom { pick: usize },
+    Close { pick: usize },
+    Join { pick: usize, group: u8 },
+    Leave { pick: usize, group: u8 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..4u8).prop_map(|uid| Step::Open { uid }),
+        1 => any::<usize>().prop_map(|pick| Step::Doom { pick }),
+        2 => any::<usize>().prop_map(|pick| Step::Close { pick }),
+        2 => (any::<usize>(), 0..3u8).prop_map(|(pick, group)| Step::Join { pick, group }),
+        1 => (any::<usize>(), 0..3u8).prop_map(|(pick, group)| Step::Leave { pick, group }),
+    ]
+}
+
+/// One connection as the model has it, in order of login.
+struct Modelled {
+    member: Arc<Member>,
+    uid: String,
+    groups: HashSet<String>,
+}
+
+impl Modelled {
+    fn open(&self) -> bool {
+        self.member.outbox.is_open()
+    }
+}
+
+fn picked<T>(list: &[T], pick: usize) -> Option<usize> {
+    (!list.is_empty()).then(|| pick % list.len())
+}
+
+fn outbox() -> Arc<Outbox> {
+    Arc::new(Outbox::new(1 << 20, Arc::new(Budget::new(1 << 20))))
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_the_model(policy in 0..4usize, steps in prop::collection::vec(step(), 1..60)) {
+        let policy = POLICIES[policy];
+        let registry = Registry::new(policy);
+        let mut model: Vec<Modelled> = Vec::new();
+
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Open { uid } => {
+                    let uid = format!("u{uid}");
+                    let occupied = model.iter().any(|other| other.uid == uid && other.open());
+                    let opened = registry.open(ConnectionId(number as u64 + 1), uid.clone().into(), outbox());
+                    prop_assert_eq!(opened.is_none(), policy == DuplicateLogin::Reject && occupied);
+                    if policy == DuplicateLogin::CloseOlder {
+                        prop_assert!(model.iter().all(|other| other.uid != uid || !other.open()));
+                    }
+                    if let Some(member) = opened {
+                        model.push(Modelled { member, uid, groups: HashSet::new() });
+                    }
+                }
+                Step::Doom { pick } => if let Some(at) = picked(&model, pick) {
+                    model[at].member.outbox.close(CloseReason::new(4900, "silent"), Cause::Silent);
+                },
+                Step::Close { pick } => if let Some(at) = picked(&model, pick) {
+                    let gone = model.remove(at);
+                    let departure = registry.close(&gone.member);
+                    let remaining = model.iter().filter(|other| other.uid == gone.uid).count();
+                    prop_assert_eq!(departure.remaining as usize, remaining);
+                    let groups: HashSet<String> = departure.groups.iter().map(ToString::to_string).collect();
+                    prop_assert_eq!(groups, gone.groups);
+                    prop_assert!(registry.join(&gone.member, &"g0".into()), "joining after the end has no effect");
+                },
+                Step::Join { pick, group } => if let Some(at) = picked(&model, pick) {
+                    let group = format!("g{group}");
+                    prop_assert!(registry.join(&model[at].member, &group.clone().into()));
+                    model[at].groups.insert(group);
+                },
+                Step::Leave { pick, group } => if let Some(at) = picked(&model, pick) {
+                    let group = format!("g{group}");
+                    registry.leave(&model[at].member, &group);
+                    model[at].groups.remove(&group);
+                },
+            }
+
+            for uid in (0..4).map(|uid| format!("u{uid}")) {
+                let same: Vec<_> = model.iter().filter(|other| other.uid == uid).collect();
+                prop_assert_eq!(registry.connections(&uid) as usize, same.len());
+                let expected: Vec<_> = match policy {
+                    DuplicateLogin::All => same.iter().map(|other| other.member.id).collect(),
+                    _ => same.iter().rev().find(|other| other.open()).map(|other| other.member.id).into_iter().collect(),
+                };
+                let mut reached = Vec::new();
+                registry.with_uid(&uid, |member| reached.push(member.id));
+                prop_assert_eq!(reached, expected);
+            }
+            for group in (0..3).map(|group| format!("g{group}")) {
+                let inside: HashSet<_> =
+                    model.iter().filter(|other| other.groups.contains(&group)).map(|other| other.member.id).collect();
+                let mut visited = HashSet::new();
+                registry.with_group(&group, |member| { visited.insert(member.id); });
+                prop_assert_eq!(&visited, &inside);
+                for other in &model {
+                    prop_assert_eq!(registry.is_member(other.member.id, &group), inside.contains(&other.member.id));
+                }
+                let uids: HashSet<_> = model.iter().filter(|other| other.groups.contains(&group)).map(|other| &other.uid).collect();
+                prop_assert_eq!(registry.members(&group, usize::MAX).len(), uids.len());
+                prop_assert!(registry.members(&group, 1).len() <= 1);
+            }
+            let mut everyone = 0;
+            registry.with_everyone(|_| everyone += 1);
+            prop_assert_eq!(everyone, model.len());
+        }
+    }
+}
+
+#[test]
+fn a_connection_is_in_a_bounded_number_of_groups() {
+    let registry = Registry::new(DuplicateLogin::Newest);
+    let member = registry.open(ConnectionId(1), "u".into(), outbox()).unwrap();
+    for group in 0..MAX_GROUPS {
+        assert!(registry.join(&member, &group.to_string().into()));
+    }
+    assert!(!registry.join(&member, &"one more".into()));
+    assert!(registry.join(&member, &"0".into()), "it is in that one already");
+    assert_eq!(registry.close(&member).groups.len(), MAX_GROUPS);
+    assert!(registry.groups.shards.iter().all(|shard| lock(shard).is_empty()), "no empty group is kept");
+}

@@ -1,0 +1,156 @@
+//! Splits what arrives into lines, wherever the segments were cut.
+
+use bytes::{Buf, BytesMut};
+use memchr::memchr;
+use thiserror::Error;
+
+/// What is read at a time, in bytes.
+const CHUNK: usize = 16 << 10;
+/// A buffer that has grown past this for one line is given back once that line is gone.
+const KEEP: usize = 64 << 10;
+
+/// A line has no end within the bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("line longer than {0} bytes (text.max_line)")]
+pub(super) struct TooLong(usize);
+
+/// Lines on their way in.
+#[derive(Debug)]
+pub(super) struct Lines {
+    buffer: BytesMut,
+    /// The line handed out last, to be removed; its bytes lead the buffer.
+    taken: usize,
+    /// How far the bytes after it are known to hold no line end.
+    searched: usize,
+    max_line: usize,
+}
+
+impl Lines {
+    /// Lines of at most `max_line` bytes, line ends not counted.
+    pub(super) fn new(max_line: usize) -> Self {
+        Self { buffer: BytesMut::new(), taken: 0, searched: 0, max_line }
+    }
+
+    /// Where to read to: there is room for a chunk.
+    pub(super) fn buffer(&mut self) -> &mut BytesMut {
+        self.forget_taken();
+        if self.buffer.is_empty() && self.buffer.capacity() > KEEP {
+            self.buffer = BytesMut::new();
+        }
+        self.buffer.reserve(CHUNK);
+        &mut self.buffer
+    }
+
+    /// Whether bytes wait that have not been looked at.
+    pub(super) fn has_more(&self) -> bool {
+        self.taken + self.searched < self.buffer.len()
+    }
+
+    /// The next whole line, without the `\n` and any `\r` at its end.
+    ///
+    /// # Errors
+    /// [`TooLong`], after which no line can be told from another.
+    pub(super) fn next(&mut self) -> Result<Option<&[u8]>, TooLong> {
+        self.forget_taken();
+        let Some(at) = memchr(b'\n', &self.buffer[self.searched..]) else {
+            self.searched = self.buffer.len();
+            let unfinished = trimmed(&self.buffer).len();
+            return if unfinished > self.max_line { Err(TooLong(self.max_line)) } else { Ok(None) };
+        };
+        let end = self.searched + at;
+        self.searched = 0;
+        self.taken = end + 1;
+        let line = trimmed(&self.buffer[..end]);
+        if line.len() > self.max_line { Err(TooLong(self.max_line)) } else { Ok(Some(line)) }
+    }
+
+    fn forget_taken(&mut self) {
+        self.buffer.advance(std::mem::take(&mut self.taken));
+    }
+}
+
+/// A line without the `\r` at its end; any number of them, as the origin's `rtrim`.
+fn trimmed(line: &[u8]) -> &[u8] {
+    let returns = line.iter().rev().take_while(|&&byte| byte == b'\r').count();
+    &line[..line.len() - returns]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What the lines of `bytes` are, said in the simplest way.
+    fn model(bytes: &[u8], max_line: usize) -> (Vec<Vec<u8>>, bool) {
+        let mut lines = Vec::new();
+        let mut pieces: Vec<_> = bytes.split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect();
+        let mut rest = pieces.pop().unwrap_or_default();
+        for mut piece in pieces {
+            while piece.ends_with(b"\r") {
+                piece.pop();
+            }
+            if piece.len() > max_line {
+                return (lines, true);
+            }
+            lines.push(piece);
+        }
+        while rest.ends_with(b"\r") {
+            rest.pop();
+        }
+        let too_long = rest.len() > max_line;
+        (lines, too_long)
+    }
+
+    fn split(segments: &[Vec<u8>], max_line: usize) -> (Vec<Vec<u8>>, bool) {
+        let mut lines = Lines::new(max_line);
+        let mut all = Vec::new();
+        for segment in segments {
+            lines.buffer().extend_from_slice(segment);
+            loop {
+                match lines.next() {
+                    Ok(Some(line)) => all.push(line.to_vec()),
+                    Ok(None) => break,
+                    Err(_) => return (all, true),
+                }
+            }
+            assert!(!lines.has_more());
+        }
+        (all, false)
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_model_however_the_segments_are_cut(
+            segments in prop::collection::vec(prop::collection::vec(prop::sample::select(b"ab\r\n".to_vec()), 0..12), 0..12),
+        ) {
+            let whole = segments.concat();
+            prop_assert_eq!(split(&segments, 100), model(&whole, 100));
+        }
+
+        #[test]
+        fn a_line_past_the_bound_is_refused_in_whole_and_in_pieces(length in 0..40usize, cut in 0..40usize) {
+            let line = [vec![b'x'; length], b"\r\n".to_vec()].concat();
+            let (head, tail) = line.split_at(cut.min(line.len()));
+            let (lines, too_long) = split(&[head.to_vec(), tail.to_vec()], 20);
+            prop_assert_eq!(too_long, length > 20);
+            prop_assert_eq!(lines.len(), usize::from(length <= 20));
+        }
+    }
+
+    #[test]
+    fn an_unterminated_line_does_not_grow_past_the_bound() {
+        let mut lines = Lines::new(10);
+        lines.buffer().extend_from_slice(b"12345678901");
+        assert_eq!(lines.next(), Err(TooLong(10)));
+    }
+
+    #[test]
+    fn memory_taken_for_one_long_line_is_given_back() {
+        let mut lines = Lines::new(1 << 20);
+        lines.buffer().extend_from_slice(&[b'x'; 1 << 20]);
+        lines.buffer().extend_from_slice(b"\n");
+        assert_eq!(lines.next().unwrap().unwrap().len(), 1 << 20);
+        assert!(lines.buffer().capacity() <= KEEP);
+    }
+}

@@ -1,0 +1,126 @@
+//! Plugins as files: the fixture that does what it is told, the default pair, and things that are no plugin.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::build;
+
+/// Where the script stands in the fixture (`tests/fixtures/src/script.rs`), and how long it may be.
+const MARK: &[u8] = b"hotgate fixture script:";
+const SCRIPT: usize = 512 - MARK.len();
+
+/// The bytes of a plugin file.
+#[derive(Debug, Clone)]
+pub struct Component(Vec<u8>);
+
+impl Component {
+    /// The fixture (`tests/fixtures`), told this: `version=2;greet=do trap`.
+    pub fn fixture(script: &str) -> Self {
+        assert!(script.len() <= SCRIPT, "the script is too long");
+        let mut bytes = read("hotgate_fixtures.wasm");
+        let at = find(&bytes, MARK).expect("the fixture has a place for a script") + MARK.len();
+        bytes[at..at + script.len()].copy_from_slice(script.as_bytes());
+        Self(bytes)
+    }
+
+    /// The fixture that shows this version in its answers.
+    pub fn version(number: u32) -> Self {
+        Self::fixture(&format!("version={number}"))
+    }
+
+    /// The default authenticator.
+    pub fn origin_auth() -> Self {
+        Self(read("origin_auth.wasm"))
+    }
+
+    /// The default router.
+    pub fn origin_router() -> Self {
+        Self(read("origin_router.wasm"))
+    }
+
+    /// A component of another world: a command.
+    pub fn command() -> Self {
+        Self(read("command.wasm"))
+    }
+
+    /// Any bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.to_owned())
+    }
+
+    /// The same plugin with another digest: a custom section more, at the end.
+    pub fn tagged(mut self, number: u32) -> Self {
+        let name = b"tag";
+        let content = number.to_le_bytes();
+        let length = u8::try_from(1 + name.len() + content.len()).expect("a short section");
+        self.0.extend([0, length, name.len() as u8]);
+        self.0.extend(name.iter().chain(&content));
+        self
+    }
+
+    /// The same plugin built against another version of the contract, say `0.1.9`.
+    pub fn contract(mut self, version: &str) -> Self {
+        let current = b"@0.1.0";
+        let mut from = 0;
+        while let Some(at) = find(&self.0[from..], b"hotgate:gateway/") {
+            from += at + 1;
+            let rest = &mut self.0[from..];
+            if let Some(at) = find(&rest[..40.min(rest.len())], current) {
+                rest[at + 1..at + current.len()].copy_from_slice(version.as_bytes());
+            }
+        }
+        self
+    }
+
+    /// The first bytes only.
+    pub fn truncated(&self, length: usize) -> Self {
+        Self(self.0[..length].to_owned())
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A plugin file that a gateway watches.
+#[derive(Debug, Clone)]
+pub struct PluginFile(PathBuf);
+
+impl PluginFile {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// As `cp` does it: the file is emptied and written again.
+    pub fn copy_over(&self, component: &Component) {
+        std::fs::write(&self.0, component.bytes()).expect("a writable folder");
+    }
+
+    /// As `mv` does it: another file takes the name.
+    pub fn move_over(&self, component: &Component) {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let next = self.0.with_extension(format!("new{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        std::fs::write(&next, component.bytes()).expect("a writable folder");
+        std::fs::rename(&next, &self.0).expect("a writable folder");
+    }
+
+    /// Deletes it.
+    pub fn delete(&self) {
+        std::fs::remove_file(&self.0).expect("a file");
+    }
+}
+
+fn read(name: &str) -> Vec<u8> {
+    let path = build::component(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}

@@ -1,0 +1,122 @@
+//! WebSocket frames (RFC 6455 §5.2), written and read without anybody's library.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opcode(pub u8);
+
+impl Opcode {
+    pub const CONTINUATION: Self = Self(0);
+    pub const TEXT: Self = Self(1);
+    pub const BINARY: Self = Self(2);
+    pub const CLOSE: Self = Self(8);
+    pub const PING: Self = Self(9);
+    pub const PONG: Self = Self(10);
+}
+
+/// One frame, valid or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    pub fin: bool,
+    /// The three reserved bits.
+    pub reserved: u8,
+    pub opcode: Opcode,
+    pub masked: bool,
+    pub payload: Bytes,
+}
+
+impl Frame {
+    /// A whole frame as a client sends it.
+    pub fn new(opcode: Opcode, payload: impl Into<Vec<u8>>) -> Self {
+        Self { fin: true, reserved: 0, opcode, masked: true, payload: payload.into().into() }
+    }
+
+    pub fn text(payload: impl Into<Vec<u8>>) -> Self {
+        Self::new(Opcode::TEXT, payload)
+    }
+
+    pub fn binary(payload: impl Into<Vec<u8>>) -> Self {
+        Self::new(Opcode::BINARY, payload)
+    }
+
+    pub fn continuation(payload: impl Into<Vec<u8>>) -> Self {
+        Self::new(Opcode::CONTINUATION, payload)
+    }
+
+    pub fn ping(payload: impl Into<Vec<u8>>) -> Self {
+        Self::new(Opcode::PING, payload)
+    }
+
+    pub fn close(code: u16, reason: &str) -> Self {
+        Self::new(Opcode::CLOSE, [&code.to_be_bytes(), reason.as_bytes()].concat())
+    }
+
+    /// More of the message follows.
+    pub fn unfinished(self) -> Self {
+        Self { fin: false, ..self }
+    }
+
+    pub fn reserved(self, bits: u8) -> Self {
+        Self { reserved: bits, ..self }
+    }
+
+    pub fn unmasked(self) -> Self {
+        Self { masked: false, ..self }
+    }
+
+    /// The code and reason of a close frame; 1005 stands for none (RFC 6455 §7.1.5).
+    pub fn close_reason(&self) -> (u16, String) {
+        match self.payload.split_first_chunk() {
+            Some((code, reason)) => (u16::from_be_bytes(*code), String::from_utf8_lossy(reason).into_owned()),
+            None => (1005, String::new()),
+        }
+    }
+
+    /// The bytes on the wire.
+    pub fn encode(&self) -> Vec<u8> {
+        const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+        let mask = u8::from(self.masked) << 7;
+        let mut bytes = vec![u8::from(self.fin) << 7 | self.reserved << 4 | self.opcode.0];
+        match self.payload.len() {
+            length @ 0..=125 => bytes.push(mask | length as u8),
+            length @ 126..=0xffff => {
+                bytes.push(mask | 126);
+                bytes.extend((length as u16).to_be_bytes());
+            }
+            length => {
+                bytes.push(mask | 127);
+                bytes.extend((length as u64).to_be_bytes());
+            }
+        }
+        if self.masked {
+            bytes.extend(KEY);
+            bytes.extend(self.payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
+        } else {
+            bytes.extend_from_slice(&self.payload);
+        }
+        bytes
+    }
+
+    /// Takes one frame of a server off the front of what was received, if it is there whole.
+    ///
+    /// # Panics
+    /// When it is masked: a server must not (RFC 6455 §5.1).
+    pub fn take(received: &mut BytesMut) -> Option<Self> {
+        let (&[first, second], rest) = received.split_first_chunk()?;
+        assert_eq!(second & 0x80, 0, "the server sent a masked frame");
+        let (header, length) = match second {
+            126 => (4, u64::from(u16::from_be_bytes(*rest.first_chunk()?))),
+            127 => (10, u64::from_be_bytes(*rest.first_chunk()?)),
+            length => (2, u64::from(length)),
+        };
+        let length = usize::try_from(length).expect("a length that fits");
+        if received.len() < header + length {
+            return None;
+        }
+        received.advance(header);
+        let payload = received.split_to(length).freeze();
+        let opcode = Opcode(first & 0x0f);
+        Some(Self { fin: first & 0x80 != 0, reserved: first >> 4 & 7, opcode, masked: false, payload })
+    }
+}

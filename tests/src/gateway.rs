@@ -1,0 +1,164 @@
+//! A running gateway.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command};
+
+use tempfile::TempDir;
+
+use crate::setup::exit_code;
+use crate::{Client, Component, Line, Log, Mark, PluginFile, Response, Sender, Setup, Upgrade, within};
+
+/// A running gateway. Dropping it kills it; a failing test shows the end of its log.
+#[derive(Debug)]
+pub struct Gateway {
+    process: Child,
+    log: Log,
+    folder: TempDir,
+    /// The port for clients.
+    pub websocket: SocketAddr,
+    /// The port for senders.
+    pub text: SocketAddr,
+}
+
+impl Gateway {
+    /// As it is: the default configuration and the default plugins.
+    pub async fn start() -> Self {
+        Self::configured("").await
+    }
+
+    /// The default plugins, and settings as `hotgate.toml` has them.
+    pub async fn configured(config: &str) -> Self {
+        Setup::new(config).start().await
+    }
+
+    /// This plugin in both roles.
+    pub async fn with_plugin(component: &Component) -> Self {
+        Setup::plugin(component, "").start().await
+    }
+
+    pub(crate) async fn new(mut process: Child, folder: TempDir) -> Self {
+        let log = Log::read(process.stderr.take().expect("piped"));
+        let nowhere = SocketAddr::from(([0; 4], 0));
+        let mut gateway = Self { process, log, folder, websocket: nowhere, text: nowhere };
+        let listening = async |name| {
+            let line = gateway.logged(|line| line.message() == "listening" && line.get("listener") == name).await;
+            line.get("address").parse().expect("an address")
+        };
+        (gateway.websocket, gateway.text) = (listening("websocket").await, listening("text").await);
+        gateway
+    }
+
+    /// The folder of `hotgate.toml` and the plugin files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A plugin file in the folder.
+    pub fn file(&self, name: &str) -> PluginFile {
+        PluginFile::new(self.folder().join(name))
+    }
+
+    /// A connection that has upgraded and said nothing yet.
+    pub async fn connect(&self) -> Client {
+        Client::connect(self.websocket, &Upgrade::default()).await
+    }
+
+    /// A connection that may be refused.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn upgrade(&self, upgrade: &Upgrade) -> Result<Client, Response> {
+        Client::try_connect(self.websocket, upgrade).await
+    }
+
+    /// A client of the default plugins, logged in.
+    pub async fn login(&self, uid: &str) -> Client {
+        let mut client = self.connect().await;
+        client.expect("HeartBeat").await;
+        client.send(format!(r#"{{"id":"{uid}"}}"#)).await;
+        client.expect("Link_successful").await;
+        client
+    }
+
+    /// A client of the fixture plugin, greeted and logged in.
+    pub async fn enter(&self, uid: &str) -> Client {
+        self.enter_as(&format!("login {uid}")).await
+    }
+
+    /// A client of the fixture plugin, greeted and logged in with this sentence.
+    pub async fn enter_as(&self, sentence: &str) -> Client {
+        let mut client = self.connect().await;
+        let hello = client.text().await;
+        assert!(hello.starts_with("hello v"), "{hello:?}");
+        client.send(sentence).await;
+        let welcome = client.text().await;
+        assert!(welcome.starts_with("welcome "), "{welcome:?}");
+        client
+    }
+
+    /// An internal sender.
+    pub async fn sender(&self) -> Sender {
+        Sender::connect(self.text).await
+    }
+
+    /// Whether a push reaches the uid.
+    pub async fn reaches(&self, uid: &str) -> bool {
+        self.sender().await.ask(format!(r#"{{"uid":"{uid}"}}"#)).await == "ok"
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Waits for a line of the log, from the first on.
+    pub async fn logged(&self, wanted: impl Fn(&Line) -> bool) -> Line {
+        self.logged_since(Mark::default(), wanted).await
+    }
+
+    /// Waits for a line of the log, from a place on.
+    pub async fn logged_since(&self, mark: Mark, wanted: impl Fn(&Line) -> bool) -> Line {
+        match within("a line of the log", self.log.find(mark, wanted)).await {
+            Some(line) => line,
+            None => panic!("the gateway has ended"),
+        }
+    }
+
+    /// Waits until a plugin has been swapped.
+    pub async fn swapped_since(&self, mark: Mark) -> Line {
+        self.logged_since(mark, |line| line.message() == "plugin swapped").await
+    }
+
+    /// Waits until a plugin has been refused.
+    pub async fn refused_since(&self, mark: Mark) -> Line {
+        self.logged_since(mark, |line| line.message() == "plugin refused").await
+    }
+
+    /// Sends a signal by its short name.
+    pub fn signal(&self, name: &str) {
+        // The shell's own `kill`: the standard library has none, and not every machine has it as a program.
+        let kill = format!("kill -{name} {}", self.process.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success(), "{kill}");
+    }
+
+    /// Waits for the end; the exit code, or `None` after a signal that nobody handled.
+    pub async fn exit_code(&mut self) -> Option<i32> {
+        exit_code(&mut self.process).await
+    }
+
+    /// The process, for what the operating system knows of it.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("the end of the gateway's log:\n{}", self.log.tail());
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a gateway is started with.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::{Component, Gateway, build, eventually};
+
+/// A folder with `hotgate.toml` and plugin files, and a command line.
+#[derive(Debug)]
+pub struct Setup {
+    folder: TempDir,
+    config: String,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+/// How a command ended that was not expected to stay.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code; `None` after a signal.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Setup {
+    /// Settings as `hotgate.toml` has them; where to listen is taken care of.
+    pub fn new(config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self { folder, config: config.to_owned(), arguments: Vec::new(), environment: Vec::new() }
+    }
+
+    /// A plugin that fills both roles from the file `plugin.wasm`, with these keys in both of its entries.
+    pub fn plugin(component: &Component, keys: &str) -> Self {
+        let entry = format!("file = \"plugin.wasm\"\n{keys}\n");
+        Self::new(&format!("[[authenticator]]\n{entry}[router]\n{entry}")).file("plugin.wasm", component)
+    }
+
+    /// More settings.
+    pub fn and(mut self, config: &str) -> Self {
+        self.config += config;
+        self
+    }
+
+    /// Puts a plugin file beside `hotgate.toml`.
+    pub fn file(self, name: &str, component: &Component) -> Self {
+        self.bytes(name, component.bytes())
+    }
+
+    /// Puts any file beside `hotgate.toml`.
+    pub fn bytes(self, name: &str, bytes: &[u8]) -> Self {
+        std::fs::write(self.folder.path().join(name), bytes).expect("a writable folder");
+        self
+    }
+
+    /// Adds an argument to the command line, after `serve` and where to listen.
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Adds a variable to the environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts the gateway on free ports, and waits until it listens.
+    ///
+    /// # Panics
+    /// When it does not come to that.
+    pub async fn start(self) -> Gateway {
+        let mut command = self.command();
+        command.args(["serve", "--config", "hotgate.toml", "--log-format", "json"]);
+        command.args(["--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"]);
+        command.args(&self.arguments);
+        let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        Gateway::new(process, self.folder).await
+    }
+
+    /// Runs `hotgate` with exactly these arguments to its end.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn run(&self, arguments: &[&str]) -> Finished {
+        let mut command = self.command();
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().expect("the binary starts");
+        let (stdout, stderr) = (drain(process.stdout.take()), drain(process.stderr.take()));
+        let code = exit_code(&mut process).await;
+        Finished { code, stdout: stdout.join().expect("read"), stderr: stderr.join().expect("read") }
+    }
+
+    fn command(&self) -> Command {
+        std::fs::write(self.folder.path().join("hotgate.toml"), &self.config).expect("a writable folder");
+        let mut command = Command::new(build::hotgate());
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("HOTGATE_") {
+                command.env_remove(name);
+            }
+        }
+        command.env_remove("RUST_LOG").envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+/// Reads to the end on a thread of its own.
+fn drain(stream: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        stream.expect("piped").read_to_string(&mut text).expect("text");
+        text
+    })
+}
+
+/// Waits for a process to end; the exit code, or `None` after a signal.
+///
+/// # Panics
+/// When it does not end.
+pub(crate) async fn exit_code(process: &mut Child) -> Option<i32> {
+    let mut code = None;
+    eventually("the end of the process", async || match process.try_wait().expect("a child") {
+        Some(status) => {
+            code = status.code();
+            true
+        }
+        None => false,
+    })
+    .await;
+    code
+}

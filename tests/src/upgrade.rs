@@ -1,0 +1,106 @@
+//! The opening handshake (RFC 6455 §4), as a client writes and reads it.
+
+use bytes::{Buf, BytesMut};
+
+/// An upgrade request. Every part can be left out or wrong.
+#[derive(Debug, Clone)]
+pub struct Upgrade {
+    start: String,
+    headers: Vec<(String, String)>,
+}
+
+impl Default for Upgrade {
+    /// A correct request for `/`, with the key of RFC 6455's example.
+    fn default() -> Self {
+        let headers = [
+            ("Host", "gateway.test"),
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("Sec-WebSocket-Version", "13"),
+        ];
+        Self {
+            start: "GET / HTTP/1.1".to_owned(),
+            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        }
+    }
+}
+
+impl Upgrade {
+    /// A correct request for a path.
+    pub fn path(path: &str) -> Self {
+        Self::default().start(&format!("GET {path} HTTP/1.1"))
+    }
+
+    /// Replaces the request line.
+    pub fn start(self, line: &str) -> Self {
+        Self { start: line.to_owned(), ..self }
+    }
+
+    /// Sets a header, in place of any of that name.
+    pub fn header(self, name: &str, value: &str) -> Self {
+        self.without(name).and(name, value)
+    }
+
+    /// Adds a header, also beside others of that name.
+    pub fn and(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Leaves a header out.
+    pub fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+        self
+    }
+
+    /// The bytes on the wire.
+    pub fn encode(&self) -> Vec<u8> {
+        let headers: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        format!("{}\r\n{headers}\r\n", self.start).into_bytes()
+    }
+}
+
+/// What a server answered to an upgrade request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    /// What followed the headers of a refusal, to the end of the connection.
+    pub body: String,
+}
+
+impl Response {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Takes the head off the front of what was received, if it is there whole.
+    ///
+    /// # Panics
+    /// When it is not HTTP/1.1.
+    pub(crate) fn take(received: &mut BytesMut) -> Option<Self> {
+        let end = received.windows(4).position(|window| window == b"\r\n\r\n")?;
+        let head = received.split_to(end);
+        received.advance(4);
+        let head = str::from_utf8(&head).expect("a head in UTF-8");
+        let (start, headers) = head.split_once("\r\n").unwrap_or((head, ""));
+        let status = start.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+        let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Some(Self {
+            status: status.unwrap_or_else(|| panic!("a status line, not {start:?}")),
+            headers: headers.lines().map(|line| header(line).unwrap_or_else(|| panic!("a header: {line:?}"))).collect(),
+            body: String::new(),
+        })
+    }
+
+    /// # Panics
+    /// When a switch of protocols is not what RFC 6455 §4.2.2 asks for.
+    pub(crate) fn check_switch(&self) {
+        assert!(self.header("Upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket")), "{self:?}");
+        assert!(self.header("Connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")), "{self:?}");
+        // The answer to the example's key.
+        assert_eq!(self.header("Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{self:?}");
+    }
+}
