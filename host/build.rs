@@ -14,11 +14,18 @@ const SOURCES: [&str; 6] =
     ["plugins/origin-auth", "plugins/origin-packet", "plugins/origin-router", "wit", "Cargo.toml", "Cargo.lock"];
 
 /// What cargo, clippy and the user's environment say about the build of the host, not about that of the plugins.
-const NOT_INHERITED: [&str; 6] =
-    ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_BUILD_TARGET_DIR", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS"];
+const NOT_INHERITED: [&str; 6] = [
+    "CARGO_TARGET_DIR",
+    "CARGO_BUILD_TARGET",
+    "CARGO_BUILD_TARGET_DIR",
+    "RUSTC_WRAPPER",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTFLAGS",
+];
 
 fn main() {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace").to_path_buf();
+    let workspace =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace").to_path_buf();
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     println!("cargo::rerun-if-changed=build.rs");
     for source in SOURCES {
@@ -50,9 +57,15 @@ fn target_installed() -> bool {
 
 fn compile(workspace: &Path, target_dir: &Path) {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace).args(["build", "--release", "--locked", "--target", TARGET]).arg("--target-dir").arg(target_dir);
+    cargo
+        .current_dir(workspace)
+        .args(["build", "--release", "--locked", "--target", TARGET])
+        .arg("--target-dir")
+        .arg(target_dir);
     // Function names stay, for the backtraces of traps; whatever profile the host has.
-    for setting in ["opt-level=3", "lto=true", "codegen-units=1", "debug=false", "strip=\"debuginfo\"", "panic=\"abort\""] {
+    for setting in
+        ["opt-level=3", "lto=true", "codegen-units=1", "debug=false", "strip=\"debuginfo\"", "panic=\"abort\""]
+    {
         cargo.arg("--config").arg(format!("profile.release.{setting}"));
     }
     for (package, _) in PLUGINS {

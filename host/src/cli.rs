@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -14,9 +15,7 @@ use crate::config::{Config, ConfigError, Overrides};
 /// will not help.
 pub const EXIT_CONFIG: u8 = 78;
 
-const ABOUT: &str = "A WebSocket push gateway whose authentication and routing are WebAssembly plugins, swapped while it runs";
-
-const LONG_ABOUT: &str = "\
+const ABOUT: &str = "\
 Hotgate is a WebSocket push gateway. Two WebAssembly plugins decide who a client is and who gets a message; copy a new \
 plugin file over the old one, and it takes effect while everybody stays connected.
 
@@ -64,7 +63,7 @@ pub enum Command {
 }
 
 #[derive(Parser)]
-#[command(name = "hotgate", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES)]
+#[command(name = "hotgate", version, about = ABOUT, after_help = EXAMPLES)]
 struct Arguments {
     #[command(flatten)]
     options: Options,
@@ -96,39 +95,40 @@ struct Options {
     config: Option<OsString>,
     /// Where clients connect [default: 0.0.0.0:1234]
     #[arg(long, value_name = "ADDR", env = "HOTGATE_WEBSOCKET_LISTEN", hide_env_values = true, global = true)]
-    websocket_listen: Option<String>,
+    websocket_listen: Option<OsString>,
     /// Where internal systems push [default: 127.0.0.1:5678]
     #[arg(long, value_name = "ADDR", env = "HOTGATE_TEXT_LISTEN", hide_env_values = true, global = true)]
-    text_listen: Option<String>,
+    text_listen: Option<OsString>,
     /// A plugin that decides who a client is: a file or builtin:NAME. Repeat it for a chain, asked in order; the variable
-    /// separates them by commas. Replaces the file's chain; a plugin also named there keeps its settings
+    /// separates them by commas. Replaces the configured chain; a plugin also named there keeps its settings
     /// [default: builtin:origin-auth]
     #[arg(long, value_name = "FILE", env = "HOTGATE_AUTHENTICATOR", hide_env_values = true, global = true)]
-    authenticator: Vec<String>,
+    authenticator: Vec<OsString>,
     /// The plugin that decides who gets a message: a file or builtin:NAME [default: builtin:origin-router]
     #[arg(long, value_name = "FILE", env = "HOTGATE_ROUTER", hide_env_values = true, global = true)]
-    router: Option<String>,
+    router: Option<OsString>,
     /// What is logged: error, warn, info, debug, trace, or directives like info,hotgate=debug [default: info]
     #[arg(long, value_name = "LEVEL", env = "HOTGATE_LOG_LEVEL", hide_env_values = true, global = true)]
-    log_level: Option<String>,
+    log_level: Option<OsString>,
     /// Log lines for people or for machines: text or json [default: text]
     #[arg(long, value_name = "FORMAT", env = "HOTGATE_LOG_FORMAT", hide_env_values = true, global = true)]
-    log_format: Option<String>,
+    log_format: Option<OsString>,
 }
 
 /// Reads the command line and the environment. Answers `--help`, `--version` and wrong usage itself, and exits.
 pub fn parse() -> Cli {
-    parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    parse_from(&std::env::args_os().collect::<Vec<_>>()).unwrap_or_else(|error| error.exit())
 }
 
-fn parse_from(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let matches = Arguments::command().try_get_matches_from(arguments)?;
+fn parse_from(line: &[OsString]) -> Result<Cli, clap::Error> {
+    let matches = Arguments::command().try_get_matches_from(line)?;
     let Arguments { options, action } = Arguments::from_arg_matches(&matches)?;
     let command = match action {
         None | Some(Action::Serve) => Command::Serve,
         Some(Action::Config(ConfigAction::Check)) => Command::ConfigCheck,
         Some(Action::Config(ConfigAction::Print)) => Command::ConfigPrint,
     };
+    options.whole_chain(line, &matches)?;
     let overrides = options.overrides(&matches);
     let config = options.config.filter(|path| !path.is_empty() || !from_environment(&matches, "config"));
     Ok(Cli { command, config: config.map(PathBuf::from), overrides })
@@ -138,32 +138,47 @@ fn from_environment(matches: &ArgMatches, option: &str) -> bool {
     matches.value_source(option) == Some(ValueSource::EnvVariable)
 }
 
+/// The values of an option's environment variable. Only the chain is a list; log directives have commas of their own.
+fn split(option: &str, value: &str) -> Vec<String> {
+    match option {
+        "authenticator" => value.split(',').map(|file| file.trim().to_owned()).collect(),
+        _ => vec![value.to_owned()],
+    }
+}
+
 impl Options {
+    /// Of a repeated option that stands both before and after a command, clap keeps one side only. A chain must not lose an
+    /// authenticator in silence.
+    fn whole_chain(&self, line: &[OsString], matches: &ArgMatches) -> Result<(), clap::Error> {
+        let is_flag = |word: &&OsString| word.to_string_lossy().split('=').next() == Some("--authenticator");
+        let given = line.iter().filter(is_flag).count();
+        if from_environment(matches, "authenticator") || given == self.authenticator.len() {
+            return Ok(());
+        }
+        let problem = "--authenticator must stand all before the command or all after it";
+        Err(Arguments::command().error(ErrorKind::ArgumentConflict, problem))
+    }
+
     fn overrides(&self, matches: &ArgMatches) -> Overrides {
         let mut overrides = Overrides::default();
-        let mut set = |key, option: &str, values: Vec<String>| {
-            let name = option.replace('_', "-");
-            let (by, values): (_, Vec<_>) = if from_environment(matches, option) {
+        let mut set = |key, option: &str, values: &[OsString]| {
+            let values = values.iter().map(|value| value.to_string_lossy().into_owned());
+            let (by, values) = if from_environment(matches, option) {
                 let by = format!("HOTGATE_{}", option.to_uppercase());
-                (by, values.into_iter().filter(|value| !value.is_empty()).collect())
+                (by, values.filter(|value| !value.is_empty()).flat_map(|value| split(option, &value)).collect())
             } else {
-                (format!("--{name}"), values)
+                (format!("--{}", option.replace('_', "-")), values.collect::<Vec<_>>())
             };
             if !values.is_empty() {
                 overrides.set(key, by, values);
             }
         };
-        set("websocket.listen", "websocket_listen", self.websocket_listen.clone().into_iter().collect());
-        set("text.listen", "text_listen", self.text_listen.clone().into_iter().collect());
-        set("log.level", "log_level", self.log_level.clone().into_iter().collect());
-        set("log.format", "log_format", self.log_format.clone().into_iter().collect());
-        set("router", "router", self.router.clone().into_iter().collect());
-        let chain = if from_environment(matches, "authenticator") {
-            self.authenticator.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect()
-        } else {
-            self.authenticator.clone()
-        };
-        set("authenticator", "authenticator", chain);
+        set("websocket.listen", "websocket_listen", self.websocket_listen.as_slice());
+        set("text.listen", "text_listen", self.text_listen.as_slice());
+        set("authenticator", "authenticator", &self.authenticator);
+        set("router", "router", self.router.as_slice());
+        set("log.level", "log_level", self.log_level.as_slice());
+        set("log.format", "log_format", self.log_format.as_slice());
         overrides
     }
 }
@@ -218,7 +233,7 @@ mod tests {
     use super::*;
 
     fn cli(line: &str) -> Result<Cli, clap::Error> {
-        parse_from(line.split(' ').map(OsString::from))
+        parse_from(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
     }
 
     #[test]
@@ -241,8 +256,8 @@ mod tests {
     #[test]
     fn flags_stand_before_or_after_the_command() {
         let mut expected = Overrides::default();
-        expected.set("log.level", "--log-level", ["debug".to_owned()]);
         expected.set("authenticator", "--authenticator", ["a,b".to_owned(), "c".to_owned()]);
+        expected.set("log.level", "--log-level", ["debug".to_owned()]);
         let flags = "--config x.toml --authenticator a,b --log-level debug --authenticator c";
         for line in [
             format!("hotgate {flags}"),
@@ -260,7 +275,13 @@ mod tests {
 
     #[test]
     fn wrong_usage_is_an_error() {
-        for line in ["hotgate run", "hotgate --port 1", "hotgate --router", "hotgate config"] {
+        for line in [
+            "hotgate run",
+            "hotgate --port 1",
+            "hotgate --router",
+            "hotgate config",
+            "hotgate --authenticator a serve --authenticator b",
+        ] {
             assert_eq!(cli(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }

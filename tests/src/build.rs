@@ -44,7 +44,7 @@ pub(crate) fn component(name: &str) -> PathBuf {
 }
 
 /// A place below the target directory for what is worth keeping between runs.
-pub(crate) fn cache(name: &str) -> PathBuf {
+pub fn cache(name: &str) -> PathBuf {
     parent(&profile_folder()).join(name)
 }
 

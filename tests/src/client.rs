@@ -45,11 +45,11 @@ impl Client {
         Self::open(stream, &upgrade.encode()).await
     }
 
-    /// Connects from an address of one's own, and with a receive buffer of the least size if `narrow`.
+    /// Connects from an address of one's own, with a receive buffer of the least size if `narrow`.
     ///
     /// # Errors
     /// The server's refusal.
-    pub async fn connect_from(source: SocketAddr, address: SocketAddr, narrow: bool) -> Result<Self, Response> {
+    pub(crate) async fn connect_from(source: SocketAddr, address: SocketAddr, narrow: bool) -> Result<Self, Response> {
         let socket = TcpSocket::new_v4().expect("a socket");
         if narrow {
             socket.set_recv_buffer_size(4096).expect("a small buffer");
@@ -116,6 +116,17 @@ impl Client {
                 Ok(_) => {}
                 Err(_) => return Received::Reset,
             }
+        }
+    }
+
+    /// The next frame.
+    ///
+    /// # Panics
+    /// When the connection ends instead.
+    pub async fn next_frame(&mut self) -> Frame {
+        match self.next().await {
+            Received::Frame(frame) => frame,
+            end => panic!("a frame, not {end:?}"),
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use crate::setup::exit_code;
 use crate::{Client, Component, Line, Log, Mark, PluginFile, Response, Sender, Setup, Upgrade, within};
@@ -70,6 +71,28 @@ impl Gateway {
     /// The refusal.
     pub async fn upgrade(&self, upgrade: &Upgrade) -> Result<Client, Response> {
         Client::try_connect(self.websocket, upgrade).await
+    }
+
+    /// A connection that sends these bytes at once, of which the upgrade request is the beginning.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn connect_with(&self, first: &[u8]) -> Result<Client, Response> {
+        let stream = within("connecting", TcpStream::connect(self.websocket)).await.expect("the port is open");
+        Client::open(stream, first).await
+    }
+
+    /// A connection whose receive buffer is as small as can be: it takes little to fill it.
+    pub async fn connect_narrow(&self) -> Client {
+        Client::connect_from(([127, 0, 0, 1], 0).into(), self.websocket, true).await.expect("an upgrade")
+    }
+
+    /// A connection from another address of the loopback network, which Linux has ready.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn connect_from(&self, address: [u8; 4]) -> Result<Client, Response> {
+        Client::connect_from((address, 0).into(), self.websocket, false).await
     }
 
     /// A client of the default plugins, logged in.

@@ -28,12 +28,13 @@ mod upgrade;
 
 use std::time::Duration;
 
+pub use build::cache;
 pub use client::{Client, Received};
 pub use component::{Component, PluginFile};
 pub use frame::{Frame, Opcode};
 pub use gateway::Gateway;
 pub use log::{Line, Log, Mark};
-pub use sender::Sender;
+pub use sender::{Answers, Sender};
 pub use setup::{Finished, Setup};
 pub use upgrade::{Response, Upgrade};
 

@@ -12,8 +12,14 @@ use crate::within;
 /// A connection to the text port.
 #[derive(Debug)]
 pub struct Sender {
-    reader: OwnedReadHalf,
+    answers: Answers,
     writer: OwnedWriteHalf,
+}
+
+/// What comes back from the text port.
+#[derive(Debug)]
+pub struct Answers {
+    reader: OwnedReadHalf,
     received: BytesMut,
 }
 
@@ -22,7 +28,7 @@ impl Sender {
         let stream = within("connecting", TcpStream::connect(address)).await.expect("the port is open");
         stream.set_nodelay(true).expect("no delay");
         let (reader, writer) = stream.into_split();
-        Self { reader, writer, received: BytesMut::new() }
+        Self { answers: Answers { reader, received: BytesMut::new() }, writer }
     }
 
     /// Sends a line and its end.
@@ -46,11 +52,38 @@ impl Sender {
         self.answer().await.expect("an answer")
     }
 
+    /// See [`Answers::next`].
+    pub async fn answer(&mut self) -> Option<String> {
+        self.answers.next().await
+    }
+
+    /// See [`Answers::expect`].
+    pub async fn expect(&mut self, line: &str) {
+        self.answers.expect(line).await;
+    }
+
+    /// Expects the end of the connection, and nothing before it.
+    pub async fn ended(&mut self) {
+        assert_eq!(self.answer().await, None);
+    }
+
+    /// Says that nothing more will be sent, as `nc -N` does.
+    pub async fn finish(&mut self) {
+        self.writer.shutdown().await.expect("the connection is open");
+    }
+
+    /// For a test that reads and writes at the same time.
+    pub fn split(self) -> (OwnedWriteHalf, Answers) {
+        (self.writer, self.answers)
+    }
+}
+
+impl Answers {
     /// The next line that arrives, without its end; `None` at the end of the connection.
     ///
     /// # Panics
     /// When the connection ends inside a line.
-    pub async fn answer(&mut self) -> Option<String> {
+    pub async fn next(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.received.iter().position(|&byte| byte == b'\n') {
                 let line = self.received.split_to(end + 1);
@@ -65,21 +98,6 @@ impl Sender {
 
     /// Expects this line next.
     pub async fn expect(&mut self, line: &str) {
-        assert_eq!(self.answer().await.as_deref(), Some(line));
-    }
-
-    /// Expects the end of the connection, and nothing before it.
-    pub async fn ended(&mut self) {
-        assert_eq!(self.answer().await, None);
-    }
-
-    /// Says that nothing more will be sent, as `nc -N` does.
-    pub async fn finish(&mut self) {
-        self.writer.shutdown().await.expect("the connection is open");
-    }
-
-    /// For a test that reads and writes at the same time.
-    pub fn into_halves(self) -> (OwnedReadHalf, OwnedWriteHalf) {
-        (self.reader, self.writer)
+        assert_eq!(self.next().await.as_deref(), Some(line));
     }
 }

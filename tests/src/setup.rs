@@ -15,6 +15,7 @@ pub struct Setup {
     config: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    descriptors: Option<u32>,
 }
 
 /// How a command ended that was not expected to stay.
@@ -30,7 +31,8 @@ impl Setup {
     /// Settings as `hotgate.toml` has them; where to listen is taken care of.
     pub fn new(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { folder, config: config.to_owned(), arguments: Vec::new(), environment: Vec::new() }
+        let config = config.to_owned();
+        Self { folder, config, arguments: Vec::new(), environment: Vec::new(), descriptors: None }
     }
 
     /// A plugin that fills both roles from the file `plugin.wasm`, with these keys in both of its entries.
@@ -68,6 +70,12 @@ impl Setup {
         self
     }
 
+    /// Lets the process have this many open files and sockets at most.
+    pub fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -101,7 +109,14 @@ impl Setup {
 
     fn command(&self) -> Command {
         std::fs::write(self.folder.path().join("hotgate.toml"), &self.config).expect("a writable folder");
-        let mut command = Command::new(build::hotgate());
+        let mut command = match self.descriptors {
+            None => Command::new(build::hotgate()),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]).arg(build::hotgate());
+                shell
+            }
+        };
         command.current_dir(self.folder.path()).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("HOTGATE_") {

@@ -186,12 +186,8 @@ pub(super) const ADDRESS: Text<SocketAddr> = Text {
 /// A plugin's source. A path comes out as written; whoever knows what it is relative to makes it absolute.
 pub(super) const SOURCE: Text<PluginSource> = Text {
     parse: |text| match text.strip_prefix("builtin:") {
-        Some(name) if PluginSource::BUILTINS.contains(&name) => {
-            Some(PluginSource::Builtin(name.to_owned()))
-        }
-        None if !text.is_empty() && !text.contains('\0') => {
-            Some(PluginSource::File(PathBuf::from(text)))
-        }
+        Some(name) if PluginSource::BUILTINS.contains(&name) => Some(PluginSource::Builtin(name.to_owned())),
+        None if !text.is_empty() && !text.contains('\0') => Some(PluginSource::File(PathBuf::from(text))),
         _ => None,
     },
     show: PluginSource::to_string,

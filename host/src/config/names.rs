@@ -58,9 +58,7 @@ impl Kind for Origins {
 
     fn parse(&self, value: &DeValue<'_>) -> Result<AllowedOrigins, Wrong> {
         match value.as_array() {
-            Some(list) if list.len() == 1 && list[0].get_ref().as_str() == Some("*") => {
-                Ok(AllowedOrigins::Any)
-            }
+            Some(list) if list.len() == 1 && list[0].get_ref().as_str() == Some("*") => Ok(AllowedOrigins::Any),
             Some(_) => List(ORIGIN).parse(value).map(AllowedOrigins::Only),
             None => Err(self.wrong(value)),
         }

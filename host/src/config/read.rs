@@ -25,7 +25,7 @@ impl Config {
         if let Some(path) = path {
             let text = fs::read_to_string(path).map_err(|error| {
                 let place = Place::File(path.to_owned(), None);
-                ConfigError::new(place, format!("cannot read the configuration file: {error}"))
+                ConfigError::new(place, format!("cannot read this file, named by --config or HOTGATE_CONFIG: {error}"))
             })?;
             reader.file(path, &text)?;
         }
@@ -58,8 +58,8 @@ impl Reader {
     fn file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let file = File { path, text };
         // Not the whole error: it shows the line, which may hold a secret.
-        let document = DeTable::parse(text)
-            .map_err(|error| ConfigError::new(file.place(error.span()), error.message()))?;
+        let document =
+            DeTable::parse(text).map_err(|error| ConfigError::new(file.place(error.span()), error.message()))?;
         let mut config = Config::default();
         for (name, value) in in_order(document.get_ref()) {
             match name.get_ref().as_ref() {

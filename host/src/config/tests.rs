@@ -58,6 +58,11 @@ fn the_example_is_the_defaults_with_every_key() {
 }
 
 #[test]
+fn the_readme_has_the_table_of_settings() {
+    assert!(include_str!("../../../README.md").contains(&settings_table()), "paste the output of `settings_table`");
+}
+
+#[test]
 fn without_a_file_there_are_the_defaults() {
     assert_eq!(Config::load(None, &Overrides::default()), Ok(Config::default()));
     assert_eq!(load(""), Ok(Config::default()));
@@ -104,32 +109,56 @@ fn sizes_durations_and_counts_are_read_in_either_form() {
 #[test]
 fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
     let rules = [
-        ("\n[websocket]\nmax_mesage = 1", "hotgate.toml:3: websocket.max_mesage: unknown key; allowed here: listen, max_message,"),
+        (
+            "\n[websocket]\nmax_mesage = 1",
+            "hotgate.toml:3: websocket.max_mesage: unknown key; allowed here: listen, max_message,",
+        ),
         ("[web]\n", "hotgate.toml:1: web: unknown key; allowed here: shutdown_grace, [log], [websocket],"),
         ("\"a b\" = 1", "hotgate.toml:1: \"a b\": unknown key"),
         ("[websocket\n", "hotgate.toml:1: unclosed table"),
         ("a = 1\na = 2", "hotgate.toml:2: duplicate key"),
         ("websocket = 1", "hotgate.toml:1: websocket: must be a table"),
-        ("websocket.max_message = \"0B\"", "websocket.max_message = \"0B\": must be a size from 1B to 1GiB: bytes, or like \"64KiB\""),
+        (
+            "websocket.max_message = \"0B\"",
+            "websocket.max_message = \"0B\": must be a size from 1B to 1GiB: bytes, or like \"64KiB\"",
+        ),
         ("websocket.max_message = \"1MB\"", "websocket.max_message = \"1MB\": must be a size"),
         ("websocket.max_message = -1", "websocket.max_message = -1: must be a size"),
         ("websocket.max_message = 1.5", "websocket.max_message = 1.5: must be a size"),
-        ("heartbeat.timeout = 0", "heartbeat.timeout = 0: must be a duration from 1ms to 24h: seconds, or like \"500ms\""),
-        ("heartbeat.timeout = \"500ms\"", "hotgate.toml:1: heartbeat.check_interval = \"1s\": must be at most heartbeat.timeout, which is \"500ms\""),
+        (
+            "heartbeat.timeout = 0",
+            "heartbeat.timeout = 0: must be a duration from 1ms to 24h: seconds, or like \"500ms\"",
+        ),
+        (
+            "heartbeat.timeout = \"500ms\"",
+            "hotgate.toml:1: heartbeat.check_interval = \"1s\": must be at most heartbeat.timeout, which is \"500ms\"",
+        ),
         ("heartbeat.ping_interval = 30", "heartbeat.ping_interval = \"30s\": must be less than heartbeat.timeout"),
         ("limits.connections = 0", "limits.connections = 0: must be a whole number from 1 to 10000000"),
         ("limits.connections = \"many\"", "limits.connections = \"many\": must be a whole number"),
         ("limits.connections = 99999999999999999999", "limits.connections = 99999999999999999999: must be"),
         ("log.format = \"xml\"", "log.format = \"xml\": must be \"text\" or \"json\""),
         ("log.level = \"inof\"", "log.level = \"inof\": must be off, error, warn"),
-        ("websocket.listen = \"localhost:1234\"", "websocket.listen = \"localhost:1234\": must be an IP address and port"),
+        (
+            "websocket.listen = \"localhost:1234\"",
+            "websocket.listen = \"localhost:1234\": must be an IP address and port",
+        ),
         ("websocket.listen = 1234", "websocket.listen = 1234: must be an IP address and port"),
-        ("text.listen = \"127.0.0.1:9\"\nwebsocket.listen = \"127.0.0.1:9\"", "hotgate.toml:1: text.listen = \"127.0.0.1:9\": must not be the same"),
+        (
+            "text.listen = \"127.0.0.1:9\"\nwebsocket.listen = \"127.0.0.1:9\"",
+            "hotgate.toml:1: text.listen = \"127.0.0.1:9\": must not be the same",
+        ),
         ("text.listen = \"0.0.0.0:5678\"", "text.allow_from must say who may connect"),
         ("text.allow_from = [\"10.0.0.0/8\", \"x\"]", "text.allow_from[1] = \"x\": must be an IP address or a network"),
         ("outbox.max_bytes = 1023", "outbox.max_bytes = 1023: must be a size from 1KiB"),
-        ("outbox.total_bytes = \"1MiB\"", "outbox.total_bytes = \"1MiB\": must be at least outbox.max_bytes, which is \"4MiB\""),
-        ("websocket.allowed_origins = [\"*\", \"https://a.b\"]", "websocket.allowed_origins[0] = \"*\": must be an origin"),
+        (
+            "outbox.total_bytes = \"1MiB\"",
+            "outbox.total_bytes = \"1MiB\": must be at least outbox.max_bytes, which is \"4MiB\"",
+        ),
+        (
+            "websocket.allowed_origins = [\"*\", \"https://a.b\"]",
+            "websocket.allowed_origins[0] = \"*\": must be an origin",
+        ),
         ("websocket.allowed_origins = \"*\"", "websocket.allowed_origins = \"*\": must be [\"*\"] alone, or a list"),
         ("websocket.pass_headers = [\"Cookie\"]", "cross-site WebSocket hijacking"),
         ("websocket.pass_headers = [\"a\", \"A\"]", "websocket.pass_headers[1] = \"A\": stands in the list twice"),
@@ -138,14 +167,29 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
         ("authenticator = []", "authenticator: must be one or more tables, each headed [[authenticator]]"),
         ("[authenticator]", "authenticator: must be one or more tables, each headed [[authenticator]]"),
         ("\n[[authenticator]]\n", "hotgate.toml:2: authenticator[0].file: must be set"),
-        ("[router]\nfile = \"builtin:x\"", "router.file = \"builtin:x\": must be the path of a component, \"builtin:origin-auth\" or"),
+        (
+            "[router]\nfile = \"builtin:x\"",
+            "router.file = \"builtin:x\": must be the path of a component, \"builtin:origin-auth\" or",
+        ),
         ("[router]\nfile = \"\"", "router.file = \"\": must be the path"),
-        ("[router]\nfile = \"none.wasm\"", "hotgate.toml:2: router.file = \"none.wasm\": must be a file that can be read: No such file"),
+        (
+            "[router]\nfile = \"none.wasm\"",
+            "hotgate.toml:2: router.file = \"none.wasm\": must be a file that can be read: No such file",
+        ),
         ("[router]\nfile = \".\"", "must be a file that can be read: it is not a regular file"),
         ("[router.limits]\ndeadline = 0", "router.limits.deadline = 0: must be a duration from 1ms"),
-        ("[[authenticator]]\nfile = \"plugin.wasm\"\n[[authenticator]]\nfile = \"plugin.wasm\"\nlimits.memry = 1", "hotgate.toml:5: authenticator[1].limits.memry: unknown key; allowed here: deadline"),
-        ("[[authenticator]]\nfile = \"plugin.wasm\"\nroute_failure = \"drop\"", "authenticator[0].route_failure: unknown key; allowed here: file, settings, isolation, [limits]"),
-        ("[router.settings]\nPORT = 5678", "hotgate.toml:1: router.settings.PORT: must be a string: write it in quotes"),
+        (
+            "[[authenticator]]\nfile = \"plugin.wasm\"\n[[authenticator]]\nfile = \"plugin.wasm\"\nlimits.memry = 1",
+            "hotgate.toml:5: authenticator[1].limits.memry: unknown key; allowed here: deadline",
+        ),
+        (
+            "[[authenticator]]\nfile = \"plugin.wasm\"\nroute_failure = \"drop\"",
+            "authenticator[0].route_failure: unknown key; allowed here: file, settings, isolation, [limits]",
+        ),
+        (
+            "[router.settings]\nPORT = 5678",
+            "hotgate.toml:1: router.settings.PORT: must be a string: write it in quotes",
+        ),
         ("[router.settings]\n\"a=b\" = \"\"", "router.settings.\"a=b\": a setting's name must not"),
         ("[router.settings]\n\"\" = \"\"", "router.settings.\"\": a setting's name must not"),
         ("[router.settings]\nA = \"\\u0000\"", "router.settings.A: must not contain NUL"),
@@ -180,7 +224,7 @@ fn an_error_never_shows_the_value_of_a_plugins_setting() {
 #[test]
 fn a_file_that_is_named_must_be_there() {
     let error = Config::load(Some(Path::new("/nowhere/hotgate.toml")), &Overrides::default()).unwrap_err();
-    assert!(error.to_string().starts_with("/nowhere/hotgate.toml: cannot read the configuration file: No such file"));
+    assert!(error.to_string().starts_with("/nowhere/hotgate.toml: cannot read this file, named by --config"));
 }
 
 #[test]

@@ -64,9 +64,15 @@ mod tests {
 
     #[test]
     fn durations_read_and_print_in_their_roundest_form() {
-        for (millis, text) in
-            [(0, "0s"), (1, "1ms"), (1500, "1500ms"), (30_000, "30s"), (90_000, "90s"), (120_000, "2m"), (3_600_000, "1h")]
-        {
+        for (millis, text) in [
+            (0, "0s"),
+            (1, "1ms"),
+            (1500, "1500ms"),
+            (30_000, "30s"),
+            (90_000, "90s"),
+            (120_000, "2m"),
+            (3_600_000, "1h"),
+        ] {
             let duration = Duration::from_millis(millis);
             assert_eq!(show_duration(duration), text);
             assert_eq!(parse_duration(text), Some(duration));
@@ -75,7 +81,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "12", "B", "1MB", "1mib", "1 MiB", "-1B", "1.5MiB", "99999999999999999999B", "99999999999GiB"] {
+        for text in ["", "12", "B", "1MB", "1mib", "1 MiB", "-1B", "1.5MiB", "99999999999999999999B", "99999999999GiB"]
+        {
             assert_eq!(parse_size(text), None, "{text}");
         }
         for text in ["", "12", "s", "1d", "1S", "1 s", "-1s", "1.5s", "1m30s", "9999999999999999999h"] {

@@ -78,13 +78,21 @@ impl Exports {
     }
 
     /// Compares the types of all functions with those of the contract.
-    pub(super) fn check_types<T: Send + 'static>(&self, store: &mut Store<T>, instance: &Instance) -> anyhow::Result<()> {
+    pub(super) fn check_types<T: Send + 'static>(
+        &self,
+        store: &mut Store<T>,
+        instance: &Instance,
+    ) -> anyhow::Result<()> {
         let mismatch = |interface| {
-            format!("its functions in hotgate:gateway/{interface} have not the types of the contract (built against another version of wit/?)")
+            format!(
+                "its functions in hotgate:gateway/{interface} have not the types of the contract (built against another version of wit/?)"
+            )
         };
         self.lifecycle(store, instance).map_err(anyhow::Error::from).with_context(|| mismatch("lifecycle"))?;
         if self.authenticator.is_some() {
-            self.authenticator(store, instance).map_err(anyhow::Error::from).with_context(|| mismatch("authenticator"))?;
+            self.authenticator(store, instance)
+                .map_err(anyhow::Error::from)
+                .with_context(|| mismatch("authenticator"))?;
         }
         if self.router.is_some() {
             self.router(store, instance).map_err(anyhow::Error::from).with_context(|| mismatch("router"))?;
@@ -96,8 +104,13 @@ impl Exports {
         self.lifecycle.load(store, instance)
     }
 
-    pub(super) fn authenticator<T>(&self, store: &mut Store<T>, instance: &Instance) -> wasmtime::Result<authenticator::Guest> {
-        let indices = self.authenticator.as_ref().ok_or_else(|| wasmtime::format_err!("the plugin is no authenticator"))?;
+    pub(super) fn authenticator<T>(
+        &self,
+        store: &mut Store<T>,
+        instance: &Instance,
+    ) -> wasmtime::Result<authenticator::Guest> {
+        let indices =
+            self.authenticator.as_ref().ok_or_else(|| wasmtime::format_err!("the plugin is no authenticator"))?;
         indices.load(store, instance)
     }
 

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tracing::warn;
-use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
-};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 /// How often a running call is looked at. A call that ends within one tick is never interrupted; the shorter, the
 /// sooner a spinning call makes room for others. Costs one wake-up of one thread.
@@ -47,7 +45,10 @@ pub(super) fn start(concurrency: usize, memory: usize) -> anyhow::Result<Engine>
         Ok(engine) => engine,
         Err(error) => {
             // Containers may limit the address space; then every instance is mapped when it is needed.
-            warn!(error = format!("{error:#}"), "no address space for a pool of plugin instances: calls will be slower");
+            warn!(
+                error = format!("{error:#}"),
+                "no address space for a pool of plugin instances: calls will be slower"
+            );
             Engine::new(&config(InstanceAllocationStrategy::OnDemand)).context("cannot start the WebAssembly engine")?
         }
     };

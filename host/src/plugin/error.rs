@@ -5,6 +5,7 @@ use std::time::Duration;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+use super::guest_log::clean;
 use super::host::Host;
 use crate::config::PluginLimits;
 
@@ -17,15 +18,15 @@ pub enum CallError {
         /// What WebAssembly says of it.
         reason: String,
         /// The functions that it happened in, innermost first.
-        backtrace: Vec<String>,
+        backtrace: String,
         /// What the plugin wrote to stderr during the call.
         stderr: String,
     },
-    /// It ran or waited longer than `deadline` (or `check_timeout`) allows.
-    #[error("it had not ended after {limit:?} (limits.deadline){}", said(.stderr))]
+    /// It ran or waited for too long.
+    #[error("it had not ended after {:?} (limits.{}){}", .limit.value, .limit.setting, said(.stderr))]
     Deadline {
-        /// The limit.
-        limit: Duration,
+        /// How long it may take.
+        limit: TimeLimit,
         /// What the plugin wrote to stderr during the call.
         stderr: String,
     },
@@ -45,7 +46,9 @@ pub enum CallError {
     #[error("it returned {0}")]
     Result(String),
     /// No instance became free in time.
-    #[error("{concurrency} calls were running (limits.concurrency), and none ended within {waited:?} (limits.max_wait)")]
+    #[error(
+        "{concurrency} calls were running (limits.concurrency), and none ended within {waited:?} (limits.max_wait)"
+    )]
     Overloaded {
         /// `limits.concurrency`.
         concurrency: usize,
@@ -53,6 +56,18 @@ pub enum CallError {
         waited: Duration,
     },
 }
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLimit {
+    /// The name of the setting.
+    pub setting: &'static str,
+    /// Its value.
+    pub value: Duration,
+}
+
+/// Bytes of a backtrace in the log; names of functions can be of any length.
+const MAX_BACKTRACE: usize = 4096;
 
 fn said(stderr: &str) -> String {
     if stderr.is_empty() { String::new() } else { format!("; stderr: {stderr}") }
@@ -71,12 +86,12 @@ impl CallError {
     }
 
     /// The functions that a trap happened in, innermost first.
-    pub fn backtrace(&self) -> &[String] {
-        if let Self::Trap { backtrace, .. } = self { backtrace } else { &[] }
+    pub fn backtrace(&self) -> &str {
+        if let Self::Trap { backtrace, .. } = self { backtrace } else { "" }
     }
 
     /// What an error of the engine means.
-    pub(super) fn explain(error: &wasmtime::Error, host: &Host, limit: Duration, limits: &PluginLimits) -> Self {
+    pub(super) fn explain(error: &wasmtime::Error, host: &Host, limit: TimeLimit, limits: &PluginLimits) -> Self {
         let stderr = host.end_call();
         let trap = error.downcast_ref::<Trap>();
         if trap == Some(&Trap::Interrupt) {
@@ -94,16 +109,9 @@ impl CallError {
         if let Some(wanted) = host.limiter.refused() {
             return Self::Memory { limit: limits.memory, wanted, reason, stderr };
         }
-        let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
-        let backtrace = frames.iter().map(|frame| {
-            let name = frame.func_name().map_or_else(|| format!("function {}", frame.func_index()), demangle);
-            name.chars().take(120).collect()
-        });
-        Self::Trap { reason, backtrace: backtrace.collect(), stderr }
+        let backtrace = error
+            .downcast_ref::<WasmBacktrace>()
+            .map(|backtrace| clean(backtrace.to_string().as_bytes(), MAX_BACKTRACE));
+        Self::Trap { reason, backtrace: backtrace.unwrap_or_default(), stderr }
     }
-}
-
-/// A Rust symbol without its hash and its quoting. Other names are left alone.
-fn demangle(name: &str) -> String {
-    name.to_owned()
 }

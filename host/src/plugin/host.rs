@@ -44,12 +44,11 @@ impl Host {
         let stdout = Output::new(generation.log().clone(), Level::Info);
         let stderr = Output::new(generation.log().clone(), Level::Warn);
         // Nothing is inherited and nothing opened: no files, no sockets, no arguments, no environment but the settings.
-        let wasi = WasiCtx::builder()
-            .envs(&spec.settings)
-            .stdout(stdout.clone())
-            .stderr(stderr.clone())
-            .max_random_size(MAX_RANDOM)
-            .build();
+        let mut wasi = WasiCtx::builder();
+        for (name, value) in &spec.settings {
+            wasi.env(name, value);
+        }
+        let wasi = wasi.stdout(stdout.clone()).stderr(stderr.clone()).max_random_size(MAX_RANDOM).build();
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES);
         Self {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::time::timeout_at;
 use wasmtime::component::Instance as ComponentInstance;
@@ -10,7 +10,7 @@ use wasmtime::{Result, Store, UpdateDeadline};
 
 use super::bindings::{authenticator, lifecycle, router};
 use super::engine::TICK;
-use super::error::CallError;
+use super::error::{CallError, TimeLimit};
 use super::generation::Generation;
 use super::host::Host;
 use super::lane::Turns;
@@ -38,9 +38,10 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// Makes a fresh one, within the deadline.
-    pub(super) async fn new(generation: &Generation, limit: Duration, deadline: Instant) -> Result<Self, CallError> {
+    /// Makes a fresh one; the time limit holds for this and the first call together.
+    pub(super) async fn new(generation: &Generation, limit: TimeLimit) -> Result<Self, CallError> {
         let spec = generation.spec();
+        let deadline = Instant::now() + limit.value;
         let mut store = Store::new(&spec.runtime.engine, Host::new(generation, deadline));
         store.limiter(|host| &mut host.limiter);
         store.set_max_component_handles(HANDLES);
@@ -81,17 +82,19 @@ impl Instance {
     }
 
     pub(super) fn authenticator(&mut self, generation: &Generation) -> Result<authenticator::Guest> {
-        if self.authenticator.is_none() {
-            self.authenticator = Some(generation.exports().authenticator(&mut self.store, &self.instance)?);
+        if let Some(known) = &self.authenticator {
+            return Ok(known.clone());
         }
-        self.authenticator.clone().ok_or_else(|| unreachable!("set above"))
+        let found = generation.exports().authenticator(&mut self.store, &self.instance)?;
+        Ok(self.authenticator.insert(found).clone())
     }
 
     pub(super) fn router(&mut self, generation: &Generation) -> Result<router::Guest> {
-        if self.router.is_none() {
-            self.router = Some(generation.exports().router(&mut self.store, &self.instance)?);
+        if let Some(known) = &self.router {
+            return Ok(known.clone());
         }
-        self.router.clone().ok_or_else(|| unreachable!("set above"))
+        let found = generation.exports().router(&mut self.store, &self.instance)?;
+        Ok(self.router.insert(found).clone())
     }
 
     /// Compares the types of the component's functions with those of the contract.

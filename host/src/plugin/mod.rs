@@ -1,0 +1,74 @@
+//! The WebAssembly runtime: loads plugins, calls them within their limits, and swaps them while they are called. Knows
+//! the contract of `wit/` and nothing of sockets; nothing outside says `wasmtime`.
+//!
+//! A [`Slot`] is the place of one plugin. In it one [`Generation`] is live: a compiled component with its instances. A
+//! call takes an instance (fresh, or from the generation's idle ones), runs in it until its deadline, and gives it back
+//! if nothing went wrong. The [`Watch`] notices new files, and a slot publishes a new generation once that has been
+//! compiled, linked, compared with the contract and asked by `lifecycle.check`.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `engine`, `lane` | the engine and its clock; who may run for longer than a tick |
+//! | `bindings`, `calls`, `error` | the contract as Rust, its functions, their failures |
+//! | `host`, `guest_log`, `limits` | what a plugin finds around it |
+//! | `instance`, `generation`, `spec`, `slot` | from one instance to the place of a plugin |
+//! | `compile`, `watch`, `builtin` | where new generations come from |
+
+mod bindings;
+mod builtin;
+mod calls;
+mod compile;
+mod engine;
+mod error;
+mod generation;
+mod guest_log;
+mod host;
+mod instance;
+mod lane;
+mod limits;
+mod slot;
+mod spec;
+mod throttle;
+mod watch;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context as _;
+use wasmtime::Engine;
+use wasmtime::component::Linker;
+
+pub use self::bindings::Roles;
+pub(crate) use self::bindings::{authenticator, router, types};
+pub use self::error::CallError;
+pub use self::generation::{Generation, Terms, Wait};
+pub use self::slot::{Digest, PluginStatus, Slot};
+pub use self::watch::Watch;
+use crate::registry::Registry;
+
+/// What all plugins share.
+pub struct Runtime {
+    engine: Engine,
+    linker: Linker<host::Host>,
+    compiler: compile::Compiler,
+    lane: lane::Lane,
+    registry: Arc<Registry>,
+}
+
+impl Runtime {
+    /// Starts the engine for plugins that make `concurrency` calls at the same time, all together, none with more than
+    /// `memory` bytes.
+    ///
+    /// # Errors
+    /// When the processor or the operating system cannot run it.
+    pub fn start(concurrency: usize, memory: usize, registry: Arc<Registry>) -> anyhow::Result<Arc<Self>> {
+        let engine = engine::start(concurrency, memory)?;
+        let mut linker = Linker::new(&engine);
+        host::link(&mut linker).map_err(anyhow::Error::from).context("cannot link the plugin interfaces")?;
+        Ok(Arc::new(Self { engine, linker, compiler: compile::Compiler::default(), lane: lane::Lane::new(), registry }))
+    }
+}
+
+/// Locks, whatever happened to the last holder: what these locks guard is valid at any time.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,68 @@
+//! What the generations of a slot have in common.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::Runtime;
+use super::bindings::Roles;
+use super::guest_log::line_limit;
+use super::throttle::Throttle;
+use crate::config::{PluginConfig, PluginLimits, PluginSource};
+
+/// Failures of one plugin that are logged in a second, and at once. All are counted.
+const FAILURES_PER_SECOND: u32 = 10;
+const FAILURES_AT_ONCE: u32 = 50;
+
+/// What the generations of a slot have in common: everything but the code.
+pub(super) struct Spec {
+    /// The name of the slot: what it does here.
+    pub(super) slot: String,
+    /// The name of the plugin: what its file is called.
+    pub(super) plugin: String,
+    pub(super) source: PluginSource,
+    pub(super) roles: Roles,
+    pub(super) settings: BTreeMap<String, String>,
+    pub(super) limits: PluginLimits,
+    /// One for each call that may run at the same time, whichever generation serves it.
+    pub(super) permits: Semaphore,
+    pub(super) lines: Arc<Throttle>,
+    pub(super) failures: Throttle,
+    pub(super) runtime: Arc<Runtime>,
+}
+
+impl Spec {
+    pub(super) fn new(slot: String, plugin: &PluginConfig, roles: Roles, runtime: Arc<Runtime>) -> Self {
+        Self {
+            slot,
+            plugin: name(&plugin.source),
+            source: plugin.source.clone(),
+            roles,
+            settings: plugin.settings.clone(),
+            permits: Semaphore::new(plugin.limits.concurrency.min(Semaphore::MAX_PERMITS)),
+            limits: plugin.limits.clone(),
+            lines: line_limit(),
+            failures: Throttle::new(FAILURES_PER_SECOND, FAILURES_AT_ONCE),
+            runtime,
+        }
+    }
+
+    /// After how many calls an instance is replaced: a little less than the limit and never the same, so that no plugin
+    /// comes to depend on it and not all instances are replaced at once.
+    pub(super) fn calls_per_instance(&self) -> u32 {
+        let most = self.limits.recycle_after.max(1);
+        let spread = u64::from(most / 8) + 1;
+        let less = RandomState::new().hash_one(0_u8) % spread;
+        most - u32::try_from(less).unwrap_or(0)
+    }
+}
+
+/// The stem of the file's name, or the name of the built-in plugin.
+fn name(source: &PluginSource) -> String {
+    match source {
+        PluginSource::Builtin(name) => name.clone(),
+        PluginSource::File(path) => path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+    }
+}

@@ -1,0 +1,264 @@
+//! Who is this? The chain of authenticators, and one connection's progress through it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use super::read::{MAX_NAME, Reader};
+use super::router::lower;
+use crate::config::{Isolation, PluginLimits};
+use crate::message::{Attribute, CloseReason, ConnectionId, Message};
+use crate::plugin::{CallError, Generation, Slot, Terms, Wait, authenticator, types};
+
+/// Challenges that may follow packets of one connection.
+const MAX_ROUNDS: u32 = 8;
+
+/// The close code for a client that no authenticator accepts.
+const NOT_ACCEPTED: u16 = 4902;
+
+/// What is known of a connection before it has sent a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handshake {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// `ip:port` of the peer, after the trusted-proxy rules.
+    pub remote_address: String,
+    /// The path of the upgrade request, without the query.
+    pub path: String,
+    /// What follows the `?`, if there is one.
+    pub query: Option<String>,
+    /// Those headers that the configuration lets through; names in lower case.
+    pub headers: Vec<Attribute>,
+}
+
+/// Who a client turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// 1 to 256 bytes.
+    pub uid: ByteString,
+    /// Sent to the client as soon as it is registered; nothing reaches it before.
+    pub reply: Option<Message>,
+    /// For the router.
+    pub attributes: Vec<Attribute>,
+    /// When the session ends unless it is renewed, in seconds since 1970-01-01 UTC.
+    pub expires_at: Option<u64>,
+}
+
+/// What the chain decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Register the client.
+    Accept(Identity),
+    /// Send this, if anything, and hand the next packet to [`Authenticator::authenticate`].
+    Prompt(Option<Message>),
+    /// Close with this reason: a plugin's, or 4902.
+    Deny(CloseReason),
+    /// A plugin failed; close with 1013. Logged and counted already.
+    Failed,
+}
+
+impl Decision {
+    fn deny(reason: &'static str) -> Self {
+        Self::Deny(CloseReason::new(NOT_ACCEPTED, reason))
+    }
+
+    fn accept(identity: Identity) -> Self {
+        if identity.uid.is_empty() || identity.uid.len() > MAX_NAME {
+            return Self::deny("the uid has not 1 to 256 bytes");
+        }
+        Self::Accept(identity)
+    }
+}
+
+/// One connection's progress through the chain.
+#[derive(Default)]
+pub struct Login {
+    /// What each plugin keeps, by its place in the chain.
+    held: Vec<Option<Held>>,
+    /// The place of the plugin that has challenged after a packet: the others are not asked any more.
+    bound: Option<usize>,
+    /// Challenges after packets so far.
+    rounds: u32,
+}
+
+/// A prompt's state that is not empty, and the generation that gave it: only that one is sure to understand it.
+struct Held {
+    state: Bytes,
+    generation: Arc<Generation>,
+}
+
+/// A plugin in its place in the chain.
+struct Link {
+    slot: Arc<Slot>,
+    terms: Terms,
+}
+
+/// The chain. Each call is decided by the newest generation of a plugin, but for states that are held; dropping a call
+/// ends it.
+pub struct Authenticator {
+    chain: Vec<Link>,
+}
+
+impl Authenticator {
+    pub(super) fn new(chain: impl Iterator<Item = (Arc<Slot>, Isolation)>) -> Self {
+        let link = |(slot, isolation)| Link { slot, terms: Terms { isolation, wait: Wait::Bounded } };
+        Self { chain: chain.map(link).collect() }
+    }
+
+    /// A connection has opened: all are greeted in order until one accepts or denies. The first message of a challenge is
+    /// the greeting.
+    pub async fn greet(&self, handshake: &Handshake) -> (Login, Decision) {
+        let mut login = Login { held: self.chain.iter().map(|_| None).collect(), ..Login::default() };
+        let mut greeting = None;
+        let headers = attributes(&handshake.headers);
+        for (link, held) in self.chain.iter().zip(&mut login.held) {
+            let generation = link.slot.live();
+            let read = |verdict| Verdict::read(verdict, link.slot.limits(), None);
+            let decision = match generation.greet(link.terms, borrow(handshake, &headers), read).await {
+                Ok(Verdict::Pass) => continue,
+                Ok(Verdict::Challenge(message, state)) => {
+                    greeting = greeting.or(message);
+                    *held = Held::new(state, generation);
+                    continue;
+                }
+                Ok(Verdict::Accept(identity)) => Decision::accept(identity),
+                Ok(Verdict::Deny(reason)) => Decision::Deny(reason),
+                Err(_logged) => Decision::Failed,
+            };
+            return (login, decision);
+        }
+        (login, Decision::Prompt(greeting))
+    }
+
+    /// A connection that is not authenticated has sent a packet: it goes down the chain until one does not pass, or to the
+    /// plugin that has challenged.
+    pub async fn authenticate(&self, login: &mut Login, handshake: &Handshake, packet: &Message) -> Decision {
+        let bound = login.bound;
+        for (index, link) in self.chain.iter().enumerate() {
+            if bound.is_some_and(|bound| bound != index) {
+                continue;
+            }
+            let held = login.held.get_mut(index).and_then(Option::take);
+            let (state, generation) = match held {
+                Some(Held { state, generation }) => (state, generation),
+                None => (Bytes::new(), link.slot.live()),
+            };
+            match link.authenticate(&generation, handshake, packet, &state).await {
+                Ok(Verdict::Pass) => {}
+                Ok(Verdict::Challenge(message, state)) => {
+                    if login.rounds == MAX_ROUNDS {
+                        return Decision::deny("too many rounds of authentication");
+                    }
+                    login.rounds += 1;
+                    login.bound = Some(index);
+                    // What the others hold would keep their generations.
+                    login.held.iter_mut().for_each(|held| *held = None);
+                    if let Some(held) = login.held.get_mut(index) {
+                        *held = Held::new(state, generation);
+                    }
+                    return Decision::Prompt(message);
+                }
+                Ok(Verdict::Accept(identity)) => return Decision::accept(identity),
+                Ok(Verdict::Deny(reason)) => return Decision::Deny(reason),
+                Err(_logged) => return Decision::Failed,
+            }
+        }
+        Decision::deny("no authenticator accepted")
+    }
+
+    /// A router hands over a packet to renew a session: it goes down the whole chain, as a first packet does that no
+    /// greeting preceded. A challenge is a denial.
+    pub async fn renew(&self, handshake: &Handshake, packet: &Message) -> Decision {
+        for link in &self.chain {
+            match link.authenticate(&link.slot.live(), handshake, packet, &[]).await {
+                Ok(Verdict::Pass) => {}
+                Ok(Verdict::Challenge(..)) => return Decision::deny("a session is renewed by one packet"),
+                Ok(Verdict::Accept(identity)) => return Decision::accept(identity),
+                Ok(Verdict::Deny(reason)) => return Decision::Deny(reason),
+                Err(_logged) => return Decision::Failed,
+            }
+        }
+        Decision::deny("no authenticator accepted")
+    }
+}
+
+impl Held {
+    fn new(state: Bytes, generation: Arc<Generation>) -> Option<Self> {
+        (!state.is_empty()).then_some(Self { state, generation })
+    }
+}
+
+impl Link {
+    async fn authenticate(
+        &self,
+        generation: &Generation,
+        handshake: &Handshake,
+        packet: &Message,
+        state: &[u8],
+    ) -> Result<Verdict, CallError> {
+        let headers = attributes(&handshake.headers);
+        let read = |verdict| Verdict::read(verdict, self.slot.limits(), Some(packet));
+        generation.authenticate(self.terms, borrow(handshake, &headers), lower(packet), state, read).await
+    }
+}
+
+/// What one plugin says.
+enum Verdict {
+    Accept(Identity),
+    Challenge(Option<Message>, Bytes),
+    Pass,
+    Deny(CloseReason),
+}
+
+impl Verdict {
+    fn read(
+        verdict: authenticator::Verdict,
+        limits: &PluginLimits,
+        packet: Option<&Message>,
+    ) -> Result<Self, CallError> {
+        let mut reader = Reader::new(limits, packet);
+        Ok(match verdict {
+            authenticator::Verdict::Accept(identity) => Self::Accept(reader.identity(identity)?),
+            authenticator::Verdict::Challenge(prompt) => {
+                Self::Challenge(reader.optional(prompt.message)?, reader.state(prompt.state)?)
+            }
+            authenticator::Verdict::Pass => Self::Pass,
+            authenticator::Verdict::Deny(reason) => Self::Deny(reader.reason(reason)?),
+        })
+    }
+}
+
+impl Reader<'_> {
+    fn identity(&mut self, identity: authenticator::Identity) -> Result<Identity, CallError> {
+        let mut attributes = Vec::with_capacity(identity.attributes.len());
+        for attribute in identity.attributes {
+            attributes.push(Attribute { name: self.string(attribute.name)?, value: self.string(attribute.value)? });
+        }
+        Ok(Identity {
+            uid: self.text(identity.uid)?,
+            reply: self.optional(identity.reply)?,
+            attributes,
+            expires_at: identity.expires_at,
+        })
+    }
+}
+
+fn borrow<'a>(handshake: &'a Handshake, headers: &'a [types::AttributeParam<'a>]) -> authenticator::Handshake<'a> {
+    authenticator::Handshake {
+        connection: handshake.connection.0,
+        remote_address: &handshake.remote_address,
+        path: &handshake.path,
+        query: handshake.query.as_deref(),
+        headers,
+    }
+}
+
+/// Attributes as arguments, borrowed.
+pub(super) fn attributes(attributes: &[Attribute]) -> Vec<types::AttributeParam<'_>> {
+    let borrow = |attribute| {
+        let Attribute { name, value } = attribute;
+        types::AttributeParam { name, value }
+    };
+    attributes.iter().map(borrow).collect()
+}

@@ -1,0 +1,249 @@
+//! Reads what plugins return, into plain types. What the contract does not allow is a failure of the plugin.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use super::command::{Action, Answer, Closing, Command, Delivery, Membership, Recipient};
+use crate::config::PluginLimits;
+use crate::message::{CloseReason, ConnectionId, Message};
+use crate::plugin::{CallError, router, types};
+
+/// Bytes of what a plugin remembers for a connection.
+pub(super) const MAX_STATE: usize = 4096;
+
+/// Bytes of a uid, and of the name of a group.
+pub(super) const MAX_NAME: usize = 256;
+
+/// Bytes of a close reason: what fits a control frame (RFC 6455 §5.5).
+const MAX_REASON: usize = 123;
+
+/// Reads the result of one call, and counts what is in it.
+pub(super) struct Reader<'a> {
+    /// What `payload.input` stands for.
+    input: Option<&'a Message>,
+    limits: &'a PluginLimits,
+    bytes: usize,
+}
+
+type Result<T> = std::result::Result<T, CallError>;
+
+fn wrong<T>(what: impl Into<String>) -> Result<T> {
+    Err(CallError::Result(what.into()))
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(limits: &'a PluginLimits, input: Option<&'a Message>) -> Self {
+        Self { input, limits, bytes: 0 }
+    }
+
+    /// Counts some bytes.
+    fn count(&mut self, bytes: usize) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let limit = self.limits.max_output;
+        if self.bytes > limit { wrong(format!("more than {limit} bytes (limits.max_output)")) } else { Ok(()) }
+    }
+
+    pub(super) fn text(&mut self, text: String) -> Result<ByteString> {
+        self.count(text.len())?;
+        Ok(text.into())
+    }
+
+    pub(super) fn string(&mut self, text: String) -> Result<String> {
+        self.count(text.len())?;
+        Ok(text)
+    }
+
+    pub(super) fn payload(&mut self, payload: types::Payload) -> Result<Message> {
+        match payload {
+            // Shares the packet's bytes, so it is not counted.
+            types::Payload::Input => match self.input {
+                Some(input) => Ok(input.clone()),
+                None => wrong("payload `input` from a call that has no packet"),
+            },
+            types::Payload::Text(text) => Ok(Message::Text(self.text(text)?)),
+            types::Payload::Binary(bytes) => {
+                self.count(bytes.len())?;
+                Ok(Message::Binary(bytes.into()))
+            }
+        }
+    }
+
+    pub(super) fn optional(&mut self, payload: Option<types::Payload>) -> Result<Option<Message>> {
+        payload.map(|payload| self.payload(payload)).transpose()
+    }
+
+    pub(super) fn state(&mut self, state: Vec<u8>) -> Result<Bytes> {
+        if state.len() > MAX_STATE {
+            return wrong(format!("a state of {} bytes, the limit is {MAX_STATE}", state.len()));
+        }
+        self.count(state.len())?;
+        Ok(state.into())
+    }
+
+    pub(super) fn reason(&mut self, reason: types::CloseReason) -> Result<CloseReason> {
+        let types::CloseReason { code, reason } = reason;
+        if !matches!(code, 1000 | 1008 | 1013 | 3000..=4899) {
+            return wrong(format!("close code {code}; plugins may use 3000 to 4899, 1000, 1008 and 1013"));
+        }
+        if reason.len() > MAX_REASON {
+            return wrong(format!("a close reason of {} bytes, the limit is {MAX_REASON}", reason.len()));
+        }
+        Ok(CloseReason { code, reason: self.text(reason)? })
+    }
+
+    fn group(&mut self, group: String) -> Result<ByteString> {
+        if group.is_empty() || group.len() > MAX_NAME {
+            return wrong(format!("the name of a group with {} bytes, allowed are 1 to {MAX_NAME}", group.len()));
+        }
+        self.text(group)
+    }
+
+    fn recipient(&mut self, recipient: router::Recipient) -> Result<Recipient> {
+        Ok(match recipient {
+            router::Recipient::Uid(uid) => Recipient::Uid(self.text(uid)?),
+            router::Recipient::Connection(id) => Recipient::Connection(ConnectionId(id)),
+            router::Recipient::Group(group) => Recipient::Group(self.group(group)?),
+            router::Recipient::GroupOthers(group) => Recipient::GroupOthers(self.group(group)?),
+            router::Recipient::Everyone => Recipient::Everyone,
+        })
+    }
+
+    fn delivery(&mut self, delivery: router::Delivery) -> Result<Command> {
+        Ok(Command::Deliver(Delivery {
+            to: self.recipient(delivery.to)?,
+            message: self.payload(delivery.message)?,
+            otherwise: self.optional(delivery.otherwise)?,
+        }))
+    }
+
+    fn membership(&mut self, membership: router::Membership) -> Result<Membership> {
+        Ok(Membership { who: self.recipient(membership.who)?, group: self.group(membership.group)? })
+    }
+
+    fn closing(&mut self, closing: router::Closing) -> Result<Command> {
+        Ok(Command::Close(Closing { who: self.recipient(closing.who)?, reason: self.reason(closing.reason)? }))
+    }
+
+    fn command(&mut self, command: router::Command) -> Result<Command> {
+        match command {
+            router::Command::Deliver(delivery) => self.delivery(delivery),
+            router::Command::Join(membership) => Ok(Command::Join(self.membership(membership)?)),
+            router::Command::Leave(membership) => Ok(Command::Leave(self.membership(membership)?)),
+            router::Command::Close(closing) => self.closing(closing),
+        }
+    }
+
+    fn action(&mut self, action: router::Action) -> Result<Action> {
+        Ok(match action {
+            router::Action::Deliver(delivery) => Action::Command(self.delivery(delivery)?),
+            router::Action::Join(membership) => Action::Command(Command::Join(self.membership(membership)?)),
+            router::Action::Leave(membership) => Action::Command(Command::Leave(self.membership(membership)?)),
+            router::Action::Close(closing) => Action::Command(self.closing(closing)?),
+            router::Action::Reply(payload) => Action::Reply(self.payload(payload)?),
+            router::Action::Remember(state) => Action::Remember(self.state(state)?),
+            router::Action::Authenticate if self.input.is_some() => Action::Authenticate,
+            router::Action::Authenticate => return wrong("action `authenticate` from a call that has no packet"),
+        })
+    }
+
+    fn count_actions(&self, count: usize) -> Result<()> {
+        let limit = self.limits.max_actions;
+        if count > limit {
+            wrong(format!("{count} actions, the limit is {limit} (limits.max_actions)"))
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn actions(mut self, actions: Vec<router::Action>) -> Result<Vec<Action>> {
+        self.count_actions(actions.len())?;
+        actions.into_iter().map(|action| self.action(action)).collect()
+    }
+
+    pub(super) fn commands(&mut self, commands: Vec<router::Command>) -> Result<Vec<Command>> {
+        self.count_actions(commands.len())?;
+        commands.into_iter().map(|command| self.command(command)).collect()
+    }
+
+    pub(super) fn answer(mut self, answer: router::Answer) -> Result<Answer> {
+        let commands = self.commands(answer.commands)?;
+        let reply = answer.reply.map(|reply| self.text(reply)).transpose()?;
+        if reply.as_ref().is_some_and(|reply| reply.contains(['\n', '\r'])) {
+            return wrong("a reply with a line end in it");
+        }
+        Ok(Answer { commands, reply })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> PluginLimits {
+        PluginLimits { max_output: 10, max_actions: 2, ..super::super::tests::limits() }
+    }
+
+    fn reply(text: &str) -> router::Action {
+        router::Action::Reply(types::Payload::Text(text.to_owned()))
+    }
+
+    fn fails<T>(result: Result<T>, with: &str) {
+        let error = result.err().expect("is refused").to_string();
+        assert!(error.contains(with), "{error}");
+    }
+
+    #[test]
+    fn input_is_the_packet_itself() {
+        let (limits, packet) = (limits(), Message::Text("0123456789abcdef".into()));
+        let actions = vec![router::Action::Reply(types::Payload::Input)];
+        let actions = Reader::new(&limits, Some(&packet)).actions(actions).unwrap();
+        let [Action::Reply(message)] = &actions[..] else { panic!("{actions:?}") };
+        assert_eq!(message.as_bytes().as_ptr(), packet.as_bytes().as_ptr());
+        fails(Reader::new(&limits, None).payload(types::Payload::Input), "no packet");
+        fails(Reader::new(&limits, None).actions(vec![router::Action::Authenticate]), "no packet");
+    }
+
+    #[test]
+    fn actions_and_bytes_are_counted_over_the_whole_result() {
+        let limits = limits();
+        let read = |actions| Reader::new(&limits, None).actions(actions);
+        assert_eq!(read(vec![reply("01234"), reply("56789")]).unwrap().len(), 2);
+        fails(read(vec![reply("01234"), reply("56789a")]), "more than 10 bytes (limits.max_output)");
+        fails(read(vec![reply(""), reply(""), reply("")]), "3 actions, the limit is 2 (limits.max_actions)");
+    }
+
+    #[test]
+    fn close_reasons_are_those_of_the_contract() {
+        let limits = super::super::tests::limits();
+        let read =
+            |code, length| Reader::new(&limits, None).reason(types::CloseReason { code, reason: "x".repeat(length) });
+        for code in [1000, 1008, 1013, 3000, 4400, 4899] {
+            assert_eq!(read(code, 123).unwrap().code, code);
+        }
+        for code in [0, 999, 1001, 1005, 1006, 2999, 4900, 4902, 5000] {
+            fails(read(code, 0), "close code");
+        }
+        fails(read(4400, 124), "a close reason of 124 bytes");
+    }
+
+    #[test]
+    fn names_and_states_are_bounded() {
+        let limits = super::super::tests::limits();
+        let mut reader = Reader::new(&limits, None);
+        assert!(reader.group("x".repeat(256)).is_ok());
+        fails(reader.group(String::new()), "0 bytes");
+        fails(reader.group("x".repeat(257)), "257 bytes");
+        assert!(reader.state(vec![0; 4096]).is_ok());
+        fails(reader.state(vec![0; 4097]), "a state of 4097 bytes");
+        // No uid, but no failure either: it reaches nobody.
+        assert!(reader.recipient(router::Recipient::Uid("x".repeat(300))).is_ok());
+    }
+
+    #[test]
+    fn a_reply_is_one_line() {
+        let limits = super::super::tests::limits();
+        let answer = |reply: &str| router::Answer { commands: vec![], reply: Some(reply.to_owned()) };
+        assert_eq!(Reader::new(&limits, None).answer(answer("sent")).unwrap().reply.unwrap(), "sent");
+        fails(Reader::new(&limits, None).answer(answer("ok\nok")), "line end");
+    }
+}

@@ -1,0 +1,117 @@
+//! Who gets this?
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+
+use super::Failed;
+use super::authenticator::attributes;
+use super::command::{Action, Answer, Cause, Command, Ending, Sender, Session};
+use super::read::Reader;
+use crate::config::Isolation;
+use crate::message::Message;
+use crate::plugin::{Slot, Terms, Wait, router, types};
+
+/// Decides what becomes of messages. Each call is decided by the newest generation of the plugin; dropping a call ends
+/// it.
+pub struct Router {
+    slot: Arc<Slot>,
+    isolation: Isolation,
+}
+
+impl Router {
+    pub(super) fn new(slot: Arc<Slot>, isolation: Isolation) -> Self {
+        Self { slot, isolation }
+    }
+
+    fn terms(&self, wait: Wait) -> Terms {
+        Terms { isolation: self.isolation, wait }
+    }
+
+    /// A client is authenticated, and has received nothing yet.
+    ///
+    /// # Errors
+    /// When the plugin failed, or no instance became free in time.
+    pub async fn opened(&self, session: &Session) -> Result<Vec<Action>, Failed> {
+        let attributes = attributes(&session.attributes);
+        let read = |actions| Reader::new(self.slot.limits(), None).actions(actions);
+        let outcome = self.slot.live().opened(self.terms(Wait::Bounded), borrow(session, &attributes), read).await;
+        outcome.map_err(|_logged| Failed)
+    }
+
+    /// An authenticated client has sent a packet. Waits for as long as all instances are busy, which is to pause the
+    /// reading of its connection.
+    ///
+    /// # Errors
+    /// When the plugin failed.
+    pub async fn route(&self, session: &Session, packet: &Message) -> Result<Vec<Action>, Failed> {
+        let attributes = attributes(&session.attributes);
+        let read = |actions| Reader::new(self.slot.limits(), Some(packet)).actions(actions);
+        let session = borrow(session, &attributes);
+        let outcome = self.slot.live().route(self.terms(Wait::Unbounded), session, lower(packet), read).await;
+        outcome.map_err(|_logged| Failed)
+    }
+
+    /// A session has ended.
+    ///
+    /// # Errors
+    /// When the plugin failed, or no instance became free in time.
+    pub async fn closed(&self, session: &Session, ending: Ending) -> Result<Vec<Command>, Failed> {
+        let attributes = attributes(&session.attributes);
+        let groups: Vec<&str> = ending.groups.iter().map(|group| &**group).collect();
+        let Ending { cause, code, remaining, .. } = ending;
+        let ending = router::Ending { cause: cause.into(), code, groups: &groups, remaining };
+        let read = |commands| Reader::new(self.slot.limits(), None).commands(commands);
+        let session = borrow(session, &attributes);
+        let outcome = self.slot.live().closed(self.terms(Wait::Bounded), session, ending, read).await;
+        outcome.map_err(|_logged| Failed)
+    }
+
+    /// An internal sender has sent a line. The inner error is the plugin's own refusal, logged already.
+    ///
+    /// # Errors
+    /// When the plugin failed, or no instance became free in time.
+    pub async fn push(&self, sender: &Sender, line: &ByteString) -> Result<Result<Answer, String>, Failed> {
+        let sender = router::Sender { connection: sender.connection.0, remote_address: &sender.remote_address };
+        let input = Message::Text(line.clone());
+        let read = |outcome| match outcome {
+            Ok(answer) => Reader::new(self.slot.limits(), Some(&input)).answer(answer).map(Ok),
+            Err(text) => Ok(Err(text)),
+        };
+        let live = self.slot.live();
+        let outcome = live.push(self.terms(Wait::Bounded), sender, line, read).await.map_err(|_logged| Failed)?;
+        if let Err(text) = &outcome {
+            live.say(text);
+        }
+        Ok(outcome)
+    }
+}
+
+fn borrow<'a>(session: &'a Session, attributes: &'a [types::AttributeParam<'a>]) -> router::Session<'a> {
+    router::Session { connection: session.connection.0, uid: &session.uid, attributes, state: &session.state }
+}
+
+/// A message as an argument: borrowed, and copied only into the plugin's memory.
+pub(super) fn lower(message: &Message) -> types::Message<'_> {
+    match message {
+        Message::Text(text) => types::Message::Text(text),
+        Message::Binary(bytes) => types::Message::Binary(bytes),
+    }
+}
+
+impl From<Cause> for router::Cause {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Client => Self::Client,
+            Cause::Plugin => Self::Plugin,
+            Cause::Operator => Self::Operator,
+            Cause::Silent => Self::Silent,
+            Cause::Slow => Self::Slow,
+            Cause::Replaced => Self::Replaced,
+            Cause::Expired => Self::Expired,
+            Cause::ProtocolError => Self::ProtocolError,
+            Cause::Lost => Self::Lost,
+            Cause::Shutdown => Self::Shutdown,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Clients that do not read: what `ok` means, and what happens past it.
+
+use hotgate_tests::{Client, Gateway, Opcode, eventually};
+
+/// Logs in a client whose receive buffer is small, so that little waits outside the outbox.
+async fn login_narrow(gateway: &Gateway, uid: &str) -> Client {
+    let mut client = gateway.connect_narrow().await;
+    client.expect("HeartBeat").await;
+    client.send(format!(r#"{{"id":"{uid}"}}"#)).await;
+    client.expect("Link_successful").await;
+    client
+}
+
+fn line(uid: &str, n: usize, length: usize) -> String {
+    format!(r#"{{"uid":"{uid}","n":{n},"msg":"{}"}}"#, "x".repeat(length))
+}
+
+#[tokio::test]
+async fn past_its_outbox_a_push_fails_and_the_slow_consumer_is_closed() {
+    let gateway =
+        Gateway::configured("[outbox]\nmax_bytes = \"256KiB\"\n[websocket]\nclose_timeout = \"20s\"").await;
+    let mut slow = login_narrow(&gateway, "slow").await;
+    let mut sender = gateway.sender().await;
+    let mut ok = 0;
+    while sender.ask(line("slow", ok, 16 << 10)).await == "ok" {
+        ok += 1;
+        assert!(ok < 2000, "nothing bounds what waits for a client that does not read");
+    }
+    assert!(ok >= 15, "{ok} lines of 16 KiB fill no outbox of 256 KiB");
+    assert!(!gateway.reaches("slow").await);
+
+    // What it still gets is in order, and then the reason.
+    let mut received = 0;
+    let reason = loop {
+        let frame = slow.next_frame().await;
+        if frame.opcode == Opcode::CLOSE {
+            break frame.close_reason();
+        }
+        assert_eq!(frame.payload, line("slow", received, 16 << 10));
+        received += 1;
+    };
+    assert_eq!(reason.0, 4905, "{reason:?}");
+    assert!(received <= ok);
+}
+
+#[tokio::test]
+async fn what_was_ok_arrives_once_the_client_reads() {
+    let gateway = Gateway::configured("[outbox]\nmax_bytes = \"1MiB\"").await;
+    let mut slow = login_narrow(&gateway, "slow").await;
+    let mut sender = gateway.sender().await;
+    for n in 0..50 {
+        assert_eq!(sender.ask(line("slow", n, 16 << 10)).await, "ok");
+    }
+    for n in 0..50 {
+        slow.expect(line("slow", n, 16 << 10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_outbox_is_no_reason_to_fall_back_to_an_older_connection() {
+    let gateway = Gateway::configured("[outbox]\nmax_bytes = \"256KiB\"").await;
+    let mut older = gateway.login("u").await;
+    let _slow = login_narrow(&gateway, "u").await;
+    let mut sender = gateway.sender().await;
+    while sender.ask(line("u", 0, 16 << 10)).await == "ok" {}
+    older.expect("123").await;
+    assert_eq!(sender.ask(r#"{"uid":"u"}"#).await, "ok");
+    older.expect(r#"{"uid":"u"}"#).await;
+}
+
+#[tokio::test]
+async fn one_message_always_fits_an_empty_outbox() {
+    let gateway = Gateway::configured("[outbox]\nmax_bytes = \"64KiB\"").await;
+    let mut client = gateway.login("u").await;
+    for n in 0..3 {
+        let line = line("u", n, 1 << 20);
+        assert_eq!(gateway.sender().await.ask(&line).await, "ok");
+        client.expect(line).await;
+    }
+}
+
+#[tokio::test]
+async fn a_slow_consumer_slows_nobody_else() {
+    let gateway = Gateway::start().await;
+    let _slow = login_narrow(&gateway, "slow").await;
+    let (mut anna, mut bob) = (gateway.login("anna").await, gateway.login("bob").await);
+    let msg = "x".repeat(512 << 10);
+    for n in 0..30 {
+        anna.send(format!(r#"{{"id":"slow","msg":"{msg}"}}"#)).await;
+        anna.expect("Already_Linked").await;
+        anna.send(format!(r#"{{"id":"bob","msg":{n}}}"#)).await;
+        anna.expect("Already_Linked").await;
+        bob.expect(n.to_string()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_slow_consumer_that_never_reads_is_cut_within_a_bound() {
+    let config = "[outbox]\nmax_bytes = \"64KiB\"\n[websocket]\nclose_timeout = \"500ms\"\n[limits]\nconnections = 1";
+    let gateway = Gateway::configured(config).await;
+    let _slow = login_narrow(&gateway, "slow").await;
+    let mut sender = gateway.sender().await;
+    while sender.ask(line("slow", 0, 64 << 10)).await == "ok" {}
+    eventually("the place is free", async || gateway.upgrade(&Default::default()).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_client_that_floods_and_never_reads_is_closed() {
+    let gateway = Gateway::configured("[outbox]\nmax_bytes = \"64KiB\"\n[limits]\nconnections = 1").await;
+    let mut flooder = login_narrow(&gateway, "flooder").await;
+    let packet = hotgate_tests::Frame::text(line("flooder", 0, 0).replace("uid", "id")).encode().repeat(100);
+    let flood = async {
+        loop {
+            flooder.try_bytes(&packet).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let freed = eventually("the place is free", async || gateway.upgrade(&Default::default()).await.is_ok());
+    tokio::select! {
+        () = flood => unreachable!("it never ends"),
+        () = freed => {}
+    }
+}
+
+#[tokio::test]
+async fn all_outboxes_together_are_bounded() {
+    let gateway = Gateway::configured("[outbox]\nmax_bytes = \"1MiB\"\ntotal_bytes = \"2MiB\"").await;
+    let mut slow = Vec::new();
+    let mut sender = gateway.sender().await;
+    let mut refused = false;
+    for n in 0..12 {
+        let uid = format!("slow{n}");
+        slow.push(login_narrow(&gateway, &uid).await);
+        for n in 0..14 {
+            refused |= sender.ask(line(&uid, n, 64 << 10)).await == "fail";
+        }
+    }
+    assert!(refused, "12 outboxes of 900 KB fit a budget of 2 MiB");
+    // Ordinary traffic goes on.
+    let mut client = gateway.login("client").await;
+    assert!(gateway.reaches("client").await);
+    client.expect(r#"{"uid":"client"}"#).await;
+}

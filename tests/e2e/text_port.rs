@@ -1,0 +1,184 @@
+//! The text port: a line in, an answer out.
+
+use hotgate_tests::Gateway;
+use tokio::io::AsyncWriteExt;
+
+#[tokio::test]
+async fn a_line_is_delivered_as_received_then_answered() {
+    let gateway = Gateway::start().await;
+    let mut anna = gateway.login("anna").await;
+    let mut sender = gateway.sender().await;
+    for line in [
+        r#"{"uid":"anna"}"#,
+        r#"{"uid":"anna","msg":{"any":["thing",1.50]}}"#,
+        r#"  { "uid" : "anna" ,  "n" : 1 }  "#,
+        "\t{\"uid\":\"anna\"}\t",
+        r#"{"msg":"é😀","uid":"anna"}"#,
+        r#"{"uid":"anna","id":"bob"}"#,
+    ] {
+        assert_eq!(sender.ask(line).await, "ok", "{line}");
+        anna.expect(line).await;
+    }
+}
+
+#[tokio::test]
+async fn a_uid_that_is_offline_fails() {
+    let gateway = Gateway::start().await;
+    let mut sender = gateway.sender().await;
+    assert_eq!(sender.ask(r#"{"uid":"anna"}"#).await, "fail");
+    let anna = gateway.login("anna").await;
+    assert_eq!(sender.ask(r#"{"uid":"anna"}"#).await, "ok");
+    anna.close().await;
+    assert_eq!(sender.ask(r#"{"uid":"anna"}"#).await, "fail");
+}
+
+#[tokio::test]
+async fn several_lines_in_one_segment_get_one_answer_each_in_order() {
+    let gateway = Gateway::start().await;
+    let mut anna = gateway.login("anna").await;
+    let mut sender = gateway.sender().await;
+    sender.bytes("{\"uid\":\"anna\",\"n\":1}\n{\"uid\":\"bob\"}\n\nnonsense\n{\"uid\":\"anna\",\"n\":2}\n").await;
+    for answer in ["ok", "fail", "fail", "fail", "ok"] {
+        sender.expect(answer).await;
+    }
+    anna.expect(r#"{"uid":"anna","n":1}"#).await;
+    anna.expect(r#"{"uid":"anna","n":2}"#).await;
+}
+
+#[tokio::test]
+async fn a_line_over_several_segments_is_one_line() {
+    let gateway = Gateway::start().await;
+    let mut anna = gateway.login("anna").await;
+    let mut sender = gateway.sender().await;
+    for byte in "{\"uid\":\"anna\",\"msg\":\"é\"}\r\n".bytes() {
+        sender.bytes([byte]).await;
+    }
+    sender.expect("ok").await;
+    anna.expect(r#"{"uid":"anna","msg":"é"}"#).await;
+}
+
+#[tokio::test]
+async fn crlf_ends_a_line_as_lf_does() {
+    let gateway = Gateway::start().await;
+    let mut anna = gateway.login("anna").await;
+    let mut sender = gateway.sender().await;
+    sender.bytes("{\"uid\":\"anna\",\"n\":1} \r\n{\"uid\":\"anna\",\"n\":2}\n\r\n").await;
+    for answer in ["ok", "ok", "fail"] {
+        sender.expect(answer).await;
+    }
+    anna.expect(r#"{"uid":"anna","n":1} "#).await;
+    anna.expect(r#"{"uid":"anna","n":2}"#).await;
+}
+
+#[tokio::test]
+async fn what_is_not_a_push_fails_and_the_connection_stays() {
+    let gateway = Gateway::start().await;
+    let mut anna = gateway.login("anna").await;
+    let mut sender = gateway.sender().await;
+    let lines: [&[u8]; 9] = [
+        b"hello",
+        b"",
+        b"   ",
+        b"{",
+        b"[]",
+        b"5",
+        br#"{"id":"anna"}"#,
+        b"{\"uid\":\"anna\",\"msg\":\"\xff\"}",
+        b"{\"uid\":\"anna\"}\0",
+    ];
+    for line in lines {
+        sender.bytes([line, b"\n"].concat()).await;
+        sender.expect("fail").await;
+    }
+    assert_eq!(sender.ask(r#"{"uid":"anna"}"#).await, "ok");
+    anna.expect(r#"{"uid":"anna"}"#).await;
+}
+
+#[tokio::test]
+async fn an_unterminated_line_at_the_end_is_dropped() {
+    let gateway = Gateway::start().await;
+    let mut anna = gateway.login("anna").await;
+    let mut sender = gateway.sender().await;
+    sender.bytes("{\"uid\":\"anna\",\"n\":1}\n{\"uid\":\"anna\",\"n\":2}").await;
+    sender.finish().await;
+    sender.expect("ok").await;
+    sender.ended().await;
+    anna.expect(r#"{"uid":"anna","n":1}"#).await;
+    anna.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_sender_that_has_finished_still_gets_its_answers() {
+    let gateway = Gateway::start().await;
+    let mut sender = gateway.sender().await;
+    sender.bytes("x\n".repeat(1000)).await;
+    sender.finish().await;
+    for _ in 0..1000 {
+        sender.expect("fail").await;
+    }
+    sender.ended().await;
+}
+
+#[tokio::test]
+async fn a_line_of_1_mib_passes() {
+    let gateway = Gateway::start().await;
+    let mut anna = gateway.login("anna").await;
+    let line = format!(r#"{{"uid":"anna","msg":"{}"}}"#, "x".repeat((1 << 20) - 23));
+    assert_eq!(line.len(), 1 << 20);
+    assert_eq!(gateway.sender().await.ask(&line).await, "ok");
+    anna.expect(line).await;
+}
+
+#[tokio::test]
+async fn a_line_over_the_bound_fails_and_ends_the_connection() {
+    let gateway = Gateway::configured("[text]\nmax_line = \"1KiB\"").await;
+    let _anna = gateway.login("anna").await;
+    let line = |length: usize| format!(r#"{{"uid":"anna","msg":"{}"}}"#, "x".repeat(length - 23));
+    let mut sender = gateway.sender().await;
+    assert_eq!(sender.ask(line(1024)).await, "ok");
+    sender.send(line(1025)).await;
+    sender.expect("fail").await;
+    sender.ended().await;
+
+    // It is not waited for an end that may never come.
+    let mut sender = gateway.sender().await;
+    sender.bytes("x".repeat(5000)).await;
+    sender.expect("fail").await;
+    sender.ended().await;
+}
+
+#[tokio::test]
+async fn http_is_answered_fail_once_and_closed() {
+    let gateway = Gateway::start().await;
+    let mut anna = gateway.login("anna").await;
+    for request in [
+        "GET / HTTP/1.1\r\nHost: gateway.test\r\n\r\n",
+        "POST /push HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 15\r\n\r\n{\"uid\":\"anna\"}\n",
+        "OPTIONS * HTTP/1.0\r\n\r\n",
+    ] {
+        let mut sender = gateway.sender().await;
+        sender.bytes(request).await;
+        sender.expect("fail").await;
+        sender.ended().await;
+    }
+    anna.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_sender_that_does_not_read_its_answers_holds_up_nobody() {
+    const LINES: usize = 200_000;
+    let gateway = Gateway::start().await;
+    let _anna = gateway.login("anna").await;
+    let (mut writer, mut answers) = gateway.sender().await.split();
+    let writing = tokio::spawn(async move {
+        writer.write_all("{\"uid\":\"nobody\"}\n".repeat(LINES).as_bytes()).await.expect("the connection is open");
+        writer
+    });
+    for _ in 0..100 {
+        assert!(gateway.reaches("anna").await);
+    }
+    for _ in 0..LINES {
+        answers.expect("fail").await;
+    }
+    writing.await.expect("all is written");
+}
