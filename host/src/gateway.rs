@@ -22,7 +22,7 @@ use crate::heartbeat::Heartbeat;
 use crate::message::{CloseReason, ConnectionId};
 use crate::metrics::METRICS;
 use crate::outbox::{Budget, Outbox};
-use crate::policy::Policy;
+use crate::policy::{PluginStatus, Policy};
 use crate::registry::Registry;
 use crate::text_port;
 
@@ -49,13 +49,12 @@ pub enum StartError {
 }
 
 /// A gateway that is ready to serve.
-#[derive(Debug)]
 pub struct Gateway {
     config: Config,
     websocket: TcpListener,
     text: TcpListener,
     registry: Arc<Registry>,
-    policy: Policy,
+    policy: Arc<Policy>,
 }
 
 impl Gateway {
@@ -69,14 +68,14 @@ impl Gateway {
         let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
         let policy = Policy::load(&config, registry.clone()).await.map_err(StartError::Plugin)?;
         for plugin in policy.plugins() {
-            let (slot, name, source) = (plugin.slot, plugin.name, plugin.source);
-            info!(%slot, plugin = %name, generation = plugin.generation, digest = %plugin.digest, %source, "plugin live");
+            let PluginStatus { slot, plugin, source, digest, generation } = plugin;
+            info!(%slot, %plugin, generation, %digest, %source, "plugin live");
         }
         for (listener, socket) in [("websocket", &websocket), ("text", &text)] {
             let address = socket.local_addr().map_err(|error| StartError::Listen(error.into()))?;
             info!(listener, %address, "listening");
         }
-        Ok(Self { config, websocket, text, registry, policy })
+        Ok(Self { config, websocket, text, registry, policy: Arc::new(policy) })
     }
 
     /// Serves until `stop` is done, then says goodbye to everybody, for at most `shutdown_grace`.
@@ -91,8 +90,7 @@ impl Gateway {
                 config: config.websocket.clone(),
                 shutdown_grace: config.shutdown_grace,
                 route_failure: config.router.route_failure,
-                authenticator: policy.authenticator.clone(),
-                router: policy.router.clone(),
+                policy: policy.clone(),
                 registry: registry.clone(),
             }),
             admission: Arc::new(Admission::new(config.limits.clone())),
@@ -104,7 +102,7 @@ impl Gateway {
         let senders = TextEdge {
             context: Arc::new(text_port::Context {
                 config: config.text.clone(),
-                router: policy.router.clone(),
+                policy,
                 registry,
             }),
             places: Arc::new(Semaphore::new(config.limits.text_connections)),
@@ -139,7 +137,6 @@ impl Gateway {
         }
         let counted = METRICS.counted().map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ");
         info!(counted, "stopped");
-        drop(policy);
     }
 }
 

@@ -8,7 +8,7 @@ async fn start(script: &str) -> Gateway {
     Gateway::with_plugin(&Component::fixture(script)).await
 }
 
-/// A chain of plugins before the default router's place, which the first of them fills.
+/// A chain of fixtures that were told these scripts, and one more that routes.
 async fn start_chain(scripts: &[&str]) -> Gateway {
     let mut setup = Setup::new("[router]\nfile = \"router.wasm\"\n").file("router.wasm", &Component::fixture(""));
     for (place, script) in scripts.iter().enumerate() {

@@ -66,12 +66,9 @@ async fn no_extension_or_subprotocol_is_negotiated_by_default() {
 #[tokio::test]
 async fn a_listed_subprotocol_is_echoed() {
     let gateway = Gateway::configured("[websocket]\nsubprotocols = [\"chat\", \"superchat\"]").await;
-    for (offered, chosen) in [
-        ("superchat, chat", Some("superchat")),
-        ("other, chat", Some("chat")),
-        ("other", None),
-        ("CHAT", None),
-    ] {
+    for (offered, chosen) in
+        [("superchat, chat", Some("superchat")), ("other, chat", Some("chat")), ("other", None), ("CHAT", None)]
+    {
         let upgrade = Upgrade::default().header("Sec-WebSocket-Protocol", offered);
         let client = gateway.upgrade(&upgrade).await.expect("an upgrade");
         assert_eq!(client.response.header("Sec-WebSocket-Protocol"), chosen, "{offered}");
@@ -81,7 +78,9 @@ async fn a_listed_subprotocol_is_echoed() {
 #[tokio::test]
 async fn pages_of_other_origins_are_refused_where_origins_are_listed() {
     let gateway = Gateway::configured("[websocket]\nallowed_origins = [\"https://app.test\"]").await;
-    for origin in ["https://evil.test", "http://app.test", "https://app.test.evil.test", "https://app.test:8443", "null"] {
+    for origin in
+        ["https://evil.test", "http://app.test", "https://app.test.evil.test", "https://app.test:8443", "null"]
+    {
         expect_refusal(&gateway, Upgrade::default().header("Origin", origin), 403, "origin").await;
     }
     for upgrade in [Upgrade::default(), Upgrade::default().header("Origin", "https://APP.test")] {
@@ -124,7 +123,10 @@ async fn a_handshake_that_takes_too_long_is_cut() {
 
 #[tokio::test]
 async fn a_connection_that_says_nothing_is_cut() {
-    let gateway = Gateway::configured("[websocket]\nhandshake_timeout = \"1s\"\nclose_timeout = \"500ms\"\n[limits]\nconnections = 1").await;
+    let gateway = Gateway::configured(
+        "[websocket]\nhandshake_timeout = \"1s\"\nclose_timeout = \"500ms\"\n[limits]\nconnections = 1",
+    )
+    .await;
     let _mute = TcpStream::connect(gateway.websocket).await.expect("the port is open");
     hotgate_tests::eventually("the place is free", async || gateway.upgrade(&Upgrade::default()).await.is_ok()).await;
 }

@@ -17,8 +17,7 @@ fn line(uid: &str, n: usize, length: usize) -> String {
 
 #[tokio::test]
 async fn past_its_outbox_a_push_fails_and_the_slow_consumer_is_closed() {
-    let gateway =
-        Gateway::configured("[outbox]\nmax_bytes = \"256KiB\"\n[websocket]\nclose_timeout = \"20s\"").await;
+    let gateway = Gateway::configured("[outbox]\nmax_bytes = \"256KiB\"\n[websocket]\nclose_timeout = \"20s\"").await;
     let mut slow = login_narrow(&gateway, "slow").await;
     let mut sender = gateway.sender().await;
     let mut ok = 0;

@@ -31,7 +31,7 @@ async fn ask(
     link: &Arc<Link>,
     handshake: &Handshake,
 ) -> Result<Identity, End> {
-    let authenticator = &context.authenticator;
+    let authenticator = &context.policy.authenticator;
     let (mut login, mut decision) = socket.sending(authenticator.greet(handshake)).await?;
     loop {
         match decision {

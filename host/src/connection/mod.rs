@@ -29,14 +29,13 @@ use crate::config::{RouteFailure, WebSocketConfig};
 use crate::message::{Cause, CloseReason};
 use crate::metrics::METRICS;
 use crate::outbox::Closing;
-use crate::policy::{Authenticator, Router};
+use crate::policy::{Handshake, Policy};
 use crate::registry::Registry;
 
 /// A plugin failed, or has too much to do: the client may try again.
 const TRY_AGAIN: CloseReason = CloseReason::new(1013, "try again later");
 
 /// What every connection needs.
-#[derive(Debug)]
 pub struct Context {
     /// Bounds and rules of the WebSocket port.
     pub config: WebSocketConfig,
@@ -44,10 +43,8 @@ pub struct Context {
     pub shutdown_grace: Duration,
     /// What becomes of a packet on which the router fails.
     pub route_failure: RouteFailure,
-    /// Who is this?
-    pub authenticator: Authenticator,
-    /// Who gets this message?
-    pub router: Router,
+    /// What the plugins decide.
+    pub policy: Arc<Policy>,
     /// Who is connected.
     pub registry: Arc<Registry>,
 }
@@ -125,7 +122,7 @@ async fn converse(
     context: &Context,
     mut socket: Socket,
     link: Arc<Link>,
-    handshake: crate::policy::Handshake,
+    handshake: Handshake,
     mut permit: Permit,
 ) {
     let end = match Box::pin(log_in(context, &mut socket, &link, &handshake)).await {

@@ -51,7 +51,7 @@ impl Session {
         };
         let routed = policy::Session { connection: link.id, uid, attributes, state: Default::default() };
         let mut session = Self { member, handshake, routed, expiry };
-        match link.unless_closing(context.router.opened(&session.routed)).await {
+        match link.unless_closing(context.policy.router.opened(&session.routed)).await {
             Ok(Ok(actions)) => {
                 let afterwards = delivery::act(&context.registry, &session.member, actions);
                 session.routed.state = afterwards.remember.unwrap_or_default();
@@ -94,7 +94,7 @@ impl Session {
         let departure = context.registry.close(&self.member);
         let ending =
             Ending { cause: end.cause(), code, groups: departure.groups, remaining: departure.remaining };
-        if let Ok(commands) = context.router.closed(&self.routed, ending).await {
+        if let Ok(commands) = context.policy.router.closed(&self.routed, ending).await {
             for command in commands {
                 delivery::carry_out(&context.registry, None, command);
             }
@@ -102,7 +102,7 @@ impl Session {
     }
 
     async fn route(&mut self, context: &Context, socket: &mut Socket, packet: &Message) -> Result<(), End> {
-        let Ok(actions) = socket.sending(context.router.route(&self.routed, packet)).await? else {
+        let Ok(actions) = socket.sending(context.policy.router.route(&self.routed, packet)).await? else {
             METRICS.packets_dropped.increment();
             return match context.route_failure {
                 RouteFailure::Drop => Ok(()),
@@ -121,7 +121,7 @@ impl Session {
 
     /// Has the authenticators judge a packet of an open session: the same uid renews it, anything else ends it.
     async fn renew(&mut self, context: &Context, socket: &mut Socket, packet: &Message) -> Result<(), End> {
-        match socket.sending(context.authenticator.renew(&self.handshake, packet)).await? {
+        match socket.sending(context.policy.authenticator.renew(&self.handshake, packet)).await? {
             Decision::Accept(identity) if identity.uid == self.routed.uid => {
                 self.expiry = expiry(identity.expires_at)?;
                 self.routed.attributes = identity.attributes;

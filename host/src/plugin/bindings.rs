@@ -18,6 +18,8 @@ use anyhow::{Context as _, bail};
 use wasmtime::Store;
 use wasmtime::component::{Instance, InstancePre};
 
+use super::plain;
+
 /// What a plugin is for. A plugin can have both roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Roles {
@@ -88,14 +90,12 @@ impl Exports {
                 "its functions in hotgate:gateway/{interface} have not the types of the contract (built against another version of wit/?)"
             )
         };
-        self.lifecycle(store, instance).map_err(anyhow::Error::from).with_context(|| mismatch("lifecycle"))?;
+        self.lifecycle(store, instance).map_err(plain).with_context(|| mismatch("lifecycle"))?;
         if self.authenticator.is_some() {
-            self.authenticator(store, instance)
-                .map_err(anyhow::Error::from)
-                .with_context(|| mismatch("authenticator"))?;
+            self.authenticator(store, instance).map_err(plain).with_context(|| mismatch("authenticator"))?;
         }
         if self.router.is_some() {
-            self.router(store, instance).map_err(anyhow::Error::from).with_context(|| mismatch("router"))?;
+            self.router(store, instance).map_err(plain).with_context(|| mismatch("router"))?;
         }
         Ok(())
     }

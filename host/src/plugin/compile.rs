@@ -24,6 +24,6 @@ impl Compiler {
             wasmtime::Result::Ok(component)
         };
         let compiled = spawn_blocking(compile).await.map_err(|panic| anyhow!("the compiler failed on it: {panic}"))?;
-        compiled.map_err(anyhow::Error::from).context("it is no WebAssembly component that can be compiled")
+        compiled.map_err(super::plain).context("it is no WebAssembly component that can be compiled")
     }
 }

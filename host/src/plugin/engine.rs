@@ -49,7 +49,9 @@ pub(super) fn start(concurrency: usize, memory: usize) -> anyhow::Result<Engine>
                 error = format!("{error:#}"),
                 "no address space for a pool of plugin instances: calls will be slower"
             );
-            Engine::new(&config(InstanceAllocationStrategy::OnDemand)).context("cannot start the WebAssembly engine")?
+            Engine::new(&config(InstanceAllocationStrategy::OnDemand))
+                .map_err(super::plain)
+                .context("cannot start the WebAssembly engine")?
         }
     };
     start_clock(&engine)?;

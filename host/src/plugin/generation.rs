@@ -1,5 +1,6 @@
 //! One generation of a plugin: a compiled component with its instances. The calls that it serves are in `calls`.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -71,7 +72,7 @@ impl Generation {
         digest: Digest,
         component: &Component,
     ) -> anyhow::Result<Self> {
-        let linked = spec.runtime.linker.instantiate_pre(component).map_err(anyhow::Error::from);
+        let linked = spec.runtime.linker.instantiate_pre(component).map_err(super::plain);
         let component = linked.context("it imports what the gateway does not provide")?;
         let generation = Self {
             number,
@@ -207,6 +208,12 @@ impl Generation {
             }
         }
         outcome
+    }
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {} of {}, {}", self.number, self.spec.slot, self.digest)
     }
 }
 

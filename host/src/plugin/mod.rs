@@ -63,9 +63,14 @@ impl Runtime {
     pub fn start(concurrency: usize, memory: usize, registry: Arc<Registry>) -> anyhow::Result<Arc<Self>> {
         let engine = engine::start(concurrency, memory)?;
         let mut linker = Linker::new(&engine);
-        host::link(&mut linker).map_err(anyhow::Error::from).context("cannot link the plugin interfaces")?;
+        host::link(&mut linker).map_err(plain).context("cannot link the plugin interfaces")?;
         Ok(Arc::new(Self { engine, linker, compiler: compile::Compiler::default(), lane: lane::Lane::new(), registry }))
     }
+}
+
+/// An error of the engine for those who do not know the engine, with all its causes.
+fn plain(error: wasmtime::Error) -> anyhow::Error {
+    anyhow::Error::from_boxed(error.into())
 }
 
 /// Locks, whatever happened to the last holder: what these locks guard is valid at any time.

@@ -146,6 +146,12 @@ impl Slot {
     }
 }
 
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.status(), f)
+    }
+}
+
 /// Where a component comes from, as the settings file has it.
 fn describe(source: &PluginSource) -> String {
     match source {

@@ -72,7 +72,7 @@ impl Decision {
 }
 
 /// One connection's progress through the chain.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Login {
     /// What each plugin keeps, by its place in the chain.
     held: Vec<Option<Held>>,
@@ -83,12 +83,14 @@ pub struct Login {
 }
 
 /// A prompt's state that is not empty, and the generation that gave it: only that one is sure to understand it.
+#[derive(Debug)]
 struct Held {
     state: Bytes,
     generation: Arc<Generation>,
 }
 
 /// A plugin in its place in the chain.
+#[derive(Debug)]
 struct Link {
     slot: Arc<Slot>,
     terms: Terms,
@@ -96,6 +98,7 @@ struct Link {
 
 /// The chain. Each call is decided by the newest generation of a plugin, but for states that are held; dropping a call
 /// ends it.
+#[derive(Debug)]
 pub struct Authenticator {
     chain: Vec<Link>,
 }
@@ -256,9 +259,5 @@ fn borrow<'a>(handshake: &'a Handshake, headers: &'a [types::AttributeParam<'a>]
 
 /// Attributes as arguments, borrowed.
 pub(super) fn attributes(attributes: &[Attribute]) -> Vec<types::AttributeParam<'_>> {
-    let borrow = |attribute| {
-        let Attribute { name, value } = attribute;
-        types::AttributeParam { name, value }
-    };
-    attributes.iter().map(borrow).collect()
+    attributes.iter().map(|Attribute { name, value }| types::AttributeParam { name, value }).collect()
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::message::{Attribute, CloseReason, ConnectionId, Message};
+use crate::message::{Attribute, Cause, CloseReason, ConnectionId, Message};
 
 /// An authenticated connection, as the router sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,31 +95,6 @@ pub enum Action {
     Remember(Bytes),
     /// Hand the packet to [`Authenticator::renew`](super::Authenticator::renew).
     Authenticate,
-}
-
-/// Who ended a session, or what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// The client closed it.
-    Client,
-    /// A plugin had it closed.
-    Plugin,
-    /// An operator had it closed.
-    Operator,
-    /// Nothing arrived for too long.
-    Silent,
-    /// It did not read.
-    Slow,
-    /// A newer login took its place.
-    Replaced,
-    /// It was not renewed in time.
-    Expired,
-    /// The client broke the protocol.
-    ProtocolError,
-    /// The transport failed.
-    Lost,
-    /// The gateway shuts down.
-    Shutdown,
 }
 
 /// How a session ended.

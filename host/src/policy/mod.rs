@@ -11,9 +11,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use self::authenticator::{Authenticator, Decision, Handshake, Identity, Login};
-pub use self::command::{
-    Action, Answer, Cause, Closing, Command, Delivery, Ending, Membership, Recipient, Sender, Session,
-};
+pub use self::command::{Action, Answer, Closing, Command, Delivery, Ending, Membership, Recipient, Sender, Session};
 pub use self::router::Router;
 use crate::config::{Config, Isolation, PluginConfig};
 pub use crate::plugin::PluginStatus;
@@ -26,6 +24,7 @@ use crate::registry::Registry;
 pub struct Failed;
 
 /// All plugins, in their places. Watches their files for as long as it lives.
+#[derive(Debug)]
 pub struct Policy {
     /// Who is this?
     pub authenticator: Authenticator,

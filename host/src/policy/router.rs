@@ -6,14 +6,15 @@ use bytestring::ByteString;
 
 use super::Failed;
 use super::authenticator::attributes;
-use super::command::{Action, Answer, Cause, Command, Ending, Sender, Session};
+use super::command::{Action, Answer, Command, Ending, Sender, Session};
 use super::read::Reader;
 use crate::config::Isolation;
-use crate::message::Message;
+use crate::message::{Cause, Message};
 use crate::plugin::{Slot, Terms, Wait, router, types};
 
 /// Decides what becomes of messages. Each call is decided by the newest generation of the plugin; dropping a call ends
 /// it.
+#[derive(Debug)]
 pub struct Router {
     slot: Arc<Slot>,
     isolation: Isolation,

@@ -20,7 +20,7 @@ use crate::config::TextConfig;
 use crate::delivery;
 use crate::message::ConnectionId;
 use crate::metrics::METRICS;
-use crate::policy::{Answer, Router, Sender};
+use crate::policy::{Answer, Policy, Sender};
 use crate::registry::Registry;
 
 /// Answers gathered before they are written although more lines wait.
@@ -34,12 +34,11 @@ const OK: &str = "ok";
 const FAIL: &str = "fail";
 
 /// What every sender's connection needs.
-#[derive(Debug)]
 pub struct Context {
     /// Bounds and rules of the text port.
     pub config: TextConfig,
-    /// Who gets this line?
-    pub router: Router,
+    /// What the plugins decide.
+    pub policy: Arc<Policy>,
     /// Who is connected.
     pub registry: Arc<Registry>,
 }
@@ -143,7 +142,7 @@ async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut S
         fail(answers);
         return Ok(());
     };
-    let Ok(Ok(Answer { commands, reply })) = context.router.push(sender, &line).await else {
+    let Ok(Ok(Answer { commands, reply })) = context.policy.router.push(sender, &line).await else {
         fail(answers);
         return Ok(());
     };

@@ -1,0 +1,74 @@
+//! Clients that mind their own business while something happens to others, and notice if it touches them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hotgate_tests::{Client, Gateway};
+use tokio::task::JoinSet;
+
+/// Pairs of clients of the fixture plugin, each sending to the other and waiting for it, round after round.
+pub struct Bystanders {
+    stop: Arc<AtomicBool>,
+    pairs: JoinSet<Noticed>,
+}
+
+/// What a pair went through.
+#[derive(Debug, Default)]
+pub struct Noticed {
+    /// Messages sent, each of which arrived: once, in order, at the right one.
+    pub messages: u32,
+    /// The longest that one took.
+    pub slowest: Duration,
+}
+
+impl Bystanders {
+    /// Logs them in and sets them going.
+    pub async fn watch(gateway: &Gateway, pairs: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut set = JoinSet::new();
+        for pair in 0..pairs {
+            let uids = [format!("bystander-{pair}-a"), format!("bystander-{pair}-b")];
+            let clients = [gateway.enter(&uids[0]).await, gateway.enter(&uids[1]).await];
+            set.spawn(converse(clients, uids, Arc::clone(&stop)));
+        }
+        Self { stop, pairs: set }
+    }
+
+    /// Stops them.
+    ///
+    /// # Panics
+    /// When one of them noticed anything: a message lost, doubled, overtaken, changed, or a connection closed.
+    pub async fn stop(mut self) -> Noticed {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Noticed::default();
+        while let Some(pair) = self.pairs.join_next().await {
+            let pair = pair.expect("bystanders notice nothing");
+            assert!(pair.messages > 0);
+            all.messages += pair.messages;
+            all.slowest = all.slowest.max(pair.slowest);
+        }
+        all
+    }
+}
+
+async fn converse(mut clients: [Client; 2], uids: [String; 2], stop: Arc<AtomicBool>) -> Noticed {
+    let mut noticed = Noticed::default();
+    for round in 0.. {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let begin = Instant::now();
+            clients[from].send(format!("to {} {round}", uids[to])).await;
+            clients[to].expect(round.to_string()).await;
+            noticed.messages += 1;
+            noticed.slowest = noticed.slowest.max(begin.elapsed());
+        }
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for client in clients {
+        client.close().await;
+    }
+    noticed
+}

@@ -1,0 +1,114 @@
+//! Components that must not go live: each is refused with a reason that names the cause, and the old plugin serves on.
+
+use hotgate_tests::{Component, Gateway, Setup};
+
+use crate::bystanders::Bystanders;
+
+/// Each of these, put in place of the live plugin, is refused with one of the words in the log, and nobody notices.
+async fn expect_refused(cases: impl IntoIterator<Item = (&'static str, Component, &'static [&'static str])>) {
+    let limits = "limits = { check_timeout = \"500ms\", memory = \"16MiB\", max_component = \"1MiB\" }";
+    let gateway = Setup::plugin(&Component::version(1), limits).and("[watch]\nrescan = \"1h\"").start().await;
+    let bystanders = Bystanders::watch(&gateway, 10).await;
+    let file = gateway.file("plugin.wasm");
+    for (place, (what, component, words)) in cases.into_iter().enumerate() {
+        let mark = gateway.log().mark();
+        if place % 2 == 0 {
+            file.copy_over(&component)
+        } else {
+            file.move_over(&component)
+        }
+        let refused = gateway.refused_since(mark).await;
+        let reason = refused.get("reason").to_lowercase();
+        assert!(words.iter().any(|word| reason.contains(word)), "{what} was refused because {reason:?}");
+        gateway.connect().await.expect("hello v1").await;
+    }
+    // A good one after all the bad ones is as welcome as ever.
+    let mark = gateway.log().mark();
+    file.copy_over(&Component::version(2));
+    gateway.swapped_since(mark).await;
+    gateway.connect().await.expect("hello v2").await;
+    bystanders.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_no_component_is_refused() {
+    let good = Component::version(9);
+    let quarter = good.bytes().len() / 4;
+    expect_refused([
+        ("an empty file", Component::from_bytes(b""), &["empty", "not a", "unexpected end"] as &[_]),
+        ("a text file", Component::from_bytes(b"(component)\n"), &["magic", "not a"]),
+        ("noise", Component::from_bytes(&[0x5a; 4096]), &["magic", "not a"]),
+        ("a core module", Component::from_bytes(b"\0asm\x01\0\0\0"), &["module", "component"]),
+        ("a header", good.truncated(8), &["export", "world", "role"]),
+        ("a quarter", good.truncated(quarter), &["unexpected end", "end of", "truncated", "past end", "out of bounds"]),
+        (
+            "all but a byte",
+            good.truncated(good.bytes().len() - 1),
+            &["unexpected end", "end of", "truncated", "past end", "out of bounds"],
+        ),
+        ("more than is allowed", Component::from_bytes(&[0; (1 << 20) + 1]), &["max_component", "larger", "bytes"]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_component_of_another_world_is_refused() {
+    expect_refused([
+        ("a command", Component::command(), &["export", "world", "role"] as &[_]),
+        ("an authenticator as the router", Component::origin_auth(), &["router"]),
+        ("a router as the authenticator", Component::origin_router(), &["authenticator"]),
+        (
+            "another version of the contract",
+            Component::version(9).contract("0.2.0"),
+            &["0.2.0", "0.1", "export", "import"],
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_its_check_is_refused() {
+    let check = |script| Component::fixture(script);
+    expect_refused([
+        ("no key", check("check=refuse the key is missing"), &["the key is missing"] as &[_]),
+        ("a trap", check("check=do trap"), &["trap", "panic", "unreachable", "told to trap"]),
+        ("a loop", check("check=do loop"), &["deadline", "timeout", "check_timeout", "time", "interrupt"]),
+        ("a sleep", check("check=do sleep"), &["deadline", "timeout", "check_timeout", "time"]),
+        ("a bomb", check("check=do bomb"), &["memory", "unreachable", "alloc"]),
+        ("a recursion", check("check=do recurse"), &["stack", "memory", "out of bounds", "recurs"]),
+        ("an exit", check("check=do exit"), &["exit"]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn at_start_a_refused_plugin_is_a_refusal_to_start() {
+    for (component, words) in [
+        (Component::from_bytes(b"text"), "plugin.wasm"),
+        (Component::from_bytes(b"\0asm\x0d\0\x01\0"), "plugin.wasm"),
+        (Component::command(), "plugin.wasm"),
+        (Component::fixture("check=refuse the key is missing"), "the key is missing"),
+    ] {
+        let setup = Setup::plugin(&component, "");
+        let finished = setup
+            .run(&["--config", "hotgate.toml", "--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"])
+            .await;
+        assert_eq!(finished.code, Some(78), "{finished:?}");
+        assert!(finished.stderr.contains(words), "{finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_s_settings_decide_whether_it_goes_live() {
+    let settings = |settings: &str| format!("settings = {{ {settings} }}");
+    let setup = Setup::plugin(&Component::fixture(""), &settings("CHECK = \"refuse not with these settings\""));
+    let finished = setup
+        .run(&["--config", "hotgate.toml", "--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"])
+        .await;
+    assert_eq!(finished.code, Some(78), "{finished:?}");
+    assert!(finished.stderr.contains("not with these settings"), "{finished:?}");
+
+    let setup = Setup::plugin(&Component::fixture(""), &settings("VERSION = \"of the settings\""));
+    let gateway: Gateway = setup.start().await;
+    gateway.connect().await.expect("hello vof the settings").await;
+}

@@ -1,0 +1,153 @@
+//! The command line and `hotgate.toml`: what is refused at start, and in which words.
+
+use hotgate_tests::{Component, Finished, Gateway, Setup};
+
+/// Free ports, so that a configuration that is wrongly accepted gets no further than the harness's patience.
+const ANYWHERE: [&str; 4] = ["--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"];
+
+async fn serve(setup: &Setup, arguments: &[&str]) -> Finished {
+    setup.run(&[&["serve"], arguments, &ANYWHERE].concat()).await
+}
+
+#[tokio::test]
+async fn a_wrong_setting_is_refused_by_file_key_and_value() {
+    for (config, words) in [
+        ("colour = \"red\"", &["colour"] as &[&str]),
+        ("[websocket]\nmax_mesage = 1", &["max_mesage"]),
+        ("[websocket]\nmax_message = \"lots\"", &["max_message", "lots"]),
+        ("[websocket]\nmax_message = 0", &["max_message", "0"]),
+        ("[websocket]\nlisten = \"somewhere\"", &["listen", "somewhere"]),
+        ("[websocket]\nhandshake_timeout = \"soon\"", &["handshake_timeout", "soon"]),
+        ("[websocket]\ntrusted_proxies = [\"10.0.0.0/99\"]", &["trusted_proxies", "10.0.0.0/99"]),
+        ("[websocket]\npass_headers = [\"Cookie\"]", &["allowed_origins", "cookie"]),
+        ("[heartbeat]\ntimeout = \"-5s\"", &["timeout", "-5s"]),
+        ("[heartbeat]\ntimeout = \"1s\"\nping_interval = \"5s\"", &["ping_interval", "timeout"]),
+        ("[sessions]\nduplicate_login = \"oldest\"", &["duplicate_login", "oldest", "newest"]),
+        ("[limits]\nconnections = \"many\"", &["connections", "many"]),
+        ("[log]\nformat = \"xml\"", &["format", "xml", "json"]),
+        ("[router]\nfile = \"missing.wasm\"", &["missing.wasm"]),
+        ("[router]\nfile = \"builtin:nonsense\"", &["builtin:nonsense", "origin-router"]),
+        ("[router]\nfile = \"builtin:origin-auth\"", &["builtin:origin-auth"]),
+        ("[router]\nfile = \"builtin:origin-router\"\nroute_failure = \"retry\"", &["route_failure", "retry", "drop"]),
+        ("[[authenticator]]\nsettings = { A = \"1\" }", &["file"]),
+        ("authenticator = []", &["authenticator"]),
+        ("[router\n", &["hotgate.toml"]),
+    ] {
+        let finished = serve(&Setup::new(config), &["--config", "hotgate.toml"]).await;
+        assert_eq!(finished.code, Some(78), "{config}: {finished:?}");
+        assert!(finished.stderr.contains("hotgate.toml"), "{config}: {finished:?}");
+        let stderr = finished.stderr.to_lowercase();
+        assert!(words.iter().all(|word| stderr.contains(word)), "{config}: {finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_text_port_is_not_opened_to_a_network_by_mistake() {
+    let config = "[text]\nlisten = \"0.0.0.0:0\"";
+    let finished = Setup::new(config).run(&["serve", "--config", "hotgate.toml"]).await;
+    assert_eq!(finished.code, Some(78), "{finished:?}");
+    assert!(finished.stderr.contains("text.listen") && finished.stderr.contains("text.allow_from"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn a_wrong_flag_or_variable_is_refused() {
+    let finished = serve(&Setup::new(""), &["--log-format", "xml"]).await;
+    assert!(finished.code != Some(0) && finished.stderr.contains("xml"), "{finished:?}");
+    let finished = serve(&Setup::new(""), &["--router", "missing.wasm"]).await;
+    assert_eq!(finished.code, Some(78), "{finished:?}");
+    assert!(finished.stderr.contains("missing.wasm"), "{finished:?}");
+    let finished = serve(&Setup::new(""), &["--config", "missing.toml"]).await;
+    assert_eq!(finished.code, Some(78), "{finished:?}");
+    assert!(finished.stderr.contains("missing.toml"), "{finished:?}");
+    let setup = Setup::new("").environment("HOTGATE_WEBSOCKET_LISTEN", "somewhere");
+    let finished = setup.run(&["serve"]).await;
+    assert!(finished.code != Some(0) && finished.stderr.contains("somewhere"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let gateway = Gateway::start().await;
+    let taken = gateway.websocket.to_string();
+    let finished = Setup::new("").run(&["--websocket-listen", &taken, "--text-listen", "127.0.0.1:0"]).await;
+    assert!(finished.code.is_some_and(|code| code != 0), "{finished:?}");
+    assert!(finished.stderr.contains(&taken), "{finished:?}");
+}
+
+#[tokio::test]
+async fn check_says_whether_a_configuration_is_right_and_starts_nothing() {
+    let right = Setup::new("[heartbeat]\ntimeout = \"60s\"");
+    assert_eq!(right.run(&["config", "check", "--config", "hotgate.toml"]).await.code, Some(0));
+    let wrong = Setup::new("[heartbeat]\ntimeout = 0");
+    let finished = wrong.run(&["config", "check", "--config", "hotgate.toml"]).await;
+    assert_eq!(finished.code, Some(78), "{finished:?}");
+    assert!(finished.stderr.contains("timeout"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn print_shows_the_effective_configuration_as_one_that_loads_again() {
+    let setup = Setup::new("[heartbeat]\ntimeout = \"45s\"\n[sessions]\nduplicate_login = \"all\"");
+    let first = setup.run(&["config", "print", "--config", "hotgate.toml"]).await;
+    assert_eq!(first.code, Some(0), "{first:?}");
+    assert!(first.stdout.contains("45s") && first.stdout.contains("duplicate_login = \"all\""), "{}", first.stdout);
+    let again = Setup::new(&first.stdout).run(&["config", "print", "--config", "hotgate.toml"]).await;
+    assert_eq!(again.stdout, first.stdout);
+}
+
+#[tokio::test]
+async fn the_environment_overrides_the_file_and_flags_override_both() {
+    let config = "[websocket]\nlisten = \"127.0.0.1:1\"\n[text]\nlisten = \"127.0.0.1:2\"";
+    let setup = Setup::new(config).environment("HOTGATE_TEXT_LISTEN", "127.0.0.1:3");
+    let arguments = ["config", "print", "--config", "hotgate.toml", "--websocket-listen", "127.0.0.1:4"];
+    let printed = setup.run(&arguments).await.stdout;
+    assert!(printed.contains("127.0.0.1:3") && printed.contains("127.0.0.1:4"), "{printed}");
+    assert!(!printed.contains("127.0.0.1:1\"") && !printed.contains("127.0.0.1:2\""), "{printed}");
+}
+
+#[tokio::test]
+async fn flags_replace_the_chain_and_the_router() {
+    let setup = Setup::new("[[authenticator]]\nfile = \"other.wasm\"\n")
+        .file("other.wasm", &Component::fixture("greet=deny 4000 not me"))
+        .file("first.wasm", &Component::fixture("version=first;greet=pass"))
+        .file("second.wasm", &Component::fixture("version=second"));
+    let arguments = ["--authenticator", "first.wasm", "--authenticator", "second.wasm", "--router", "second.wasm"];
+    let gateway = arguments.iter().fold(setup, |setup, argument| setup.argument(argument)).start().await;
+    let mut client = gateway.connect().await;
+    client.expect("hello vsecond").await;
+    client.send("login anna").await;
+    client.expect("welcome anna vfirst").await;
+    client.send("version").await;
+    client.expect("vsecond").await;
+}
+
+#[tokio::test]
+async fn the_first_lines_of_the_log_say_what_listens_and_which_plugin_fills_which_slot() {
+    let gateway = Gateway::start().await;
+    let lines = gateway.log().since(Default::default());
+    let first: Vec<_> = lines.iter().map(|line| line.message()).take(4).collect();
+    assert_eq!(first, ["plugin live", "plugin live", "listening", "listening"]);
+    for (line, plugin) in lines.iter().zip(["origin-auth", "origin-router"]) {
+        assert_eq!(line.get("plugin"), plugin);
+        assert!(!line.get("slot").is_empty() && !line.get("digest").is_empty());
+        assert_eq!(line.get("source"), format!("builtin:{plugin}"));
+        assert_eq!(line.number("generation"), 1);
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_clients_say_is_in_the_log() {
+    let gateway = Setup::new("").argument("--log-level").argument("trace").start().await;
+    let mut anna = gateway.login("secret-uid").await;
+    anna.send(r#"{"id":"secret-uid","msg":"secret-message"}"#).await;
+    anna.expect("secret-message").await;
+    anna.expect("Already_Linked").await;
+    assert_eq!(gateway.sender().await.ask(r#"{"uid":"secret-uid","secret-line":1}"#).await, "ok");
+    anna.expect(r#"{"uid":"secret-uid","secret-line":1}"#).await;
+    let mut denied = gateway.connect().await;
+    denied.expect("HeartBeat").await;
+    denied.send(r#"{"secret-key":1}"#).await;
+    denied.expect_close(4400).await;
+    anna.close().await;
+    let lines = gateway.log().since(Default::default());
+    let said: Vec<_> = lines.iter().filter(|line| line.says("secret")).collect();
+    assert!(said.is_empty(), "{said:?}");
+}

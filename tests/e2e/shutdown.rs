@@ -1,0 +1,99 @@
+//! Signals: everybody is told, nothing queued is lost, and the end comes in time.
+
+use std::time::{Duration, Instant};
+
+use hotgate_tests::{Frame, Gateway, Opcode};
+
+#[tokio::test]
+async fn on_a_signal_everybody_is_closed_with_1001_and_the_exit_code_is_0() {
+    for signal in ["TERM", "INT"] {
+        let mut gateway = Gateway::start().await;
+        let mut clients = Vec::new();
+        for n in 0..50 {
+            clients.push(gateway.login(&n.to_string()).await);
+        }
+        let mut stranger = gateway.connect().await;
+        stranger.expect("HeartBeat").await;
+        let mut sender = gateway.sender().await;
+        assert_eq!(sender.ask(r#"{"uid":7}"#).await, "ok");
+        clients[7].expect(r#"{"uid":7}"#).await;
+
+        let begin = Instant::now();
+        gateway.signal(signal);
+        for client in clients.iter_mut().chain([&mut stranger]) {
+            assert_ne!(client.expect_close(1001).await, "");
+        }
+        sender.ended().await;
+        assert_eq!(gateway.exit_code().await, Some(0));
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn what_is_queued_is_sent_before_the_end() {
+    let mut gateway = Gateway::start().await;
+    let mut anna = gateway.login("anna").await;
+    let line = format!(r#"{{"uid":"anna","msg":"{}"}}"#, "x".repeat(1 << 20));
+    let mut sender = gateway.sender().await;
+    for _ in 0..4 {
+        sender.send(&line).await;
+    }
+    sender.expect("ok").await;
+    sender.expect("ok").await;
+    sender.expect("ok").await;
+    gateway.signal("TERM");
+    for _ in 0..3 {
+        anna.expect(&line).await;
+    }
+    let mut last = anna.next_frame().await;
+    if last.opcode == Opcode::TEXT {
+        last = anna.next_frame().await;
+    }
+    assert_eq!(last.close_reason().0, 1001);
+    anna.frame(Frame::close(1001, "")).await;
+    anna.ended().await;
+    assert_eq!(gateway.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn nobody_is_accepted_any_more() {
+    let mut gateway = Gateway::configured("shutdown_grace = \"20s\"").await;
+    let mut slow = gateway.login("slow").await;
+    gateway.signal("TERM");
+    assert_eq!(slow.next_frame().await.close_reason().0, 1001);
+    assert!(tokio::net::TcpStream::connect(gateway.websocket).await.is_err());
+    assert!(tokio::net::TcpStream::connect(gateway.text).await.is_err());
+    slow.frame(Frame::close(1001, "")).await;
+    assert_eq!(gateway.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn peers_that_do_not_answer_delay_the_end_by_the_grace_at_most() {
+    let mut gateway = Gateway::configured("shutdown_grace = \"1s\"").await;
+    let mut mute = gateway.login("mute").await;
+    let mut stuck = gateway.connect_narrow().await;
+    stuck.expect("HeartBeat").await;
+    stuck.send(r#"{"id":"stuck"}"#).await;
+    stuck.expect("Link_successful").await;
+    let line = format!(r#"{{"uid":"stuck","msg":"{}"}}"#, "x".repeat(1 << 20));
+    let mut sender = gateway.sender().await;
+    for _ in 0..3 {
+        assert_eq!(sender.ask(&line).await, "ok");
+    }
+    let begin = Instant::now();
+    gateway.signal("TERM");
+    assert_eq!(mute.next_frame().await.close_reason().0, 1001);
+    assert_eq!(gateway.exit_code().await, Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let mut gateway = Gateway::configured("shutdown_grace = \"60s\"").await;
+    let mut mute = gateway.login("mute").await;
+    gateway.signal("TERM");
+    assert_eq!(mute.next_frame().await.close_reason().0, 1001);
+    gateway.signal("TERM");
+    // The harness waits half as long as the grace is.
+    gateway.exit_code().await;
+}
