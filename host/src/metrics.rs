@@ -32,13 +32,14 @@ macro_rules! counters {
         }
 
         impl Metrics {
-            const NEW: Self = Self { $($name: Counter(AtomicU64::new(0)),)* };
-
             /// Every counter that is not zero, with its name.
             pub fn counted(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name.get()),)*].into_iter().filter(|(_, count)| *count > 0)
             }
         }
+
+        /// The counters of this process.
+        pub static METRICS: Metrics = Metrics { $($name: Counter(AtomicU64::new(0)),)* };
     };
 }
 
@@ -68,6 +69,3 @@ counters! {
     /// Lines of the text port answered `fail`.
     pushes_failed,
 }
-
-/// The counters of this process.
-pub static METRICS: Metrics = Metrics::NEW;

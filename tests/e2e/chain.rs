@@ -117,7 +117,8 @@ async fn the_first_packet_goes_down_the_chain_until_one_decides() {
 
 #[tokio::test]
 async fn all_are_greeted_in_order_and_the_first_challenge_is_the_greeting() {
-    let gateway = start_chain(&["version=one;greet=pass", "version=two;authenticate=pass", "version=three"]).await;
+    let gateway =
+        start_chain(&["greet=pass;authenticate=pass", "version=two;authenticate=pass", "version=three"]).await;
     let mut client = gateway.connect().await;
     client.expect("hello vtwo").await;
     client.expect_nothing().await;

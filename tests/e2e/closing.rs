@@ -64,11 +64,11 @@ async fn messages_before_a_close_are_carried_out_before_it() {
     let (mut anna, mut bob) = (gateway.login("anna").await, gateway.login("bob").await);
     let packet = Frame::text(r#"{"id":"bob","msg":"bye"}"#);
     anna.bytes(&[packet.encode(), packet.encode(), Frame::close(1000, "").encode()].concat()).await;
+    bob.expect("bye").await;
+    bob.expect("bye").await;
     anna.expect("Already_Linked").await;
     anna.expect("Already_Linked").await;
     anna.expect_close(1000).await;
-    bob.expect("bye").await;
-    bob.expect("bye").await;
 }
 
 #[tokio::test]

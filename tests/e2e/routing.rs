@@ -206,8 +206,8 @@ async fn the_end_of_a_session_is_told_to_the_router() {
     second.close().await;
     expect("anna Cause::Client 1000 [] 0").await;
 
-    gateway.enter("bob").await.expect_close(4900).await;
-    expect("bob Cause::Silent 4900 [] 0").await;
+    let mut bob = gateway.enter("bob").await;
+    tokio::join!(bob.expect_close(4900), expect("bob Cause::Silent 4900 [] 0"));
 }
 
 #[tokio::test]

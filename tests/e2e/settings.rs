@@ -27,7 +27,6 @@ async fn a_wrong_setting_is_refused_by_file_key_and_value() {
         ("[log]\nformat = \"xml\"", &["format", "xml", "json"]),
         ("[router]\nfile = \"missing.wasm\"", &["missing.wasm"]),
         ("[router]\nfile = \"builtin:nonsense\"", &["builtin:nonsense", "origin-router"]),
-        ("[router]\nfile = \"builtin:origin-auth\"", &["builtin:origin-auth"]),
         ("[router]\nfile = \"builtin:origin-router\"\nroute_failure = \"retry\"", &["route_failure", "retry", "drop"]),
         ("[[authenticator]]\nsettings = { A = \"1\" }", &["file"]),
         ("authenticator = []", &["authenticator"]),
@@ -38,6 +37,16 @@ async fn a_wrong_setting_is_refused_by_file_key_and_value() {
         assert!(finished.stderr.contains("hotgate.toml"), "{config}: {finished:?}");
         let stderr = finished.stderr.to_lowercase();
         assert!(words.iter().all(|word| stderr.contains(word)), "{config}: {finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_in_the_wrong_role_is_refused() {
+    for config in ["[router]\nfile = \"builtin:origin-auth\"", "[[authenticator]]\nfile = \"builtin:origin-router\""] {
+        let finished = serve(&Setup::new(config), &["--config", "hotgate.toml"]).await;
+        assert_eq!(finished.code, Some(78), "{config}: {finished:?}");
+        let says = |words| finished.stderr.contains(words);
+        assert!(says("hotgate:gateway/router") && says("hotgate:gateway/authenticator"), "{config}: {finished:?}");
     }
 }
 
@@ -122,7 +131,9 @@ async fn flags_replace_the_chain_and_the_router() {
 #[tokio::test]
 async fn the_first_lines_of_the_log_say_what_listens_and_which_plugin_fills_which_slot() {
     let gateway = Gateway::start().await;
-    let lines = gateway.log().since(Default::default());
+    let mut lines = gateway.log().since(Default::default());
+    // A machine may give a process fewer descriptors than the default limits ask for.
+    lines.retain(|line| line.get("level") != "WARN");
     let first: Vec<_> = lines.iter().map(|line| line.message()).take(4).collect();
     assert_eq!(first, ["plugin live", "plugin live", "listening", "listening"]);
     for (line, plugin) in lines.iter().zip(["origin-auth", "origin-router"]) {

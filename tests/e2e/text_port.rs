@@ -26,8 +26,9 @@ async fn a_uid_that_is_offline_fails() {
     let gateway = Gateway::start().await;
     let mut sender = gateway.sender().await;
     assert_eq!(sender.ask(r#"{"uid":"anna"}"#).await, "fail");
-    let anna = gateway.login("anna").await;
+    let mut anna = gateway.login("anna").await;
     assert_eq!(sender.ask(r#"{"uid":"anna"}"#).await, "ok");
+    anna.expect(r#"{"uid":"anna"}"#).await;
     anna.close().await;
     assert_eq!(sender.ask(r#"{"uid":"anna"}"#).await, "fail");
 }

@@ -1,7 +1,7 @@
 //! What others hold of a connection: the way to send to it or close it, and when it was last heard.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -51,8 +51,7 @@ impl Link {
     }
 
     /// Runs `future` until it is done, or until the connection is to be closed.
-    pub(super) async fn unless_closing<F: Future>(&self, future: F) -> Result<F::Output, Closing> {
-        let mut future = pin!(future);
+    pub(super) async fn unless_closing<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Closing> {
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));

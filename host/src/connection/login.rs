@@ -1,5 +1,6 @@
 //! From the upgrade to an identity: greeting, packets and prompts, within one deadline.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::time::timeout;
@@ -32,7 +33,7 @@ async fn ask(
     handshake: &Handshake,
 ) -> Result<Identity, End> {
     let authenticator = &context.policy.authenticator;
-    let (mut login, mut decision) = socket.sending(authenticator.greet(handshake)).await?;
+    let (mut login, mut decision) = socket.sending(pin!(authenticator.greet(handshake))).await?;
     loop {
         match decision {
             Decision::Accept(identity) => return Ok(identity),
@@ -44,7 +45,8 @@ async fn ask(
                     let _ = link.outbox.push(message);
                 }
                 let packet = socket.receive().await?;
-                decision = socket.sending(authenticator.authenticate(&mut login, handshake, &packet)).await?;
+                let judged = pin!(authenticator.authenticate(&mut login, handshake, &packet));
+                decision = socket.sending(judged).await?;
             }
         }
     }

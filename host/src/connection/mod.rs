@@ -10,6 +10,7 @@ mod socket;
 mod wire;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,7 +90,7 @@ async fn open(
     permit: Result<Permit, Refusal>,
 ) -> Opened {
     let config = &context.config;
-    let head = match timeout(config.handshake_timeout, link.unless_closing(read_head(stream))).await {
+    let head = match timeout(config.handshake_timeout, link.unless_closing(pin!(read_head(stream)))).await {
         Ok(Ok(Ok(Ok(head)))) => head,
         Ok(Ok(Ok(Err(refused)))) => return Opened::Refused(refused),
         Ok(Ok(Err(_)) | Err(_)) => return Opened::Gone,
@@ -128,11 +129,11 @@ async fn converse(
     let end = match Box::pin(log_in(context, &mut socket, &link, &handshake)).await {
         Ok(identity) => {
             permit.authenticated();
-            match Session::open(context, &link, handshake, identity).await {
+            match Box::pin(Session::open(context, &link, handshake, identity)).await {
                 Ok(mut session) => {
                     METRICS.logins.increment();
                     let end = session.run(context, &mut socket).await;
-                    session.close(context, &link, &end).await;
+                    Box::pin(session.close(context, &link, &end)).await;
                     end
                 }
                 Err(end) => {

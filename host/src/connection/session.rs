@@ -1,6 +1,6 @@
 //! An authenticated connection: its packets are routed one after the other until it ends.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -51,7 +51,8 @@ impl Session {
         };
         let routed = policy::Session { connection: link.id, uid, attributes, state: Default::default() };
         let mut session = Self { member, handshake, routed, expiry };
-        match link.unless_closing(context.policy.router.opened(&session.routed)).await {
+        let opened = link.unless_closing(pin!(context.policy.router.opened(&session.routed))).await;
+        match opened {
             Ok(Ok(actions)) => {
                 let afterwards = delivery::act(&context.registry, &session.member, actions);
                 session.routed.state = afterwards.remember.unwrap_or_default();
@@ -102,7 +103,7 @@ impl Session {
     }
 
     async fn route(&mut self, context: &Context, socket: &mut Socket, packet: &Message) -> Result<(), End> {
-        let Ok(actions) = socket.sending(context.policy.router.route(&self.routed, packet)).await? else {
+        let Ok(actions) = socket.sending(pin!(context.policy.router.route(&self.routed, packet))).await? else {
             METRICS.packets_dropped.increment();
             return match context.route_failure {
                 RouteFailure::Drop => Ok(()),
@@ -114,14 +115,14 @@ impl Session {
             self.routed.state = state;
         }
         if afterwards.authenticate {
-            self.renew(context, socket, packet).await?;
+            Box::pin(self.renew(context, socket, packet)).await?;
         }
         Ok(())
     }
 
     /// Has the authenticators judge a packet of an open session: the same uid renews it, anything else ends it.
     async fn renew(&mut self, context: &Context, socket: &mut Socket, packet: &Message) -> Result<(), End> {
-        match socket.sending(context.policy.authenticator.renew(&self.handshake, packet)).await? {
+        match socket.sending(pin!(context.policy.authenticator.renew(&self.handshake, packet))).await? {
             Decision::Accept(identity) if identity.uid == self.routed.uid => {
                 self.expiry = expiry(identity.expires_at)?;
                 self.routed.attributes = identity.attributes;

@@ -1,7 +1,7 @@
 //! A WebSocket as the connection's task sees it: packets come in, the outbox goes out, and both at once.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -96,8 +96,9 @@ impl Socket {
     }
 
     /// Waits for `future`, sending meanwhile whatever the outbox holds. It is given up when the connection ends.
-    pub(super) async fn sending<F: Future>(&mut self, future: F) -> Result<F::Output, End> {
-        let mut future = pin!(future);
+    ///
+    /// Pinned by the caller: an async function that pins its argument holds it twice, and every connection would.
+    pub(super) async fn sending<F: Future>(&mut self, mut future: Pin<&mut F>) -> Result<F::Output, End> {
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
@@ -247,9 +248,10 @@ fn end_of(error: &Error) -> End {
         Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => {
             failed(1009, format!("message larger than {max_size} bytes"))
         }
-        Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<TooManyFragments>()) => {
-            failed(1009, TooManyFragments.to_string())
-        }
+        Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<TooManyFragments>()) {
+            Some(too_many) => failed(1009, too_many.to_string()),
+            None => End::Lost,
+        },
         Error::Utf8(_) => failed(1007, "text that is not UTF-8".into()),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Lost,
         Error::Protocol(error) => failed(1002, error.to_string()),

@@ -74,7 +74,7 @@ impl Exports {
                 let found: Vec<_> =
                     component.component().component_type().exports(engine).map(|(name, _)| name.to_owned()).collect();
                 let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
-                bail!("it is no {roles}: {error}; an {roles} exports {}, this exports {found}", wanted.join(", "))
+                bail!("it is no {roles}: {error}; wanted are exports of {}; it has {found}", wanted.join(", "))
             }
         }
     }

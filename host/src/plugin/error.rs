@@ -98,7 +98,7 @@ impl CallError {
             return Self::Deadline { limit, stderr };
         }
         let reason = match (trap, error.downcast_ref::<I32Exit>()) {
-            (Some(trap), _) => trap.to_string(),
+            (Some(trap), _) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
             (None, Some(exit)) => format!("it exited with status {}", exit.0),
             (None, None) => error.root_cause().to_string(),
         };

@@ -157,6 +157,11 @@ impl Generation {
         self.log.flush();
     }
 
+    #[cfg(test)]
+    pub(super) fn idle_instances(&self) -> usize {
+        lock(&self.idle).len()
+    }
+
     /// Ends the instances that wait for calls; those with a call end after it.
     pub(super) fn retire(&self) {
         self.retired.store(true, Relaxed);

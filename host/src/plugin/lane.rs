@@ -81,7 +81,11 @@ mod tests {
             }
         };
         tokio::join!(call("a"), call("b"));
-        assert_eq!(*lock(&ran), ["a", "b", "a", "b", "a", "b"]);
+        // Nobody gets ahead by more than one.
+        for pair in lock(&ran).chunks(2) {
+            assert_ne!(pair[0], pair[1]);
+        }
+        assert_eq!(lock(&ran).len(), 6);
         assert_eq!(lane.0.available_permits(), 1);
     }
 }

@@ -28,6 +28,8 @@ mod lane;
 mod limits;
 mod slot;
 mod spec;
+#[cfg(test)]
+pub(crate) mod tests;
 mod throttle;
 mod watch;
 
@@ -68,9 +70,10 @@ impl Runtime {
     }
 }
 
-/// An error of the engine for those who do not know the engine, with all its causes.
+/// An error of the engine, with all its causes, in one line.
 fn plain(error: wasmtime::Error) -> anyhow::Error {
-    anyhow::Error::from_boxed(error.into())
+    let text = format!("{error:#}");
+    anyhow::Error::msg(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// Locks, whatever happened to the last holder: what these locks guard is valid at any time.

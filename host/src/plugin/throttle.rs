@@ -1,9 +1,12 @@
 //! A token bucket for lines of the log.
 
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::lock;
+
+/// How often it is told that events were dropped.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Lets so many events a second through, and counts the others.
 #[derive(Debug)]
@@ -18,15 +21,17 @@ struct State {
     tokens: f64,
     refilled: Instant,
     dropped: u64,
+    /// When it was last told how many.
+    told: Option<Instant>,
 }
 
 impl Throttle {
     pub(super) fn new(per_second: u32, burst: u32) -> Self {
-        let state = State { tokens: f64::from(burst), refilled: Instant::now(), dropped: 0 };
+        let state = State { tokens: f64::from(burst), refilled: Instant::now(), dropped: 0, told: None };
         Self { per_second: f64::from(per_second), burst: f64::from(burst), state: Mutex::new(state) }
     }
 
-    /// Whether one more event may pass; if so, how many were dropped since the last that did.
+    /// Whether one more event may pass; if so, how many were dropped and are to be told of now.
     pub(super) fn admit(&self) -> Option<u64> {
         let mut state = lock(&self.state);
         let now = Instant::now();
@@ -38,6 +43,10 @@ impl Throttle {
             return None;
         }
         state.tokens -= 1.0;
+        if state.dropped == 0 || state.told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
+            return Some(0);
+        }
+        state.told = Some(now);
         Some(std::mem::take(&mut state.dropped))
     }
 
@@ -63,7 +72,14 @@ mod tests {
     fn tokens_come_back_with_time() {
         let throttle = Throttle::new(1_000_000, 1);
         assert_eq!(throttle.admit(), Some(0));
-        std::thread::sleep(std::time::Duration::from_millis(1));
-        assert!(throttle.admit().is_some());
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!(throttle.admit(), Some(0));
+    }
+
+    #[test]
+    fn it_is_told_once_a_second_how_many_were_dropped() {
+        let throttle = Throttle::new(1_000_000, 1);
+        let told = (0..100_000).filter_map(|_| throttle.admit()).filter(|dropped| *dropped > 0).count();
+        assert!(told <= 1, "{told}");
     }
 }

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     fn limits() -> PluginLimits {
-        PluginLimits { max_output: 10, max_actions: 2, ..super::super::tests::limits() }
+        PluginLimits { max_output: 10, max_actions: 2, ..crate::plugin::tests::limits() }
     }
 
     fn reply(text: &str) -> router::Action {
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn close_reasons_are_those_of_the_contract() {
-        let limits = super::super::tests::limits();
+        let limits = crate::plugin::tests::limits();
         let read =
             |code, length| Reader::new(&limits, None).reason(types::CloseReason { code, reason: "x".repeat(length) });
         for code in [1000, 1008, 1013, 3000, 4400, 4899] {
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn names_and_states_are_bounded() {
-        let limits = super::super::tests::limits();
+        let limits = crate::plugin::tests::limits();
         let mut reader = Reader::new(&limits, None);
         assert!(reader.group("x".repeat(256)).is_ok());
         fails(reader.group(String::new()), "0 bytes");
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_reply_is_one_line() {
-        let limits = super::super::tests::limits();
+        let limits = crate::plugin::tests::limits();
         let answer = |reply: &str| router::Answer { commands: vec![], reply: Some(reply.to_owned()) };
         assert_eq!(Reader::new(&limits, None).answer(answer("sent")).unwrap().reply.unwrap(), "sent");
         fails(Reader::new(&limits, None).answer(answer("ok\nok")), "line end");

@@ -42,7 +42,7 @@ enum Groups {
     /// In none, like most: no set is allocated for it.
     #[default]
     None,
-    Some(Box<HashSet<ByteString>>),
+    Some(HashSet<ByteString>),
     /// Closed: joining again has no effect.
     Closed,
 }
@@ -171,7 +171,7 @@ impl Registry {
             Groups::Closed => return true,
             Groups::Some(joined) => joined,
             none @ Groups::None => {
-                *none = Groups::Some(Box::default());
+                *none = Groups::Some(HashSet::new());
                 let Groups::Some(joined) = none else { return false };
                 joined
             }

@@ -1,0 +1,242 @@
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::authenticator::{Handshake, Verdict};
+use super::*;
+use crate::config::{DuplicateLogin, Isolation, PluginConfig, PluginLimits, PluginSource, WatchConfig};
+
+pub(crate) fn limits() -> PluginLimits {
+    PluginLimits {
+        deadline: Duration::from_millis(500),
+        max_wait: Duration::from_millis(50),
+        check_timeout: Duration::from_secs(5),
+        memory: 64 << 20,
+        concurrency: 1,
+        recycle_after: 3,
+        max_actions: 4096,
+        max_output: 8 << 20,
+        max_component: 64 << 20,
+    }
+}
+
+const BUILTIN: &str = "origin-auth";
+const AUTHENTICATOR: Roles = Roles { authenticator: true, router: false };
+
+/// The built-in authenticator with a mark that makes it another plugin.
+fn marked(mark: u8) -> Vec<u8> {
+    let mut code = builtin::component(BUILTIN).unwrap().to_vec();
+    // A custom section: its length, the length of its name, its name.
+    code.extend([0, 2, 1, mark]);
+    code
+}
+
+fn digest(code: &[u8]) -> Digest {
+    Digest::of(code, &BTreeMap::new())
+}
+
+async fn slot(source: PluginSource) -> Arc<Slot> {
+    let registry = Arc::new(Registry::new(DuplicateLogin::Newest));
+    let runtime = Runtime::start(4, 64 << 20, registry).unwrap();
+    let plugin = PluginConfig { source, settings: BTreeMap::new(), isolation: Isolation::PerCall, limits: limits() };
+    Slot::load("authenticator".to_owned(), &plugin, AUTHENTICATOR, runtime).await.unwrap()
+}
+
+async fn builtin_slot() -> Arc<Slot> {
+    slot(PluginSource::Builtin(BUILTIN.to_owned())).await
+}
+
+async fn greet(generation: &Generation, isolation: Isolation, wait: Wait) -> Result<bool, CallError> {
+    let handshake = Handshake { connection: 1, remote_address: "", path: "/", query: None, headers: &[] };
+    generation.greet(Terms { isolation, wait }, handshake, |verdict| Ok(matches!(verdict, Verdict::Challenge(_)))).await
+}
+
+#[tokio::test]
+async fn a_swap_decides_the_next_call_and_lets_the_last_one_finish() {
+    let slot = builtin_slot().await;
+    let old = slot.live();
+    slot.swap(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
+    assert_eq!((old.number(), slot.live().number(), slot.status().generation), (1, 2, 2));
+    assert_eq!(slot.status().digest, digest(&marked(b'a')));
+    for generation in [old, slot.live()] {
+        assert!(greet(&generation, Isolation::Pooled, Wait::Bounded).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn what_will_not_do_leaves_the_live_one_serving() {
+    let slot = builtin_slot().await;
+    let whole = marked(b'a');
+    let cases: [(&[u8], &str); 6] = [
+        (b"", "no WebAssembly component"),
+        (b"(component)", "no WebAssembly component"),
+        (b"\0asm\x01\0\0\0", "a WebAssembly module, not a component"),
+        (&whole[..8], "wanted are exports of hotgate:gateway/lifecycle@0.1.0"),
+        (&whole[..whole.len() / 2], "cannot be compiled"),
+        (builtin::component("origin-router").unwrap(), "it is no authenticator"),
+    ];
+    for (code, reason) in cases {
+        let error = format!("{:#}", slot.swap(code.to_vec(), digest(code)).await.unwrap_err());
+        assert!(error.contains(reason) && !error.contains('\n'), "{error}");
+    }
+    assert_eq!(slot.live().number(), 1);
+    assert!(greet(&slot.live(), Isolation::PerCall, Wait::Bounded).await.unwrap());
+}
+
+#[tokio::test]
+async fn pooled_instances_are_used_again_and_replaced_in_time() {
+    let live = builtin_slot().await.live();
+    for _ in 0..2 {
+        greet(&live, Isolation::PerCall, Wait::Bounded).await.unwrap();
+        assert_eq!(live.idle_instances(), 0);
+    }
+    for idle in [1, 1, 0, 1] {
+        greet(&live, Isolation::Pooled, Wait::Bounded).await.unwrap();
+        assert_eq!(live.idle_instances(), idle);
+    }
+    live.retire();
+    assert_eq!(live.idle_instances(), 0);
+    greet(&live, Isolation::Pooled, Wait::Bounded).await.unwrap();
+    assert_eq!(live.idle_instances(), 0);
+}
+
+#[tokio::test]
+async fn past_the_concurrency_calls_are_shed_or_wait() {
+    let live = builtin_slot().await.live();
+    let running = live.begin(Terms { isolation: Isolation::PerCall, wait: Wait::Bounded }).await.unwrap();
+    let shed = greet(&live, Isolation::PerCall, Wait::Bounded).await;
+    assert!(matches!(shed, Err(CallError::Overloaded { concurrency: 1, .. })), "{shed:?}");
+    let waiting = greet(&live, Isolation::PerCall, Wait::Unbounded);
+    let release = async {
+        tokio::time::sleep(2 * limits().max_wait).await;
+        drop(running);
+    };
+    let (outcome, ()) = tokio::join!(waiting, release);
+    assert!(outcome.unwrap());
+}
+
+#[tokio::test]
+async fn the_result_that_a_caller_refuses_is_a_failure() {
+    let live = builtin_slot().await.live();
+    let terms = Terms { isolation: Isolation::Pooled, wait: Wait::Bounded };
+    let handshake = Handshake { connection: 1, remote_address: "", path: "/", query: None, headers: &[] };
+    let refuse = |_| Err::<(), _>(CallError::Result("nonsense".to_owned()));
+    assert_eq!(live.greet(terms, handshake, refuse).await.unwrap_err().kind(), "result");
+    assert_eq!((live.calls.get(), live.failures.get(), live.idle_instances()), (0, 1, 0));
+}
+
+#[tokio::test]
+async fn the_engine_ends_with_its_last_user() {
+    let slot = builtin_slot().await;
+    let engine = slot.spec().runtime.engine.weak();
+    drop(slot);
+    eventually(|| async { engine.upgrade().is_none() }).await;
+}
+
+#[test]
+fn settings_are_part_of_the_digest() {
+    let settings = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    // Without any, what `sha256sum` says.
+    assert_eq!(
+        Digest::of(b"abc", &settings(&[])).full(),
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    );
+    let digests =
+        [settings(&[]), settings(&[("a", "bc")]), settings(&[("ab", "c")]), settings(&[("a", "b"), ("c", "")])]
+            .map(|settings| Digest::of(b"abc", &settings));
+    for (index, digest) in digests.iter().enumerate() {
+        assert!(!digests[..index].contains(digest));
+        assert_eq!(digest.to_string(), digest.full()[..12]);
+    }
+}
+
+async fn eventually<F: Future<Output = bool>>(condition: impl Fn() -> F) {
+    let begun = Instant::now();
+    while !condition().await {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it has not come to pass");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Whether the plugin with this mark comes to live.
+async fn becomes(slot: &Slot, mark: u8) {
+    let wanted = digest(&marked(mark));
+    eventually(|| async { slot.live().digest() == wanted }).await;
+}
+
+fn watch(slot: &Arc<Slot>) -> Watch {
+    // Only what the operating system tells counts here.
+    let config = WatchConfig { settle: Duration::from_millis(20), rescan: Duration::from_secs(3600) };
+    Watch::start(std::slice::from_ref(slot), &config)
+}
+
+fn move_over(file: &Path, code: &[u8]) {
+    let new = file.with_extension("new");
+    std::fs::write(&new, code).unwrap();
+    std::fs::rename(new, file).unwrap();
+}
+
+#[tokio::test]
+async fn files_are_swapped_in_however_they_are_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("auth.wasm");
+    std::fs::write(&file, marked(b'a')).unwrap();
+    let slot = slot(PluginSource::File(file.clone())).await;
+    let _watch = watch(&slot);
+
+    std::fs::write(&file, marked(b'b')).unwrap();
+    becomes(&slot, b'b').await;
+    move_over(&file, &marked(b'c'));
+    becomes(&slot, b'c').await;
+
+    let whole = marked(b'd');
+    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(slot.live().digest(), digest(&marked(b'c')));
+    std::fs::write(&file, whole).unwrap();
+    becomes(&slot, b'd').await;
+
+    std::fs::remove_file(&file).unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(greet(&slot.live(), Isolation::PerCall, Wait::Bounded).await.unwrap());
+    std::fs::write(&file, marked(b'e')).unwrap();
+    becomes(&slot, b'e').await;
+
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    std::fs::create_dir(folder.path()).unwrap();
+    std::fs::write(&file, marked(b'f')).unwrap();
+    becomes(&slot, b'f').await;
+    assert_eq!(slot.live().number(), 6);
+}
+
+#[tokio::test]
+async fn links_are_followed_wherever_they_come_to_point() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let link = |target: &str, name: &str| {
+        std::os::unix::fs::symlink(target, path("new")).unwrap();
+        std::fs::rename(path("new"), path(name)).unwrap();
+    };
+    for (name, mark) in [("v1", b'a'), ("v2", b'b')] {
+        std::fs::create_dir(path(name)).unwrap();
+        std::fs::write(path(name).join("auth.wasm"), marked(mark)).unwrap();
+    }
+    // As Kubernetes mounts its volumes.
+    link("v1", "..data");
+    link("..data/auth.wasm", "auth.wasm");
+    let slot = slot(PluginSource::File(path("auth.wasm"))).await;
+    let _watch = watch(&slot);
+    // Until the watch is there.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+
+    link("v2", "..data");
+    becomes(&slot, b'b').await;
+    std::fs::write(path("v2").join("auth.wasm"), marked(b'c')).unwrap();
+    becomes(&slot, b'c').await;
+    link("v1/auth.wasm", "auth.wasm");
+    becomes(&slot, b'a').await;
+}
