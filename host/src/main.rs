@@ -7,7 +7,7 @@ use hotgate::cli::{self, Command, EXIT_CONFIG};
 use hotgate::config::{Config, LogConfig, LogFormat};
 use hotgate::gateway::{Gateway, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
@@ -120,6 +120,6 @@ fn raise_descriptor_limit(config: &Config) {
     const OTHERS: u64 = 64;
     let needed = (config.limits.connections + config.limits.text_connections) as u64 + OTHERS;
     if available < needed {
-        warn!(available, needed, "fewer file descriptors than limits.connections and limits.text_connections need (ulimit -n)");
+        info!(available, needed, "file descriptors do not reach for all of limits.connections (ulimit -n)");
     }
 }

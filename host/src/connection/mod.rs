@@ -61,10 +61,9 @@ pub async fn serve(
 ) {
     // Boxed: what a connection needs only until it is open does not add to what each costs from then on.
     match Box::pin(open(&context, &mut stream, peer, &link, permit)).await {
-        Opened::Upgraded(upgrade, permit) => {
-            let early = upgrade.early;
-            let socket = Socket::new(stream, early, link.clone(), context.config.max_message).await;
-            converse(&context, socket, link, upgrade.handshake, permit).await;
+        Opened::Upgraded(handshake, early, permit) => {
+            let socket = Box::pin(Socket::new(stream, early, link.clone(), context.config.max_message)).await;
+            converse(&context, socket, link, handshake, permit).await;
         }
         Opened::Refused(refused) => {
             METRICS.handshakes_refused.increment();
@@ -77,7 +76,8 @@ pub async fn serve(
 
 /// How a handshake went.
 enum Opened {
-    Upgraded(Upgrade, Permit),
+    /// With what the client sent after its request.
+    Upgraded(Handshake, Vec<u8>, Permit),
     Refused(Refused),
     Gone,
 }
@@ -98,9 +98,9 @@ async fn open(
     };
     match judge(head, context, peer, link, permit) {
         Err(refused) => Opened::Refused(refused),
-        Ok((upgrade, permit)) => {
-            let answered = timeout(config.handshake_timeout, stream.write_all(upgrade.response.as_bytes())).await;
-            if matches!(answered, Ok(Ok(()))) { Opened::Upgraded(upgrade, permit) } else { Opened::Gone }
+        Ok((Upgrade { handshake, response, early, .. }, permit)) => {
+            let answered = timeout(config.handshake_timeout, stream.write_all(response.as_bytes())).await;
+            if matches!(answered, Ok(Ok(()))) { Opened::Upgraded(handshake, early, permit) } else { Opened::Gone }
         }
     }
 }

@@ -185,18 +185,16 @@ impl Socket {
         })
     }
 
-    /// Sends tungstenite's answer to the client's close frame (RFC 6455 §5.5.1), then ends the TCP connection.
+    /// Sends what the client's own packets have led to, then tungstenite's answer to its close frame (RFC 6455 §5.5.1),
+    /// then ends the TCP connection.
     async fn answer_close(&mut self) {
-        self.link.outbox.clear();
-        poll_fn(|cx| {
-            // tungstenite hands its answer over when it is polled; when pongs are in its way, once they have left.
-            let _ = Pin::new(&mut self.stream).poll_next(cx);
-            ready!(self.stream.get_mut().poll_send(cx, &self.link.outbox)).ok();
+        let _ = poll_fn(|cx| {
+            ready!(self.stream.get_mut().poll_send(cx, &self.link.outbox))?;
+            // tungstenite hands its answer over when it is polled; nothing is in its way any more.
             let _ = Pin::new(&mut self.stream).poll_next(cx);
             self.stream.get_mut().poll_send(cx, &self.link.outbox)
         })
-        .await
-        .ok();
+        .await;
         let _ = self.stream.get_mut().shutdown().await;
     }
 
@@ -220,11 +218,10 @@ impl Socket {
         let _ = self.stream.get_mut().shutdown().await;
     }
 
-    /// Fails the connection (RFC 6455 §7.1.7): a close frame, and then the end of what we send. What the client still
-    /// sends is read and discarded, since closing with unread data would reset the connection and the client might
-    /// never see why.
+    /// Fails the connection (RFC 6455 §7.1.7): what is queued, a close frame, and then the end of what we send. What the
+    /// client still sends is read and discarded, since closing with unread data would reset the connection and the
+    /// client might never see why.
     async fn fail(&mut self, reason: &CloseReason) {
-        self.link.outbox.clear();
         let wire = self.stream.get_mut();
         wire.close(reason);
         let sent = poll_fn(|cx| wire.poll_send(cx, &self.link.outbox)).await;

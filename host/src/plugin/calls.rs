@@ -1,5 +1,7 @@
 //! The calls that a generation serves: the functions of the contract.
 
+use std::pin::pin;
+
 use super::bindings::authenticator::{Handshake, Verdict};
 use super::bindings::router::{Action, Answer, Command, Ending, Sender, Session};
 use super::bindings::types::Message;
@@ -26,11 +28,13 @@ macro_rules! calls {
                     let outcome = async {
                         let mut call = self.begin(terms).await?;
                         let (turns, deadline) = (call.turns(), call.deadline());
-                        let running = async {
-                            let exports = call.instance.$role(self)?;
-                            exports.$function(&mut call.instance.store, $($argument),*).await
+                        let outcome = {
+                            let running = pin!(async {
+                                let exports = call.instance.$role(self)?;
+                                exports.$function(&mut call.instance.store, $($argument),*).await
+                            });
+                            within(&turns, deadline, running).await
                         };
-                        let outcome = within(&turns, deadline, running).await;
                         call.end(outcome, read)
                     };
                     self.settle(stringify!($name), outcome.await)

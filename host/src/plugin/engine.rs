@@ -10,7 +10,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 /// How often a running call is looked at. A call that ends within one tick is never interrupted; the shorter, the
 /// sooner a spinning call makes room for others. Costs one wake-up of one thread.
-pub(super) const TICK: Duration = Duration::from_millis(2);
+pub(super) const TICK: Duration = Duration::from_millis(4);
 
 /// Instances beyond those that serve calls: for `lifecycle.check` of new components and those whose last call ends
 /// while their successor's first begins.

@@ -1,6 +1,7 @@
 //! One generation of a plugin: a compiled component with its instances. The calls that it serves are in `calls`.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -97,11 +98,13 @@ impl Generation {
         instance.check_types(self)?;
         let deadline = instance.store.data().deadline;
         let turns = instance.turns();
-        let check = async {
-            let lifecycle = instance.lifecycle(self)?;
-            lifecycle.call_check(&mut instance.store).await
+        let outcome = {
+            let check = pin!(async {
+                let lifecycle = instance.lifecycle(self)?;
+                lifecycle.call_check(&mut instance.store).await
+            });
+            within(&turns, deadline, check).await
         };
-        let outcome = within(&turns, deadline, check).await;
         let host = instance.store.data();
         let failed = match outcome {
             Some(Ok(Ok(()))) => {
@@ -178,7 +181,8 @@ impl Generation {
                 instance.begin_call(Instant::now() + limit.value);
                 instance
             }
-            None => Instance::new(self, limit).await?,
+            // Boxed: most calls find an idle instance, and need not carry what making one takes.
+            None => Box::pin(Instance::new(self, limit)).await?,
         };
         Ok(Call { instance, generation: self, terms, limit, _permit: permit })
     }

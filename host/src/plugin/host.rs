@@ -59,7 +59,7 @@ impl Host {
             stdout,
             stderr,
             limiter: Limiter::new(spec.limits.memory),
-            turns: spec.runtime.lane.enter(),
+            turns: spec.runtime.lane.enter(&spec.pace),
             deadline,
         }
     }

@@ -1,6 +1,7 @@
 //! One instance of a component in its store, and the bounds within which it runs.
 
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,7 +58,7 @@ impl Instance {
             })
         });
         let turns = store.data().turns.clone();
-        let outcome = within(&turns, deadline, generation.component().instantiate_async(&mut store)).await;
+        let outcome = within(&turns, deadline, pin!(generation.component().instantiate_async(&mut store))).await;
         match outcome {
             Some(Ok(instance)) => {
                 Ok(Self { store, instance, authenticator: None, router: None, calls_left: spec.calls_per_instance() })
@@ -105,6 +106,8 @@ impl Instance {
 
 /// Runs something that may run plugin code. `None` past the deadline: the epoch interrupts code that runs, this ends code
 /// that waits (sleeps), a little later so that the more telling of the two comes first.
-pub(super) async fn within<F: Future>(turns: &Turns, deadline: Instant, call: F) -> Option<F::Output> {
+///
+/// Pinned by the caller: an async function that pins or passes on its argument holds it twice, and every connection would.
+pub(super) async fn within<F: Future>(turns: &Arc<Turns>, deadline: Instant, call: Pin<&mut F>) -> Option<F::Output> {
     timeout_at((deadline + 2 * TICK).into(), turns.run(call)).await.ok()
 }

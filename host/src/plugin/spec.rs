@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::Runtime;
 use super::bindings::Roles;
 use super::guest_log::line_limit;
+use super::lane::Pace;
 use super::throttle::Throttle;
 use crate::config::{PluginConfig, PluginLimits, PluginSource};
 
@@ -28,6 +29,7 @@ pub(super) struct Spec {
     pub(super) limits: PluginLimits,
     /// One for each call that may run at the same time, whichever generation serves it.
     pub(super) permits: Semaphore,
+    pub(super) pace: Arc<Pace>,
     pub(super) lines: Arc<Throttle>,
     pub(super) failures: Throttle,
     pub(super) runtime: Arc<Runtime>,
@@ -43,6 +45,7 @@ impl Spec {
             settings: plugin.settings.clone(),
             permits: Semaphore::new(plugin.limits.concurrency.min(Semaphore::MAX_PERMITS)),
             limits: plugin.limits.clone(),
+            pace: Pace::new(),
             lines: line_limit(),
             failures: Throttle::new(FAILURES_PER_SECOND, FAILURES_AT_ONCE),
             runtime,

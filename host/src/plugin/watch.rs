@@ -121,9 +121,12 @@ impl Task {
         let mut quiet = Instant::now() + settle;
         let mut change = Some(change);
         loop {
-            // Other files in the folder may be written all the time; they do not put it off.
-            if change.take().is_some_and(|change| self.concerns(&change)) {
-                quiet = (Instant::now() + settle).min(latest);
+            if let Some(change) = change.take() {
+                self.forget_folders(&change);
+                // Other files in the folder may be written all the time; they do not put it off.
+                if self.concerns(&change) {
+                    quiet = (Instant::now() + settle).min(latest);
+                }
             }
             match timeout_at(quiet, self.events.recv()).await {
                 Ok(Some(next)) => change = Some(next),
@@ -136,6 +139,18 @@ impl Task {
     fn concerns(&self, change: &Change) -> bool {
         let Change::Paths(paths) = change else { return false };
         paths.iter().any(|path| self.files.iter().any(|file| path.file_name() == file.path.file_name()))
+    }
+
+    /// A folder to which something itself happened is watched anew: it may be gone, and another one made in its place
+    /// before anyone looks, even with the same inode.
+    fn forget_folders(&mut self, change: &Change) {
+        let (Change::Paths(paths), Some(watcher)) = (change, &mut self.watcher) else { return };
+        for path in paths {
+            if self.folders.remove(path).is_some() {
+                // Fails when the folder is gone.
+                let _ = watcher.unwatch(path);
+            }
+        }
     }
 
     /// Watches the folders that matter now, and no others.
