@@ -1,15 +1,19 @@
 //! The command line: what to do, with which settings.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Overrides};
+use crate::policy::{PluginStatus, Policy};
+use crate::registry::Registry;
 
 /// The exit code for settings that cannot be: `EX_CONFIG` of sysexits.h, which tells a supervisor that starting again
 /// will not help.
@@ -82,7 +86,7 @@ enum Action {
 
 #[derive(Subcommand, Clone, Copy)]
 enum ConfigAction {
-    /// Check the configuration and the plugin files it names, without running; exit code 78 if something is wrong
+    /// Check the configuration and load the plugins it names, without serving; exit code 78 if something is wrong
     Check,
     /// Print the configuration in effect as a commented file, defaults and plugin settings included
     Print,
@@ -198,31 +202,52 @@ impl Cli {
         Config::load(self.config.as_deref(), &self.overrides)
     }
 
-    /// `hotgate config check`: says that the configuration is good, or why not.
+    /// `hotgate config check`: loads the configuration and its plugins as a start would, and says what would serve, or why
+    /// nothing could.
     pub fn config_check(&self) -> ExitCode {
-        let name = self.config.as_ref().map_or("defaults".into(), |path| path.to_string_lossy());
-        self.report(|_| format!("{name}: ok\n"))
+        let config = match self.load() {
+            Ok(config) => config,
+            Err(error) => return refuse(&error),
+        };
+        match load_plugins(&config) {
+            Ok(plugins) => {
+                let name = self.config.as_ref().map_or("settings".into(), |path| path.to_string_lossy());
+                print(&format!("{plugins}{name}: ok\n"))
+            }
+            Err(error) => refuse(&format_args!("{error:#}")),
+        }
     }
 
     /// `hotgate config print`: prints the configuration in effect, or what is wrong with it.
     pub fn config_print(&self) -> ExitCode {
-        self.report(Config::to_toml)
-    }
-
-    fn report(&self, text: impl Fn(&Config) -> String) -> ExitCode {
         match self.load() {
-            // Not `println!`, which panics when a pager that has seen enough closes the pipe.
-            Ok(config) => match io::stdout().write_all(text(&config).as_bytes()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(_) => ExitCode::FAILURE,
-            },
+            Ok(config) => print(&config.to_toml()),
             Err(error) => refuse(&error),
         }
     }
 }
 
+fn load_plugins(config: &Config) -> anyhow::Result<String> {
+    let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let policy = runtime.block_on(Policy::load(config, registry))?;
+    let line = |plugin: PluginStatus| {
+        let PluginStatus { slot, plugin, source, digest, .. } = plugin;
+        format!("{slot}: {plugin}, {digest}, from {source}\n")
+    };
+    Ok(policy.plugins().into_iter().map(line).collect())
+}
+
+/// Not `println!`, which panics when a pager that has seen enough closes the pipe.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
 /// Says on standard error why the configuration is refused, and gives the exit code for that.
-pub fn refuse(error: &ConfigError) -> ExitCode {
+pub fn refuse(error: &dyn fmt::Display) -> ExitCode {
     // Nobody is left to tell when standard error is closed.
     let _ = writeln!(io::stderr(), "hotgate: {error}");
     ExitCode::from(EXIT_CONFIG)

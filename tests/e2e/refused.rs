@@ -19,6 +19,7 @@ async fn expect_refused(cases: impl IntoIterator<Item = (&'static str, Component
         }
         let refused = gateway.refused_since(mark).await;
         let reason = refused.get("reason").to_lowercase();
+        eprintln!("{what}: {reason}");
         assert!(words.iter().any(|word| reason.contains(word)), "{what} was refused because {reason:?}");
         gateway.connect().await.expect("hello v1").await;
     }
@@ -35,9 +36,9 @@ async fn what_is_no_component_is_refused() {
     let good = Component::version(9);
     let quarter = good.bytes().len() / 4;
     expect_refused([
-        ("an empty file", Component::from_bytes(b""), &["empty", "not a", "unexpected end"] as &[_]),
-        ("a text file", Component::from_bytes(b"(component)\n"), &["magic", "not a"]),
-        ("noise", Component::from_bytes(&[0x5a; 4096]), &["magic", "not a"]),
+        ("an empty file", Component::from_bytes(b""), &["no webassembly component"] as &[_]),
+        ("a text file", Component::from_bytes(b"(component)\n"), &["no webassembly component"]),
+        ("noise", Component::from_bytes(&[0x5a; 4096]), &["no webassembly component"]),
         ("a core module", Component::from_bytes(b"\0asm\x01\0\0\0"), &["module", "component"]),
         ("a header", good.truncated(8), &["export", "world", "role"]),
         ("a quarter", good.truncated(quarter), &["unexpected end", "end of", "truncated", "past end", "out of bounds"]),
