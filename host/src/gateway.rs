@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::connection::{self, Admission, Link};
@@ -214,11 +214,13 @@ struct TextEdge {
 impl TextEdge {
     fn admit(&self, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
         if !text_port::is_allowed(&self.context.config.allow_from, peer.ip()) {
-            warn!(%peer, "sender turned away (text.allow_from)");
+            METRICS.senders_refused.increment();
+            debug!(%peer, "sender turned away (text.allow_from)");
             return;
         }
         let Ok(place) = self.places.clone().try_acquire_owned() else {
-            warn!(%peer, "sender turned away (limits.text_connections)");
+            METRICS.senders_refused.increment();
+            debug!(%peer, "sender turned away (limits.text_connections)");
             return;
         };
         let _ = stream.set_nodelay(true);

@@ -64,6 +64,8 @@ counters! {
     slow_consumers,
     /// Connections closed because nothing arrived from them.
     silent_connections,
+    /// Senders turned away by `text.allow_from` or `limits.text_connections`.
+    senders_refused,
     /// Lines of the text port answered `ok`, or with a plugin's own reply.
     pushes_ok,
     /// Lines of the text port answered `fail`.

@@ -8,7 +8,7 @@ use hotgate_tests::{Client, Component, Gateway, Opcode, Setup};
 use crate::bystanders::Bystanders;
 
 /// Every way that does not return.
-const FATAL: [&str; 7] = ["trap", "exit", "loop", "sleep", "bomb", "recurse", "read-file"];
+const FATAL: [&str; 8] = ["trap", "exit", "loop", "sleep", "bomb", "recurse", "sprawl", "read-file"];
 
 /// Small limits, so that reaching them takes little time.
 const LIMITS: &str = "limits = { deadline = \"200ms\", memory = \"16MiB\", max_actions = 100, max_output = \"1MiB\" }";
@@ -160,10 +160,19 @@ async fn a_result_past_its_bounds_is_a_failure() {
 async fn the_log_names_the_plugin_and_the_cause() {
     let (gateway, _) = start("", "").await;
     let mut anna = gateway.enter("anna").await;
-    for (kind, words) in [("trap", "told to trap"), ("loop", "deadline"), ("sleep", "deadline"), ("bomb", "memory")] {
+    for (kind, words) in [
+        ("trap", "told to trap"),
+        ("exit", "exited"),
+        ("loop", "limits.deadline"),
+        ("sleep", "limits.deadline"),
+        ("bomb", "limits.memory"),
+        ("recurse", "stack"),
+    ] {
         let mark = gateway.log().mark();
         anna.send(format!("do {kind}")).await;
-        gateway.logged_since(mark, |line| line.says("plugin") && line.says(words)).await;
+        let failed = gateway.logged_since(mark, |line| line.message() == "plugin failed").await;
+        assert!(failed.get("reason").contains(words), "{kind}: {failed:?}");
+        assert_eq!((failed.get("plugin"), failed.get("call"), failed.number("generation")), ("plugin", "route", 1));
     }
 }
 

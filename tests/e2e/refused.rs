@@ -4,8 +4,8 @@ use hotgate_tests::{Component, Gateway, Setup};
 
 use crate::bystanders::Bystanders;
 
-/// Each of these, put in place of the live plugin, is refused with one of the words in the log, and nobody notices.
-async fn expect_refused(cases: impl IntoIterator<Item = (&'static str, Component, &'static [&'static str])>) {
+/// Each of these, put in place of the live plugin, is refused with these words in the log, and nobody notices.
+async fn expect_refused(cases: impl IntoIterator<Item = (&'static str, Component, &'static str)>) {
     let limits = "limits = { check_timeout = \"500ms\", memory = \"16MiB\", max_component = \"1MiB\" }";
     let gateway = Setup::plugin(&Component::version(1), limits).and("[watch]\nrescan = \"1h\"").start().await;
     let bystanders = Bystanders::watch(&gateway, 10).await;
@@ -18,9 +18,8 @@ async fn expect_refused(cases: impl IntoIterator<Item = (&'static str, Component
             file.move_over(&component)
         }
         let refused = gateway.refused_since(mark).await;
-        let reason = refused.get("reason").to_lowercase();
-        eprintln!("{what}: {reason}");
-        assert!(words.iter().any(|word| reason.contains(word)), "{what} was refused because {reason:?}");
+        let reason = refused.get("reason");
+        assert!(reason.contains(words), "{what} was refused because {reason:?}");
         gateway.connect().await.expect("hello v1").await;
     }
     // A good one after all the bad ones is as welcome as ever.
@@ -34,20 +33,15 @@ async fn expect_refused(cases: impl IntoIterator<Item = (&'static str, Component
 #[tokio::test]
 async fn what_is_no_component_is_refused() {
     let good = Component::version(9);
-    let quarter = good.bytes().len() / 4;
     expect_refused([
-        ("an empty file", Component::from_bytes(b""), &["no webassembly component"] as &[_]),
-        ("a text file", Component::from_bytes(b"(component)\n"), &["no webassembly component"]),
-        ("noise", Component::from_bytes(&[0x5a; 4096]), &["no webassembly component"]),
-        ("a core module", Component::from_bytes(b"\0asm\x01\0\0\0"), &["module", "component"]),
-        ("a header", good.truncated(8), &["export", "world", "role"]),
-        ("a quarter", good.truncated(quarter), &["unexpected end", "end of", "truncated", "past end", "out of bounds"]),
-        (
-            "all but a byte",
-            good.truncated(good.bytes().len() - 1),
-            &["unexpected end", "end of", "truncated", "past end", "out of bounds"],
-        ),
-        ("more than is allowed", Component::from_bytes(&[0; (1 << 20) + 1]), &["max_component", "larger", "bytes"]),
+        ("an empty file", Component::from_bytes(b""), "no WebAssembly component"),
+        ("a text file", Component::from_bytes(b"(component)\n"), "no WebAssembly component"),
+        ("noise", Component::from_bytes(&[0x5a; 4096]), "no WebAssembly component"),
+        ("a core module", Component::from_bytes(b"\0asm\x01\0\0\0"), "module, not a component"),
+        ("a header", good.truncated(8), "no exported instance named `hotgate:gateway/"),
+        ("a quarter", good.truncated(good.bytes().len() / 4), "out of bounds"),
+        ("all but a byte", good.truncated(good.bytes().len() - 1), "unexpected end-of-file"),
+        ("more than is allowed", Component::from_bytes(&[0; (1 << 20) + 1]), "limits.max_component"),
     ])
     .await;
 }
@@ -55,30 +49,37 @@ async fn what_is_no_component_is_refused() {
 #[tokio::test]
 async fn a_component_of_another_world_is_refused() {
     expect_refused([
-        ("a command", Component::command(), &["export", "world", "role"] as &[_]),
-        ("an authenticator as the router", Component::origin_auth(), &["router"]),
-        ("a router as the authenticator", Component::origin_router(), &["authenticator"]),
+        ("a command", Component::command(), "it has wasi:cli/run@"),
         (
-            "another version of the contract",
-            Component::version(9).contract("0.2.0"),
-            &["0.2.0", "0.1", "export", "import"],
+            "an authenticator as the router",
+            Component::origin_auth(),
+            "no exported instance named `hotgate:gateway/router@",
         ),
+        (
+            "a router as the authenticator",
+            Component::origin_router(),
+            "no exported instance named `hotgate:gateway/authenticator@",
+        ),
+        ("another version of the contract", Component::version(9).contract("0.2.0"), "hotgate:gateway/logging@0.2.0"),
     ])
     .await;
 }
 
 #[tokio::test]
 async fn a_plugin_that_fails_its_check_is_refused() {
-    let check = |script| Component::fixture(script);
-    expect_refused([
-        ("no key", check("check=refuse the key is missing"), &["the key is missing"] as &[_]),
-        ("a trap", check("check=do trap"), &["trap", "panic", "unreachable", "told to trap"]),
-        ("a loop", check("check=do loop"), &["deadline", "timeout", "check_timeout", "time", "interrupt"]),
-        ("a sleep", check("check=do sleep"), &["deadline", "timeout", "check_timeout", "time"]),
-        ("a bomb", check("check=do bomb"), &["memory", "unreachable", "alloc"]),
-        ("a recursion", check("check=do recurse"), &["stack", "memory", "out of bounds", "recurs"]),
-        ("an exit", check("check=do exit"), &["exit"]),
-    ])
+    expect_refused(
+        [
+            ("refuse the key is missing", "the key is missing"),
+            ("do trap", "told to trap"),
+            ("do exit", "exited with status 0"),
+            ("do loop", "limits.check_timeout"),
+            ("do sleep", "limits.check_timeout"),
+            ("do bomb", "limits.memory"),
+            ("do recurse", "stack"),
+            ("do sprawl", "out of bounds memory access"),
+        ]
+        .map(|(check, words)| (check, Component::fixture(&format!("check={check}")), words)),
+    )
     .await;
 }
 

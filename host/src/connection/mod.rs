@@ -59,11 +59,12 @@ pub async fn serve(
     link: Arc<Link>,
     permit: Result<Permit, Refusal>,
 ) {
-    // Boxed: what a connection needs only until it is open does not add to what each costs from then on.
+    // Boxed, here and below: what a connection needs only for a while does not add to what each costs for good, and what
+    // is passed on is not held twice.
     match Box::pin(open(&context, &mut stream, peer, &link, permit)).await {
         Opened::Upgraded(handshake, early, permit) => {
             let socket = Box::pin(Socket::new(stream, early, link.clone(), context.config.max_message)).await;
-            converse(&context, socket, link, handshake, permit).await;
+            converse(&context, Box::new(socket), link, Box::new(handshake), permit).await;
         }
         Opened::Refused(refused) => {
             METRICS.handshakes_refused.increment();
@@ -121,9 +122,9 @@ fn judge(
 /// From the upgrade to the end.
 async fn converse(
     context: &Context,
-    mut socket: Socket,
+    mut socket: Box<Socket>,
     link: Arc<Link>,
-    handshake: Handshake,
+    handshake: Box<Handshake>,
     mut permit: Permit,
 ) {
     let end = match Box::pin(log_in(context, &mut socket, &link, &handshake)).await {

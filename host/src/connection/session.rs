@@ -24,7 +24,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// One session.
 pub(super) struct Session {
     member: Arc<Member>,
-    handshake: Handshake,
+    handshake: Box<Handshake>,
     /// What the router knows of it.
     routed: policy::Session,
     expiry: Option<Expiry>,
@@ -36,7 +36,7 @@ impl Session {
     pub(super) async fn open(
         context: &Context,
         link: &Arc<Link>,
-        handshake: Handshake,
+        handshake: Box<Handshake>,
         identity: Identity,
     ) -> Result<Self, End> {
         let Identity { uid, reply, attributes, expires_at } = identity;

@@ -112,7 +112,7 @@ impl Socket {
     }
 
     /// Ends the connection: sends what the end demands within `patience`, and cuts it off after that.
-    pub(super) async fn finish(mut self, end: &End, patience: Duration) {
+    pub(super) async fn finish(mut self: Box<Self>, end: &End, patience: Duration) {
         let done = match end {
             End::Lost => true,
             End::ByClient(_) => timeout(patience, self.answer_close()).await.is_ok(),
