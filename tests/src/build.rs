@@ -17,10 +17,10 @@ pub(crate) fn hotgate() -> &'static Path {
         Some(path) => path.into(),
         None => {
             let profile = profile_folder();
-            // Both packages: alone, the binary would be built with fewer features of shared dependencies, which is to
-            // say with all of them compiled once more.
+            // The whole workspace, as `cargo test --workspace` takes it: alone, the binary would be built with fewer
+            // features of what it shares with the others, which is to say with most of it compiled once more.
             let mut cargo = cargo();
-            cargo.args(["build", "--package", "hotgate", "--package", "hotgate-tests"]);
+            cargo.args(["build", "--workspace", "--bins"]);
             cargo.args(["--profile", profile_name(&profile)]).arg("--target-dir").arg(parent(&profile));
             run(cargo);
             profile.join(format!("hotgate{}", std::env::consts::EXE_SUFFIX))
