@@ -9,7 +9,9 @@ use hotgate::gateway::{Gateway, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     let cli = cli::parse();
@@ -99,13 +101,17 @@ impl Signals {
 fn start_log(config: &LogConfig) -> WorkerGuard {
     let (writer, guard) = NonBlocking::new(io::stderr());
     let log = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.level))
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(writer)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal());
+    // Checked when the configuration was loaded.
+    let targets: Targets = config.level.parse().unwrap_or_default();
     match config.format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+        LogFormat::Text => log.finish().with(targets).init(),
+        LogFormat::Json => {
+            log.json().flatten_event(true).with_current_span(false).with_span_list(false).finish().with(targets).init();
+        }
     }
     guard
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use toml::de::DeValue;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::AllowedOrigins;
@@ -43,7 +43,7 @@ pub(super) const LOG_LEVEL: Text<String> = Text {
             let part = part.trim();
             part.contains('=') || (!part.is_empty() && part.parse::<LevelFilter>().is_ok())
         };
-        let valid = text.split(',').all(known) && EnvFilter::builder().parse(text).is_ok();
+        let valid = text.split(',').all(known) && text.parse::<Targets>().is_ok();
         valid.then(|| text.to_owned())
     },
     show: String::clone,
