@@ -4,6 +4,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
+use anyhow::{Context as _, Result, bail, ensure};
+
 const TARGET: &str = "wasm32-wasip2";
 
 /// The packages to compile, and the files in which cargo leaves them.
@@ -24,28 +26,32 @@ const NOT_INHERITED: [&str; 6] = [
 ];
 
 fn main() {
-    let workspace =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace").to_path_buf();
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    if let Err(error) = build() {
+        println!("cargo::error={error:#}");
+        exit(1);
+    }
+}
+
+fn build() -> Result<()> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the package is in a workspace")?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
     println!("cargo::rerun-if-changed=build.rs");
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
 
-    if !target_installed() {
-        fail(&format!(
-            "the default plugins need the Rust target {TARGET}, which is not installed: rustup target add {TARGET}"
-        ));
-    }
+    ensure!(
+        target_installed(),
+        "the default plugins need the Rust target {TARGET}, which is not installed: rustup target add {TARGET}"
+    );
     // A target directory of its own: cargo would wait for ever for the lock that the cargo above this script holds.
     let target_dir = out.join("plugins");
-    compile(&workspace, &target_dir);
+    compile(workspace, &target_dir)?;
     for (_, file) in PLUGINS {
         let from = target_dir.join(TARGET).join("release").join(file);
-        if let Err(error) = std::fs::copy(&from, out.join(file)) {
-            fail(&format!("cannot copy {}: {error}", from.display()));
-        }
+        std::fs::copy(&from, out.join(file)).with_context(|| format!("cannot copy {}", from.display()))?;
     }
+    Ok(())
 }
 
 /// Whether the compiler has a standard library for the target.
@@ -55,7 +61,7 @@ fn target_installed() -> bool {
     answer.is_ok_and(|answer| Path::new(String::from_utf8_lossy(&answer.stdout).trim()).is_dir())
 }
 
-fn compile(workspace: &Path, target_dir: &Path) {
+fn compile(workspace: &Path, target_dir: &Path) -> Result<()> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(workspace)
@@ -81,18 +87,10 @@ fn compile(workspace: &Path, target_dir: &Path) {
     }
     // Set, not removed: empty overrides what a configuration file says of the host's processor or linker.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", "");
-    match cargo.output() {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            eprintln!("{said}");
-            fail(&format!("the default plugins do not compile for {TARGET}; the compiler's messages are above"));
-        }
-        Err(error) => fail(&format!("cannot run cargo to compile the default plugins: {error}")),
+    let output = cargo.output().context("cannot run cargo to compile the default plugins")?;
+    if !output.status.success() {
+        eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+        bail!("the default plugins do not compile for {TARGET}; the compiler's messages are above");
     }
-}
-
-fn fail(reason: &str) -> ! {
-    println!("cargo::error={reason}");
-    exit(1);
+    Ok(())
 }

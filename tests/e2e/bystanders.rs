@@ -8,23 +8,23 @@ use hotgate_tests::{Client, Gateway};
 use tokio::task::JoinSet;
 
 /// Pairs of clients of the fixture plugin, each sending to the other and waiting for it, round after round.
-pub struct Bystanders {
+pub(crate) struct Bystanders {
     stop: Arc<AtomicBool>,
     pairs: JoinSet<Noticed>,
 }
 
 /// What a pair went through.
 #[derive(Debug, Default)]
-pub struct Noticed {
+pub(crate) struct Noticed {
     /// Messages sent, each of which arrived: once, in order, at the right one.
-    pub messages: u32,
+    pub(crate) messages: u32,
     /// The longest that one took.
-    pub slowest: Duration,
+    pub(crate) slowest: Duration,
 }
 
 impl Bystanders {
     /// Logs them in and sets them going.
-    pub async fn watch(gateway: &Gateway, pairs: usize) -> Self {
+    pub(crate) async fn watch(gateway: &Gateway, pairs: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut set = JoinSet::new();
         for pair in 0..pairs {
@@ -39,7 +39,7 @@ impl Bystanders {
     ///
     /// # Panics
     /// When one of them noticed anything: a message lost, doubled, overtaken, changed, or a connection closed.
-    pub async fn stop(mut self) -> Noticed {
+    pub(crate) async fn stop(mut self) -> Noticed {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Noticed::default();
         while let Some(pair) = self.pairs.join_next().await {
@@ -65,7 +65,7 @@ async fn converse(mut clients: [Client; 2], uids: [String; 2], stop: Arc<AtomicB
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     for client in clients {
         client.close().await;

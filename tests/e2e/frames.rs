@@ -80,6 +80,32 @@ async fn a_message_over_the_bound_is_too_big() {
 }
 
 #[tokio::test]
+async fn a_message_in_too_many_fragments_is_refused() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.login("client").await;
+    client.frame(Frame::text("").unfinished()).await;
+    let fragments = Frame::continuation("").unfinished().encode().repeat(1000);
+    for _ in 0..1000 {
+        client.try_bytes(&fragments).await;
+    }
+    let (code, reason) = client.closed().await;
+    assert!([1008, 1009].contains(&code), "closed with {code}: {reason:?}");
+}
+
+#[tokio::test]
+async fn any_number_of_pings_is_no_message() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.login("client").await;
+    let pings = Frame::ping("x".repeat(125)).encode().repeat(100);
+    for n in 0..300 {
+        client.bytes(&pings).await;
+        client.frame(Frame::ping(n.to_string())).await;
+        while client.next_frame().await.payload != n.to_string() {}
+    }
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
 async fn a_close_reaches_a_client_that_is_still_sending() {
     let gateway = Gateway::start().await;
     let mut client = gateway.login("client").await;

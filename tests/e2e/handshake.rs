@@ -107,7 +107,7 @@ async fn a_handshake_that_takes_too_long_is_cut() {
         while writer.write_all(b"X-Header: x\r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     let end = within("the end", async {
         tokio::select! {

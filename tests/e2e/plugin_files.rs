@@ -250,6 +250,19 @@ async fn an_open_challenge_goes_on_with_the_generation_that_gave_it() {
 }
 
 #[tokio::test]
+async fn calls_in_flight_finish_on_their_generation() {
+    let limits = "limits = { deadline = \"20s\" }";
+    let gateway = Setup::plugin(&Component::version(1), limits).start().await;
+    let (mut anna, mut bob) = (gateway.enter("anna").await, gateway.enter("bob").await);
+    anna.send("nap 3000").await;
+    anna.send("version").await;
+    expect_version(&mut bob, 1).await;
+    expect_swap(&gateway, &mut bob, 2, || gateway.file("plugin.wasm").move_over(&Component::version(2))).await;
+    anna.expect("v1").await;
+    anna.expect("v2").await;
+}
+
+#[tokio::test]
 async fn a_plugin_of_a_compatible_contract_is_live() {
     let gateway = start().await;
     let mut anna = gateway.enter("anna").await;

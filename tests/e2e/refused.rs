@@ -8,14 +8,14 @@ use crate::bystanders::Bystanders;
 async fn expect_refused(cases: impl IntoIterator<Item = (&'static str, Component, &'static str)>) {
     let limits = "limits = { check_timeout = \"500ms\", memory = \"16MiB\", max_component = \"1MiB\" }";
     let gateway = Setup::plugin(&Component::version(1), limits).and("[watch]\nrescan = \"1h\"").start().await;
-    let bystanders = Bystanders::watch(&gateway, 10).await;
+    let bystanders = Bystanders::watch(&gateway, 100).await;
     let file = gateway.file("plugin.wasm");
     for (place, (what, component, words)) in cases.into_iter().enumerate() {
         let mark = gateway.log().mark();
         if place % 2 == 0 {
-            file.copy_over(&component)
+            file.copy_over(&component);
         } else {
-            file.move_over(&component)
+            file.move_over(&component);
         }
         let refused = gateway.refused_since(mark).await;
         let reason = refused.get("reason");

@@ -1,6 +1,6 @@
 //! The command line and `hotgate.toml`: what is refused at start, and in which words.
 
-use hotgate_tests::{Component, Finished, Gateway, Setup};
+use hotgate_tests::{Component, Finished, Gateway, Line, Setup};
 
 /// Free ports, so that a configuration that is wrongly accepted gets no further than the harness's patience.
 const ANYWHERE: [&str; 4] = ["--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"];
@@ -134,7 +134,7 @@ async fn the_first_lines_of_the_log_say_what_listens_and_which_plugin_fills_whic
     let mut lines = gateway.log().since(Default::default());
     // A machine may give a process fewer descriptors than the default limits ask for, which is said before.
     lines.retain(|line| !line.says("descriptors"));
-    let first: Vec<_> = lines.iter().map(|line| line.message()).take(4).collect();
+    let first: Vec<_> = lines.iter().map(Line::message).take(4).collect();
     assert_eq!(first, ["plugin live", "plugin live", "listening", "listening"]);
     for (line, plugin) in lines.iter().zip(["origin-auth", "origin-router"]) {
         assert_eq!(line.get("plugin"), plugin);

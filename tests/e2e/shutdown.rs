@@ -97,3 +97,29 @@ async fn a_second_signal_ends_at_once() {
     // The harness waits half as long as the grace is.
     gateway.exit_code().await;
 }
+
+/// 5,000 of them: at most 10 KB each, and everybody is told within the 10 s of the default grace.
+#[tokio::test]
+#[ignore = "takes half a minute, and descriptors for 5,000 connections"]
+async fn soak_5000_idle_connections_are_cheap_and_all_are_told() {
+    let config = "[heartbeat]\ntimeout = \"10m\"\n[limits]\nconnections = 6000\nunauthenticated = 6000";
+    let mut gateway = Gateway::configured(config).await;
+    gateway.login("warm-up").await.close().await;
+    let before = gateway.resident_bytes();
+    let mut clients = Vec::new();
+    for n in 0..5000 {
+        clients.push(gateway.login(&n.to_string()).await);
+    }
+    if let (Some(before), Some(after)) = (before, gateway.resident_bytes()) {
+        let each = after.saturating_sub(before) / 5000;
+        eprintln!("{each} bytes for each connection");
+        assert!(each <= 10_000, "{each} bytes for each connection");
+    }
+    let begin = Instant::now();
+    gateway.signal("TERM");
+    for client in &mut clients {
+        client.expect_close(1001).await;
+    }
+    assert_eq!(gateway.exit_code().await, Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+}

@@ -122,6 +122,26 @@ async fn a_client_that_floods_and_never_reads_is_closed() {
 }
 
 #[tokio::test]
+async fn a_client_that_pings_and_never_reads_costs_no_memory() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.login("client").await;
+    let before = gateway.resident_bytes();
+    let mut flooder = login_narrow(&gateway, "flooder").await;
+    let pings = hotgate_tests::Frame::ping("x".repeat(125)).encode().repeat(1000);
+    let flood = async {
+        for _ in 0..500 {
+            flooder.try_bytes(&pings).await;
+        }
+    };
+    // Whether its pings are read or not.
+    _ = tokio::time::timeout(std::time::Duration::from_secs(3), flood).await;
+    client.expect_nothing().await;
+    if let (Some(before), Some(after)) = (before, gateway.resident_bytes()) {
+        assert!(after < before + (16 << 20), "65 MB of pings were sent, and memory grew from {before} to {after}");
+    }
+}
+
+#[tokio::test]
 async fn all_outboxes_together_are_bounded() {
     let gateway = Gateway::configured("[outbox]\nmax_bytes = \"8MiB\"\ntotal_bytes = \"8MiB\"").await;
     let mut sender = gateway.sender().await;

@@ -65,9 +65,9 @@ async fn swap_under(load: Load) {
         let (file, component) = (gateway.file(name), Component::version(version));
         let mark = gateway.log().mark();
         if swap % 4 < 2 {
-            file.copy_over(&component)
+            file.copy_over(&component);
         } else {
-            file.move_over(&component)
+            file.move_over(&component);
         }
         gateway.swapped_since(mark).await;
         live.store(version, Ordering::SeqCst);

@@ -11,6 +11,7 @@ use crate::{Frame, Opcode, Response, Upgrade, within};
 /// What arrives at a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
+    /// A frame.
     Frame(Frame),
     /// The server has closed its side.
     End,

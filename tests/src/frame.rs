@@ -7,22 +7,32 @@ use bytes::{Buf, Bytes, BytesMut};
 pub struct Opcode(pub u8);
 
 impl Opcode {
+    /// More of a message.
     pub const CONTINUATION: Self = Self(0);
+    /// UTF-8.
     pub const TEXT: Self = Self(1);
+    /// Anything.
     pub const BINARY: Self = Self(2);
+    /// The last frame.
     pub const CLOSE: Self = Self(8);
+    /// Asks for a sign of life.
     pub const PING: Self = Self(9);
+    /// Gives one.
     pub const PONG: Self = Self(10);
 }
 
 /// One frame, valid or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
+    /// Whether it ends its message.
     pub fin: bool,
     /// The three reserved bits.
     pub reserved: u8,
+    /// What it is.
     pub opcode: Opcode,
+    /// Whether the payload is masked, as that of a client must be.
     pub masked: bool,
+    /// The payload, unmasked.
     pub payload: Bytes,
 }
 
@@ -32,22 +42,27 @@ impl Frame {
         Self { fin: true, reserved: 0, opcode, masked: true, payload: payload.into().into() }
     }
 
+    /// A text message, or its beginning.
     pub fn text(payload: impl Into<Vec<u8>>) -> Self {
         Self::new(Opcode::TEXT, payload)
     }
 
+    /// A binary message, or its beginning.
     pub fn binary(payload: impl Into<Vec<u8>>) -> Self {
         Self::new(Opcode::BINARY, payload)
     }
 
+    /// More of a message.
     pub fn continuation(payload: impl Into<Vec<u8>>) -> Self {
         Self::new(Opcode::CONTINUATION, payload)
     }
 
+    /// A ping.
     pub fn ping(payload: impl Into<Vec<u8>>) -> Self {
         Self::new(Opcode::PING, payload)
     }
 
+    /// A close frame.
     pub fn close(code: u16, reason: &str) -> Self {
         Self::new(Opcode::CLOSE, [&code.to_be_bytes(), reason.as_bytes()].concat())
     }
@@ -57,10 +72,12 @@ impl Frame {
         Self { fin: false, ..self }
     }
 
+    /// With these reserved bits.
     pub fn reserved(self, bits: u8) -> Self {
         Self { reserved: bits, ..self }
     }
 
+    /// As only a server may send it.
     pub fn unmasked(self) -> Self {
         Self { masked: false, ..self }
     }

@@ -170,9 +170,11 @@ impl Gateway {
         exit_code(&mut self.process).await
     }
 
-    /// The process, for what the operating system knows of it.
-    pub fn process_id(&self) -> u32 {
-        self.process.id()
+    /// The physical memory that the process has, in bytes; `None` where there is no `/proc`.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
+        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"))?;
+        Some(kibibytes.trim().parse::<u64>().ok()? << 10)
     }
 }
 

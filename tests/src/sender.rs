@@ -24,6 +24,7 @@ pub struct Answers {
 }
 
 impl Sender {
+    /// Connects.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = within("connecting", TcpStream::connect(address)).await.expect("the port is open");
         stream.set_nodelay(true).expect("no delay");

@@ -23,7 +23,9 @@ pub struct Setup {
 pub struct Finished {
     /// The exit code; `None` after a signal.
     pub code: Option<i32>,
+    /// What it printed.
     pub stdout: String,
+    /// What it had to say, the log included.
     pub stderr: String,
 }
 

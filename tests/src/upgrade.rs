@@ -64,6 +64,7 @@ impl Upgrade {
 /// What a server answered to an upgrade request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
+    /// The status code.
     pub status: u16,
     headers: Vec<(String, String)>,
     /// What followed the headers of a refusal, to the end of the connection.
