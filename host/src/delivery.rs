@@ -1,4 +1,4 @@
-//! Carries out what plugins decide: looks up the recipients and fills their outboxes. Nothing here waits.
+//! Carries out what plugins decide: looks up the recipients and fills their outboxes. Nothing here waits for a peer.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ pub struct Afterwards {
 }
 
 /// Carries out, in order, what the router wants done about the session of `own`.
-pub fn act(registry: &Registry, own: &Arc<Member>, actions: Vec<Action>) -> Afterwards {
+pub async fn act(registry: &Registry, own: &Arc<Member>, actions: Vec<Action>) -> Afterwards {
     let mut afterwards = Afterwards::default();
     for action in actions {
         match action {
             Action::Command(command) => {
-                carry_out(registry, Some(own), command);
+                carry_out(registry, Some(own), command).await;
             }
             Action::Reply(message) => {
                 send(own, &message);
@@ -39,31 +39,40 @@ pub fn act(registry: &Registry, own: &Arc<Member>, actions: Vec<Action>) -> Afte
 
 /// Carries out one command, with the session's own connection where there is one. Returns `false` for a delivery that
 /// reached nobody.
-pub fn carry_out(registry: &Registry, own: Option<&Arc<Member>>, command: Command) -> bool {
-    match command {
+pub async fn carry_out(registry: &Registry, own: Option<&Arc<Member>>, command: Command) -> bool {
+    let (reached, who) = match command {
         Command::Deliver(Delivery { to, message, otherwise }) => {
             let mut reached = false;
             visit(registry, own, &to, |member| reached |= send(member, &message));
             if let (false, Some(own), Some(message)) = (reached, own, otherwise) {
                 send(own, &message);
             }
-            return reached;
+            (reached, to)
         }
         Command::Join(Membership { who, group }) => {
             for member in recipients(registry, own, &who) {
                 join(registry, &member, &group);
             }
+            (true, who)
         }
         Command::Leave(Membership { who, group }) => {
             for member in recipients(registry, own, &who) {
                 registry.leave(&member, &group);
             }
+            (true, who)
         }
-        Command::Close(Closing { who, reason }) => visit(registry, own, &who, |member| {
-            member.outbox.close(reason.clone(), Cause::Plugin);
-        }),
+        Command::Close(Closing { who, reason }) => {
+            visit(registry, own, &who, |member| {
+                member.outbox.close(reason.clone(), Cause::Plugin);
+            });
+            (true, who)
+        }
+    };
+    if matches!(who, Recipient::Group(_) | Recipient::GroupOthers(_) | Recipient::Everyone) {
+        // That may have been a great many: others had to wait.
+        tokio::task::yield_now().await;
     }
-    true
+    reached
 }
 
 fn send(member: &Member, message: &Message) -> bool {

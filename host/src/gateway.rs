@@ -125,7 +125,7 @@ impl Gateway {
         });
 
         stop.await;
-        info!(connections = tasks.len() - 1, grace = ?config.shutdown_grace, "shutting down");
+        info!(connections = tasks.len().saturating_sub(1), grace = ?config.shutdown_grace, "shutting down");
         // Nobody is accepted any more once all are asked to close: none is missed.
         accepting.cancel();
         listeners.close();

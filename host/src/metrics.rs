@@ -50,7 +50,7 @@ counters! {
     handshakes_refused,
     /// Clients that an authenticator accepted.
     logins,
-    /// Clients that were turned away: denied, too late, or because a plugin failed.
+    /// Clients that were turned away: denied, too late, or because a plugin failed. Not those that left.
     logins_failed,
     /// Messages received from authenticated clients.
     messages_received,
@@ -58,8 +58,8 @@ counters! {
     messages_queued,
     /// Messages refused by an outbox.
     messages_refused,
-    /// Packets dropped because the router failed on them.
-    packets_dropped,
+    /// Packets on which the router failed.
+    packets_failed,
     /// Connections closed because they did not read.
     slow_consumers,
     /// Connections closed because nothing arrived from them.

@@ -16,7 +16,7 @@ use crate::metrics::METRICS;
 
 /// What a queued message costs beside its payload, in bytes, so that a flood of empty messages is bounded, too.
 const OVERHEAD: usize = 64;
-/// The first bytes of each outbox are free of the common budget: ordinary traffic touches no counter that all cores share.
+/// The first bytes of each outbox are free of the common budget, so that ordinary traffic does not touch it.
 const FREE: usize = 4 << 10;
 /// The budget is drawn on in steps of so many bytes.
 const STEP: usize = 64 << 10;
@@ -71,7 +71,7 @@ pub enum Refused {
 pub struct Outbox {
     queue: Mutex<Queue>,
     /// The connection's task, woken when there is something to do for it.
-    reader: AtomicWaker,
+    task: AtomicWaker,
     max_bytes: usize,
     budget: Arc<Budget>,
 }
@@ -79,8 +79,10 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Queue {
     messages: VecDeque<Message>,
-    /// What the messages cost.
+    /// What the messages cost, those on their way included: a peer that does not read owes them still.
     bytes: usize,
+    /// What the messages cost that have been handed out and not written yet.
+    leaving: usize,
     /// What has been drawn from the budget for them.
     drawn: usize,
     closing: Option<Closing>,
@@ -89,7 +91,7 @@ struct Queue {
 impl Outbox {
     /// An empty outbox for at most `max_bytes` (but always for one message, whatever its size).
     pub fn new(max_bytes: usize, budget: Arc<Budget>) -> Self {
-        Self { queue: Mutex::default(), reader: AtomicWaker::new(), max_bytes, budget }
+        Self { queue: Mutex::default(), task: AtomicWaker::new(), max_bytes, budget }
     }
 
     /// Queues a message.
@@ -101,7 +103,8 @@ impl Outbox {
         if queue.closing.is_some() {
             return Err(Refused::Closed);
         }
-        let idle = queue.messages.is_empty();
+        let idle = queue.bytes == 0;
+        let wake = queue.messages.is_empty();
         let bytes = queue.bytes + message.len() + OVERHEAD;
         let refused = if bytes > self.max_bytes && !idle {
             Refused::Full
@@ -112,8 +115,8 @@ impl Outbox {
             queue.messages.push_back(message);
             drop(queue);
             METRICS.messages_queued.increment();
-            if idle {
-                self.reader.wake();
+            if wake {
+                self.task.wake();
             }
             return Ok(());
         };
@@ -124,7 +127,7 @@ impl Outbox {
             let reason = ByteString::from(format!("slow consumer: {refused}"));
             queue.closing = Some(Closing { reason: CloseReason { code: 4905, reason }, cause: Cause::Slow });
             drop(queue);
-            self.reader.wake();
+            self.task.wake();
         }
         Err(refused)
     }
@@ -138,13 +141,17 @@ impl Outbox {
         }
         queue.closing = Some(Closing { reason, cause });
         drop(queue);
-        self.reader.wake();
+        self.task.wake();
         true
     }
 
+    /// How many bytes wait.
+    ///
+    /// # Errors
     /// Why the connection is to be closed, if it is. From then on nothing more is queued.
-    pub fn closing(&self) -> Option<Closing> {
-        self.lock().closing.clone()
+    pub fn waiting(&self) -> Result<usize, Closing> {
+        let queue = self.lock();
+        queue.closing.clone().map_or(Ok(queue.bytes), Err)
     }
 
     /// Whether messages are still taken.
@@ -154,19 +161,20 @@ impl Outbox {
 
     /// Has `waker` woken when the outbox is no longer empty, or is to be closed.
     pub fn register(&self, waker: &Waker) {
-        self.reader.register(waker);
+        self.task.register(waker);
     }
 
     /// Wakes the connection's task for something that is not in the outbox.
     pub fn wake(&self) {
-        self.reader.wake();
+        self.task.wake();
     }
 
-    /// Hands messages to `take`, oldest first, until it breaks or none is left.
+    /// Hands messages to `take`, oldest first, until it breaks or none is left. Those handed out before have been written.
     pub fn drain(&self, mut take: impl FnMut(Message) -> ControlFlow<()>) {
         let mut queue = self.lock();
+        queue.bytes -= std::mem::take(&mut queue.leaving);
         while let Some(message) = queue.messages.pop_front() {
-            queue.bytes -= message.len() + OVERHEAD;
+            queue.leaving += message.len() + OVERHEAD;
             if take(message).is_break() {
                 break;
             }
@@ -181,21 +189,19 @@ impl Outbox {
         self.discard(&mut self.lock());
     }
 
-    /// Draws on the budget so that it covers `bytes`.
+    /// Draws on the budget so that it covers `bytes`: in whole steps while there are any.
     fn draw(&self, queue: &mut Queue, bytes: usize) -> bool {
-        let missing = (bytes - FREE - queue.drawn).next_multiple_of(STEP);
-        let drawn = self.budget.draw(missing);
-        if drawn {
-            queue.drawn += missing;
-        }
-        drawn
+        let missing = bytes - FREE - queue.drawn;
+        let drawn = [missing.next_multiple_of(STEP), missing].into_iter().find(|&step| self.budget.draw(step));
+        queue.drawn += drawn.unwrap_or(0);
+        drawn.is_some()
     }
 
-    /// Empties the queue, and its memory: an idle connection holds none.
+    /// Empties the queue, and its memory: an idle connection holds none. What is on its way is still owed.
     fn discard(&self, queue: &mut Queue) {
         queue.messages = VecDeque::new();
-        queue.bytes = 0;
-        if queue.drawn > 0 {
+        queue.bytes = queue.leaving;
+        if queue.bytes == 0 && queue.drawn > 0 {
             self.budget.give_back(std::mem::take(&mut queue.drawn));
         }
     }
@@ -207,7 +213,7 @@ impl Outbox {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        self.clear();
+        self.budget.give_back(self.lock().drawn);
     }
 }
 
@@ -229,7 +235,7 @@ mod tests {
         let (outbox, _) = outbox(1000, 1 << 20);
         assert_eq!(outbox.push(text(5000)), Ok(()));
         assert_eq!(outbox.push(text(1)), Err(Refused::Full));
-        assert_eq!(outbox.closing().map(|closing| closing.reason.code), Some(4905));
+        assert_eq!(outbox.waiting().unwrap_err().reason.code, 4905);
         assert_eq!(outbox.push(text(1)), Err(Refused::Closed));
     }
 
@@ -246,8 +252,30 @@ mod tests {
             ControlFlow::Continue(())
         });
         assert_eq!(lengths, [1, 70_000, 3]);
+        assert!(budget.used.load(Relaxed) > 0, "they have not been written yet");
+        outbox.drain(|_| ControlFlow::Continue(()));
         assert_eq!(budget.used.load(Relaxed), 0);
-        assert_eq!(outbox.lock().bytes, 0);
+        assert_eq!(outbox.waiting(), Ok(0));
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_still_owed() {
+        let (outbox, budget) = outbox(100_000, 1 << 20);
+        outbox.push(text(90_000)).unwrap();
+        outbox.drain(|_| ControlFlow::Continue(()));
+        assert_eq!(outbox.push(text(90_000)), Err(Refused::Full));
+        drop(outbox);
+        assert_eq!(budget.used.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_small_budget_is_used_to_the_last_byte() {
+        let (outbox, budget) = outbox(1 << 20, 32 << 10);
+        outbox.push(text(5000)).unwrap();
+        outbox.push(text(20_000)).unwrap();
+        assert_eq!(outbox.push(text(20_000)), Err(Refused::OverBudget));
+        drop(outbox);
+        assert_eq!(budget.used.load(Relaxed), 0);
     }
 
     #[test]
@@ -270,7 +298,7 @@ mod tests {
         outbox.push(text(5)).unwrap();
         assert!(outbox.close(CloseReason::new(4900, "silent"), Cause::Silent));
         assert!(!outbox.close(CloseReason::new(4907, "kicked"), Cause::Operator));
-        assert_eq!(outbox.closing().unwrap().cause, Cause::Silent);
+        assert_eq!(outbox.waiting().unwrap_err().cause, Cause::Silent);
         let mut left = 0;
         outbox.drain(|_| {
             left += 1;

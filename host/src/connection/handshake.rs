@@ -119,12 +119,13 @@ impl Head {
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut request = Request::new(&mut headers);
         match request.parse(&self.bytes) {
-            Ok(Status::Complete(_)) => {}
+            // The end that was searched for may be that of something else, after a request with other line ends.
+            Ok(Status::Complete(length)) if length == self.length => {}
             Err(httparse::Error::TooManyHeaders) => {
                 let reason = format!("more than {MAX_HEADERS} header fields");
                 return Err(Refused::new("431 Request Header Fields Too Large", reason));
             }
-            Ok(Status::Partial) => return Err(bad("not an HTTP request")),
+            Ok(Status::Complete(_) | Status::Partial) => return Err(bad("not an HTTP request")),
             Err(error) => return Err(bad(format!("not an HTTP request: {error}"))),
         }
         let fields = Fields(request.headers);
@@ -164,7 +165,7 @@ impl Head {
         response.push_str("\r\n");
 
         let client = client_address(peer, &fields, &config.trusted_proxies);
-        let target = request.path.unwrap_or("/");
+        let target = path_of(request.path.unwrap_or_default()).ok_or_else(|| bad("the request target is no path"))?;
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let handshake = Handshake {
             connection,
@@ -185,12 +186,12 @@ impl<'a> Fields<'a> {
         self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     }
 
-    /// The elements of a field that is a list, over all its lines (RFC 9110 §5.6.1).
+    /// The elements of a field that is a list, over all its lines (RFC 9110 §5.6.1). One that is not UTF-8 reads as the
+    /// replacement character: it must not hide its neighbours, nor be taken for nothing.
     fn elements(&self, name: &str) -> impl Iterator<Item = &'a str> {
         self.all(name)
-            .filter_map(|value| str::from_utf8(value).ok())
-            .flat_map(|value| value.split(','))
-            .map(str::trim)
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .map(|element| str::from_utf8(element).map_or("\u{fffd}", str::trim))
             .filter(|element| !element.is_empty())
     }
 
@@ -221,6 +222,15 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The path and query of a request target, which may be absolute (RFC 9112 §3.2.2).
+fn path_of(target: &str) -> Option<&str> {
+    let path = match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => &rest[rest.find(['/', '?'])?..],
+        _ => target,
+    };
+    path.starts_with('/').then_some(path)
+}
+
 fn bad(reason: impl Into<String>) -> Refused {
     Refused::new("400 Bad Request", reason)
 }
@@ -228,7 +238,8 @@ fn bad(reason: impl Into<String>) -> Refused {
 /// 16 bytes in base64 (RFC 6455 §4.2.1): 22 digits and two signs of padding.
 fn is_key(key: &str) -> bool {
     let digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    key.len() == 24 && key.ends_with("==") && key.as_bytes()[..22].iter().all(digit)
+    // The last digit holds two bits.
+    key.len() == 24 && key.as_bytes()[..22].iter().all(digit) && ["A==", "Q==", "g==", "w=="].contains(&&key[21..])
 }
 
 /// Browsers say whose page connects (RFC 6455 §10.2); other clients need not, and could lie.

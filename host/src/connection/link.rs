@@ -57,7 +57,7 @@ impl Link {
                 return Poll::Ready(Ok(output));
             }
             self.outbox.register(cx.waker());
-            self.outbox.closing().map_or(Poll::Pending, |closing| Poll::Ready(Err(closing)))
+            self.outbox.waiting().map_or_else(|closing| Poll::Ready(Err(closing)), |_| Poll::Pending)
         })
         .await
     }

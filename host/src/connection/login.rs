@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 use super::link::Link;
+use super::session::queue;
 use super::socket::{End, Socket};
 use super::{Context, try_again};
 use crate::message::Cause;
@@ -41,8 +42,7 @@ async fn ask(
             Decision::Failed => return Err(try_again()),
             Decision::Prompt(message) => {
                 if let Some(message) = message {
-                    // Refused only when the connection is closing, which `receive` is told, too.
-                    let _ = link.outbox.push(message);
+                    queue(&link.outbox, message)?;
                 }
                 let packet = socket.receive().await?;
                 let judged = pin!(authenticator.authenticate(&mut login, handshake, &packet));

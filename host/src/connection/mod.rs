@@ -57,28 +57,29 @@ pub async fn serve(
     mut stream: TcpStream,
     peer: SocketAddr,
     link: Arc<Link>,
-    permit: Result<Permit, Refusal>,
+    mut permit: Result<Permit, Refusal>,
 ) {
     // Boxed, here and below: what a connection needs only for a while does not add to what each costs for good, and what
     // is passed on is not held twice.
-    match Box::pin(open(&context, &mut stream, peer, &link, permit)).await {
-        Opened::Upgraded(handshake, early, permit) => {
+    match (Box::pin(open(&context, &mut stream, peer, &link, &mut permit)).await, permit) {
+        (Opened::Upgraded(handshake, early), Ok(permit)) => {
             let socket = Box::pin(Socket::new(stream, early, link.clone(), context.config.max_message)).await;
             converse(&context, Box::new(socket), link, Box::new(handshake), permit).await;
         }
-        Opened::Refused(refused) => {
+        // The permit is held until the answer has been given: a refused connection counts, too, for as long as it is there.
+        (Opened::Refused(refused), _permit) => {
             METRICS.handshakes_refused.increment();
             debug!(connection = link.id.0, %peer, status = refused.status, reason = refused.reason, "upgrade refused");
             let _ = timeout(context.config.close_timeout, refused.answer(&mut stream)).await;
         }
-        Opened::Gone => {}
+        _ => {}
     }
 }
 
 /// How a handshake went.
 enum Opened {
     /// With what the client sent after its request.
-    Upgraded(Handshake, Vec<u8>, Permit),
+    Upgraded(Handshake, Vec<u8>),
     Refused(Refused),
     Gone,
 }
@@ -88,7 +89,7 @@ async fn open(
     stream: &mut TcpStream,
     peer: SocketAddr,
     link: &Link,
-    permit: Result<Permit, Refusal>,
+    permit: &mut Result<Permit, Refusal>,
 ) -> Opened {
     let config = &context.config;
     let head = match timeout(config.handshake_timeout, link.unless_closing(pin!(read_head(stream)))).await {
@@ -97,26 +98,26 @@ async fn open(
         Ok(Ok(Err(_)) | Err(_)) => return Opened::Gone,
         Err(_) => return Opened::Refused(Refused::timeout()),
     };
-    match judge(head, context, peer, link, permit) {
+    match judge(head, config, peer, link, permit) {
         Err(refused) => Opened::Refused(refused),
-        Ok((Upgrade { handshake, response, early, .. }, permit)) => {
+        Ok(Upgrade { handshake, response, early, .. }) => {
             let answered = timeout(config.handshake_timeout, stream.write_all(response.as_bytes())).await;
-            if matches!(answered, Ok(Ok(()))) { Opened::Upgraded(handshake, early, permit) } else { Opened::Gone }
+            if matches!(answered, Ok(Ok(()))) { Opened::Upgraded(handshake, early) } else { Opened::Gone }
         }
     }
 }
 
 fn judge(
     head: Head,
-    context: &Context,
+    config: &WebSocketConfig,
     peer: SocketAddr,
     link: &Link,
-    permit: Result<Permit, Refusal>,
-) -> Result<(Upgrade, Permit), Refused> {
-    let mut permit = permit.map_err(Refused::unavailable)?;
-    let upgrade = head.upgrade(link.id, peer, &context.config)?;
+    permit: &mut Result<Permit, Refusal>,
+) -> Result<Upgrade, Refused> {
+    let permit = permit.as_mut().map_err(|refusal| Refused::unavailable(*refusal))?;
+    let upgrade = head.upgrade(link.id, peer, config)?;
     permit.count_for(upgrade.address).map_err(Refused::unavailable)?;
-    Ok((upgrade, permit))
+    Ok(upgrade)
 }
 
 /// From the upgrade to the end.
@@ -127,33 +128,38 @@ async fn converse(
     handshake: Box<Handshake>,
     mut permit: Permit,
 ) {
-    let end = match Box::pin(log_in(context, &mut socket, &link, &handshake)).await {
+    let mut logged_in = false;
+    let (end, session) = match Box::pin(log_in(context, &mut socket, &link, &handshake)).await {
         Ok(identity) => {
             permit.authenticated();
             match Box::pin(Session::open(context, &link, handshake, identity)).await {
                 Ok(mut session) => {
                     METRICS.logins.increment();
-                    let end = session.run(context, &mut socket).await;
-                    Box::pin(session.close(context, &link, &end)).await;
-                    end
+                    logged_in = true;
+                    (session.run(context, &mut socket).await, Some(session))
                 }
-                Err(end) => {
-                    METRICS.logins_failed.increment();
-                    end
-                }
+                Err(failed) => failed,
             }
         }
-        Err(end) => {
-            METRICS.logins_failed.increment();
-            end
-        }
+        Err(end) => (end, None),
     };
+    if !logged_in && !matches!(end.cause(), Cause::Client | Cause::Lost) {
+        METRICS.logins_failed.increment();
+    }
     debug!(connection = link.id.0, cause = ?end.cause(), code = end.code(), "connection ended");
-    let patience = match end.cause() {
+    let flush = match end.cause() {
         Cause::Shutdown => context.shutdown_grace,
         _ => context.config.close_timeout,
     };
-    Box::pin(socket.finish(&end, patience)).await;
+    // Deregistered first: whoever has read our close frame cannot be reached. The router is told meanwhile.
+    let closed = session.map(|session| session.close(&end));
+    let told = async {
+        if let Some(closed) = closed {
+            closed.tell(context).await;
+        }
+    };
+    let finished = socket.finish(&end, flush, context.config.close_timeout);
+    Box::pin(async { tokio::join!(told, finished) }).await;
 }
 
 /// The end that a plugin's failure means.

@@ -14,16 +14,16 @@ use crate::config::RouteFailure;
 use crate::delivery;
 use crate::message::{Cause, CloseReason, Message};
 use crate::metrics::METRICS;
-use crate::outbox::Closing;
+use crate::outbox::{Closing, Outbox, Refused};
 use crate::policy::{self, Decision, Ending, Handshake, Identity};
-use crate::registry::Member;
+use crate::registry::{Departure, Member, Registry};
 
 /// How long to sleep at most before looking at the clock again: it may have been set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// One session.
 pub(super) struct Session {
-    member: Arc<Member>,
+    member: Registered,
     handshake: Box<Handshake>,
     /// What the router knows of it.
     routed: policy::Session,
@@ -32,38 +32,37 @@ pub(super) struct Session {
 
 impl Session {
     /// Registers the client, has the router greet it and queues its reply: nothing reaches the client before that, and
-    /// whoever has read it can be reached.
+    /// whoever has read it can be reached. After a failure there may be a session to close.
     pub(super) async fn open(
         context: &Context,
         link: &Arc<Link>,
         handshake: Box<Handshake>,
         identity: Identity,
-    ) -> Result<Self, End> {
+    ) -> Result<Self, (End, Option<Self>)> {
         let Identity { uid, reply, attributes, expires_at } = identity;
-        let expiry = expiry(expires_at)?;
+        let expiry = expiry(expires_at).map_err(|end| (end, None))?;
         // First in the queue, which nobody drains until the session is open.
         if let Some(reply) = reply {
-            let _ = link.outbox.push(reply);
+            queue(&link.outbox, reply).map_err(|end| (end, None))?;
         }
         let Some(member) = context.registry.open(link.id, uid.clone(), link.outbox.clone()) else {
             link.outbox.clear();
-            return Err(End::new(Cause::Replaced, 4904, "this uid is connected already"));
+            return Err((End::new(Cause::Replaced, 4904, "this uid is connected already"), None));
         };
+        let member = Registered { registry: context.registry.clone(), member };
         let routed = policy::Session { connection: link.id, uid, attributes, state: Default::default() };
         let mut session = Self { member, handshake, routed, expiry };
         let opened = link.unless_closing(pin!(context.policy.router.opened(&session.routed))).await;
         match opened {
             Ok(Ok(actions)) => {
-                let afterwards = delivery::act(&context.registry, &session.member, actions);
+                let afterwards = delivery::act(&context.registry, &session.member.member, actions).await;
                 session.routed.state = afterwards.remember.unwrap_or_default();
                 debug!(connection = link.id.0, "authenticated");
                 Ok(session)
             }
             failed => {
-                let end = failed.err().map_or_else(try_again, End::Closing);
                 link.outbox.clear();
-                session.close(context, link, &end).await;
-                Err(end)
+                Err((failed.err().map_or_else(try_again, End::Closing), Some(session)))
             }
         }
     }
@@ -88,29 +87,27 @@ impl Session {
         }
     }
 
-    /// Deregisters the client and tells the router.
-    pub(super) async fn close(&self, context: &Context, link: &Link, end: &End) {
-        let code = end.code();
-        link.outbox.close(CloseReason::new(code.unwrap_or(1006), ""), end.cause());
-        let departure = context.registry.close(&self.member);
-        let ending =
-            Ending { cause: end.cause(), code, groups: departure.groups, remaining: departure.remaining };
-        if let Ok(commands) = context.policy.router.closed(&self.routed, ending).await {
-            for command in commands {
-                delivery::carry_out(&context.registry, None, command);
-            }
-        }
+    /// Deregisters the client.
+    pub(super) fn close(self, end: &End) -> Closed {
+        let departure = self.member.leave(end.cause());
+        let ending = Ending {
+            cause: end.cause(),
+            code: end.code(),
+            groups: departure.groups,
+            remaining: departure.remaining,
+        };
+        Closed { routed: self.routed, ending }
     }
 
     async fn route(&mut self, context: &Context, socket: &mut Socket, packet: &Message) -> Result<(), End> {
         let Ok(actions) = socket.sending(pin!(context.policy.router.route(&self.routed, packet))).await? else {
-            METRICS.packets_dropped.increment();
+            METRICS.packets_failed.increment();
             return match context.route_failure {
                 RouteFailure::Drop => Ok(()),
                 RouteFailure::Close => Err(try_again()),
             };
         };
-        let afterwards = delivery::act(&context.registry, &self.member, actions);
+        let afterwards = delivery::act(&context.registry, &self.member.member, actions).await;
         if let Some(state) = afterwards.remember {
             self.routed.state = state;
         }
@@ -126,16 +123,62 @@ impl Session {
             Decision::Accept(identity) if identity.uid == self.routed.uid => {
                 self.expiry = expiry(identity.expires_at)?;
                 self.routed.attributes = identity.attributes;
-                if let Some(reply) = identity.reply {
-                    let _ = self.member.outbox.push(reply);
+                match identity.reply {
+                    Some(reply) => queue(&self.member.member.outbox, reply),
+                    None => Ok(()),
                 }
-                Ok(())
             }
             Decision::Accept(_) => Err(End::new(Cause::Plugin, 4902, "a session's uid cannot change")),
             Decision::Deny(reason) => Err(End::Closing(Closing { reason, cause: Cause::Plugin })),
             Decision::Prompt(_) => Err(End::new(Cause::Plugin, 4902, "no authenticator accepted")),
             Decision::Failed => Err(try_again()),
         }
+    }
+}
+
+/// A session that has ended, of which the router has not been told yet.
+pub(super) struct Closed {
+    routed: policy::Session,
+    ending: Ending,
+}
+
+impl Closed {
+    /// Tells the router, and carries out what it wants done.
+    pub(super) async fn tell(self, context: &Context) {
+        if let Ok(commands) = context.policy.router.closed(&self.routed, self.ending).await {
+            for command in commands {
+                delivery::carry_out(&context.registry, None, command).await;
+            }
+        }
+    }
+}
+
+/// A place in the registry. Given up when dropped: also when the connection's task is cut off, or panics.
+struct Registered {
+    registry: Arc<Registry>,
+    member: Arc<Member>,
+}
+
+impl Registered {
+    fn leave(&self, cause: Cause) -> Departure {
+        // Has no effect when it is closing already; what is queued is still sent.
+        self.member.outbox.close(CloseReason::new(1001, ""), cause);
+        self.registry.close(&self.member)
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.leave(Cause::Lost);
+    }
+}
+
+/// Queues what the login owes the client. When there is no memory for that, the client had better try again than wait;
+/// any other refusal means that the connection is closing, which its task finds out by itself.
+pub(super) fn queue(outbox: &Outbox, message: Message) -> Result<(), End> {
+    match outbox.push(message) {
+        Err(Refused::OverBudget) => Err(try_again()),
+        Ok(()) | Err(Refused::Closed | Refused::Full) => Ok(()),
     }
 }
 

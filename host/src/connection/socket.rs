@@ -1,6 +1,7 @@
 //! A WebSocket as the connection's task sees it: packets come in, the outbox goes out, and both at once.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::Stream;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -17,25 +18,23 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError}
 use tokio_tungstenite::tungstenite::protocol::{Message as Frame, Role, WebSocketConfig as Protocol};
 
 use super::link::Link;
-use super::wire::{TooManyFragments, Wire};
+use super::wire::{BATCH, TooManyFragments, Wire};
 use crate::message::{Cause, CloseReason, Message};
 use crate::outbox::Closing;
 
 /// What is read at a time. Most messages are far smaller, and every connection holds a buffer of this size.
 const READ_BUFFER: usize = 4 << 10;
-/// What tungstenite may hold of its own answers; see [`Wire`].
-const MAX_CONTROL: usize = 512;
+/// What tungstenite may hold of its own answers: a few pongs. Less than [`Wire`] takes at once.
+const MAX_PONGS: usize = 512;
 /// Packets handled before what is queued is written although more can be read: reading first makes for few, large
 /// writes, but must not keep the client waiting for as long as it goes on sending.
 const PACKETS_BEFORE_SEND: u32 = 32;
-/// What is read, at most, of a client that goes on sending after its connection has failed.
-const MAX_DISCARDED: u64 = 16 << 20;
 
 /// How a connection came to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
-    /// The client sent a close frame, with this code if any; tungstenite has its answer ready.
-    ByClient(Option<u16>),
+    /// The client sent a close frame; this answers it (RFC 6455 §5.5.1): its own code, or 1000 for none.
+    ByClient(CloseReason),
     /// We close it.
     Closing(Closing),
     /// The client broke the protocol: nothing that it sends can be understood any more.
@@ -59,13 +58,17 @@ impl End {
         }
     }
 
-    /// The code of the close frame, where there is one.
-    pub(super) fn code(&self) -> Option<u16> {
+    /// What our close frame says, where there is one to send.
+    pub(super) fn farewell(&self) -> Option<&CloseReason> {
         match self {
-            Self::ByClient(code) => *code,
-            Self::Closing(Closing { reason, .. }) | Self::Failed(reason) => Some(reason.code),
+            Self::ByClient(reason) | Self::Closing(Closing { reason, .. }) | Self::Failed(reason) => Some(reason),
             Self::Lost => None,
         }
+    }
+
+    /// The code of the close frame, where there is one.
+    pub(super) fn code(&self) -> Option<u16> {
+        self.farewell().map(|reason| reason.code)
     }
 }
 
@@ -82,7 +85,7 @@ impl Socket {
         let protocol = Protocol::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
-            .max_write_buffer_size(MAX_CONTROL)
+            .max_write_buffer_size(MAX_PONGS)
             .max_message_size(Some(max_message))
             .max_frame_size(Some(max_message));
         let wire = Wire::new(stream, link.clone(), max_message);
@@ -111,22 +114,48 @@ impl Socket {
         .await
     }
 
-    /// Ends the connection: sends what the end demands within `patience`, and cuts it off after that.
-    pub(super) async fn finish(mut self: Box<Self>, end: &End, patience: Duration) {
-        let done = match end {
-            End::Lost => true,
-            End::ByClient(_) => timeout(patience, self.answer_close()).await.is_ok(),
-            End::Closing(closing) => timeout(patience, self.close(&closing.reason)).await.is_ok(),
-            End::Failed(reason) => timeout(patience, self.fail(reason)).await.is_ok(),
+    /// Ends the connection: sends what is queued and a close frame within `flush`, then waits for the peer's answer
+    /// within `patience`. What is not done by then is cut off.
+    pub(super) async fn finish(mut self: Box<Self>, end: &End, flush: Duration, patience: Duration) {
+        let Some(reason) = end.farewell() else { return };
+        self.stream.get_mut().close(reason);
+        // Nothing more is understood from a client that has closed, or has broken the protocol.
+        let mut heard = matches!(end, End::ByClient(_) | End::Failed(_));
+        let parting = async {
+            timeout(flush, poll_fn(|cx| self.poll_part(cx, &mut heard, Part::Send))).await.ok()?.ok()?;
+            let answer = async {
+                let _ = poll_fn(|cx| self.poll_part(cx, &mut heard, Part::Hear)).await;
+                linger(self.stream.get_mut().stream()).await;
+            };
+            timeout(patience, answer).await.ok()
         };
-        if !done {
+        if parting.await.is_none() {
             // The peer does not read: a reset, or the kernel would go on trying to deliver what it holds.
             let _ = self.stream.get_mut().stream().set_zero_linger();
         }
     }
 
+    /// Sends what is left, and meanwhile reads and discards until the peer's close frame: a peer that waits for its own
+    /// words to be read might not read ours. Ready when the awaited part is done.
+    fn poll_part(&mut self, cx: &mut Context<'_>, heard: &mut bool, awaited: Part) -> Poll<io::Result<()>> {
+        let sent = self.stream.get_mut().poll_send(cx, &self.link.outbox)?;
+        while !*heard {
+            match self.poll_frame(cx) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => *heard = true,
+                Poll::Pending => break,
+            }
+        }
+        match awaited {
+            Part::Send => sent.map(Ok),
+            Part::Hear if *heard => Poll::Ready(Ok(())),
+            Part::Hear => Poll::Pending,
+        }
+    }
+
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
-        if self.packets_since_send >= PACKETS_BEFORE_SEND {
+        let waiting = self.link.outbox.waiting().map_err(End::Closing)?;
+        if self.packets_since_send >= PACKETS_BEFORE_SEND || waiting >= BATCH {
             self.poll_send(cx)?;
         }
         loop {
@@ -139,6 +168,9 @@ impl Socket {
                 Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
                 Poll::Pending => {
                     self.poll_send(cx)?;
+                    // Reading may have used up what the runtime allows this task at a time, so that nothing was written:
+                    // the next time begins with it.
+                    self.packets_since_send = PACKETS_BEFORE_SEND;
                     // A pong that did not fit before may fit now; tungstenite hands it over when it is polled.
                     if !self.stream.get_mut().has_made_room() {
                         return Poll::Pending;
@@ -153,9 +185,7 @@ impl Socket {
         self.packets_since_send = 0;
         let outbox = &self.link.outbox;
         outbox.register(cx.waker());
-        if let Some(closing) = outbox.closing() {
-            return Err(End::Closing(closing));
-        }
+        outbox.waiting().map_err(End::Closing)?;
         let wire = self.stream.get_mut();
         if self.link.take_ping() {
             wire.ping();
@@ -173,68 +203,45 @@ impl Socket {
             None => Err(End::Lost),
             Some(Err(error)) => Err(end_of(&error)),
             Some(Ok(frame)) => {
-                self.stream.get_mut().message_completed();
+                let wire = self.stream.get_mut();
                 match frame {
                     // Copied to a size of its own: a few bytes in an outbox must not keep a whole read buffer alive.
-                    Frame::Text(text) => Ok(Some(Message::Text(ByteString::from(text.as_str())))),
-                    Frame::Binary(bytes) => Ok(Some(Message::Binary(Bytes::copy_from_slice(&bytes)))),
-                    Frame::Close(frame) => Err(End::ByClient(frame.map(|frame| frame.code.into()))),
-                    Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_) => Ok(None),
+                    Frame::Text(text) => {
+                        wire.message_completed();
+                        Ok(Some(Message::Text(ByteString::from(text.as_str()))))
+                    }
+                    Frame::Binary(bytes) => {
+                        wire.message_completed();
+                        Ok(Some(Message::Binary(Bytes::copy_from_slice(&bytes))))
+                    }
+                    Frame::Ping(payload) | Frame::Pong(payload) => {
+                        wire.control_completed(payload.len());
+                        Ok(None)
+                    }
+                    Frame::Close(frame) => Err(End::ByClient(CloseReason {
+                        code: frame.map_or(1000, |frame| frame.code.into()),
+                        reason: ByteString::new(),
+                    })),
+                    Frame::Frame(_) => Ok(None),
                 }
             }
         })
     }
+}
 
-    /// Sends what the client's own packets have led to, then tungstenite's answer to its close frame (RFC 6455 §5.5.1),
-    /// then ends the TCP connection.
-    async fn answer_close(&mut self) {
-        let _ = poll_fn(|cx| {
-            ready!(self.stream.get_mut().poll_send(cx, &self.link.outbox))?;
-            // tungstenite hands its answer over when it is polled; nothing is in its way any more.
-            let _ = Pin::new(&mut self.stream).poll_next(cx);
-            self.stream.get_mut().poll_send(cx, &self.link.outbox)
-        })
-        .await;
-        let _ = self.stream.get_mut().shutdown().await;
-    }
-
-    /// The closing handshake begun by us (RFC 6455 §7.1.2): what is queued, our close frame, then the client's.
-    async fn close(&mut self, reason: &CloseReason) {
-        self.stream.get_mut().close(reason);
-        poll_fn(|cx| {
-            loop {
-                match self.poll_frame(cx) {
-                    Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Pending => break,
-                }
-            }
-            match self.stream.get_mut().poll_send(cx, &self.link.outbox) {
-                Poll::Ready(Err(_)) => Poll::Ready(()),
-                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-            }
-        })
-        .await;
-        let _ = self.stream.get_mut().shutdown().await;
-    }
-
-    /// Fails the connection (RFC 6455 §7.1.7): what is queued, a close frame, and then the end of what we send. What the
-    /// client still sends is read and discarded, since closing with unread data would reset the connection and the
-    /// client might never see why.
-    async fn fail(&mut self, reason: &CloseReason) {
-        let wire = self.stream.get_mut();
-        wire.close(reason);
-        let sent = poll_fn(|cx| wire.poll_send(cx, &self.link.outbox)).await;
-        if sent.is_ok() {
-            linger(wire.stream()).await;
-        }
-    }
+/// What is awaited while a connection ends.
+#[derive(Clone, Copy)]
+enum Part {
+    /// That our close frame has left.
+    Send,
+    /// That the peer's has arrived.
+    Hear,
 }
 
 /// Ends our side of a stream and waits for the peer to end its own.
 pub(super) async fn linger(stream: &mut TcpStream) {
     if stream.shutdown().await.is_ok() {
-        let _ = tokio::io::copy(&mut stream.take(MAX_DISCARDED), &mut tokio::io::sink()).await;
+        let _ = tokio::io::copy(stream, &mut tokio::io::sink()).await;
     }
 }
 

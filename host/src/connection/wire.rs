@@ -1,6 +1,6 @@
 //! The TCP stream below a WebSocket: what tungstenite reads from, and what both it and the outbox are written to.
 //!
-//! tungstenite reads and checks what the client sends, and answers its pings and close frames. What we send we frame
+//! tungstenite reads and checks what the client sends, and answers its pings. Everything else that we send we frame
 //! ourselves: a server's frames are a few header bytes before the payload (RFC 6455 §5.2), so a message goes from its
 //! shared bytes to the socket with at most one copy, many of them in one system call, and no buffer stays behind.
 
@@ -20,11 +20,11 @@ use crate::outbox::Outbox;
 
 /// How much is gathered for one write: a few TCP segments, and little enough that copying small payloads is cheaper
 /// than handing each to the kernel.
-const BATCH: usize = 16 << 10;
+pub(super) const BATCH: usize = 16 << 10;
 /// Payloads from this size on are written from where they are.
 const LARGE: usize = 4 << 10;
-/// Answers of tungstenite (pongs, at most 127 bytes each) that may wait for a peer that does not read; it keeps the
-/// last one when no more fit.
+/// Pongs (at most 127 bytes each) that may wait for a peer that does not read; further ones wait in tungstenite, which
+/// answers only the latest ping when it has no room either (RFC 6455 §5.5.3 allows that).
 const MAX_CONTROL: usize = 1 << 10;
 /// What the frames of one message may cost on the wire beyond twice the message bound: a message cut into fragments of
 /// a few bytes, or of none, is refused before it has cost much.
@@ -41,11 +41,6 @@ mod first_byte {
     pub(super) const PING: u8 = 0x89;
 }
 
-/// An unmasked close frame without a status code (RFC 6455 §5.5.1).
-const EMPTY_CLOSE: [u8; 2] = [first_byte::CLOSE, 0];
-/// What it is replaced with: clients of the origin are answered 1000.
-const NORMAL_CLOSE: [u8; 4] = [first_byte::CLOSE, 2, 0x03, 0xe8];
-
 /// A TCP stream with frames waiting to be written to it.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -54,7 +49,7 @@ pub(super) struct Wire {
     /// Bytes received since the last whole message, and the most that there may be.
     received: usize,
     max_received: usize,
-    /// Control frames of tungstenite, whole, not yet part of `batch`.
+    /// Pongs of tungstenite and our pings, whole, not yet part of `batch`.
     control: Vec<u8>,
     /// One of them did not fit.
     turned_away: bool,
@@ -86,9 +81,16 @@ impl Wire {
         }
     }
 
-    /// To be called for each message read: its frames are paid for.
+    /// To be called for each data message read: its frames are paid for.
     pub(super) fn message_completed(&mut self) {
         self.received = 0;
+    }
+
+    /// To be called for each ping or pong read; they may stand between the fragments of a message (RFC 6455 §5.4), whose
+    /// bound they neither use up nor renew.
+    pub(super) fn control_completed(&mut self, payload: usize) {
+        // Opcode, length and mask take six bytes.
+        self.received = self.received.saturating_sub(payload + 6);
     }
 
     /// Whether a control frame of tungstenite was turned away, and would be taken now.
@@ -160,21 +162,11 @@ impl Wire {
         &mut self.stream
     }
 
-    /// Takes over the control frames: they stand between whole frames, a close frame last.
+    /// Takes over the control frames: they stand between whole frames.
     fn gather_control(&mut self) {
-        if self.control.is_empty() || self.closed {
-            return;
-        }
-        let close = close_frame(&self.control);
-        let control = std::mem::take(&mut self.control);
-        match close {
-            None => self.batch.extend(control),
-            Some(at) => {
-                let end = if control[at..] == EMPTY_CLOSE { &NORMAL_CLOSE[..] } else { &control[at..] };
-                self.batch.extend(&control[..at]);
-                self.batch.extend(end);
-                self.closed = true;
-            }
+        if !self.control.is_empty() && !self.closed {
+            self.batch.append(&mut self.control);
+            self.control = Vec::new();
         }
     }
 
@@ -208,20 +200,6 @@ impl Wire {
     }
 }
 
-/// Where a close frame begins among unmasked control frames, whose payloads are all shorter than 126 bytes.
-fn close_frame(mut frames: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    while let [first, length, ..] = frames {
-        if *first == first_byte::CLOSE {
-            return Some(at);
-        }
-        let next = 2 + usize::from(*length);
-        at += next;
-        frames = frames.get(next..)?;
-    }
-    None
-}
-
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
@@ -238,7 +216,8 @@ impl AsyncRead for Wire {
     }
 }
 
-/// Where tungstenite writes: only pongs and its answer to a close frame ever come this way, each frame in one piece.
+/// Where tungstenite writes: only pongs ever come this way, each frame in one piece. It is not polled again once it would
+/// answer a close frame.
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, frame: &[u8]) -> Poll<io::Result<usize>> {
         if self.control.len() + frame.len() > MAX_CONTROL {

@@ -60,9 +60,9 @@ pub async fn serve(
     let sender = Sender { connection, remote_address: peer.to_string() };
     let end = converse(&context, &mut stream, &sender, &shutdown).await;
     debug!(connection = connection.0, ?end, "sender's connection ended");
-    if end == End::Refused {
+    if end != End::Gone {
         // What the sender still sends is discarded: closing with unread data would reset the connection, and the
-        // last answer might be lost.
+        // last answers might be lost.
         let discard = async {
             stream.shutdown().await?;
             tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
@@ -148,7 +148,7 @@ async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut S
     };
     let mut reached = true;
     for command in commands {
-        reached &= delivery::carry_out(&context.registry, None, command);
+        reached &= delivery::carry_out(&context.registry, None, command).await;
     }
     match reply {
         None if !reached => fail(answers),
