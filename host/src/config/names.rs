@@ -160,10 +160,10 @@ mod tests {
 
     #[test]
     fn a_log_level_that_is_none_is_refused() {
-        for text in ["info", "OFF", "info,hotgate=debug", "hotgate::plugin=trace", "warn,[x{a=1}]=debug"] {
+        for text in ["info", "OFF", "info,hotgate=debug", "hotgate::plugin=trace"] {
             assert!((LOG_LEVEL.parse)(text).is_some(), "{text}");
         }
-        for text in ["", "inof", "info,", "info,hotgate", "hotgate=inof"] {
+        for text in ["", "inof", "info,", "info,hotgate", "hotgate=inof", "warn,[x{a=1}]=debug"] {
             assert!((LOG_LEVEL.parse)(text).is_none(), "{text}");
         }
     }

@@ -167,12 +167,13 @@ impl Socket {
                 Poll::Ready(Ok(None)) => {}
                 Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
                 Poll::Pending => {
+                    let pongs = self.stream.get_mut().has_control();
                     self.poll_send(cx)?;
                     // Reading may have used up what the runtime allows this task at a time, so that nothing was written:
                     // the next time begins with it.
                     self.packets_since_send = PACKETS_BEFORE_SEND;
-                    // A pong that did not fit before may fit now; tungstenite hands it over when it is polled.
-                    if !self.stream.get_mut().has_made_room() {
+                    // More of them may wait in tungstenite, which hands them over when it is polled and they fit.
+                    if !pongs || self.stream.get_mut().has_control() {
                         return Poll::Pending;
                     }
                 }

@@ -51,8 +51,6 @@ pub(super) struct Wire {
     max_received: usize,
     /// Pongs of tungstenite and our pings, whole, not yet part of `batch`.
     control: Vec<u8>,
-    /// One of them did not fit.
-    turned_away: bool,
     /// Bytes on their way; up to `written` they have left.
     batch: Vec<u8>,
     written: usize,
@@ -72,7 +70,6 @@ impl Wire {
             received: 0,
             max_received: max_message.saturating_mul(2).saturating_add(FRAGMENT_ALLOWANCE),
             control: Vec::new(),
-            turned_away: false,
             batch: Vec::new(),
             written: 0,
             large: Bytes::new(),
@@ -93,9 +90,9 @@ impl Wire {
         self.received = self.received.saturating_sub(payload + 6);
     }
 
-    /// Whether a control frame of tungstenite was turned away, and would be taken now.
-    pub(super) fn has_made_room(&mut self) -> bool {
-        self.control.is_empty() && std::mem::take(&mut self.turned_away)
+    /// Whether a control frame waits to be written.
+    pub(super) fn has_control(&self) -> bool {
+        !self.control.is_empty()
     }
 
     /// Writes what waits in `outbox` and of control frames, in as few system calls as possible, until all has left or
@@ -221,8 +218,7 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, frame: &[u8]) -> Poll<io::Result<usize>> {
         if self.control.len() + frame.len() > MAX_CONTROL {
-            // No waker is kept: `poll_send` makes room, and `has_made_room` tells.
-            self.turned_away = true;
+            // No waker is kept: whoever makes room by `poll_send` polls tungstenite again.
             return Poll::Pending;
         }
         self.control.extend_from_slice(frame);
