@@ -103,8 +103,7 @@ impl Outbox {
         if queue.closing.is_some() {
             return Err(Refused::Closed);
         }
-        let idle = queue.bytes == 0;
-        let wake = queue.messages.is_empty();
+        let idle = queue.messages.is_empty();
         let bytes = queue.bytes + message.len() + OVERHEAD;
         let refused = if bytes > self.max_bytes && !idle {
             Refused::Full
@@ -115,7 +114,7 @@ impl Outbox {
             queue.messages.push_back(message);
             drop(queue);
             METRICS.messages_queued.increment();
-            if wake {
+            if idle {
                 self.task.wake();
             }
             return Ok(());
@@ -263,7 +262,9 @@ mod tests {
         let (outbox, budget) = outbox(100_000, 1 << 20);
         outbox.push(text(90_000)).unwrap();
         outbox.drain(|_| ControlFlow::Continue(()));
+        outbox.push(text(1)).unwrap();
         assert_eq!(outbox.push(text(90_000)), Err(Refused::Full));
+        assert!(budget.used.load(Relaxed) > 0);
         drop(outbox);
         assert_eq!(budget.used.load(Relaxed), 0);
     }

@@ -88,3 +88,30 @@ async fn a_connection_that_is_cut_leaves_the_registry() {
         eventually("the mapping is dropped", async || !gateway.reaches(uid).await).await;
     }
 }
+
+#[tokio::test]
+async fn a_close_that_crosses_a_denial_does_not_hide_it() {
+    let gateway = Gateway::start().await;
+    let first = [Frame::text("nope").encode(), Frame::close(1000, "").encode()].concat();
+    let mut client = gateway.connect().await;
+    client.bytes(&first).await;
+    client.expect("HeartBeat").await;
+    client.expect_close(4400).await;
+}
+
+#[tokio::test]
+async fn a_close_after_many_pings_is_answered() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.login("client").await;
+    let pings = Frame::ping("x".repeat(125)).encode().repeat(40);
+    client.bytes(&[pings, Frame::close(1000, "bye").encode()].concat()).await;
+    loop {
+        let frame = client.next_frame().await;
+        if frame.opcode == Opcode::CLOSE {
+            assert_eq!(frame.close_reason().0, 1000);
+            break;
+        }
+        assert_eq!(frame.opcode, Opcode::PONG);
+    }
+    client.ended().await;
+}

@@ -1,9 +1,15 @@
 //! Peers that nobody here wrote: Python's `websockets`, and `nc`.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use hotgate_tests::{Gateway, within};
+
+/// Says that a test was not run, past the runner's capture of what passing tests print.
+fn skip(why: &str) {
+    _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
 
 /// Runs a program to its end beside the test.
 async fn run(mut command: Command) -> Output {
@@ -40,7 +46,7 @@ fn python_with_websockets() -> Option<PathBuf> {
 #[tokio::test]
 async fn python_s_websockets_is_served() {
     let Some(python) = python_with_websockets() else {
-        return eprintln!("SKIPPED: there is no python3");
+        return skip("there is no python3");
     };
     let gateway = Gateway::start().await;
     let mut command = Command::new(python);
@@ -55,7 +61,7 @@ async fn python_s_websockets_is_served() {
 async fn netcat_pushes() {
     let help = Command::new("nc").arg("-h").stdin(Stdio::null()).output();
     if !help.is_ok_and(|help| String::from_utf8_lossy(&help.stderr).contains("-N")) {
-        return eprintln!("SKIPPED: there is no nc that knows -N (Debian: netcat-openbsd)");
+        return skip("there is no nc that knows -N (Debian: netcat-openbsd)");
     }
     let gateway = Gateway::start().await;
     let mut anna = gateway.login("anna").await;

@@ -93,6 +93,20 @@ async fn a_message_in_too_many_fragments_is_refused() {
 }
 
 #[tokio::test]
+async fn pings_between_fragments_do_not_renew_their_bound() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.login("client").await;
+    client.frame(Frame::text("").unfinished()).await;
+    let fragments = Frame::continuation("").unfinished().encode().repeat(1000);
+    let fragments = [fragments, Frame::ping("").encode()].concat();
+    for _ in 0..1000 {
+        client.try_bytes(&fragments).await;
+    }
+    while client.next_frame().await.opcode == Opcode::PONG {}
+    client.ended().await;
+}
+
+#[tokio::test]
 async fn any_number_of_pings_is_no_message() {
     let gateway = Gateway::start().await;
     let mut client = gateway.login("client").await;

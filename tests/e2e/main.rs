@@ -1,13 +1,13 @@
 //! Every promise of Hotgate, tested on the real binary over real sockets: one short test each.
 
 mod bystanders;
-
 mod chain;
 mod closing;
 mod contained;
 mod duplicates;
 mod foreign;
 mod frames;
+mod greedy;
 mod handshake;
 mod heartbeat;
 mod limits;

@@ -116,3 +116,14 @@ async fn soak_5000_idle_connections_are_cheap_and_all_are_told() {
     assert_eq!(gateway.exit_code().await, Some(0));
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_the_close_is_not_waited_for_all_the_grace() {
+    let mut gateway = Gateway::configured("shutdown_grace = \"1m\"\n[websocket]\nclose_timeout = \"500ms\"").await;
+    let mut deaf = gateway.login("deaf").await;
+    gateway.signal("TERM");
+    assert_eq!(deaf.next_frame().await.close_reason().0, 1001);
+    let begin = Instant::now();
+    assert_eq!(gateway.exit_code().await, Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+}

@@ -72,6 +72,8 @@ async fn one_message_always_fits_an_empty_outbox() {
     let gateway = Gateway::configured("[outbox]\nmax_bytes = \"64KiB\"").await;
     let mut client = gateway.login("u").await;
     for n in 0..3 {
+        // It is empty once the gateway knows, too, that all has been written.
+        client.expect_nothing().await;
         let line = line("u", n, 1 << 20);
         assert_eq!(gateway.sender().await.ask(&line).await, "ok");
         client.expect(line).await;

@@ -131,6 +131,18 @@ async fn a_line_of_1_mib_passes() {
 }
 
 #[tokio::test]
+async fn by_default_2_mib_are_the_longest_line() {
+    let gateway = Gateway::start().await;
+    let mut sender = gateway.sender().await;
+    sender.send("x".repeat(2 << 20)).await;
+    sender.expect("fail").await;
+    assert_eq!(sender.ask("still there?").await, "fail");
+    sender.send("x".repeat((2 << 20) + 1)).await;
+    sender.expect("fail").await;
+    sender.ended().await;
+}
+
+#[tokio::test]
 async fn a_line_over_the_bound_fails_and_ends_the_connection() {
     let gateway = Gateway::configured("[text]\nmax_line = \"1KiB\"").await;
     let _anna = gateway.login("anna").await;

@@ -5,6 +5,7 @@
 //! same target directory: that is fresh code however they were started, and next to no time when it is built already.
 //! The lock on the target directory is free by then: `cargo test` releases it before it runs anything.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -83,6 +84,9 @@ fn cargo() -> Command {
 /// # Panics
 /// When it fails, with what it said.
 fn run(mut command: Command) {
+    // Past the runner's capture of what tests print: this may take a while.
+    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+    _ = writeln!(std::io::stderr(), "cargo {}", arguments.join(" "));
     let output = command.stdin(Stdio::null()).output().expect("cargo runs");
     assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
 }
