@@ -1,43 +1,71 @@
-//! The calls that a generation serves: the functions of the contract.
+//! The functions of the contract, as calls of whatever serves in a slot.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use super::bindings::authenticator::{Handshake, Verdict};
 use super::bindings::router::{Action, Answer, Command, Ending, Sender, Session};
 use super::bindings::types::Message;
+use super::call::Wait;
 use super::error::CallError;
-use super::generation::{Generation, Terms};
+use super::generation::Generation;
 use super::instance::within;
+use super::slot::Slot;
+use crate::config::{Isolation, PluginLimits};
+
+/// One role of the plugin in a slot.
+#[derive(Debug, Clone)]
+pub struct Seat {
+    slot: Arc<Slot>,
+    /// Whether the calls of this role share instances.
+    isolation: Isolation,
+}
+
+impl Seat {
+    /// A role of the plugin in this slot.
+    pub fn new(slot: Arc<Slot>, isolation: Isolation) -> Self {
+        Self { slot, isolation }
+    }
+
+    /// What its calls may use.
+    pub fn limits(&self) -> &PluginLimits {
+        &self.slot.spec().limits
+    }
+}
 
 /// Each function takes its arguments, and last how its result is read: what that refuses is a failure of the plugin
-/// like a trap.
+/// like a trap. Where a generation can be held, that one is called and not the live one.
 macro_rules! calls {
-    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) -> $result:ty = $role:ident.$function:ident;)*) => {
-        impl Generation {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident$([$held:ident])?($($argument:ident: $type:ty),*) -> $result:ty = $role:ident.$function:ident, $wait:ident;
+    )*) => {
+        impl Seat {
             $(
                 $(#[$doc])*
                 ///
                 /// # Errors
-                /// Every failure of the plugin. It is counted and logged already.
+                /// Every failure of the plugin, logged already.
                 pub async fn $name<T>(
                     &self,
-                    terms: Terms,
+                    $($held: Option<Arc<Generation>>,)?
                     $($argument: $type,)*
-                    read: impl FnOnce($result) -> Result<T, CallError>,
+                    read: impl FnOnce($result, &Arc<Generation>) -> Result<T, CallError>,
                 ) -> Result<T, CallError> {
-                    let outcome = async {
-                        let mut call = self.begin(terms).await?;
-                        let (turns, deadline) = (call.turns(), call.deadline());
-                        let outcome = {
-                            let running = pin!(async {
-                                let exports = call.instance.$role(self)?;
-                                exports.$function(&mut call.instance.store, $($argument),*).await
-                            });
-                            within(&turns, deadline, running).await
-                        };
-                        call.end(outcome, read)
+                    let held = None::<Arc<Generation>>$(.or($held))?;
+                    let begun = self.slot.begin(self.isolation, Wait::$wait, held).await;
+                    let mut call = begun.inspect_err(|error| self.slot.failed(None, stringify!($name), error))?;
+                    let generation = call.generation.clone();
+                    let (turns, deadline) = call.instance.bounds();
+                    let outcome = {
+                        let running = pin!(async {
+                            let exports = call.instance.$role(&generation).await?;
+                            exports.$function(&mut call.instance.store, $($argument),*).await
+                        });
+                        within(&turns, deadline, running).await
                     };
-                    self.settle(stringify!($name), outcome.await)
+                    let outcome = call.end(outcome, read);
+                    outcome.inspect_err(|error| self.slot.failed(Some(&generation), stringify!($name), error))
                 }
             )*
         }
@@ -46,15 +74,15 @@ macro_rules! calls {
 
 calls! {
     /// A connection has opened.
-    greet(handshake: Handshake<'_>) -> Verdict = authenticator.call_greet;
+    greet(handshake: Handshake<'_>) -> Verdict = authenticator.call_greet, Bounded;
     /// A connection that is not authenticated has sent a packet.
-    authenticate(handshake: Handshake<'_>, packet: Message<'_>, state: &[u8]) -> Verdict = authenticator.call_authenticate;
+    authenticate[held](handshake: Handshake<'_>, packet: Message<'_>, state: &[u8]) -> Verdict = authenticator.call_authenticate, Bounded;
     /// A client is authenticated.
-    opened(session: Session<'_>) -> Vec<Action> = router.call_opened;
-    /// An authenticated client has sent a packet.
-    route(session: Session<'_>, packet: Message<'_>) -> Vec<Action> = router.call_route;
+    opened(session: Session<'_>) -> Vec<Action> = router.call_opened, Bounded;
+    /// An authenticated client has sent a packet. Waits for as long as all instances are busy.
+    route(session: Session<'_>, packet: Message<'_>) -> Vec<Action> = router.call_route, Unbounded;
     /// A session has ended.
-    closed(session: Session<'_>, ending: Ending<'_>) -> Vec<Command> = router.call_closed;
+    closed(session: Session<'_>, ending: Ending<'_>) -> Vec<Command> = router.call_closed, Bounded;
     /// An internal sender has sent a line.
-    push(sender: Sender<'_>, line: &str) -> Result<Answer, String> = router.call_push;
+    push(sender: Sender<'_>, line: &str) -> Result<Answer, String> = router.call_push, Bounded;
 }

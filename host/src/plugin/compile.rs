@@ -1,14 +1,20 @@
 //! From the bytes of a component to machine code.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, anyhow, bail};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 /// How the two binary formats begin: a magic number, then version and layer.
 const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+/// How long others wait for one compilation. It cannot be interrupted, only left behind.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// Compiles components, one at a time and away from the threads that serve connections.
 #[derive(Debug, Default)]
@@ -33,7 +39,9 @@ impl Compiler {
             component.initialize_copy_on_write_image()?;
             wasmtime::Result::Ok(component)
         };
-        let compiled = spawn_blocking(compile).await.map_err(|panic| anyhow!("the compiler failed on it: {panic}"))?;
+        let compiled = timeout(LONGEST, spawn_blocking(compile)).await;
+        let compiled = compiled.map_err(|_| anyhow!("it was not compiled after {LONGEST:?}"))?;
+        let compiled = compiled.map_err(|panic| anyhow::Error::new(panic).context("the compiler failed on it"))?;
         compiled.map_err(super::plain).context("it cannot be compiled")
     }
 }

@@ -40,7 +40,8 @@ const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 /// # Errors
 /// When the processor or the operating system cannot run it.
 pub(super) fn start(concurrency: usize, memory: usize) -> anyhow::Result<Engine> {
-    let instances = u32::try_from(concurrency).unwrap_or(u32::MAX).saturating_add(SPARE_INSTANCES);
+    // For each that serves a call another may be idle: the calls of another role run in fresh ones.
+    let instances = u32::try_from(concurrency).unwrap_or(u32::MAX).saturating_mul(2).saturating_add(SPARE_INSTANCES);
     let engine = match Engine::new(&config(InstanceAllocationStrategy::Pooling(pool(instances, memory)))) {
         Ok(engine) => engine,
         Err(error) => {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use wasmtime::{Trap, WasmBacktrace};
+use rustix::io::Errno;
+use tokio::task::JoinError;
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::guest_log::clean;
@@ -45,9 +47,10 @@ pub enum CallError {
     /// It returned something that the contract does not allow, or too much of it.
     #[error("it returned {0}")]
     Result(String),
-    /// No instance became free in time.
+    /// It could not begin in time.
     #[error(
-        "{concurrency} calls were running (limits.concurrency), and none ended within {waited:?} (limits.max_wait)"
+        "it could not begin within {waited:?} (limits.max_wait); {concurrency} calls may run at a time \
+         (limits.concurrency)"
     )]
     Overloaded {
         /// `limits.concurrency`.
@@ -55,6 +58,9 @@ pub enum CallError {
         /// `limits.max_wait`.
         waited: Duration,
     },
+    /// The host has no room for another instance.
+    #[error("no instance could be made: {0}")]
+    NoRoom(String),
 }
 
 /// How long a call may take.
@@ -69,6 +75,25 @@ pub struct TimeLimit {
 /// Bytes of a backtrace in the log; names of functions can be of any length.
 const MAX_BACKTRACE: usize = 4096;
 
+/// Bytes of an error of the engine in the log: it may quote the plugin.
+const MAX_REASON: usize = 1024;
+
+/// What the engine's error says when a call has handed the host more than it may.
+const OUT_OF_FUEL: &str = "fuel allocated for hostcalls";
+
+/// Whether what was refused for this reason might do at another time: it is not, or not surely, the plugin's doing.
+pub(super) fn is_passing(reason: &anyhow::Error) -> bool {
+    let failure = reason.downcast_ref::<CallError>();
+    reason.is::<JoinError>()
+        || failure.is_some_and(|failure| {
+            matches!(failure, CallError::Deadline { .. } | CallError::Overloaded { .. } | CallError::NoRoom(_))
+        })
+}
+
+fn shown(text: &str) -> String {
+    clean(text.as_bytes(), MAX_REASON)
+}
+
 fn said(stderr: &str) -> String {
     if stderr.is_empty() { String::new() } else { format!("; stderr: {stderr}") }
 }
@@ -81,7 +106,7 @@ impl CallError {
             Self::Deadline { .. } => "deadline",
             Self::Memory { .. } => "memory",
             Self::Result(_) => "result",
-            Self::Overloaded { .. } => "overloaded",
+            Self::Overloaded { .. } | Self::NoRoom(_) => "overloaded",
         }
     }
 
@@ -97,21 +122,31 @@ impl CallError {
         if trap == Some(&Trap::Interrupt) {
             return Self::Deadline { limit, stderr };
         }
+        let cause = error.root_cause();
+        if cause.is::<PoolConcurrencyLimitError>() || cause.is::<Errno>() {
+            return Self::NoRoom(shown(&cause.to_string()));
+        }
         let reason = match (trap, error.downcast_ref::<I32Exit>()) {
             (Some(trap), _) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
             (None, Some(exit)) => format!("it exited with status {}", exit.0),
-            (None, None) => error.root_cause().to_string(),
+            (None, None) => shown(&cause.to_string()),
         };
-        // The engine's error for it is private.
-        if reason.contains("fuel allocated for hostcalls") {
-            return Self::Result(format!("more than {} bytes (limits.max_output)", limits.max_output));
+        let backtrace = error.downcast_ref::<WasmBacktrace>();
+        // The engine's error for it is private. Without a backtrace the plugin was not running any more.
+        if reason.contains(OUT_OF_FUEL) {
+            return match backtrace {
+                None => Self::Result(format!("more than {} bytes (limits.max_output)", limits.max_output)),
+                Some(_) => Self::Trap {
+                    reason: "it handed too much to a function of the host at once".to_owned(),
+                    backtrace: String::new(),
+                    stderr,
+                },
+            };
         }
         if let Some(wanted) = host.limiter.refused() {
             return Self::Memory { limit: limits.memory, wanted, reason, stderr };
         }
-        let backtrace = error
-            .downcast_ref::<WasmBacktrace>()
-            .map(|backtrace| clean(backtrace.to_string().as_bytes(), MAX_BACKTRACE));
+        let backtrace = backtrace.map(|backtrace| clean(backtrace.to_string().as_bytes(), MAX_BACKTRACE));
         Self::Trap { reason, backtrace: backtrace.unwrap_or_default(), stderr }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::AsyncWrite;
-use tracing::{debug, error, info, trace, warn};
+use tracing::{enabled, event, warn};
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
@@ -13,11 +13,15 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use super::bindings::logging::Level;
 use super::lock;
 use super::slot::Digest;
+use super::spec::Spec;
 use super::throttle::Throttle;
 
 /// Lines of one plugin that pass in a second, and at once.
 const LINES_PER_SECOND: u32 = 100;
 const LINES_AT_ONCE: u32 = 200;
+
+/// How many of those are left to warnings and errors.
+const LINES_RESERVED: u32 = 50;
 
 /// Bytes of one line; the rest is cut off.
 const MAX_LINE: usize = 1024;
@@ -33,26 +37,40 @@ pub(super) fn line_limit() -> Arc<Throttle> {
 /// The log as one generation of a plugin sees it.
 #[derive(Debug)]
 pub(super) struct GuestLog {
+    slot: String,
     plugin: String,
+    generation: u64,
     digest: Digest,
     throttle: Arc<Throttle>,
 }
 
+/// Writes a line if anybody sees it. Its text is a field, quoted: it cannot be taken for a line or a field of the host.
+macro_rules! say {
+    ($log:expr, $level:ident, $reserve:expr, $line:expr) => {
+        if enabled!(target: "plugin", tracing::Level::$level)
+            && let Some(dropped) = $log.throttle.admit($reserve)
+        {
+            $log.tell_dropped(dropped);
+            let GuestLog { slot, plugin, generation, digest, .. } = $log;
+            let line = clean($line, MAX_LINE);
+            event!(target: "plugin", tracing::Level::$level, slot, plugin, generation, %digest, line, "plugin says");
+        }
+    };
+}
+
 impl GuestLog {
-    pub(super) fn new(plugin: String, digest: Digest, throttle: Arc<Throttle>) -> Self {
-        Self { plugin, digest, throttle }
+    pub(super) fn new(spec: &Spec, generation: u64, digest: Digest) -> Self {
+        let (slot, plugin) = (spec.slot.clone(), spec.plugin.clone());
+        Self { slot, plugin, generation, digest, throttle: spec.lines.clone() }
     }
 
     pub(super) fn line(&self, level: Level, line: &[u8]) {
-        let Some(dropped) = self.throttle.admit() else { return };
-        self.tell_dropped(dropped);
-        let (plugin, digest, line) = (&self.plugin, &self.digest, clean(line, MAX_LINE));
         match level {
-            Level::Trace => trace!(target: "plugin", plugin, %digest, "{line}"),
-            Level::Debug => debug!(target: "plugin", plugin, %digest, "{line}"),
-            Level::Info => info!(target: "plugin", plugin, %digest, "{line}"),
-            Level::Warn => warn!(target: "plugin", plugin, %digest, "{line}"),
-            Level::Error => error!(target: "plugin", plugin, %digest, "{line}"),
+            Level::Trace => say!(self, TRACE, LINES_RESERVED, line),
+            Level::Debug => say!(self, DEBUG, LINES_RESERVED, line),
+            Level::Info => say!(self, INFO, LINES_RESERVED, line),
+            Level::Warn => say!(self, WARN, 0, line),
+            Level::Error => say!(self, ERROR, 0, line),
         }
     }
 
@@ -63,23 +81,29 @@ impl GuestLog {
 
     fn tell_dropped(&self, dropped: u64) {
         if dropped > 0 {
-            let (plugin, digest) = (&self.plugin, &self.digest);
-            warn!(plugin, %digest, dropped, limit = LINES_PER_SECOND, "plugin log lines dropped");
+            let Self { slot, plugin, digest, .. } = self;
+            warn!(slot, plugin, %digest, dropped, limit = LINES_PER_SECOND, "plugin log lines dropped");
         }
     }
 }
 
-/// A line as it may enter the log: UTF-8 without control characters, at most `limit` bytes and an ellipsis.
+/// Text as it may enter the log: one line of UTF-8, without control characters and without what makes a terminal show
+/// text in another order; at most `limit` bytes and an ellipsis.
 pub(super) fn clean(line: &[u8], limit: usize) -> String {
     let cut = line.len() > limit;
     let line = String::from_utf8_lossy(&line[..line.len().min(limit)]);
-    let mut clean: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut clean: String = line.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect();
     if cut {
         // Half a character at the cut.
         clean.truncate(clean.trim_end_matches(char::REPLACEMENT_CHARACTER).len());
         clean.push('…');
     }
     clean
+}
+
+fn is_harmful(c: char) -> bool {
+    // Line and paragraph separator, then embeddings, overrides and isolates.
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// stdout or stderr of one instance. Takes everything at once and never fails, so that no plugin dies of its own output.
@@ -184,13 +208,15 @@ mod tests {
     use super::*;
 
     fn output() -> Output {
-        let log = GuestLog::new("test".into(), Digest::of(b"", &Default::default()), line_limit());
+        let (slot, plugin, digest) = ("router".into(), "test".into(), Digest::of(b""));
+        let log = GuestLog { slot, plugin, generation: 1, digest, throttle: line_limit() };
         Output::new(Arc::new(log), Level::Info)
     }
 
     #[test]
     fn control_characters_and_long_lines_are_tamed() {
         assert_eq!(clean(b"a\x1b[31mb\rc\td", 100), "a [31mb c d");
+        assert_eq!(clean("a\u{2028}b\u{202e}c\u{2069}d".as_bytes(), 100), "a b c d");
         assert_eq!(clean("äää".as_bytes(), 3), "ä…");
         assert_eq!(clean(b"abc", 3), "abc");
         assert_eq!(clean(b"\xff", 3), "\u{fffd}");

@@ -39,7 +39,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(generation: &Generation, deadline: Instant) -> Self {
+    pub(super) fn new(generation: &Generation) -> Self {
         let spec = generation.spec();
         let stdout = Output::new(generation.log().clone(), Level::Info);
         let stderr = Output::new(generation.log().clone(), Level::Warn);
@@ -59,8 +59,8 @@ impl Host {
             stdout,
             stderr,
             limiter: Limiter::new(spec.limits.memory),
-            turns: spec.runtime.lane.enter(&spec.pace),
-            deadline,
+            turns: Turns::new(spec.runtime.lane.clone(), spec.pace.clone()),
+            deadline: Instant::now(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! One instance of a component in its store, and the bounds within which it runs.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,10 +11,9 @@ use wasmtime::{Result, Store, UpdateDeadline};
 
 use super::bindings::{authenticator, lifecycle, router};
 use super::engine::TICK;
-use super::error::{CallError, TimeLimit};
 use super::generation::Generation;
 use super::host::Host;
-use super::lane::Turns;
+use super::lane::{Turn, Turns};
 
 /// Handles that one instance may hold in the component model's own tables.
 const HANDLES: usize = 1000;
@@ -31,76 +30,96 @@ const TICKS: u64 = 2;
 /// A store with its one instance: whatever goes wrong in it ends with it.
 pub(super) struct Instance {
     pub(super) store: Store<Host>,
-    instance: ComponentInstance,
+    /// Made by the first call, within its time and turns.
+    instance: Option<ComponentInstance>,
     authenticator: Option<authenticator::Guest>,
     router: Option<router::Guest>,
     /// After how many more calls it is replaced.
     pub(super) calls_left: u32,
+    /// Since when it waits for a call.
+    pub(super) idle_since: Instant,
 }
 
 impl Instance {
-    /// Makes a fresh one; the time limit holds for this and the first call together.
-    pub(super) async fn new(generation: &Generation, limit: TimeLimit) -> Result<Self, CallError> {
+    /// An empty one.
+    pub(super) fn new(generation: &Generation) -> Self {
         let spec = generation.spec();
-        let deadline = Instant::now() + limit.value;
-        let mut store = Store::new(&spec.runtime.engine, Host::new(generation, deadline));
+        let mut store = Store::new(&spec.runtime.engine, Host::new(generation));
         store.limiter(|host| &mut host.limiter);
         store.set_max_component_handles(HANDLES);
         let limits = &spec.limits;
         store.set_hostcall_fuel(limits.max_output + limits.max_actions * BYTES_PER_ACTION + SMALL_CHANGE);
-        store.set_epoch_deadline(TICKS);
         store.epoch_deadline_callback(|context| {
-            let host = context.data();
-            Ok(if Instant::now() >= host.deadline {
+            let (host, now) = (context.data(), Instant::now());
+            Ok(if now >= host.deadline {
                 UpdateDeadline::Interrupt
+            } else if host.turns.has_hardly_begun(now) {
+                UpdateDeadline::Continue(1)
             } else {
                 UpdateDeadline::YieldCustom(1, Box::pin(host.turns.clone().next()))
             })
         });
-        let turns = store.data().turns.clone();
-        let outcome = within(&turns, deadline, pin!(generation.component().instantiate_async(&mut store))).await;
-        match outcome {
-            Some(Ok(instance)) => {
-                Ok(Self { store, instance, authenticator: None, router: None, calls_left: spec.calls_per_instance() })
-            }
-            Some(Err(error)) => Err(CallError::explain(&error, store.data(), limit, limits)),
-            None => Err(CallError::Deadline { limit, stderr: store.data().end_call() }),
+        Self {
+            store,
+            instance: None,
+            authenticator: None,
+            router: None,
+            calls_left: spec.calls_per_instance(),
+            idle_since: Instant::now(),
         }
     }
 
-    /// Prepares for one more call.
-    pub(super) fn begin_call(&mut self, deadline: Instant) {
-        self.store.data_mut().deadline = deadline;
-        self.store.set_epoch_deadline(TICKS);
+    /// Prepares for one more call, whose time begins now.
+    pub(super) fn begin_call(&mut self, deadline: Instant, turn: Option<Turn>) {
+        self.store.set_epoch_deadline(if turn.is_some() { 1 } else { TICKS });
+        let host = self.store.data_mut();
+        host.turns.begin(turn);
+        host.limiter.begin_call();
+        host.deadline = deadline;
     }
 
-    pub(super) fn turns(&self) -> Arc<Turns> {
-        self.store.data().turns.clone()
+    /// Within what a call that has begun must [run](within).
+    pub(super) fn bounds(&self) -> (Arc<Turns>, Instant) {
+        let host = self.store.data();
+        (host.turns.clone(), host.deadline)
     }
 
-    pub(super) fn lifecycle(&mut self, generation: &Generation) -> Result<lifecycle::Guest> {
-        generation.exports().lifecycle(&mut self.store, &self.instance)
+    async fn made(&mut self, generation: &Generation) -> Result<ComponentInstance> {
+        if let Some(known) = self.instance {
+            return Ok(known);
+        }
+        // Boxed: most calls find it made, and need not carry what making it takes.
+        let made = Box::pin(generation.component().instantiate_async(&mut self.store)).await?;
+        Ok(*self.instance.insert(made))
     }
 
-    pub(super) fn authenticator(&mut self, generation: &Generation) -> Result<authenticator::Guest> {
+    pub(super) async fn lifecycle(&mut self, generation: &Generation) -> Result<lifecycle::Guest> {
+        let instance = self.made(generation).await?;
+        generation.exports().lifecycle(&mut self.store, &instance)
+    }
+
+    pub(super) async fn authenticator(&mut self, generation: &Generation) -> Result<authenticator::Guest> {
         if let Some(known) = &self.authenticator {
             return Ok(known.clone());
         }
-        let found = generation.exports().authenticator(&mut self.store, &self.instance)?;
+        let instance = self.made(generation).await?;
+        let found = generation.exports().authenticator(&mut self.store, &instance)?;
         Ok(self.authenticator.insert(found).clone())
     }
 
-    pub(super) fn router(&mut self, generation: &Generation) -> Result<router::Guest> {
+    pub(super) async fn router(&mut self, generation: &Generation) -> Result<router::Guest> {
         if let Some(known) = &self.router {
             return Ok(known.clone());
         }
-        let found = generation.exports().router(&mut self.store, &self.instance)?;
+        let instance = self.made(generation).await?;
+        let found = generation.exports().router(&mut self.store, &instance)?;
         Ok(self.router.insert(found).clone())
     }
 
     /// Compares the types of the component's functions with those of the contract.
-    pub(super) fn check_types(&mut self, generation: &Generation) -> anyhow::Result<()> {
-        generation.exports().check_types(&mut self.store, &self.instance)
+    pub(super) async fn check_types(&mut self, generation: &Generation) -> Result<anyhow::Result<()>> {
+        let instance = self.made(generation).await?;
+        Ok(generation.exports().check_types(&mut self.store, &instance))
     }
 }
 

@@ -1,14 +1,14 @@
 //! The lane for calls that run longer than a tick.
 //!
-//! Almost every call ends within microseconds. Those that do not continue in turns of one tick, and only so many of them
-//! at a time as leave processors to everybody else: however many plugins spin, connections go on being served. A plugin
-//! whose calls keep doing that has to begin them in the lane, too: a burst of them would take a first tick each.
+//! Almost every call ends within microseconds. Those that do not continue in turns of about a tick, and only so many of
+//! them at a time as leave processors to everybody else: however many plugins spin, connections go on being served. A
+//! plugin whose calls keep doing that has to begin them in the lane, too: a burst of them would take a first tick each.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, ready};
+use std::task::Poll;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
@@ -16,20 +16,39 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::lock;
 
+/// The right to run until the call stops running: at the end of a tick, or when it waits for something.
+pub(super) type Turn = OwnedSemaphorePermit;
+
 /// Admits long calls; one for the process.
 #[derive(Debug, Clone)]
-pub(super) struct Lane(Arc<Semaphore>);
+pub(super) struct Lane {
+    /// Fair: first come, first served.
+    turns: Arc<Semaphore>,
+    /// As many of those that have had a turn may queue for another. So a call that has not run yet waits for those
+    /// before it that have not either, and hardly for the long ones.
+    again: Arc<Semaphore>,
+}
 
 impl Lane {
     /// A lane as wide as half of the processors.
     pub(super) fn new() -> Self {
-        let processors = available_parallelism().map_or(1, usize::from);
-        Self(Arc::new(Semaphore::new((processors / 2).max(1))))
+        Self::wide(available_parallelism().map_or(1, usize::from) / 2)
     }
 
-    /// A place to stand for the calls of one instance.
-    pub(super) fn enter(&self, pace: &Arc<Pace>) -> Arc<Turns> {
-        Arc::new(Turns { lane: self.0.clone(), pace: pace.clone(), turn: Mutex::new(None) })
+    fn wide(width: usize) -> Self {
+        let semaphore = || Arc::new(Semaphore::new(width.max(1)));
+        Self { turns: semaphore(), again: semaphore() }
+    }
+
+    /// Waits for the first turn of a call.
+    pub(super) async fn first(&self) -> Option<Turn> {
+        // `None` would be a lane that is closed; it never is.
+        self.turns.clone().acquire_owned().await.ok()
+    }
+
+    async fn next(&self) -> Option<Turn> {
+        let _queueing = self.again.acquire().await;
+        self.first().await
     }
 }
 
@@ -65,47 +84,67 @@ impl Pace {
         }
     }
 
-    fn is_slow(&self) -> bool {
+    /// Whether its calls have to begin in the lane.
+    pub(super) fn is_slow(&self) -> bool {
         let until = self.slow_until.load(Relaxed);
         until > 0 && self.now() < until
     }
 }
 
+/// A turn younger than this goes on for a tick more: its tick was about to end when it began. Short calls, which end
+/// within it, never have to queue again.
+const LEAST_TURN: Duration = Duration::from_millis(1);
+
 /// The turns of one instance's calls.
 #[derive(Debug)]
 pub(super) struct Turns {
-    lane: Arc<Semaphore>,
+    lane: Lane,
     pace: Arc<Pace>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
     /// The right to run for one more tick.
-    turn: Mutex<Option<OwnedSemaphorePermit>>,
+    turn: Option<Turn>,
+    /// When the call began to run, or went on.
+    resumed: Instant,
+    /// The call has been found to be long.
+    long: bool,
 }
 
 impl Turns {
+    pub(super) fn new(lane: Lane, pace: Arc<Pace>) -> Arc<Self> {
+        let state = State { turn: None, resumed: Instant::now(), long: false };
+        Arc::new(Self { lane, pace, state: Mutex::new(state) })
+    }
+
+    /// Before each call: its first turn, if it begins in the lane.
+    pub(super) fn begin(&self, turn: Option<Turn>) {
+        *lock(&self.state) = State { turn, resumed: Instant::now(), long: false };
+    }
+
+    /// Whether the end of a tick is not to count.
+    pub(super) fn has_hardly_begun(&self, now: Instant) -> bool {
+        now.saturating_duration_since(lock(&self.state).resumed) < LEAST_TURN
+    }
+
     /// After a tick: lets others run, then waits for a turn.
     pub(super) async fn next(self: Arc<Self>) {
-        self.pace.long();
-        tokio::task::yield_now().await;
-        self.take().await;
-    }
-
-    async fn take(self: Arc<Self>) {
-        // The semaphore is fair: first come, first served.
-        if let Ok(turn) = self.lane.clone().acquire_owned().await {
-            *lock(&self.turn) = Some(turn);
+        if !std::mem::replace(&mut lock(&self.state).long, true) {
+            self.pace.long();
         }
+        tokio::task::yield_now().await;
+        let turn = self.lane.next().await;
+        let mut state = lock(&self.state);
+        (state.turn, state.resumed) = (turn, Instant::now());
     }
 
-    /// Runs a call. Its turn ends whenever it stops running: at the end of a tick, and when it waits for something.
-    pub(super) async fn run<F: Future>(self: &Arc<Self>, mut call: Pin<&mut F>) -> F::Output {
-        // Boxed, since every connection holds this future and hardly any needs it.
-        let mut first = self.pace.is_slow().then(|| Box::pin(self.clone().take()));
+    /// Runs a call. Its turn ends whenever it stops running.
+    pub(super) async fn run<F: Future>(&self, mut call: Pin<&mut F>) -> F::Output {
         poll_fn(|context| {
-            if let Some(turn) = &mut first {
-                ready!(turn.as_mut().poll(context));
-                first = None;
-            }
             let outcome: Poll<F::Output> = call.as_mut().poll(context);
-            drop(lock(&self.turn).take());
+            drop(lock(&self.state).turn.take());
             outcome
         })
         .await
@@ -120,10 +159,10 @@ mod tests {
 
     #[tokio::test]
     async fn long_calls_take_turns() {
-        let lane = Lane(Arc::new(Semaphore::new(1)));
+        let lane = Lane::wide(1);
         let (pace, ran) = (Pace::new(), Arc::new(Mutex::new(Vec::new())));
         let call = |name: &'static str| {
-            let (turns, ran) = (lane.enter(&pace), ran.clone());
+            let (turns, ran) = (Turns::new(lane.clone(), pace.clone()), ran.clone());
             async move {
                 let call = pin!(async {
                     for _ in 0..3 {
@@ -140,7 +179,38 @@ mod tests {
             assert_ne!(pair[0], pair[1]);
         }
         assert_eq!(lock(&ran).len(), 6);
-        assert_eq!(lane.0.available_permits(), 1);
+        assert_eq!((lane.turns.available_permits(), lane.again.available_permits()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_has_not_run_yet_passes_those_that_have() {
+        let (lane, order) = (Lane::wide(1), Mutex::new(Vec::new()));
+        let held = lane.first().await;
+        let wait = async |name, new: bool| {
+            let turn = if new { lane.first().await } else { lane.next().await };
+            lock(&order).push(name);
+            tokio::task::yield_now().await;
+            drop(turn);
+        };
+        tokio::join!(wait("long 1", false), wait("long 2", false), wait("long 3", false), wait("new", true), async {
+            drop(held);
+        });
+        assert_eq!(lock(&order)[..2], ["long 1", "new"]);
+    }
+
+    #[tokio::test]
+    async fn the_calls_of_a_plugin_count_once_each() {
+        let (lane, pace) = (Lane::wide(1), Pace::new());
+        let turns = Turns::new(lane, pace.clone());
+        for (call, slow) in [(1, false), (2, true)] {
+            turns.begin(None);
+            let running = pin!(async {
+                turns.clone().next().await;
+                turns.clone().next().await;
+            });
+            turns.run(running).await;
+            assert_eq!(pace.is_slow(), slow, "after call {call}");
+        }
     }
 
     #[test]
@@ -156,14 +226,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn calls_of_a_slow_plugin_begin_in_the_lane() {
-        let (lane, pace) = (Lane(Arc::new(Semaphore::new(1))), Pace::new());
-        let free = || lane.0.available_permits();
-        let turns = lane.enter(&pace);
-        assert_eq!(turns.run(pin!(async { free() })).await, 1);
-        pace.long();
-        pace.long();
-        assert_eq!(turns.run(pin!(async { free() })).await, 0);
-        assert_eq!(free(), 1);
+    async fn a_turn_ends_when_the_call_stops_running() {
+        let lane = Lane::wide(1);
+        let turns = Turns::new(lane.clone(), Pace::new());
+        turns.begin(lane.first().await);
+        assert_eq!(turns.run(pin!(async { lane.turns.available_permits() })).await, 0);
+        assert_eq!(lane.turns.available_permits(), 1);
     }
 }

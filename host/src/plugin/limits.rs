@@ -12,7 +12,7 @@ const INSTANCES: usize = 200;
 pub(super) struct Limiter {
     limit: usize,
     used: usize,
-    /// The largest amount that was refused.
+    /// The largest amount that was refused to the call.
     refused: Option<usize>,
 }
 
@@ -21,7 +21,12 @@ impl Limiter {
         Self { limit, used: 0, refused: None }
     }
 
-    /// How many bytes the instance has asked for in vain, if it has.
+    /// What was refused to earlier calls explains nothing of the next.
+    pub(super) fn begin_call(&mut self) {
+        self.refused = None;
+    }
+
+    /// How many bytes the call has asked for in vain, if it has.
     pub(super) fn refused(&self) -> Option<usize> {
         self.refused
     }
@@ -68,5 +73,7 @@ mod tests {
         assert_eq!(limiter.refused(), None);
         assert!(!limiter.memory_growing(60, 61, None).unwrap());
         assert_eq!(limiter.refused(), Some(101));
+        limiter.begin_call();
+        assert_eq!(limiter.refused(), None);
     }
 }

@@ -9,17 +9,19 @@
 //! | file | what |
 //! | --- | --- |
 //! | `engine`, `lane` | the engine and its clock; who may run for longer than a tick |
-//! | `bindings`, `calls`, `error` | the contract as Rust, its functions, their failures |
+//! | `bindings`, `calls`, `call`, `error` | the contract as Rust, its functions, how each is called, their failures |
 //! | `host`, `guest_log`, `limits` | what a plugin finds around it |
 //! | `instance`, `generation`, `spec`, `slot` | from one instance to the place of a plugin |
-//! | `compile`, `watch`, `builtin` | where new generations come from |
+//! | `compile`, `watch`, `file`, `builtin` | where new generations come from |
 
 mod bindings;
 mod builtin;
+mod call;
 mod calls;
 mod compile;
 mod engine;
 mod error;
+mod file;
 mod generation;
 mod guest_log;
 mod host;
@@ -41,11 +43,15 @@ use wasmtime::component::Linker;
 
 pub use self::bindings::Roles;
 pub(crate) use self::bindings::{authenticator, router, types};
+pub use self::calls::Seat;
 pub use self::error::CallError;
-pub use self::generation::{Generation, Terms, Wait};
+pub use self::generation::Generation;
 pub use self::slot::{Digest, PluginStatus, Slot};
 pub use self::watch::Watch;
 use crate::registry::Registry;
+
+/// Bytes of an error in the log.
+const MAX_ERROR: usize = 2048;
 
 /// What all plugins share.
 pub struct Runtime {
@@ -72,8 +78,12 @@ impl Runtime {
 
 /// An error of the engine, with all its causes, in one line.
 fn plain(error: wasmtime::Error) -> anyhow::Error {
-    let text = format!("{error:#}");
-    anyhow::Error::msg(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    anyhow::Error::msg(guest_log::clean(format!("{error:#}").as_bytes(), MAX_ERROR))
+}
+
+/// An error with all its causes in one line of the log. It may quote what is not trusted.
+fn line(error: &anyhow::Error) -> String {
+    guest_log::clean(format!("{error:#}").as_bytes(), MAX_ERROR)
 }
 
 /// Locks, whatever happened to the last holder: what these locks guard is valid at any time.

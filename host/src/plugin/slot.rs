@@ -1,42 +1,39 @@
 //! A slot: the place of one plugin, and the generation that is live in it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
+use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
+use tokio::time::sleep;
 use tracing::info;
 
 use super::bindings::Roles;
 use super::generation::Generation;
 use super::spec::Spec;
 use super::{Runtime, builtin};
-use crate::config::{PluginConfig, PluginLimits, PluginSource};
+use crate::config::{PluginConfig, PluginSource};
 
-/// Tells code and settings of a plugin apart from others. Without settings it is the SHA-256 of the file. Displayed
-/// short, as the log does.
+/// How often slots are looked after, and how long an instance may be idle before it is given up.
+const ROUND: Duration = Duration::from_secs(2);
+const LONGEST_IDLE: Duration = Duration::from_secs(10);
+
+/// The SHA-256 of a component. Settings are no part of it: they stay the same for as long as the process runs, and their
+/// hash in the log would help to guess them. Displayed short, as the log does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    pub(super) fn of(code: &[u8], settings: &BTreeMap<String, String>) -> Self {
-        let code: [u8; 32] = Sha256::digest(code).into();
-        if settings.is_empty() {
-            return Self(code);
-        }
-        let mut all = Sha256::new_with_prefix(code);
-        for text in settings.iter().flat_map(|(name, value)| [name, value]) {
-            all.update((text.len() as u64).to_le_bytes());
-            all.update(text);
-        }
-        Self(all.finalize().into())
+    pub(super) fn of(code: &[u8]) -> Self {
+        Self(Sha256::digest(code).into())
     }
 
     /// All 64 digits.
@@ -66,13 +63,14 @@ pub struct PluginStatus {
     pub plugin: String,
     /// Where its component comes from: a path or `builtin:NAME`.
     pub source: String,
-    /// Of its code and settings.
+    /// Of its component.
     pub digest: Digest,
     /// Counts the components that served here, from 1.
     pub generation: u64,
 }
 
-/// The place of one plugin. A call takes the live generation once and finishes on it, whatever is swapped meanwhile.
+/// The place of one plugin. A call takes the live generation when it begins and
+/// finishes on it, whatever is swapped meanwhile.
 pub struct Slot {
     spec: Arc<Spec>,
     live: ArcSwap<Generation>,
@@ -95,7 +93,7 @@ impl Slot {
         let spec = Arc::new(Spec::new(name, plugin, roles, runtime));
         let load = async {
             let code = read(&plugin.source, plugin.limits.max_component)?;
-            let digest = Digest::of(&code, &plugin.settings);
+            let digest = Digest::of(&code);
             let component = spec.runtime.compiler.compile(&spec.runtime.engine, code).await?;
             Generation::verify(&spec, 1, digest, &component).await
         };
@@ -105,7 +103,7 @@ impl Slot {
     }
 
     /// The generation that serves calls that begin now.
-    pub fn live(&self) -> Arc<Generation> {
+    pub(super) fn live(&self) -> Arc<Generation> {
         self.live.load_full()
     }
 
@@ -119,11 +117,6 @@ impl Slot {
             digest: live.digest(),
             generation: live.number(),
         }
-    }
-
-    /// What its calls may use.
-    pub fn limits(&self) -> &PluginLimits {
-        &self.spec.limits
     }
 
     pub(super) fn spec(&self) -> &Spec {
@@ -143,6 +136,18 @@ impl Slot {
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(slot, plugin, generation = number, %digest, took_ms, "plugin swapped");
         Ok(())
+    }
+}
+
+/// Gives back what slots do not need any more, and says what is left to say, for as long as it is polled.
+pub(super) async fn look_after(slots: Vec<Arc<Slot>>) {
+    loop {
+        sleep(ROUND).await;
+        for slot in &slots {
+            let live = slot.live();
+            live.flush_log();
+            live.shrink(LONGEST_IDLE);
+        }
     }
 }
 
@@ -172,7 +177,9 @@ fn read(source: &PluginSource, limit: usize) -> anyhow::Result<Vec<u8>> {
 
 /// Reads a file whole, unless it is larger than the limit.
 pub(super) fn read_file(path: &Path, limit: usize) -> anyhow::Result<Vec<u8>> {
-    let file = File::open(path)?;
+    // Opening a pipe would wait for its other end.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(anyhow!("it is not a file"));
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::authenticator::{Handshake, Verdict};
+use super::call::Wait;
 use super::*;
 use crate::config::{DuplicateLogin, Isolation, PluginConfig, PluginLimits, PluginSource, WatchConfig};
 
@@ -33,7 +34,7 @@ fn marked(mark: u8) -> Vec<u8> {
 }
 
 fn digest(code: &[u8]) -> Digest {
-    Digest::of(code, &BTreeMap::new())
+    Digest::of(code)
 }
 
 async fn slot(source: PluginSource) -> Arc<Slot> {
@@ -47,21 +48,37 @@ async fn builtin_slot() -> Arc<Slot> {
     slot(PluginSource::Builtin(BUILTIN.to_owned())).await
 }
 
-async fn greet(generation: &Generation, isolation: Isolation, wait: Wait) -> Result<bool, CallError> {
+async fn greet(slot: &Arc<Slot>, isolation: Isolation) -> Result<bool, CallError> {
     let handshake = Handshake { connection: 1, remote_address: "", path: "/", query: None, headers: &[] };
-    generation.greet(Terms { isolation, wait }, handshake, |verdict| Ok(matches!(verdict, Verdict::Challenge(_)))).await
+    let read = |verdict, _: &_| Ok(matches!(verdict, Verdict::Challenge(_)));
+    Seat::new(slot.clone(), isolation).greet(handshake, read).await
 }
 
 #[tokio::test]
 async fn a_swap_decides_the_next_call_and_lets_the_last_one_finish() {
     let slot = builtin_slot().await;
-    let old = slot.live();
-    slot.swap(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
-    assert_eq!((old.number(), slot.live().number(), slot.status().generation), (1, 2, 2));
+    let old = slot.begin(Isolation::Pooled, Wait::Bounded, None).await.unwrap();
+    let waiting = slot.begin(Isolation::Pooled, Wait::Unbounded, None);
+    let swap = async {
+        slot.swap(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
+        let number = old.generation.number();
+        drop(old);
+        number
+    };
+    let (waited, old) = tokio::join!(waiting, swap);
+    // The call that waited was asked for before the swap, and begins after it.
+    assert_eq!((old, waited.unwrap().generation.number(), slot.status().generation), (1, 2, 2));
     assert_eq!(slot.status().digest, digest(&marked(b'a')));
-    for generation in [old, slot.live()] {
-        assert!(greet(&generation, Isolation::Pooled, Wait::Bounded).await.unwrap());
-    }
+    assert!(greet(&slot, Isolation::Pooled).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_generation_that_is_held_goes_on_after_a_swap() {
+    let slot = builtin_slot().await;
+    let held = slot.live();
+    slot.swap(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
+    let call = slot.begin(Isolation::Pooled, Wait::Bounded, Some(held)).await.unwrap();
+    assert_eq!((call.generation.number(), slot.live().number()), (1, 2));
 }
 
 #[tokio::test]
@@ -81,49 +98,54 @@ async fn what_will_not_do_leaves_the_live_one_serving() {
         assert!(error.contains(reason) && !error.contains('\n'), "{error}");
     }
     assert_eq!(slot.live().number(), 1);
-    assert!(greet(&slot.live(), Isolation::PerCall, Wait::Bounded).await.unwrap());
+    assert!(greet(&slot, Isolation::PerCall).await.unwrap());
 }
 
 #[tokio::test]
 async fn pooled_instances_are_used_again_and_replaced_in_time() {
-    let live = builtin_slot().await.live();
+    let slot = builtin_slot().await;
+    let live = slot.live();
     for _ in 0..2 {
-        greet(&live, Isolation::PerCall, Wait::Bounded).await.unwrap();
+        greet(&slot, Isolation::PerCall).await.unwrap();
         assert_eq!(live.idle_instances(), 0);
     }
     for idle in [1, 1, 0, 1] {
-        greet(&live, Isolation::Pooled, Wait::Bounded).await.unwrap();
+        greet(&slot, Isolation::Pooled).await.unwrap();
         assert_eq!(live.idle_instances(), idle);
     }
+    live.shrink(Duration::from_secs(60));
+    assert_eq!(live.idle_instances(), 1);
+    live.shrink(Duration::ZERO);
+    assert_eq!(live.idle_instances(), 0);
+    greet(&slot, Isolation::Pooled).await.unwrap();
     live.retire();
     assert_eq!(live.idle_instances(), 0);
-    greet(&live, Isolation::Pooled, Wait::Bounded).await.unwrap();
+    greet(&slot, Isolation::Pooled).await.unwrap();
     assert_eq!(live.idle_instances(), 0);
 }
 
 #[tokio::test]
 async fn past_the_concurrency_calls_are_shed_or_wait() {
-    let live = builtin_slot().await.live();
-    let running = live.begin(Terms { isolation: Isolation::PerCall, wait: Wait::Bounded }).await.unwrap();
-    let shed = greet(&live, Isolation::PerCall, Wait::Bounded).await;
+    let slot = builtin_slot().await;
+    let running = slot.begin(Isolation::PerCall, Wait::Bounded, None).await.unwrap();
+    let shed = greet(&slot, Isolation::PerCall).await;
     assert!(matches!(shed, Err(CallError::Overloaded { concurrency: 1, .. })), "{shed:?}");
-    let waiting = greet(&live, Isolation::PerCall, Wait::Unbounded);
+    let waiting = slot.begin(Isolation::PerCall, Wait::Unbounded, None);
     let release = async {
         tokio::time::sleep(2 * limits().max_wait).await;
         drop(running);
     };
     let (outcome, ()) = tokio::join!(waiting, release);
-    assert!(outcome.unwrap());
+    assert!(outcome.is_ok());
 }
 
 #[tokio::test]
 async fn the_result_that_a_caller_refuses_is_a_failure() {
-    let live = builtin_slot().await.live();
-    let terms = Terms { isolation: Isolation::Pooled, wait: Wait::Bounded };
+    let slot = builtin_slot().await;
     let handshake = Handshake { connection: 1, remote_address: "", path: "/", query: None, headers: &[] };
-    let refuse = |_| Err::<(), _>(CallError::Result("nonsense".to_owned()));
-    assert_eq!(live.greet(terms, handshake, refuse).await.unwrap_err().kind(), "result");
-    assert_eq!((live.calls.get(), live.failures.get(), live.idle_instances()), (0, 1, 0));
+    let refuse = |_, _: &_| Err::<(), _>(CallError::Result("nonsense".to_owned()));
+    let outcome = Seat::new(slot.clone(), Isolation::Pooled).greet(handshake, refuse).await;
+    assert_eq!((outcome.unwrap_err().kind(), slot.live().idle_instances()), ("result", 0));
 }
 
 #[tokio::test]
@@ -135,22 +157,10 @@ async fn the_engine_ends_with_its_last_user() {
 }
 
 #[test]
-fn settings_are_part_of_the_digest() {
-    let settings = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    };
-    // Without any, what `sha256sum` says.
-    assert_eq!(
-        Digest::of(b"abc", &settings(&[])).full(),
-        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    );
-    let digests =
-        [settings(&[]), settings(&[("a", "bc")]), settings(&[("ab", "c")]), settings(&[("a", "b"), ("c", "")])]
-            .map(|settings| Digest::of(b"abc", &settings));
-    for (index, digest) in digests.iter().enumerate() {
-        assert!(!digests[..index].contains(digest));
-        assert_eq!(digest.to_string(), digest.full()[..12]);
-    }
+fn the_digest_is_what_sha256sum_says() {
+    let digest = Digest::of(b"abc");
+    assert_eq!(digest.full(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_eq!(digest.to_string(), "ba7816bf8f01");
 }
 
 async fn eventually<F: Future<Output = bool>>(condition: impl Fn() -> F) {
@@ -201,7 +211,7 @@ async fn files_are_swapped_in_however_they_are_replaced() {
 
     std::fs::remove_file(&file).unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(greet(&slot.live(), Isolation::PerCall, Wait::Bounded).await.unwrap());
+    assert!(greet(&slot, Isolation::PerCall).await.unwrap());
     std::fs::write(&file, marked(b'e')).unwrap();
     becomes(&slot, b'e').await;
 

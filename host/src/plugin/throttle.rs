@@ -31,14 +31,14 @@ impl Throttle {
         Self { per_second: f64::from(per_second), burst: f64::from(burst), state: Mutex::new(state) }
     }
 
-    /// Whether one more event may pass; if so, how many were dropped and are to be told of now.
-    pub(super) fn admit(&self) -> Option<u64> {
+    /// Whether one more event may pass and leave `reserve` to others; if so, how many were dropped and are to be told of now.
+    pub(super) fn admit(&self, reserve: u32) -> Option<u64> {
         let mut state = lock(&self.state);
         let now = Instant::now();
         let refill = now.duration_since(state.refilled).as_secs_f64() * self.per_second;
         state.tokens = (state.tokens + refill).min(self.burst);
         state.refilled = now;
-        if state.tokens < 1.0 {
+        if state.tokens < 1.0 + f64::from(reserve) {
             state.dropped += 1;
             return None;
         }
@@ -63,23 +63,30 @@ mod tests {
     #[test]
     fn a_burst_passes_and_the_rest_is_counted() {
         let throttle = Throttle::new(1, 3);
-        let passed = (0..10).filter(|_| throttle.admit().is_some()).count();
+        let passed = (0..10).filter(|_| throttle.admit(0).is_some()).count();
         assert_eq!((passed, throttle.take_dropped()), (3, 7));
         assert_eq!(throttle.take_dropped(), 0);
     }
 
     #[test]
+    fn some_are_reserved() {
+        let throttle = Throttle::new(1, 3);
+        let passed = |reserve| (0..10).filter(|_| throttle.admit(reserve).is_some()).count();
+        assert_eq!((passed(2), passed(0)), (1, 2));
+    }
+
+    #[test]
     fn tokens_come_back_with_time() {
         let throttle = Throttle::new(1_000_000, 1);
-        assert_eq!(throttle.admit(), Some(0));
+        assert_eq!(throttle.admit(0), Some(0));
         std::thread::sleep(Duration::from_millis(1));
-        assert_eq!(throttle.admit(), Some(0));
+        assert_eq!(throttle.admit(0), Some(0));
     }
 
     #[test]
     fn it_is_told_once_a_second_how_many_were_dropped() {
         let throttle = Throttle::new(1_000_000, 1);
-        let told = (0..100_000).filter_map(|_| throttle.admit()).filter(|dropped| *dropped > 0).count();
+        let told = (0..100_000).filter_map(|_| throttle.admit(0)).filter(|dropped| *dropped > 0).count();
         assert!(told <= 1, "{told}");
     }
 }

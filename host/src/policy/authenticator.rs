@@ -7,9 +7,9 @@ use bytestring::ByteString;
 
 use super::read::{MAX_NAME, Reader};
 use super::router::lower;
-use crate::config::{Isolation, PluginLimits};
+use crate::config::PluginLimits;
 use crate::message::{Attribute, CloseReason, ConnectionId, Message};
-use crate::plugin::{CallError, Generation, Slot, Terms, Wait, authenticator, types};
+use crate::plugin::{CallError, Generation, Seat, authenticator, types};
 
 /// Challenges that may follow packets of one connection.
 const MAX_ROUNDS: u32 = 8;
@@ -89,24 +89,16 @@ struct Held {
     generation: Arc<Generation>,
 }
 
-/// A plugin in its place in the chain.
-#[derive(Debug)]
-struct Link {
-    slot: Arc<Slot>,
-    terms: Terms,
-}
-
-/// The chain. Each call is decided by the newest generation of a plugin, but for states that are held; dropping a call
+/// The chain. Each call is decided by the generation of a plugin that is newest when it begins, but for states that are held; dropping a call
 /// ends it.
 #[derive(Debug)]
 pub struct Authenticator {
-    chain: Vec<Link>,
+    chain: Vec<Seat>,
 }
 
 impl Authenticator {
-    pub(super) fn new(chain: impl Iterator<Item = (Arc<Slot>, Isolation)>) -> Self {
-        let link = |(slot, isolation)| Link { slot, terms: Terms { isolation, wait: Wait::Bounded } };
-        Self { chain: chain.map(link).collect() }
+    pub(super) fn new(chain: Vec<Seat>) -> Self {
+        Self { chain }
     }
 
     /// A connection has opened: all are greeted in order until one accepts or denies. The first message of a challenge is
@@ -115,14 +107,13 @@ impl Authenticator {
         let mut login = Login { held: self.chain.iter().map(|_| None).collect(), ..Login::default() };
         let mut greeting = None;
         let headers = attributes(&handshake.headers);
-        for (link, held) in self.chain.iter().zip(&mut login.held) {
-            let generation = link.slot.live();
-            let read = |verdict| Verdict::read(verdict, link.slot.limits(), None);
-            let decision = match generation.greet(link.terms, borrow(handshake, &headers), read).await {
+        for (seat, held) in self.chain.iter().zip(&mut login.held) {
+            let read = |verdict, by: &_| Verdict::read(verdict, by, seat.limits(), None);
+            let decision = match seat.greet(borrow(handshake, &headers), read).await {
                 Ok(Verdict::Pass) => continue,
                 Ok(Verdict::Challenge(message, state)) => {
                     greeting = greeting.or(message);
-                    *held = Held::new(state, generation);
+                    *held = state;
                     continue;
                 }
                 Ok(Verdict::Accept(identity)) => Decision::accept(identity),
@@ -138,16 +129,12 @@ impl Authenticator {
     /// plugin that has challenged.
     pub async fn authenticate(&self, login: &mut Login, handshake: &Handshake, packet: &Message) -> Decision {
         let bound = login.bound;
-        for (index, link) in self.chain.iter().enumerate() {
+        for (index, seat) in self.chain.iter().enumerate() {
             if bound.is_some_and(|bound| bound != index) {
                 continue;
             }
             let held = login.held.get_mut(index).and_then(Option::take);
-            let (state, generation) = match held {
-                Some(Held { state, generation }) => (state, generation),
-                None => (Bytes::new(), link.slot.live()),
-            };
-            match link.authenticate(&generation, handshake, packet, &state).await {
+            match authenticate(seat, held, handshake, packet).await {
                 Ok(Verdict::Pass) => {}
                 Ok(Verdict::Challenge(message, state)) => {
                     if login.rounds == MAX_ROUNDS {
@@ -158,7 +145,7 @@ impl Authenticator {
                     // What the others hold would keep their generations.
                     login.held.iter_mut().for_each(|held| *held = None);
                     if let Some(held) = login.held.get_mut(index) {
-                        *held = Held::new(state, generation);
+                        *held = state;
                     }
                     return Decision::Prompt(message);
                 }
@@ -173,8 +160,8 @@ impl Authenticator {
     /// A router hands over a packet to renew a session: it goes down the whole chain, as a first packet does that no
     /// greeting preceded. A challenge is a denial.
     pub async fn renew(&self, handshake: &Handshake, packet: &Message) -> Decision {
-        for link in &self.chain {
-            match link.authenticate(&link.slot.live(), handshake, packet, &[]).await {
+        for seat in &self.chain {
+            match authenticate(seat, None, handshake, packet).await {
                 Ok(Verdict::Pass) => {}
                 Ok(Verdict::Challenge(..)) => return Decision::deny("a session is renewed by one packet"),
                 Ok(Verdict::Accept(identity)) => return Decision::accept(identity),
@@ -187,29 +174,27 @@ impl Authenticator {
 }
 
 impl Held {
-    fn new(state: Bytes, generation: Arc<Generation>) -> Option<Self> {
-        (!state.is_empty()).then_some(Self { state, generation })
+    fn new(state: Bytes, by: &Arc<Generation>) -> Option<Self> {
+        (!state.is_empty()).then(|| Self { state, generation: by.clone() })
     }
 }
 
-impl Link {
-    async fn authenticate(
-        &self,
-        generation: &Generation,
-        handshake: &Handshake,
-        packet: &Message,
-        state: &[u8],
-    ) -> Result<Verdict, CallError> {
-        let headers = attributes(&handshake.headers);
-        let read = |verdict| Verdict::read(verdict, self.slot.limits(), Some(packet));
-        generation.authenticate(self.terms, borrow(handshake, &headers), lower(packet), state, read).await
-    }
+async fn authenticate(
+    seat: &Seat,
+    held: Option<Held>,
+    handshake: &Handshake,
+    packet: &Message,
+) -> Result<Verdict, CallError> {
+    let headers = attributes(&handshake.headers);
+    let read = |verdict, by: &_| Verdict::read(verdict, by, seat.limits(), Some(packet));
+    let (state, held) = held.map_or_else(Default::default, |held| (held.state, Some(held.generation)));
+    seat.authenticate(held, borrow(handshake, &headers), lower(packet), &state, read).await
 }
 
 /// What one plugin says.
 enum Verdict {
     Accept(Identity),
-    Challenge(Option<Message>, Bytes),
+    Challenge(Option<Message>, Option<Held>),
     Pass,
     Deny(CloseReason),
 }
@@ -217,6 +202,7 @@ enum Verdict {
 impl Verdict {
     fn read(
         verdict: authenticator::Verdict,
+        by: &Arc<Generation>,
         limits: &PluginLimits,
         packet: Option<&Message>,
     ) -> Result<Self, CallError> {
@@ -224,7 +210,7 @@ impl Verdict {
         Ok(match verdict {
             authenticator::Verdict::Accept(identity) => Self::Accept(reader.identity(identity)?),
             authenticator::Verdict::Challenge(prompt) => {
-                Self::Challenge(reader.optional(prompt.message)?, reader.state(prompt.state)?)
+                Self::Challenge(reader.optional(prompt.message)?, Held::new(reader.state(prompt.state)?, by))
             }
             authenticator::Verdict::Pass => Self::Pass,
             authenticator::Verdict::Deny(reason) => Self::Deny(reader.reason(reason)?),

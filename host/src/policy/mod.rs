@@ -13,9 +13,9 @@ use std::sync::Arc;
 pub use self::authenticator::{Authenticator, Decision, Handshake, Identity, Login};
 pub use self::command::{Action, Answer, Closing, Command, Delivery, Ending, Membership, Recipient, Sender, Session};
 pub use self::router::Router;
-use crate::config::{Config, Isolation, PluginConfig};
+use crate::config::{Config, PluginConfig};
 pub use crate::plugin::PluginStatus;
-use crate::plugin::{Roles, Runtime, Slot, Watch};
+use crate::plugin::{Roles, Runtime, Seat, Slot, Watch};
 use crate::registry::Registry;
 
 /// A plugin failed. It has been logged and counted; what comes of it is the caller's to decide.
@@ -46,19 +46,19 @@ impl Policy {
         let runtime = Runtime::start(concurrency, memory, registry)?;
 
         let mut slots = Vec::new();
-        let mut chain: Vec<Option<(Arc<Slot>, Isolation)>> = vec![None; config.authenticators.len()];
+        let mut chain: Vec<Option<Seat>> = vec![None; config.authenticators.len()];
         for place in &places {
             let slot = Slot::load(place.name(config), place.plugin, place.roles(), runtime.clone()).await?;
             for &index in &place.authenticators {
-                chain[index] = Some((slot.clone(), config.authenticators[index].isolation));
+                chain[index] = Some(Seat::new(slot.clone(), config.authenticators[index].isolation));
             }
             slots.push(slot);
         }
         let router = places.iter().position(|place| place.router).map(|index| slots[index].clone());
         let router = router.ok_or_else(|| anyhow::anyhow!("there is no router"))?;
         Ok(Self {
-            authenticator: Authenticator::new(chain.into_iter().flatten()),
-            router: Router::new(router, config.router.plugin.isolation),
+            authenticator: Authenticator::new(chain.into_iter().flatten().collect()),
+            router: Router::new(Seat::new(router, config.router.plugin.isolation)),
             _watch: Watch::start(&slots, &config.watch),
             slots,
         })

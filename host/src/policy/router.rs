@@ -8,25 +8,19 @@ use super::Failed;
 use super::authenticator::attributes;
 use super::command::{Action, Answer, Command, Ending, Sender, Session};
 use super::read::Reader;
-use crate::config::Isolation;
 use crate::message::{Cause, Message};
-use crate::plugin::{Slot, Terms, Wait, router, types};
+use crate::plugin::{Generation, Seat, router, types};
 
 /// Decides what becomes of messages. Each call is decided by the newest generation of the plugin; dropping a call ends
 /// it.
 #[derive(Debug)]
 pub struct Router {
-    slot: Arc<Slot>,
-    isolation: Isolation,
+    seat: Seat,
 }
 
 impl Router {
-    pub(super) fn new(slot: Arc<Slot>, isolation: Isolation) -> Self {
-        Self { slot, isolation }
-    }
-
-    fn terms(&self, wait: Wait) -> Terms {
-        Terms { isolation: self.isolation, wait }
+    pub(super) fn new(seat: Seat) -> Self {
+        Self { seat }
     }
 
     /// A client is authenticated, and has received nothing yet.
@@ -35,8 +29,8 @@ impl Router {
     /// When the plugin failed, or no instance became free in time.
     pub async fn opened(&self, session: &Session) -> Result<Vec<Action>, Failed> {
         let attributes = attributes(&session.attributes);
-        let read = |actions| Reader::new(self.slot.limits(), None).actions(actions);
-        let outcome = self.slot.live().opened(self.terms(Wait::Bounded), borrow(session, &attributes), read).await;
+        let read = |actions, _: &_| Reader::new(self.seat.limits(), None).actions(actions);
+        let outcome = self.seat.opened(borrow(session, &attributes), read).await;
         outcome.map_err(|_logged| Failed)
     }
 
@@ -47,9 +41,9 @@ impl Router {
     /// When the plugin failed.
     pub async fn route(&self, session: &Session, packet: &Message) -> Result<Vec<Action>, Failed> {
         let attributes = attributes(&session.attributes);
-        let read = |actions| Reader::new(self.slot.limits(), Some(packet)).actions(actions);
+        let read = |actions, _: &_| Reader::new(self.seat.limits(), Some(packet)).actions(actions);
         let session = borrow(session, &attributes);
-        let outcome = self.slot.live().route(self.terms(Wait::Unbounded), session, lower(packet), read).await;
+        let outcome = self.seat.route(session, lower(packet), read).await;
         outcome.map_err(|_logged| Failed)
     }
 
@@ -62,9 +56,9 @@ impl Router {
         let groups: Vec<&str> = ending.groups.iter().map(|group| &**group).collect();
         let Ending { cause, code, remaining, .. } = ending;
         let ending = router::Ending { cause: cause.into(), code, groups: &groups, remaining };
-        let read = |commands| Reader::new(self.slot.limits(), None).commands(commands);
+        let read = |commands, _: &_| Reader::new(self.seat.limits(), None).commands(commands);
         let session = borrow(session, &attributes);
-        let outcome = self.slot.live().closed(self.terms(Wait::Bounded), session, ending, read).await;
+        let outcome = self.seat.closed(session, ending, read).await;
         outcome.map_err(|_logged| Failed)
     }
 
@@ -75,16 +69,14 @@ impl Router {
     pub async fn push(&self, sender: &Sender, line: &ByteString) -> Result<Result<Answer, String>, Failed> {
         let sender = router::Sender { connection: sender.connection.0, remote_address: &sender.remote_address };
         let input = Message::Text(line.clone());
-        let read = |outcome| match outcome {
-            Ok(answer) => Reader::new(self.slot.limits(), Some(&input)).answer(answer).map(Ok),
-            Err(text) => Ok(Err(text)),
+        let read = |outcome: Result<_, String>, by: &Arc<Generation>| match outcome {
+            Ok(answer) => Reader::new(self.seat.limits(), Some(&input)).answer(answer).map(Ok),
+            Err(text) => {
+                by.say(&text);
+                Ok(Err(text))
+            }
         };
-        let live = self.slot.live();
-        let outcome = live.push(self.terms(Wait::Bounded), sender, line, read).await.map_err(|_logged| Failed)?;
-        if let Err(text) = &outcome {
-            live.say(text);
-        }
-        Ok(outcome)
+        self.seat.push(sender, line, read).await.map_err(|_logged| Failed)
     }
 }
 

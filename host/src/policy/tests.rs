@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 
 use super::*;
-use crate::config::{Overrides, PluginSource};
+use crate::config::{Isolation, Overrides, PluginSource};
 use crate::message::{CloseReason, ConnectionId, Message};
 
 fn config() -> Config {
