@@ -28,7 +28,7 @@ const MAX_REFUSAL: usize = 1024;
 pub struct Generation {
     /// Counts the components that served in this slot, from 1.
     number: u64,
-    /// Tells code and settings apart from others.
+    /// The SHA-256 of its component.
     digest: Digest,
     /// What the slot's generations have in common.
     spec: Arc<Spec>,
@@ -111,7 +111,7 @@ impl Generation {
         self.number
     }
 
-    /// Tells code and settings apart from others.
+    /// The SHA-256 of its component.
     pub fn digest(&self) -> Digest {
         self.digest
     }

@@ -54,7 +54,7 @@ pub enum Decision {
     Prompt(Option<Message>),
     /// Close with this reason: a plugin's, or 4902.
     Deny(CloseReason),
-    /// A plugin failed; close with 1013. Logged and counted already.
+    /// A plugin failed; close with 1013. Logged already.
     Failed,
 }
 

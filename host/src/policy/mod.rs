@@ -18,7 +18,7 @@ pub use crate::plugin::PluginStatus;
 use crate::plugin::{Roles, Runtime, Seat, Slot, Watch};
 use crate::registry::Registry;
 
-/// A plugin failed. It has been logged and counted; what comes of it is the caller's to decide.
+/// A plugin failed. It has been logged; what comes of it is the caller's to decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a plugin failed")]
 pub struct Failed;
