@@ -100,11 +100,7 @@ impl Gateway {
             budget: Arc::new(Budget::new(config.outbox.total_bytes)),
         };
         let senders = TextEdge {
-            context: Arc::new(text_port::Context {
-                config: config.text.clone(),
-                policy,
-                registry,
-            }),
+            context: Arc::new(text_port::Context { config: config.text.clone(), policy, registry }),
             places: Arc::new(Semaphore::new(config.limits.text_connections)),
             shutdown: shutdown.clone(),
         };

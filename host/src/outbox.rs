@@ -35,7 +35,9 @@ impl Budget {
     }
 
     fn draw(&self, bytes: usize) -> bool {
-        self.used.fetch_update(Relaxed, Relaxed, |used| used.checked_add(bytes).filter(|&sum| sum <= self.limit)).is_ok()
+        self.used
+            .fetch_update(Relaxed, Relaxed, |used| used.checked_add(bytes).filter(|&sum| sum <= self.limit))
+            .is_ok()
     }
 
     fn give_back(&self, bytes: usize) {

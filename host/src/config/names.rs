@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use toml::de::DeValue;
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::AllowedOrigins;
 use super::error::Wrong;

@@ -48,9 +48,7 @@ impl Refused {
         let extra = match *status {
             "405 Method Not Allowed" => "Allow: GET\r\n",
             // RFC 9110 §15.5.22 and RFC 6455 §4.4: what to upgrade to, and which version is understood.
-            "426 Upgrade Required" => {
-                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            }
+            "426 Upgrade Required" => "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
             _ => "",
         };
         let response = format!(
@@ -281,4 +279,59 @@ fn address_of(element: &str) -> Option<SocketAddr> {
     let bare = element.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(element);
     let address = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)).or_else(|_| element.parse()).ok()?;
     Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const FIELDS: &str = "Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
+    const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+    fn upgrade(request: &[u8], trusted: &[&str]) -> Result<Upgrade, Refused> {
+        let mut config = Config::default().websocket;
+        config.trusted_proxies = trusted.iter().map(|net| net.parse().unwrap()).collect();
+        let head = Head { bytes: request.to_vec(), length: request.len() };
+        head.upgrade(ConnectionId(1), "127.0.0.1:5000".parse().unwrap(), &config)
+    }
+
+    #[test]
+    fn the_key_of_the_rfc_gets_its_answer() {
+        let request = format!("GET /chat?room=1 HTTP/1.1\r\n{FIELDS}{KEY}\r\n");
+        let Upgrade { handshake, response, .. } = upgrade(request.as_bytes(), &[]).unwrap();
+        // RFC 6455 §1.3
+        assert!(response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{response}");
+        assert_eq!((&*handshake.path, handshake.query.as_deref()), ("/chat", Some("room=1")));
+        for key in ["dGhlIHNhbXBsZSBub25jZR==", "dGhlIHNhbXBsZSBub25jZ===", "dGhlIHNhbXBsZSBub25j"] {
+            let request = format!("GET / HTTP/1.1\r\n{FIELDS}Sec-WebSocket-Key: {key}\r\n\r\n");
+            assert_eq!(upgrade(request.as_bytes(), &[]).unwrap_err().status, "400 Bad Request", "{key}");
+        }
+    }
+
+    #[test]
+    fn a_target_may_be_absolute_but_is_a_path() {
+        for (target, path) in
+            [("http://x/a?b", Some("/a")), ("ws://x:1/", Some("/")), ("/a://b", Some("/a://b")), ("*", None)]
+        {
+            let request = format!("GET {target} HTTP/1.1\r\n{FIELDS}{KEY}\r\n");
+            let shown = upgrade(request.as_bytes(), &[]).map(|upgrade| upgrade.handshake.path);
+            assert_eq!(shown.as_deref().ok(), path, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_client_cannot_hide_behind_a_name_that_is_no_text() {
+        let request =
+            [format!("GET / HTTP/1.1\r\n{FIELDS}{KEY}X-Forwarded-For: ").as_bytes(), b"\xff, 192.0.2.9\r\n\r\n"]
+                .concat();
+        let upgrade = upgrade(&request, &["127.0.0.0/8"]).unwrap();
+        assert_eq!(upgrade.address, IpAddr::from([192, 0, 2, 9]));
+    }
+
+    #[test]
+    fn nothing_is_hidden_between_two_ends_of_a_head() {
+        let request = format!("GET / HTTP/1.1\n{}{}\nhidden\r\n\r\n", FIELDS.replace('\r', ""), KEY.replace('\r', ""));
+        assert_eq!(upgrade(request.as_bytes(), &[]).unwrap_err().status, "400 Bad Request");
+    }
 }

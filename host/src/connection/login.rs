@@ -27,12 +27,7 @@ pub(super) async fn log_in(
     }
 }
 
-async fn ask(
-    context: &Context,
-    socket: &mut Socket,
-    link: &Arc<Link>,
-    handshake: &Handshake,
-) -> Result<Identity, End> {
+async fn ask(context: &Context, socket: &mut Socket, link: &Arc<Link>, handshake: &Handshake) -> Result<Identity, End> {
     let authenticator = &context.policy.authenticator;
     let (mut login, mut decision) = socket.sending(pin!(authenticator.greet(handshake))).await?;
     loop {

@@ -90,12 +90,8 @@ impl Session {
     /// Deregisters the client.
     pub(super) fn close(self, end: &End) -> Closed {
         let departure = self.member.leave(end.cause());
-        let ending = Ending {
-            cause: end.cause(),
-            code: end.code(),
-            groups: departure.groups,
-            remaining: departure.remaining,
-        };
+        let ending =
+            Ending { cause: end.cause(), code: end.code(), groups: departure.groups, remaining: departure.remaining };
         Closed { routed: self.routed, ending }
     }
 
@@ -197,7 +193,8 @@ impl Expiry {
 }
 
 fn expiry(expires_at: Option<u64>) -> Result<Option<Expiry>, End> {
-    let Some(at) = expires_at.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))) else {
+    let Some(at) = expires_at.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
+    else {
         return Ok(None);
     };
     let left = Expiry::left(at).ok_or(Expiry::END)?;
