@@ -201,7 +201,8 @@ async fn what_a_plugin_says_is_in_the_log_under_its_name() {
     for verb in ["log", "print", "eprint"] {
         anna.send(format!("{verb} said by {verb}")).await;
         anna.expect("done").await;
-        let line = gateway.logged(|line| line.message() == format!("said by {verb}")).await;
+        let line = gateway.logged(|line| line.get("line") == format!("said by {verb}")).await;
+        assert_eq!(line.message(), "plugin says");
         assert_eq!(line.get("plugin"), "plugin");
         assert_ne!(line.get("digest"), "");
     }

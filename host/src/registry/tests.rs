@@ -10,12 +10,24 @@ const POLICIES: [DuplicateLogin; 4] =
 
 #[derive(Debug, Clone)]
 enum Step {
-    Open { uid: u8 },
+    Open {
+        uid: u8,
+    },
     /// The connection is told to close, as by a heartbeat; its task has not come around yet.
-    Doom { pick: usize },
-    Close { pick: usize },
-    Join { pick: usize, group: u8 },
-    Leave { pick: usize, group: u8 },
+    Doom {
+        pick: usize,
+    },
+    Close {
+        pick: usize,
+    },
+    Join {
+        pick: usize,
+        group: u8,
+    },
+    Leave {
+        pick: usize,
+        group: u8,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {

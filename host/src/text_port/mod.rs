@@ -81,12 +81,7 @@ enum End {
     Shutdown,
 }
 
-async fn converse(
-    context: &Context,
-    stream: &mut TcpStream,
-    sender: &Sender,
-    shutdown: &CancellationToken,
-) -> End {
+async fn converse(context: &Context, stream: &mut TcpStream, sender: &Sender, shutdown: &CancellationToken) -> End {
     let mut lines = Lines::new(context.config.max_line);
     let mut answers = String::new();
     loop {
