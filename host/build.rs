@@ -16,10 +16,11 @@ const SOURCES: [&str; 6] =
     ["plugins/origin-auth", "plugins/origin-packet", "plugins/origin-router", "wit", "Cargo.toml", "Cargo.lock"];
 
 /// What cargo, clippy and the user's environment say about the build of the host, not about that of the plugins.
-const NOT_INHERITED: [&str; 6] = [
+const NOT_INHERITED: [&str; 7] = [
     "CARGO_TARGET_DIR",
     "CARGO_BUILD_TARGET",
     "CARGO_BUILD_TARGET_DIR",
+    "CARGO_BUILD_BUILD_DIR",
     "RUSTC_WRAPPER",
     "RUSTC_WORKSPACE_WRAPPER",
     "RUSTFLAGS",
@@ -41,7 +42,7 @@ fn build() -> Result<()> {
     }
 
     ensure!(
-        target_installed(),
+        target_installed()?,
         "the default plugins need the Rust target {TARGET}, which is not installed: rustup target add {TARGET}"
     );
     // A target directory of its own: cargo would wait for ever for the lock that the cargo above this script holds.
@@ -55,10 +56,11 @@ fn build() -> Result<()> {
 }
 
 /// Whether the compiler has a standard library for the target.
-fn target_installed() -> bool {
+fn target_installed() -> Result<bool> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let answer = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output();
-    answer.is_ok_and(|answer| Path::new(String::from_utf8_lossy(&answer.stdout).trim()).is_dir())
+    let answer = answer.context("cannot run rustc")?;
+    Ok(Path::new(String::from_utf8_lossy(&answer.stdout).trim()).is_dir())
 }
 
 fn compile(workspace: &Path, target_dir: &Path) -> Result<()> {
@@ -68,6 +70,8 @@ fn compile(workspace: &Path, target_dir: &Path) -> Result<()> {
         .args(["build", "--release", "--locked", "--target", TARGET])
         .arg("--target-dir")
         .arg(target_dir);
+    // Where a configuration file moves what is built on the way, the lock would be the same again.
+    cargo.arg("--config").arg(format!("build.build-dir={:?}", target_dir.display().to_string()));
     // Function names stay, for the backtraces of traps; whatever profile the host has.
     for setting in
         ["opt-level=3", "lto=true", "codegen-units=1", "debug=false", "strip=\"debuginfo\"", "panic=\"abort\""]

@@ -234,7 +234,8 @@ impl Kind for Settings {
         let entry = |name: &str, value: &DeValue<'_>| {
             let wrong = |problem| Wrong::secret(problem).in_table(name);
             if name.is_empty() || name.contains(['=', '\0']) {
-                return Err(wrong("a setting's name must not be empty or contain = or NUL"));
+                // Not named: what stands there may be `NAME=value`.
+                return Err(Wrong::secret("the name of a setting must not be empty or contain = or NUL"));
             }
             let value = value.as_str().ok_or_else(|| wrong("must be a string: write it in quotes"))?;
             if value.contains('\0') {

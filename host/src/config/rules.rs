@@ -15,6 +15,7 @@ pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError>
     listeners(config, places)?;
     outbox(config, places)?;
     cookies(config, places)?;
+    memory(config, places)?;
     plugins(config, places)
 }
 
@@ -75,6 +76,27 @@ fn cookies(config: &Config, places: &Places) -> Result<(), ConfigError> {
                        page could act as that user (cross-site WebSocket hijacking)";
         let place = places.of(&["websocket.pass_headers", "websocket.allowed_origins"]);
         return refuse(place, format!("websocket.pass_headers: {problem}"));
+    }
+    Ok(())
+}
+
+/// A plugin holds a packet as it came, as it reads it, and as it returns it, beside what the plugin itself needs.
+const COPIES: usize = 4;
+
+fn memory(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let largest = config.websocket.max_message.max(config.text.max_line);
+    let chain = config.authenticators.iter().enumerate();
+    let plugins = chain.map(|(index, plugin)| (format!("authenticator[{index}].limits.memory"), plugin));
+    for (key, plugin) in plugins.chain([("router.limits.memory".to_owned(), &config.router.plugin)]) {
+        if plugin.limits.memory < largest.saturating_mul(COPIES) {
+            let (memory, largest) = (show_size(plugin.limits.memory), show_size(largest));
+            let problem = format!(
+                "must be at least {COPIES} times the largest message or line (websocket.max_message, text.max_line), \
+                 which is \"{largest}\""
+            );
+            let place = places.of(&[&key, "websocket.max_message", "text.max_line"]);
+            return refuse(place, format!("{key} = \"{memory}\": {problem}"));
+        }
     }
     Ok(())
 }

@@ -190,7 +190,7 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
             "[router.settings]\nPORT = 5678",
             "hotgate.toml:1: router.settings.PORT: must be a string: write it in quotes",
         ),
-        ("[router.settings]\n\"a=b\" = \"\"", "router.settings.\"a=b\": a setting's name must not"),
+        ("[router.settings]\n\"a=b\" = \"\"", "router.settings: the name of a setting must not"),
         ("[router.settings]\n\"\" = \"\"", "router.settings.\"\": a setting's name must not"),
         ("[router.settings]\nA = \"\\u0000\"", "router.settings.A: must not contain NUL"),
     ];

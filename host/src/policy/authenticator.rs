@@ -14,6 +14,10 @@ use crate::plugin::{CallError, Generation, Seat, authenticator, types};
 /// Challenges that may follow packets of one connection.
 const MAX_ROUNDS: u32 = 8;
 
+/// Attributes of one session, and their bytes together: they are kept for its life, and handed over with each packet.
+const MAX_ATTRIBUTES: usize = 64;
+const MAX_ATTRIBUTES_BYTES: usize = 16 << 10;
+
 /// The close code for a client that no authenticator accepts.
 const NOT_ACCEPTED: u16 = 4902;
 
@@ -220,6 +224,14 @@ impl Verdict {
 
 impl Reader<'_> {
     fn identity(&mut self, identity: authenticator::Identity) -> Result<Identity, CallError> {
+        let bytes: usize =
+            identity.attributes.iter().map(|attribute| attribute.name.len() + attribute.value.len()).sum();
+        if identity.attributes.len() > MAX_ATTRIBUTES || bytes > MAX_ATTRIBUTES_BYTES {
+            let count = identity.attributes.len();
+            return Err(CallError::Result(format!(
+                "{count} attributes of {bytes} bytes, the limit is {MAX_ATTRIBUTES} of {MAX_ATTRIBUTES_BYTES} together"
+            )));
+        }
         let mut attributes = Vec::with_capacity(identity.attributes.len());
         for attribute in identity.attributes {
             attributes.push(Attribute { name: self.string(attribute.name)?, value: self.string(attribute.value)? });

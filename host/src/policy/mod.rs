@@ -45,10 +45,14 @@ impl Policy {
         let memory = places.iter().map(|place| place.plugin.limits.memory).max().unwrap_or(0);
         let runtime = Runtime::start(concurrency, memory, registry)?;
 
+        // Whatever a plugin receives it may return.
+        let largest = config.websocket.max_message.max(config.text.max_line);
         let mut slots = Vec::new();
         let mut chain: Vec<Option<Seat>> = vec![None; config.authenticators.len()];
         for place in &places {
-            let slot = Slot::load(place.name(config), place.plugin, place.roles(), runtime.clone()).await?;
+            let mut plugin = place.plugin.clone();
+            plugin.limits.max_output = plugin.limits.max_output.max(largest);
+            let slot = Slot::load(place.name(config), &plugin, place.roles(), runtime.clone()).await?;
             for &index in &place.authenticators {
                 chain[index] = Some(Seat::new(slot.clone(), config.authenticators[index].isolation));
             }
