@@ -191,7 +191,7 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
             "hotgate.toml:1: router.settings.PORT: must be a string: write it in quotes",
         ),
         ("[router.settings]\n\"a=b\" = \"\"", "router.settings: the name of a setting must not"),
-        ("[router.settings]\n\"\" = \"\"", "router.settings.\"\": a setting's name must not"),
+        ("[router.settings]\n\"\" = \"\"", "router.settings: the name of a setting must not"),
         ("[router.settings]\nA = \"\\u0000\"", "router.settings.A: must not contain NUL"),
     ];
     for (text, part) in rules {
