@@ -256,7 +256,7 @@ keys! {
         max_actions: Count(1..=1_000_000), = 4096,
             "Actions that one call may return.";
         max_output: Size(KIB..=GIB), = 8 * MIB,
-            "Bytes that one call may return in all; never less than the largest message or line.";
+            "Bytes that one call may return in all. The default grows with the largest message or line.";
         max_component: Size(KIB..=GIB), = 64 * MIB,
             "Size of the component's file.";
     }

@@ -45,13 +45,16 @@ impl Policy {
         let memory = places.iter().map(|place| place.plugin.limits.memory).max().unwrap_or(0);
         let runtime = Runtime::start(concurrency, memory, registry)?;
 
-        // Whatever a plugin receives it may return.
+        // What a plugin receives it may return, unless the configuration says otherwise.
         let largest = config.websocket.max_message.max(config.text.max_line);
+        let default = PluginLimits::default().max_output;
         let mut slots = Vec::new();
         let mut chain: Vec<Option<Seat>> = vec![None; config.authenticators.len()];
         for place in &places {
             let mut plugin = place.plugin.clone();
-            plugin.limits.max_output = plugin.limits.max_output.max(largest);
+            if plugin.limits.max_output == default {
+                plugin.limits.max_output = default.max(largest);
+            }
             let slot = Slot::load(place.name(config), &plugin, place.roles(), runtime.clone()).await?;
             for &index in &place.authenticators {
                 chain[index] = Some(Seat::new(slot.clone(), config.authenticators[index].isolation));
