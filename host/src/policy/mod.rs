@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub use self::authenticator::{Authenticator, Decision, Handshake, Identity, Login};
 pub use self::command::{Action, Answer, Closing, Command, Delivery, Ending, Membership, Recipient, Sender, Session};
 pub use self::router::Router;
-use crate::config::{Config, PluginConfig};
+use crate::config::{Config, PluginConfig, PluginLimits};
 pub use crate::plugin::PluginStatus;
 use crate::plugin::{Roles, Runtime, Seat, Slot, Watch};
 use crate::registry::Registry;
