@@ -83,11 +83,14 @@ impl From<&Metadata> for Stamp {
 }
 
 impl Stamp {
+    /// Whether the next write may be about to come, or leave the same stamp. An empty file is one that a copy has just
+    /// truncated.
     fn is_young(&self) -> bool {
+        let young = if self.size == 0 { WRITING } else { YOUNG };
         let Ok(now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) else { return false };
         let (seconds, nanos) = self.changed;
         let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        (now.as_nanos() as i128 - changed).unsigned_abs() < YOUNG.as_nanos()
+        (now.as_nanos() as i128 - changed).unsigned_abs() < young.as_nanos()
     }
 }
 
