@@ -154,10 +154,7 @@ async fn one_that_does_not_authenticate_in_time_is_closed_with_4901() {
 async fn a_silent_peer_that_never_reads_is_cut_within_a_bound() {
     let gateway =
         Gateway::configured(&format!("{QUICK}[websocket]\nclose_timeout = \"1s\"\n[limits]\nconnections = 1")).await;
-    let mut stuck = gateway.connect_narrow().await;
-    stuck.expect("HeartBeat").await;
-    stuck.send(r#"{"id":"stuck"}"#).await;
-    stuck.expect("Link_successful").await;
+    let _stuck = gateway.login_narrow("stuck").await;
     // More than the socket takes: the close frame cannot get through.
     let line = format!(r#"{{"uid":"stuck","msg":"{}"}}"#, "x".repeat(1 << 20));
     let mut sender = gateway.sender().await;

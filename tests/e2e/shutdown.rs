@@ -64,10 +64,7 @@ async fn nobody_is_accepted_any_more() {
 async fn peers_that_do_not_answer_delay_the_end_by_the_grace_at_most() {
     let mut gateway = Gateway::configured("shutdown_grace = \"1s\"").await;
     let mut mute = gateway.login("mute").await;
-    let mut stuck = gateway.connect_narrow().await;
-    stuck.expect("HeartBeat").await;
-    stuck.send(r#"{"id":"stuck"}"#).await;
-    stuck.expect("Link_successful").await;
+    let _stuck = gateway.login_narrow("stuck").await;
     let line = format!(r#"{{"uid":"stuck","msg":"{}"}}"#, "x".repeat(1 << 20));
     let mut sender = gateway.sender().await;
     for _ in 0..3 {

@@ -1,16 +1,8 @@
 //! Clients that do not read: what `ok` means, and what happens past it.
 
-use hotgate_tests::{Client, Gateway, Opcode, eventually};
+use hotgate_tests::{Gateway, Opcode, eventually};
 
 /// Logs in a client whose receive buffer is small, so that little waits outside the outbox.
-async fn login_narrow(gateway: &Gateway, uid: &str) -> Client {
-    let mut client = gateway.connect_narrow().await;
-    client.expect("HeartBeat").await;
-    client.send(format!(r#"{{"id":"{uid}"}}"#)).await;
-    client.expect("Link_successful").await;
-    client
-}
-
 fn line(uid: &str, n: usize, length: usize) -> String {
     format!(r#"{{"uid":"{uid}","n":{n},"msg":"{}"}}"#, "x".repeat(length))
 }
@@ -18,7 +10,7 @@ fn line(uid: &str, n: usize, length: usize) -> String {
 #[tokio::test]
 async fn past_its_outbox_a_push_fails_and_the_slow_consumer_is_closed() {
     let gateway = Gateway::configured("[outbox]\nmax_bytes = \"256KiB\"\n[websocket]\nclose_timeout = \"20s\"").await;
-    let mut slow = login_narrow(&gateway, "slow").await;
+    let mut slow = gateway.login_narrow("slow").await;
     let mut sender = gateway.sender().await;
     let mut ok = 0;
     while sender.ask(line("slow", ok, 16 << 10)).await == "ok" {
@@ -45,7 +37,7 @@ async fn past_its_outbox_a_push_fails_and_the_slow_consumer_is_closed() {
 #[tokio::test]
 async fn what_was_ok_arrives_once_the_client_reads() {
     let gateway = Gateway::configured("[outbox]\nmax_bytes = \"1MiB\"").await;
-    let mut slow = login_narrow(&gateway, "slow").await;
+    let mut slow = gateway.login_narrow("slow").await;
     let mut sender = gateway.sender().await;
     for n in 0..50 {
         assert_eq!(sender.ask(line("slow", n, 16 << 10)).await, "ok");
@@ -59,7 +51,7 @@ async fn what_was_ok_arrives_once_the_client_reads() {
 async fn a_full_outbox_is_no_reason_to_fall_back_to_an_older_connection() {
     let gateway = Gateway::configured("[outbox]\nmax_bytes = \"256KiB\"").await;
     let mut older = gateway.login("u").await;
-    let _slow = login_narrow(&gateway, "u").await;
+    let _slow = gateway.login_narrow("u").await;
     let mut sender = gateway.sender().await;
     while sender.ask(line("u", 0, 16 << 10)).await == "ok" {}
     older.expect("123").await;
@@ -83,7 +75,7 @@ async fn one_message_always_fits_an_empty_outbox() {
 #[tokio::test]
 async fn a_slow_consumer_slows_nobody_else() {
     let gateway = Gateway::start().await;
-    let _slow = login_narrow(&gateway, "slow").await;
+    let _slow = gateway.login_narrow("slow").await;
     let (mut anna, mut bob) = (gateway.login("anna").await, gateway.login("bob").await);
     let msg = "x".repeat(512 << 10);
     for n in 0..30 {
@@ -99,7 +91,7 @@ async fn a_slow_consumer_slows_nobody_else() {
 async fn a_slow_consumer_that_never_reads_is_cut_within_a_bound() {
     let config = "[outbox]\nmax_bytes = \"64KiB\"\n[websocket]\nclose_timeout = \"500ms\"\n[limits]\nconnections = 1";
     let gateway = Gateway::configured(config).await;
-    let _slow = login_narrow(&gateway, "slow").await;
+    let _slow = gateway.login_narrow("slow").await;
     let mut sender = gateway.sender().await;
     while sender.ask(line("slow", 0, 64 << 10)).await == "ok" {}
     eventually("the place is free", async || gateway.upgrade(&Default::default()).await.is_ok()).await;
@@ -108,7 +100,7 @@ async fn a_slow_consumer_that_never_reads_is_cut_within_a_bound() {
 #[tokio::test]
 async fn a_client_that_floods_and_never_reads_is_closed() {
     let gateway = Gateway::configured("[outbox]\nmax_bytes = \"64KiB\"\n[limits]\nconnections = 1").await;
-    let mut flooder = login_narrow(&gateway, "flooder").await;
+    let mut flooder = gateway.login_narrow("flooder").await;
     let packet = hotgate_tests::Frame::text(line("flooder", 0, 0).replace("uid", "id")).encode().repeat(100);
     let flood = async {
         loop {
@@ -128,7 +120,7 @@ async fn a_client_that_pings_and_never_reads_costs_no_memory() {
     let gateway = Gateway::start().await;
     let mut client = gateway.login("client").await;
     let before = gateway.resident_bytes();
-    let mut flooder = login_narrow(&gateway, "flooder").await;
+    let mut flooder = gateway.login_narrow("flooder").await;
     let pings = hotgate_tests::Frame::ping("x".repeat(125)).encode().repeat(1000);
     let flood = async {
         for _ in 0..500 {
@@ -151,7 +143,7 @@ async fn all_outboxes_together_are_bounded() {
     let mut failed = 0;
     for n in 0..4 {
         let uid = format!("slow{n}");
-        slow.push(login_narrow(&gateway, &uid).await);
+        slow.push(gateway.login_narrow(&uid).await);
         // Less than one outbox takes; of all of it together, sockets take a part.
         for n in 0..7 * 16 {
             failed += usize::from(sender.ask(line(&uid, n, 64 << 10)).await == "fail");

@@ -97,7 +97,15 @@ impl Gateway {
 
     /// A client of the default plugins, logged in.
     pub async fn login(&self, uid: &str) -> Client {
-        let mut client = self.connect().await;
+        Self::logged_in(self.connect().await, uid).await
+    }
+
+    /// A client of the default plugins, logged in, whose receive buffer is as small as can be.
+    pub async fn login_narrow(&self, uid: &str) -> Client {
+        Self::logged_in(self.connect_narrow().await, uid).await
+    }
+
+    async fn logged_in(mut client: Client, uid: &str) -> Client {
         client.expect("HeartBeat").await;
         client.send(format!(r#"{{"id":"{uid}"}}"#)).await;
         client.expect("Link_successful").await;

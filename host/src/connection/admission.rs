@@ -66,11 +66,6 @@ impl Admission {
         Ok(Permit { admission: self.clone(), address: None, authenticated: false })
     }
 
-    /// How many connections have a place.
-    pub fn connections(&self) -> usize {
-        self.connections.load(Relaxed)
-    }
-
     fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -141,7 +136,7 @@ mod tests {
         assert_eq!(admission.admit().unwrap_err(), Refusal::Connections);
 
         drop((first, second, third));
-        assert_eq!(admission.connections(), 0);
+        assert_eq!(admission.connections.load(Relaxed), 0);
         assert_eq!(admission.unauthenticated.load(Relaxed), 0);
         assert!(admission.addresses().is_empty());
     }
