@@ -8,12 +8,14 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::error::Wrong;
-use super::kinds::{ADDRESS, Choice, Count, Kind, List, SOURCE, Settings, Size, Time, TimeOrNever};
+use super::kinds::{
+    ADDRESS, Choice, Count, FOLDER, HOST, Kind, List, SOURCE, Settings, Size, Time, TimeOrNever, YesNo,
+};
 use super::names::{HEADER, LOG_LEVEL, NETWORK, Origins, SUBPROTOCOL};
 use super::{
-    AllowedOrigins, Config, DuplicateLogin, HeartbeatConfig, Isolation, LimitsConfig, LogConfig, LogFormat,
-    OutboxConfig, PluginConfig, PluginLimits, PluginSource, RouteFailure, RouterConfig, SessionsConfig, TextConfig,
-    WatchConfig, WebSocketConfig,
+    AdminConfig, AllowedOrigins, Config, DuplicateLogin, HeartbeatConfig, Isolation, LimitsConfig, LogConfig,
+    LogFormat, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Rollback, RouteFailure,
+    RouterConfig, SessionsConfig, TextConfig, WatchConfig, WebSocketConfig,
 };
 
 /// A table of the configuration file.
@@ -132,13 +134,18 @@ const DUPLICATE_LOGINS: Choice<DuplicateLogin> = Choice(&[
 
 const ROUTE_FAILURES: Choice<RouteFailure> = Choice(&[("drop", RouteFailure::Drop), ("close", RouteFailure::Close)]);
 
+const ROLLBACKS: Choice<Rollback> = Choice(&[("auto", Rollback::Auto), ("alert", Rollback::Alert)]);
+
 const ISOLATIONS: Choice<Isolation> = Choice(&[("per-call", Isolation::PerCall), ("pooled", Isolation::Pooled)]);
 
 keys! {
     Config {
         shutdown_grace: Time(Duration::ZERO..=HOUR), = secs(10),
             "How long a shutdown waits for queued messages and close handshakes.";
-        [sections: log, websocket, text, heartbeat, sessions, outbox, limits, watch]
+        state_folder: FOLDER, = None,
+            "The folder, private to the gateway's user, for compiled plugins, the admin token and what was rolled back. \
+             Empty: $STATE_DIRECTORY, as systemd sets it, else $XDG_STATE_HOME/hotgate, else ~/.local/state/hotgate.";
+        [sections: log, websocket, text, heartbeat, sessions, outbox, limits, watch, admin]
         [rest: authenticators = vec![PluginConfig::default()], router = RouterConfig::default()]
     }
 
@@ -222,6 +229,15 @@ keys! {
             "How often plugin files are compared although no change was announced.";
     }
 
+    AdminConfig {
+        enabled: YesNo, = true,
+            "Whether operators are served: `hotgate plugin …`, metrics, health.";
+        listen: ADDRESS, = listen(Ipv4Addr::LOCALHOST, 1235),
+            "Where operators connect, by HTTP; port 0 takes a free one, which the log tells.";
+        allowed_hosts: List(HOST), = Vec::new(),
+            "Names that a request's Host header may have, beside localhost and the listener's own address.";
+    }
+
     PluginConfig {
         source "file": SOURCE, = PluginSource::Builtin("origin-auth".to_owned()),
             "The component. A relative path starts at this file's folder. A changed file is swapped in while the \
@@ -231,7 +247,7 @@ keys! {
         isolation: ISOLATIONS, = Isolation::PerCall,
             "\"per-call\": each call runs in a fresh instance, so nothing of one user can leak into the decision about \
              the next. \"pooled\": calls reuse instances, one call at a time each, which is faster.";
-        [sections: limits]
+        [sections: limits, deploy]
     }
 
     RouterConfig {
@@ -259,6 +275,24 @@ keys! {
             "Bytes that one call may return in all. The default grows with the largest message or line.";
         max_component: Size(KIB..=GIB), = 64 * MIB,
             "Size of the component's file.";
+    }
+
+    PluginDeploy {
+        shadow: Count(0..=100), = 0,
+            "Percentage of first packets that a new generation judges in the shadow of the live one, without effect, \
+             until it is promoted. 0: it skips that stage.";
+        canary: Count(0..=100), = 0,
+            "Percentage of new connections that a new generation serves until it is promoted. 0: it skips that stage.";
+        probation: Time(Duration::ZERO..=DAY), = secs(30),
+            "How long a new generation that serves everybody is on probation. \"0s\": it skips that stage.";
+        probation_calls: Count(1..=i64::MAX as u64), = 100_000,
+            "Calls after which the probation ends before its time.";
+        max_failures: Count(0..=100), = 5,
+            "By how many percent of its calls a new generation may fail more often than the one before.";
+        min_failures: Count(1..=1_000_000), = 5,
+            "Failures before anything is concluded.";
+        rollback: ROLLBACKS, = Rollback::Auto,
+            "When a new generation fails too often: \"auto\" puts the one before back, \"alert\" only says so.";
     }
 }
 

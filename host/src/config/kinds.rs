@@ -183,6 +183,43 @@ pub(super) const ADDRESS: Text<SocketAddr> = Text {
     allowed: "an IP address and port, like \"127.0.0.1:5678\" or \"[::1]:5678\"",
 };
 
+/// The name of a host, as a `Host` header has it without the port, in lower case.
+pub(super) const HOST: Text<String> = Text {
+    parse: |text| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        (!text.is_empty() && text.bytes().all(allowed)).then(|| text.to_ascii_lowercase())
+    },
+    show: String::clone,
+    allowed: "the name or address of a host, without a port",
+};
+
+/// A folder, or none, which is written as an empty text.
+pub(super) const FOLDER: Text<Option<PathBuf>> = Text {
+    parse: |text| (!text.contains('\0')).then(|| Some(PathBuf::from(text)).filter(|_| !text.is_empty())),
+    show: |folder| folder.as_ref().map(|folder| folder.display().to_string()).unwrap_or_default(),
+    allowed: "the path of a folder, or empty",
+};
+
+/// `true` or `false`.
+pub(super) struct YesNo;
+
+impl Kind for YesNo {
+    type Value = bool;
+
+    fn parse(&self, value: &DeValue<'_>) -> Result<bool, Wrong> {
+        let word = value.as_bool().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
+        word.ok_or_else(|| self.wrong(value))
+    }
+
+    fn show(&self, value: &bool) -> toml::Value {
+        (*value).into()
+    }
+
+    fn allowed(&self) -> String {
+        "true or false".to_owned()
+    }
+}
+
 /// A plugin's source. A path comes out as written; whoever knows what it is relative to makes it absolute.
 pub(super) const SOURCE: Text<PluginSource> = Text {
     parse: |text| match text.strip_prefix("builtin:") {

@@ -30,6 +30,8 @@ pub use print::settings_table;
 pub struct Config {
     /// How long a shutdown waits for queued messages and close handshakes.
     pub shutdown_grace: Duration,
+    /// The private folder for what outlives the process; `None` takes the usual place of such folders.
+    pub state_folder: Option<PathBuf>,
     /// What is logged, and how.
     pub log: LogConfig,
     /// The port that clients connect to.
@@ -46,6 +48,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// How plugin files are watched.
     pub watch: WatchConfig,
+    /// Where operators look and act.
+    pub admin: AdminConfig,
     /// The chain of plugins that decide who a client is, in order. Never empty.
     pub authenticators: Vec<PluginConfig>,
     /// The plugin that decides who gets a message.
@@ -175,6 +179,17 @@ pub struct WatchConfig {
     pub rescan: Duration,
 }
 
+/// Where operators look and act.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Whether there is an admin listener at all.
+    pub enabled: bool,
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Names beside `localhost` and the listener's own address that a `Host` header may have.
+    pub allowed_hosts: Vec<String>,
+}
+
 /// The router and what its failures mean.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouterConfig {
@@ -204,6 +219,8 @@ pub struct PluginConfig {
     pub isolation: Isolation,
     /// What one call may use.
     pub limits: PluginLimits,
+    /// How a new generation comes to serve.
+    pub deploy: PluginDeploy,
 }
 
 /// Where a component comes from.
@@ -259,4 +276,33 @@ pub struct PluginLimits {
     pub max_output: usize,
     /// Size of the component, in bytes.
     pub max_component: usize,
+}
+
+/// How a new generation comes to serve: in shadow, to some, on probation, for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginDeploy {
+    /// Percentage of the first packets that a new generation judges in the shadow of the live one until it is promoted;
+    /// 0 skips that stage.
+    pub shadow: u8,
+    /// Percentage of new connections that a new generation serves until it is promoted; 0 skips that stage.
+    pub canary: u8,
+    /// How long a new generation is on probation once it serves everybody; zero skips that stage.
+    pub probation: Duration,
+    /// After how many calls the probation ends if its time is not over yet.
+    pub probation_calls: u64,
+    /// By how many percent of its calls a new generation may fail more often than the one before.
+    pub max_failures: u8,
+    /// Failures before anything is concluded.
+    pub min_failures: u32,
+    /// What happens when it fails more often than that.
+    pub rollback: Rollback,
+}
+
+/// What happens when a new generation fails too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rollback {
+    /// The one before serves again, and the new one is not loaded any more until its file or settings change.
+    Auto,
+    /// The log and the status say so.
+    Alert,
 }

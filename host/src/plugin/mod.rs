@@ -30,6 +30,7 @@ mod lane;
 mod limits;
 mod slot;
 mod spec;
+pub mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 mod throttle;

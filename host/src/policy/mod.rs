@@ -88,8 +88,9 @@ struct Place<'a> {
 impl Place<'_> {
     /// Whether they are one plugin: how its calls share instances may differ from role to role.
     fn is(&self, other: &PluginConfig) -> bool {
-        let PluginConfig { source, settings, isolation: _, limits } = other;
-        (&self.plugin.source, &self.plugin.settings, &self.plugin.limits) == (source, settings, limits)
+        let PluginConfig { source, settings, isolation: _, limits, deploy } = other;
+        let own = self.plugin;
+        (&own.source, &own.settings, &own.limits, &own.deploy) == (source, settings, limits, deploy)
     }
 
     fn roles(&self) -> Roles {
