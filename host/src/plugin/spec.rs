@@ -36,20 +36,25 @@ pub(super) struct Spec {
 }
 
 impl Spec {
-    pub(super) fn new(slot: String, plugin: &PluginConfig, roles: Roles, runtime: Arc<Runtime>) -> Self {
-        Self {
+    pub(super) fn new(
+        slot: String,
+        plugin: &PluginConfig,
+        roles: Roles,
+        runtime: Arc<Runtime>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
             slot,
             plugin: name(&plugin.source),
             source: plugin.source.clone(),
             roles,
-            settings: plugin.settings.clone(),
+            settings: plugin.settings.read()?,
             permits: Semaphore::new(plugin.limits.concurrency.min(Semaphore::MAX_PERMITS)),
             limits: plugin.limits.clone(),
             pace: Pace::new(),
             lines: line_limit(),
             failures: Throttle::new(FAILURES_PER_SECOND, FAILURES_AT_ONCE),
             runtime,
-        }
+        })
     }
 
     /// After how many calls an instance is replaced: a little less than the limit and never the same, so that no plugin
