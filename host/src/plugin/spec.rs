@@ -51,7 +51,7 @@ impl Spec {
             permits: Semaphore::new(plugin.limits.concurrency.min(Semaphore::MAX_PERMITS)),
             limits: plugin.limits.clone(),
             pace: Pace::new(),
-            lines: line_limit(),
+            lines: line_limit(&plugin.limits),
             failures: Throttle::new(FAILURES_PER_SECOND, FAILURES_AT_ONCE),
             runtime,
         })

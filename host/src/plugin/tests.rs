@@ -11,13 +11,9 @@ pub(crate) fn limits() -> PluginLimits {
     PluginLimits {
         deadline: Duration::from_millis(500),
         max_wait: Duration::from_millis(50),
-        check_timeout: Duration::from_secs(5),
-        memory: 64 << 20,
         concurrency: 1,
         recycle_after: 3,
-        max_actions: 4096,
-        max_output: 8 << 20,
-        max_component: 64 << 20,
+        ..PluginLimits::default()
     }
 }
 
@@ -38,7 +34,7 @@ fn digest(code: &[u8]) -> Digest {
 
 async fn slot(source: PluginSource) -> Arc<Slot> {
     let registry = Arc::new(Registry::new(DuplicateLogin::Newest));
-    let runtime = Runtime::start(4, 64 << 20, registry).unwrap();
+    let runtime = Runtime::start(4, 512 << 10, registry).unwrap();
     let plugin = PluginConfig { limits: limits(), ..PluginConfig::authenticator(source) };
     Slot::load("authenticator".to_owned(), &plugin, AUTHENTICATOR, runtime).await.unwrap()
 }
