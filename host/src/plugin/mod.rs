@@ -72,10 +72,11 @@ impl Runtime {
     /// # Errors
     /// When the processor or the operating system cannot run it.
     pub fn start(concurrency: usize, stack: usize, registry: Arc<Registry>) -> anyhow::Result<Arc<Self>> {
-        let engine = engine::start(concurrency, stack)?;
+        let lane = lane::Lane::new();
+        let engine = engine::start(concurrency, stack, &lane)?;
         let mut linker = Linker::new(&engine);
         host::link(&mut linker).map_err(plain).context("cannot link the plugin interfaces")?;
-        let (compiler, lane) = (compile::Compiler::default(), lane::Lane::new());
+        let compiler = compile::Compiler::default();
         Ok(Arc::new(Self { engine, linker, compiler, lane, registry, stack }))
     }
 }
