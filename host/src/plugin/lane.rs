@@ -4,7 +4,6 @@
 //! them at a time as leave processors to everybody else: however many plugins spin, connections go on being served. A
 //! plugin whose calls keep doing that has to begin them in the lane, too: a burst of them would take a first tick each.
 
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,67 +12,22 @@ use std::task::Poll;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot::{self, Sender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::engine::TICK;
 use super::lock;
 
 /// The right to run until the call stops running: at the end of a tick, or when it waits for something.
-#[derive(Debug)]
-pub(super) struct Turn(Arc<Mutex<Queue>>);
+pub(super) type Turn = OwnedSemaphorePermit;
 
 /// Admits long calls; one for the process.
 #[derive(Debug, Clone)]
-pub(super) struct Lane(Arc<Mutex<Queue>>);
-
-/// Who waits for a turn. At most all calls that may run, which their plugins' concurrency bounds.
-#[derive(Debug)]
-struct Queue {
-    /// Turns that nobody has.
-    free: usize,
-    /// Calls that have not run yet, the newest last.
-    new: VecDeque<Sender<Turn>>,
-    /// Calls that have had a turn, and so are long.
-    long: VecDeque<Sender<Turn>>,
-    /// Turns that have been passed on.
-    passed: usize,
-}
-
-impl Queue {
-    /// Who is next. Every other turn is the newest call's: a crowd that came before it may take long for each turn, where
-    /// the plugins spin in what cannot be interrupted. The rest goes to the oldest, new and long in turn, so that nobody
-    /// waits for ever.
-    fn next(&mut self) -> Option<Sender<Turn>> {
-        self.passed = self.passed.wrapping_add(1);
-        let Self { new, long, .. } = self;
-        match self.passed % 4 {
-            1 => new.pop_front().or_else(|| long.pop_front()),
-            3 => long.pop_front().or_else(|| new.pop_front()),
-            _ => new.pop_back().or_else(|| long.pop_front()),
-        }
-    }
-}
-
-impl Drop for Turn {
-    /// Passes it on.
-    fn drop(&mut self) {
-        let mut queue = lock(&self.0);
-        loop {
-            match queue.next() {
-                Some(given_up) if given_up.is_closed() => {}
-                Some(next) => {
-                    drop(queue);
-                    // Whoever gives up meanwhile drops it, and so passes it on.
-                    _ = next.send(Self(self.0.clone()));
-                    return;
-                }
-                None => {
-                    queue.free += 1;
-                    return;
-                }
-            }
-        }
-    }
+pub(super) struct Lane {
+    /// Fair: first come, first served.
+    turns: Arc<Semaphore>,
+    /// As many of those that have had a turn may queue for another. So a call that has not run yet waits for those
+    /// before it that have not either, and hardly for the long ones.
+    again: Arc<Semaphore>,
 }
 
 impl Lane {
@@ -83,42 +37,24 @@ impl Lane {
     }
 
     fn wide(width: usize) -> Self {
-        let (new, long) = Default::default();
-        Self(Arc::new(Mutex::new(Queue { free: width.max(1), new, long, passed: 0 })))
+        let semaphore = || Arc::new(Semaphore::new(width.max(1)));
+        Self { turns: semaphore(), again: semaphore() }
     }
 
     /// Whether long calls take all turns that there are.
     pub(super) fn is_taken(&self) -> bool {
-        lock(&self.0).free == 0
+        self.turns.available_permits() == 0
     }
 
     /// Waits for the first turn of a call.
     pub(super) async fn first(&self) -> Option<Turn> {
-        self.turn(|queue| &mut queue.new).await
+        // `None` would be a lane that is closed; it never is.
+        self.turns.clone().acquire_owned().await.ok()
     }
 
-    /// Waits for another turn.
     async fn next(&self) -> Option<Turn> {
-        self.turn(|queue| &mut queue.long).await
-    }
-
-    async fn turn(&self, waiting: impl FnOnce(&mut Queue) -> &mut VecDeque<Sender<Turn>>) -> Option<Turn> {
-        let turn = {
-            let mut queue = lock(&self.0);
-            if queue.free > 0 {
-                queue.free -= 1;
-                return Some(Turn(self.0.clone()));
-            }
-            let waiting = waiting(&mut queue);
-            if waiting.len() == waiting.capacity() {
-                waiting.retain(|waiting| !waiting.is_closed());
-            }
-            let (give, turn) = oneshot::channel();
-            waiting.push_back(give);
-            turn
-        };
-        // `None` would be a lane that is gone; it never is.
-        turn.await.ok()
+        let _queueing = self.again.acquire().await;
+        self.first().await
     }
 }
 
@@ -227,8 +163,6 @@ impl Turns {
 mod tests {
     use std::pin::pin;
 
-    use futures_util::poll;
-
     use super::*;
 
     #[tokio::test]
@@ -253,40 +187,23 @@ mod tests {
             assert_ne!(pair[0], pair[1]);
         }
         assert_eq!(lock(&ran).len(), 6);
-        assert!(!lane.is_taken());
+        assert_eq!((lane.turns.available_permits(), lane.again.available_permits()), (1, 1));
     }
 
     #[tokio::test]
-    async fn every_other_turn_is_the_newest_calls_and_the_oldest_are_not_forgotten() {
+    async fn a_call_that_has_not_run_yet_passes_those_that_have() {
         let (lane, order) = (Lane::wide(1), Mutex::new(Vec::new()));
         let held = lane.first().await;
         let wait = async |name, new: bool| {
             let turn = if new { lane.first().await } else { lane.next().await };
             lock(&order).push(name);
+            tokio::task::yield_now().await;
             drop(turn);
         };
-        let new = async { tokio::join!(wait("1", true), wait("2", true), wait("3", true), wait("4", true)) };
-        let long = async { tokio::join!(wait("long 1", false), wait("long 2", false)) };
-        tokio::join!(new, long, async { drop(held) });
-        assert_eq!(*lock(&order), ["1", "4", "long 1", "3", "2", "long 2"]);
-        assert!(!lane.is_taken());
-    }
-
-    #[tokio::test]
-    async fn who_gives_up_leaves_the_turn_to_others() {
-        let lane = Lane::wide(1);
-        let held = lane.first().await;
-        for _ in 0..1000 {
-            // Asks for a turn, and is dropped.
-            assert!(poll!(pin!(lane.first())).is_pending());
-        }
-        assert!(lock(&lane.0).new.len() < 10, "those that have gone do not fill the queue");
-        let mut waiting = pin!(lane.first());
-        assert!(poll!(waiting.as_mut()).is_pending());
-        drop(held);
-        assert!(lane.is_taken());
-        drop(waiting.await);
-        assert!(!lane.is_taken());
+        tokio::join!(wait("long 1", false), wait("long 2", false), wait("long 3", false), wait("new", true), async {
+            drop(held);
+        });
+        assert_eq!(lock(&order)[..2], ["long 1", "new"]);
     }
 
     #[tokio::test]
@@ -321,7 +238,7 @@ mod tests {
         let lane = Lane::wide(1);
         let turns = Turns::new(lane.clone(), Pace::new());
         turns.begin(lane.first().await);
-        assert!(turns.run(pin!(async { lane.is_taken() })).await);
-        assert!(!lane.is_taken());
+        assert_eq!(turns.run(pin!(async { lane.turns.available_permits() })).await, 0);
+        assert_eq!(lane.turns.available_permits(), 1);
     }
 }
