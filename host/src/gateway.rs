@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -190,7 +189,7 @@ impl WebSocketEdge {
             },
         };
         let _ = stream.set_nodelay(true);
-        let link = Arc::new(Link::new(next_connection(), Outbox::new(self.max_outbox, self.budget.clone())));
+        let link = Arc::new(Link::new(ConnectionId::next(), Outbox::new(self.max_outbox, self.budget.clone())));
         self.heartbeat.watch(&link);
         let context = self.context.clone();
         tasks.spawn(async move {
@@ -223,15 +222,10 @@ impl TextEdge {
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SENDER_KEEPALIVE));
         let (context, shutdown) = (self.context.clone(), self.shutdown.clone());
         tasks.spawn(async move {
-            text_port::serve(context, stream, peer, next_connection(), shutdown).await;
+            text_port::serve(context, stream, peer, ConnectionId::next(), shutdown).await;
             drop(place);
         });
     }
-}
-
-fn next_connection() -> ConnectionId {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    ConnectionId(LAST.fetch_add(1, Relaxed) + 1)
 }
 
 fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {

@@ -146,6 +146,8 @@ pub enum What {
     Live,
     /// It fails more often than the one before; it was not rolled back.
     Alert,
+    /// It was given up before it served everybody: its file is again what is live.
+    Withdrawn,
     /// It was rolled back, or given up before it served everybody.
     RolledBack,
 }
@@ -159,6 +161,7 @@ impl fmt::Display for What {
             Self::Probation => "on probation",
             Self::Live => "live",
             Self::Alert => "alert",
+            Self::Withdrawn => "withdrawn",
             Self::RolledBack => "rolled back",
         })
     }
