@@ -11,6 +11,7 @@ use super::error::{ConfigError, Place, join};
 use super::keys::Section;
 use super::kinds::{Kind, SOURCE};
 use super::overrides::{Override, Overrides};
+use super::settings::absolute;
 use super::{Config, PluginConfig, PluginSource, rules};
 
 impl Config {
@@ -66,7 +67,7 @@ impl Reader {
                 "authenticator" => config.authenticators = self.chain(&file, name, value)?,
                 "router" => {
                     self.table(&file, "router", name, value, &mut config.router)?;
-                    config.router.plugin.source.locate(file.folder()).map_err(|error| file.error(name, error))?;
+                    config.router.plugin.locate(file.folder()).map_err(|error| file.error(name, error))?;
                 }
                 _ => self.entry(&file, "", name, value, &mut config)?,
             }
@@ -90,7 +91,7 @@ impl Reader {
                 return Err(ConfigError::new(place, format!("{key}.file: must be set: {}", SOURCE.allowed())));
             }
             self.table(file, &key, &Spanned::new(entry.span(), key.as_str().into()), entry, &mut plugin)?;
-            plugin.source.locate(file.folder()).map_err(|error| ConfigError::new(place, error))?;
+            plugin.locate(file.folder()).map_err(|error| ConfigError::new(place, error))?;
             chain.push(plugin);
         }
         Ok(chain)
@@ -207,13 +208,18 @@ impl File<'_> {
     }
 }
 
+impl PluginConfig {
+    /// Makes paths absolute that are relative to `folder`.
+    fn locate(&mut self, folder: &Path) -> Result<(), String> {
+        self.source.locate(folder)?;
+        self.settings.locate(folder)
+    }
+}
+
 impl PluginSource {
-    /// Makes a path absolute that is relative to `folder`: it must mean the same file for as long as the process
-    /// runs, and in what `config print` writes. Links are not followed: where they lead may change.
     fn locate(&mut self, folder: &Path) -> Result<(), String> {
         if let Self::File(path) = self {
-            *path = std::path::absolute(folder.join(&*path))
-                .map_err(|error| format!("cannot make {} absolute: {error}", path.display()))?;
+            *path = absolute(folder, path)?;
         }
         Ok(())
     }

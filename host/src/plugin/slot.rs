@@ -90,7 +90,7 @@ impl Slot {
         roles: Roles,
         runtime: Arc<Runtime>,
     ) -> anyhow::Result<Arc<Self>> {
-        let spec = Arc::new(Spec::new(name, plugin, roles, runtime));
+        let spec = Arc::new(Spec::new(name, plugin, roles, runtime)?);
         let load = async {
             let code = read(&plugin.source, plugin.limits.max_component)?;
             let digest = Digest::of(&code);

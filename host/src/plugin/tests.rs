@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -40,7 +39,7 @@ fn digest(code: &[u8]) -> Digest {
 async fn slot(source: PluginSource) -> Arc<Slot> {
     let registry = Arc::new(Registry::new(DuplicateLogin::Newest));
     let runtime = Runtime::start(4, 64 << 20, registry).unwrap();
-    let plugin = PluginConfig { source, settings: BTreeMap::new(), isolation: Isolation::PerCall, limits: limits() };
+    let plugin = PluginConfig { limits: limits(), ..PluginConfig::authenticator(source) };
     Slot::load("authenticator".to_owned(), &plugin, AUTHENTICATOR, runtime).await.unwrap()
 }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 
 use super::*;
-use crate::config::{Isolation, Overrides, PluginSource};
+use crate::config::{Isolation, Overrides, PluginSource, Settings};
 use crate::message::{CloseReason, ConnectionId, Message};
 
 fn config() -> Config {
@@ -86,7 +86,7 @@ fn equal_plugins_are_one_whatever_their_isolation() {
     let mut config = config();
     let first = config.authenticators[0].clone();
     let mut second = first.clone();
-    second.settings.insert("KEY".to_owned(), "value".to_owned());
+    second.settings = Settings::from_iter([("KEY".to_owned(), "value".to_owned())]);
     config.authenticators.push(second);
     config.router.plugin = PluginConfig { isolation: Isolation::Pooled, ..first };
     let names: Vec<_> = places(&config).iter().map(|place| place.name(&config)).collect();
