@@ -12,8 +12,10 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Overrides};
-use crate::policy::{PluginStatus, Policy};
+use crate::policy::Policy;
+use crate::policy::status::PluginStatus;
 use crate::registry::Registry;
+use crate::state::StateFolder;
 
 /// The exit code for settings that cannot be: `EX_CONFIG` of sysexits.h, which tells a supervisor that starting again
 /// will not help.
@@ -229,11 +231,12 @@ impl Cli {
 
 fn load_plugins(config: &Config) -> anyhow::Result<String> {
     let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
+    let state = Arc::new(StateFolder::open(config.state_folder.as_deref()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let policy = runtime.block_on(Policy::load(config, registry))?;
+    let policy = runtime.block_on(Policy::load(config, registry, state))?;
     let line = |plugin: PluginStatus| {
-        let PluginStatus { slot, plugin, source, digest, .. } = plugin;
-        format!("{slot}: {plugin}, {digest}, from {source}\n")
+        let PluginStatus { slot, plugin, source, live, .. } = plugin;
+        format!("{slot}: {plugin}, {}, from {source}\n", &live.digest[..12])
     };
     Ok(policy.plugins().into_iter().map(line).collect())
 }

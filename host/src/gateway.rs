@@ -21,8 +21,10 @@ use crate::heartbeat::Heartbeat;
 use crate::message::{CloseReason, ConnectionId};
 use crate::metrics::METRICS;
 use crate::outbox::{Budget, Outbox};
-use crate::policy::{PluginStatus, Policy};
+use crate::policy::Policy;
+use crate::policy::status::{GenerationStatus, PluginStatus};
 use crate::registry::Registry;
+use crate::state::StateFolder;
 use crate::text_port;
 
 /// Connections that may wait to be accepted: enough for everybody to come back at once.
@@ -65,9 +67,14 @@ impl Gateway {
         let websocket = listen(config.websocket.listen, "websocket.listen").map_err(StartError::Listen)?;
         let text = listen(config.text.listen, "text.listen").map_err(StartError::Listen)?;
         let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
-        let policy = Policy::load(&config, registry.clone()).await.map_err(StartError::Plugin)?;
+        let state = Arc::new(StateFolder::open(config.state_folder.as_deref()));
+        if let Some(reason) = state.problem() {
+            warn!(reason, "no state folder: nothing outlives the process");
+        }
+        let policy = Policy::load(&config, registry.clone(), state).await.map_err(StartError::Plugin)?;
         for plugin in policy.plugins() {
-            let PluginStatus { slot, plugin, source, digest, generation } = plugin;
+            let PluginStatus { slot, plugin, source, live: GenerationStatus { generation, digest, .. }, .. } = plugin;
+            let digest = &digest[..12];
             info!(%slot, %plugin, generation, %digest, %source, "plugin live");
         }
         for (listener, socket) in [("websocket", &websocket), ("text", &text)] {

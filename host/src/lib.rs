@@ -9,6 +9,7 @@
 //! | room | what it does |
 //! | --- | --- |
 //! | [`config`] | `hotgate.toml`, variables and flags → checked settings |
+//! | [`state`] | the private folder for what outlives the process |
 //! | [`message`] | one message as it travels: text or binary over shared bytes |
 //! | [`metrics`] | the names of everything counted |
 //! | [`outbox`] | the byte-bounded queue to one connection: the only way to write to a peer |
@@ -38,4 +39,5 @@ pub mod outbox;
 pub mod plugin;
 pub mod policy;
 pub mod registry;
+pub mod state;
 pub mod text_port;

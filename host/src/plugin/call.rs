@@ -72,7 +72,7 @@ impl Slot {
     /// Logs the failure of a call, and draws conclusions.
     pub(super) fn failed(&self, by: Option<&Arc<Generation>>, function: Function, error: &CallError) {
         self.count_failure(by.is_some());
-        let Spec { slot, plugin, failures, .. } = self.spec();
+        let Spec { slot, plugin, failures, .. } = &**self.spec();
         let Some(unlogged) = failures.admit(0) else { return };
         let live = self.live();
         let by = by.unwrap_or(&live);

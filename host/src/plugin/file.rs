@@ -14,7 +14,10 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{error, warn};
 
 use super::error::is_passing;
-use super::slot::{Digest, Slot, read_file};
+use super::identity::Digest;
+use super::slot::Slot;
+use super::source::read_file;
+use super::spec::Spec;
 use crate::config::WatchConfig;
 
 /// How long a file must have been quiet that has been written to and not been closed yet.
@@ -138,16 +141,10 @@ impl PluginFile {
             Look::Changing => return false,
             Look::Missing(reason) => self.missing(reason),
             Look::Unreadable(stamp, reason) => self.refused(stamp, None, &reason),
-            Look::New(stamp, code, digest) => {
-                if digest == self.slot.live().digest() {
-                    self.seen = Seen::File(stamp);
-                } else {
-                    match self.slot.swap(code, digest).await {
-                        Ok(()) => self.seen = Seen::File(stamp),
-                        Err(reason) => self.refused(stamp, Some(digest), &reason),
-                    }
-                }
-            }
+            Look::New(stamp, code, digest) => match self.slot.offer(code, digest).await {
+                Ok(()) => self.seen = Seen::File(stamp),
+                Err(reason) => self.refused(stamp, Some(digest), &reason),
+            },
         }
         true
     }
@@ -185,22 +182,18 @@ impl PluginFile {
             Seen::File(stamp)
         };
         if before.is_none() {
-            let status = self.slot.status();
-            let (digest, reason) = (digest.map(|digest| digest.to_string()).unwrap_or_default(), super::line(reason));
-            error!(
-                slot = status.slot, plugin = status.plugin, file = %self.path.display(), digest, reason,
-                still_live = status.generation, "plugin refused"
-            );
+            let (Spec { slot, plugin, .. }, still_live) = (&**self.slot.spec(), self.slot.live().number());
+            let reason = super::line(reason);
+            self.slot.refused(digest, &reason);
+            let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
+            error!(slot, plugin, file = %self.path.display(), digest, reason, still_live, "plugin refused");
         }
     }
 
     fn missing(&mut self, reason: String) {
         if !matches!(&self.seen, Seen::Missing(known) if *known == reason) {
-            let status = self.slot.status();
-            warn!(
-                slot = status.slot, plugin = status.plugin, file = %self.path.display(), reason,
-                still_live = status.generation, "plugin file cannot be read"
-            );
+            let (Spec { slot, plugin, .. }, still_live) = (&**self.slot.spec(), self.slot.live().number());
+            warn!(slot, plugin, file = %self.path.display(), reason, still_live, "plugin file cannot be read");
         }
         self.seen = Seen::Missing(reason);
     }

@@ -24,17 +24,26 @@ use super::lock;
 use super::rollout::Counted;
 use super::spec::Spec;
 use super::stats::{Counts, Stats};
+use crate::config::Settings;
 
 /// Bytes of what a plugin's own check says against it.
 const MAX_REFUSAL: usize = 1024;
+
+/// What a plugin is told.
+#[derive(Debug)]
+pub(super) struct Given {
+    /// As the configuration has it.
+    pub(super) settings: Settings,
+    /// The values as they were when it was loaded.
+    pub(super) values: BTreeMap<String, String>,
+}
 
 /// A component that has passed all checks, or is passing them.
 pub struct Generation {
     /// Counts the generations of its slot, from 1.
     number: u64,
     identity: Identity,
-    /// What the plugin is told.
-    settings: BTreeMap<String, String>,
+    given: Given,
     /// What the slot's generations have in common.
     spec: Arc<Spec>,
     component: InstancePre<Host>,
@@ -57,7 +66,7 @@ impl Generation {
         spec: &Arc<Spec>,
         number: u64,
         identity: Identity,
-        settings: BTreeMap<String, String>,
+        given: Given,
         component: &Component,
         begun: Instant,
     ) -> anyhow::Result<Self> {
@@ -66,7 +75,7 @@ impl Generation {
         let mut generation = Self {
             number,
             identity,
-            settings,
+            given,
             spec: spec.clone(),
             exports: Exports::find(&component, spec.roles)?,
             component,
@@ -136,8 +145,8 @@ impl Generation {
         &self.identity
     }
 
-    pub(super) fn settings(&self) -> &BTreeMap<String, String> {
-        &self.settings
+    pub(super) fn given(&self) -> &Given {
+        &self.given
     }
 
     pub(super) fn pace(&self) -> &Arc<Pace> {
@@ -172,6 +181,23 @@ impl Generation {
     /// Says how many log lines of the plugin were dropped, if any were.
     pub(super) fn flush_log(&self) {
         self.log.flush();
+    }
+
+    /// In shadow: it has been compared with the live one.
+    pub fn compared(&self, live: &'static str, own: &'static str, same: bool) {
+        self.stats.update_shadow(|shadow| {
+            shadow.compared += 1;
+            if same {
+                shadow.agreed += 1;
+            } else {
+                *shadow.differed.entry(format!("{live} → {own}")).or_default() += 1;
+            }
+        });
+    }
+
+    /// In shadow: it did not keep up.
+    pub fn skipped(&self) {
+        self.stats.update_shadow(|shadow| shadow.skipped += 1);
     }
 
     /// An instance that waits for a call.

@@ -87,7 +87,9 @@ mod tests {
         let digest = Digest::of(b"abc");
         assert_eq!(digest.to_string(), "ba7816bf8f01");
         assert_eq!(serde_json::from_str::<Digest>(&serde_json::to_string(&digest).unwrap()).unwrap(), digest);
-        for text in ["\"\"", "\"ba7816bf8f01\"", "7", &format!("{:?}", "g".repeat(64)), &format!("{:?}", "é".repeat(32))] {
+        for text in
+            ["\"\"", "\"ba7816bf8f01\"", "7", &format!("{:?}", "g".repeat(64)), &format!("{:?}", "é".repeat(32))]
+        {
             assert!(serde_json::from_str::<Digest>(text).is_err(), "{text}");
         }
     }

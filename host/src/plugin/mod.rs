@@ -19,17 +19,23 @@ mod builtin;
 mod call;
 mod calls;
 mod compile;
+mod deploy;
 mod engine;
 mod error;
 mod file;
 mod generation;
 mod guest_log;
 mod host;
+mod identity;
 mod instance;
 mod lane;
+mod ledger;
 mod limits;
+mod rollout;
 mod slot;
+mod source;
 mod spec;
+mod stats;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -45,11 +51,14 @@ use wasmtime::component::Linker;
 pub use self::bindings::Roles;
 pub(crate) use self::bindings::{authenticator, router, types};
 pub use self::calls::Seat;
+pub use self::deploy::DeployError;
 pub use self::error::CallError;
 pub use self::generation::Generation;
-pub use self::slot::{Digest, PluginStatus, Slot};
+pub use self::identity::Digest;
+pub use self::slot::Slot;
 pub use self::watch::Watch;
 use crate::registry::Registry;
+use crate::state::StateFolder;
 
 /// Bytes of an error in the log.
 const MAX_ERROR: usize = 2048;
@@ -61,6 +70,7 @@ pub struct Runtime {
     compiler: compile::Compiler,
     lane: lane::Lane,
     registry: Arc<Registry>,
+    state: Arc<StateFolder>,
 }
 
 impl Runtime {
@@ -69,11 +79,23 @@ impl Runtime {
     ///
     /// # Errors
     /// When the processor or the operating system cannot run it.
-    pub fn start(concurrency: usize, memory: usize, registry: Arc<Registry>) -> anyhow::Result<Arc<Self>> {
+    pub fn start(
+        concurrency: usize,
+        memory: usize,
+        registry: Arc<Registry>,
+        state: Arc<StateFolder>,
+    ) -> anyhow::Result<Arc<Self>> {
         let engine = engine::start(concurrency, memory)?;
         let mut linker = Linker::new(&engine);
         host::link(&mut linker).map_err(plain).context("cannot link the plugin interfaces")?;
-        Ok(Arc::new(Self { engine, linker, compiler: compile::Compiler::default(), lane: lane::Lane::new(), registry }))
+        Ok(Arc::new(Self {
+            engine,
+            linker,
+            compiler: compile::Compiler::default(),
+            lane: lane::Lane::new(),
+            registry,
+            state,
+        }))
     }
 }
 

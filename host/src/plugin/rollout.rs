@@ -89,6 +89,12 @@ impl<G: Counted> Rollout<G> {
         self.previous.as_ref()
     }
 
+    /// All that there are.
+    pub(super) fn generations(&self) -> Vec<Arc<G>> {
+        let places = [Some(&self.live), self.candidate.as_ref(), self.previous.as_ref()];
+        places.into_iter().flatten().map(|place| place.generation.clone()).collect()
+    }
+
     /// What was offered last and has not been given up.
     pub(super) fn newest(&self) -> &Arc<G> {
         &self.candidate.as_ref().unwrap_or(&self.live).generation

@@ -206,7 +206,7 @@ fn a_canary_is_compared_with_what_serves_the_others() {
     let canary = story.rollout.candidate.as_ref().unwrap().generation.clone();
     story.calls(1000, 500);
     canary.called(Function::Route, 100, 52);
-    assert_eq!(story.after(1), [], "an attack hits both");
+    assert_eq!(story.after(1), [(What::Alert, 1)], "an attack hits both");
     canary.called(Function::Route, 100, 100);
     assert_eq!(story.after(1), [(What::RolledBack, 2)]);
     assert_eq!(story.live(), (1, Stage::Live));

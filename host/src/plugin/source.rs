@@ -54,7 +54,9 @@ pub(super) fn replace_file(path: &Path, code: &[u8]) -> anyhow::Result<()> {
         std::fs::rename(&temporary, path)?;
         File::open(folder)?.sync_all()
     };
-    write().inspect_err(|_| _ = std::fs::remove_file(&temporary)).with_context(|| format!("cannot write {}", path.display()))
+    write()
+        .inspect_err(|_| _ = std::fs::remove_file(&temporary))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]
@@ -75,7 +77,9 @@ mod tests {
         (&before).read_to_string(&mut old).unwrap();
         assert_eq!(old, "one", "whoever was reading goes on reading the old one");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        assert!(replace_file(&folder.path().join("no/auth.wasm"), b"").unwrap_err().to_string().contains("no/auth.wasm"));
+        assert!(
+            replace_file(&folder.path().join("no/auth.wasm"), b"").unwrap_err().to_string().contains("no/auth.wasm")
+        );
     }
 
     #[test]

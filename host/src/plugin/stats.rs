@@ -10,7 +10,7 @@ use super::status::{FunctionStatus, LastError, ShadowStatus};
 
 /// The functions of the contract that serve connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Function {
+pub(super) enum Function {
     /// `authenticator.greet`
     Greet,
     /// `authenticator.authenticate`

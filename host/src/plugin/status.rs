@@ -65,6 +65,8 @@ pub struct GenerationStatus {
     pub functions: Vec<FunctionStatus>,
     /// The last failure.
     pub last_error: Option<LastError>,
+    /// From reading its component to the end of its checks, in ms.
+    pub load_ms: u64,
     /// What came of judging in the shadow of the live one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowStatus>,
