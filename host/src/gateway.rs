@@ -10,12 +10,13 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::connection::{self, Admission, Link};
 use crate::heartbeat::Heartbeat;
 use crate::message::{CloseReason, ConnectionId};
@@ -24,6 +25,7 @@ use crate::outbox::{Budget, Outbox};
 use crate::policy::Policy;
 use crate::policy::status::{GenerationStatus, PluginStatus};
 use crate::registry::Registry;
+use crate::reload::Reload;
 use crate::state::StateFolder;
 use crate::text_port;
 
@@ -84,9 +86,10 @@ impl Gateway {
         Ok(Self { config, websocket, text, registry, policy: Arc::new(policy) })
     }
 
-    /// Serves until `stop` is done, then says goodbye to everybody, for at most `shutdown_grace`.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    /// Serves until `stop` is done, reading the configuration from `source` again meanwhile, then says goodbye to everybody, for at most `shutdown_grace`.
+    pub async fn run(self, source: Source, stop: impl Future<Output = ()>) {
         let Self { config, websocket, text, registry, policy } = self;
+        let edge_policy = policy.clone();
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         let heartbeat = Arc::new(Heartbeat::new(config.heartbeat.clone()));
@@ -126,7 +129,11 @@ impl Gateway {
             async move { heartbeat.run(shutdown, GOING_AWAY).await }
         });
 
+        let mut reloading = JoinSet::new();
+        reloading.spawn(Reload::new(source, edge_policy, config.clone()).run());
+
         stop.await;
+        drop(reloading);
         info!(connections = tasks.len().saturating_sub(1), grace = ?config.shutdown_grace, "shutting down");
         // Nobody is accepted any more once all are asked to close: none is missed.
         accepting.cancel();

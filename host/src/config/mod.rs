@@ -1,6 +1,7 @@
 //! Every setting of the gateway: what `hotgate.toml`, the environment and the flags may say, and what the program then
 //! runs on.
 
+mod changes;
 mod error;
 mod keys;
 mod kinds;
@@ -24,6 +25,7 @@ use ipnet::IpNet;
 pub use error::ConfigError;
 pub use overrides::Overrides;
 pub use print::settings_table;
+pub use read::Source;
 pub use settings::Settings;
 
 /// What the gateway runs on: checked, with every default filled in.

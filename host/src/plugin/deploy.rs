@@ -164,7 +164,8 @@ impl Slot {
         back.map_err(|problem| DeployError::NotNow(problem.to_owned()))
     }
 
-    /// Takes over what the configuration says now. Other settings make another generation.
+    /// Takes over what the configuration, and the files that it names for settings, say now. Other settings make another
+    /// generation.
     ///
     /// # Errors
     /// Why it does not do with these settings. What serves goes on with those it has.
@@ -174,6 +175,12 @@ impl Slot {
             (state.settings, state.deploy) = (settings.clone(), deploy.clone());
             (Vec::new(), ())
         });
+        let given = settings.clone();
+        match blocking(move || given.read()).await {
+            Ok(values) if self.state(|state| state.rollout.newest().given().values == values) => return Ok(()),
+            Ok(_) => {}
+            Err(reason) => return Err(self.turned_down(None, reason)),
+        }
         let candidate = match Candidate::read(self.spec(), settings.clone()).await {
             Ok(candidate) => candidate,
             // The file is gone; the settings count all the same, for what serves.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{error, warn};
 
@@ -18,7 +18,8 @@ use super::identity::Digest;
 use super::slot::Slot;
 use super::source::read_file;
 use super::spec::Spec;
-use crate::config::WatchConfig;
+use crate::config::{PluginSource, WatchConfig};
+use crate::watch::{News, Watch};
 
 /// How long a file must have been quiet that has been written to and not been closed yet.
 const WRITING: Duration = Duration::from_secs(2);
@@ -35,15 +36,29 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a component waits at most until it is tried again.
 const LONGEST_DELAY: Duration = Duration::from_secs(600);
 
-/// What happened to a file.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum News {
-    /// Something, in a folder that it is in.
-    Near,
-    /// It is being written.
-    Writing,
-    /// It has been written, or another one put in its place.
-    Changed,
+/// Looks at the files of slots, for as long as it lives.
+#[derive(Debug)]
+pub struct PluginFiles {
+    _watch: Watch,
+    /// Ended with it.
+    _tasks: JoinSet<()>,
+}
+
+impl PluginFiles {
+    /// Starts to look. Must be called within a tokio runtime.
+    pub fn watch(slots: &[Arc<Slot>], config: &WatchConfig) -> Self {
+        let file = |slot: &Arc<Slot>| match &slot.spec().source {
+            PluginSource::File(path) => Some((slot.clone(), path.clone())),
+            PluginSource::Builtin(_) => None,
+        };
+        let files: Vec<_> = slots.iter().filter_map(file).collect();
+        let (watch, news) = Watch::start(files.iter().map(|(_, path)| path.clone()).collect(), config);
+        let mut tasks = JoinSet::new();
+        for ((slot, path), news) in files.into_iter().zip(news) {
+            tasks.spawn(PluginFile::new(slot, path, config.clone(), news).run());
+        }
+        Self { _watch: watch, _tasks: tasks }
+    }
 }
 
 /// One file and the slot that it is for.

@@ -291,7 +291,7 @@ fn generation_status(place: &Place<Generation>) -> GenerationStatus {
 
 /// Gives back what slots do not need any more, says what is left to say, and draws conclusions, for as long as it is
 /// polled.
-pub(super) async fn look_after(slots: Vec<Arc<Slot>>) {
+pub(crate) async fn look_after(slots: Vec<Arc<Slot>>) {
     loop {
         sleep(ROUND).await;
         for slot in &slots {

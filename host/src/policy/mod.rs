@@ -20,7 +20,7 @@ use self::shadow::Shadow;
 use crate::config::{Config, PluginConfig, PluginLimits};
 use crate::plugin::status::PluginStatus;
 pub use crate::plugin::{DeployError, status};
-use crate::plugin::{Roles, Runtime, Seat, Slot, Watch};
+use crate::plugin::{PluginFiles, Roles, Runtime, Seat, Slot, look_after};
 use crate::registry::Registry;
 use crate::state::StateFolder;
 
@@ -37,9 +37,9 @@ pub struct Policy {
     /// Who gets this?
     pub router: Router,
     slots: Vec<Arc<Slot>>,
-    /// The shadows of authenticators; ended with it.
-    _shadows: JoinSet<()>,
-    _watch: Watch,
+    _files: PluginFiles,
+    /// Ended with it.
+    _tasks: JoinSet<()>,
 }
 
 impl Policy {
@@ -71,13 +71,14 @@ impl Policy {
         }
         let router = places.iter().position(|place| place.router).map(|index| slots[index].clone());
         let router = router.ok_or_else(|| anyhow::anyhow!("there is no router"))?;
-        let mut shadows = JoinSet::new();
-        let chain = chain.into_iter().flatten().map(|seat| (seat.clone(), Shadow::start(seat, &mut shadows)));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(look_after(slots.clone()));
+        let chain = chain.into_iter().flatten().map(|seat| (seat.clone(), Shadow::start(seat, &mut tasks)));
         Ok(Self {
             authenticator: Authenticator::new(chain.collect()),
             router: Router::new(Seat::new(router, config.router.plugin.isolation)),
-            _watch: Watch::start(&slots, &config.watch),
-            _shadows: shadows,
+            _files: PluginFiles::watch(&slots, &config.watch),
+            _tasks: tasks,
             slots,
         })
     }
@@ -129,11 +130,11 @@ impl Policy {
         let mut refused = Vec::new();
         for place in places(config) {
             let name = place.name(config);
-            if let Ok(slot) = self.slot(&name)
-                && let Err(error) = slot.configure(&place.plugin.settings, &place.plugin.deploy).await
-            {
-                refused.push((name, error));
-            }
+            let configured = match self.slot(&name) {
+                Ok(slot) => slot.configure(&place.plugin.settings, &place.plugin.deploy).await,
+                Err(error) => Err(error),
+            };
+            refused.extend(configured.err().map(|error| (name, error)));
         }
         refused
     }
