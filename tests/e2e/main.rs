@@ -1,5 +1,6 @@
 //! Every promise of Hotgate, tested on the real binary over real sockets: one short test each.
 
+mod bounds;
 mod bystanders;
 mod chain;
 mod closing;
