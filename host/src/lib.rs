@@ -13,6 +13,7 @@
 //! | [`metrics`] | the names of everything counted |
 //! | [`outbox`] | the byte-bounded queue to one connection: the only way to write to a peer |
 //! | [`registry`] | uid → its live connections; groups |
+//! | [`state`] | the private folder for what outlives the process |
 //! | [`plugin`] | the WebAssembly runtime: compile, instances, live generations, watching files |
 //! | [`policy`] | authenticators and router as plain Rust: packet in, decision out |
 //! | [`delivery`] | carries decisions out |
@@ -38,4 +39,5 @@ pub mod outbox;
 pub mod plugin;
 pub mod policy;
 pub mod registry;
+pub mod state;
 pub mod text_port;
