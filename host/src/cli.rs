@@ -14,6 +14,7 @@ use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, S
 use crate::config::{Config, ConfigError, Overrides};
 use crate::policy::{PluginStatus, Policy};
 use crate::registry::Registry;
+use crate::state::StateFolder;
 
 /// The exit code for settings that cannot be: `EX_CONFIG` of sysexits.h, which tells a supervisor that starting again
 /// will not help.
@@ -230,7 +231,8 @@ impl Cli {
 fn load_plugins(config: &Config) -> anyhow::Result<String> {
     let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let policy = runtime.block_on(Policy::load(config, registry))?;
+    let policy =
+        runtime.block_on(Policy::load(config, registry, &StateFolder::open(config.state_folder.as_deref())))?;
     let line = |plugin: PluginStatus| {
         let PluginStatus { slot, plugin, source, digest, .. } = plugin;
         format!("{slot}: {plugin}, {digest}, from {source}\n")

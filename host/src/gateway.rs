@@ -24,6 +24,7 @@ use crate::metrics::METRICS;
 use crate::outbox::{Budget, Outbox};
 use crate::policy::{PluginStatus, Policy};
 use crate::registry::Registry;
+use crate::state::StateFolder;
 use crate::text_port;
 
 /// Connections that may wait to be accepted: enough for everybody to come back at once.
@@ -66,7 +67,11 @@ impl Gateway {
         let websocket = listen(config.websocket.listen, "websocket.listen").map_err(StartError::Listen)?;
         let text = listen(config.text.listen, "text.listen").map_err(StartError::Listen)?;
         let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
-        let policy = Policy::load(&config, registry.clone()).await.map_err(StartError::Plugin)?;
+        let state = StateFolder::open(config.state_folder.as_deref());
+        if let Some(problem) = state.problem() {
+            warn!(problem, "no state folder: nothing is kept for the next start");
+        }
+        let policy = Policy::load(&config, registry.clone(), &state).await.map_err(StartError::Plugin)?;
         for plugin in policy.plugins() {
             let PluginStatus { slot, plugin, source, digest, generation } = plugin;
             info!(%slot, %plugin, generation, %digest, %source, "plugin live");

@@ -1,4 +1,4 @@
-//! The `hotgate` binary: settings → log → gateway → signal → drain.
+//! The `hotgate` binary: settings → log → gateway → signal → drain; or, for itself, a compiler.
 
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use hotgate::cli::{self, Command, EXIT_CONFIG};
 use hotgate::config::{Config, LogConfig, LogFormat};
 use hotgate::gateway::{Gateway, StartError};
+use hotgate::plugin;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
@@ -14,6 +15,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == plugin::COMPILE) {
+        return plugin::compile();
+    }
     let cli = cli::parse();
     match cli.command {
         Command::ConfigCheck => cli.config_check(),

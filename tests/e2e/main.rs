@@ -3,6 +3,7 @@
 mod bystanders;
 mod chain;
 mod closing;
+mod compiling;
 mod contained;
 mod duplicates;
 mod foreign;

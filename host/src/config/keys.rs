@@ -13,8 +13,8 @@ use super::kinds::{
 };
 use super::names::{HEADER, LOG_LEVEL, NETWORK, Origins, SUBPROTOCOL};
 use super::{
-    AdminConfig, AllowedOrigins, Config, DuplicateLogin, HeartbeatConfig, Isolation, LimitsConfig, LogConfig,
-    LogFormat, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Rollback, RouteFailure,
+    AdminConfig, AllowedOrigins, CompilerConfig, Config, DuplicateLogin, HeartbeatConfig, Isolation, LimitsConfig,
+    LogConfig, LogFormat, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Rollback, RouteFailure,
     RouterConfig, SessionsConfig, TextConfig, WatchConfig, WebSocketConfig,
 };
 
@@ -145,7 +145,7 @@ keys! {
         state_folder: FOLDER, = None,
             "The folder, private to the gateway's user, for compiled plugins, the admin token and what was rolled back. \
              Empty: $STATE_DIRECTORY, as systemd sets it, else $XDG_STATE_HOME/hotgate, else ~/.local/state/hotgate.";
-        [sections: log, websocket, text, heartbeat, sessions, outbox, limits, watch, admin]
+        [sections: log, websocket, text, heartbeat, sessions, outbox, limits, watch, compiler, admin]
         [rest: authenticators = vec![PluginConfig::default()], router = RouterConfig::default()]
     }
 
@@ -227,6 +227,15 @@ keys! {
             "How long a changed plugin file must have been quiet before it is read.";
         rescan: Time(millis(10)..=DAY), = secs(10),
             "How often plugin files are compared although no change was announced.";
+    }
+
+    CompilerConfig {
+        timeout: Time(MS..=HOUR), = secs(300),
+            "How long compiling one plugin may take. A process of its own does it, at the lowest priority.";
+        memory: Size(256 * MIB..=TIB), = 2 * GIB,
+            "Address space of that process.";
+        max_code: Size(MIB..=GIB), = 256 * MIB,
+            "The machine code that may come of it.";
     }
 
     AdminConfig {

@@ -48,6 +48,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// How plugin files are watched.
     pub watch: WatchConfig,
+    /// What compiling a plugin may take.
+    pub compiler: CompilerConfig,
     /// Where operators look and act.
     pub admin: AdminConfig,
     /// The chain of plugins that decide who a client is, in order. Never empty.
@@ -177,6 +179,17 @@ pub struct WatchConfig {
     pub settle: Duration,
     /// How often files are compared although no change was announced.
     pub rescan: Duration,
+}
+
+/// What compiling a plugin may take, in the process that does it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompilerConfig {
+    /// Wall-clock time.
+    pub timeout: Duration,
+    /// Address space, in bytes.
+    pub memory: usize,
+    /// Machine code, in bytes.
+    pub max_code: usize,
 }
 
 /// Where operators look and act.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -70,6 +70,10 @@ impl Reader {
                 }
                 _ => self.entry(&file, "", name, value, &mut config)?,
             }
+        }
+        if let Some(folder) = &mut config.state_folder {
+            let absolute = absolute(file.folder(), folder);
+            *folder = absolute.map_err(|error| ConfigError::new(file.place(None), error))?;
         }
         self.config = config;
         Ok(())
@@ -212,11 +216,14 @@ impl PluginSource {
     /// runs, and in what `config print` writes. Links are not followed: where they lead may change.
     fn locate(&mut self, folder: &Path) -> Result<(), String> {
         if let Self::File(path) = self {
-            *path = std::path::absolute(folder.join(&*path))
-                .map_err(|error| format!("cannot make {} absolute: {error}", path.display()))?;
+            *path = absolute(folder, path)?;
         }
         Ok(())
     }
+}
+
+fn absolute(folder: &Path, path: &Path) -> Result<PathBuf, String> {
+    std::path::absolute(folder.join(path)).map_err(|error| format!("cannot make {} absolute: {error}", path.display()))
 }
 
 /// The entries of a table as they follow in the file, so that its first error is reported.

@@ -7,6 +7,7 @@ use tokio::task::JoinError;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+use super::compile::CompileError;
 use super::guest_log::clean;
 use super::host::Host;
 use crate::config::PluginLimits;
@@ -85,6 +86,7 @@ const OUT_OF_FUEL: &str = "fuel allocated for hostcalls";
 pub(super) fn is_passing(reason: &anyhow::Error) -> bool {
     let failure = reason.downcast_ref::<CallError>();
     reason.is::<JoinError>()
+        || reason.downcast_ref::<CompileError>().is_some_and(CompileError::is_passing)
         || failure.is_some_and(|failure| {
             matches!(failure, CallError::Deadline { .. } | CallError::Overloaded { .. } | CallError::NoRoom(_))
         })

@@ -45,11 +45,14 @@ use wasmtime::component::Linker;
 pub use self::bindings::Roles;
 pub(crate) use self::bindings::{authenticator, router, types};
 pub use self::calls::Seat;
+pub use self::compile::child::{COMMAND as COMPILE, run as compile};
 pub use self::error::CallError;
 pub use self::generation::Generation;
 pub use self::slot::{Digest, PluginStatus, Slot};
 pub use self::watch::Watch;
+use crate::config::CompilerConfig;
 use crate::registry::Registry;
+use crate::state::StateFolder;
 
 /// Bytes of an error in the log.
 const MAX_ERROR: usize = 2048;
@@ -69,11 +72,23 @@ impl Runtime {
     ///
     /// # Errors
     /// When the processor or the operating system cannot run it.
-    pub fn start(concurrency: usize, memory: usize, registry: Arc<Registry>) -> anyhow::Result<Arc<Self>> {
+    pub fn start(
+        concurrency: usize,
+        memory: usize,
+        registry: Arc<Registry>,
+        compiler: &CompilerConfig,
+        state: &StateFolder,
+    ) -> anyhow::Result<Arc<Self>> {
         let engine = engine::start(concurrency, memory)?;
         let mut linker = Linker::new(&engine);
         host::link(&mut linker).map_err(plain).context("cannot link the plugin interfaces")?;
-        Ok(Arc::new(Self { engine, linker, compiler: compile::Compiler::default(), lane: lane::Lane::new(), registry }))
+        Ok(Arc::new(Self {
+            engine,
+            linker,
+            compiler: compile::Compiler::new(compiler, state),
+            lane: lane::Lane::new(),
+            registry,
+        }))
     }
 }
 

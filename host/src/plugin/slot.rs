@@ -94,8 +94,8 @@ impl Slot {
         let load = async {
             let code = read(&plugin.source, plugin.limits.max_component)?;
             let digest = Digest::of(&code);
-            let component = spec.runtime.compiler.compile(&spec.runtime.engine, code).await?;
-            Generation::verify(&spec, 1, digest, &component).await
+            let compiled = spec.runtime.compiler.compile(&spec.runtime.engine, code).await?;
+            Generation::verify(&spec, 1, digest, &compiled.component).await
         };
         let generation =
             load.await.with_context(|| format!("{}: cannot load {}", spec.slot, describe(&plugin.source)))?;
@@ -128,13 +128,14 @@ impl Slot {
         let _swapping = self.swapping.lock().await;
         let begun = Instant::now();
         let number = self.live.load().number() + 1;
-        let component = self.spec.runtime.compiler.compile(&self.spec.runtime.engine, code).await?;
-        let generation = Generation::verify(&self.spec, number, digest, &component).await?;
+        let compiled = self.spec.runtime.compiler.compile(&self.spec.runtime.engine, code).await?;
+        let generation = Generation::verify(&self.spec, number, digest, &compiled.component).await?;
         let old = self.live.swap(Arc::new(generation));
         old.retire();
         let Spec { slot, plugin, .. } = &*self.spec;
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        info!(slot, plugin, generation = number, %digest, took_ms, "plugin swapped");
+        let compile_ms = u64::try_from(compiled.took.as_millis()).unwrap_or(u64::MAX);
+        info!(slot, plugin, generation = number, %digest, took_ms, compile_ms, cached = compiled.cached, "plugin swapped");
         Ok(())
     }
 }

@@ -39,7 +39,8 @@ fn digest(code: &[u8]) -> Digest {
 
 async fn slot(source: PluginSource) -> Arc<Slot> {
     let registry = Arc::new(Registry::new(DuplicateLogin::Newest));
-    let runtime = Runtime::start(4, 64 << 20, registry).unwrap();
+    let runtime =
+        Runtime::start(4, 64 << 20, registry, &CompilerConfig::default(), &StateFolder::none("for a test")).unwrap();
     let plugin = PluginConfig {
         source,
         settings: BTreeMap::new(),

@@ -17,6 +17,7 @@ use crate::config::{Config, PluginConfig, PluginLimits};
 pub use crate::plugin::PluginStatus;
 use crate::plugin::{Roles, Runtime, Seat, Slot, Watch};
 use crate::registry::Registry;
+use crate::state::StateFolder;
 
 /// A plugin failed. It has been logged; what comes of it is the caller's to decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,11 +40,11 @@ impl Policy {
     ///
     /// # Errors
     /// When one cannot be loaded or refuses to serve. The error names slot, file and cause.
-    pub async fn load(config: &Config, registry: Arc<Registry>) -> anyhow::Result<Self> {
+    pub async fn load(config: &Config, registry: Arc<Registry>, state: &StateFolder) -> anyhow::Result<Self> {
         let places = places(config);
         let concurrency = places.iter().map(|place| place.plugin.limits.concurrency).sum();
         let memory = places.iter().map(|place| place.plugin.limits.memory).max().unwrap_or(0);
-        let runtime = Runtime::start(concurrency, memory, registry)?;
+        let runtime = Runtime::start(concurrency, memory, registry, &config.compiler, state)?;
 
         // What a plugin receives it may return, unless the configuration says otherwise.
         let largest = config.websocket.max_message.max(config.text.max_line);

@@ -11,7 +11,8 @@ fn config() -> Config {
 }
 
 async fn load(config: &Config) -> anyhow::Result<Policy> {
-    Policy::load(config, Arc::new(Registry::new(config.sessions.duplicate_login))).await
+    Policy::load(config, Arc::new(Registry::new(config.sessions.duplicate_login)), &StateFolder::none("for a test"))
+        .await
 }
 
 fn handshake() -> Handshake {
