@@ -124,7 +124,7 @@ async fn what_takes_too_much_is_refused() {
         ("max_code = \"1MiB\"", expensive(), "it compiles to more than 1048576 bytes (compiler.max_code)"),
     ] {
         // What is compiled already needs no compiler.
-        let setup = Setup::plugin(&Component::version(1), "");
+        let setup = Setup::plugin(&Component::version(1), "").compiling();
         setup.run(&["--config", "hotgate.toml", "config", "check"]).await;
         let gateway = setup.and(&format!("[compiler]\n{config}")).start().await;
         let mark = gateway.log().mark();
