@@ -1,12 +1,13 @@
 //! A running gateway.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+use crate::compiled::Compiled;
 use crate::setup::exit_code;
 use crate::{Client, Component, Line, Log, Mark, PluginFile, Response, Sender, Setup, Upgrade, within};
 
@@ -16,6 +17,7 @@ pub struct Gateway {
     process: Child,
     log: Log,
     folder: TempDir,
+    state: Compiled,
     /// The port for clients.
     pub websocket: SocketAddr,
     /// The port for senders.
@@ -38,10 +40,10 @@ impl Gateway {
         Setup::plugin(component, "").start().await
     }
 
-    pub(crate) async fn new(mut process: Child, folder: TempDir) -> Self {
+    pub(crate) async fn new(mut process: Child, folder: TempDir, state: Compiled) -> Self {
         let log = Log::read(process.stderr.take().expect("piped"));
         let nowhere = SocketAddr::from(([0; 4], 0));
-        let mut gateway = Self { process, log, folder, websocket: nowhere, text: nowhere };
+        let mut gateway = Self { process, log, folder, state, websocket: nowhere, text: nowhere };
         let listening = async |name| {
             let line = gateway.logged(|line| line.message() == "listening" && line.get("listener") == name).await;
             line.get("address").parse().expect("an address")
@@ -53,6 +55,16 @@ impl Gateway {
     /// The folder of `hotgate.toml` and the plugin files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The folder for what outlives the gateway.
+    pub fn state_folder(&self) -> PathBuf {
+        self.state.folder()
+    }
+
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// A plugin file in the folder.
@@ -190,6 +202,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         _ = self.process.kill();
         _ = self.process.wait();
+        self.state.share();
         if std::thread::panicking() {
             eprintln!("the end of the gateway's log:\n{}", self.log.tail());
         }

@@ -18,6 +18,7 @@
 
 mod build;
 mod client;
+mod compiled;
 mod component;
 mod frame;
 mod gateway;
