@@ -11,11 +11,13 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
+use crate::admin::{Admin, Served};
 use crate::config::Config;
 use crate::connection::{self, Admission, Link};
 use crate::heartbeat::Heartbeat;
@@ -24,6 +26,7 @@ use crate::metrics::METRICS;
 use crate::outbox::{Budget, Outbox};
 use crate::policy::{PluginStatus, Policy};
 use crate::registry::Registry;
+use crate::state::StateFolder;
 use crate::text_port;
 
 /// Connections that may wait to be accepted: enough for everybody to come back at once.
@@ -53,18 +56,20 @@ pub struct Gateway {
     config: Config,
     websocket: TcpListener,
     text: TcpListener,
+    admin: Option<Admin>,
     registry: Arc<Registry>,
     policy: Arc<Policy>,
 }
 
 impl Gateway {
-    /// Binds both ports and loads the plugins. The first lines of the log tell about them.
+    /// Binds the ports and loads the plugins. The first lines of the log tell about them.
     ///
     /// # Errors
     /// When a port is taken, or a plugin cannot be used.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let websocket = listen(config.websocket.listen, "websocket.listen").map_err(StartError::Listen)?;
         let text = listen(config.text.listen, "text.listen").map_err(StartError::Listen)?;
+        let admin = admin(&config).await?;
         let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
         let policy = Policy::load(&config, registry.clone()).await.map_err(StartError::Plugin)?;
         for plugin in policy.plugins() {
@@ -75,12 +80,15 @@ impl Gateway {
             let address = socket.local_addr().map_err(|error| StartError::Listen(error.into()))?;
             info!(listener, %address, "listening");
         }
-        Ok(Self { config, websocket, text, registry, policy: Arc::new(policy) })
+        if let Some(Admin { address, .. }) = admin {
+            info!(listener = "admin", %address, "listening");
+        }
+        Ok(Self { config, websocket, text, admin, registry, policy: Arc::new(policy) })
     }
 
     /// Serves until `stop` is done, then says goodbye to everybody, for at most `shutdown_grace`.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { config, websocket, text, registry, policy } = self;
+        let Self { config, websocket, text, admin, registry, policy } = self;
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         let heartbeat = Arc::new(Heartbeat::new(config.heartbeat.clone()));
@@ -99,6 +107,10 @@ impl Gateway {
             max_outbox: config.outbox.max_bytes,
             budget: Arc::new(Budget::new(config.outbox.total_bytes)),
         };
+        if let Some(admin) = &admin {
+            let (admission, budget) = (edge.admission.clone(), edge.budget.clone());
+            admin.serve(Served { policy: policy.clone(), registry: registry.clone(), admission, budget });
+        }
         let senders = TextEdge {
             context: Arc::new(text_port::Context { config: config.text.clone(), policy, registry }),
             places: Arc::new(Semaphore::new(config.limits.text_connections)),
@@ -122,6 +134,9 @@ impl Gateway {
 
         stop.await;
         info!(connections = tasks.len().saturating_sub(1), grace = ?config.shutdown_grace, "shutting down");
+        if let Some(admin) = &admin {
+            admin.drain();
+        }
         // Nobody is accepted any more once all are asked to close: none is missed.
         accepting.cancel();
         listeners.close();
@@ -131,8 +146,31 @@ impl Gateway {
         if timeout(config.shutdown_grace, tasks.wait()).await.is_err() {
             warn!(connections = tasks.len(), "cut off: not closed in time (shutdown_grace)");
         }
-        let counted = METRICS.counted().map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ");
+        if let Some(admin) = admin {
+            admin.stop().await;
+        }
+        let counted = METRICS.all().map(|(name, _, count)| format!("{name}={count}"));
+        let counted = counted.filter(|text| !text.ends_with("=0")).collect::<Vec<_>>().join(" ");
         info!(counted, "stopped");
+    }
+}
+
+/// The admin listener, if there is to be one. Without a private place for its token there is none, and the gateway
+/// serves all the same.
+async fn admin(config: &Config) -> Result<Option<Admin>, StartError> {
+    if !config.admin.enabled {
+        return Ok(None);
+    }
+    let listener = listen(config.admin.listen, "admin.listen").map_err(StartError::Listen)?;
+    let folder = config.state_folder.clone();
+    let state = spawn_blocking(move || StateFolder::open(folder.as_deref())).await;
+    let state = state.map_err(|error| StartError::Listen(error.into()))?;
+    match Admin::start(&config.admin, state, listener).await {
+        Ok(admin) => Ok(Some(admin)),
+        Err(error) => {
+            warn!(error = format!("{error:#}"), "no admin listener");
+            Ok(None)
+        }
     }
 }
 

@@ -15,9 +15,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     let cli = cli::parse();
-    match cli.command {
+    match &cli.command {
         Command::ConfigCheck => cli.config_check(),
         Command::ConfigPrint => cli.config_print(),
+        Command::Plugin(arguments) => cli.plugin(arguments),
         Command::Serve => match cli.load() {
             Ok(config) => {
                 // Dropped last: it writes what is still in the log's queue.

@@ -1,6 +1,6 @@
 //! From the bytes of a component to machine code.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::sync::Mutex;
@@ -8,6 +8,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use wasmtime::Engine;
 use wasmtime::component::Component;
+
+use crate::metrics::METRICS;
 
 /// How the two binary formats begin: a magic number, then version and layer.
 const MODULE: &[u8] = b"\0asm\x01\0\0\0";
@@ -39,9 +41,11 @@ impl Compiler {
             component.initialize_copy_on_write_image()?;
             wasmtime::Result::Ok(component)
         };
+        let begun = Instant::now();
         let compiled = timeout(LONGEST, spawn_blocking(compile)).await;
         let compiled = compiled.map_err(|_| anyhow!("it was not compiled after {LONGEST:?}"))?;
         let compiled = compiled.map_err(|panic| anyhow::Error::new(panic).context("the compiler failed on it"))?;
+        METRICS.plugin_compile_seconds.observe(begun.elapsed());
         compiled.map_err(super::plain).context("it cannot be compiled")
     }
 }

@@ -15,6 +15,7 @@ use super::lock;
 use super::slot::Digest;
 use super::spec::Spec;
 use super::throttle::Throttle;
+use crate::metrics::METRICS;
 
 /// Lines of one plugin that pass in a second, and at once.
 const LINES_PER_SECOND: u32 = 100;
@@ -81,6 +82,7 @@ impl GuestLog {
 
     fn tell_dropped(&self, dropped: u64) {
         if dropped > 0 {
+            METRICS.plugin_log_lines_dropped.add(dropped);
             let Self { slot, plugin, digest, .. } = self;
             warn!(slot, plugin, %digest, dropped, limit = LINES_PER_SECOND, "plugin log lines dropped");
         }

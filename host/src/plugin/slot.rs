@@ -21,6 +21,7 @@ use super::generation::Generation;
 use super::spec::Spec;
 use super::{Runtime, builtin};
 use crate::config::{PluginConfig, PluginSource};
+use crate::metrics::METRICS;
 
 /// How often slots are looked after, and how long an instance may be idle before it is given up.
 const ROUND: Duration = Duration::from_secs(2);
@@ -132,6 +133,7 @@ impl Slot {
         let generation = Generation::verify(&self.spec, number, digest, &component).await?;
         let old = self.live.swap(Arc::new(generation));
         old.retire();
+        METRICS.plugin_swap_seconds.observe(begun.elapsed());
         let Spec { slot, plugin, .. } = &*self.spec;
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(slot, plugin, generation = number, %digest, took_ms, "plugin swapped");

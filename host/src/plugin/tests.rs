@@ -40,7 +40,13 @@ fn digest(code: &[u8]) -> Digest {
 async fn slot(source: PluginSource) -> Arc<Slot> {
     let registry = Arc::new(Registry::new(DuplicateLogin::Newest));
     let runtime = Runtime::start(4, 64 << 20, registry).unwrap();
-    let plugin = PluginConfig { source, settings: BTreeMap::new(), isolation: Isolation::PerCall, limits: limits() };
+    let plugin = PluginConfig {
+        source,
+        settings: BTreeMap::new(),
+        isolation: Isolation::PerCall,
+        limits: limits(),
+        deploy: Default::default(),
+    };
     Slot::load("authenticator".to_owned(), &plugin, AUTHENTICATOR, runtime).await.unwrap()
 }
 

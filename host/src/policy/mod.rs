@@ -3,6 +3,7 @@
 
 mod authenticator;
 mod command;
+mod deploy;
 mod read;
 mod router;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 pub use self::authenticator::{Authenticator, Decision, Handshake, Identity, Login};
 pub use self::command::{Action, Answer, Closing, Command, Delivery, Ending, Membership, Recipient, Sender, Session};
+pub use self::deploy::DeployError;
 pub use self::router::Router;
 use crate::config::{Config, PluginConfig, PluginLimits};
 pub use crate::plugin::PluginStatus;
