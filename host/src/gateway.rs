@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -11,21 +10,23 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use crate::admin::{Admin, Served};
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::connection::{self, Admission, Link};
 use crate::heartbeat::Heartbeat;
 use crate::message::{CloseReason, ConnectionId};
 use crate::metrics::METRICS;
 use crate::outbox::{Budget, Outbox};
-use crate::policy::{PluginStatus, Policy};
+use crate::policy::Policy;
+use crate::policy::status::{GenerationStatus, PluginStatus};
 use crate::registry::Registry;
+use crate::reload::Reload;
 use crate::state::StateFolder;
 use crate::text_port;
 
@@ -69,11 +70,16 @@ impl Gateway {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let websocket = listen(config.websocket.listen, "websocket.listen").map_err(StartError::Listen)?;
         let text = listen(config.text.listen, "text.listen").map_err(StartError::Listen)?;
-        let admin = admin(&config).await?;
         let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
-        let policy = Policy::load(&config, registry.clone()).await.map_err(StartError::Plugin)?;
+        let state = Arc::new(StateFolder::open(config.state_folder.as_deref()));
+        if let Some(reason) = state.problem() {
+            warn!(reason, "no state folder: nothing outlives the process");
+        }
+        let admin = admin(&config, state.clone()).await?;
+        let policy = Policy::load(&config, registry.clone(), state).await.map_err(StartError::Plugin)?;
         for plugin in policy.plugins() {
-            let PluginStatus { slot, plugin, source, digest, generation } = plugin;
+            let PluginStatus { slot, plugin, source, live: GenerationStatus { generation, digest, .. }, .. } = plugin;
+            let digest = &digest[..12];
             info!(%slot, %plugin, generation, %digest, %source, "plugin live");
         }
         for (listener, socket) in [("websocket", &websocket), ("text", &text)] {
@@ -86,9 +92,10 @@ impl Gateway {
         Ok(Self { config, websocket, text, admin, registry, policy: Arc::new(policy) })
     }
 
-    /// Serves until `stop` is done, then says goodbye to everybody, for at most `shutdown_grace`.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    /// Serves until `stop` is done, reading the configuration from `source` again meanwhile, then says goodbye to everybody, for at most `shutdown_grace`.
+    pub async fn run(self, source: Source, stop: impl Future<Output = ()>) {
         let Self { config, websocket, text, admin, registry, policy } = self;
+        let edge_policy = policy.clone();
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         let heartbeat = Arc::new(Heartbeat::new(config.heartbeat.clone()));
@@ -132,7 +139,12 @@ impl Gateway {
             async move { heartbeat.run(shutdown, GOING_AWAY).await }
         });
 
+        let mut reloading = JoinSet::new();
+        reloading.spawn(Reload::new(source, edge_policy, config.clone()).run());
+
         stop.await;
+        let end = Instant::now() + config.shutdown_grace;
+        drop(reloading);
         info!(connections = tasks.len().saturating_sub(1), grace = ?config.shutdown_grace, "shutting down");
         if let Some(admin) = &admin {
             admin.drain();
@@ -143,11 +155,11 @@ impl Gateway {
         listeners.wait().await;
         shutdown.cancel();
         tasks.close();
-        if timeout(config.shutdown_grace, tasks.wait()).await.is_err() {
+        if timeout_at(end, tasks.wait()).await.is_err() {
             warn!(connections = tasks.len(), "cut off: not closed in time (shutdown_grace)");
         }
         if let Some(admin) = admin {
-            admin.stop().await;
+            admin.stop(end).await;
         }
         let counted = METRICS.all().map(|(name, _, count)| format!("{name}={count}"));
         let counted = counted.filter(|text| !text.ends_with("=0")).collect::<Vec<_>>().join(" ");
@@ -157,14 +169,11 @@ impl Gateway {
 
 /// The admin listener, if there is to be one. Without a private place for its token there is none, and the gateway
 /// serves all the same.
-async fn admin(config: &Config) -> Result<Option<Admin>, StartError> {
+async fn admin(config: &Config, state: Arc<StateFolder>) -> Result<Option<Admin>, StartError> {
     if !config.admin.enabled {
         return Ok(None);
     }
     let listener = listen(config.admin.listen, "admin.listen").map_err(StartError::Listen)?;
-    let folder = config.state_folder.clone();
-    let state = spawn_blocking(move || StateFolder::open(folder.as_deref())).await;
-    let state = state.map_err(|error| StartError::Listen(error.into()))?;
     match Admin::start(&config.admin, state, listener).await {
         Ok(admin) => Ok(Some(admin)),
         Err(error) => {
@@ -228,7 +237,7 @@ impl WebSocketEdge {
             },
         };
         let _ = stream.set_nodelay(true);
-        let link = Arc::new(Link::new(next_connection(), Outbox::new(self.max_outbox, self.budget.clone())));
+        let link = Arc::new(Link::new(ConnectionId::next(), Outbox::new(self.max_outbox, self.budget.clone())));
         self.heartbeat.watch(&link);
         let context = self.context.clone();
         tasks.spawn(async move {
@@ -261,15 +270,10 @@ impl TextEdge {
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SENDER_KEEPALIVE));
         let (context, shutdown) = (self.context.clone(), self.shutdown.clone());
         tasks.spawn(async move {
-            text_port::serve(context, stream, peer, next_connection(), shutdown).await;
+            text_port::serve(context, stream, peer, ConnectionId::next(), shutdown).await;
             drop(place);
         });
     }
-}
-
-fn next_connection() -> ConnectionId {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    ConnectionId(LAST.fetch_add(1, Relaxed) + 1)
 }
 
 fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use hotgate::cli::{self, Command, EXIT_CONFIG};
-use hotgate::config::{Config, LogConfig, LogFormat};
+use hotgate::config::{Config, LogConfig, LogFormat, Source};
 use hotgate::gateway::{Gateway, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -19,18 +19,18 @@ fn main() -> ExitCode {
         Command::ConfigCheck => cli.config_check(),
         Command::ConfigPrint => cli.config_print(),
         Command::Plugin(arguments) => cli.plugin(arguments),
-        Command::Serve => match cli.load() {
+        Command::Serve => match cli.source.load() {
             Ok(config) => {
                 // Dropped last: it writes what is still in the log's queue.
                 let _log = start_log(&config.log);
-                serve(config)
+                serve(config, cli.source)
             }
             Err(error) => cli::refuse(&error),
         },
     }
 }
 
-fn serve(config: Config) -> ExitCode {
+fn serve(config: Config, source: Source) -> ExitCode {
     raise_descriptor_limit(&config);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -67,7 +67,7 @@ fn serve(config: Config) -> ExitCode {
             signals.next().await;
         };
         tokio::select! {
-            () = gateway.run(async { _ = stopped.await }) => ExitCode::SUCCESS,
+            () = gateway.run(source, async { _ = stopped.await }) => ExitCode::SUCCESS,
             () = twice => {
                 warn!("second signal: ending at once");
                 ExitCode::FAILURE

@@ -25,14 +25,43 @@ async fn a_component_that_is_deployed_replaces_the_file_and_serves() {
     let gateway = start().await;
     let mut anna = gateway.enter("anna").await;
     gateway.file("next").copy_over(&Component::version(2));
-    let mark = gateway.log().mark();
     let deployed = gateway.plugin(&["deploy", "next"]).await;
     assert_eq!(deployed.code, Some(0), "{deployed:?}");
-    gateway.swapped_since(mark).await;
     anna.send("version").await;
     anna.expect("v2").await;
     let file = std::fs::read(gateway.file("plugin.wasm").path()).expect("the file");
     assert_eq!(file, Component::version(2).bytes());
+}
+
+#[tokio::test]
+async fn a_deploy_that_was_wrong_is_taken_back_and_the_list_tells_the_story() {
+    let gateway = start().await;
+    let mut anna = gateway.enter("anna").await;
+    gateway.file("next").copy_over(&Component::version(2));
+    let deployed = gateway.plugin(&["deploy", "next"]).await;
+    let row = |text: &str, generation: &str| -> Vec<String> {
+        let rows = text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        rows.into_iter().find(|row| row.iter().any(|cell| cell == generation)).unwrap_or_default()
+    };
+    assert!(row(&deployed.stdout, "2").contains(&"probation".to_owned()), "{deployed:?}");
+    assert!(row(&deployed.stdout, "1").contains(&"kept".to_owned()), "{deployed:?}");
+
+    let promoted = gateway.plugin(&["promote", "plugin"]).await;
+    assert!(row(&promoted.stdout, "2").contains(&"live".to_owned()), "{promoted:?}");
+
+    let back = gateway.plugin(&["rollback", "authenticator+router"]).await;
+    assert_eq!(back.code, Some(0), "{back:?}");
+    anna.send("version").await;
+    anna.expect("v1").await;
+    let listed = gateway.plugin(&["list"]).await.stdout;
+    assert!(listed.contains("rolled back  generation 2"), "{listed}");
+    assert!(row(&listed, "1").contains(&"live".to_owned()), "{listed}");
+
+    // It stays so until somebody asks for it.
+    let reloaded = gateway.plugin(&["reload", "plugin"]).await;
+    assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
+    anna.send("version").await;
+    anna.expect("v2").await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::exposition::{self, Exposition};
 use super::problem::Problem;
 use super::{Served, Shared};
 use crate::metrics::{Count, METRICS};
-use crate::plugin::status::{FunctionStatus, GenerationStatus, PluginStatus};
+use crate::policy::status::{FunctionStatus, GenerationStatus, PluginStatus};
 
 pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Problem> {
     // Everybody's outbox is looked at.
@@ -24,7 +24,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoR
         counted(&mut text);
         shared.served.get().into_iter().for_each(|served| {
             connections(&mut text, served);
-            plugins(&mut text, &served.policy.statuses());
+            plugins(&mut text, &served.policy.plugins());
         });
         text.text()
     });

@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::guard::{Refusals, guard};
@@ -93,7 +93,7 @@ impl Admin {
     ///
     /// # Errors
     /// When there is no token, nor a place for one.
-    pub async fn start(config: &AdminConfig, state: StateFolder, listener: TcpListener) -> anyhow::Result<Self> {
+    pub async fn start(config: &AdminConfig, state: Arc<StateFolder>, listener: TcpListener) -> anyhow::Result<Self> {
         let token = spawn_blocking(move || Token::create(&state)).await?.context("no admin token")?;
         let shared = Arc::new(Shared {
             token,
@@ -126,10 +126,10 @@ impl Admin {
         self.shared.draining.store(true, Relaxed);
     }
 
-    /// Ends it once the answers that are being given have been given.
-    pub async fn stop(mut self) {
+    /// Ends it once the answers that are being given have been given, and in time.
+    pub async fn stop(mut self, end: Instant) {
         self.stop.cancel();
-        let _ = timeout(LAST_WORDS, &mut self.task).await;
+        let _ = timeout_at(end.min(Instant::now() + LAST_WORDS), &mut self.task).await;
     }
 }
 

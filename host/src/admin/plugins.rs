@@ -11,20 +11,20 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use super::problem::Problem;
-use crate::plugin::status::PluginStatus;
+use crate::policy::status::PluginStatus;
 
 type Status = Result<Json<PluginStatus>, Problem>;
 
 pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, Problem> {
-    Ok(Json(json!({ "plugins": shared.served()?.policy.statuses() })))
+    Ok(Json(json!({ "plugins": shared.served()?.policy.plugins() })))
 }
 
 pub(super) async fn rollback(State(shared): State<Arc<Shared>>, Path(slot): Path<String>) -> Status {
-    Ok(Json(shared.served()?.policy.rollback(&slot).await?))
+    Ok(Json(shared.served()?.policy.rollback(&slot)?))
 }
 
 pub(super) async fn promote(State(shared): State<Arc<Shared>>, Path(slot): Path<String>) -> Status {
-    Ok(Json(shared.served()?.policy.promote(&slot).await?))
+    Ok(Json(shared.served()?.policy.promote(&slot)?))
 }
 
 pub(super) async fn reload(State(shared): State<Arc<Shared>>, Path(slot): Path<String>) -> Status {

@@ -14,9 +14,11 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Overrides};
-use crate::policy::{PluginStatus, Policy};
+use crate::config::{Config, Overrides, Source};
+use crate::policy::Policy;
+use crate::policy::status::PluginStatus;
 use crate::registry::Registry;
+use crate::state::StateFolder;
 
 /// The exit code for settings that cannot be: `EX_CONFIG` of sysexits.h, which tells a supervisor that starting again
 /// will not help.
@@ -57,8 +59,8 @@ An empty variable counts as unset. No file is read that is not named.";
 pub struct Cli {
     /// What to do.
     pub command: Command,
-    config: Option<PathBuf>,
-    overrides: Overrides,
+    /// What the configuration is made of.
+    pub source: Source,
 }
 
 /// What to do.
@@ -149,7 +151,7 @@ fn parse_from(line: &[OsString]) -> Result<Cli, clap::Error> {
     options.whole_chain(line, &matches)?;
     let overrides = options.overrides(&matches)?;
     let config = options.config.filter(|path| !path.is_empty() || !from_environment(&matches, "config"));
-    Ok(Cli { command, config: config.map(PathBuf::from), overrides })
+    Ok(Cli { command, source: Source { file: config.map(PathBuf::from), overrides } })
 }
 
 fn from_environment(matches: &ArgMatches, option: &str) -> bool {
@@ -215,30 +217,16 @@ impl Options {
 }
 
 impl Cli {
-    /// What flags and variables say beside the file.
-    pub fn overrides(&self) -> &Overrides {
-        &self.overrides
-    }
-
-    /// The configuration that file, variables and flags give together.
-    ///
-    /// # Errors
-    ///
-    /// See [`Config::load`].
-    pub fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.config.as_deref(), &self.overrides)
-    }
-
     /// `hotgate config check`: loads the configuration and its plugins as a start would, and says what would serve, or why
     /// nothing could.
     pub fn config_check(&self) -> ExitCode {
-        let config = match self.load() {
+        let config = match self.source.load() {
             Ok(config) => config,
             Err(error) => return refuse(&error),
         };
         match load_plugins(&config) {
             Ok(plugins) => {
-                let name = self.config.as_ref().map_or("settings".into(), |path| path.to_string_lossy());
+                let name = self.source.file.as_ref().map_or("settings".into(), |path| path.to_string_lossy());
                 print(&format!("{plugins}{name}: ok\n"))
             }
             Err(error) => refuse(&format_args!("{error:#}")),
@@ -247,12 +235,12 @@ impl Cli {
 
     /// `hotgate plugin …`: asks the gateway that runs with these settings.
     pub fn plugin(&self, arguments: &plugin::Arguments) -> ExitCode {
-        plugin::run(arguments, || self.load())
+        plugin::run(arguments, || self.source.load())
     }
 
     /// `hotgate config print`: prints the configuration in effect, or what is wrong with it.
     pub fn config_print(&self) -> ExitCode {
-        match self.load() {
+        match self.source.load() {
             Ok(config) => print(&config.to_toml()),
             Err(error) => refuse(&error),
         }
@@ -261,11 +249,12 @@ impl Cli {
 
 fn load_plugins(config: &Config) -> anyhow::Result<String> {
     let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
+    let state = Arc::new(StateFolder::open(config.state_folder.as_deref()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let policy = runtime.block_on(Policy::load(config, registry))?;
+    let policy = runtime.block_on(Policy::load(config, registry, state))?;
     let line = |plugin: PluginStatus| {
-        let PluginStatus { slot, plugin, source, digest, .. } = plugin;
-        format!("{slot}: {plugin}, {digest}, from {source}\n")
+        let PluginStatus { slot, plugin, source, live, .. } = plugin;
+        format!("{slot}: {plugin}, {}, from {source}\n", &live.digest[..12])
     };
     Ok(policy.plugins().into_iter().map(line).collect())
 }
@@ -325,8 +314,8 @@ mod tests {
             format!("hotgate config check {flags}"),
         ] {
             let cli = cli(&line).unwrap();
-            assert_eq!(cli.config.as_deref(), Some(std::path::Path::new("x.toml")), "{line}");
-            assert_eq!(cli.overrides, expected, "{line}");
+            assert_eq!(cli.source.file.as_deref(), Some(std::path::Path::new("x.toml")), "{line}");
+            assert_eq!(cli.source.overrides, expected, "{line}");
         }
     }
 

@@ -11,7 +11,7 @@ const EVENTS: usize = 10;
 /// Digits of a digest, as in the log.
 const DIGITS: usize = 12;
 
-/// What is shown of a slot; the whole is [`PluginStatus`](crate::plugin::status::PluginStatus).
+/// What is shown of a slot; the whole is [`PluginStatus`](crate::policy::status::PluginStatus).
 #[derive(Debug, Deserialize)]
 pub(super) struct Plugin {
     pub(super) slot: String,
@@ -242,9 +242,9 @@ mod tests {
         }]))
         .unwrap();
         let expected = "\
-SLOT           PLUGIN  GENERATION  STAGE  SINCE      CALLS  FAILED  P50      P99      DIGEST
-authenticator  jwt     2           live   4 min ago  140    4       0.95 ms  12 ms    9f2c1a9f2c1a
-                       1           kept   4 min ago  140    0       -        -        9f2c1a9f2c1a
+SLOT           PLUGIN  GENERATION  STAGE  SINCE      CALLS  FAILED  P50      P99    DIGEST
+authenticator  jwt     2           live   4 min ago  140    4       0.95 ms  12 ms  9f2c1a9f2c1a
+                       1           kept   4 min ago  140    0       -        -      9f2c1a9f2c1a
 
 authenticator from /p/jwt.wasm
   generation 2 failed: 1 deadline, 3 trap; last 10 s ago, route (trap): it trapped:  [31mbad
@@ -258,7 +258,7 @@ authenticator from /p/jwt.wasm
 
     #[test]
     fn what_the_gateway_says_is_what_is_read() {
-        use crate::plugin::status::{Event, GenerationStatus, PluginStatus, Stage, What};
+        use crate::policy::status::{Event, GenerationStatus, PluginStatus, Stage, What};
         let now = SystemTime::now();
         let live = GenerationStatus {
             generation: 1,

@@ -1,21 +1,19 @@
 //! The one table of settings: every key with what it may be, its default and its meaning. Reading, `config print` and
 //! the documentation all come from here.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::error::Wrong;
-use super::kinds::{
-    ADDRESS, Choice, Count, FOLDER, HOST, Kind, List, SOURCE, Settings, Size, Time, TimeOrNever, YesNo,
-};
+use super::kinds::{ADDRESS, Choice, Count, FOLDER, HOST, Kind, List, SOURCE, Size, Time, TimeOrNever, YesNo};
 use super::names::{HEADER, LOG_LEVEL, NETWORK, Origins, SUBPROTOCOL};
+use super::settings::SettingsTable;
 use super::{
     AdminConfig, AllowedOrigins, Config, DuplicateLogin, HeartbeatConfig, Isolation, LimitsConfig, LogConfig,
     LogFormat, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Rollback, RouteFailure,
-    RouterConfig, SessionsConfig, TextConfig, WatchConfig, WebSocketConfig,
+    RouterConfig, SessionsConfig, Settings, TextConfig, WatchConfig, WebSocketConfig,
 };
 
 /// A table of the configuration file.
@@ -242,8 +240,9 @@ keys! {
         source "file": SOURCE, = PluginSource::Builtin("origin-auth".to_owned()),
             "The component. A relative path starts at this file's folder. A changed file is swapped in while the \
              gateway runs.";
-        settings: Settings, = BTreeMap::new(),
-            "What the plugin is told: it finds them among its environment variables.";
+        settings: SettingsTable, = Settings::default(),
+            "What the plugin is told: it finds them among its environment variables. A secret is better kept in a file \
+             of its own, readable by the gateway only.";
         isolation: ISOLATIONS, = Isolation::PerCall,
             "\"per-call\": each call runs in a fresh instance, so nothing of one user can leak into the decision about \
              the next. \"pooled\": calls reuse instances, one call at a time each, which is faster.";

@@ -1,6 +1,5 @@
 //! The kinds of values that keys take: how each is read, printed, and described.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -256,40 +255,6 @@ impl<K: Kind<Value: PartialEq>> Kind for List<K> {
 
     fn allowed(&self) -> String {
         format!("a list, each item {}", self.0.allowed())
-    }
-}
-
-/// A plugin's settings. Errors never show a value, which may be a secret.
-pub(super) struct Settings;
-
-impl Kind for Settings {
-    type Value = BTreeMap<String, String>;
-
-    fn parse(&self, value: &DeValue<'_>) -> Result<Self::Value, Wrong> {
-        let not_a_table = || Wrong::secret(format!("must be {}", self.allowed()));
-        let table = value.as_table().ok_or_else(not_a_table)?;
-        let entry = |name: &str, value: &DeValue<'_>| {
-            let wrong = |problem| Wrong::secret(problem).in_table(name);
-            if name.is_empty() || name.contains(['=', '\0']) {
-                // Not named: what stands there may be `NAME=value`.
-                return Err(Wrong::secret("the name of a setting must not be empty or contain = or NUL"));
-            }
-            let value = value.as_str().ok_or_else(|| wrong("must be a string: write it in quotes"))?;
-            if value.contains('\0') {
-                return Err(wrong("must not contain NUL"));
-            }
-            Ok((name.to_owned(), value.to_owned()))
-        };
-        table.iter().map(|(name, value)| entry(name.get_ref(), value.get_ref())).collect()
-    }
-
-    fn show(&self, settings: &Self::Value) -> toml::Value {
-        let entries = settings.iter().map(|(name, value)| (name.clone(), value.clone().into()));
-        toml::Value::Table(entries.collect())
-    }
-
-    fn allowed(&self) -> String {
-        "a table of strings, like { KEY = \"value\" }".to_owned()
     }
 }
 

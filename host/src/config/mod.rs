@@ -1,6 +1,7 @@
 //! Every setting of the gateway: what `hotgate.toml`, the environment and the flags may say, and what the program then
 //! runs on.
 
+mod changes;
 mod error;
 mod keys;
 mod kinds;
@@ -9,11 +10,11 @@ mod overrides;
 mod print;
 mod read;
 mod rules;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod units;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ use ipnet::IpNet;
 pub use error::ConfigError;
 pub use overrides::Overrides;
 pub use print::settings_table;
+pub use read::Source;
+pub use settings::Settings;
 
 /// What the gateway runs on: checked, with every default filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -214,7 +217,7 @@ pub struct PluginConfig {
     /// Where the component comes from.
     pub source: PluginSource,
     /// Settings, which the plugin finds among its environment variables.
-    pub settings: BTreeMap<String, String>,
+    pub settings: Settings,
     /// Whether calls share instances.
     pub isolation: Isolation,
     /// What one call may use.

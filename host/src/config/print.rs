@@ -100,7 +100,9 @@ pub fn settings_table() -> String {
     for row in config.router.rows() {
         markdown_row(&mut out, "router", &row);
     }
-    out.push_str("| `router.limits.*` | | | As `authenticator.limits.*`. |\n");
+    for (name, _) in config.router.sections() {
+        let _ = writeln!(out, "| `router.{name}.*` | | | As `authenticator.{name}.*`. |");
+    }
     out
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -11,7 +11,27 @@ use super::error::{ConfigError, Place, join};
 use super::keys::Section;
 use super::kinds::{Kind, SOURCE};
 use super::overrides::{Override, Overrides};
+use super::settings::absolute;
 use super::{Config, PluginConfig, PluginSource, rules};
+
+/// What a configuration is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// What counts more than the file.
+    pub overrides: Overrides,
+}
+
+impl Source {
+    /// The configuration as it is now.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.file.as_deref(), &self.overrides)
+    }
+}
 
 impl Config {
     /// The defaults, changed by the file at `path` if there is one, changed by `overrides`. No file is read that is not
@@ -66,7 +86,7 @@ impl Reader {
                 "authenticator" => config.authenticators = self.chain(&file, name, value)?,
                 "router" => {
                     self.table(&file, "router", name, value, &mut config.router)?;
-                    config.router.plugin.source.locate(file.folder()).map_err(|error| file.error(name, error))?;
+                    config.router.plugin.locate(file.folder()).map_err(|error| file.error(name, error))?;
                 }
                 _ => self.entry(&file, "", name, value, &mut config)?,
             }
@@ -90,7 +110,7 @@ impl Reader {
                 return Err(ConfigError::new(place, format!("{key}.file: must be set: {}", SOURCE.allowed())));
             }
             self.table(file, &key, &Spanned::new(entry.span(), key.as_str().into()), entry, &mut plugin)?;
-            plugin.source.locate(file.folder()).map_err(|error| ConfigError::new(place, error))?;
+            plugin.locate(file.folder()).map_err(|error| ConfigError::new(place, error))?;
             chain.push(plugin);
         }
         Ok(chain)
@@ -207,13 +227,18 @@ impl File<'_> {
     }
 }
 
+impl PluginConfig {
+    /// Makes paths absolute that are relative to `folder`.
+    fn locate(&mut self, folder: &Path) -> Result<(), String> {
+        self.source.locate(folder)?;
+        self.settings.locate(folder)
+    }
+}
+
 impl PluginSource {
-    /// Makes a path absolute that is relative to `folder`: it must mean the same file for as long as the process
-    /// runs, and in what `config print` writes. Links are not followed: where they lead may change.
     fn locate(&mut self, folder: &Path) -> Result<(), String> {
         if let Self::File(path) = self {
-            *path = std::path::absolute(folder.join(&*path))
-                .map_err(|error| format!("cannot make {} absolute: {error}", path.display()))?;
+            *path = absolute(folder, path)?;
         }
         Ok(())
     }

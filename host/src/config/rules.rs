@@ -7,7 +7,7 @@ use std::path::Path;
 use super::error::{ConfigError, Place};
 use super::read::Places;
 use super::units::{show_duration, show_size};
-use super::{AllowedOrigins, Config, PluginSource};
+use super::{AllowedOrigins, Config, PluginConfig, PluginSource};
 
 /// Refuses what cannot work, or must not.
 pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError> {
@@ -85,9 +85,8 @@ const COPIES: usize = 4;
 
 fn memory(config: &Config, places: &Places) -> Result<(), ConfigError> {
     let largest = config.websocket.max_message.max(config.text.max_line);
-    let chain = config.authenticators.iter().enumerate();
-    let plugins = chain.map(|(index, plugin)| (format!("authenticator[{index}].limits.memory"), plugin));
-    for (key, plugin) in plugins.chain([("router.limits.memory".to_owned(), &config.router.plugin)]) {
+    for (path, plugin) in all(config) {
+        let key = format!("{path}.limits.memory");
         if plugin.limits.memory < largest.saturating_mul(COPIES) {
             let (memory, largest) = (show_size(plugin.limits.memory), show_size(largest));
             let problem = format!(
@@ -102,16 +101,26 @@ fn memory(config: &Config, places: &Places) -> Result<(), ConfigError> {
 }
 
 fn plugins(config: &Config, places: &Places) -> Result<(), ConfigError> {
-    let chain = config.authenticators.iter().enumerate();
-    let keys = chain.map(|(index, plugin)| (format!("authenticator[{index}].file"), plugin));
-    for (key, plugin) in keys.chain([("router.file".to_owned(), &config.router.plugin)]) {
-        let PluginSource::File(path) = &plugin.source else { continue };
-        if let Err(error) = readable(path) {
+    for (path, plugin) in all(config) {
+        let key = format!("{path}.file");
+        if let PluginSource::File(file) = &plugin.source
+            && let Err(error) = readable(file)
+        {
             let problem = format!("must be a file that can be read: {error}");
-            return refuse(places.of(&[&key]), format!("{key} = {path:?}: {problem}"));
+            return refuse(places.of(&[&key]), format!("{key} = {file:?}: {problem}"));
+        }
+        if let Err(error) = plugin.settings.read() {
+            return refuse(places.of(&[&format!("{path}.settings")]), format!("{path}.{error:#}"));
         }
     }
     Ok(())
+}
+
+/// All plugins, and where they are configured.
+fn all(config: &Config) -> impl Iterator<Item = (String, &PluginConfig)> {
+    let chain = config.authenticators.iter().enumerate();
+    let chain = chain.map(|(index, plugin)| (format!("authenticator[{index}]"), plugin));
+    chain.chain([("router".to_owned(), &config.router.plugin)])
 }
 
 fn readable(path: &Path) -> io::Result<()> {

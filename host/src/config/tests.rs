@@ -59,7 +59,8 @@ fn the_example_is_the_defaults_with_every_key() {
 
 #[test]
 fn the_readme_has_the_table_of_settings() {
-    assert!(include_str!("../../../README.md").contains(&settings_table()), "paste the output of `settings_table`");
+    let table = settings_table();
+    assert!(include_str!("../../../README.md").contains(&table), "paste this table there:\n{table}");
 }
 
 #[test]
@@ -113,7 +114,10 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
             "\n[websocket]\nmax_mesage = 1",
             "hotgate.toml:3: websocket.max_mesage: unknown key; allowed here: listen, max_message,",
         ),
-        ("[web]\n", "hotgate.toml:1: web: unknown key; allowed here: shutdown_grace, [log], [websocket],"),
+        (
+            "[web]\n",
+            "hotgate.toml:1: web: unknown key; allowed here: shutdown_grace, state_folder, [log], [websocket],",
+        ),
         ("\"a b\" = 1", "hotgate.toml:1: \"a b\": unknown key"),
         ("[websocket\n", "hotgate.toml:1: unclosed table"),
         ("a = 1\na = 2", "hotgate.toml:2: duplicate key"),
@@ -184,11 +188,26 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
         ),
         (
             "[[authenticator]]\nfile = \"plugin.wasm\"\nroute_failure = \"drop\"",
-            "authenticator[0].route_failure: unknown key; allowed here: file, settings, isolation, [limits]",
+            "authenticator[0].route_failure: unknown key; allowed here: file, settings, isolation, [limits], [deploy]",
         ),
         (
             "[router.settings]\nPORT = 5678",
-            "hotgate.toml:1: router.settings.PORT: must be a string: write it in quotes",
+            "hotgate.toml:1: router.settings.PORT: must be a string: write it in quotes, or { file = \"path\" }",
+        ),
+        (
+            "[router.settings]\nKEY = { fil = \"secret\" }",
+            "hotgate.toml:1: router.settings.KEY: must be a string, or { file = \"path\" } and nothing else",
+        ),
+        ("[router.settings]\nKEY = { file = \"a\", b = 1 }", "router.settings.KEY: must be a string, or { file"),
+        ("[router.settings]\nKEY = { file = \"\" }", "router.settings.KEY: file must not be empty"),
+        ("[router.settings]\nKEY = { file = 1 }", "router.settings.KEY: must be a string: write it in quotes"),
+        (
+            "\n[router]\nsettings.KEY = { file = \"none\" }",
+            "hotgate.toml:3: router.settings.KEY: cannot use the file none: No such file",
+        ),
+        (
+            "[[authenticator]]\nfile = \"plugin.wasm\"\nsettings = { A = \"a\", KEY = { file = \"plugin.wasm\" } }",
+            "hotgate.toml:3: authenticator[0].settings.KEY: cannot use the file plugin.wasm: it is empty",
         ),
         ("[router.settings]\n\"a=b\" = \"\"", "router.settings: the name of a setting must not"),
         ("[router.settings]\n\"\" = \"\"", "router.settings: the name of a setting must not"),
@@ -211,6 +230,8 @@ fn an_error_never_shows_the_value_of_a_plugins_setting() {
         "[router.settings]\nKEY = \"hunter2",
         "[router]\nsettings = \"hunter2\"",
         "[router]\nsettings = { KEY = \"hunter2\", OTHER = 1 }",
+        "[router]\nsettings = { KEY = { fil = \"hunter2\" } }",
+        "[router]\nsettings = { KEY = { file = [\"hunter2\"] } }",
         "[router]\nseting = { KEY = \"hunter2\" }",
         "router = [{ settings = { KEY = \"hunter2\" } }]",
         "authenticator = { settings = { KEY = \"hunter2\" } }",
@@ -231,6 +252,23 @@ fn a_file_that_is_named_must_be_there() {
 fn a_plugins_path_starts_at_the_files_folder() {
     let folder = Folder::new("[[authenticator]]\nfile = \"plugin.wasm\"");
     assert_eq!(folder.load(&[]).unwrap().authenticators[0].source, PluginSource::File(folder.plugin()));
+}
+
+#[test]
+fn and_so_does_the_path_of_a_setting() {
+    let text = "[[authenticator]]\nfile = \"plugin.wasm\"\nsettings = { KEY = { file = \"key\" }, NAME = \"n\" }\n\
+                [router]\nfile = \"plugin.wasm\"\nsettings.KEY.file = \"./key\"";
+    let folder = Folder::new(text);
+    let key = folder.0.path().join("key");
+    fs::write(&key, "hunter2\n").unwrap();
+    let config = folder.load(&[]).unwrap();
+    for plugin in [&config.authenticators[0], &config.router.plugin] {
+        assert_eq!(plugin.settings.files().collect::<Vec<_>>(), [key.as_path()]);
+        assert_eq!(plugin.settings.read().unwrap()["KEY"], "hunter2");
+    }
+    let printed = config.to_toml();
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert_eq!(Folder::new(&printed).load(&[]), Ok(config), "{printed}");
 }
 
 #[test]
@@ -265,8 +303,8 @@ fn overriding_plugins_replaces_them_but_known_ones_keep_their_settings() {
     let builtin = PluginSource::Builtin("origin-router".to_owned());
     assert_eq!(config.authenticators.len(), 2);
     assert_eq!(config.authenticators[0], PluginConfig::authenticator(builtin));
-    assert_eq!(config.authenticators[1].settings["KEY"], "k");
-    assert_eq!(config.router.plugin.settings["KEY"], "r");
+    assert_eq!(config.authenticators[1].settings.read().unwrap()["KEY"], "k");
+    assert_eq!(config.router.plugin.settings.read().unwrap()["KEY"], "r");
 
     let other = folder.load(&[("authenticator", &plugin), ("router", "builtin:origin-router")]).unwrap();
     assert!(other.router.plugin.settings.is_empty());

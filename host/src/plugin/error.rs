@@ -98,6 +98,9 @@ fn said(stderr: &str) -> String {
     if stderr.is_empty() { String::new() } else { format!("; stderr: {stderr}") }
 }
 
+/// What failures are counted by, but for [`CallError::Overloaded`]: those calls never began.
+pub(super) const KINDS: [&str; 4] = ["trap", "deadline", "memory", "result"];
+
 impl CallError {
     /// One word, by which failures are counted.
     pub fn kind(&self) -> &'static str {

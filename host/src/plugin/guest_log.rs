@@ -11,8 +11,8 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::bindings::logging::Level;
+use super::identity::Digest;
 use super::lock;
-use super::slot::Digest;
 use super::spec::Spec;
 use super::throttle::Throttle;
 use crate::metrics::METRICS;

@@ -1,6 +1,5 @@
 //! What the generations of a slot have in common.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
@@ -9,7 +8,6 @@ use tokio::sync::Semaphore;
 use super::Runtime;
 use super::bindings::Roles;
 use super::guest_log::line_limit;
-use super::lane::Pace;
 use super::throttle::Throttle;
 use crate::config::{PluginConfig, PluginLimits, PluginSource};
 
@@ -17,7 +15,7 @@ use crate::config::{PluginConfig, PluginLimits, PluginSource};
 const FAILURES_PER_SECOND: u32 = 10;
 const FAILURES_AT_ONCE: u32 = 50;
 
-/// What the generations of a slot have in common: everything but the code.
+/// What the generations of a slot have in common: everything but the code and its settings.
 pub(super) struct Spec {
     /// The name of the slot: what it does here.
     pub(super) slot: String,
@@ -25,11 +23,9 @@ pub(super) struct Spec {
     pub(super) plugin: String,
     pub(super) source: PluginSource,
     pub(super) roles: Roles,
-    pub(super) settings: BTreeMap<String, String>,
     pub(super) limits: PluginLimits,
     /// One for each call that may run at the same time, whichever generation serves it.
     pub(super) permits: Semaphore,
-    pub(super) pace: Arc<Pace>,
     pub(super) lines: Arc<Throttle>,
     pub(super) failures: Throttle,
     pub(super) runtime: Arc<Runtime>,
@@ -42,10 +38,8 @@ impl Spec {
             plugin: name(&plugin.source),
             source: plugin.source.clone(),
             roles,
-            settings: plugin.settings.clone(),
             permits: Semaphore::new(plugin.limits.concurrency.min(Semaphore::MAX_PERMITS)),
             limits: plugin.limits.clone(),
-            pace: Pace::new(),
             lines: line_limit(),
             failures: Throttle::new(FAILURES_PER_SECOND, FAILURES_AT_ONCE),
             runtime,

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 
 use super::*;
-use crate::config::{Isolation, Overrides, PluginSource};
+use crate::config::{Isolation, Overrides, PluginSource, Settings};
 use crate::message::{CloseReason, ConnectionId, Message};
 
 fn config() -> Config {
@@ -11,7 +11,8 @@ fn config() -> Config {
 }
 
 async fn load(config: &Config) -> anyhow::Result<Policy> {
-    Policy::load(config, Arc::new(Registry::new(config.sessions.duplicate_login))).await
+    let state = Arc::new(StateFolder::none("a test"));
+    Policy::load(config, Arc::new(Registry::new(config.sessions.duplicate_login)), state).await
 }
 
 fn handshake() -> Handshake {
@@ -86,7 +87,7 @@ fn equal_plugins_are_one_whatever_their_isolation() {
     let mut config = config();
     let first = config.authenticators[0].clone();
     let mut second = first.clone();
-    second.settings.insert("KEY".to_owned(), "value".to_owned());
+    second.settings = Settings::from_iter([("KEY".to_owned(), "value".to_owned())]);
     config.authenticators.push(second);
     config.router.plugin = PluginConfig { isolation: Isolation::Pooled, ..first };
     let names: Vec<_> = places(&config).iter().map(|place| place.name(&config)).collect();

@@ -1,0 +1,227 @@
+//! What plugins are told. A setting's value stands in the configuration or, as secrets should, in a file of its own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+use toml::de::DeValue;
+
+use super::error::Wrong;
+use super::kinds::Kind;
+
+/// Bytes of a value that stands in a file.
+const MAX_VALUE: usize = 64 << 10;
+
+/// A plugin's settings by their names. Its `Debug` shows no values, which may be secrets.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Settings(BTreeMap<String, Setting>);
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Setting {
+    Value(String),
+    /// The value is what stands in this file.
+    File(PathBuf),
+}
+
+impl Settings {
+    /// The settings as they are now: blocks while files are read. Of a value in a file, a line end at its end is no part.
+    ///
+    /// # Errors
+    /// The first file that cannot be read, is empty, or holds what no setting can be. The error names setting and file,
+    /// and never shows what is in it.
+    pub fn read(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let value = |name: &str, setting: &Setting| match setting {
+            Setting::Value(value) => Ok(value.clone()),
+            Setting::File(path) => {
+                read(path).with_context(|| format!("settings.{name}: cannot use the file {}", path.display()))
+            }
+        };
+        self.0.iter().map(|(name, setting)| Ok((name.clone(), value(name, setting)?))).collect()
+    }
+
+    /// The files that values stand in.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.0.values().filter_map(|setting| match setting {
+            Setting::Value(_) => None,
+            Setting::File(path) => Some(path.as_path()),
+        })
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Makes the paths of files absolute that are relative to `folder`.
+    pub(super) fn locate(&mut self, folder: &Path) -> Result<(), String> {
+        for setting in self.0.values_mut() {
+            if let Setting::File(path) = setting {
+                *path = absolute(folder, path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Settings with these values.
+impl FromIterator<(String, String)> for Settings {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(values: I) -> Self {
+        Self(values.into_iter().map(|(name, value)| (name, Setting::Value(value))).collect())
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(&self.0).finish()
+    }
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(_) => f.write_str("…"),
+            Self::File(path) => fmt::Debug::fmt(path, f),
+        }
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    // Opening a pipe would wait for its other end.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        bail!("it is not a regular file");
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_VALUE as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_VALUE {
+        bail!("it is larger than {MAX_VALUE} bytes");
+    }
+    // Not the error itself: it holds the bytes.
+    let Ok(mut text) = String::from_utf8(bytes) else { bail!("it is not UTF-8") };
+    if text.contains('\0') {
+        bail!("it contains NUL");
+    }
+    text.truncate(text.strip_suffix('\n').map_or(text.len(), |line| line.strip_suffix('\r').unwrap_or(line).len()));
+    if text.is_empty() {
+        // A secret that is being written has been emptied first; as a value, it would open every door.
+        bail!("it is empty");
+    }
+    Ok(text)
+}
+
+/// The path made absolute, if it is relative to `folder`: it must mean the same file for as long as the process runs,
+/// and in what `config print` writes. Links are not followed: where they lead may change.
+pub(super) fn absolute(folder: &Path, path: &Path) -> Result<PathBuf, String> {
+    std::path::absolute(folder.join(path)).map_err(|error| format!("cannot make {} absolute: {error}", path.display()))
+}
+
+/// A plugin's settings as a table. Errors never show a value, which may be a secret.
+pub(super) struct SettingsTable;
+
+impl Kind for SettingsTable {
+    type Value = Settings;
+
+    fn parse(&self, value: &DeValue<'_>) -> Result<Settings, Wrong> {
+        let not_a_table = || Wrong::secret(format!("must be {}", self.allowed()));
+        let table = value.as_table().ok_or_else(not_a_table)?;
+        let entry = |name: &str, value: &DeValue<'_>| {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                // Not named: what stands there may be `NAME=value`.
+                return Err(Wrong::secret("the name of a setting must not be empty or contain = or NUL"));
+            }
+            Ok((name.to_owned(), setting(value).map_err(|problem| Wrong::secret(problem).in_table(name))?))
+        };
+        table.iter().map(|(name, value)| entry(name.get_ref(), value.get_ref())).collect::<Result<_, _>>().map(Settings)
+    }
+
+    fn show(&self, settings: &Settings) -> toml::Value {
+        let show = |setting: &Setting| match setting {
+            Setting::Value(value) => value.clone().into(),
+            Setting::File(path) => {
+                toml::Value::Table([("file".to_owned(), path.display().to_string().into())].into_iter().collect())
+            }
+        };
+        toml::Value::Table(settings.0.iter().map(|(name, setting)| (name.clone(), show(setting))).collect())
+    }
+
+    fn allowed(&self) -> String {
+        "a table of strings, like { KEY = \"value\", SECRET = { file = \"path\" } }".to_owned()
+    }
+}
+
+fn setting(value: &DeValue<'_>) -> Result<Setting, &'static str> {
+    let text = |value: &DeValue<'_>| match value.as_str() {
+        Some(text) if text.contains('\0') => Err("must not contain NUL"),
+        Some(text) => Ok(text.to_owned()),
+        None => Err("must be a string: write it in quotes, or { file = \"path\" } for what stands in a file"),
+    };
+    match value.as_table() {
+        None => Ok(Setting::Value(text(value)?)),
+        Some(table) => match table.get("file") {
+            Some(path) if table.len() == 1 => {
+                let path = text(path.get_ref())?;
+                if path.is_empty() { Err("file must not be empty") } else { Ok(Setting::File(path.into())) }
+            }
+            _ => Err("must be a string, or { file = \"path\" } and nothing else"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_as(bytes: &[u8]) -> Result<String, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, bytes).unwrap();
+        let settings = Settings(BTreeMap::from([("KEY".to_owned(), Setting::File(path))]));
+        settings.read().map(|mut values| values.remove("KEY").unwrap()).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn a_file_holds_the_value_and_at_most_one_line_end() {
+        for (bytes, value) in [
+            (&b"hunter2"[..], "hunter2"),
+            (b"hunter2\n", "hunter2"),
+            (b"hunter2\r\n", "hunter2"),
+            (b"hunter2\n\n", "hunter2\n"),
+            (b" hunter 2 \nx", " hunter 2 \nx"),
+        ] {
+            assert_eq!(read_as(bytes).as_deref(), Ok(value));
+        }
+        assert_eq!(read_as(&[b'x'; MAX_VALUE]).unwrap().len(), MAX_VALUE);
+    }
+
+    #[test]
+    fn what_cannot_be_a_value_is_refused_and_not_shown() {
+        for (bytes, problem) in [
+            (&b""[..], "it is empty"),
+            (b"\n", "it is empty"),
+            (b"hunter2\0", "it contains NUL"),
+            (b"hunter2\xff", "it is not UTF-8"),
+            (&[b'h'; MAX_VALUE + 1], "it is larger than 65536 bytes"),
+        ] {
+            let error = read_as(bytes).unwrap_err();
+            assert!(error.starts_with("settings.KEY: cannot use the file /") && error.ends_with(problem), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_values() {
+        let mut settings = Settings::from_iter([("KEY".to_owned(), "hunter2".to_owned())]);
+        settings.0.insert("FILE".to_owned(), Setting::File("/run/secret".into()));
+        assert_eq!(format!("{settings:?}"), "{\"FILE\": \"/run/secret\", \"KEY\": …}");
+        assert_eq!(settings.files().collect::<Vec<_>>(), [Path::new("/run/secret")]);
+    }
+}
