@@ -1,17 +1,25 @@
 //! The `hotgate` binary: settings → log → gateway → signal → drain.
 
+use std::convert::Infallible;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use hotgate::cli::{self, Command, EXIT_CONFIG};
 use hotgate::config::{Config, LogConfig, LogFormat, Source};
 use hotgate::gateway::{Gateway, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Lines of the log that wait to be written.
+const WAITING_LINES: usize = 8192;
+
+/// How often it is told that lines were lost.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let cli = cli::parse();
@@ -22,15 +30,15 @@ fn main() -> ExitCode {
         Command::Serve => match cli.source.load() {
             Ok(config) => {
                 // Dropped last: it writes what is still in the log's queue.
-                let _log = start_log(&config.log);
-                serve(config, cli.source)
+                let (_log, lost) = start_log(&config.log);
+                serve(config, cli.source, lost)
             }
             Err(error) => cli::refuse(&error),
         },
     }
 }
 
-fn serve(config: Config, source: Source) -> ExitCode {
+fn serve(config: Config, source: Source, lost: ErrorCounter) -> ExitCode {
     raise_descriptor_limit(&config);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -72,6 +80,7 @@ fn serve(config: Config, source: Source) -> ExitCode {
                 warn!("second signal: ending at once");
                 ExitCode::FAILURE
             }
+            never = tell_lost(lost) => match never {},
         }
     });
     // Tasks that have not ended by now are cut off.
@@ -99,8 +108,11 @@ impl Signals {
 }
 
 /// Logs to standard error from a thread of its own: a terminal or pipe that is not read must not stall the gateway.
-fn start_log(config: &LogConfig) -> WorkerGuard {
-    let (writer, guard) = NonBlocking::new(io::stderr());
+/// What it does not take in time is counted as lost.
+fn start_log(config: &LogConfig) -> (WorkerGuard, ErrorCounter) {
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(io::stderr());
+    let lost = writer.error_counter();
     let log = tracing_subscriber::fmt()
         .with_max_level(LevelFilter::TRACE)
         .with_writer(writer)
@@ -114,7 +126,20 @@ fn start_log(config: &LogConfig) -> WorkerGuard {
             log.json().flatten_event(true).with_current_span(false).with_span_list(false).finish().with(targets).init();
         }
     }
-    guard
+    (guard, lost)
+}
+
+/// Says from time to time how many lines were lost, once there is room for more.
+async fn tell_lost(counter: ErrorCounter) -> Infallible {
+    let mut told = 0;
+    loop {
+        tokio::time::sleep(TELL_EVERY).await;
+        let lost = counter.dropped_lines();
+        if lost > told {
+            warn!(lines = lost - told, "log lines lost: standard error is not read fast enough");
+            told = lost;
+        }
+    }
 }
 
 /// Every connection needs a file descriptor; the usual soft limit of 1,024 is for programs that use `select`.

@@ -269,6 +269,7 @@ authenticator from /p/jwt.wasm
             failures: BTreeMap::new(),
             functions: Vec::new(),
             last_error: None,
+            load_ms: 0,
             shadow: Some(Default::default()),
         };
         let event = Event { at: now, what: What::RolledBack, generation: None, digest: None, reason: None };

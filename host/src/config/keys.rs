@@ -7,12 +7,14 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::error::Wrong;
-use super::kinds::{ADDRESS, Choice, Count, FOLDER, HOST, Kind, List, SOURCE, Size, Time, TimeOrNever, YesNo};
+use super::kinds::{
+    ADDRESS, Choice, Count, FOLDER, HOST, Kind, List, SOURCE, Size, SizeOrAuto, Time, TimeOrNever, YesNo,
+};
 use super::names::{HEADER, LOG_LEVEL, NETWORK, Origins, SUBPROTOCOL};
 use super::settings::SettingsTable;
 use super::{
-    AdminConfig, AllowedOrigins, Config, DuplicateLogin, HeartbeatConfig, Isolation, LimitsConfig, LogConfig,
-    LogFormat, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Rollback, RouteFailure,
+    AdminConfig, AllowedOrigins, Config, DuplicateLogin, EngineConfig, HeartbeatConfig, Isolation, LimitsConfig,
+    LogConfig, LogFormat, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Rollback, RouteFailure,
     RouterConfig, SessionsConfig, Settings, TextConfig, WatchConfig, WebSocketConfig,
 };
 
@@ -143,7 +145,7 @@ keys! {
         state_folder: FOLDER, = None,
             "The folder, private to the gateway's user, for compiled plugins, the admin token and what was rolled back. \
              Empty: $STATE_DIRECTORY, as systemd sets it, else $XDG_STATE_HOME/hotgate, else ~/.local/state/hotgate.";
-        [sections: log, websocket, text, heartbeat, sessions, outbox, limits, watch, admin]
+        [sections: log, websocket, text, heartbeat, sessions, outbox, limits, watch, engine, admin]
         [rest: authenticators = vec![PluginConfig::default()], router = RouterConfig::default()]
     }
 
@@ -221,10 +223,15 @@ keys! {
     }
 
     WatchConfig {
-        settle: Time(MS..=HOUR), = millis(100),
+        settle: Time(MS..=secs(60)), = millis(100),
             "How long a changed plugin file must have been quiet before it is read.";
         rescan: Time(millis(10)..=DAY), = secs(10),
             "How often plugin files are compared although no change was announced.";
+    }
+
+    EngineConfig {
+        stack: Size(64 * KIB..=64 * MIB), = 512 * KIB,
+            "Stack of one call of any plugin: how deep its functions may call each other.";
     }
 
     AdminConfig {
@@ -264,6 +271,13 @@ keys! {
             "How long a new component's own check may run before it is refused.";
         memory: Size(64 * KIB..=4 * GIB), = 64 * MIB,
             "Linear memory of one instance.";
+        table_elements: Count(1..=1_000_000), = 100_000,
+            "Elements of all tables of one instance.";
+        handles: Count(1..=1_000_000), = 1000,
+            "Handles (streams, timers and other resources) that one instance may hold.";
+        host_call_bytes: SizeOrAuto(KIB..=2 * GIB), = None,
+            "Bytes that one call may hand to one function of the host, return, or log in all; at least max_output. \
+             \"auto\" has room for max_output and max_actions.";
         concurrency: Count(1..=4096), = 64,
             "Calls that run at the same time.";
         recycle_after: Count(1..=u32::MAX), = 10_000,
@@ -272,8 +286,23 @@ keys! {
             "Actions that one call may return.";
         max_output: Size(KIB..=GIB), = 8 * MIB,
             "Bytes that one call may return in all. The default grows with the largest message or line.";
+        max_name: Count(1..=256), = 256,
+            "Bytes of a uid that it accepts, and of a group's name.";
+        max_state: Size(0..=64 * KIB), = 4 * KIB,
+            "Bytes of the state that it keeps with a prompt, or with a session.";
+        max_attributes: Count(0..=4096), = 64,
+            "Attributes of an identity.";
+        max_attribute_bytes: Size(0..=MIB), = 16 * KIB,
+            "Bytes of all attributes of an identity, names and values.";
         max_component: Size(KIB..=GIB), = 64 * MIB,
             "Size of the component's file.";
+        log_lines: Count(0..=1_000_000), = 100,
+            "Lines that it may log in a second, and twice as many at once; the rest is counted and dropped. A quarter is \
+             left to warnings and errors.";
+        log_lines_per_call: Count(0..=1_000_000), = 64,
+            "Lines that one call may log; the rest is counted and dropped. A quarter is left to warnings and errors.";
+        log_line_bytes: Size(16..=64 * KIB), = KIB,
+            "Bytes of one line; the rest is cut off.";
     }
 
     PluginDeploy {

@@ -56,6 +56,28 @@ impl Kind for Size {
     }
 }
 
+/// Bytes within a range, or none, which is written as "auto": the program takes what fits the rest.
+pub(super) struct SizeOrAuto(pub RangeInclusive<usize>);
+
+impl Kind for SizeOrAuto {
+    type Value = Option<usize>;
+
+    fn parse(&self, value: &DeValue<'_>) -> Result<Option<usize>, Wrong> {
+        if value.as_str() == Some("auto") {
+            return Ok(None);
+        }
+        Size(self.0.clone()).parse(value).map(Some).map_err(|_| self.wrong(value))
+    }
+
+    fn show(&self, value: &Option<usize>) -> toml::Value {
+        value.map_or_else(|| "auto".to_owned(), show_size).into()
+    }
+
+    fn allowed(&self) -> String {
+        format!("{}; or \"auto\"", Size(self.0.clone()).allowed())
+    }
+}
+
 /// A duration within a range.
 pub(super) struct Time(pub RangeInclusive<Duration>);
 

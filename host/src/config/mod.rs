@@ -51,6 +51,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// How plugin files are watched.
     pub watch: WatchConfig,
+    /// What all plugins run on.
+    pub engine: EngineConfig,
     /// Where operators look and act.
     pub admin: AdminConfig,
     /// The chain of plugins that decide who a client is, in order. Never empty.
@@ -182,6 +184,13 @@ pub struct WatchConfig {
     pub rescan: Duration,
 }
 
+/// What all plugins run on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Stack of one call, in bytes.
+    pub stack: usize,
+}
+
 /// Where operators look and act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
@@ -269,6 +278,12 @@ pub struct PluginLimits {
     pub check_timeout: Duration,
     /// Linear memory of one instance, in bytes.
     pub memory: usize,
+    /// Elements of all tables of one instance.
+    pub table_elements: usize,
+    /// Handles that one instance may hold.
+    pub handles: usize,
+    /// Bytes that one call may hand to one function of the host, return, or log in all; `None`: what the other limits need.
+    pub host_call_bytes: Option<usize>,
     /// Calls that run at the same time.
     pub concurrency: usize,
     /// Calls after which a pooled instance is replaced.
@@ -277,8 +292,22 @@ pub struct PluginLimits {
     pub max_actions: usize,
     /// Bytes that one call may return in all.
     pub max_output: usize,
+    /// Bytes of a uid that is accepted, and of a group's name.
+    pub max_name: usize,
+    /// Bytes of the state of a prompt or a session.
+    pub max_state: usize,
+    /// Attributes of an identity.
+    pub max_attributes: usize,
+    /// Bytes of all attributes of an identity.
+    pub max_attribute_bytes: usize,
     /// Size of the component, in bytes.
     pub max_component: usize,
+    /// Lines of the log in a second; twice as many at once.
+    pub log_lines: u32,
+    /// Lines of the log that one call may write.
+    pub log_lines_per_call: u32,
+    /// Bytes of one line of the log.
+    pub log_line_bytes: usize,
 }
 
 /// How a new generation comes to serve: in shadow, to some, on probation, for good.

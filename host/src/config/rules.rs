@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError>
     outbox(config, places)?;
     cookies(config, places)?;
     memory(config, places)?;
+    host_calls(config, places)?;
     plugins(config, places)
 }
 
@@ -95,6 +96,19 @@ fn memory(config: &Config, places: &Places) -> Result<(), ConfigError> {
             );
             let place = places.of(&[&key, "websocket.max_message", "text.max_line"]);
             return refuse(place, format!("{key} = \"{memory}\": {problem}"));
+        }
+    }
+    Ok(())
+}
+
+fn host_calls(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    for (path, plugin) in all(config) {
+        let (key, output) = (format!("{path}.limits.host_call_bytes"), format!("{path}.limits.max_output"));
+        let most = plugin.limits.max_output;
+        if let Some(bytes) = plugin.limits.host_call_bytes.filter(|bytes| *bytes < most) {
+            let (bytes, most) = (show_size(bytes), show_size(most));
+            let problem = format!("must be at least {output}, which is \"{most}\", or \"auto\"");
+            return refuse(places.of(&[&key, &output]), format!("{key} = \"{bytes}\": {problem}"));
         }
     }
     Ok(())

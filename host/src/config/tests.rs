@@ -81,6 +81,7 @@ fn what_is_printed_loads_to_an_equal_configuration() {
         "[heartbeat]\ntimeout = \"90s\"\ncheck_interval = \"90s\"\nping_interval = 20",
         "sessions.duplicate_login = \"close-older\"\noutbox.max_bytes = 1024\noutbox.total_bytes = 1024",
         "[router]\nfile = \"plugin.wasm\"\nroute_failure = \"close\"\nisolation = \"per-call\"\nlimits.max_wait = 0",
+        "engine.stack = \"1MiB\"\n[router]\nlimits = { host_call_bytes = \"8MiB\", max_state = 0, log_lines = 0 }",
         "[[authenticator]]\nfile = \"./plugin.wasm\"\n[authenticator.limits]\nrecycle_after = 4294967295\n\
          [[authenticator]]\nfile = \"builtin:origin-router\"\nisolation = \"pooled\"\n[authenticator.settings]\n\
          \"odd \\\" ' \\n name\" = \"\"\nTEXT = \"\"\"\n\n'''\n\\\"\"\" \\r\\n\\t \\u007F ä 🦀 \\\\ {} # \"\"\"",
@@ -181,6 +182,22 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
             "hotgate.toml:2: router.file = \"none.wasm\": must be a file that can be read: No such file",
         ),
         ("[router]\nfile = \".\"", "must be a file that can be read: it is not a regular file"),
+        ("watch.settle = \"2m\"", "watch.settle = \"2m\": must be a duration from 1ms to 1m"),
+        ("engine.stack = 1", "engine.stack = 1: must be a size from 64KiB to 64MiB"),
+        (
+            "[router.limits]\nhost_call_bytes = 1",
+            "host_call_bytes = 1: must be a size from 1KiB to 2GiB: bytes, or like \"64KiB\"; or \"auto\"",
+        ),
+        (
+            "[router.limits]\nmax_output = \"2MiB\"\nhost_call_bytes = \"1MiB\"",
+            "hotgate.toml:3: router.limits.host_call_bytes = \"1MiB\": must be at least router.limits.max_output, which is \"2MiB\"",
+        ),
+        ("[router.limits]\nmax_name = 257", "router.limits.max_name = 257: must be a whole number from 1 to 256"),
+        (
+            "[router.limits]\nmax_state = \"65KiB\"",
+            "router.limits.max_state = \"65KiB\": must be a size from 0B to 64KiB",
+        ),
+        ("[router.limits]\nlog_lines = -1", "router.limits.log_lines = -1: must be a whole number from 0 to"),
         ("[router.limits]\ndeadline = 0", "router.limits.deadline = 0: must be a duration from 1ms"),
         (
             "[[authenticator]]\nfile = \"plugin.wasm\"\n[[authenticator]]\nfile = \"plugin.wasm\"\nlimits.memry = 1",

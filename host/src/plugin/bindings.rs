@@ -6,6 +6,7 @@ wasmtime::component::bindgen!({
     path: "../wit",
     // Arguments are borrowed: a packet is copied into the guest's memory and nowhere else.
     ownership: Borrowing { duplicate_if_necessary: true },
+    imports: { "hotgate:gateway/directory": trappable },
     exports: { default: async },
 });
 

@@ -171,10 +171,7 @@ impl Slot {
     /// Why it does not do with these settings. What serves goes on with those it has.
     pub async fn configure(&self, settings: &Settings, deploy: &PluginDeploy) -> Result<(), DeployError> {
         let _loading = self.loading.lock().await;
-        self.change(|state| {
-            (state.settings, state.deploy) = (settings.clone(), deploy.clone());
-            (Vec::new(), ())
-        });
+        self.configured(settings, deploy);
         let given = settings.clone();
         match blocking(move || given.read()).await {
             Ok(values) if self.state(|state| state.rollout.newest().given().values == values) => return Ok(()),
@@ -282,17 +279,20 @@ async fn verified(
     begun: Instant,
 ) -> anyhow::Result<Generation> {
     let Candidate { digest, code, settings } = candidate;
-    let component = match code {
-        Code::Compiled(component) => component,
+    let (component, copy) = match code {
+        Code::Compiled(component) => (component, None),
         Code::Bytes(code) => {
             let copy = code.clone();
-            let component = spec.runtime.compiler.compile(&spec.runtime.engine, code).await?;
-            let ledger = ledger.clone();
-            blocking(move || anyhow::Ok(ledger.keep(&copy, digest))).await?;
-            component
+            (spec.runtime.compiler.compile(&spec.runtime.engine, code).await?, Some(copy))
         }
     };
-    Generation::verify(spec, number, identity, Given { settings, values }, &component, begun).await
+    let given = Given { settings, values };
+    let generation = Generation::verify(spec, number, identity, given, &component, begun).await?;
+    if let Some(code) = copy {
+        let ledger = ledger.clone();
+        blocking(move || anyhow::Ok(ledger.keep(&code, digest))).await?;
+    }
+    Ok(generation)
 }
 
 /// Runs something that blocks, but does not wait for ever.

@@ -20,8 +20,14 @@ const SPARE_INSTANCES: u32 = 16;
 pub(super) const MEMORIES: u32 = 4;
 pub(super) const TABLES: u32 = 8;
 
-/// Elements of one table. C# and Python compile to tables of tens of thousands.
-pub(super) const TABLE_ELEMENTS: usize = 100_000;
+/// Stack that is left to the host's functions when a plugin has used all of its own: they run on the same one, and
+/// overflowing it would end the process. What wasmtime leaves by default.
+const HOST_STACK: usize = 3 << 19;
+
+/// What the address space of the pool is laid out for; what an instance may have, its limits say. A memory takes the same
+/// address space whatever its size; tables of C# and Python have tens of thousands of elements.
+const MEMORY: usize = 4 << 30;
+const TABLE_ELEMENTS: usize = 1_000_000;
 
 /// Bytes of a memory that stay mapped between two instances. Fresh instances for each call cost 54 µs when everything
 /// is unmapped, and get slower with a second core (page tables are locked); 8 µs when what a small plugin touches stays.
@@ -34,15 +40,17 @@ const WARM_SLOTS: u32 = 32;
 /// Frames of a trap's backtrace.
 const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
-/// Starts the engine and its clock for `concurrency` calls at the same time, none with more than `memory` bytes in
-/// one linear memory.
+/// Starts the engine and its clock, for `concurrency` calls at the same time with `stack` bytes of stack each.
 ///
 /// # Errors
 /// When the processor or the operating system cannot run it.
-pub(super) fn start(concurrency: usize, memory: usize) -> anyhow::Result<Engine> {
-    // For each that serves a call another may be idle: the calls of another role run in fresh ones.
-    let instances = u32::try_from(concurrency).unwrap_or(u32::MAX).saturating_mul(2).saturating_add(SPARE_INSTANCES);
-    let engine = match Engine::new(&config(InstanceAllocationStrategy::Pooling(pool(instances, memory)))) {
+pub(super) fn start(concurrency: usize, stack: usize) -> anyhow::Result<Engine> {
+    let start = |allocation| {
+        let mut config = config(allocation);
+        config.max_wasm_stack(stack).async_stack_size(stack + HOST_STACK);
+        Engine::new(&config)
+    };
+    let engine = match start(InstanceAllocationStrategy::Pooling(pool(concurrency))) {
         Ok(engine) => engine,
         Err(error) => {
             // Containers may limit the address space; then every instance is mapped when it is needed.
@@ -50,7 +58,7 @@ pub(super) fn start(concurrency: usize, memory: usize) -> anyhow::Result<Engine>
                 error = format!("{error:#}"),
                 "no address space for a pool of plugin instances: calls will be slower"
             );
-            Engine::new(&config(InstanceAllocationStrategy::OnDemand))
+            start(InstanceAllocationStrategy::OnDemand)
                 .map_err(super::plain)
                 .context("cannot start the WebAssembly engine")?
         }
@@ -75,7 +83,10 @@ fn config(allocation: InstanceAllocationStrategy) -> Config {
     config
 }
 
-fn pool(instances: u32, memory: usize) -> PoolingAllocationConfig {
+fn pool(concurrency: usize) -> PoolingAllocationConfig {
+    // For each that serves a call another may be idle: the calls of another role run in fresh ones.
+    let concurrency = u32::try_from(concurrency).unwrap_or(u32::MAX);
+    let instances = concurrency.saturating_mul(2).saturating_add(SPARE_INSTANCES);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_stacks(instances)
@@ -87,7 +98,7 @@ fn pool(instances: u32, memory: usize) -> PoolingAllocationConfig {
         .max_tables_per_component(TABLES)
         .max_tables_per_module(TABLES)
         .table_elements(TABLE_ELEMENTS)
-        .max_memory_size(memory)
+        .max_memory_size(MEMORY)
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(64 << 10)
         .max_unused_warm_slots(WARM_SLOTS)

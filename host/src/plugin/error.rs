@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::task::JoinError;
+use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::guest_log::clean;
 use super::host::Host;
+use super::limits::host_call_bytes;
 use crate::config::PluginLimits;
 
 /// Why a call of a plugin has no result. Nothing of the call has had an effect.
@@ -32,15 +34,19 @@ pub enum CallError {
         /// What the plugin wrote to stderr during the call.
         stderr: String,
     },
-    /// It failed after it had been refused memory.
-    #[error("it asked for {wanted} bytes of memory, the limit is {limit} (limits.memory); {reason}{}", said(.stderr))]
-    Memory {
-        /// `limits.memory`.
+    /// It wanted more of something than it may have.
+    #[error("it {did}, the limit is {limit} ({setting}){}{}", then(.reason), said(.stderr))]
+    Limit {
+        /// What went too far.
+        did: String,
+        /// The value of the setting.
         limit: usize,
-        /// How much there would have been of it.
-        wanted: usize,
-        /// How it took that.
+        /// The name of the setting.
+        setting: &'static str,
+        /// How it took that; may be empty.
         reason: String,
+        /// The functions that it happened in, innermost first.
+        backtrace: String,
         /// What the plugin wrote to stderr during the call.
         stderr: String,
     },
@@ -78,9 +84,6 @@ const MAX_BACKTRACE: usize = 4096;
 /// Bytes of an error of the engine in the log: it may quote the plugin.
 const MAX_REASON: usize = 1024;
 
-/// What the engine's error says when a call has handed the host more than it may.
-const OUT_OF_FUEL: &str = "fuel allocated for hostcalls";
-
 /// Whether what was refused for this reason might do at another time: it is not, or not surely, the plugin's doing.
 pub(super) fn is_passing(reason: &anyhow::Error) -> bool {
     let failure = reason.downcast_ref::<CallError>();
@@ -92,6 +95,10 @@ pub(super) fn is_passing(reason: &anyhow::Error) -> bool {
 
 fn shown(text: &str) -> String {
     clean(text.as_bytes(), MAX_REASON)
+}
+
+fn then(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!("; {reason}") }
 }
 
 fn said(stderr: &str) -> String {
@@ -107,7 +114,13 @@ impl CallError {
         match self {
             Self::Trap { .. } => "trap",
             Self::Deadline { .. } => "deadline",
-            Self::Memory { .. } => "memory",
+            Self::Limit { setting, .. } => {
+                if *setting == MEMORY {
+                    "memory"
+                } else {
+                    "limit"
+                }
+            }
             Self::Result(_) => "result",
             Self::Overloaded { .. } | Self::NoRoom(_) => "overloaded",
         }
@@ -115,7 +128,7 @@ impl CallError {
 
     /// The functions that a trap happened in, innermost first.
     pub fn backtrace(&self) -> &str {
-        if let Self::Trap { backtrace, .. } = self { backtrace } else { "" }
+        if let Self::Trap { backtrace, .. } | Self::Limit { backtrace, .. } = self { backtrace } else { "" }
     }
 
     /// What an error of the engine means.
@@ -134,22 +147,56 @@ impl CallError {
             (None, Some(exit)) => format!("it exited with status {}", exit.0),
             (None, None) => shown(&cause.to_string()),
         };
-        let backtrace = error.downcast_ref::<WasmBacktrace>();
-        // The engine's error for it is private. Without a backtrace the plugin was not running any more.
-        if reason.contains(OUT_OF_FUEL) {
-            return match backtrace {
-                None => Self::Result(format!("more than {} bytes (limits.max_output)", limits.max_output)),
-                Some(_) => Self::Trap {
-                    reason: "it handed too much to a function of the host at once".to_owned(),
-                    backtrace: String::new(),
-                    stderr,
-                },
-            };
+        let running = error.downcast_ref::<WasmBacktrace>();
+        // Without a backtrace the plugin was not running any more: it had returned.
+        if is_fuel(&reason) && running.is_none() && limits.host_call_bytes.is_none() {
+            return Self::Result(format!("more than {} bytes (limits.max_output)", limits.max_output));
         }
-        if let Some(wanted) = host.limiter.refused() {
-            return Self::Memory { limit: limits.memory, wanted, reason, stderr };
+        let backtrace = running.map(|backtrace| clean(backtrace.to_string().as_bytes(), MAX_BACKTRACE));
+        let backtrace = backtrace.unwrap_or_default();
+        match past_limit(error, &reason, host, limits) {
+            Some((did, limit, setting)) => {
+                // What the engine says of these says no more.
+                let reason = if setting == MEMORY || setting == TABLE_ELEMENTS { reason } else { String::new() };
+                Self::Limit { did, limit, setting, reason, backtrace, stderr }
+            }
+            None => Self::Trap { reason, backtrace, stderr },
         }
-        let backtrace = backtrace.map(|backtrace| clean(backtrace.to_string().as_bytes(), MAX_BACKTRACE));
-        Self::Trap { reason, backtrace: backtrace.unwrap_or_default(), stderr }
     }
+}
+
+const MEMORY: &str = "limits.memory";
+const TABLE_ELEMENTS: &str = "limits.table_elements";
+
+/// Some of the engine's errors are private, and known by what they say.
+fn is_fuel(reason: &str) -> bool {
+    reason.contains("fuel allocated for hostcalls")
+}
+
+fn is_handles(error: &wasmtime::Error, reason: &str) -> bool {
+    matches!(error.downcast_ref(), Some(ResourceTableError::Full)) || reason.contains("store handle limit exceeded")
+}
+
+/// What the plugin did, which limit that was past, and the name of its setting.
+fn past_limit(
+    error: &wasmtime::Error,
+    reason: &str,
+    host: &Host,
+    limits: &PluginLimits,
+) -> Option<(String, usize, &'static str)> {
+    if error.downcast_ref() == Some(&Trap::StackOverflow) {
+        return Some(("needed more bytes of stack".to_owned(), host.stack, "engine.stack"));
+    }
+    if is_fuel(reason) {
+        let did = "handed the host more bytes at once".to_owned();
+        return Some((did, host_call_bytes(limits), "limits.host_call_bytes"));
+    }
+    if is_handles(error, reason) {
+        return Some(("asked for more handles".to_owned(), limits.handles, "limits.handles"));
+    }
+    if let Some(wanted) = host.limiter.refused_memory() {
+        return Some((format!("asked for {wanted} bytes of memory"), limits.memory, MEMORY));
+    }
+    let wanted = host.limiter.refused_table_elements()?;
+    Some((format!("asked for {wanted} elements of tables"), limits.table_elements, TABLE_ELEMENTS))
 }

@@ -2,6 +2,7 @@
 //! are written by code that is not trusted.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::AsyncWrite;
@@ -12,27 +13,22 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::bindings::logging::Level;
 use super::identity::Digest;
+use super::limits::host_call_bytes;
 use super::lock;
 use super::spec::Spec;
 use super::throttle::Throttle;
+use crate::config::PluginLimits;
 use crate::metrics::METRICS;
-
-/// Lines of one plugin that pass in a second, and at once.
-const LINES_PER_SECOND: u32 = 100;
-const LINES_AT_ONCE: u32 = 200;
-
-/// How many of those are left to warnings and errors.
-const LINES_RESERVED: u32 = 50;
-
-/// Bytes of one line; the rest is cut off.
-const MAX_LINE: usize = 1024;
 
 /// Bytes of what a call wrote to stderr that are shown beside its failure.
 const MAX_LAST_WORDS: usize = 1024;
 
+/// The part of its lines that a plugin has for warnings and errors only.
+const RESERVE: u32 = 4;
+
 /// Limits the lines of one plugin, whichever of its generations writes them.
-pub(super) fn line_limit() -> Arc<Throttle> {
-    Arc::new(Throttle::new(LINES_PER_SECOND, LINES_AT_ONCE))
+pub(super) fn line_limit(limits: &PluginLimits) -> Arc<Throttle> {
+    Arc::new(Throttle::new(limits.log_lines, limits.log_lines.saturating_mul(2)))
 }
 
 /// The log as one generation of a plugin sees it.
@@ -43,35 +39,39 @@ pub(super) struct GuestLog {
     generation: u64,
     digest: Digest,
     throttle: Arc<Throttle>,
+    /// Bytes of one line; the rest is cut off.
+    line_bytes: usize,
 }
 
-/// Writes a line if anybody sees it. Its text is a field, quoted: it cannot be taken for a line or a field of the host.
+/// Writes a line. Its text is a field, quoted: it cannot be taken for a line or a field of the host.
 macro_rules! say {
-    ($log:expr, $level:ident, $reserve:expr, $line:expr) => {
-        if enabled!(target: "plugin", tracing::Level::$level)
-            && let Some(dropped) = $log.throttle.admit($reserve)
-        {
-            $log.tell_dropped(dropped);
-            let GuestLog { slot, plugin, generation, digest, .. } = $log;
-            let line = clean($line, MAX_LINE);
-            event!(target: "plugin", tracing::Level::$level, slot, plugin, generation, %digest, line, "plugin says");
-        }
-    };
+    ($log:expr, $level:ident, $line:expr) => {{
+        let GuestLog { slot, plugin, generation, digest, .. } = $log;
+        let line = clean($line, $log.line_bytes);
+        event!(target: "plugin", tracing::Level::$level, slot, plugin, generation, %digest, line, "plugin says");
+    }};
 }
 
 impl GuestLog {
     pub(super) fn new(spec: &Spec, generation: u64, digest: Digest) -> Self {
         let (slot, plugin) = (spec.slot.clone(), spec.plugin.clone());
-        Self { slot, plugin, generation, digest, throttle: spec.lines.clone() }
+        Self { slot, plugin, generation, digest, throttle: spec.lines.clone(), line_bytes: spec.limits.log_line_bytes }
     }
 
+    /// Writes a line if anybody sees it. What is dropped costs next to nothing.
     pub(super) fn line(&self, level: Level, line: &[u8]) {
+        if !is_seen(level) {
+            return;
+        }
+        let reserve = if is_grave(level) { 0 } else { self.throttle.burst() / RESERVE };
+        let Some(dropped) = self.throttle.admit(reserve) else { return };
+        self.tell_dropped(dropped);
         match level {
-            Level::Trace => say!(self, TRACE, LINES_RESERVED, line),
-            Level::Debug => say!(self, DEBUG, LINES_RESERVED, line),
-            Level::Info => say!(self, INFO, LINES_RESERVED, line),
-            Level::Warn => say!(self, WARN, 0, line),
-            Level::Error => say!(self, ERROR, 0, line),
+            Level::Trace => say!(self, TRACE, line),
+            Level::Debug => say!(self, DEBUG, line),
+            Level::Info => say!(self, INFO, line),
+            Level::Warn => say!(self, WARN, line),
+            Level::Error => say!(self, ERROR, line),
         }
     }
 
@@ -83,9 +83,72 @@ impl GuestLog {
     fn tell_dropped(&self, dropped: u64) {
         if dropped > 0 {
             METRICS.plugin_log_lines_dropped.add(dropped);
-            let Self { slot, plugin, digest, .. } = self;
-            warn!(slot, plugin, %digest, dropped, limit = LINES_PER_SECOND, "plugin log lines dropped");
+            let Self { slot, plugin, generation, digest, .. } = self;
+            let reason = "past limits.log_lines, limits.log_lines_per_call or limits.host_call_bytes";
+            warn!(slot, plugin, generation, %digest, dropped, reason, "plugin log lines dropped");
         }
+    }
+}
+
+fn is_seen(level: Level) -> bool {
+    match level {
+        Level::Trace => enabled!(target: "plugin", tracing::Level::TRACE),
+        Level::Debug => enabled!(target: "plugin", tracing::Level::DEBUG),
+        Level::Info => enabled!(target: "plugin", tracing::Level::INFO),
+        Level::Warn => enabled!(target: "plugin", tracing::Level::WARN),
+        Level::Error => enabled!(target: "plugin", tracing::Level::ERROR),
+    }
+}
+
+fn is_grave(level: Level) -> bool {
+    matches!(level, Level::Warn | Level::Error)
+}
+
+/// The log as one instance sees it, whichever way it writes: what one call may say is limited, too.
+#[derive(Debug)]
+pub(super) struct InstanceLog {
+    log: Arc<GuestLog>,
+    lines: u32,
+    bytes: usize,
+    /// What the call has said so far, and had dropped. Atomic only to be shared: one instance is one call at a time.
+    said_lines: AtomicU32,
+    said_bytes: AtomicUsize,
+    dropped: AtomicU64,
+}
+
+impl InstanceLog {
+    pub(super) fn new(log: Arc<GuestLog>, limits: &PluginLimits) -> Self {
+        let (lines, bytes) = (limits.log_lines_per_call, host_call_bytes(limits));
+        let (said_lines, said_bytes, dropped) = Default::default();
+        Self { log, lines, bytes, said_lines, said_bytes, dropped }
+    }
+
+    pub(super) fn begin_call(&self) {
+        self.said_lines.store(0, Relaxed);
+        self.said_bytes.store(0, Relaxed);
+    }
+
+    pub(super) fn end_call(&self) {
+        let dropped = self.dropped.swap(0, Relaxed);
+        if dropped > 0 {
+            self.log.throttle.drop_more(dropped);
+        }
+    }
+
+    pub(super) fn line(&self, level: Level, line: &[u8]) {
+        if !is_seen(level) {
+            return;
+        }
+        let reserve = if is_grave(level) { 0 } else { self.lines / RESERVE };
+        let lines = self.said_lines.load(Relaxed);
+        let bytes = self.said_bytes.load(Relaxed).saturating_add(line.len());
+        if lines >= self.lines - reserve || bytes > self.bytes {
+            self.dropped.fetch_add(1, Relaxed);
+            return;
+        }
+        self.said_lines.store(lines + 1, Relaxed);
+        self.said_bytes.store(bytes, Relaxed);
+        self.log.line(level, line);
     }
 }
 
@@ -113,7 +176,7 @@ fn is_harmful(c: char) -> bool {
 pub(super) struct Output(Arc<Shared>);
 
 struct Shared {
-    log: Arc<GuestLog>,
+    log: Arc<InstanceLog>,
     level: Level,
     text: Mutex<Text>,
 }
@@ -127,7 +190,7 @@ struct Text {
 }
 
 impl Output {
-    pub(super) fn new(log: Arc<GuestLog>, level: Level) -> Self {
+    pub(super) fn new(log: Arc<InstanceLog>, level: Level) -> Self {
         Self(Arc::new(Shared { log, level, text: Mutex::default() }))
     }
 
@@ -138,7 +201,7 @@ impl Output {
         let mut pieces = bytes.split(|byte| *byte == b'\n').peekable();
         while let Some(piece) = pieces.next() {
             // One byte more than will be shown, to know that the line was cut.
-            let room = (MAX_LINE + 1).saturating_sub(text.line.len()).min(piece.len());
+            let room = (self.0.log.log.line_bytes + 1).saturating_sub(text.line.len()).min(piece.len());
             text.line.extend_from_slice(&piece[..room]);
             if pieces.peek().is_some() {
                 self.end_line(&mut text);
@@ -209,10 +272,14 @@ impl OutputStream for Output {
 mod tests {
     use super::*;
 
+    const LINE_BYTES: usize = 1024;
+
     fn output() -> Output {
         let (slot, plugin, digest) = ("router".into(), "test".into(), Digest::of(b""));
-        let log = GuestLog { slot, plugin, generation: 1, digest, throttle: line_limit() };
-        Output::new(Arc::new(log), Level::Info)
+        let limits = PluginLimits::default();
+        let log =
+            GuestLog { slot, plugin, generation: 1, digest, throttle: line_limit(&limits), line_bytes: LINE_BYTES };
+        Output::new(Arc::new(InstanceLog::new(Arc::new(log), &limits)), Level::Info)
     }
 
     #[test]
@@ -241,6 +308,6 @@ mod tests {
             output.push(&[b'x'; 4096]);
         }
         let text = lock(&output.0.text);
-        assert_eq!((text.line.len(), text.words.len()), (MAX_LINE + 1, MAX_LAST_WORDS));
+        assert_eq!((text.line.len(), text.words.len()), (LINE_BYTES + 1, MAX_LAST_WORDS));
     }
 }

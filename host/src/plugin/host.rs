@@ -3,20 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use wasmtime::Result;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::logging::Level;
 use super::bindings::{directory, logging, types};
 use super::generation::Generation;
-use super::guest_log::{GuestLog, Output};
+use super::guest_log::{InstanceLog, Output};
 use super::lane::Turns;
 use super::limits::Limiter;
 use crate::message::ConnectionId;
 use crate::registry::Registry;
-
-/// Streams, pollables and the like that one instance may hold.
-const RESOURCES: usize = 1000;
 
 /// Random bytes of one request.
 const MAX_RANDOM: u64 = 64 << 10;
@@ -28,21 +26,25 @@ const MAX_MEMBERS: usize = 100_000;
 pub(super) struct Host {
     wasi: WasiCtx,
     resources: ResourceTable,
-    registry: Arc<Registry>,
-    log: Arc<GuestLog>,
+    /// Only routers may look into it: nobody has to know who is connected to tell who a client is.
+    registry: Option<Arc<Registry>>,
+    log: Arc<InstanceLog>,
     stdout: Output,
     stderr: Output,
     pub(super) limiter: Limiter,
     pub(super) turns: Arc<Turns>,
     /// When the call that is running must have ended.
     pub(super) deadline: Instant,
+    /// Bytes of stack that it has.
+    pub(super) stack: usize,
 }
 
 impl Host {
     pub(super) fn new(generation: &Generation) -> Self {
         let spec = generation.spec();
-        let stdout = Output::new(generation.log().clone(), Level::Info);
-        let stderr = Output::new(generation.log().clone(), Level::Warn);
+        let log = Arc::new(InstanceLog::new(generation.log().clone(), &spec.limits));
+        let stdout = Output::new(log.clone(), Level::Info);
+        let stderr = Output::new(log.clone(), Level::Warn);
         // Nothing is inherited and nothing opened: no files, no sockets, no arguments, no environment but the settings.
         let mut wasi = WasiCtx::builder();
         for (name, value) in &generation.given().values {
@@ -50,30 +52,43 @@ impl Host {
         }
         let wasi = wasi.stdout(stdout.clone()).stderr(stderr.clone()).max_random_size(MAX_RANDOM).build();
         let mut resources = ResourceTable::new();
-        resources.set_max_capacity(RESOURCES);
+        resources.set_max_capacity(spec.limits.handles);
         Self {
             wasi,
             resources,
-            registry: spec.runtime.registry.clone(),
-            log: generation.log().clone(),
+            registry: spec.roles.router.then(|| spec.runtime.registry.clone()),
+            log,
             stdout,
             stderr,
-            limiter: Limiter::new(spec.limits.memory),
+            limiter: Limiter::new(&spec.limits),
             turns: Turns::new(spec.runtime.lane.clone(), generation.pace().clone()),
             deadline: Instant::now(),
+            stack: spec.runtime.stack,
         }
+    }
+
+    /// The beginning of a call.
+    pub(super) fn begin_call(&mut self) {
+        self.limiter.begin_call();
+        self.log.begin_call();
     }
 
     /// The end of a call. Returns what the plugin wrote to stderr meanwhile.
     pub(super) fn end_call(&self) -> String {
         self.stdout.end_call();
-        self.stderr.end_call()
+        let words = self.stderr.end_call();
+        self.log.end_call();
+        words
+    }
+
+    fn registry(&self) -> Result<&Registry> {
+        self.registry.as_deref().ok_or_else(|| wasmtime::format_err!("directory is for routers"))
     }
 }
 
 /// Everything that a plugin may import. All of WASI 0.2 is there, because the runtimes of JavaScript and Python import it
 /// whole; what it may do is decided by the context above.
-pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<Host>) -> Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     types::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)?;
     logging::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)?;
@@ -95,16 +110,16 @@ impl logging::Host for Host {
 }
 
 impl directory::Host for Host {
-    fn connections(&mut self, uid: String) -> u32 {
-        self.registry.connections(&uid)
+    fn connections(&mut self, uid: String) -> Result<u32> {
+        Ok(self.registry()?.connections(&uid))
     }
 
-    fn members(&mut self, group: String, limit: u32) -> Vec<String> {
+    fn members(&mut self, group: String, limit: u32) -> Result<Vec<String>> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_MEMBERS);
-        self.registry.members(&group, limit).into_iter().map(String::from).collect()
+        Ok(self.registry()?.members(&group, limit).into_iter().map(String::from).collect())
     }
 
-    fn is_member(&mut self, connection: u64, group: String) -> bool {
-        self.registry.is_member(ConnectionId(connection), &group)
+    fn is_member(&mut self, connection: u64, group: String) -> Result<bool> {
+        Ok(self.registry()?.is_member(ConnectionId(connection), &group))
     }
 }

@@ -14,15 +14,7 @@ use super::engine::TICK;
 use super::generation::Generation;
 use super::host::Host;
 use super::lane::{Turn, Turns};
-
-/// Handles that one instance may hold in the component model's own tables.
-const HANDLES: usize = 1000;
-
-/// Bytes that one returned action takes beside its texts, with room to spare.
-const BYTES_PER_ACTION: usize = 256;
-
-/// Bytes that any call may pass to the host, whatever the limits say.
-const SMALL_CHANGE: usize = 64 << 10;
+use super::limits::host_call_bytes;
 
 /// Ticks that a call may run before it must take turns. Two, because the first may be about to end.
 const TICKS: u64 = 2;
@@ -46,9 +38,8 @@ impl Instance {
         let spec = generation.spec();
         let mut store = Store::new(&spec.runtime.engine, Host::new(generation));
         store.limiter(|host| &mut host.limiter);
-        store.set_max_component_handles(HANDLES);
-        let limits = &spec.limits;
-        store.set_hostcall_fuel(limits.max_output + limits.max_actions * BYTES_PER_ACTION + SMALL_CHANGE);
+        store.set_max_component_handles(spec.limits.handles);
+        store.set_hostcall_fuel(host_call_bytes(&spec.limits));
         store.epoch_deadline_callback(|context| {
             let (host, now) = (context.data(), Instant::now());
             Ok(if now >= host.deadline {
@@ -74,7 +65,7 @@ impl Instance {
         self.store.set_epoch_deadline(if turn.is_some() { 1 } else { TICKS });
         let host = self.store.data_mut();
         host.turns.begin(turn);
-        host.limiter.begin_call();
+        host.begin_call();
         host.deadline = deadline;
     }
 

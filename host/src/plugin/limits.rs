@@ -3,49 +3,83 @@
 use wasmtime::{ResourceLimiter, Result};
 
 use super::engine;
+use crate::config::PluginLimits;
 
 /// Modules of one component that are instantiated. Python comes as dozens of libraries.
 const INSTANCES: usize = 200;
 
-/// Counts the memory of one instance, all its linear memories together.
+/// Bytes that one returned action takes beside its texts, with room to spare.
+const BYTES_PER_ACTION: usize = 256;
+
+/// Bytes that any call may pass to the host, whatever the limits say.
+const SMALL_CHANGE: usize = 64 << 10;
+
+/// How many bytes may go from the plugin to the host at once: `limits.host_call_bytes`, or else what results need that
+/// are as large as they may be.
+pub(super) fn host_call_bytes(limits: &PluginLimits) -> usize {
+    limits.host_call_bytes.unwrap_or(limits.max_output + limits.max_actions * BYTES_PER_ACTION + SMALL_CHANGE)
+}
+
+/// Counts what one instance has: all its linear memories together, and all its tables.
 #[derive(Debug)]
 pub(super) struct Limiter {
+    memory: Budget,
+    table_elements: Budget,
+}
+
+#[derive(Debug)]
+struct Budget {
     limit: usize,
     used: usize,
     /// The largest amount that was refused to the call.
     refused: Option<usize>,
 }
 
-impl Limiter {
-    pub(super) fn new(limit: usize) -> Self {
+impl Budget {
+    fn new(limit: usize) -> Self {
         Self { limit, used: 0, refused: None }
+    }
+
+    fn grow(&mut self, current: usize, desired: usize) -> bool {
+        let wanted = self.used.saturating_add(desired.saturating_sub(current));
+        let granted = wanted <= self.limit;
+        if granted {
+            self.used = wanted;
+        } else {
+            self.refused = self.refused.max(Some(wanted));
+        }
+        granted
+    }
+}
+
+impl Limiter {
+    pub(super) fn new(limits: &PluginLimits) -> Self {
+        Self { memory: Budget::new(limits.memory), table_elements: Budget::new(limits.table_elements) }
     }
 
     /// What was refused to earlier calls explains nothing of the next.
     pub(super) fn begin_call(&mut self) {
-        self.refused = None;
+        (self.memory.refused, self.table_elements.refused) = (None, None);
     }
 
-    /// How many bytes the call has asked for in vain, if it has.
-    pub(super) fn refused(&self) -> Option<usize> {
-        self.refused
+    /// How many bytes of memory the call has asked for in vain, if it has.
+    pub(super) fn refused_memory(&self) -> Option<usize> {
+        self.memory.refused
+    }
+
+    /// How many elements of tables the call has asked for in vain, if it has.
+    pub(super) fn refused_table_elements(&self) -> Option<usize> {
+        self.table_elements.refused
     }
 }
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
-        let more = desired.saturating_sub(current);
-        let wanted = self.used.saturating_add(more);
-        if wanted > self.limit {
-            self.refused = self.refused.max(Some(wanted));
-            return Ok(false);
-        }
-        self.used = wanted;
-        Ok(true)
+        Ok(self.memory.grow(current, desired))
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
-        Ok(desired <= engine::TABLE_ELEMENTS)
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
+        Ok(self.table_elements.grow(current, desired))
     }
 
     fn instances(&self) -> usize {
@@ -65,15 +99,30 @@ impl ResourceLimiter for Limiter {
 mod tests {
     use super::*;
 
+    fn limiter() -> Limiter {
+        Limiter::new(&PluginLimits { memory: 100, table_elements: 10, ..PluginLimits::default() })
+    }
+
     #[test]
     fn memories_are_counted_together() {
-        let mut limiter = Limiter::new(100);
+        let mut limiter = limiter();
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(limiter.memory_growing(0, 40, None).unwrap());
-        assert_eq!(limiter.refused(), None);
+        assert_eq!(limiter.refused_memory(), None);
         assert!(!limiter.memory_growing(60, 61, None).unwrap());
-        assert_eq!(limiter.refused(), Some(101));
+        assert_eq!((limiter.refused_memory(), limiter.refused_table_elements()), (Some(101), None));
         limiter.begin_call();
-        assert_eq!(limiter.refused(), None);
+        assert_eq!(limiter.refused_memory(), None);
+    }
+
+    #[test]
+    fn and_so_are_tables() {
+        let mut limiter = limiter();
+        assert!(limiter.table_growing(0, 6, None).unwrap());
+        assert!(limiter.table_growing(0, 4, None).unwrap());
+        assert!(!limiter.table_growing(4, 7, None).unwrap());
+        assert_eq!((limiter.refused_memory(), limiter.refused_table_elements()), (None, Some(13)));
+        limiter.begin_call();
+        assert_eq!(limiter.refused_table_elements(), None);
     }
 }

@@ -74,31 +74,27 @@ pub struct Runtime {
     lane: lane::Lane,
     registry: Arc<Registry>,
     state: Arc<StateFolder>,
+    /// Bytes of stack of one call.
+    stack: usize,
 }
 
 impl Runtime {
-    /// Starts the engine for plugins that make `concurrency` calls at the same time, all together, none with more than
-    /// `memory` bytes.
+    /// Starts the engine for plugins that make `concurrency` calls at the same time, all together, with `stack` bytes of
+    /// stack each.
     ///
     /// # Errors
     /// When the processor or the operating system cannot run it.
     pub fn start(
         concurrency: usize,
-        memory: usize,
+        stack: usize,
         registry: Arc<Registry>,
         state: Arc<StateFolder>,
     ) -> anyhow::Result<Arc<Self>> {
-        let engine = engine::start(concurrency, memory)?;
+        let engine = engine::start(concurrency, stack)?;
         let mut linker = Linker::new(&engine);
         host::link(&mut linker).map_err(plain).context("cannot link the plugin interfaces")?;
-        Ok(Arc::new(Self {
-            engine,
-            linker,
-            compiler: compile::Compiler::default(),
-            lane: lane::Lane::new(),
-            registry,
-            state,
-        }))
+        let (compiler, lane) = (compile::Compiler::default(), lane::Lane::new());
+        Ok(Arc::new(Self { engine, linker, compiler, lane, registry, state, stack }))
     }
 }
 

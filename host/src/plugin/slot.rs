@@ -169,6 +169,14 @@ impl Slot {
         result
     }
 
+    /// What new generations are told, and how they come to serve, from now on.
+    pub(super) fn configured(&self, settings: &Settings, deploy: &PluginDeploy) {
+        let mut state = lock(&self.state);
+        (state.settings, state.deploy) = (settings.clone(), deploy.clone());
+        // The share of a candidate may be another.
+        self.publish(&state, &[]);
+    }
+
     fn publish(&self, state: &State, before: &[Arc<Generation>]) {
         let (rollout, now) = (&state.rollout, self.serving.load());
         let sample = |stage, percent, now: &Option<Sample>| {

@@ -40,7 +40,7 @@ impl Spec {
             roles,
             permits: Semaphore::new(plugin.limits.concurrency.min(Semaphore::MAX_PERMITS)),
             limits: plugin.limits.clone(),
-            lines: line_limit(),
+            lines: line_limit(&plugin.limits),
             failures: Throttle::new(FAILURES_PER_SECOND, FAILURES_AT_ONCE),
             runtime,
         }

@@ -14,13 +14,9 @@ pub(crate) fn limits() -> PluginLimits {
     PluginLimits {
         deadline: Duration::from_millis(500),
         max_wait: Duration::from_millis(50),
-        check_timeout: Duration::from_secs(5),
-        memory: 64 << 20,
         concurrency: 1,
         recycle_after: 3,
-        max_actions: 4096,
-        max_output: 8 << 20,
-        max_component: 64 << 20,
+        ..PluginLimits::default()
     }
 }
 
@@ -41,7 +37,7 @@ fn digest(code: &[u8]) -> Digest {
 
 async fn slot(source: PluginSource) -> Arc<Slot> {
     let registry = Arc::new(Registry::new(DuplicateLogin::Newest));
-    let runtime = Runtime::start(4, 64 << 20, registry, Arc::new(StateFolder::none("a test"))).unwrap();
+    let runtime = Runtime::start(4, 512 << 10, registry, Arc::new(StateFolder::none("a test"))).unwrap();
     let plugin = PluginConfig { limits: limits(), ..PluginConfig::authenticator(source) };
     Slot::load("authenticator".to_owned(), &plugin, AUTHENTICATOR, runtime).await.unwrap()
 }
@@ -179,10 +175,10 @@ async fn becomes(slot: &Slot, mark: u8) {
     eventually(|| async { slot.live().digest() == wanted }).await;
 }
 
-fn watch(slot: &Arc<Slot>) -> Watch {
+fn watch(slot: &Arc<Slot>) -> PluginFiles {
     // Only what the operating system tells counts here.
     let config = WatchConfig { settle: Duration::from_millis(20), rescan: Duration::from_secs(3600) };
-    Watch::start(std::slice::from_ref(slot), &config)
+    PluginFiles::watch(std::slice::from_ref(slot), &config)
 }
 
 fn move_over(file: &Path, code: &[u8]) {

@@ -11,8 +11,8 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Lets so many events a second through, and counts the others.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    per_second: f64,
-    burst: f64,
+    per_second: u32,
+    burst: u32,
     state: Mutex<State>,
 }
 
@@ -28,15 +28,20 @@ struct State {
 impl Throttle {
     pub(super) fn new(per_second: u32, burst: u32) -> Self {
         let state = State { tokens: f64::from(burst), refilled: Instant::now(), dropped: 0, told: None };
-        Self { per_second: f64::from(per_second), burst: f64::from(burst), state: Mutex::new(state) }
+        Self { per_second, burst, state: Mutex::new(state) }
+    }
+
+    /// Events that may pass at once.
+    pub(super) fn burst(&self) -> u32 {
+        self.burst
     }
 
     /// Whether one more event may pass and leave `reserve` to others; if so, how many were dropped and are to be told of now.
     pub(super) fn admit(&self, reserve: u32) -> Option<u64> {
         let mut state = lock(&self.state);
         let now = Instant::now();
-        let refill = now.duration_since(state.refilled).as_secs_f64() * self.per_second;
-        state.tokens = (state.tokens + refill).min(self.burst);
+        let refill = now.duration_since(state.refilled).as_secs_f64() * f64::from(self.per_second);
+        state.tokens = (state.tokens + refill).min(f64::from(self.burst));
         state.refilled = now;
         if state.tokens < 1.0 + f64::from(reserve) {
             state.dropped += 1;
@@ -48,6 +53,12 @@ impl Throttle {
         }
         state.told = Some(now);
         Some(std::mem::take(&mut state.dropped))
+    }
+
+    /// So many more events were dropped, elsewhere.
+    pub(super) fn drop_more(&self, events: u64) {
+        let mut state = lock(&self.state);
+        state.dropped = state.dropped.saturating_add(events);
     }
 
     /// How many events were dropped and not told of yet; they are told of now.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::read::{MAX_NAME, Reader};
+use super::read::Reader;
 use super::router::lower;
 use super::shadow::Shadow;
 use crate::config::PluginLimits;
@@ -14,10 +14,6 @@ use crate::plugin::{CallError, Generation, Seat, authenticator, types};
 
 /// Challenges that may follow packets of one connection.
 const MAX_ROUNDS: u32 = 8;
-
-/// Attributes of one session, and their bytes together: they are kept for its life, and handed over with each packet.
-const MAX_ATTRIBUTES: usize = 64;
-const MAX_ATTRIBUTES_BYTES: usize = 16 << 10;
 
 /// The close code for a client that no authenticator accepts.
 const NOT_ACCEPTED: u16 = 4902;
@@ -68,9 +64,11 @@ impl Decision {
         Self::Deny(CloseReason::new(NOT_ACCEPTED, reason))
     }
 
-    fn accept(identity: Identity) -> Self {
-        if identity.uid.is_empty() || identity.uid.len() > MAX_NAME {
-            return Self::deny("the uid has not 1 to 256 bytes");
+    fn accept(identity: Identity, limits: &PluginLimits) -> Self {
+        let (bytes, most) = (identity.uid.len(), limits.max_name);
+        if bytes == 0 || bytes > most {
+            let reason = format!("the uid has {bytes} bytes, allowed are 1 to {most}").into();
+            return Self::Deny(CloseReason { code: NOT_ACCEPTED, reason });
         }
         Self::Accept(identity)
     }
@@ -123,7 +121,7 @@ impl Authenticator {
                     *held = state;
                     continue;
                 }
-                Ok(Verdict::Accept(identity)) => Decision::accept(identity),
+                Ok(Verdict::Accept(identity)) => Decision::accept(identity, seat.limits()),
                 Ok(Verdict::Deny(reason)) => Decision::Deny(reason),
                 Err(_logged) => Decision::Failed,
             };
@@ -161,7 +159,7 @@ impl Authenticator {
                     }
                     return Decision::Prompt(message);
                 }
-                Ok(Verdict::Accept(identity)) => return Decision::accept(identity),
+                Ok(Verdict::Accept(identity)) => return Decision::accept(identity, seat.limits()),
                 Ok(Verdict::Deny(reason)) => return Decision::Deny(reason),
                 Err(_logged) => return Decision::Failed,
             }
@@ -176,7 +174,7 @@ impl Authenticator {
             match authenticate(seat, None, handshake, packet).await {
                 Ok(Verdict::Pass) => {}
                 Ok(Verdict::Challenge(..)) => return Decision::deny("a session is renewed by one packet"),
-                Ok(Verdict::Accept(identity)) => return Decision::accept(identity),
+                Ok(Verdict::Accept(identity)) => return Decision::accept(identity, seat.limits()),
                 Ok(Verdict::Deny(reason)) => return Decision::Deny(reason),
                 Err(_logged) => return Decision::Failed,
             }
@@ -246,12 +244,7 @@ impl Reader<'_> {
     fn identity(&mut self, identity: authenticator::Identity) -> Result<Identity, CallError> {
         let bytes: usize =
             identity.attributes.iter().map(|attribute| attribute.name.len() + attribute.value.len()).sum();
-        if identity.attributes.len() > MAX_ATTRIBUTES || bytes > MAX_ATTRIBUTES_BYTES {
-            let count = identity.attributes.len();
-            return Err(CallError::Result(format!(
-                "{count} attributes of {bytes} bytes, the limit is {MAX_ATTRIBUTES} of {MAX_ATTRIBUTES_BYTES} together"
-            )));
-        }
+        self.count_attributes(identity.attributes.len(), bytes)?;
         let mut attributes = Vec::with_capacity(identity.attributes.len());
         for attribute in identity.attributes {
             attributes.push(Attribute { name: self.string(attribute.name)?, value: self.string(attribute.value)? });

@@ -8,12 +8,6 @@ use crate::config::PluginLimits;
 use crate::message::{CloseReason, ConnectionId, Message};
 use crate::plugin::{CallError, router, types};
 
-/// Bytes of what a plugin remembers for a connection.
-pub(super) const MAX_STATE: usize = 4096;
-
-/// Bytes of a uid, and of the name of a group.
-pub(super) const MAX_NAME: usize = 256;
-
 /// Bytes of a close reason: what fits a control frame (RFC 6455 §5.5).
 const MAX_REASON: usize = 123;
 
@@ -73,8 +67,9 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn state(&mut self, state: Vec<u8>) -> Result<Bytes> {
-        if state.len() > MAX_STATE {
-            return wrong(format!("a state of {} bytes, the limit is {MAX_STATE}", state.len()));
+        let limit = self.limits.max_state;
+        if state.len() > limit {
+            return wrong(format!("a state of {} bytes, the limit is {limit} (limits.max_state)", state.len()));
         }
         self.count(state.len())?;
         Ok(state.into())
@@ -92,8 +87,12 @@ impl<'a> Reader<'a> {
     }
 
     fn group(&mut self, group: String) -> Result<ByteString> {
-        if group.is_empty() || group.len() > MAX_NAME {
-            return wrong(format!("the name of a group with {} bytes, allowed are 1 to {MAX_NAME}", group.len()));
+        let limit = self.limits.max_name;
+        if group.is_empty() || group.len() > limit {
+            let bytes = group.len();
+            return wrong(format!(
+                "the name of a group with {bytes} bytes, allowed are 1 to {limit} (limits.max_name)"
+            ));
         }
         self.text(group)
     }
@@ -144,6 +143,19 @@ impl<'a> Reader<'a> {
             router::Action::Authenticate if self.input.is_some() => Action::Authenticate,
             router::Action::Authenticate => return wrong("action `authenticate` from a call that has no packet"),
         })
+    }
+
+    /// They are kept for the life of a session, and handed over with each packet.
+    pub(super) fn count_attributes(&self, count: usize, bytes: usize) -> Result<()> {
+        let PluginLimits { max_attributes, max_attribute_bytes, .. } = self.limits;
+        if count > *max_attributes {
+            return wrong(format!("{count} attributes, the limit is {max_attributes} (limits.max_attributes)"));
+        }
+        if bytes > *max_attribute_bytes {
+            let limit = format!("the limit is {max_attribute_bytes} (limits.max_attribute_bytes)");
+            return wrong(format!("attributes of {bytes} bytes, {limit}"));
+        }
+        Ok(())
     }
 
     fn count_actions(&self, count: usize) -> Result<()> {

@@ -1,0 +1,275 @@
+//! Every limit of a plugin, reached: the call fails or the surplus is dropped, and the log names plugin, generation, limit
+//! and value.
+
+use std::time::Duration;
+
+use hotgate_tests::{Client, Component, Gateway, Line, Setup};
+
+use crate::bystanders::Bystanders;
+
+/// Small limits, so that they are easy to reach.
+const SMALL: &str = "isolation = \"pooled\"
+limits.deadline = \"100ms\"
+limits.memory = \"32MiB\"
+limits.handles = 50
+limits.host_call_bytes = \"1025KiB\"
+limits.concurrency = 80
+limits.max_actions = 100
+limits.max_output = \"1MiB\"
+limits.max_name = 20
+limits.max_state = 10
+limits.max_attributes = 2
+limits.max_attribute_bytes = 30
+limits.log_lines_per_call = 8
+limits.log_line_bytes = 16
+";
+
+async fn greeted(gateway: &Gateway) -> Client {
+    let mut client = gateway.connect().await;
+    client.expect("hello v1").await;
+    client
+}
+
+/// The line of the log about a failure, which must say who failed.
+fn is_failure(line: &Line, call: &str, kind: &str, words: &str) -> bool {
+    line.message() == "plugin failed"
+        && line.get("slot") == "authenticator+router"
+        && line.get("plugin") == "plugin"
+        && line.number("generation") == 1
+        && !line.get("digest").is_empty()
+        && (line.get("call"), line.get("kind")) == (call, kind)
+        && line.get("reason").contains(words)
+}
+
+#[tokio::test]
+async fn a_call_past_a_limit_fails_and_the_log_names_it() {
+    let gateway = Setup::plugin(&Component::fixture(""), SMALL).and("[engine]\nstack = \"64KiB\"").start().await;
+    let mut anna = gateway.enter("anna").await;
+    for (sentence, kind, words) in [
+        ("do loop", "deadline", "it had not ended after 100ms (limits.deadline)"),
+        ("do sleep", "deadline", "it had not ended after 100ms (limits.deadline)"),
+        ("do bomb", "memory", "bytes of memory, the limit is 33554432 (limits.memory)"),
+        ("do recurse", "limit", "it needed more bytes of stack, the limit is 65536 (engine.stack)"),
+        ("do leak", "limit", "it asked for more handles, the limit is 50 (limits.handles)"),
+        (
+            "do long-log",
+            "limit",
+            "it handed the host more bytes at once, the limit is 1049600 (limits.host_call_bytes)",
+        ),
+        ("flood 101", "result", "it returned 101 actions, the limit is 100 (limits.max_actions)"),
+        ("big 1048577", "result", "it returned more than 1048576 bytes (limits.max_output)"),
+        ("big 1060000", "limit", "the limit is 1049600 (limits.host_call_bytes)"),
+        ("state 11", "result", "it returned a state of 11 bytes, the limit is 10 (limits.max_state)"),
+        ("join 12345678901234567890.", "result", "a group with 21 bytes, allowed are 1 to 20 (limits.max_name)"),
+        ("close bob 4900 ours", "result", "it returned close code 4900"),
+    ] {
+        let mark = gateway.log().mark();
+        anna.send(sentence).await;
+        gateway.logged_since(mark, |line| is_failure(line, "route", kind, words)).await;
+    }
+    for (sentence, words) in [
+        ("login bob a=1 b=2 c=3", "it returned 3 attributes, the limit is 2 (limits.max_attributes)"),
+        (
+            "login bob a=123456789012345678901234567890",
+            "it returned attributes of 31 bytes, the limit is 30 (limits.max_attribute_bytes)",
+        ),
+        ("state 11", "it returned a state of 11 bytes, the limit is 10 (limits.max_state)"),
+    ] {
+        let mut client = greeted(&gateway).await;
+        let mark = gateway.log().mark();
+        client.send(sentence).await;
+        client.expect_close(1013).await;
+        gateway.logged_since(mark, |line| is_failure(line, "authenticate", "result", words)).await;
+    }
+    // Not a failure: the plugin may pass on what it was given.
+    let mut client = greeted(&gateway).await;
+    client.send("login 12345678901234567890.").await;
+    client.expect_close(4902).await;
+    anna.send("say still here").await;
+    anna.expect("still here").await;
+}
+
+#[tokio::test]
+async fn what_is_just_within_the_limits_is_fine() {
+    let gateway = Setup::plugin(&Component::fixture(""), SMALL).and("[engine]\nstack = \"2MiB\"").start().await;
+    let mut anna = gateway.enter_as("login 12345678901234567890 a=12345678901234 b=12345678901234").await;
+    anna.send("join 12345678901234567890").await;
+    anna.send("state 10").await;
+    anna.send("big 1048576").await;
+    assert_eq!(anna.text().await.len(), 1 << 20);
+    anna.send("flood 100").await;
+    for _ in 0..100 {
+        anna.expect("flood").await;
+    }
+    // A large stack ends, too, and the host's functions have room on it.
+    anna.send("do recurse").await;
+    gateway.logged(|line| is_failure(line, "route", "limit", "the limit is 2097152 (engine.stack)")).await;
+    anna.send("say still here").await;
+    anna.expect("still here").await;
+}
+
+#[tokio::test]
+async fn calls_that_find_no_place_are_logged_with_both_limits() {
+    let keys = "limits = { deadline = \"2s\", max_wait = \"50ms\", concurrency = 1 }";
+    let gateway = Setup::plugin(&Component::fixture(""), keys).start().await;
+    let (mut anna, mut sender) = (gateway.enter("anna").await, gateway.sender().await);
+    anna.send("do sleep").await;
+    hotgate_tests::eventually("a line is shed", async || sender.ask("say hello").await == "fail").await;
+    let words = "it could not begin within 50ms (limits.max_wait); 1 calls may run at a time (limits.concurrency)";
+    gateway.logged(|line| is_failure(line, "push", "overloaded", words)).await;
+}
+
+#[tokio::test]
+async fn a_component_that_imports_nothing_cannot_grow_its_tables_past_the_limit() {
+    for (limit, words) in [
+        ("2000", "elements of tables, the limit is 2000 (limits.table_elements)"),
+        // Less than it has from the start.
+        ("9", "asked for 10 elements of tables, the limit is 9 (limits.table_elements)"),
+    ] {
+        let keys = format!("limits = {{ table_elements = {limit} }}");
+        let setup = Setup::new(&format!("[[authenticator]]\nfile = \"plugin.wasm\"\n{keys}"))
+            .bytes("plugin.wasm", &table_grower());
+        let free = ["--config", "hotgate.toml", "--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"];
+        let finished = setup.run(&free).await;
+        assert_eq!(finished.code, Some(78), "{finished:?}");
+        let says = |words| finished.stderr.contains(words);
+        assert!(says(words) && says("authenticator: cannot load") && says("plugin.wasm"), "{finished:?}");
+    }
+}
+
+/// A component whose start function grows its tables until it may not, and then traps:
+///
+/// ```wat
+/// (component
+///   (core module $m
+///     (table 10 funcref) (table 0 funcref)
+///     (func $f) (export "f" (func $f))
+///     (func $start (loop
+///       (if (i32.eq (table.grow 1 (ref.null func) (i32.const 100)) (i32.const -1)) (then unreachable)) (br 0)))
+///     (start $start))
+///   (core instance $i (instantiate $m))
+///   (type $t (func))
+///   (func $g (type $t) (canon lift (core func $i "f")))
+///   (instance $lifecycle (export "check" (func $g)))
+///   (instance $authenticator (export "greet" (func $g)) (export "authenticate" (func $g)))
+///   (export "hotgate:gateway/lifecycle@0.1.0" (instance $lifecycle))
+///   (export "hotgate:gateway/authenticator@0.1.0" (instance $authenticator)))
+/// ```
+fn table_grower() -> Vec<u8> {
+    let section = |id: u8, content: &[u8]| {
+        // In two bytes: what is longer than 127 needs them, what is shorter may have them.
+        let length = [(content.len() & 0x7f) as u8 | 0x80, (content.len() >> 7) as u8];
+        [&[id], &length[..], content].concat()
+    };
+    let name = |name: &str| [&[name.len() as u8], name.as_bytes()].concat();
+    let start = b"\x00\x03\x40\xd0\x70\x41\xe4\x00\xfc\x0f\x01\x41\x7f\x46\x04\x40\x00\x0b\x0c\x00\x0b\x0b";
+    let module = [
+        b"\0asm\x01\0\0\0".to_vec(),
+        section(1, b"\x01\x60\x00\x00"),
+        section(3, b"\x02\x00\x00"),
+        section(4, b"\x02\x70\x00\x0a\x70\x00\x00"),
+        section(7, &[b"\x01".to_vec(), name("f"), b"\x00\x00".to_vec()].concat()),
+        section(8, b"\x01"),
+        section(10, &[b"\x02\x02\x00\x0b".to_vec(), vec![start.len() as u8], start.to_vec()].concat()),
+    ]
+    .concat();
+    let export = |text: &str, what: &[u8]| [b"\x00".to_vec(), name(text), what.to_vec()].concat();
+    let function = b"\x01\x00";
+    [
+        b"\0asm\x0d\0\x01\0".to_vec(),
+        section(1, &module),
+        section(2, b"\x01\x00\x00\x00"),
+        section(7, b"\x01\x40\x00\x01\x00"),
+        section(6, &[b"\x01\x00\x00\x01\x00".to_vec(), name("f")].concat()),
+        section(8, b"\x01\x00\x00\x00\x00\x00"),
+        section(
+            5,
+            &[
+                b"\x02\x01\x01".to_vec(),
+                export("check", function),
+                b"\x01\x02".to_vec(),
+                export("greet", function),
+                export("authenticate", function),
+            ]
+            .concat(),
+        ),
+        section(
+            11,
+            &[
+                b"\x02".to_vec(),
+                export("hotgate:gateway/lifecycle@0.1.0", b"\x05\x00\x00"),
+                export("hotgate:gateway/authenticator@0.1.0", b"\x05\x01\x00"),
+            ]
+            .concat(),
+        ),
+    ]
+    .concat()
+}
+
+#[tokio::test]
+async fn one_call_logs_so_many_lines_of_such_a_length_and_the_rest_is_counted() {
+    let gateway = Setup::plugin(&Component::fixture(""), SMALL).start().await;
+    let mut anna = gateway.enter("anna").await;
+    for kind in ["log-flood", "print-flood"] {
+        let mark = gateway.log().mark();
+        anna.send(format!("do {kind}")).await;
+        anna.send("eprint 1234567890123456789").await;
+        let after = gateway.logged_since(mark, |line| line.get("line").starts_with("123")).await;
+        assert_eq!(after.get("line"), "1234567890123456…");
+        let said = gateway.log().since(mark).iter().filter(|line| line.get("line") == "flood").count();
+        // A quarter is left to warnings and errors.
+        assert_eq!(said, 6, "{kind}");
+        let dropped = gateway.logged_since(mark, |line| line.message() == "plugin log lines dropped").await;
+        assert_eq!((dropped.get("plugin"), dropped.number("generation")), ("plugin", 1));
+        assert!(dropped.says("limits.log_lines_per_call"), "{dropped:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_plugin_logs_so_many_lines_a_second_and_the_rest_is_counted() {
+    let keys = "limits = { log_lines = 10 }";
+    let gateway = Setup::plugin(&Component::fixture(""), keys).start().await;
+    let mut anna = gateway.enter("anna").await;
+    let begun = std::time::Instant::now();
+    for _ in 0..200 {
+        anna.send("log flood").await;
+        anna.expect("done").await;
+    }
+    let most = 20 + 10 * (begun.elapsed().as_secs() as usize + 1);
+    let said = gateway.log().since(Default::default()).iter().filter(|line| line.get("line") == "flood").count();
+    assert!((1..=most).contains(&said), "{said} lines");
+    gateway.logged(|line| line.message() == "plugin log lines dropped" && line.number("dropped") > 0).await;
+}
+
+#[tokio::test]
+async fn the_directory_is_for_routers() {
+    let config = "[[authenticator]]\nfile = \"plugin.wasm\"";
+    let gateway = Setup::new(config).file("plugin.wasm", &Component::fixture("")).start().await;
+    let mut client = greeted(&gateway).await;
+    client.send("do peek").await;
+    client.expect_close(1013).await;
+    let failed = gateway.logged(|line| line.message() == "plugin failed").await;
+    assert_eq!((failed.get("kind"), failed.get("slot")), ("trap", "authenticator"));
+    assert!(failed.get("reason").contains("directory is for routers"), "{failed:?}");
+}
+
+/// The promise is 50 ms on a machine that has nothing else to do; here other tests run at the same time.
+#[tokio::test]
+async fn sixty_four_spinning_calls_delay_nobody_for_long() {
+    let limits = "limits = { deadline = \"1s\", concurrency = 80 }";
+    let gateway = Setup::plugin(&Component::fixture(""), limits).start().await;
+    let mut crowd = Vec::new();
+    for _ in 0..64 {
+        crowd.push(greeted(&gateway).await);
+    }
+    let bystanders = Bystanders::watch(&gateway, 10).await;
+    for client in &mut crowd {
+        client.send("do loop").await;
+    }
+    for client in &mut crowd {
+        client.expect_close(1013).await;
+    }
+    let noticed = bystanders.stop().await;
+    println!("{noticed:?}");
+    assert!(noticed.slowest < Duration::from_secs(1), "{noticed:?}");
+}
