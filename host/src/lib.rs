@@ -21,6 +21,7 @@
 //! | [`connection`] | the life of one WebSocket |
 //! | [`text_port`] | the life of one internal sender's connection |
 //! | [`heartbeat`] | closes what has gone silent |
+//! | [`admin`] | where operators look and act, by HTTP |
 //! | [`reload`] | reads the configuration again while the gateway runs |
 //! | [`gateway`] | binds listeners, owns tasks, drains on shutdown |
 //! | [`cli`] | the command line |
@@ -29,6 +30,7 @@
 //! target's [`outbox`] → its [`connection`] writes it. One text line's way: [`text_port`] → [`policy`] → [`delivery`] →
 //! [`outbox`], and the answer back.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod connection;

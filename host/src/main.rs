@@ -27,9 +27,10 @@ fn main() -> ExitCode {
         return plugin::compile();
     }
     let cli = cli::parse();
-    match cli.command {
+    match &cli.command {
         Command::ConfigCheck => cli.config_check(),
         Command::ConfigPrint => cli.config_print(),
+        Command::Plugin(arguments) => cli.plugin(arguments),
         Command::Serve => match cli.source.load() {
             Ok(config) => {
                 // Dropped last: it writes what is still in the log's queue.

@@ -8,8 +8,10 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::compiled::Compiled;
-use crate::setup::exit_code;
-use crate::{Client, Component, Line, Log, Mark, PluginFile, Response, Sender, Setup, Upgrade, within};
+use crate::setup::{command, exit_code};
+use crate::{
+    Admin, Client, Component, Finished, Line, Log, Mark, PluginFile, Response, Sender, Setup, Upgrade, within,
+};
 
 /// A running gateway. Dropping it kills it; a failing test shows the end of its log.
 #[derive(Debug)]
@@ -148,6 +150,23 @@ impl Gateway {
     /// Whether a push reaches the uid.
     pub async fn reaches(&self, uid: &str) -> bool {
         self.sender().await.ask(format!(r#"{{"uid":"{uid}"}}"#)).await == "ok"
+    }
+
+    /// The admin listener.
+    pub async fn admin(&self) -> Admin {
+        let line = self.logged(|line| line.message() == "listening" && line.get("listener") == "admin").await;
+        let token = std::fs::read_to_string(self.state_folder().join("admin-token")).expect("a token");
+        Admin { address: line.get("address").parse().expect("an address"), token: token.trim().to_owned() }
+    }
+
+    /// Runs `hotgate plugin` with these arguments for this gateway.
+    pub async fn plugin(&self, arguments: &[&str]) -> Finished {
+        let Admin { address, .. } = self.admin().await;
+        let token = self.state_folder().join("admin-token");
+        let (address, token) = (address.to_string(), token.to_str().expect("a path in UTF-8"));
+        let mut command = command(self.folder());
+        command.arg("plugin").args(["--address", &address, "--token-file", token]).args(arguments);
+        Finished::of(command).await
     }
 
     /// The log.

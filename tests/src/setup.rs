@@ -116,33 +116,52 @@ impl Setup {
     /// When it does not end.
     pub async fn run(&self, arguments: &[&str]) -> Finished {
         let mut command = self.command();
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.spawn().expect("the binary starts");
-        let (stdout, stderr) = (drain(process.stdout.take()), drain(process.stderr.take()));
-        let code = exit_code(&mut process).await;
-        Finished { code, stdout: stdout.join().expect("read"), stderr: stderr.join().expect("read") }
+        command.args(arguments);
+        Finished::of(command).await
     }
 
     fn command(&self) -> Command {
         std::fs::write(self.folder.path().join("hotgate.toml"), &self.config).expect("a writable folder");
-        let mut command = match self.descriptors {
-            None => Command::new(build::hotgate()),
-            Some(limit) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]).arg(build::hotgate());
-                shell
-            }
-        };
-        command.current_dir(self.folder.path()).stdin(Stdio::null());
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("HOTGATE_") {
-                command.env_remove(name);
-            }
+        let mut command = command(self.folder.path());
+        if let Some(limit) = self.descriptors {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]).arg(build::hotgate());
+            surround(&mut shell, self.folder.path());
+            command = shell;
         }
-        command.env_remove("RUST_LOG").env_remove("STATE_DIRECTORY").env("XDG_STATE_HOME", self.state.home());
+        command.env("XDG_STATE_HOME", self.state.home());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
+}
+
+impl Finished {
+    /// Runs a command to its end.
+    pub(crate) async fn of(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let (stdout, stderr) = (drain(process.stdout.take()), drain(process.stderr.take()));
+        let code = exit_code(&mut process).await;
+        Self { code, stdout: stdout.join().expect("read"), stderr: stderr.join().expect("read") }
+    }
+}
+
+/// `hotgate` in a folder.
+pub(crate) fn command(folder: &Path) -> Command {
+    let mut command = Command::new(build::hotgate());
+    surround(&mut command, folder);
+    command
+}
+
+/// What a command finds around it: this folder, which also keeps its state, and nothing of the machine's own settings.
+fn surround(command: &mut Command, folder: &Path) {
+    command.current_dir(folder).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HOTGATE_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("RUST_LOG").env_remove("STATE_DIRECTORY");
+    command.env("XDG_STATE_HOME", folder).env("HOTGATE_ADMIN_LISTEN", "127.0.0.1:0");
 }
 
 /// Reads to the end on a thread of its own.

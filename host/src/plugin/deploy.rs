@@ -18,6 +18,7 @@ use super::slot::{Slot, State};
 use super::spec::Spec;
 use super::{Runtime, source};
 use crate::config::{PluginConfig, PluginDeploy, PluginSource, Settings};
+use crate::metrics::METRICS;
 
 /// How long reading and writing files may take. It may never end where a network file system hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -286,6 +287,9 @@ async fn verified(
         Code::Compiled(component) => (component, None),
         Code::Bytes(code) => {
             let compiled = spec.runtime.compiler.compile(&spec.runtime.engine, &code, digest).await?;
+            if !compiled.cached {
+                METRICS.plugin_compile_seconds.observe(compiled.took);
+            }
             (compiled.component, Some(code))
         }
     };

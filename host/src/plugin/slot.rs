@@ -19,6 +19,7 @@ use super::spec::Spec;
 use super::status::{Event, GenerationStatus, PluginStatus, Stage, What};
 use crate::config::{PluginConfig, PluginDeploy, Settings};
 use crate::message::ConnectionId;
+use crate::metrics::METRICS;
 
 /// How often slots are looked after, and how long an instance may be idle before it is given up.
 const ROUND: Duration = Duration::from_millis(500);
@@ -138,6 +139,16 @@ impl Slot {
         &self.spec.slot
     }
 
+    /// What its plugin is called.
+    pub fn plugin(&self) -> &str {
+        &self.spec.plugin
+    }
+
+    /// The largest component that it takes, in bytes.
+    pub fn max_component(&self) -> usize {
+        self.spec.limits.max_component
+    }
+
     pub(super) fn state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&lock(&self.state))
     }
@@ -211,6 +222,7 @@ impl Slot {
             }
             What::Probation | What::Live if swapped => {
                 self.swaps.fetch_add(1, Relaxed);
+                METRICS.plugin_swap_seconds.observe(by.loading);
                 let took_ms = u64::try_from(by.loading.as_millis()).unwrap_or(u64::MAX);
                 let stage = what.to_string();
                 info!(slot, plugin, generation, %digest, took_ms, stage, "plugin swapped");

@@ -45,6 +45,18 @@ pub enum Stage {
     Kept,
 }
 
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shadow => "shadow",
+            Self::Canary => "canary",
+            Self::Probation => "probation",
+            Self::Live => "live",
+            Self::Kept => "kept",
+        })
+    }
+}
+
 /// One generation.
 #[derive(Debug, Clone, Serialize)]
 pub struct GenerationStatus {

@@ -138,9 +138,20 @@ impl Policy {
         refused
     }
 
+    /// The largest component that a slot takes, in bytes.
+    ///
+    /// # Errors
+    /// When there is no slot of this name.
+    pub fn max_component(&self, slot: &str) -> Result<usize, DeployError> {
+        self.slot(slot).map(|slot| slot.max_component())
+    }
+
+    /// The slot of this name, or else the only one whose plugin has it.
     fn slot(&self, name: &str) -> Result<&Arc<Slot>, DeployError> {
-        let found = self.slots.iter().find(|slot| slot.name() == name);
-        found.ok_or_else(|| {
+        let by_slot = self.slots.iter().find(|slot| slot.name() == name);
+        let mut by_plugin = self.slots.iter().filter(|slot| slot.plugin() == name);
+        let by_plugin = by_plugin.next().filter(|_| by_plugin.next().is_none());
+        by_slot.or(by_plugin).ok_or_else(|| {
             let known = self.slots.iter().map(|slot| slot.name().to_owned()).collect();
             DeployError::NoSuchSlot { slot: name.to_owned(), known }
         })

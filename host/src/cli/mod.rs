@@ -1,5 +1,8 @@
 //! The command line: what to do, with which settings.
 
+mod plugin;
+mod show;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write as _};
@@ -28,6 +31,7 @@ plugin file over the old one, and it takes effect while everybody stays connecte
 Without any settings:
   0.0.0.0:1234    clients connect here, by WebSocket
   127.0.0.1:5678  internal systems push here, one line of text a message
+  127.0.0.1:1235  operators look and act here, by HTTP and `hotgate plugin`
   built-in plugins: the first packet {\"id\":\"u1\"} makes its sender uid u1";
 
 const EXAMPLES: &str = "\
@@ -44,6 +48,8 @@ Examples:
       Check it without running.
   hotgate --config hotgate.toml
       Run with it.
+  hotgate --config hotgate.toml plugin list
+      See which plugins serve in the gateway that runs with it, and how they fare.
 
 A flag counts more than its environment variable, a variable more than the file, the file more than the default.
 An empty variable counts as unset. No file is read that is not named.";
@@ -58,7 +64,7 @@ pub struct Cli {
 }
 
 /// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Run the gateway.
     Serve,
@@ -66,6 +72,8 @@ pub enum Command {
     ConfigCheck,
     /// Print the configuration in effect.
     ConfigPrint,
+    /// See or change which plugins serve in a gateway that runs.
+    Plugin(plugin::Arguments),
 }
 
 #[derive(Parser)]
@@ -84,6 +92,8 @@ enum Action {
     /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigAction),
+    /// See and change which plugins serve, in the gateway that runs with these settings
+    Plugin(plugin::Arguments),
 }
 
 #[derive(Subcommand, Clone, Copy)]
@@ -105,6 +115,9 @@ struct Options {
     /// Where internal systems push [default: 127.0.0.1:5678]
     #[arg(long, value_name = "ADDR", env = "HOTGATE_TEXT_LISTEN", hide_env_values = true, global = true)]
     text_listen: Option<OsString>,
+    /// Where operators look and act [default: 127.0.0.1:1235]
+    #[arg(long, value_name = "ADDR", env = "HOTGATE_ADMIN_LISTEN", hide_env_values = true, global = true)]
+    admin_listen: Option<OsString>,
     /// A plugin that decides who a client is: a file or builtin:NAME. Repeat it for a chain, asked in order; the variable
     /// separates them by commas. Replaces the configured chain; a plugin also named there keeps its settings
     /// [default: builtin:origin-auth]
@@ -133,9 +146,10 @@ fn parse_from(line: &[OsString]) -> Result<Cli, clap::Error> {
         None | Some(Action::Serve) => Command::Serve,
         Some(Action::Config(ConfigAction::Check)) => Command::ConfigCheck,
         Some(Action::Config(ConfigAction::Print)) => Command::ConfigPrint,
+        Some(Action::Plugin(arguments)) => Command::Plugin(arguments),
     };
     options.whole_chain(line, &matches)?;
-    let overrides = options.overrides(&matches);
+    let overrides = options.overrides(&matches)?;
     let config = options.config.filter(|path| !path.is_empty() || !from_environment(&matches, "config"));
     Ok(Cli { command, source: Source { file: config.map(PathBuf::from), overrides } })
 }
@@ -147,6 +161,7 @@ fn from_environment(matches: &ArgMatches, option: &str) -> bool {
 /// The values of an option's environment variable. Only the chain is a list; log directives have commas of their own.
 fn split(option: &str, value: &str) -> Vec<String> {
     match option {
+        _ if value.is_empty() => Vec::new(),
         "authenticator" => value.split(',').map(|file| file.trim().to_owned()).collect(),
         _ => vec![value.to_owned()],
     }
@@ -165,27 +180,39 @@ impl Options {
         Err(Arguments::command().error(ErrorKind::ArgumentConflict, problem))
     }
 
-    fn overrides(&self, matches: &ArgMatches) -> Overrides {
+    fn overrides(&self, matches: &ArgMatches) -> Result<Overrides, clap::Error> {
         let mut overrides = Overrides::default();
         let mut set = |key, option: &str, values: &[OsString]| {
-            let values = values.iter().map(|value| value.to_string_lossy().into_owned());
-            let (by, values) = if from_environment(matches, option) {
-                let by = format!("HOTGATE_{}", option.to_uppercase());
-                (by, values.filter(|value| !value.is_empty()).flat_map(|value| split(option, &value)).collect())
-            } else {
-                (format!("--{}", option.replace('_', "-")), values.collect::<Vec<_>>())
+            let by_variable = from_environment(matches, option);
+            let by = match by_variable {
+                true => format!("HOTGATE_{}", option.to_uppercase()),
+                false => format!("--{}", option.replace('_', "-")),
             };
-            if !values.is_empty() {
-                overrides.set(key, by, values);
+            let mut texts = Vec::new();
+            for value in values {
+                // Not lossy: another file than the one that was meant might be found.
+                match value.to_str() {
+                    Some(text) if !by_variable => texts.push(text.to_owned()),
+                    Some(text) => texts.extend(split(option, text)),
+                    None => {
+                        let problem = format!("{by}: {value:?} is not UTF-8");
+                        return Err(Arguments::command().error(ErrorKind::InvalidUtf8, problem));
+                    }
+                }
             }
+            if !texts.is_empty() {
+                overrides.set(key, by, texts);
+            }
+            Ok(())
         };
-        set("websocket.listen", "websocket_listen", self.websocket_listen.as_slice());
-        set("text.listen", "text_listen", self.text_listen.as_slice());
-        set("authenticator", "authenticator", &self.authenticator);
-        set("router", "router", self.router.as_slice());
-        set("log.level", "log_level", self.log_level.as_slice());
-        set("log.format", "log_format", self.log_format.as_slice());
-        overrides
+        set("websocket.listen", "websocket_listen", self.websocket_listen.as_slice())?;
+        set("text.listen", "text_listen", self.text_listen.as_slice())?;
+        set("admin.listen", "admin_listen", self.admin_listen.as_slice())?;
+        set("authenticator", "authenticator", &self.authenticator)?;
+        set("router", "router", self.router.as_slice())?;
+        set("log.level", "log_level", self.log_level.as_slice())?;
+        set("log.format", "log_format", self.log_format.as_slice())?;
+        Ok(overrides)
     }
 }
 
@@ -204,6 +231,11 @@ impl Cli {
             }
             Err(error) => refuse(&format_args!("{error:#}")),
         }
+    }
+
+    /// `hotgate plugin …`: asks the gateway that runs with these settings.
+    pub fn plugin(&self, arguments: &plugin::Arguments) -> ExitCode {
+        plugin::run(arguments, || self.source.load())
     }
 
     /// `hotgate config print`: prints the configuration in effect, or what is wrong with it.
@@ -288,6 +320,15 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_is_not_utf_8_is_refused_and_not_mistaken_for_another() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let path = std::ffi::OsStr::from_bytes(b"r\xffr.wasm").to_owned();
+        let error = parse_from(&["hotgate".into(), "--router".into(), path]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("--router") && error.to_string().contains("UTF-8"), "{error}");
+    }
+
+    #[test]
     fn wrong_usage_is_an_error() {
         for line in [
             "hotgate run",
@@ -295,6 +336,10 @@ mod tests {
             "hotgate --router",
             "hotgate config",
             "hotgate --authenticator a serve --authenticator b",
+            "hotgate plugin",
+            "hotgate plugin rollback",
+            "hotgate plugin deploy",
+            "hotgate plugin list --slot router",
         ] {
             assert_eq!(cli(line).unwrap_err().exit_code(), 2, "{line}");
         }
