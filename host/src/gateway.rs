@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -11,19 +10,24 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
-use crate::config::Config;
+use crate::admin::{Admin, Served};
+use crate::config::{Config, Source};
 use crate::connection::{self, Admission, Link};
 use crate::heartbeat::Heartbeat;
 use crate::message::{CloseReason, ConnectionId};
 use crate::metrics::METRICS;
 use crate::outbox::{Budget, Outbox};
-use crate::policy::{PluginStatus, Policy};
+use crate::policy::Policy;
+use crate::policy::status::{GenerationStatus, PluginStatus};
 use crate::registry::Registry;
+use crate::reload::Reload;
+use crate::state::StateFolder;
 use crate::text_port;
 
 /// Connections that may wait to be accepted: enough for everybody to come back at once.
@@ -53,12 +57,13 @@ pub struct Gateway {
     config: Config,
     websocket: TcpListener,
     text: TcpListener,
+    admin: Option<Admin>,
     registry: Arc<Registry>,
     policy: Arc<Policy>,
 }
 
 impl Gateway {
-    /// Binds both ports and loads the plugins. The first lines of the log tell about them.
+    /// Binds the ports and loads the plugins. The first lines of the log tell about them.
     ///
     /// # Errors
     /// When a port is taken, or a plugin cannot be used.
@@ -66,21 +71,31 @@ impl Gateway {
         let websocket = listen(config.websocket.listen, "websocket.listen").map_err(StartError::Listen)?;
         let text = listen(config.text.listen, "text.listen").map_err(StartError::Listen)?;
         let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
-        let policy = Policy::load(&config, registry.clone()).await.map_err(StartError::Plugin)?;
+        let state = Arc::new(StateFolder::open(config.state_folder.as_deref()));
+        if let Some(problem) = state.problem() {
+            warn!(problem, "no state folder: nothing is kept for the next start");
+        }
+        let admin = admin(&config, state.clone()).await?;
+        let policy = Policy::load(&config, registry.clone(), state).await.map_err(StartError::Plugin)?;
         for plugin in policy.plugins() {
-            let PluginStatus { slot, plugin, source, digest, generation } = plugin;
+            let PluginStatus { slot, plugin, source, live: GenerationStatus { generation, digest, .. }, .. } = plugin;
+            let digest = &digest[..12];
             info!(%slot, %plugin, generation, %digest, %source, "plugin live");
         }
         for (listener, socket) in [("websocket", &websocket), ("text", &text)] {
             let address = socket.local_addr().map_err(|error| StartError::Listen(error.into()))?;
             info!(listener, %address, "listening");
         }
-        Ok(Self { config, websocket, text, registry, policy: Arc::new(policy) })
+        if let Some(Admin { address, .. }) = admin {
+            info!(listener = "admin", %address, "listening");
+        }
+        Ok(Self { config, websocket, text, admin, registry, policy: Arc::new(policy) })
     }
 
-    /// Serves until `stop` is done, then says goodbye to everybody, for at most `shutdown_grace`.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { config, websocket, text, registry, policy } = self;
+    /// Serves until `stop` is done, reading the configuration from `source` again meanwhile, then says goodbye to everybody, for at most `shutdown_grace`.
+    pub async fn run(self, source: Source, stop: impl Future<Output = ()>) {
+        let Self { config, websocket, text, admin, registry, policy } = self;
+        let edge_policy = policy.clone();
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         let heartbeat = Arc::new(Heartbeat::new(config.heartbeat.clone()));
@@ -99,6 +114,10 @@ impl Gateway {
             max_outbox: config.outbox.max_bytes,
             budget: Arc::new(Budget::new(config.outbox.total_bytes)),
         };
+        if let Some(admin) = &admin {
+            let (admission, budget) = (edge.admission.clone(), edge.budget.clone());
+            admin.serve(Served { policy: policy.clone(), registry: registry.clone(), admission, budget });
+        }
         let senders = TextEdge {
             context: Arc::new(text_port::Context { config: config.text.clone(), policy, registry }),
             places: Arc::new(Semaphore::new(config.limits.text_connections)),
@@ -120,19 +139,47 @@ impl Gateway {
             async move { heartbeat.run(shutdown, GOING_AWAY).await }
         });
 
+        let mut reloading = JoinSet::new();
+        reloading.spawn(Reload::new(source, edge_policy, config.clone()).run());
+
         stop.await;
+        let end = Instant::now() + config.shutdown_grace;
+        drop(reloading);
         info!(connections = tasks.len().saturating_sub(1), grace = ?config.shutdown_grace, "shutting down");
+        if let Some(admin) = &admin {
+            admin.drain();
+        }
         // Nobody is accepted any more once all are asked to close: none is missed.
         accepting.cancel();
         listeners.close();
         listeners.wait().await;
         shutdown.cancel();
         tasks.close();
-        if timeout(config.shutdown_grace, tasks.wait()).await.is_err() {
+        if timeout_at(end, tasks.wait()).await.is_err() {
             warn!(connections = tasks.len(), "cut off: not closed in time (shutdown_grace)");
         }
-        let counted = METRICS.counted().map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ");
+        if let Some(admin) = admin {
+            admin.stop(end).await;
+        }
+        let counted = METRICS.all().map(|(name, _, count)| format!("{name}={count}"));
+        let counted = counted.filter(|text| !text.ends_with("=0")).collect::<Vec<_>>().join(" ");
         info!(counted, "stopped");
+    }
+}
+
+/// The admin listener, if there is to be one. Without a private place for its token there is none, and the gateway
+/// serves all the same.
+async fn admin(config: &Config, state: Arc<StateFolder>) -> Result<Option<Admin>, StartError> {
+    if !config.admin.enabled {
+        return Ok(None);
+    }
+    let listener = listen(config.admin.listen, "admin.listen").map_err(StartError::Listen)?;
+    match Admin::start(&config.admin, state, listener).await {
+        Ok(admin) => Ok(Some(admin)),
+        Err(error) => {
+            warn!(error = format!("{error:#}"), "no admin listener");
+            Ok(None)
+        }
     }
 }
 
@@ -190,7 +237,7 @@ impl WebSocketEdge {
             },
         };
         let _ = stream.set_nodelay(true);
-        let link = Arc::new(Link::new(next_connection(), Outbox::new(self.max_outbox, self.budget.clone())));
+        let link = Arc::new(Link::new(ConnectionId::next(), Outbox::new(self.max_outbox, self.budget.clone())));
         self.heartbeat.watch(&link);
         let context = self.context.clone();
         tasks.spawn(async move {
@@ -223,15 +270,10 @@ impl TextEdge {
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SENDER_KEEPALIVE));
         let (context, shutdown) = (self.context.clone(), self.shutdown.clone());
         tasks.spawn(async move {
-            text_port::serve(context, stream, peer, next_connection(), shutdown).await;
+            text_port::serve(context, stream, peer, ConnectionId::next(), shutdown).await;
             drop(place);
         });
     }
-}
-
-fn next_connection() -> ConnectionId {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    ConnectionId(LAST.fetch_add(1, Relaxed) + 1)
 }
 
 fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {

@@ -9,16 +9,20 @@
 //! | room | what it does |
 //! | --- | --- |
 //! | [`config`] | `hotgate.toml`, variables and flags → checked settings |
+//! | [`watch`] | notices that files change |
+//! | [`state`] | the private folder for what outlives the process |
 //! | [`message`] | one message as it travels: text or binary over shared bytes |
 //! | [`metrics`] | the names of everything counted |
 //! | [`outbox`] | the byte-bounded queue to one connection: the only way to write to a peer |
 //! | [`registry`] | uid → its live connections; groups |
-//! | [`plugin`] | the WebAssembly runtime: compile, instances, live generations, watching files |
+//! | [`plugin`] | the WebAssembly runtime: compile, instances, live generations, how they come to serve |
 //! | [`policy`] | authenticators and router as plain Rust: packet in, decision out |
 //! | [`delivery`] | carries decisions out |
 //! | [`connection`] | the life of one WebSocket |
 //! | [`text_port`] | the life of one internal sender's connection |
 //! | [`heartbeat`] | closes what has gone silent |
+//! | [`admin`] | where operators look and act, by HTTP |
+//! | [`reload`] | reads the configuration again while the gateway runs |
 //! | [`gateway`] | binds listeners, owns tasks, drains on shutdown |
 //! | [`cli`] | the command line |
 //!
@@ -26,6 +30,7 @@
 //! target's [`outbox`] → its [`connection`] writes it. One text line's way: [`text_port`] → [`policy`] → [`delivery`] →
 //! [`outbox`], and the answer back.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod connection;
@@ -38,4 +43,7 @@ pub mod outbox;
 pub mod plugin;
 pub mod policy;
 pub mod registry;
+pub mod reload;
+pub mod state;
 pub mod text_port;
+pub mod watch;

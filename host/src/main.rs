@@ -1,4 +1,4 @@
-//! The `hotgate` binary: settings → log → gateway → signal → drain.
+//! The `hotgate` binary: settings → log → gateway → signal → drain; or, for itself, a compiler.
 
 use std::convert::Infallible;
 use std::io::{self, IsTerminal as _};
@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use hotgate::cli::{self, Command, EXIT_CONFIG};
-use hotgate::config::{Config, LogConfig, LogFormat};
+use hotgate::config::{Config, LogConfig, LogFormat, Source};
 use hotgate::gateway::{Gateway, StartError};
+use hotgate::plugin;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -22,22 +23,26 @@ const WAITING_LINES: usize = 8192;
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == plugin::COMPILE) {
+        return plugin::compile();
+    }
     let cli = cli::parse();
-    match cli.command {
+    match &cli.command {
         Command::ConfigCheck => cli.config_check(),
         Command::ConfigPrint => cli.config_print(),
-        Command::Serve => match cli.load() {
+        Command::Plugin(arguments) => cli.plugin(arguments),
+        Command::Serve => match cli.source.load() {
             Ok(config) => {
                 // Dropped last: it writes what is still in the log's queue.
                 let (_log, lost) = start_log(&config.log);
-                serve(config, lost)
+                serve(config, cli.source, lost)
             }
             Err(error) => cli::refuse(&error),
         },
     }
 }
 
-fn serve(config: Config, lost: ErrorCounter) -> ExitCode {
+fn serve(config: Config, source: Source, lost: ErrorCounter) -> ExitCode {
     raise_descriptor_limit(&config);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -74,7 +79,7 @@ fn serve(config: Config, lost: ErrorCounter) -> ExitCode {
             signals.next().await;
         };
         tokio::select! {
-            () = gateway.run(async { _ = stopped.await }) => ExitCode::SUCCESS,
+            () = gateway.run(source, async { _ = stopped.await }) => ExitCode::SUCCESS,
             () = twice => {
                 warn!("second signal: ending at once");
                 ExitCode::FAILURE

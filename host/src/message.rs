@@ -2,6 +2,7 @@
 //! message to many recipients is stored once.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -38,6 +39,21 @@ impl Message {
 /// Names one connection for as long as the process runs. Never reused; 0 names none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
+
+/// The last one given out.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+impl ConnectionId {
+    /// A name for a new connection.
+    pub fn next() -> Self {
+        Self(LAST.fetch_add(1, Relaxed) + 1)
+    }
+
+    /// The name of the newest connection.
+    pub fn newest() -> Self {
+        Self(LAST.load(Relaxed))
+    }
+}
 
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,7 +12,7 @@ use futures_util::task::AtomicWaker;
 use thiserror::Error;
 
 use crate::message::{Cause, CloseReason, Message};
-use crate::metrics::METRICS;
+use crate::metrics::{METRICS, Overflow};
 
 /// What a queued message costs beside its payload, in bytes, so that a flood of empty messages is bounded, too.
 const OVERHEAD: usize = 64;
@@ -32,6 +32,11 @@ impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self { used: AtomicUsize::new(0), limit }
+    }
+
+    /// How many bytes are drawn, which is more than wait: outboxes draw in steps.
+    pub fn used(&self) -> usize {
+        self.used.load(Relaxed)
     }
 
     fn draw(&self, bytes: usize) -> bool {
@@ -107,10 +112,10 @@ impl Outbox {
         }
         let idle = queue.messages.is_empty();
         let bytes = queue.bytes + message.len() + OVERHEAD;
-        let refused = if bytes > self.max_bytes && !idle {
-            Refused::Full
+        let (refused, overflow) = if bytes > self.max_bytes && !idle {
+            (Refused::Full, Overflow::Full)
         } else if bytes > FREE + queue.drawn && !self.draw(&mut queue, bytes) {
-            Refused::OverBudget
+            (Refused::OverBudget, Overflow::OverBudget)
         } else {
             queue.bytes = bytes;
             queue.messages.push_back(message);
@@ -121,7 +126,7 @@ impl Outbox {
             }
             return Ok(());
         };
-        METRICS.messages_refused.increment();
+        METRICS.messages_refused.increment(overflow);
         if !idle {
             METRICS.slow_consumers.increment();
             self.discard(&mut queue);

@@ -1,9 +1,11 @@
 //! Every promise of Hotgate, tested on the real binary over real sockets: one short test each.
 
+mod admin;
 mod bounds;
 mod bystanders;
 mod chain;
 mod closing;
+mod compiling;
 mod contained;
 mod duplicates;
 mod foreign;
@@ -13,6 +15,7 @@ mod handshake;
 mod heartbeat;
 mod limits;
 mod login;
+mod operators;
 mod plugin_files;
 mod proxies;
 mod refused;

@@ -16,8 +16,10 @@
 //! The peers know nothing of the host's code, not even of its WebSocket library: what they accept is what RFC 6455 and
 //! the protocol say. Every wait is bounded by [`PATIENCE`]; none is a sleep that hopes to be long enough.
 
+mod admin;
 mod build;
 mod client;
+mod compiled;
 mod component;
 mod frame;
 mod gateway;
@@ -28,6 +30,7 @@ mod upgrade;
 
 use std::time::Duration;
 
+pub use admin::Admin;
 pub use build::cache;
 pub use client::{Client, Received};
 pub use component::{Component, PluginFile};

@@ -1,11 +1,12 @@
 //! What a gateway is started with.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::compiled::Compiled;
 use crate::{Component, Gateway, build, eventually};
 
 /// A folder with `hotgate.toml` and plugin files, and a command line.
@@ -16,6 +17,7 @@ pub struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     descriptors: Option<u32>,
+    state: Compiled,
 }
 
 /// How a command ended that was not expected to stay.
@@ -34,7 +36,8 @@ impl Setup {
     pub fn new(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let config = config.to_owned();
-        Self { folder, config, arguments: Vec::new(), environment: Vec::new(), descriptors: None }
+        let state = Compiled::shared();
+        Self { folder, config, arguments: Vec::new(), environment: Vec::new(), descriptors: None, state }
     }
 
     /// A plugin that fills both roles from the file `plugin.wasm`, with these keys in both of its entries.
@@ -78,6 +81,17 @@ impl Setup {
         self
     }
 
+    /// Compiles its plugins itself, whatever other tests have compiled.
+    pub fn compiling(mut self) -> Self {
+        self.state = Compiled::none();
+        self
+    }
+
+    /// The folder for what outlives the gateway. It is not there before the first start.
+    pub fn state_folder(&self) -> PathBuf {
+        self.state.folder()
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -93,7 +107,7 @@ impl Setup {
         command.args(["--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"]);
         command.args(&self.arguments);
         let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-        Gateway::new(process, self.folder).await
+        Gateway::new(process, self.folder, self.state).await
     }
 
     /// Runs `hotgate` with exactly these arguments to its end.
@@ -102,32 +116,52 @@ impl Setup {
     /// When it does not end.
     pub async fn run(&self, arguments: &[&str]) -> Finished {
         let mut command = self.command();
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.spawn().expect("the binary starts");
-        let (stdout, stderr) = (drain(process.stdout.take()), drain(process.stderr.take()));
-        let code = exit_code(&mut process).await;
-        Finished { code, stdout: stdout.join().expect("read"), stderr: stderr.join().expect("read") }
+        command.args(arguments);
+        Finished::of(command).await
     }
 
     fn command(&self) -> Command {
         std::fs::write(self.folder.path().join("hotgate.toml"), &self.config).expect("a writable folder");
-        let mut command = match self.descriptors {
-            None => Command::new(build::hotgate()),
-            Some(limit) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]).arg(build::hotgate());
-                shell
-            }
-        };
-        command.current_dir(self.folder.path()).stdin(Stdio::null());
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("HOTGATE_") {
-                command.env_remove(name);
-            }
+        let mut command = command(self.folder.path());
+        if let Some(limit) = self.descriptors {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]).arg(build::hotgate());
+            surround(&mut shell, self.folder.path());
+            command = shell;
         }
-        command.env_remove("RUST_LOG").envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.env("XDG_STATE_HOME", self.state.home());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
+}
+
+impl Finished {
+    /// Runs a command to its end.
+    pub(crate) async fn of(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let (stdout, stderr) = (drain(process.stdout.take()), drain(process.stderr.take()));
+        let code = exit_code(&mut process).await;
+        Self { code, stdout: stdout.join().expect("read"), stderr: stderr.join().expect("read") }
+    }
+}
+
+/// `hotgate` in a folder.
+pub(crate) fn command(folder: &Path) -> Command {
+    let mut command = Command::new(build::hotgate());
+    surround(&mut command, folder);
+    command
+}
+
+/// What a command finds around it: this folder, which also keeps its state, and nothing of the machine's own settings.
+fn surround(command: &mut Command, folder: &Path) {
+    command.current_dir(folder).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HOTGATE_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("RUST_LOG").env_remove("STATE_DIRECTORY");
+    command.env("XDG_STATE_HOME", folder).env("HOTGATE_ADMIN_LISTEN", "127.0.0.1:0");
 }
 
 /// Reads to the end on a thread of its own.

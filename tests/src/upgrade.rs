@@ -32,6 +32,11 @@ impl Upgrade {
         Self::default().start(&format!("GET {path} HTTP/1.1"))
     }
 
+    /// A request with nothing but this line.
+    pub fn bare(line: &str) -> Self {
+        Self { start: line.to_owned(), headers: Vec::new() }
+    }
+
     /// Replaces the request line.
     pub fn start(self, line: &str) -> Self {
         Self { start: line.to_owned(), ..self }

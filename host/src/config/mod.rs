@@ -1,6 +1,7 @@
 //! Every setting of the gateway: what `hotgate.toml`, the environment and the flags may say, and what the program then
 //! runs on.
 
+mod changes;
 mod error;
 mod keys;
 mod kinds;
@@ -24,6 +25,7 @@ use ipnet::IpNet;
 pub use error::ConfigError;
 pub use overrides::Overrides;
 pub use print::settings_table;
+pub use read::Source;
 pub use settings::Settings;
 
 /// What the gateway runs on: checked, with every default filled in.
@@ -51,6 +53,8 @@ pub struct Config {
     pub watch: WatchConfig,
     /// What all plugins run on.
     pub engine: EngineConfig,
+    /// What compiling a plugin may take.
+    pub compiler: CompilerConfig,
     /// Where operators look and act.
     pub admin: AdminConfig,
     /// The chain of plugins that decide who a client is, in order. Never empty.
@@ -187,6 +191,17 @@ pub struct WatchConfig {
 pub struct EngineConfig {
     /// Stack of one call, in bytes.
     pub stack: usize,
+}
+
+/// What compiling a plugin may take, in the process that does it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompilerConfig {
+    /// Wall-clock time.
+    pub timeout: Duration,
+    /// Address space, in bytes.
+    pub memory: usize,
+    /// Machine code, in bytes.
+    pub max_code: usize,
 }
 
 /// Where operators look and act.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -13,6 +13,25 @@ use super::kinds::{Kind, SOURCE};
 use super::overrides::{Override, Overrides};
 use super::settings::absolute;
 use super::{Config, PluginConfig, PluginSource, rules};
+
+/// What a configuration is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// What counts more than the file.
+    pub overrides: Overrides,
+}
+
+impl Source {
+    /// The configuration as it is now.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.file.as_deref(), &self.overrides)
+    }
+}
 
 impl Config {
     /// The defaults, changed by the file at `path` if there is one, changed by `overrides`. No file is read that is not
@@ -71,6 +90,10 @@ impl Reader {
                 }
                 _ => self.entry(&file, "", name, value, &mut config)?,
             }
+        }
+        if let Some(folder) = &mut config.state_folder {
+            let absolute = absolute(file.folder(), folder);
+            *folder = absolute.map_err(|error| ConfigError::new(file.place(None), error))?;
         }
         self.config = config;
         Ok(())

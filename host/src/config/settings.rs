@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
 use super::error::Wrong;
@@ -18,10 +19,12 @@ use super::kinds::Kind;
 const MAX_VALUE: usize = 64 << 10;
 
 /// A plugin's settings by their names. Its `Debug` shows no values, which may be secrets.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Settings(BTreeMap<String, Setting>);
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum Setting {
     Value(String),
     /// The value is what stands in this file.

@@ -66,6 +66,16 @@ impl Admission {
         Ok(Permit { admission: self.clone(), address: None, authenticated: false })
     }
 
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+
+    /// How many of them are not authenticated yet.
+    pub fn unauthenticated(&self) -> usize {
+        self.unauthenticated.load(Relaxed)
+    }
+
     fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }

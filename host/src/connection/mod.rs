@@ -28,7 +28,7 @@ use self::session::Session;
 use self::socket::{End, Socket};
 use crate::config::{RouteFailure, WebSocketConfig};
 use crate::message::{Cause, CloseReason};
-use crate::metrics::METRICS;
+use crate::metrics::{Denial, METRICS};
 use crate::outbox::Closing;
 use crate::policy::{Handshake, Policy};
 use crate::registry::Registry;
@@ -143,8 +143,9 @@ async fn converse(
         }
         Err(end) => (end, None),
     };
-    if !logged_in && !matches!(end.cause(), Cause::Client | Cause::Lost) {
-        METRICS.logins_failed.increment();
+    METRICS.connections_ended.increment(end.cause());
+    if let (false, Some(denial)) = (logged_in, denial(&end)) {
+        METRICS.logins_denied.increment(denial);
     }
     debug!(connection = link.id.0, cause = ?end.cause(), code = end.code(), "connection ended");
     let flush = match end.cause() {
@@ -160,6 +161,23 @@ async fn converse(
     };
     let finished = socket.finish(&end, flush, context.config.close_timeout);
     Box::pin(async { tokio::join!(told, finished) }).await;
+}
+
+/// Why a client was turned away that has not logged in; `None` if it left.
+fn denial(end: &End) -> Option<Denial> {
+    Some(match end.cause() {
+        Cause::Client | Cause::Lost => return None,
+        Cause::Plugin if end.farewell() == Some(&TRY_AGAIN) => Denial::Failed,
+        Cause::Plugin => match end.code() {
+            Some(4901) => Denial::TooLate,
+            Some(4902) => Denial::NotAccepted,
+            _ => Denial::Plugin,
+        },
+        Cause::Replaced => Denial::Duplicate,
+        Cause::Expired => Denial::Expired,
+        Cause::ProtocolError => Denial::Protocol,
+        Cause::Silent | Cause::Slow | Cause::Operator | Cause::Shutdown => Denial::Closed,
+    })
 }
 
 /// The end that a plugin's failure means.

@@ -1,5 +1,6 @@
 //! An authenticated connection: its packets are routed one after the other until it ends.
 
+use std::net::Ipv4Addr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -45,7 +46,9 @@ impl Session {
         if let Some(reply) = reply {
             queue(&link.outbox, reply).map_err(|end| (end, None))?;
         }
-        let Some(member) = context.registry.open(link.id, uid.clone(), link.outbox.clone()) else {
+        // Written from one.
+        let address = handshake.remote_address.parse().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into());
+        let Some(member) = context.registry.open(link.id, uid.clone(), link.outbox.clone(), address) else {
             link.outbox.clear();
             return Err((End::new(Cause::Replaced, 4904, "this uid is connected already"), None));
         };

@@ -13,7 +13,9 @@ use super::instance::Instance;
 use super::lane::Turn;
 use super::slot::Slot;
 use super::spec::Spec;
+use super::stats::Function;
 use crate::config::Isolation;
+use crate::message::ConnectionId;
 
 /// What happens to a call when as many are running as may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,40 +33,51 @@ pub(super) struct Call<'a> {
     pub(super) generation: Arc<Generation>,
     isolation: Isolation,
     limit: TimeLimit,
+    begun: Instant,
     _permit: SemaphorePermit<'a>,
 }
 
 impl Slot {
-    /// Waits for permission to call, then for a turn where it needs one, and finds the instance. The call is the live
-    /// generation's, unless another is held. Its time begins when this returns.
+    /// Waits for permission to call, then for a turn where it needs one, and finds the instance. The call is that of the
+    /// generation that serves this connection, unless another is held. Its time begins when this returns.
     pub(super) async fn begin(
         &self,
         isolation: Isolation,
         wait: Wait,
+        connection: ConnectionId,
         held: Option<Arc<Generation>>,
     ) -> Result<Call<'_>, CallError> {
         let spec = self.spec();
-        let (permit, turn) = match admit_now(spec) {
+        let asked = || held.clone().unwrap_or_else(|| self.serving(connection));
+        let mut generation = asked();
+        let now = if generation.pace().is_slow() { None } else { spec.permits.try_acquire().ok() };
+        let (permit, turn) = match now {
             Some(permit) => (permit, None),
-            // Boxed: every connection holds this future and hardly any needs it.
-            None => Box::pin(admit(spec, wait)).await?,
+            None => {
+                // Boxed: every connection holds this future and hardly any needs it.
+                let admitted = Box::pin(admit(spec, generation, wait)).await?;
+                // Whatever was swapped in meanwhile decides.
+                generation = asked();
+                admitted
+            }
         };
-        // Only now: whatever was swapped in meanwhile decides.
-        let generation = held.unwrap_or_else(|| self.live());
         let idle = if isolation == Isolation::Pooled { generation.take_idle() } else { None };
         let mut instance = idle.unwrap_or_else(|| Instance::new(&generation));
         let limit = TimeLimit { setting: "deadline", value: spec.limits.deadline };
-        instance.begin_call(Instant::now() + limit.value, turn);
-        Ok(Call { instance, generation, isolation, limit, _permit: permit })
+        let begun = Instant::now();
+        instance.begin_call(begun + limit.value, turn);
+        Ok(Call { instance, generation, isolation, limit, begun, _permit: permit })
     }
 
-    /// Logs the failure of a call.
-    pub(super) fn failed(&self, by: Option<&Generation>, call: &'static str, error: &CallError) {
-        let Spec { slot, plugin, failures, .. } = self.spec();
+    /// Logs the failure of a call, and draws conclusions.
+    pub(super) fn failed(&self, by: Option<&Arc<Generation>>, function: Function, error: &CallError) {
+        self.count_failure(by.is_some());
+        let Spec { slot, plugin, failures, .. } = &**self.spec();
         let Some(unlogged) = failures.admit(0) else { return };
         let live = self.live();
         let by = by.unwrap_or(&live);
         let (generation, digest, kind, reason) = (by.number(), by.digest(), error.kind(), error.to_string());
+        let call = function.name();
         warn!(slot, plugin, generation, %digest, call, kind, unlogged, reason, "plugin failed");
         if !error.backtrace().is_empty() {
             debug!(slot, plugin, generation, call, backtrace = error.backtrace(), "plugin failed here");
@@ -72,15 +85,14 @@ impl Slot {
     }
 }
 
-/// Permission without waiting, as for almost every call.
-fn admit_now(spec: &Spec) -> Option<SemaphorePermit<'_>> {
-    if spec.pace.is_slow() { None } else { spec.permits.try_acquire().ok() }
-}
-
-async fn admit(spec: &Spec, wait: Wait) -> Result<(SemaphorePermit<'_>, Option<Turn>), CallError> {
+async fn admit(
+    spec: &Spec,
+    generation: Arc<Generation>,
+    wait: Wait,
+) -> Result<(SemaphorePermit<'_>, Option<Turn>), CallError> {
     let admitted = async {
         let permit = spec.permits.acquire().await;
-        let turn = if spec.pace.is_slow() { spec.runtime.lane.first().await } else { None };
+        let turn = if generation.pace().is_slow() { spec.runtime.lane.first().await } else { None };
         permit.map(|permit| (permit, turn)).ok()
     };
     let admitted = match wait {
@@ -92,25 +104,28 @@ async fn admit(spec: &Spec, wait: Wait) -> Result<(SemaphorePermit<'_>, Option<T
 }
 
 impl Call<'_> {
-    /// Reads the result of a call. After a success the instance may serve another, after any failure it ends.
+    /// Reads the result of a call, and counts it. After a success the instance may serve another, after any failure it
+    /// ends.
     pub(super) fn end<R, T>(
         mut self,
+        function: Function,
         outcome: Option<wasmtime::Result<R>>,
         read: impl FnOnce(R, &Arc<Generation>) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
         let host = self.instance.store.data();
-        match outcome {
+        let outcome = match outcome {
             Some(Ok(result)) => {
                 host.end_call();
-                let result = read(result, &self.generation)?;
-                self.instance.calls_left = self.instance.calls_left.saturating_sub(1);
-                if self.isolation == Isolation::Pooled && self.instance.calls_left > 0 {
-                    self.generation.keep_idle(self.instance);
-                }
-                Ok(result)
+                read(result, &self.generation)
             }
             Some(Err(error)) => Err(CallError::explain(&error, host, self.limit, &self.generation.spec().limits)),
             None => Err(CallError::Deadline { limit: self.limit, stderr: host.end_call() }),
+        };
+        self.generation.stats().ended(function, self.begun.elapsed(), outcome.as_ref().err());
+        self.instance.calls_left = self.instance.calls_left.saturating_sub(1);
+        if outcome.is_ok() && self.isolation == Isolation::Pooled && self.instance.calls_left > 0 {
+            self.generation.keep_idle(self.instance);
         }
+        outcome
     }
 }

@@ -11,7 +11,9 @@ use super::error::CallError;
 use super::generation::Generation;
 use super::instance::within;
 use super::slot::Slot;
+use super::stats::Function;
 use crate::config::{Isolation, PluginLimits};
+use crate::message::ConnectionId;
 
 /// One role of the plugin in a slot.
 #[derive(Debug, Clone)]
@@ -27,6 +29,11 @@ impl Seat {
         Self { slot, isolation }
     }
 
+    /// The slot of the plugin.
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
     /// What its calls may use.
     pub fn limits(&self) -> &PluginLimits {
         &self.slot.spec().limits
@@ -34,11 +41,12 @@ impl Seat {
 }
 
 /// Each function takes its arguments, and last how its result is read: what that refuses is a failure of the plugin
-/// like a trap. Where a generation can be held, that one is called and not the live one.
+/// like a trap. Where a generation can be held, that one is called and not the one that serves the connection.
 macro_rules! calls {
     ($(
         $(#[$doc:meta])*
-        $name:ident$([$held:ident])?($($argument:ident: $type:ty),*) -> $result:ty = $role:ident.$function:ident, $wait:ident;
+        $name:ident$([$held:ident])?($caller:ident: $from:ty $(, $argument:ident: $type:ty)*) -> $result:ty
+            = $role:ident.$function:ident, $kind:ident, $wait:ident;
     )*) => {
         impl Seat {
             $(
@@ -49,23 +57,25 @@ macro_rules! calls {
                 pub async fn $name<T>(
                     &self,
                     $($held: Option<Arc<Generation>>,)?
+                    $caller: $from,
                     $($argument: $type,)*
                     read: impl FnOnce($result, &Arc<Generation>) -> Result<T, CallError>,
                 ) -> Result<T, CallError> {
                     let held = None::<Arc<Generation>>$(.or($held))?;
-                    let begun = self.slot.begin(self.isolation, Wait::$wait, held).await;
-                    let mut call = begun.inspect_err(|error| self.slot.failed(None, stringify!($name), error))?;
+                    let connection = ConnectionId($caller.connection);
+                    let begun = self.slot.begin(self.isolation, Wait::$wait, connection, held).await;
+                    let mut call = begun.inspect_err(|error| self.slot.failed(None, Function::$kind, error))?;
                     let generation = call.generation.clone();
                     let (turns, deadline) = call.instance.bounds();
                     let outcome = {
                         let running = pin!(async {
                             let exports = call.instance.$role(&generation).await?;
-                            exports.$function(&mut call.instance.store, $($argument),*).await
+                            exports.$function(&mut call.instance.store, $caller $(, $argument)*).await
                         });
                         within(&turns, deadline, running).await
                     };
-                    let outcome = call.end(outcome, read);
-                    outcome.inspect_err(|error| self.slot.failed(Some(&generation), stringify!($name), error))
+                    let outcome = call.end(Function::$kind, outcome, read);
+                    outcome.inspect_err(|error| self.slot.failed(Some(&generation), Function::$kind, error))
                 }
             )*
         }
@@ -74,15 +84,16 @@ macro_rules! calls {
 
 calls! {
     /// A connection has opened.
-    greet(handshake: Handshake<'_>) -> Verdict = authenticator.call_greet, Bounded;
+    greet[held](handshake: Handshake<'_>) -> Verdict = authenticator.call_greet, Greet, Bounded;
     /// A connection that is not authenticated has sent a packet.
-    authenticate[held](handshake: Handshake<'_>, packet: Message<'_>, state: &[u8]) -> Verdict = authenticator.call_authenticate, Bounded;
+    authenticate[held](handshake: Handshake<'_>, packet: Message<'_>, state: &[u8]) -> Verdict
+        = authenticator.call_authenticate, Authenticate, Bounded;
     /// A client is authenticated.
-    opened(session: Session<'_>) -> Vec<Action> = router.call_opened, Bounded;
+    opened(session: Session<'_>) -> Vec<Action> = router.call_opened, Opened, Bounded;
     /// An authenticated client has sent a packet. Waits for as long as all instances are busy.
-    route(session: Session<'_>, packet: Message<'_>) -> Vec<Action> = router.call_route, Unbounded;
+    route(session: Session<'_>, packet: Message<'_>) -> Vec<Action> = router.call_route, Route, Unbounded;
     /// A session has ended.
-    closed(session: Session<'_>, ending: Ending<'_>) -> Vec<Command> = router.call_closed, Bounded;
+    closed(session: Session<'_>, ending: Ending<'_>) -> Vec<Command> = router.call_closed, Closed, Bounded;
     /// An internal sender has sent a line.
-    push(sender: Sender<'_>, line: &str) -> Result<Answer, String> = router.call_push, Bounded;
+    push(sender: Sender<'_>, line: &str) -> Result<Answer, String> = router.call_push, Push, Bounded;
 }

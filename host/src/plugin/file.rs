@@ -9,13 +9,17 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{error, warn};
 
 use super::error::is_passing;
-use super::slot::{Digest, Slot, read_file};
-use crate::config::WatchConfig;
+use super::identity::Digest;
+use super::slot::Slot;
+use super::source::read_file;
+use super::spec::Spec;
+use crate::config::{PluginSource, WatchConfig};
+use crate::watch::{News, Watch};
 
 /// How long a file must have been quiet that has been written to and not been closed yet.
 const WRITING: Duration = Duration::from_secs(2);
@@ -32,15 +36,29 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a component waits at most until it is tried again.
 const LONGEST_DELAY: Duration = Duration::from_secs(600);
 
-/// What happened to a file.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum News {
-    /// Something, in a folder that it is in.
-    Near,
-    /// It is being written.
-    Writing,
-    /// It has been written, or another one put in its place.
-    Changed,
+/// Looks at the files of slots, for as long as it lives.
+#[derive(Debug)]
+pub struct PluginFiles {
+    _watch: Watch,
+    /// Ended with it.
+    _tasks: JoinSet<()>,
+}
+
+impl PluginFiles {
+    /// Starts to look. Must be called within a tokio runtime.
+    pub fn watch(slots: &[Arc<Slot>], config: &WatchConfig) -> Self {
+        let file = |slot: &Arc<Slot>| match &slot.spec().source {
+            PluginSource::File(path) => Some((slot.clone(), path.clone())),
+            PluginSource::Builtin(_) => None,
+        };
+        let files: Vec<_> = slots.iter().filter_map(file).collect();
+        let (watch, news) = Watch::start(files.iter().map(|(_, path)| path.clone()).collect(), config);
+        let mut tasks = JoinSet::new();
+        for ((slot, path), news) in files.into_iter().zip(news) {
+            tasks.spawn(PluginFile::new(slot, path, config.clone(), news).run());
+        }
+        Self { _watch: watch, _tasks: tasks }
+    }
 }
 
 /// One file and the slot that it is for.
@@ -138,16 +156,10 @@ impl PluginFile {
             Look::Changing => return false,
             Look::Missing(reason) => self.missing(reason),
             Look::Unreadable(stamp, reason) => self.refused(stamp, None, &reason),
-            Look::New(stamp, code, digest) => {
-                if digest == self.slot.live().digest() {
-                    self.seen = Seen::File(stamp);
-                } else {
-                    match self.slot.swap(code, digest).await {
-                        Ok(()) => self.seen = Seen::File(stamp),
-                        Err(reason) => self.refused(stamp, Some(digest), &reason),
-                    }
-                }
-            }
+            Look::New(stamp, code, digest) => match self.slot.offer(code, digest).await {
+                Ok(()) => self.seen = Seen::File(stamp),
+                Err(reason) => self.refused(stamp, Some(digest), &reason),
+            },
         }
         true
     }
@@ -185,22 +197,18 @@ impl PluginFile {
             Seen::File(stamp)
         };
         if before.is_none() {
-            let status = self.slot.status();
-            let (digest, reason) = (digest.map(|digest| digest.to_string()).unwrap_or_default(), super::line(reason));
-            error!(
-                slot = status.slot, plugin = status.plugin, file = %self.path.display(), digest, reason,
-                still_live = status.generation, "plugin refused"
-            );
+            let (Spec { slot, plugin, .. }, still_live) = (&**self.slot.spec(), self.slot.live().number());
+            let reason = super::line(reason);
+            self.slot.refused(digest, &reason);
+            let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
+            error!(slot, plugin, file = %self.path.display(), digest, reason, still_live, "plugin refused");
         }
     }
 
     fn missing(&mut self, reason: String) {
         if !matches!(&self.seen, Seen::Missing(known) if *known == reason) {
-            let status = self.slot.status();
-            warn!(
-                slot = status.slot, plugin = status.plugin, file = %self.path.display(), reason,
-                still_live = status.generation, "plugin file cannot be read"
-            );
+            let (Spec { slot, plugin, .. }, still_live) = (&**self.slot.spec(), self.slot.live().number());
+            warn!(slot, plugin, file = %self.path.display(), reason, still_live, "plugin file cannot be read");
         }
         self.seen = Seen::Missing(reason);
     }

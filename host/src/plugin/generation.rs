@@ -1,5 +1,6 @@
 //! One generation of a plugin: a compiled component with its instances.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -16,20 +17,33 @@ use super::bindings::logging::Level;
 use super::error::{CallError, TimeLimit};
 use super::guest_log::{GuestLog, clean};
 use super::host::Host;
+use super::identity::{Digest, Identity};
 use super::instance::{Instance, within};
+use super::lane::Pace;
 use super::lock;
-use super::slot::Digest;
+use super::rollout::Counted;
 use super::spec::Spec;
+use super::stats::{Counts, Stats};
+use crate::config::Settings;
 
 /// Bytes of what a plugin's own check says against it.
 const MAX_REFUSAL: usize = 1024;
 
+/// What a plugin is told.
+#[derive(Debug)]
+pub(super) struct Given {
+    /// As the configuration has it.
+    pub(super) settings: Settings,
+    /// The values as they were when it was loaded.
+    pub(super) values: BTreeMap<String, String>,
+}
+
 /// A component that has passed all checks, or is passing them.
 pub struct Generation {
-    /// Counts the components that served in this slot, from 1.
+    /// Counts the generations of its slot, from 1.
     number: u64,
-    /// The SHA-256 of its component.
-    digest: Digest,
+    identity: Identity,
+    given: Given,
     /// What the slot's generations have in common.
     spec: Arc<Spec>,
     component: InstancePre<Host>,
@@ -38,8 +52,12 @@ pub struct Generation {
     /// Instances waiting for a call, the one used last on top: its memory is still in the processor's caches. The lock
     /// is held for a push or a pop.
     idle: Mutex<Vec<Instance>>,
-    /// No longer the live one: instances end with their calls.
+    /// It does not serve: instances end with their calls.
     retired: AtomicBool,
+    pace: Arc<Pace>,
+    stats: Stats,
+    /// From its bytes to the end of its checks.
+    pub(super) loading: Duration,
 }
 
 impl Generation {
@@ -47,22 +65,29 @@ impl Generation {
     pub(super) async fn verify(
         spec: &Arc<Spec>,
         number: u64,
-        digest: Digest,
+        identity: Identity,
+        given: Given,
         component: &Component,
+        begun: Instant,
     ) -> anyhow::Result<Self> {
         let linked = spec.runtime.linker.instantiate_pre(component).map_err(super::plain);
         let component = linked.context("it imports what the gateway does not provide")?;
-        let generation = Self {
+        let mut generation = Self {
             number,
-            digest,
+            identity,
+            given,
             spec: spec.clone(),
             exports: Exports::find(&component, spec.roles)?,
             component,
-            log: Arc::new(GuestLog::new(spec, number, digest)),
+            log: Arc::new(GuestLog::new(spec, number, identity.component)),
             idle: Mutex::default(),
             retired: AtomicBool::new(false),
+            pace: Pace::new(),
+            stats: Stats::default(),
+            loading: Duration::ZERO,
         };
         generation.check().await?;
+        generation.loading = begun.elapsed();
         Ok(generation)
     }
 
@@ -106,14 +131,30 @@ impl Generation {
         Err(failed)
     }
 
-    /// Counts the components that served in its slot, from 1.
+    /// Counts the generations of its slot, from 1.
     pub fn number(&self) -> u64 {
         self.number
     }
 
     /// The SHA-256 of its component.
     pub fn digest(&self) -> Digest {
-        self.digest
+        self.identity.component
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(super) fn given(&self) -> &Given {
+        &self.given
+    }
+
+    pub(super) fn pace(&self) -> &Arc<Pace> {
+        &self.pace
+    }
+
+    pub(super) fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     pub(super) fn spec(&self) -> &Spec {
@@ -142,6 +183,23 @@ impl Generation {
         self.log.flush();
     }
 
+    /// In shadow: it has been compared with the live one.
+    pub fn compared(&self, live: &'static str, own: &'static str, same: bool) {
+        self.stats.update_shadow(|shadow| {
+            shadow.compared += 1;
+            if same {
+                shadow.agreed += 1;
+            } else {
+                *shadow.differed.entry(format!("{live} → {own}")).or_default() += 1;
+            }
+        });
+    }
+
+    /// In shadow: it did not keep up.
+    pub fn skipped(&self) {
+        self.stats.update_shadow(|shadow| shadow.skipped += 1);
+    }
+
     /// An instance that waits for a call.
     pub(super) fn take_idle(&self) -> Option<Instance> {
         lock(&self.idle).pop()
@@ -167,10 +225,15 @@ impl Generation {
         discard(given_up);
     }
 
-    /// Another generation is live now. Instances without a call end at once, those with a call end after it.
+    /// It does not serve any more. Instances without a call end at once, those with a call end after it.
     pub(super) fn retire(&self) {
         self.retired.store(true, Relaxed);
         discard(std::mem::take(&mut *lock(&self.idle)));
+    }
+
+    /// It serves, perhaps again.
+    pub(super) fn revive(&self) {
+        self.retired.store(false, Relaxed);
     }
 
     #[cfg(test)]
@@ -188,6 +251,12 @@ fn discard(instances: Vec<Instance>) {
 
 impl fmt::Debug for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "generation {} of {}, {}", self.number, self.spec.slot, self.digest)
+        write!(f, "generation {} of {}, {}", self.number, self.spec.slot, self.digest())
+    }
+}
+
+impl Counted for Generation {
+    fn counts(&self) -> Counts {
+        self.stats.counts()
     }
 }

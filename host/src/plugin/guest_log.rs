@@ -12,12 +12,13 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::bindings::logging::Level;
+use super::identity::Digest;
 use super::limits::host_call_bytes;
 use super::lock;
-use super::slot::Digest;
 use super::spec::Spec;
 use super::throttle::Throttle;
 use crate::config::PluginLimits;
+use crate::metrics::METRICS;
 
 /// Bytes of what a call wrote to stderr that are shown beside its failure.
 const MAX_LAST_WORDS: usize = 1024;
@@ -81,6 +82,7 @@ impl GuestLog {
 
     fn tell_dropped(&self, dropped: u64) {
         if dropped > 0 {
+            METRICS.plugin_log_lines_dropped.add(dropped);
             let Self { slot, plugin, generation, digest, .. } = self;
             let reason = "past limits.log_lines, limits.log_lines_per_call or limits.host_call_bytes";
             warn!(slot, plugin, generation, %digest, dropped, reason, "plugin log lines dropped");

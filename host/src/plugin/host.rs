@@ -47,7 +47,7 @@ impl Host {
         let stderr = Output::new(log.clone(), Level::Warn);
         // Nothing is inherited and nothing opened: no files, no sockets, no arguments, no environment but the settings.
         let mut wasi = WasiCtx::builder();
-        for (name, value) in &spec.settings {
+        for (name, value) in &generation.given().values {
             wasi.env(name, value);
         }
         let wasi = wasi.stdout(stdout.clone()).stderr(stderr.clone()).max_random_size(MAX_RANDOM).build();
@@ -61,7 +61,7 @@ impl Host {
             stdout,
             stderr,
             limiter: Limiter::new(&spec.limits),
-            turns: Turns::new(spec.runtime.lane.clone(), spec.pace.clone()),
+            turns: Turns::new(spec.runtime.lane.clone(), generation.pace().clone()),
             deadline: Instant::now(),
             stack: spec.runtime.stack,
         }

@@ -1,40 +1,48 @@
 //! The WebAssembly runtime: loads plugins, calls them within their limits, and swaps them while they are called. Knows
 //! the contract of `wit/` and nothing of sockets; nothing outside says `wasmtime`.
 //!
-//! A [`Slot`] is the place of one plugin. In it one [`Generation`] is live: a compiled component with its instances. A
-//! call takes an instance (fresh, or from the generation's idle ones), runs in it until its deadline, and gives it back
-//! if nothing went wrong. The [`Watch`] notices new files, and a slot publishes a new generation once that has been
-//! compiled, linked, compared with the contract and asked by `lifecycle.check`.
+//! A [`Slot`] is the place of one plugin. In it one [`Generation`] is live: a compiled component with its settings and
+//! instances. A call takes an instance (fresh, or from the generation's idle ones), runs in it until its deadline, and
+//! gives it back if nothing went wrong. [`PluginFiles`] notices new components; one that has been compiled, linked,
+//! compared with the contract and asked by `lifecycle.check` becomes a generation and takes its way to serve: in shadow,
+//! as a canary, on probation, for good.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `engine`, `lane` | the engine and its clock; who may run for longer than a tick |
 //! | `bindings`, `calls`, `call`, `error` | the contract as Rust, its functions, how each is called, their failures |
 //! | `host`, `guest_log`, `limits` | what a plugin finds around it |
-//! | `instance`, `generation`, `spec`, `slot` | from one instance to the place of a plugin |
-//! | `compile`, `watch`, `file`, `builtin` | where new generations come from |
+//! | `instance`, `generation`, `spec` | from one instance to all of one component, and what the slot's have in common |
+//! | `slot`, `rollout`, `stats` | which generation serves whom, how they come and go, how they fare |
+//! | `deploy`, `compile`, `source`, `file`, `builtin` | where new generations come from |
+//! | `identity`, `ledger`, `status` | what a generation is known by, what is remembered of it, what operators see |
 
 mod bindings;
 mod builtin;
 mod call;
 mod calls;
 mod compile;
+mod deploy;
 mod engine;
 mod error;
 mod file;
 mod generation;
 mod guest_log;
 mod host;
+mod identity;
 mod instance;
 mod lane;
+mod ledger;
 mod limits;
+mod rollout;
 mod slot;
+mod source;
 mod spec;
+mod stats;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 mod throttle;
-mod watch;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,11 +53,17 @@ use wasmtime::component::Linker;
 pub use self::bindings::Roles;
 pub(crate) use self::bindings::{authenticator, router, types};
 pub use self::calls::Seat;
+pub use self::compile::child::{COMMAND as COMPILE, run as compile};
+pub use self::deploy::DeployError;
 pub use self::error::CallError;
+pub use self::file::PluginFiles;
 pub use self::generation::Generation;
-pub use self::slot::{Digest, PluginStatus, Slot};
-pub use self::watch::Watch;
+pub use self::identity::Digest;
+pub use self::slot::Slot;
+pub(crate) use self::slot::look_after;
+use crate::config::CompilerConfig;
 use crate::registry::Registry;
+use crate::state::StateFolder;
 
 /// Bytes of an error in the log.
 const MAX_ERROR: usize = 2048;
@@ -61,6 +75,7 @@ pub struct Runtime {
     compiler: compile::Compiler,
     lane: lane::Lane,
     registry: Arc<Registry>,
+    state: Arc<StateFolder>,
     /// Bytes of stack of one call.
     stack: usize,
 }
@@ -71,13 +86,19 @@ impl Runtime {
     ///
     /// # Errors
     /// When the processor or the operating system cannot run it.
-    pub fn start(concurrency: usize, stack: usize, registry: Arc<Registry>) -> anyhow::Result<Arc<Self>> {
+    pub fn start(
+        concurrency: usize,
+        stack: usize,
+        compiler: &CompilerConfig,
+        registry: Arc<Registry>,
+        state: Arc<StateFolder>,
+    ) -> anyhow::Result<Arc<Self>> {
         let lane = lane::Lane::new();
         let engine = engine::start(concurrency, stack, &lane)?;
         let mut linker = Linker::new(&engine);
         host::link(&mut linker).map_err(plain).context("cannot link the plugin interfaces")?;
-        let compiler = compile::Compiler::default();
-        Ok(Arc::new(Self { engine, linker, compiler, lane, registry, stack }))
+        let compiler = compile::Compiler::new(compiler, &state);
+        Ok(Arc::new(Self { engine, linker, compiler, lane, registry, state, stack }))
     }
 }
 

@@ -1,192 +1,331 @@
-//! A slot: the place of one plugin, and the generation that is live in it.
+//! A slot: the place of one plugin, and which of its generations serves whom.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
-use rustix::fs::OFlags;
-use sha2::{Digest as _, Sha256};
-use tokio::sync::Mutex;
 use tokio::time::sleep;
-use tracing::info;
+use tracing::{error, info, warn};
 
-use super::bindings::Roles;
 use super::generation::Generation;
+use super::identity::Digest;
+use super::ledger::{Kept, Ledger};
+use super::lock;
+use super::rollout::{Place, Rollout, Step};
 use super::spec::Spec;
-use super::{Runtime, builtin};
-use crate::config::{PluginConfig, PluginSource};
+use super::status::{Event, GenerationStatus, PluginStatus, Stage, What};
+use crate::config::{PluginConfig, PluginDeploy, Settings};
+use crate::message::ConnectionId;
+use crate::metrics::METRICS;
 
 /// How often slots are looked after, and how long an instance may be idle before it is given up.
-const ROUND: Duration = Duration::from_secs(2);
+const ROUND: Duration = Duration::from_millis(500);
 const LONGEST_IDLE: Duration = Duration::from_secs(10);
 
-/// The SHA-256 of a component. Settings are no part of it: they stay the same for as long as the process runs, and their
-/// hash in the log would help to guess them. Displayed short, as the log does.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Digest([u8; 32]);
+/// Events of a slot that are remembered; then the oldest is forgotten.
+const MAX_HISTORY: usize = 32;
 
-impl Digest {
-    pub(super) fn of(code: &[u8]) -> Self {
-        Self(Sha256::digest(code).into())
-    }
-
-    /// All 64 digits.
-    pub fn full(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.full()[..12])
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// What serves in a slot.
-#[derive(Debug, Clone)]
-pub struct PluginStatus {
-    /// What the plugin does here: `authenticator`, `authenticator-2`, `router`, `authenticator+router`.
-    pub slot: String,
-    /// The stem of its file's name, or the name of the built-in plugin.
-    pub plugin: String,
-    /// Where its component comes from: a path or `builtin:NAME`.
-    pub source: String,
-    /// Of its component.
-    pub digest: Digest,
-    /// Counts the components that served here, from 1.
-    pub generation: u64,
-}
-
-/// The place of one plugin. A call takes the live generation when it begins and
-/// finishes on it, whatever is swapped meanwhile.
+/// The place of one plugin. A call takes the generation that serves its connection when it begins, and finishes on it,
+/// whatever is swapped meanwhile.
 pub struct Slot {
     spec: Arc<Spec>,
-    live: ArcSwap<Generation>,
-    /// Held during a swap.
-    swapping: Mutex<()>,
+    serving: ArcSwap<Serving>,
+    state: Mutex<State>,
+    /// Held while a generation is loaded.
+    pub(super) loading: tokio::sync::Mutex<()>,
+    pub(super) ledger: Arc<Ledger>,
+    /// Failures have consequences that do not wait.
+    on_trial: AtomicBool,
+    overloaded: AtomicU64,
+    swaps: AtomicU64,
+}
+
+/// What a slot remembers.
+pub(super) struct State {
+    pub(super) rollout: Rollout<Generation>,
+    /// What new generations are told, and how they come to serve.
+    pub(super) settings: Settings,
+    pub(super) deploy: PluginDeploy,
+    history: VecDeque<Event>,
+    /// The number of the newest generation.
+    pub(super) newest: u64,
+}
+
+/// Which generation serves whom.
+struct Serving {
+    live: Arc<Generation>,
+    canary: Option<Sample>,
+    shadow: Option<Sample>,
+}
+
+/// Some of the connections that opened after a moment, and what is for them.
+struct Sample {
+    generation: Arc<Generation>,
+    percent: u8,
+    after: ConnectionId,
+}
+
+impl Sample {
+    fn takes(&self, connection: ConnectionId) -> bool {
+        connection > self.after && mix(connection.0 ^ self.generation.number() << 48) % 100 < u64::from(self.percent)
+    }
+}
+
+/// Spreads neighbours (the finalizer of SplitMix64).
+fn mix(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 impl Slot {
-    /// Loads the plugin of a slot for the first time.
-    ///
-    /// # Errors
-    /// When it cannot be read, compiled or linked, is not what the slot needs, or refuses to serve. The error names the
-    /// slot and the source.
-    pub async fn load(
-        name: String,
-        plugin: &PluginConfig,
-        roles: Roles,
-        runtime: Arc<Runtime>,
-    ) -> anyhow::Result<Arc<Self>> {
-        let spec = Arc::new(Spec::new(name, plugin, roles, runtime)?);
-        let load = async {
-            let code = read(&plugin.source, plugin.limits.max_component)?;
-            let digest = Digest::of(&code);
-            let component = spec.runtime.compiler.compile(&spec.runtime.engine, code).await?;
-            Generation::verify(&spec, 1, digest, &component).await
+    /// A slot with its first generation.
+    pub(super) fn new(spec: Arc<Spec>, plugin: &PluginConfig, ledger: Arc<Ledger>, first: Generation) -> Arc<Self> {
+        let live = Arc::new(first);
+        let mut state = State {
+            rollout: Rollout::new(live.clone(), Instant::now()),
+            settings: plugin.settings.clone(),
+            deploy: plugin.deploy.clone(),
+            history: VecDeque::new(),
+            newest: live.number(),
         };
-        let generation =
-            load.await.with_context(|| format!("{}: cannot load {}", spec.slot, describe(&plugin.source)))?;
-        Ok(Arc::new(Self { live: ArcSwap::from_pointee(generation), spec, swapping: Mutex::default() }))
+        state.remember(What::Live, Some(live.number()), Some(live.digest()), None);
+        Arc::new(Self {
+            spec,
+            serving: ArcSwap::from_pointee(Serving { live, canary: None, shadow: None }),
+            state: Mutex::new(state),
+            loading: tokio::sync::Mutex::default(),
+            ledger,
+            on_trial: AtomicBool::new(false),
+            overloaded: AtomicU64::new(0),
+            swaps: AtomicU64::new(0),
+        })
     }
 
-    /// The generation that serves calls that begin now.
-    pub(super) fn live(&self) -> Arc<Generation> {
-        self.live.load_full()
-    }
-
-    /// What serves.
-    pub fn status(&self) -> PluginStatus {
-        let live = self.live.load();
-        PluginStatus {
-            slot: self.spec.slot.clone(),
-            plugin: self.spec.plugin.clone(),
-            source: describe(&self.spec.source),
-            digest: live.digest(),
-            generation: live.number(),
+    /// The generation that serves calls of this connection that begin now.
+    pub(super) fn serving(&self, connection: ConnectionId) -> Arc<Generation> {
+        let serving = self.serving.load();
+        match &serving.canary {
+            Some(canary) if canary.takes(connection) => canary.generation.clone(),
+            _ => serving.live.clone(),
         }
     }
 
-    pub(super) fn spec(&self) -> &Spec {
+    /// The generation that serves everybody, or everybody but the canary's connections.
+    pub(super) fn live(&self) -> Arc<Generation> {
+        self.serving.load().live.clone()
+    }
+
+    /// The generation that judges in shadow, if there is one and it is to judge this connection.
+    pub fn shadow(&self, connection: ConnectionId) -> Option<Arc<Generation>> {
+        let serving = self.serving.load();
+        serving.shadow.as_ref().filter(|shadow| shadow.takes(connection)).map(|shadow| shadow.generation.clone())
+    }
+
+    /// Whether half of the calls that may run at the same time could begin now.
+    pub fn has_room(&self) -> bool {
+        self.spec.permits.available_permits() > self.spec.limits.concurrency / 2
+    }
+
+    pub(super) fn spec(&self) -> &Arc<Spec> {
         &self.spec
     }
 
-    /// Puts a new component in the place of the live one if it passes all checks, and else leaves things as they are.
-    pub(super) async fn swap(&self, code: Vec<u8>, digest: Digest) -> anyhow::Result<()> {
-        let _swapping = self.swapping.lock().await;
-        let begun = Instant::now();
-        let number = self.live.load().number() + 1;
-        let component = self.spec.runtime.compiler.compile(&self.spec.runtime.engine, code).await?;
-        let generation = Generation::verify(&self.spec, number, digest, &component).await?;
-        let old = self.live.swap(Arc::new(generation));
-        old.retire();
+    /// What the slot is called.
+    pub fn name(&self) -> &str {
+        &self.spec.slot
+    }
+
+    /// What its plugin is called.
+    pub fn plugin(&self) -> &str {
+        &self.spec.plugin
+    }
+
+    /// The largest component that it takes, in bytes.
+    pub fn max_component(&self) -> usize {
+        self.spec.limits.max_component
+    }
+
+    pub(super) fn state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&lock(&self.state))
+    }
+
+    /// Changes what the slot remembers, and carries out what follows.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> (Vec<Step<Generation>>, T)) -> T {
+        let mut state = lock(&self.state);
+        let (live, before) = (state.rollout.live().generation.clone(), state.rollout.generations());
+        let (steps, result) = change(&mut state);
+        if !steps.is_empty() {
+            self.publish(&state, &before);
+        }
+        for step in steps {
+            let swapped = !Arc::ptr_eq(&live, &step.generation);
+            self.tell(&mut state, step, swapped);
+        }
+        self.on_trial.store(state.rollout.is_on_trial(), Relaxed);
+        result
+    }
+
+    /// What new generations are told, and how they come to serve, from now on.
+    pub(super) fn configured(&self, settings: &Settings, deploy: &PluginDeploy) {
+        let mut state = lock(&self.state);
+        (state.settings, state.deploy) = (settings.clone(), deploy.clone());
+        // The share of a candidate may be another.
+        self.publish(&state, &[]);
+    }
+
+    fn publish(&self, state: &State, before: &[Arc<Generation>]) {
+        let (rollout, now) = (&state.rollout, self.serving.load());
+        let sample = |stage, percent, now: &Option<Sample>| {
+            let place = rollout.candidate().filter(|place| place.stage == stage)?;
+            let generation = place.generation.clone();
+            let same = now.as_ref().filter(|now| Arc::ptr_eq(&now.generation, &generation));
+            Some(Sample { percent, after: same.map_or_else(ConnectionId::newest, |now| now.after), generation })
+        };
+        let serving = Serving {
+            live: rollout.live().generation.clone(),
+            canary: sample(Stage::Canary, state.deploy.canary, &now.canary),
+            shadow: sample(Stage::Shadow, state.deploy.shadow, &now.shadow),
+        };
+        let serves = |generation: &Arc<Generation>| {
+            let candidate = rollout.candidate().map(|place| &place.generation);
+            [Some(&serving.live), candidate].into_iter().flatten().any(|other| Arc::ptr_eq(other, generation))
+        };
+        for generation in rollout.generations().iter().filter(|generation| serves(generation)) {
+            generation.revive();
+        }
+        let retired: Vec<_> = before.iter().filter(|generation| !serves(generation)).collect();
+        self.serving.store(Arc::new(serving));
+        for generation in retired {
+            generation.retire();
+        }
+    }
+
+    /// Says what has happened, to the log, the history and the ledger.
+    fn tell(&self, state: &mut State, step: Step<Generation>, swapped: bool) {
         let Spec { slot, plugin, .. } = &*self.spec;
-        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        info!(slot, plugin, generation = number, %digest, took_ms, "plugin swapped");
-        Ok(())
+        let Step { what, generation: by, reason } = step;
+        let (generation, digest) = (by.number(), by.digest());
+        let reason_shown = reason.as_deref().unwrap_or_default();
+        let live = state.rollout.live();
+        match what {
+            What::Shadow => {
+                let percent = state.deploy.shadow;
+                info!(slot, plugin, generation, %digest, percent, "plugin judges in shadow");
+            }
+            What::Canary => {
+                let percent = state.deploy.canary;
+                info!(slot, plugin, generation, %digest, percent, "plugin serves as a canary");
+            }
+            What::Probation | What::Live if swapped => {
+                self.swaps.fetch_add(1, Relaxed);
+                METRICS.plugin_swap_seconds.observe(by.loading);
+                let took_ms = u64::try_from(by.loading.as_millis()).unwrap_or(u64::MAX);
+                let stage = what.to_string();
+                info!(slot, plugin, generation, %digest, took_ms, stage, "plugin swapped");
+            }
+            What::Probation | What::Live => info!(slot, plugin, generation, %digest, "plugin passed its probation"),
+            What::Alert => error!(slot, plugin, generation, %digest, reason = reason_shown, "plugin fails too often"),
+            What::Withdrawn => info!(slot, plugin, generation, %digest, "plugin withdrawn"),
+            What::RolledBack | What::Refused => {
+                let serves = live.generation.number();
+                warn!(slot, plugin, generation, %digest, reason = reason_shown, serves, "plugin rolled back");
+                let kept =
+                    Kept { component: live.generation.digest(), settings: live.generation.given().settings.clone() };
+                self.ledger.refuse(*by.identity(), reason.clone().unwrap_or_default(), kept);
+            }
+        }
+        state.remember(what, Some(generation), Some(digest), reason);
+    }
+
+    /// Remembers that a component did not become a generation.
+    pub(super) fn refused(&self, digest: Option<Digest>, reason: &str) {
+        lock(&self.state).remember(What::Refused, None, digest, Some(reason.to_owned()));
+    }
+
+    /// A call has failed, or was shed.
+    pub(super) fn count_failure(&self, has_begun: bool) {
+        if !has_begun {
+            self.overloaded.fetch_add(1, Relaxed);
+        } else if self.on_trial.load(Relaxed) {
+            self.look();
+        }
+    }
+
+    /// Draws conclusions from what has been counted, and from the time.
+    fn look(&self) {
+        self.change(|state| (state.rollout.look(&state.deploy, Instant::now()), ()));
+    }
+
+    /// What operators see of it.
+    pub fn status(&self) -> PluginStatus {
+        let state = lock(&self.state);
+        PluginStatus {
+            slot: self.spec.slot.clone(),
+            plugin: self.spec.plugin.clone(),
+            source: self.spec.source.to_string(),
+            live: generation_status(state.rollout.live()),
+            candidate: state.rollout.candidate().map(generation_status),
+            previous: state.rollout.previous().map(generation_status),
+            history: state.history.iter().cloned().collect(),
+            swaps: self.swaps.load(Relaxed),
+            overloaded: self.overloaded.load(Relaxed),
+        }
     }
 }
 
-/// Gives back what slots do not need any more, and says what is left to say, for as long as it is polled.
-pub(super) async fn look_after(slots: Vec<Arc<Slot>>) {
+impl State {
+    fn remember(&mut self, what: What, generation: Option<u64>, digest: Option<Digest>, reason: Option<String>) {
+        if self.history.len() == MAX_HISTORY {
+            self.history.pop_front();
+        }
+        let digest = digest.map(|digest| digest.full());
+        self.history.push_back(Event { at: SystemTime::now(), what, generation, digest, reason });
+    }
+}
+
+fn generation_status(place: &Place<Generation>) -> GenerationStatus {
+    let generation = &place.generation;
+    let functions = generation.stats().functions();
+    let mut failures = std::collections::BTreeMap::new();
+    for (kind, count) in functions.iter().flat_map(|function| &function.failures) {
+        *failures.entry(*kind).or_default() += count;
+    }
+    let shadow = generation.stats().shadow();
+    GenerationStatus {
+        generation: generation.number(),
+        digest: generation.digest().full(),
+        stage: place.stage,
+        since: SystemTime::now() - place.since.elapsed(),
+        calls: functions.iter().map(|function| function.calls).sum(),
+        failures,
+        functions,
+        last_error: generation.stats().last_error(),
+        shadow: (place.stage == Stage::Shadow || shadow.compared > 0).then_some(shadow),
+        load_ms: u64::try_from(generation.loading.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// Gives back what slots do not need any more, says what is left to say, and draws conclusions, for as long as it is
+/// polled.
+pub(crate) async fn look_after(slots: Vec<Arc<Slot>>) {
     loop {
         sleep(ROUND).await;
         for slot in &slots {
-            let live = slot.live();
-            live.flush_log();
-            live.shrink(LONGEST_IDLE);
+            for generation in slot.state(|state| state.rollout.generations()) {
+                generation.flush_log();
+                generation.shrink(LONGEST_IDLE);
+            }
+            slot.look();
         }
     }
 }
 
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.status(), f)
+        write!(f, "{}: {:?}", self.spec.slot, self.live())
     }
-}
-
-/// Where a component comes from, as the settings file has it.
-fn describe(source: &PluginSource) -> String {
-    match source {
-        PluginSource::Builtin(name) => format!("builtin:{name}"),
-        PluginSource::File(path) => path.display().to_string(),
-    }
-}
-
-fn read(source: &PluginSource, limit: usize) -> anyhow::Result<Vec<u8>> {
-    match source {
-        PluginSource::File(path) => read_file(path, limit),
-        PluginSource::Builtin(name) => match builtin::component(name) {
-            Some(code) => Ok(code.to_vec()),
-            None => bail!("there is no such plugin; built in are {}", builtin::names()),
-        },
-    }
-}
-
-/// Reads a file whole, unless it is larger than the limit.
-pub(super) fn read_file(path: &Path, limit: usize) -> anyhow::Result<Vec<u8>> {
-    // Opening a pipe would wait for its other end.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(anyhow!("it is not a file"));
-    }
-    let mut code = Vec::new();
-    file.take(limit as u64 + 1).read_to_end(&mut code)?;
-    if code.len() > limit {
-        bail!("it is larger than {limit} bytes (limits.max_component)");
-    }
-    Ok(code)
 }

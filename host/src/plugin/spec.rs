@@ -1,6 +1,5 @@
 //! What the generations of a slot have in common.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
@@ -9,7 +8,6 @@ use tokio::sync::Semaphore;
 use super::Runtime;
 use super::bindings::Roles;
 use super::guest_log::line_limit;
-use super::lane::Pace;
 use super::throttle::Throttle;
 use crate::config::{PluginConfig, PluginLimits, PluginSource};
 
@@ -17,7 +15,7 @@ use crate::config::{PluginConfig, PluginLimits, PluginSource};
 const FAILURES_PER_SECOND: u32 = 10;
 const FAILURES_AT_ONCE: u32 = 50;
 
-/// What the generations of a slot have in common: everything but the code.
+/// What the generations of a slot have in common: everything but the code and its settings.
 pub(super) struct Spec {
     /// The name of the slot: what it does here.
     pub(super) slot: String,
@@ -25,36 +23,27 @@ pub(super) struct Spec {
     pub(super) plugin: String,
     pub(super) source: PluginSource,
     pub(super) roles: Roles,
-    pub(super) settings: BTreeMap<String, String>,
     pub(super) limits: PluginLimits,
     /// One for each call that may run at the same time, whichever generation serves it.
     pub(super) permits: Semaphore,
-    pub(super) pace: Arc<Pace>,
     pub(super) lines: Arc<Throttle>,
     pub(super) failures: Throttle,
     pub(super) runtime: Arc<Runtime>,
 }
 
 impl Spec {
-    pub(super) fn new(
-        slot: String,
-        plugin: &PluginConfig,
-        roles: Roles,
-        runtime: Arc<Runtime>,
-    ) -> anyhow::Result<Self> {
-        Ok(Self {
+    pub(super) fn new(slot: String, plugin: &PluginConfig, roles: Roles, runtime: Arc<Runtime>) -> Self {
+        Self {
             slot,
             plugin: name(&plugin.source),
             source: plugin.source.clone(),
             roles,
-            settings: plugin.settings.read()?,
             permits: Semaphore::new(plugin.limits.concurrency.min(Semaphore::MAX_PERMITS)),
             limits: plugin.limits.clone(),
-            pace: Pace::new(),
             lines: line_limit(&plugin.limits),
             failures: Throttle::new(FAILURES_PER_SECOND, FAILURES_AT_ONCE),
             runtime,
-        })
+        }
     }
 
     /// After how many calls an instance is replaced: a little less than the limit and never the same, so that no plugin

@@ -45,6 +45,18 @@ pub enum Stage {
     Kept,
 }
 
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shadow => "shadow",
+            Self::Canary => "canary",
+            Self::Probation => "probation",
+            Self::Live => "live",
+            Self::Kept => "kept",
+        })
+    }
+}
+
 /// One generation.
 #[derive(Debug, Clone, Serialize)]
 pub struct GenerationStatus {
@@ -65,6 +77,8 @@ pub struct GenerationStatus {
     pub functions: Vec<FunctionStatus>,
     /// The last failure.
     pub last_error: Option<LastError>,
+    /// From reading its component to the end of its checks, in ms.
+    pub load_ms: u64,
     /// What came of judging in the shadow of the live one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowStatus>,
@@ -146,6 +160,8 @@ pub enum What {
     Live,
     /// It fails more often than the one before; it was not rolled back.
     Alert,
+    /// It was given up before it served everybody: its file is again what is live.
+    Withdrawn,
     /// It was rolled back, or given up before it served everybody.
     RolledBack,
 }
@@ -159,6 +175,7 @@ impl fmt::Display for What {
             Self::Probation => "on probation",
             Self::Live => "live",
             Self::Alert => "alert",
+            Self::Withdrawn => "withdrawn",
             Self::RolledBack => "rolled back",
         })
     }

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use super::authenticator::{Handshake, Verdict};
 use super::call::Wait;
 use super::*;
-use crate::config::{DuplicateLogin, Isolation, PluginConfig, PluginLimits, PluginSource, WatchConfig};
+use crate::config::{
+    DuplicateLogin, Isolation, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Settings, WatchConfig,
+};
+use crate::message::ConnectionId;
 
 pub(crate) fn limits() -> PluginLimits {
     PluginLimits {
@@ -34,7 +37,8 @@ fn digest(code: &[u8]) -> Digest {
 
 async fn slot(source: PluginSource) -> Arc<Slot> {
     let registry = Arc::new(Registry::new(DuplicateLogin::Newest));
-    let runtime = Runtime::start(4, 512 << 10, registry).unwrap();
+    let state = Arc::new(StateFolder::none("a test"));
+    let runtime = Runtime::start(4, 512 << 10, &CompilerConfig::default(), registry, state).unwrap();
     let plugin = PluginConfig { limits: limits(), ..PluginConfig::authenticator(source) };
     Slot::load("authenticator".to_owned(), &plugin, AUTHENTICATOR, runtime).await.unwrap()
 }
@@ -46,24 +50,24 @@ async fn builtin_slot() -> Arc<Slot> {
 async fn greet(slot: &Arc<Slot>, isolation: Isolation) -> Result<bool, CallError> {
     let handshake = Handshake { connection: 1, remote_address: "", path: "/", query: None, headers: &[] };
     let read = |verdict, _: &_| Ok(matches!(verdict, Verdict::Challenge(_)));
-    Seat::new(slot.clone(), isolation).greet(handshake, read).await
+    Seat::new(slot.clone(), isolation).greet(None, handshake, read).await
 }
 
 #[tokio::test]
 async fn a_swap_decides_the_next_call_and_lets_the_last_one_finish() {
     let slot = builtin_slot().await;
-    let old = slot.begin(Isolation::Pooled, Wait::Bounded, None).await.unwrap();
-    let waiting = slot.begin(Isolation::Pooled, Wait::Unbounded, None);
+    let old = slot.begin(Isolation::Pooled, Wait::Bounded, ConnectionId(1), None).await.unwrap();
+    let waiting = slot.begin(Isolation::Pooled, Wait::Unbounded, ConnectionId(1), None);
     let swap = async {
-        slot.swap(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
+        slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
         let number = old.generation.number();
         drop(old);
         number
     };
     let (waited, old) = tokio::join!(waiting, swap);
     // The call that waited was asked for before the swap, and begins after it.
-    assert_eq!((old, waited.unwrap().generation.number(), slot.status().generation), (1, 2, 2));
-    assert_eq!(slot.status().digest, digest(&marked(b'a')));
+    assert_eq!((old, waited.unwrap().generation.number(), slot.status().live.generation), (1, 2, 2));
+    assert_eq!(slot.status().live.digest, digest(&marked(b'a')).full());
     assert!(greet(&slot, Isolation::Pooled).await.unwrap());
 }
 
@@ -71,8 +75,8 @@ async fn a_swap_decides_the_next_call_and_lets_the_last_one_finish() {
 async fn a_generation_that_is_held_goes_on_after_a_swap() {
     let slot = builtin_slot().await;
     let held = slot.live();
-    slot.swap(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
-    let call = slot.begin(Isolation::Pooled, Wait::Bounded, Some(held)).await.unwrap();
+    slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
+    let call = slot.begin(Isolation::Pooled, Wait::Bounded, ConnectionId(1), Some(held)).await.unwrap();
     assert_eq!((call.generation.number(), slot.live().number()), (1, 2));
 }
 
@@ -89,7 +93,7 @@ async fn what_will_not_do_leaves_the_live_one_serving() {
         (builtin::component("origin-router").unwrap(), "it is no authenticator"),
     ];
     for (code, reason) in cases {
-        let error = format!("{:#}", slot.swap(code.to_vec(), digest(code)).await.unwrap_err());
+        let error = format!("{:#}", slot.offer(code.to_vec(), digest(code)).await.unwrap_err());
         assert!(error.contains(reason) && !error.contains('\n'), "{error}");
     }
     assert_eq!(slot.live().number(), 1);
@@ -122,10 +126,10 @@ async fn pooled_instances_are_used_again_and_replaced_in_time() {
 #[tokio::test]
 async fn past_the_concurrency_calls_are_shed_or_wait() {
     let slot = builtin_slot().await;
-    let running = slot.begin(Isolation::PerCall, Wait::Bounded, None).await.unwrap();
+    let running = slot.begin(Isolation::PerCall, Wait::Bounded, ConnectionId(1), None).await.unwrap();
     let shed = greet(&slot, Isolation::PerCall).await;
     assert!(matches!(shed, Err(CallError::Overloaded { concurrency: 1, .. })), "{shed:?}");
-    let waiting = slot.begin(Isolation::PerCall, Wait::Unbounded, None);
+    let waiting = slot.begin(Isolation::PerCall, Wait::Unbounded, ConnectionId(1), None);
     let release = async {
         tokio::time::sleep(2 * limits().max_wait).await;
         drop(running);
@@ -139,7 +143,7 @@ async fn the_result_that_a_caller_refuses_is_a_failure() {
     let slot = builtin_slot().await;
     let handshake = Handshake { connection: 1, remote_address: "", path: "/", query: None, headers: &[] };
     let refuse = |_, _: &_| Err::<(), _>(CallError::Result("nonsense".to_owned()));
-    let outcome = Seat::new(slot.clone(), Isolation::Pooled).greet(handshake, refuse).await;
+    let outcome = Seat::new(slot.clone(), Isolation::Pooled).greet(None, handshake, refuse).await;
     assert_eq!((outcome.unwrap_err().kind(), slot.live().idle_instances()), ("result", 0));
 }
 
@@ -172,10 +176,10 @@ async fn becomes(slot: &Slot, mark: u8) {
     eventually(|| async { slot.live().digest() == wanted }).await;
 }
 
-fn watch(slot: &Arc<Slot>) -> Watch {
+fn watch(slot: &Arc<Slot>) -> PluginFiles {
     // Only what the operating system tells counts here.
     let config = WatchConfig { settle: Duration::from_millis(20), rescan: Duration::from_secs(3600) };
-    Watch::start(std::slice::from_ref(slot), &config)
+    PluginFiles::watch(std::slice::from_ref(slot), &config)
 }
 
 fn move_over(file: &Path, code: &[u8]) {
@@ -244,4 +248,95 @@ async fn links_are_followed_wherever_they_come_to_point() {
     becomes(&slot, b'c').await;
     link("v1/auth.wasm", "auth.wasm");
     becomes(&slot, b'a').await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_wins_a_race_of_swaps_and_rollbacks_serves_alone() {
+    let slot = builtin_slot().await;
+    let mut racing = tokio::task::JoinSet::new();
+    for mark in 0..6 {
+        let (own, back) = (slot.clone(), slot.clone());
+        racing.spawn(async move { own.offer(marked(b'a' + mark), digest(&marked(b'a' + mark))).await.is_ok() });
+        racing.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(u64::from(mark) * 40)).await;
+            back.rollback().is_ok()
+        });
+        racing.spawn({
+            let slot = slot.clone();
+            async move { greet(&slot, Isolation::Pooled).await.is_ok() }
+        });
+    }
+    while racing.join_next().await.transpose().unwrap().is_some() {}
+    let status = slot.status();
+    assert_eq!(status.live.generation, slot.live().number());
+    assert!(status.candidate.is_none());
+    let refused = |event: &&status::Event| event.what == status::What::RolledBack;
+    for event in status.history.iter().filter(refused) {
+        assert_ne!(event.generation, Some(status.live.generation), "what was rolled back serves");
+        assert_ne!(event.generation, status.previous.as_ref().map(|kept| kept.generation));
+    }
+    for generation in slot.state(|state| state.rollout.generations()) {
+        assert!(generation.idle_instances() == 0 || generation.number() == slot.live().number());
+    }
+    assert!(greet(&slot, Isolation::Pooled).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_was_rolled_back_is_not_offered_again_until_somebody_insists() {
+    let slot = builtin_slot().await;
+    slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
+    slot.rollback().unwrap();
+    assert_eq!(slot.live().number(), 1);
+    let refused = slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap_err().to_string();
+    assert!(refused.contains("it was rolled back with these settings") && refused.contains("an operator"), "{refused}");
+    slot.offer(marked(b'b'), digest(&marked(b'b'))).await.unwrap();
+    assert_eq!(slot.status().live.generation, 3);
+    assert!(slot.rollback().is_ok() && slot.rollback().is_err());
+}
+
+#[tokio::test]
+async fn other_settings_make_another_generation_and_no_compilation() {
+    let slot = builtin_slot().await;
+    let settings = |value: &str| Settings::from_iter([("KEY".to_owned(), value.to_owned())]);
+    slot.configure(&settings("1"), &PluginDeploy::default()).await.unwrap();
+    slot.configure(&settings("1"), &PluginDeploy::default()).await.unwrap();
+    assert_eq!(slot.live().number(), 2);
+    slot.rollback().unwrap();
+    assert_eq!((slot.live().number(), slot.live().given().values.len()), (1, 0));
+    let refused = slot.configure(&settings("1"), &PluginDeploy::default()).await.unwrap_err();
+    assert!(matches!(refused, DeployError::Refused(_)), "{refused}");
+    slot.configure(&settings("2"), &PluginDeploy::default()).await.unwrap();
+    assert_eq!(slot.live().given().values["KEY"], "2");
+    assert!(!format!("{:?}", slot.status()).contains("KEY"));
+}
+
+#[tokio::test]
+async fn a_canary_serves_its_share_of_the_connections_that_open_from_now_on() {
+    let slot = builtin_slot().await;
+    let deploy = PluginDeploy { canary: 25, ..PluginDeploy::default() };
+    slot.configure(&Settings::default(), &deploy).await.unwrap();
+    let before: Vec<_> = (0..1000).map(|_| ConnectionId::next()).collect();
+    slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
+    let after: Vec<_> = (0..1000).map(|_| ConnectionId::next()).collect();
+    let served = |connections: &[ConnectionId]| {
+        connections.iter().filter(|connection| slot.serving(**connection).number() == 2).count()
+    };
+    assert_eq!(served(&before), 0);
+    assert!((200..300).contains(&served(&after)), "{}", served(&after));
+    slot.promote().unwrap();
+    assert_eq!((served(&before), served(&after)), (1000, 1000));
+}
+
+#[tokio::test]
+async fn putting_back_what_is_live_withdraws_the_candidate() {
+    let slot = builtin_slot().await;
+    let deploy = PluginDeploy { shadow: 100, ..PluginDeploy::default() };
+    slot.configure(&Settings::default(), &deploy).await.unwrap();
+    slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
+    assert_eq!(slot.status().candidate.unwrap().stage, status::Stage::Shadow);
+    let live = builtin::component(BUILTIN).unwrap().to_vec();
+    slot.offer(live.clone(), digest(&live)).await.unwrap();
+    assert!(slot.status().candidate.is_none());
+    slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
+    assert!(slot.status().candidate.is_some(), "it was not refused");
 }

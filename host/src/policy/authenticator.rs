@@ -7,6 +7,7 @@ use bytestring::ByteString;
 
 use super::read::Reader;
 use super::router::lower;
+use super::shadow::Shadow;
 use crate::config::PluginLimits;
 use crate::message::{Attribute, CloseReason, ConnectionId, Message};
 use crate::plugin::{CallError, Generation, Seat, authenticator, types};
@@ -86,20 +87,20 @@ pub struct Login {
 
 /// A prompt's state that is not empty, and the generation that gave it: only that one is sure to understand it.
 #[derive(Debug)]
-struct Held {
-    state: Bytes,
-    generation: Arc<Generation>,
+pub(super) struct Held {
+    pub(super) state: Bytes,
+    pub(super) generation: Arc<Generation>,
 }
 
 /// The chain. Each call is decided by the generation of a plugin that is newest when it begins, but for states that are held; dropping a call
 /// ends it.
 #[derive(Debug)]
 pub struct Authenticator {
-    chain: Vec<Seat>,
+    chain: Vec<(Seat, Shadow)>,
 }
 
 impl Authenticator {
-    pub(super) fn new(chain: Vec<Seat>) -> Self {
+    pub(super) fn new(chain: Vec<(Seat, Shadow)>) -> Self {
         Self { chain }
     }
 
@@ -108,10 +109,12 @@ impl Authenticator {
     pub async fn greet(&self, handshake: &Handshake) -> (Login, Decision) {
         let mut login = Login { held: self.chain.iter().map(|_| None).collect(), ..Login::default() };
         let mut greeting = None;
-        let headers = attributes(&handshake.headers);
-        for (seat, held) in self.chain.iter().zip(&mut login.held) {
-            let read = |verdict, by: &_| Verdict::read(verdict, by, seat.limits(), None);
-            let decision = match seat.greet(borrow(handshake, &headers), read).await {
+        for ((seat, shadow), held) in self.chain.iter().zip(&mut login.held) {
+            let outcome = greet(seat, None, handshake).await;
+            if !matches!(outcome, Ok(Verdict::Pass | Verdict::Challenge(..))) {
+                shadow.sample(seat, handshake, None, &outcome);
+            }
+            let decision = match outcome {
                 Ok(Verdict::Pass) => continue,
                 Ok(Verdict::Challenge(message, state)) => {
                     greeting = greeting.or(message);
@@ -131,12 +134,17 @@ impl Authenticator {
     /// plugin that has challenged.
     pub async fn authenticate(&self, login: &mut Login, handshake: &Handshake, packet: &Message) -> Decision {
         let bound = login.bound;
-        for (index, seat) in self.chain.iter().enumerate() {
+        let first = login.rounds == 0;
+        for (index, (seat, shadow)) in self.chain.iter().enumerate() {
             if bound.is_some_and(|bound| bound != index) {
                 continue;
             }
             let held = login.held.get_mut(index).and_then(Option::take);
-            match authenticate(seat, held, handshake, packet).await {
+            let outcome = authenticate(seat, held, handshake, packet).await;
+            if first {
+                shadow.sample(seat, handshake, Some(packet), &outcome);
+            }
+            match outcome {
                 Ok(Verdict::Pass) => {}
                 Ok(Verdict::Challenge(message, state)) => {
                     if login.rounds == MAX_ROUNDS {
@@ -162,7 +170,7 @@ impl Authenticator {
     /// A router hands over a packet to renew a session: it goes down the whole chain, as a first packet does that no
     /// greeting preceded. A challenge is a denial.
     pub async fn renew(&self, handshake: &Handshake, packet: &Message) -> Decision {
-        for seat in &self.chain {
+        for (seat, _) in &self.chain {
             match authenticate(seat, None, handshake, packet).await {
                 Ok(Verdict::Pass) => {}
                 Ok(Verdict::Challenge(..)) => return Decision::deny("a session is renewed by one packet"),
@@ -181,7 +189,19 @@ impl Held {
     }
 }
 
-async fn authenticate(
+/// Asks one plugin about a connection that has opened.
+pub(super) async fn greet(
+    seat: &Seat,
+    held: Option<Arc<Generation>>,
+    handshake: &Handshake,
+) -> Result<Verdict, CallError> {
+    let headers = attributes(&handshake.headers);
+    let read = |verdict, by: &_| Verdict::read(verdict, by, seat.limits(), None);
+    seat.greet(held, borrow(handshake, &headers), read).await
+}
+
+/// Asks one plugin about a packet.
+pub(super) async fn authenticate(
     seat: &Seat,
     held: Option<Held>,
     handshake: &Handshake,
@@ -194,7 +214,7 @@ async fn authenticate(
 }
 
 /// What one plugin says.
-enum Verdict {
+pub(super) enum Verdict {
     Accept(Identity),
     Challenge(Option<Message>, Option<Held>),
     Pass,

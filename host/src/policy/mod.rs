@@ -5,18 +5,24 @@ mod authenticator;
 mod command;
 mod read;
 mod router;
+mod shadow;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
+use tokio::task::JoinSet;
+
 pub use self::authenticator::{Authenticator, Decision, Handshake, Identity, Login};
 pub use self::command::{Action, Answer, Closing, Command, Delivery, Ending, Membership, Recipient, Sender, Session};
 pub use self::router::Router;
+use self::shadow::Shadow;
 use crate::config::{Config, PluginConfig, PluginLimits};
-pub use crate::plugin::PluginStatus;
-use crate::plugin::{Roles, Runtime, Seat, Slot, Watch};
+use crate::plugin::status::PluginStatus;
+pub use crate::plugin::{DeployError, status};
+use crate::plugin::{PluginFiles, Roles, Runtime, Seat, Slot, look_after};
 use crate::registry::Registry;
+use crate::state::StateFolder;
 
 /// A plugin failed. It has been logged; what comes of it is the caller's to decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +37,9 @@ pub struct Policy {
     /// Who gets this?
     pub router: Router,
     slots: Vec<Arc<Slot>>,
-    _watch: Watch,
+    _files: PluginFiles,
+    /// Ended with it.
+    _tasks: JoinSet<()>,
 }
 
 impl Policy {
@@ -39,10 +47,10 @@ impl Policy {
     ///
     /// # Errors
     /// When one cannot be loaded or refuses to serve. The error names slot, file and cause.
-    pub async fn load(config: &Config, registry: Arc<Registry>) -> anyhow::Result<Self> {
+    pub async fn load(config: &Config, registry: Arc<Registry>, state: Arc<StateFolder>) -> anyhow::Result<Self> {
         let places = places(config);
         let concurrency = places.iter().map(|place| place.plugin.limits.concurrency).sum();
-        let runtime = Runtime::start(concurrency, config.engine.stack, registry)?;
+        let runtime = Runtime::start(concurrency, config.engine.stack, &config.compiler, registry, state)?;
 
         // What a plugin receives it may return, unless the configuration says otherwise.
         let largest = config.websocket.max_message.max(config.text.max_line);
@@ -62,17 +70,91 @@ impl Policy {
         }
         let router = places.iter().position(|place| place.router).map(|index| slots[index].clone());
         let router = router.ok_or_else(|| anyhow::anyhow!("there is no router"))?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(look_after(slots.clone()));
+        let chain = chain.into_iter().flatten().map(|seat| (seat.clone(), Shadow::start(seat, &mut tasks)));
         Ok(Self {
-            authenticator: Authenticator::new(chain.into_iter().flatten().collect()),
+            authenticator: Authenticator::new(chain.collect()),
             router: Router::new(Seat::new(router, config.router.plugin.isolation)),
-            _watch: Watch::start(&slots, &config.watch),
+            _files: PluginFiles::watch(&slots, &config.watch),
+            _tasks: tasks,
             slots,
         })
     }
 
-    /// What serves in each slot.
+    /// What serves in each slot, and what else is there.
     pub fn plugins(&self) -> Vec<PluginStatus> {
         self.slots.iter().map(|slot| slot.status()).collect()
+    }
+
+    /// On to the next stage, in the slot of this name.
+    ///
+    /// # Errors
+    /// Why there is nothing to promote.
+    pub fn promote(&self, slot: &str) -> Result<PluginStatus, DeployError> {
+        let slot = self.slot(slot)?;
+        slot.promote().map(|()| slot.status())
+    }
+
+    /// Back to what served before, in the slot of this name.
+    ///
+    /// # Errors
+    /// Why there is nothing to go back to.
+    pub fn rollback(&self, slot: &str) -> Result<PluginStatus, DeployError> {
+        let slot = self.slot(slot)?;
+        slot.rollback().map(|()| slot.status())
+    }
+
+    /// Reads source and settings of a slot again, and offers them even if they were rolled back before.
+    ///
+    /// # Errors
+    /// Why they do not do.
+    pub async fn reload(&self, slot: &str) -> Result<PluginStatus, DeployError> {
+        let slot = self.slot(slot)?;
+        slot.reload().await.map(|()| slot.status())
+    }
+
+    /// Puts a component in the place of a slot's file, if it passes all checks, and offers it.
+    ///
+    /// # Errors
+    /// Why it does not do, or why the file cannot be written.
+    pub async fn deploy(&self, slot: &str, component: Vec<u8>) -> Result<PluginStatus, DeployError> {
+        let slot = self.slot(slot)?;
+        slot.deploy(component).await.map(|()| slot.status())
+    }
+
+    /// Takes over what another configuration of the same plugins says of their settings and deployment. Each slot that
+    /// refuses has said why, and goes on with what it had.
+    pub async fn configure(&self, config: &Config) -> Vec<(String, DeployError)> {
+        let mut refused = Vec::new();
+        for place in places(config) {
+            let name = place.name(config);
+            let configured = match self.slot(&name) {
+                Ok(slot) => slot.configure(&place.plugin.settings, &place.plugin.deploy).await,
+                Err(error) => Err(error),
+            };
+            refused.extend(configured.err().map(|error| (name, error)));
+        }
+        refused
+    }
+
+    /// The largest component that a slot takes, in bytes.
+    ///
+    /// # Errors
+    /// When there is no slot of this name.
+    pub fn max_component(&self, slot: &str) -> Result<usize, DeployError> {
+        self.slot(slot).map(|slot| slot.max_component())
+    }
+
+    /// The slot of this name, or else the only one whose plugin has it.
+    fn slot(&self, name: &str) -> Result<&Arc<Slot>, DeployError> {
+        let by_slot = self.slots.iter().find(|slot| slot.name() == name);
+        let mut by_plugin = self.slots.iter().filter(|slot| slot.plugin() == name);
+        let by_plugin = by_plugin.next().filter(|_| by_plugin.next().is_none());
+        by_slot.or(by_plugin).ok_or_else(|| {
+            let known = self.slots.iter().map(|slot| slot.name().to_owned()).collect();
+            DeployError::NoSuchSlot { slot: name.to_owned(), known }
+        })
     }
 }
 

@@ -11,7 +11,8 @@ fn config() -> Config {
 }
 
 async fn load(config: &Config) -> anyhow::Result<Policy> {
-    Policy::load(config, Arc::new(Registry::new(config.sessions.duplicate_login))).await
+    let state = Arc::new(StateFolder::none("a test"));
+    Policy::load(config, Arc::new(Registry::new(config.sessions.duplicate_login)), state).await
 }
 
 fn handshake() -> Handshake {

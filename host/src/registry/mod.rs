@@ -8,8 +8,10 @@
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use bytestring::ByteString;
 
@@ -31,9 +33,50 @@ pub struct Member {
     pub uid: ByteString,
     /// Where messages for it go.
     pub outbox: Arc<Outbox>,
+    peer: Peer,
     /// When it logged in, in logins: what makes one connection of a uid newer than another.
     stamp: u64,
     groups: Mutex<Groups>,
+}
+
+/// Whose connection it is, for operators. Small: there are many.
+#[derive(Debug, Clone, Copy)]
+struct Peer {
+    address: Ipv6Addr,
+    port: u16,
+    /// When it logged in, in seconds since 1970-01-01 UTC.
+    since: u32,
+}
+
+impl Peer {
+    fn now(address: SocketAddr) -> Self {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Self { address: ip, port: address.port(), since: u32::try_from(since).unwrap_or(u32::MAX) }
+    }
+}
+
+impl Member {
+    /// Where the client connects from.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.peer.address.to_canonical(), self.peer.port)
+    }
+
+    /// When it logged in, to the second.
+    pub fn since(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.peer.since.into())
+    }
+
+    /// How many groups it is in.
+    pub fn groups(&self) -> usize {
+        match &*lock(&self.groups) {
+            Groups::Some(groups) => groups.len(),
+            Groups::None | Groups::Closed => 0,
+        }
+    }
 }
 
 /// The groups of one member.
@@ -80,7 +123,14 @@ impl Registry {
 
     /// Registers a connection under its uid. Under `close-older` this closes the uid's other connections; under
     /// `reject`, `None` says that there is one already.
-    pub fn open(&self, id: ConnectionId, uid: ByteString, outbox: Arc<Outbox>) -> Option<Arc<Member>> {
+    pub fn open(
+        &self,
+        id: ConnectionId,
+        uid: ByteString,
+        outbox: Arc<Outbox>,
+        address: SocketAddr,
+    ) -> Option<Arc<Member>> {
+        let peer = Peer::now(address);
         let member = {
             let mut uids = self.uids.lock(&uid);
             // Taken under the lock: two logins of one uid are ordered as they are registered.
@@ -99,7 +149,7 @@ impl Registry {
                     }
                 }
             }
-            let member = Arc::new(Member { id, uid, outbox, stamp, groups: Mutex::default() });
+            let member = Arc::new(Member { id, uid, outbox, peer, stamp, groups: Mutex::default() });
             same.insert(stamp, member.clone());
             member
         };
@@ -148,6 +198,27 @@ impl Registry {
     /// The connection of this number, if it is authenticated.
     pub fn connection(&self, id: ConnectionId) -> Option<Arc<Member>> {
         self.connections.lock(&id).get(&id).cloned()
+    }
+
+    /// All connections of a uid, the oldest login first.
+    pub fn of_uid(&self, uid: &str) -> Vec<Arc<Member>> {
+        self.uids.lock(uid).get(uid).map(|same| same.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The connections whose numbers come next after `after`, at most `limit` of them. Looks at everybody, but locks out
+    /// nobody for long.
+    pub fn page(&self, after: ConnectionId, limit: usize) -> Vec<Arc<Member>> {
+        let mut page = BTreeMap::new();
+        self.with_everyone(|member| {
+            let full = page.len() >= limit;
+            if member.id > after && !(full && page.last_key_value().is_none_or(|(last, _)| member.id > *last)) {
+                page.insert(member.id, member.clone());
+                if full {
+                    page.pop_last();
+                }
+            }
+        });
+        page.into_values().collect()
     }
 
     /// Calls `visit` for every member of a group. Nobody may join or leave from within.

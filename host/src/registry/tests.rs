@@ -8,6 +8,8 @@ use crate::outbox::Budget;
 const POLICIES: [DuplicateLogin; 4] =
     [DuplicateLogin::Newest, DuplicateLogin::All, DuplicateLogin::CloseOlder, DuplicateLogin::Reject];
 
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4711);
+
 #[derive(Debug, Clone)]
 enum Step {
     Open {
@@ -73,7 +75,7 @@ proptest! {
                 Step::Open { uid } => {
                     let uid = format!("u{uid}");
                     let occupied = model.iter().any(|other| other.uid == uid && other.open());
-                    let opened = registry.open(ConnectionId(number as u64 + 1), uid.clone().into(), outbox());
+                    let opened = registry.open(ConnectionId(number as u64 + 1), uid.clone().into(), outbox(), ADDRESS);
                     prop_assert_eq!(opened.is_none(), policy == DuplicateLogin::Reject && occupied);
                     if policy == DuplicateLogin::CloseOlder {
                         prop_assert!(model.iter().all(|other| other.uid != uid || !other.open()));
@@ -140,7 +142,7 @@ proptest! {
 #[test]
 fn a_connection_is_in_a_bounded_number_of_groups() {
     let registry = Registry::new(DuplicateLogin::Newest);
-    let member = registry.open(ConnectionId(1), "u".into(), outbox()).unwrap();
+    let member = registry.open(ConnectionId(1), "u".into(), outbox(), ADDRESS).unwrap();
     for group in 0..MAX_GROUPS {
         assert!(registry.join(&member, &group.to_string().into()));
     }
@@ -148,4 +150,24 @@ fn a_connection_is_in_a_bounded_number_of_groups() {
     assert!(registry.join(&member, &"0".into()), "it is in that one already");
     assert_eq!(registry.close(&member).groups.len(), MAX_GROUPS);
     assert!(registry.groups.shards.iter().all(|shard| lock(shard).is_empty()), "no empty group is kept");
+}
+
+#[test]
+fn pages_show_everybody_once_and_in_order() {
+    let registry = Registry::new(DuplicateLogin::All);
+    for id in (1..=100).rev() {
+        registry.open(ConnectionId(id), format!("u{}", id % 7).into(), outbox(), ADDRESS).unwrap();
+    }
+    let (mut seen, mut after) = (Vec::new(), ConnectionId(0));
+    loop {
+        let page = registry.page(after, 33);
+        let Some(last) = page.last() else { break };
+        after = last.id;
+        seen.extend(page.iter().map(|member| member.id.0));
+    }
+    assert_eq!(seen, (1..=100).collect::<Vec<_>>());
+    assert!(registry.page(ConnectionId(0), 0).is_empty());
+    let ids: Vec<_> = registry.of_uid("u3").iter().map(|member| member.id.0 % 7).collect();
+    assert_eq!(ids, [3; 14]);
+    assert_eq!(registry.page(ConnectionId(99), 5)[0].address(), ADDRESS);
 }

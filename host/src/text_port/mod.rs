@@ -19,7 +19,7 @@ use self::lines::Lines;
 use crate::config::TextConfig;
 use crate::delivery;
 use crate::message::ConnectionId;
-use crate::metrics::METRICS;
+use crate::metrics::{METRICS, PushFailure};
 use crate::policy::{Answer, Policy, Sender};
 use crate::registry::Registry;
 
@@ -92,7 +92,7 @@ async fn converse(context: &Context, stream: &mut TcpStream, sender: &Sender, sh
                 Ok(Some(line)) => refused = answer(context, sender, line, &mut answers).await.is_err(),
                 Err(too_long) => {
                     debug!(connection = sender.connection.0, %too_long);
-                    fail(&mut answers);
+                    fail(&mut answers, PushFailure::TooLong);
                     refused = true;
                 }
             }
@@ -130,23 +130,24 @@ struct Http;
 
 async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut String) -> Result<(), Http> {
     if is_http_request(line) {
-        fail(answers);
+        fail(answers, PushFailure::Malformed);
         return Err(Http);
     }
     let Ok(line) = str::from_utf8(line).map(ByteString::from) else {
-        fail(answers);
+        fail(answers, PushFailure::Malformed);
         return Ok(());
     };
-    let Ok(Ok(Answer { commands, reply })) = context.policy.router.push(sender, &line).await else {
-        fail(answers);
-        return Ok(());
+    let Answer { commands, reply } = match context.policy.router.push(sender, &line).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_logged)) => return Ok(fail(answers, PushFailure::Refused)),
+        Err(_logged) => return Ok(fail(answers, PushFailure::Failed)),
     };
     let mut reached = true;
     for command in commands {
         reached &= delivery::carry_out(&context.registry, None, command).await;
     }
     match reply {
-        None if !reached => fail(answers),
+        None if !reached => fail(answers, PushFailure::Unreached),
         reply => {
             METRICS.pushes_ok.increment();
             push_line(answers, reply.as_deref().unwrap_or(OK));
@@ -155,8 +156,8 @@ async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut S
     Ok(())
 }
 
-fn fail(answers: &mut String) {
-    METRICS.pushes_failed.increment();
+fn fail(answers: &mut String, why: PushFailure) {
+    METRICS.pushes_failed.increment(why);
     push_line(answers, FAIL);
 }
 

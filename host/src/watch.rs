@@ -1,4 +1,4 @@
-//! Notices that plugin files may have changed, and tells the tasks that look at them.
+//! Notices that files may have changed, and tells the tasks that look at them.
 //!
 //! Watched are folders, not files: a rename puts another file in place, and a link may come to point elsewhere. Where the
 //! operating system does not tell (network file systems, folders made anew), the regular look at every file does.
@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
@@ -16,10 +16,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use super::file::{News, PluginFile};
-use super::lock;
-use super::slot::{Slot, look_after};
-use crate::config::{PluginSource, WatchConfig};
+use crate::config::WatchConfig;
 
 /// How soon folders are looked for again of which not all were there.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -33,35 +30,40 @@ const MAX_NEWS: usize = 64;
 /// Links followed from one file.
 const MAX_LINKS: usize = 16;
 
-/// Watches the files of slots, and looks after the slots, for as long as it lives.
+/// What happened to a file.
+#[derive(Debug, Clone, Copy)]
+pub enum News {
+    /// Something, in a folder that it is in.
+    Near,
+    /// It is being written.
+    Writing,
+    /// It has been written, or another one put in its place.
+    Changed,
+}
+
+/// Watches files, and tells each one's receiver what happens to it, for as long as the watch lives.
 #[derive(Debug)]
 pub struct Watch {
     /// Ended with it.
-    _tasks: JoinSet<()>,
+    _task: JoinSet<()>,
 }
 
 impl Watch {
-    /// Starts to watch. Must be called within a tokio runtime.
-    pub fn start(slots: &[Arc<Slot>], config: &WatchConfig) -> Self {
-        let (mut tasks, mut files) = (JoinSet::new(), Vec::new());
-        for slot in slots {
-            if let PluginSource::File(path) = &slot.spec().source {
-                let (tell, news) = mpsc::channel(MAX_NEWS);
-                tasks.spawn(PluginFile::new(slot.clone(), path.clone(), config.clone(), news).run());
-                files.push((path.clone(), tell));
-            }
-        }
-        if !files.is_empty() {
-            match Task::new(files, config.clone()) {
+    /// Starts to watch. Must be called within a tokio runtime. Where the operating system cannot watch, nothing is ever
+    /// told.
+    pub fn start(paths: Vec<PathBuf>, config: &WatchConfig) -> (Self, Vec<mpsc::Receiver<News>>) {
+        let (tell, news): (Vec<_>, Vec<_>) = paths.iter().map(|_| mpsc::channel(MAX_NEWS)).unzip();
+        let mut tasks = JoinSet::new();
+        if !paths.is_empty() {
+            match Task::new(paths.into_iter().zip(tell).collect(), config.clone()) {
                 Ok(task) => drop(tasks.spawn(task.run())),
                 Err(error) => {
                     let every = config.rescan;
-                    warn!(%error, ?every, "plugin files are not watched, only looked at from time to time");
+                    warn!(%error, ?every, "files are not watched, only looked at from time to time");
                 }
             }
         }
-        tasks.spawn(look_after(slots.to_vec()));
-        Self { _tasks: tasks }
+        (Self { _task: tasks }, news)
     }
 }
 
@@ -107,7 +109,9 @@ impl Task {
         let mut touched = HashSet::new();
         loop {
             let (folders, files) = (self.folders.clone(), self.files.iter().map(|(path, _)| path.clone()).collect());
-            let found = spawn_blocking(move || lock(&folders).update(files, &touched)).await;
+            let found =
+                spawn_blocking(move || folders.lock().unwrap_or_else(PoisonError::into_inner).update(files, &touched))
+                    .await;
             let mut complete = false;
             if let Ok(found) = found {
                 (self.ways, complete) = (found.ways, found.complete);

@@ -1,5 +1,8 @@
 //! The command line: what to do, with which settings.
 
+mod plugin;
+mod show;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write as _};
@@ -11,9 +14,11 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Overrides};
-use crate::policy::{PluginStatus, Policy};
+use crate::config::{Config, Overrides, Source};
+use crate::policy::Policy;
+use crate::policy::status::PluginStatus;
 use crate::registry::Registry;
+use crate::state::StateFolder;
 
 /// The exit code for settings that cannot be: `EX_CONFIG` of sysexits.h, which tells a supervisor that starting again
 /// will not help.
@@ -26,6 +31,7 @@ plugin file over the old one, and it takes effect while everybody stays connecte
 Without any settings:
   0.0.0.0:1234    clients connect here, by WebSocket
   127.0.0.1:5678  internal systems push here, one line of text a message
+  127.0.0.1:1235  operators look and act here, by HTTP and `hotgate plugin`
   built-in plugins: the first packet {\"id\":\"u1\"} makes its sender uid u1";
 
 const EXAMPLES: &str = "\
@@ -42,6 +48,8 @@ Examples:
       Check it without running.
   hotgate --config hotgate.toml
       Run with it.
+  hotgate --config hotgate.toml plugin list
+      See which plugins serve in the gateway that runs with it, and how they fare.
 
 A flag counts more than its environment variable, a variable more than the file, the file more than the default.
 An empty variable counts as unset. No file is read that is not named.";
@@ -51,12 +59,12 @@ An empty variable counts as unset. No file is read that is not named.";
 pub struct Cli {
     /// What to do.
     pub command: Command,
-    config: Option<PathBuf>,
-    overrides: Overrides,
+    /// What the configuration is made of.
+    pub source: Source,
 }
 
 /// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Run the gateway.
     Serve,
@@ -64,6 +72,8 @@ pub enum Command {
     ConfigCheck,
     /// Print the configuration in effect.
     ConfigPrint,
+    /// See or change which plugins serve in a gateway that runs.
+    Plugin(plugin::Arguments),
 }
 
 #[derive(Parser)]
@@ -82,6 +92,8 @@ enum Action {
     /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigAction),
+    /// See and change which plugins serve, in the gateway that runs with these settings
+    Plugin(plugin::Arguments),
 }
 
 #[derive(Subcommand, Clone, Copy)]
@@ -103,6 +115,9 @@ struct Options {
     /// Where internal systems push [default: 127.0.0.1:5678]
     #[arg(long, value_name = "ADDR", env = "HOTGATE_TEXT_LISTEN", hide_env_values = true, global = true)]
     text_listen: Option<OsString>,
+    /// Where operators look and act [default: 127.0.0.1:1235]
+    #[arg(long, value_name = "ADDR", env = "HOTGATE_ADMIN_LISTEN", hide_env_values = true, global = true)]
+    admin_listen: Option<OsString>,
     /// A plugin that decides who a client is: a file or builtin:NAME. Repeat it for a chain, asked in order; the variable
     /// separates them by commas. Replaces the configured chain; a plugin also named there keeps its settings
     /// [default: builtin:origin-auth]
@@ -131,11 +146,12 @@ fn parse_from(line: &[OsString]) -> Result<Cli, clap::Error> {
         None | Some(Action::Serve) => Command::Serve,
         Some(Action::Config(ConfigAction::Check)) => Command::ConfigCheck,
         Some(Action::Config(ConfigAction::Print)) => Command::ConfigPrint,
+        Some(Action::Plugin(arguments)) => Command::Plugin(arguments),
     };
     options.whole_chain(line, &matches)?;
-    let overrides = options.overrides(&matches);
+    let overrides = options.overrides(&matches)?;
     let config = options.config.filter(|path| !path.is_empty() || !from_environment(&matches, "config"));
-    Ok(Cli { command, config: config.map(PathBuf::from), overrides })
+    Ok(Cli { command, source: Source { file: config.map(PathBuf::from), overrides } })
 }
 
 fn from_environment(matches: &ArgMatches, option: &str) -> bool {
@@ -145,6 +161,7 @@ fn from_environment(matches: &ArgMatches, option: &str) -> bool {
 /// The values of an option's environment variable. Only the chain is a list; log directives have commas of their own.
 fn split(option: &str, value: &str) -> Vec<String> {
     match option {
+        _ if value.is_empty() => Vec::new(),
         "authenticator" => value.split(',').map(|file| file.trim().to_owned()).collect(),
         _ => vec![value.to_owned()],
     }
@@ -163,64 +180,67 @@ impl Options {
         Err(Arguments::command().error(ErrorKind::ArgumentConflict, problem))
     }
 
-    fn overrides(&self, matches: &ArgMatches) -> Overrides {
+    fn overrides(&self, matches: &ArgMatches) -> Result<Overrides, clap::Error> {
         let mut overrides = Overrides::default();
         let mut set = |key, option: &str, values: &[OsString]| {
-            let values = values.iter().map(|value| value.to_string_lossy().into_owned());
-            let (by, values) = if from_environment(matches, option) {
-                let by = format!("HOTGATE_{}", option.to_uppercase());
-                (by, values.filter(|value| !value.is_empty()).flat_map(|value| split(option, &value)).collect())
-            } else {
-                (format!("--{}", option.replace('_', "-")), values.collect::<Vec<_>>())
+            let by_variable = from_environment(matches, option);
+            let by = match by_variable {
+                true => format!("HOTGATE_{}", option.to_uppercase()),
+                false => format!("--{}", option.replace('_', "-")),
             };
-            if !values.is_empty() {
-                overrides.set(key, by, values);
+            let mut texts = Vec::new();
+            for value in values {
+                // Not lossy: another file than the one that was meant might be found.
+                match value.to_str() {
+                    Some(text) if !by_variable => texts.push(text.to_owned()),
+                    Some(text) => texts.extend(split(option, text)),
+                    None => {
+                        let problem = format!("{by}: {value:?} is not UTF-8");
+                        return Err(Arguments::command().error(ErrorKind::InvalidUtf8, problem));
+                    }
+                }
             }
+            if !texts.is_empty() {
+                overrides.set(key, by, texts);
+            }
+            Ok(())
         };
-        set("websocket.listen", "websocket_listen", self.websocket_listen.as_slice());
-        set("text.listen", "text_listen", self.text_listen.as_slice());
-        set("authenticator", "authenticator", &self.authenticator);
-        set("router", "router", self.router.as_slice());
-        set("log.level", "log_level", self.log_level.as_slice());
-        set("log.format", "log_format", self.log_format.as_slice());
-        overrides
+        set("websocket.listen", "websocket_listen", self.websocket_listen.as_slice())?;
+        set("text.listen", "text_listen", self.text_listen.as_slice())?;
+        set("admin.listen", "admin_listen", self.admin_listen.as_slice())?;
+        set("authenticator", "authenticator", &self.authenticator)?;
+        set("router", "router", self.router.as_slice())?;
+        set("log.level", "log_level", self.log_level.as_slice())?;
+        set("log.format", "log_format", self.log_format.as_slice())?;
+        Ok(overrides)
     }
 }
 
 impl Cli {
-    /// What flags and variables say beside the file.
-    pub fn overrides(&self) -> &Overrides {
-        &self.overrides
-    }
-
-    /// The configuration that file, variables and flags give together.
-    ///
-    /// # Errors
-    ///
-    /// See [`Config::load`].
-    pub fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.config.as_deref(), &self.overrides)
-    }
-
     /// `hotgate config check`: loads the configuration and its plugins as a start would, and says what would serve, or why
     /// nothing could.
     pub fn config_check(&self) -> ExitCode {
-        let config = match self.load() {
+        let config = match self.source.load() {
             Ok(config) => config,
             Err(error) => return refuse(&error),
         };
         match load_plugins(&config) {
             Ok(plugins) => {
-                let name = self.config.as_ref().map_or("settings".into(), |path| path.to_string_lossy());
+                let name = self.source.file.as_ref().map_or("settings".into(), |path| path.to_string_lossy());
                 print(&format!("{plugins}{name}: ok\n"))
             }
             Err(error) => refuse(&format_args!("{error:#}")),
         }
     }
 
+    /// `hotgate plugin …`: asks the gateway that runs with these settings.
+    pub fn plugin(&self, arguments: &plugin::Arguments) -> ExitCode {
+        plugin::run(arguments, || self.source.load())
+    }
+
     /// `hotgate config print`: prints the configuration in effect, or what is wrong with it.
     pub fn config_print(&self) -> ExitCode {
-        match self.load() {
+        match self.source.load() {
             Ok(config) => print(&config.to_toml()),
             Err(error) => refuse(&error),
         }
@@ -229,11 +249,12 @@ impl Cli {
 
 fn load_plugins(config: &Config) -> anyhow::Result<String> {
     let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
+    let state = Arc::new(StateFolder::open(config.state_folder.as_deref()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let policy = runtime.block_on(Policy::load(config, registry))?;
+    let policy = runtime.block_on(Policy::load(config, registry, state))?;
     let line = |plugin: PluginStatus| {
-        let PluginStatus { slot, plugin, source, digest, .. } = plugin;
-        format!("{slot}: {plugin}, {digest}, from {source}\n")
+        let PluginStatus { slot, plugin, source, live, .. } = plugin;
+        format!("{slot}: {plugin}, {}, from {source}\n", &live.digest[..12])
     };
     Ok(policy.plugins().into_iter().map(line).collect())
 }
@@ -293,9 +314,18 @@ mod tests {
             format!("hotgate config check {flags}"),
         ] {
             let cli = cli(&line).unwrap();
-            assert_eq!(cli.config.as_deref(), Some(std::path::Path::new("x.toml")), "{line}");
-            assert_eq!(cli.overrides, expected, "{line}");
+            assert_eq!(cli.source.file.as_deref(), Some(std::path::Path::new("x.toml")), "{line}");
+            assert_eq!(cli.source.overrides, expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_path_that_is_not_utf_8_is_refused_and_not_mistaken_for_another() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let path = std::ffi::OsStr::from_bytes(b"r\xffr.wasm").to_owned();
+        let error = parse_from(&["hotgate".into(), "--router".into(), path]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("--router") && error.to_string().contains("UTF-8"), "{error}");
     }
 
     #[test]
@@ -306,6 +336,10 @@ mod tests {
             "hotgate --router",
             "hotgate config",
             "hotgate --authenticator a serve --authenticator b",
+            "hotgate plugin",
+            "hotgate plugin rollback",
+            "hotgate plugin deploy",
+            "hotgate plugin list --slot router",
         ] {
             assert_eq!(cli(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -1,0 +1,150 @@
+//! Who is connected, and ending that.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use super::Shared;
+use super::problem::Problem;
+use crate::message::{Cause, CloseReason, ConnectionId};
+use crate::registry::Member;
+
+/// Connections on one page, unless asked for otherwise, and at most.
+const PAGE: usize = 100;
+const LARGEST_PAGE: usize = 1000;
+
+/// The longest reason that fits a close frame (RFC 6455 §5.5).
+const MAX_REASON: usize = 123;
+
+type Answer = Result<Json<Value>, Problem>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+    uid: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Connection<'a> {
+    id: u64,
+    uid: &'a str,
+    address: String,
+    since: String,
+    groups: usize,
+    outbox_bytes: usize,
+}
+
+impl<'a> Connection<'a> {
+    fn of(member: &'a Member) -> Self {
+        Self {
+            id: member.id.0,
+            uid: &member.uid,
+            address: member.address().to_string(),
+            since: humantime::format_rfc3339_seconds(member.since()).to_string(),
+            groups: member.groups(),
+            outbox_bytes: member.outbox.waiting().unwrap_or(0),
+        }
+    }
+}
+
+pub(super) async fn list(State(shared): State<Arc<Shared>>, page: Result<Query<Page>, QueryRejection>) -> Answer {
+    let Query(Page { after, limit, uid }) = page.map_err(bad)?;
+    let limit = limit.unwrap_or(PAGE);
+    if !(1..=LARGEST_PAGE).contains(&limit) {
+        return Err(bad(format!("limit: must be from 1 to {LARGEST_PAGE}")));
+    }
+    let registry = shared.served()?.registry.clone();
+    // Everybody may have to be looked at.
+    let page = spawn_blocking(move || {
+        let after = ConnectionId(after);
+        let Some(uid) = uid else { return registry.page(after, limit) };
+        let mut members = registry.of_uid(&uid);
+        members.retain(|member| member.id > after);
+        members.sort_by_key(|member| member.id);
+        members.truncate(limit);
+        members
+    });
+    let members = page.await.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    let next = members.last().filter(|_| members.len() == limit).map(|last| last.id.0);
+    let connections: Vec<_> = members.iter().map(|member| Connection::of(member)).collect();
+    Ok(Json(json!({ "connections": connections, "next": next })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Farewell {
+    uid: Option<String>,
+    #[serde(default = "kicked")]
+    code: u16,
+    #[serde(default = "by_an_operator")]
+    reason: String,
+}
+
+fn kicked() -> u16 {
+    4907
+}
+
+fn by_an_operator() -> String {
+    "closed by an operator".to_owned()
+}
+
+impl Farewell {
+    /// What the close frame says.
+    fn reason(self) -> Result<CloseReason, Problem> {
+        let Self { code, reason, .. } = self;
+        if !matches!(code, 1000 | 1008 | 3000..=4999) {
+            return Err(bad(format!("code = {code}: must be 1000, 1008 or from 3000 to 4999")));
+        }
+        if reason.len() > MAX_REASON {
+            return Err(bad(format!("reason: must be at most {MAX_REASON} bytes, to fit a close frame")));
+        }
+        Ok(CloseReason { code, reason: ByteString::from(reason) })
+    }
+}
+
+pub(super) async fn close(
+    State(shared): State<Arc<Shared>>,
+    id: Result<Path<u64>, PathRejection>,
+    farewell: Result<Query<Farewell>, QueryRejection>,
+) -> Answer {
+    let (Path(id), Query(farewell)) = (id.map_err(bad)?, farewell.map_err(bad)?);
+    if farewell.uid.is_some() {
+        return Err(bad("a connection is named by its id or by its uid, not both"));
+    }
+    let reason = farewell.reason()?;
+    let member = shared.served()?.registry.connection(ConnectionId(id));
+    let member = member.ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, format!("there is no authenticated connection with the id {id}"))
+    })?;
+    Ok(end(&[member], &reason))
+}
+
+pub(super) async fn close_uid(
+    State(shared): State<Arc<Shared>>,
+    farewell: Result<Query<Farewell>, QueryRejection>,
+) -> Answer {
+    let Query(mut farewell) = farewell.map_err(bad)?;
+    let uid = farewell.uid.take().ok_or_else(|| bad("?uid= must say whose connections to close"))?;
+    let reason = farewell.reason()?;
+    Ok(end(&shared.served()?.registry.of_uid(&uid), &reason))
+}
+
+/// Those that are closing already do not count.
+fn end(members: &[Arc<Member>], reason: &CloseReason) -> Json<Value> {
+    let closed = members.iter().filter(|member| member.outbox.close(reason.clone(), Cause::Operator)).count();
+    Json(json!({ "closed": closed }))
+}
+
+fn bad(problem: impl std::fmt::Display) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, problem)
+}

@@ -1,0 +1,135 @@
+//! Who may ask: a request passes here before anything else looks at it. What passes must name the listener itself as its
+//! `Host` (a page whose name was made to point here, DNS rebinding, names its own), must not come from a page at all
+//! (`Origin`), and must have the token, unless it asks for nothing but health.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::listener::{PATIENCE, Peer};
+use super::problem::Problem;
+use super::{HEALTH, READINESS, Shared};
+use crate::metrics::METRICS;
+
+/// How long a request that may be made has: it may carry a component that takes long to arrive and to compile.
+const LONGEST: Duration = Duration::from_secs(300);
+/// How often refused requests are logged.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Lets a request through, or says why not.
+pub(super) async fn guard(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Err(problem) = shared.judge(&request, &peer) {
+        METRICS.admin_refused.increment();
+        shared.refusals.note(&problem);
+        return problem.into_response();
+    }
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    peer.patience.grant(LONGEST);
+    let response = match timeout(LONGEST, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let problem = format!("it has not ended after {LONGEST:?}, and may or may not take effect");
+            Problem::new(StatusCode::GATEWAY_TIMEOUT, problem).into_response()
+        }
+    };
+    peer.patience.grant(PATIENCE);
+    if method != Method::GET && method != Method::HEAD {
+        info!(%method, ?path, status = response.status().as_u16(), "admin request");
+    }
+    response
+}
+
+impl Shared {
+    fn judge(&self, request: &Request, peer: &Peer) -> Result<(), Problem> {
+        self.check_host(request.uri(), request.headers(), peer.own)?;
+        if request.headers().contains_key(ORIGIN) {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "this is not for web pages (Origin)"));
+        }
+        if [HEALTH, READINESS].contains(&request.uri().path()) {
+            return Ok(());
+        }
+        let mut given = request.headers().get_all(AUTHORIZATION).iter();
+        match (given.next(), given.next()) {
+            (Some(header), None) if self.token.is_in(header.as_bytes()) => Ok(()),
+            (None, _) => Err(unauthorized("a token is needed: \"Authorization: Bearer …\"")),
+            _ => Err(unauthorized("this is not the token")),
+        }
+    }
+
+    /// Every name that the request gives the listener must be one of its own.
+    fn check_host(&self, uri: &Uri, headers: &HeaderMap, own: Option<SocketAddr>) -> Result<(), Problem> {
+        let mut hosts = headers.get_all(HOST).iter();
+        let header = match (hosts.next().map(HeaderValue::to_str), hosts.next()) {
+            (Some(Ok(host)), None) => host.parse::<Authority>().ok(),
+            _ => None,
+        };
+        let header = header.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "there must be one Host header"))?;
+        let foreign =
+            [Some(&header), uri.authority()].into_iter().flatten().find(|name| !self.is_own(name.host(), own));
+        match foreign {
+            None => Ok(()),
+            Some(_) => {
+                let problem = "this Host is not served: it must be localhost, the listener's own address, or one of \
+                               admin.allowed_hosts";
+                Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, problem))
+            }
+        }
+    }
+
+    fn is_own(&self, host: &str, own: Option<SocketAddr>) -> bool {
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let is_address = bare.parse().is_ok_and(|ip: IpAddr| {
+            let ip = ip.to_canonical();
+            ip.is_loopback() || own.is_some_and(|own| own.ip().to_canonical() == ip)
+        });
+        let is = |name: &str| host.eq_ignore_ascii_case(name);
+        is_address || is("localhost") || self.allowed_hosts.iter().any(|name| is(name))
+    }
+}
+
+fn unauthorized(problem: &str) -> Problem {
+    let challenge = HeaderValue::from_static("Bearer realm=\"hotgate\"");
+    Problem::new(StatusCode::UNAUTHORIZED, problem).with(WWW_AUTHENTICATE, challenge)
+}
+
+/// Logs refused requests, a line now and then: they may come as fast as anybody likes.
+#[derive(Debug)]
+pub(super) struct Refusals {
+    begin: Instant,
+    unlogged: AtomicU64,
+    /// When the next line may be written, in milliseconds since `begin`.
+    next: AtomicU64,
+}
+
+impl Refusals {
+    pub(super) fn new() -> Self {
+        Self { begin: Instant::now(), unlogged: AtomicU64::new(0), next: AtomicU64::new(0) }
+    }
+
+    fn note(&self, problem: &Problem) {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let now = millis(self.begin.elapsed());
+        let next = self.next.load(Relaxed);
+        if now < next || self.next.compare_exchange(next, now + millis(LOG_EVERY), Relaxed, Relaxed).is_err() {
+            self.unlogged.fetch_add(1, Relaxed);
+            return;
+        }
+        let unlogged = self.unlogged.swap(0, Relaxed);
+        warn!(status = problem.status().as_u16(), reason = problem.reason(), unlogged, "admin request refused");
+    }
+}

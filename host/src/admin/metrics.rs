@@ -1,0 +1,150 @@
+//! Everything counted, as Prometheus reads it. Of each slot the generations are shown that serve, are about to or did
+//! last, so that the number of samples is bounded however often plugins are swapped.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use tokio::task::spawn_blocking;
+
+use super::exposition::{self, Exposition};
+use super::problem::Problem;
+use super::{Served, Shared};
+use crate::metrics::{Count, METRICS};
+use crate::policy::status::{FunctionStatus, GenerationStatus, PluginStatus};
+
+pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Problem> {
+    // Everybody's outbox is looked at.
+    let text = spawn_blocking(move || {
+        let mut text = Exposition::default();
+        process(&mut text, shared.started);
+        counted(&mut text);
+        shared.served.get().into_iter().for_each(|served| {
+            connections(&mut text, served);
+            plugins(&mut text, &served.policy.plugins());
+        });
+        text.text()
+    });
+    let text = text.await.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    Ok(([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text))
+}
+
+fn process(text: &mut Exposition, started: SystemTime) {
+    text.metric("hotgate_build_info", "gauge", "The version that runs.");
+    text.sample("hotgate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    let started = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    text.single("process_start_time_seconds", "gauge", "When the process started, in seconds since 1970.", started);
+}
+
+fn counted(text: &mut Exposition) {
+    for (name, meaning, count) in METRICS.all() {
+        let name = format!("hotgate_{name}");
+        match count {
+            Count::Total(total) => text.single(&(name + "_total"), "counter", meaning, total),
+            Count::By(label, counts) => {
+                let name = name + "_total";
+                text.metric(&name, "counter", meaning);
+                for (reason, count) in counts {
+                    text.sample(&name, &[(label, reason)], count);
+                }
+            }
+            Count::Time(count, total) => {
+                text.metric(&name, "summary", meaning);
+                text.sample(&format!("{name}_sum"), &[], total.as_secs_f64());
+                text.sample(&format!("{name}_count"), &[], count);
+            }
+        }
+    }
+}
+
+fn connections(text: &mut Exposition, served: &Served) {
+    let Served { registry, admission, budget, .. } = served;
+    let (connections, unauthenticated) = (admission.connections(), admission.unauthenticated());
+    text.single("hotgate_connections", "gauge", "WebSocket connections.", connections);
+    let meaning = "WebSocket connections that no authenticator has accepted yet.";
+    text.single("hotgate_connections_unauthenticated", "gauge", meaning, unauthenticated);
+    let mut waiting = 0;
+    registry.with_everyone(|member| waiting += member.outbox.waiting().unwrap_or(0));
+    text.single("hotgate_outbox_bytes", "gauge", "Bytes that wait for authenticated connections.", waiting);
+    let meaning = "Bytes of outbox.total_bytes that are taken, in steps.";
+    text.single("hotgate_outbox_budget_bytes", "gauge", meaning, budget.used());
+}
+
+/// All generations of a slot that are shown, with the labels that name them.
+fn generations(plugins: &[PluginStatus]) -> impl Iterator<Item = (&GenerationStatus, [(&str, &str); 2], String)> {
+    plugins.iter().flat_map(|plugin| {
+        let labels = [("slot", &*plugin.slot), ("plugin", &*plugin.plugin)];
+        let generations = [plugin.previous.as_ref(), Some(&plugin.live), plugin.candidate.as_ref()];
+        generations.into_iter().flatten().map(move |status| (status, labels, status.generation.to_string()))
+    })
+}
+
+fn functions(plugins: &[PluginStatus]) -> impl Iterator<Item = (&FunctionStatus, [(&str, &str); 2], String)> {
+    generations(plugins).flat_map(|(status, labels, number)| {
+        status.functions.iter().map(move |function| (function, labels, number.clone()))
+    })
+}
+
+fn plugins(text: &mut Exposition, plugins: &[PluginStatus]) {
+    let name = "hotgate_plugin_info";
+    text.metric(name, "gauge", "Generations that serve, are about to, or did last, and how far each has come.");
+    for (status, [slot, plugin], number) in generations(plugins) {
+        let stage = status.stage.to_string();
+        let labels = [slot, plugin, ("generation", &number), ("digest", &status.digest), ("stage", &stage)];
+        text.sample(name, &labels, 1);
+    }
+
+    let name = "hotgate_plugin_calls_total";
+    text.metric(name, "counter", "Calls of plugins that have ended, by how.");
+    for (function, [slot, plugin], number) in functions(plugins) {
+        let labels =
+            |outcome| [slot, plugin, ("generation", &*number), ("function", function.function), ("outcome", outcome)];
+        let failed: u64 = function.failures.values().sum();
+        text.sample(name, &labels("ok"), function.calls.saturating_sub(failed));
+        for (kind, count) in &function.failures {
+            text.sample(name, &labels(kind), count);
+        }
+    }
+
+    let name = "hotgate_plugin_call_seconds";
+    text.metric(name, "summary", "How long calls of plugins took.");
+    for (function, [slot, plugin], number) in functions(plugins) {
+        let labels = [slot, plugin, ("generation", &*number), ("function", function.function)];
+        let [slot, plugin, generation, of] = labels;
+        for (quantile, micros) in [("0.5", function.p50_us), ("0.99", function.p99_us)] {
+            text.sample(name, &[slot, plugin, generation, of, ("quantile", quantile)], seconds(micros));
+        }
+        text.sample(&format!("{name}_sum"), &labels, seconds(function.total_us));
+        text.sample(&format!("{name}_count"), &labels, function.calls);
+    }
+
+    let name = "hotgate_plugin_shadow_verdicts_total";
+    text.metric(name, "counter", "Verdicts of generations in shadow beside those of the live one.");
+    for (status, [slot, plugin], number) in generations(plugins) {
+        let Some(shadow) = &status.shadow else { continue };
+        let labels = |outcome| [slot, plugin, ("generation", &*number), ("outcome", outcome)];
+        text.sample(name, &labels("agreed"), shadow.agreed);
+        text.sample(name, &labels("skipped"), shadow.skipped);
+        for (difference, count) in &shadow.differed {
+            text.sample(name, &labels(difference), count);
+        }
+    }
+
+    let per_slot: [(_, _, fn(&PluginStatus) -> u64); 2] = [
+        ("hotgate_plugin_swaps_total", "Generations that have gone live after the first.", |status| status.swaps),
+        ("hotgate_plugin_calls_shed_total", "Calls that found no free instance in time.", |status| status.overloaded),
+    ];
+    for (name, meaning, count) in per_slot {
+        text.metric(name, "counter", meaning);
+        for status in plugins {
+            text.sample(name, &[("slot", &status.slot), ("plugin", &status.plugin)], count(status));
+        }
+    }
+}
+
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}

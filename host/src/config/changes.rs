@@ -1,0 +1,70 @@
+//! What another configuration changes.
+
+use std::path::Path;
+
+use super::error::join;
+use super::keys::Section;
+use super::{Config, PluginConfig};
+
+/// What of a plugin may change while it runs.
+const SETTINGS: &str = "settings";
+const DEPLOY: &str = "deploy";
+
+impl Config {
+    /// The keys that differ from those of `other` and take effect at the next start only.
+    pub fn changes(&self, other: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        compare(&mut changes, "", self, other);
+        if self.authenticators.len() == other.authenticators.len() {
+            for (index, (own, other)) in self.authenticators.iter().zip(&other.authenticators).enumerate() {
+                compare(&mut changes, &format!("authenticator[{index}]"), own, other);
+            }
+        } else {
+            changes.push("authenticator".to_owned());
+        }
+        compare(&mut changes, "router", &self.router, &other.router);
+        changes
+    }
+
+    /// The files beside the configuration's own that settings of plugins stand in.
+    pub fn setting_files(&self) -> impl Iterator<Item = &Path> {
+        self.plugins().flat_map(|plugin| plugin.settings.files())
+    }
+
+    fn plugins(&self) -> impl Iterator<Item = &PluginConfig> {
+        self.authenticators.iter().chain([&self.router.plugin])
+    }
+}
+
+fn compare(changes: &mut Vec<String>, path: &str, own: &dyn Section, other: &dyn Section) {
+    for (own, other) in own.rows().into_iter().zip(other.rows()) {
+        if own.key != SETTINGS && own.value != other.value {
+            changes.push(join(path, own.key));
+        }
+    }
+    for ((name, own), (_, other)) in own.sections().into_iter().zip(other.sections()) {
+        if name != DEPLOY {
+            compare(changes, &join(path, name), own, other);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{PluginSource, Settings};
+
+    #[test]
+    fn what_takes_effect_at_once_is_no_change() {
+        let (old, mut new) = (Config::default(), Config::default());
+        new.authenticators[0].settings = Settings::from_iter([("KEY".to_owned(), "value".to_owned())]);
+        new.router.plugin.deploy.canary = 5;
+        assert_eq!(old.changes(&new), Vec::<String>::new());
+        new.websocket.max_message += 1;
+        new.authenticators[0].limits.memory *= 2;
+        new.router.plugin.source = PluginSource::File("/r.wasm".into());
+        assert_eq!(old.changes(&new), ["websocket.max_message", "authenticator[0].limits.memory", "router.file"]);
+        new.authenticators.push(PluginConfig::default());
+        assert!(old.changes(&new).contains(&"authenticator".to_owned()));
+    }
+}

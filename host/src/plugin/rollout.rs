@@ -1,0 +1,305 @@
+//! How generations come to serve in a slot, and leave it: in shadow, as a canary, on probation, for good, and back. A state
+//! machine that knows no plugin and no clock.
+//!
+//! ```text
+//!  offer ─▶ shadow ─▶ canary ─▶ probation ─▶ live
+//!              ╰─────────┴──────────┴──── rollback ───▶ refused
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::stats::{Count, Counts, FUNCTIONS, Function};
+use super::status::{Stage, What};
+use crate::config::{PluginDeploy, Rollback};
+
+/// Something whose calls are counted.
+pub(super) trait Counted {
+    /// What they came to so far.
+    fn counts(&self) -> Counts;
+}
+
+/// How far a generation has come.
+#[derive(Debug)]
+pub(super) struct Place<G> {
+    pub(super) generation: Arc<G>,
+    pub(super) stage: Stage,
+    pub(super) since: Instant,
+    /// What it had counted when this stage began.
+    begun: Counts,
+    /// What it is compared with.
+    before: Before,
+    /// It has been told that it fails too often.
+    alerted: bool,
+}
+
+/// What failures are compared with.
+#[derive(Debug)]
+enum Before {
+    /// The shares that failed of the calls of the one before.
+    Shares([f64; FUNCTIONS]),
+    /// What the live one, which serves others meanwhile, had counted when this stage began.
+    Beside(Counts),
+}
+
+/// Something that has happened, to be carried out and told.
+#[derive(Debug)]
+pub(super) struct Step<G> {
+    pub(super) what: What,
+    pub(super) generation: Arc<G>,
+    pub(super) reason: Option<String>,
+}
+
+/// The generations of one slot.
+#[derive(Debug)]
+pub(super) struct Rollout<G> {
+    live: Place<G>,
+    /// In shadow, or a canary.
+    candidate: Option<Place<G>>,
+    /// What served for good before the live one.
+    previous: Option<Place<G>>,
+    /// What the live one had counted at some moments of late, the oldest first.
+    marks: VecDeque<(Instant, Counts)>,
+}
+
+/// How far back "of late" goes, and in what steps.
+const WINDOW: Duration = Duration::from_secs(60);
+const MARK: Duration = Duration::from_secs(5);
+
+/// Calls below which a share says little: fewer count as so many.
+const FEW: u64 = 20;
+
+impl<G: Counted> Rollout<G> {
+    /// A slot's first generation.
+    pub(super) fn new(generation: Arc<G>, now: Instant) -> Self {
+        let live = Place::new(generation, Stage::Live, Before::Shares([0.0; FUNCTIONS]), now);
+        Self { marks: VecDeque::from([(now, live.begun)]), live, candidate: None, previous: None }
+    }
+
+    pub(super) fn live(&self) -> &Place<G> {
+        &self.live
+    }
+
+    pub(super) fn candidate(&self) -> Option<&Place<G>> {
+        self.candidate.as_ref()
+    }
+
+    pub(super) fn previous(&self) -> Option<&Place<G>> {
+        self.previous.as_ref()
+    }
+
+    /// All that there are.
+    pub(super) fn generations(&self) -> Vec<Arc<G>> {
+        let places = [Some(&self.live), self.candidate.as_ref(), self.previous.as_ref()];
+        places.into_iter().flatten().map(|place| place.generation.clone()).collect()
+    }
+
+    /// What was offered last and has not been given up.
+    pub(super) fn newest(&self) -> &Arc<G> {
+        &self.candidate.as_ref().unwrap_or(&self.live).generation
+    }
+
+    /// A new generation has passed all checks. It takes the place of an earlier candidate. `shadow`: whether there is
+    /// anything to judge in the shadow of the live one.
+    pub(super) fn offer(
+        &mut self,
+        generation: Arc<G>,
+        shadow: bool,
+        deploy: &PluginDeploy,
+        now: Instant,
+    ) -> Vec<Step<G>> {
+        self.candidate = None;
+        let stage = if shadow && deploy.shadow > 0 { Stage::Shadow } else { Stage::Canary };
+        self.enter(generation, stage, deploy, now)
+    }
+
+    /// On to the next stage.
+    ///
+    /// # Errors
+    /// Why there is nothing to promote.
+    pub(super) fn promote(&mut self, deploy: &PluginDeploy, now: Instant) -> Result<Vec<Step<G>>, &'static str> {
+        if let Some(Place { generation, stage, .. }) = self.candidate.take() {
+            let next = if stage == Stage::Shadow { Stage::Canary } else { Stage::Probation };
+            return Ok(self.enter(generation, next, deploy, now));
+        }
+        match self.live.stage {
+            Stage::Probation => Ok(self.settle(now)),
+            _ => Err("nothing waits to be promoted: the live generation serves everybody, for good"),
+        }
+    }
+
+    /// Back to what served before: gives up the candidate, or else puts the previous generation in the place of the live
+    /// one.
+    ///
+    /// # Errors
+    /// Why there is nothing to go back to.
+    pub(super) fn rollback(&mut self, reason: String, now: Instant) -> Result<Vec<Step<G>>, &'static str> {
+        let given_up = match self.candidate.take() {
+            Some(candidate) => candidate,
+            None => self.back(now).ok_or("there is no earlier generation to go back to")?,
+        };
+        Ok(vec![rolled_back(given_up, reason)])
+    }
+
+    /// Gives up the candidate, because nobody wants it any more.
+    pub(super) fn withdraw(&mut self) -> Vec<Step<G>> {
+        let withdrawn = |place: Place<G>| Step { what: What::Withdrawn, generation: place.generation, reason: None };
+        self.candidate.take().map(withdrawn).into_iter().collect()
+    }
+
+    /// Draws conclusions from what has been counted, and from the time.
+    pub(super) fn look(&mut self, deploy: &PluginDeploy, now: Instant) -> Vec<Step<G>> {
+        self.mark(now);
+        let auto = deploy.rollback == Rollback::Auto;
+        let mut steps = Vec::new();
+
+        if let Some(mut candidate) = self.candidate.take() {
+            let reason = self.too_many_failures(&candidate, deploy);
+            match reason {
+                Some(reason) if auto && candidate.stage == Stage::Canary => steps.push(rolled_back(candidate, reason)),
+                reason => {
+                    steps.extend(candidate.alert(reason));
+                    self.candidate = Some(candidate);
+                }
+            }
+        }
+
+        let reason = self.too_many_failures(&self.live, deploy);
+        match reason {
+            Some(reason) if auto && self.live.stage == Stage::Probation => {
+                steps.extend(self.back(now).map(|given_up| rolled_back(given_up, reason)));
+            }
+            reason => steps.extend(self.live.alert(reason)),
+        }
+        if self.live.stage == Stage::Probation {
+            let over = now.saturating_duration_since(self.live.since) >= deploy.probation;
+            let calls: u64 = self.live.since_begun().iter().map(|count| count.calls).sum();
+            if over || calls >= deploy.probation_calls {
+                steps.extend(self.settle(now));
+            }
+        }
+        steps
+    }
+
+    /// Whether failures can have a consequence that should not wait.
+    pub(super) fn is_on_trial(&self) -> bool {
+        self.candidate.is_some() || self.live.stage == Stage::Probation
+    }
+
+    /// Puts the previous generation in the place of the live one, which is returned.
+    fn back(&mut self, now: Instant) -> Option<Place<G>> {
+        let back = Place::new(self.previous.take()?.generation, Stage::Live, Before::Shares([0.0; FUNCTIONS]), now);
+        self.marks = VecDeque::from([(now, back.begun)]);
+        Some(std::mem::replace(&mut self.live, back))
+    }
+
+    fn enter(&mut self, generation: Arc<G>, stage: Stage, deploy: &PluginDeploy, now: Instant) -> Vec<Step<G>> {
+        let what = match stage {
+            Stage::Shadow => What::Shadow,
+            Stage::Canary if deploy.canary > 0 => What::Canary,
+            _ => return self.take_over(generation, deploy, now),
+        };
+        let beside = Before::Beside(self.live.generation.counts());
+        self.candidate = Some(Place::new(generation.clone(), stage, beside, now));
+        vec![Step { what, generation, reason: None }]
+    }
+
+    /// The generation serves everybody from now on. Kept is the one that did so last for good.
+    fn take_over(&mut self, generation: Arc<G>, deploy: &PluginDeploy, now: Instant) -> Vec<Step<G>> {
+        let proven = self.live.stage == Stage::Live;
+        let before = match &self.live.before {
+            Before::Shares(shares) if !proven => *shares,
+            _ => shares(&self.of_late()),
+        };
+        let on_trial = !deploy.probation.is_zero();
+        let (stage, what) = if on_trial { (Stage::Probation, What::Probation) } else { (Stage::Live, What::Live) };
+        let place = Place::new(generation.clone(), stage, Before::Shares(before), now);
+        self.marks = VecDeque::from([(now, place.begun)]);
+        let mut old = std::mem::replace(&mut self.live, place);
+        if proven {
+            (old.stage, old.since) = (Stage::Kept, now);
+            self.previous = Some(old);
+        }
+        vec![Step { what, generation, reason: None }]
+    }
+
+    /// The end of the probation.
+    fn settle(&mut self, now: Instant) -> Vec<Step<G>> {
+        (self.live.stage, self.live.since, self.live.alerted) = (Stage::Live, now, false);
+        vec![Step { what: What::Live, generation: self.live.generation.clone(), reason: None }]
+    }
+
+    fn mark(&mut self, now: Instant) {
+        if self.marks.back().is_none_or(|(last, _)| now.saturating_duration_since(*last) >= MARK) {
+            self.marks.push_back((now, self.live.generation.counts()));
+        }
+        // One older than the window is its beginning.
+        while self.marks.get(1).is_some_and(|(second, _)| now.saturating_duration_since(*second) >= WINDOW) {
+            self.marks.pop_front();
+        }
+    }
+
+    /// What the live one has counted of late.
+    fn of_late(&self) -> Counts {
+        let then = self.marks.front().map_or(self.live.begun, |(_, counts)| *counts);
+        since(&self.live.generation.counts(), &then)
+    }
+
+    /// Why a generation fails too often, if it does.
+    fn too_many_failures(&self, place: &Place<G>, deploy: &PluginDeploy) -> Option<String> {
+        let (own, before) = match &place.before {
+            _ if place.stage == Stage::Live => (self.of_late(), [0.0; FUNCTIONS]),
+            Before::Shares(shares) => (place.since_begun(), *shares),
+            Before::Beside(then) => (place.since_begun(), shares(&since(&self.live.generation.counts(), then))),
+        };
+        Function::ALL.into_iter().zip(own).zip(before).find_map(|((function, own), before)| {
+            let Count { calls, failures } = own;
+            let share = failures as f64 / calls.max(1) as f64;
+            let allowed = before + f64::from(deploy.max_failures) / 100.0;
+            (failures >= u64::from(deploy.min_failures) && share > allowed).then(|| {
+                format!(
+                    "{failures} of {calls} calls of {} failed ({:.0} %, of those before {:.0} %, and deploy.max_failures is {} %)",
+                    function.name(), share * 100.0, before * 100.0, deploy.max_failures
+                )
+            })
+        })
+    }
+}
+
+impl<G: Counted> Place<G> {
+    fn new(generation: Arc<G>, stage: Stage, before: Before, now: Instant) -> Self {
+        Self { begun: generation.counts(), generation, stage, since: now, before, alerted: false }
+    }
+
+    fn since_begun(&self) -> Counts {
+        since(&self.generation.counts(), &self.begun)
+    }
+
+    /// Says once that it fails too often, and again after it has stopped and begun anew.
+    fn alert(&mut self, reason: Option<String>) -> Option<Step<G>> {
+        let alerted = std::mem::replace(&mut self.alerted, reason.is_some());
+        let (what, generation) = (What::Alert, self.generation.clone());
+        reason.filter(|_| !alerted).map(|reason| Step { what, generation, reason: Some(reason) })
+    }
+}
+
+fn rolled_back<G>(place: Place<G>, reason: String) -> Step<G> {
+    Step { what: What::RolledBack, generation: place.generation, reason: Some(reason) }
+}
+
+fn since(now: &Counts, then: &Counts) -> Counts {
+    std::array::from_fn(|at| Count {
+        calls: now[at].calls.saturating_sub(then[at].calls),
+        failures: now[at].failures.saturating_sub(then[at].failures),
+    })
+}
+
+/// Which share of the calls failed.
+fn shares(counts: &Counts) -> [f64; FUNCTIONS] {
+    counts.map(|Count { calls, failures }| failures as f64 / calls.max(FEW) as f64)
+}
+
+#[cfg(test)]
+#[path = "rollout_tests.rs"]
+mod tests;

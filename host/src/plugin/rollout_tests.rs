@@ -1,0 +1,312 @@
+//! The state machine by example, and against what must hold whatever happens.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::PluginDeploy;
+use crate::plugin::lock;
+
+/// A generation that only counts.
+#[derive(Debug, Default)]
+struct Fake {
+    number: u64,
+    counts: Mutex<Counts>,
+}
+
+impl Counted for Fake {
+    fn counts(&self) -> Counts {
+        *lock(&self.counts)
+    }
+}
+
+impl Fake {
+    fn new(number: u64) -> Arc<Self> {
+        Arc::new(Self { number, ..Self::default() })
+    }
+
+    fn called(&self, function: Function, calls: u64, failures: u64) {
+        let count = &mut lock(&self.counts)[function as usize];
+        (count.calls, count.failures) = (count.calls + calls, count.failures + failures);
+    }
+}
+
+fn deploy() -> PluginDeploy {
+    PluginDeploy { probation: Duration::from_secs(30), max_failures: 5, min_failures: 5, ..PluginDeploy::default() }
+}
+
+fn whats(steps: &[Step<Fake>]) -> Vec<(What, u64)> {
+    steps.iter().map(|step| (step.what, step.generation.number)).collect()
+}
+
+struct Story {
+    rollout: Rollout<Fake>,
+    deploy: PluginDeploy,
+    now: Instant,
+}
+
+impl Story {
+    fn new(deploy: PluginDeploy) -> Self {
+        let now = Instant::now();
+        Self { rollout: Rollout::new(Fake::new(1), now), deploy, now }
+    }
+
+    fn offer(&mut self, number: u64) -> Vec<(What, u64)> {
+        whats(&self.rollout.offer(Fake::new(number), true, &self.deploy, self.now))
+    }
+
+    fn after(&mut self, seconds: u64) -> Vec<(What, u64)> {
+        self.now += Duration::from_secs(seconds);
+        whats(&self.rollout.look(&self.deploy, self.now))
+    }
+
+    fn promote(&mut self) -> Vec<(What, u64)> {
+        self.rollout.promote(&self.deploy, self.now).map(|steps| whats(&steps)).unwrap_or_default()
+    }
+
+    fn rollback(&mut self) -> Option<Vec<(What, u64)>> {
+        self.rollout.rollback("told to".to_owned(), self.now).map(|steps| whats(&steps)).ok()
+    }
+
+    fn calls(&self, calls: u64, failures: u64) {
+        self.rollout.live.generation.called(Function::Route, calls, failures);
+    }
+
+    fn live(&self) -> (u64, Stage) {
+        (self.rollout.live.generation.number, self.rollout.live.stage)
+    }
+
+    fn kept(&self) -> Option<u64> {
+        self.rollout.previous.as_ref().map(|place| place.generation.number)
+    }
+}
+
+#[test]
+fn a_good_generation_passes_its_probation() {
+    let mut story = Story::new(deploy());
+    assert_eq!(story.offer(2), [(What::Probation, 2)]);
+    story.calls(1000, 20);
+    assert_eq!(story.after(29), []);
+    assert_eq!(story.after(1), [(What::Live, 2)]);
+    assert_eq!((story.live(), story.kept()), ((2, Stage::Live), Some(1)));
+}
+
+#[test]
+fn many_calls_end_a_probation_early() {
+    let mut story = Story::new(PluginDeploy { probation_calls: 100, ..deploy() });
+    story.offer(2);
+    story.calls(99, 0);
+    assert_eq!(story.after(0), []);
+    story.calls(1, 0);
+    assert_eq!(story.after(0), [(What::Live, 2)]);
+}
+
+#[test]
+fn one_that_fails_on_probation_is_rolled_back() {
+    let mut story = Story::new(deploy());
+    story.offer(2);
+    story.calls(20, 4);
+    assert_eq!(story.after(1), [], "too few failures for a conclusion");
+    story.calls(5, 1);
+    assert_eq!(story.after(1), [(What::RolledBack, 2)]);
+    assert_eq!((story.live(), story.kept()), ((1, Stage::Live), None));
+    assert_eq!(story.rollback(), None);
+}
+
+#[test]
+fn failures_that_the_one_before_had_too_are_not_held_against_it() {
+    let mut story = Story::new(deploy());
+    story.calls(100, 30);
+    story.offer(2);
+    story.calls(100, 34);
+    assert_eq!(story.after(1), []);
+    story.calls(100, 40);
+    assert_eq!(story.after(1), [(What::RolledBack, 2)]);
+}
+
+#[test]
+fn failures_long_ago_excuse_nothing() {
+    let mut story = Story::new(deploy());
+    story.calls(100, 90);
+    story.after(20);
+    for _ in 0..20 {
+        story.after(5);
+    }
+    story.offer(2);
+    story.calls(100, 30);
+    assert_eq!(story.after(1), [(What::RolledBack, 2)]);
+}
+
+#[test]
+fn a_function_that_is_called_rarely_is_not_hidden_by_the_others() {
+    let mut story = Story::new(deploy());
+    story.offer(2);
+    story.calls(90_000, 0);
+    story.rollout.live.generation.called(Function::Push, 5, 5);
+    assert_eq!(story.after(1), [(What::RolledBack, 2)]);
+}
+
+#[test]
+fn once_live_failures_only_alert_and_once() {
+    let mut story = Story::new(deploy());
+    story.offer(2);
+    story.after(30);
+    story.calls(100, 100);
+    assert_eq!(story.after(1), [(What::Alert, 2)]);
+    assert_eq!(story.after(1), []);
+    // They are forgotten, then happen again.
+    (0..14).for_each(|_| assert_eq!(story.after(5), []));
+    story.calls(10, 10);
+    assert_eq!(story.after(1), [(What::Alert, 2)]);
+    assert_eq!(story.live(), (2, Stage::Live));
+}
+
+#[test]
+fn whoever_wants_to_decide_alone_is_only_told() {
+    let mut story = Story::new(PluginDeploy { rollback: Rollback::Alert, ..deploy() });
+    story.offer(2);
+    story.calls(10, 10);
+    assert_eq!(story.after(1), [(What::Alert, 2)]);
+    assert_eq!(story.live(), (2, Stage::Probation));
+    assert_eq!(story.rollback(), Some(vec![(What::RolledBack, 2)]));
+    assert_eq!(story.live(), (1, Stage::Live));
+}
+
+#[test]
+fn kept_is_what_has_proven_itself() {
+    let mut story = Story::new(deploy());
+    story.offer(2);
+    story.offer(3);
+    assert_eq!(story.kept(), Some(1));
+    story.calls(10, 10);
+    assert_eq!(story.after(1), [(What::RolledBack, 3)]);
+    assert_eq!(story.live(), (1, Stage::Live));
+}
+
+#[test]
+fn shadow_and_canary_wait_for_a_promotion() {
+    let mut story = Story::new(PluginDeploy { shadow: 10, canary: 5, ..deploy() });
+    assert_eq!(story.offer(2), [(What::Shadow, 2)]);
+    story.rollout.candidate.as_ref().unwrap().generation.called(Function::Authenticate, 10, 10);
+    assert_eq!(story.after(1), [(What::Alert, 2)], "what has no effect needs no rollback");
+    assert_eq!(story.after(3600), []);
+    assert_eq!(story.promote(), [(What::Canary, 2)]);
+    assert_eq!(story.live(), (1, Stage::Live));
+    assert_eq!(story.promote(), [(What::Probation, 2)]);
+    assert_eq!(story.promote(), [(What::Live, 2)]);
+    assert_eq!(story.promote(), []);
+}
+
+#[test]
+fn a_canary_is_compared_with_what_serves_the_others() {
+    let mut story = Story::new(PluginDeploy { canary: 5, ..deploy() });
+    story.offer(2);
+    let canary = story.rollout.candidate.as_ref().unwrap().generation.clone();
+    story.calls(1000, 500);
+    canary.called(Function::Route, 100, 52);
+    assert_eq!(story.after(1), [(What::Alert, 1)], "an attack hits both");
+    canary.called(Function::Route, 100, 100);
+    assert_eq!(story.after(1), [(What::RolledBack, 2)]);
+    assert_eq!(story.live(), (1, Stage::Live));
+}
+
+#[test]
+fn the_live_one_is_watched_beside_a_candidate() {
+    let mut story = Story::new(PluginDeploy { canary: 5, ..deploy() });
+    story.offer(2);
+    story.promote();
+    assert_eq!(story.live(), (2, Stage::Probation));
+    story.offer(3);
+    story.calls(10, 10);
+    assert_eq!(story.after(1), [(What::RolledBack, 2)]);
+    assert_eq!(story.live(), (1, Stage::Live));
+    assert_eq!(story.rollout.newest().number, 3);
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Offer,
+    Promote,
+    Rollback,
+    Withdraw,
+    Pass(u64),
+    Call { live: bool, calls: u64, failures: u64 },
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let call = (any::<bool>(), 0..200_u64, 0..20_u64);
+    let act = prop_oneof![
+        Just(Act::Offer),
+        Just(Act::Promote),
+        Just(Act::Rollback),
+        Just(Act::Withdraw),
+        (0..40_u64).prop_map(Act::Pass),
+        call.prop_map(|(live, calls, failures)| Act::Call { live, calls, failures: failures.min(calls) }),
+    ];
+    proptest::collection::vec(act, 0..60)
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_somebody_serves_and_nobody_who_failed_comes_back(
+        acts in acts(),
+        shadow in prop_oneof![Just(0_u8), Just(10)],
+        canary in prop_oneof![Just(0_u8), Just(10)],
+        auto in any::<bool>(),
+        probation in prop_oneof![Just(0_u64), Just(30)],
+    ) {
+        let rollback = if auto { Rollback::Auto } else { Rollback::Alert };
+        let probation = Duration::from_secs(probation);
+        let mut story = Story::new(PluginDeploy { shadow, canary, rollback, probation, ..deploy() });
+        let (mut offered, mut proven, mut refused) = (1, HashSet::from([1]), HashSet::new());
+        for act in acts {
+            let live_before = story.live();
+            let failed = |place: &Place<Fake>| place.since_begun().iter().any(|count| count.failures >= 5);
+            let blameless = !failed(&story.rollout.live) && !story.rollout.candidate.as_ref().is_some_and(failed);
+            let passes = matches!(act, Act::Pass(_));
+            let steps = match act {
+                Act::Offer => {
+                    offered += 1;
+                    story.offer(offered)
+                }
+                Act::Promote => story.promote(),
+                Act::Rollback => story.rollback().unwrap_or_default(),
+                Act::Withdraw => whats(&story.rollout.withdraw()),
+                Act::Pass(seconds) => story.after(seconds),
+                Act::Call { live, calls, failures } => {
+                    let place = if live { None } else { story.rollout.candidate.as_ref() };
+                    let place = place.unwrap_or(&story.rollout.live);
+                    place.generation.called(Function::Route, calls, failures);
+                    Vec::new()
+                }
+            };
+            for (what, number) in steps {
+                match what {
+                    What::Live => prop_assert!(proven.insert(number), "{number} live twice"),
+                    What::RolledBack => {
+                        prop_assert!(refused.insert(number));
+                        if passes {
+                            prop_assert!(auto && !blameless, "{number} rolled back without a reason");
+                            prop_assert!(live_before != (number, Stage::Live), "{number} was live for good");
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let Rollout { live, candidate, previous, .. } = &story.rollout;
+            prop_assert!(matches!(live.stage, Stage::Live | Stage::Probation));
+            prop_assert_eq!(live.stage == Stage::Live, proven.contains(&live.generation.number));
+            prop_assert!(candidate.as_ref().is_none_or(|it| matches!(it.stage, Stage::Shadow | Stage::Canary)));
+            prop_assert!(previous.as_ref().is_none_or(|it| proven.contains(&it.generation.number)));
+            prop_assert!(live.stage == Stage::Live || previous.is_some(), "nothing to go back to");
+            prop_assert!(!passes || story.now.duration_since(live.since) < probation || live.stage == Stage::Live);
+            let places = [Some(live), candidate.as_ref(), previous.as_ref()];
+            let numbers: Vec<_> = places.into_iter().flatten().map(|it| it.generation.number).collect();
+            prop_assert_eq!(numbers.iter().collect::<HashSet<_>>().len(), numbers.len(), "one in two places");
+            prop_assert!(numbers.iter().all(|number| !refused.contains(number)), "one that was rolled back");
+            prop_assert_eq!(story.rollout.newest().number, candidate.as_ref().unwrap_or(live).generation.number);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! `hotgate plugin …`, as operators type it.
+
+use hotgate_tests::{Component, Gateway, Setup};
+
+async fn start() -> Gateway {
+    Setup::plugin(&Component::version(1), "").start().await
+}
+
+#[tokio::test]
+async fn list_shows_what_serves() {
+    let gateway = Gateway::start().await;
+    let listed = gateway.plugin(&["list"]).await;
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    let lines: Vec<_> = listed.stdout.lines().collect();
+    assert!(lines[0].starts_with("SLOT ") && lines[0].contains("GENERATION"), "{listed:?}");
+    assert!(lines[1].starts_with("authenticator  origin-auth ") && lines[2].starts_with("router "), "{listed:?}");
+    let json = gateway.plugin(&["list", "--json"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!(json["plugins"][1]["slot"], "router");
+    assert_eq!(json["plugins"][1]["live"]["generation"], 1);
+}
+
+#[tokio::test]
+async fn a_component_that_is_deployed_replaces_the_file_and_serves() {
+    let gateway = start().await;
+    let mut anna = gateway.enter("anna").await;
+    gateway.file("next").copy_over(&Component::version(2));
+    let deployed = gateway.plugin(&["deploy", "next"]).await;
+    assert_eq!(deployed.code, Some(0), "{deployed:?}");
+    anna.send("version").await;
+    anna.expect("v2").await;
+    let file = std::fs::read(gateway.file("plugin.wasm").path()).expect("the file");
+    assert_eq!(file, Component::version(2).bytes());
+}
+
+#[tokio::test]
+async fn a_deploy_that_was_wrong_is_taken_back_and_the_list_tells_the_story() {
+    let gateway = start().await;
+    let mut anna = gateway.enter("anna").await;
+    gateway.file("next").copy_over(&Component::version(2));
+    let deployed = gateway.plugin(&["deploy", "next"]).await;
+    let row = |text: &str, generation: &str| -> Vec<String> {
+        let rows = text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        rows.into_iter().find(|row| row.iter().any(|cell| cell == generation)).unwrap_or_default()
+    };
+    assert!(row(&deployed.stdout, "2").contains(&"probation".to_owned()), "{deployed:?}");
+    assert!(row(&deployed.stdout, "1").contains(&"kept".to_owned()), "{deployed:?}");
+
+    let promoted = gateway.plugin(&["promote", "plugin"]).await;
+    assert!(row(&promoted.stdout, "2").contains(&"live".to_owned()), "{promoted:?}");
+
+    let back = gateway.plugin(&["rollback", "authenticator+router"]).await;
+    assert_eq!(back.code, Some(0), "{back:?}");
+    anna.send("version").await;
+    anna.expect("v1").await;
+    let listed = gateway.plugin(&["list"]).await.stdout;
+    assert!(listed.contains("rolled back  generation 2"), "{listed}");
+    assert!(row(&listed, "1").contains(&"live".to_owned()), "{listed}");
+
+    // It stays so until somebody asks for it.
+    let reloaded = gateway.plugin(&["reload", "plugin"]).await;
+    assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
+    anna.send("version").await;
+    anna.expect("v2").await;
+}
+
+#[tokio::test]
+async fn a_component_that_will_not_do_is_refused_and_the_file_stays() {
+    let gateway = start().await;
+    gateway.file("next").copy_over(&Component::version(2));
+    std::fs::write(gateway.file("text").path(), "no component").expect("a file");
+    let refused = gateway.plugin(&["deploy", "text", "--slot", "plugin"]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("component"), "{refused:?}");
+    let missing = gateway.plugin(&["deploy", "missing"]).await;
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.stderr.contains("missing"), "{missing:?}");
+    let file = std::fs::read(gateway.file("plugin.wasm").path()).expect("the file");
+    assert_eq!(file, Component::version(1).bytes());
+}
+
+#[tokio::test]
+async fn a_component_that_is_too_large_is_refused() {
+    let gateway = start().await;
+    std::fs::write(gateway.file("large").path(), vec![0; (64 << 20) + 1]).expect("a file");
+    let refused = gateway.plugin(&["deploy", "large"]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("limits.max_component"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn deploy_asks_which_slot_where_there_are_several() {
+    let gateway = Setup::new("[[authenticator]]\nfile = \"a.wasm\"\n[router]\nfile = \"b.wasm\"\n")
+        .file("a.wasm", &Component::version(1))
+        .file("b.wasm", &Component::version(1))
+        .start()
+        .await;
+    let asked = gateway.plugin(&["deploy", "a.wasm"]).await;
+    assert_eq!(asked.code, Some(1));
+    assert!(asked.stderr.contains("--slot") && asked.stderr.contains("authenticator, router"), "{asked:?}");
+    let builtin = Gateway::start().await;
+    std::fs::write(builtin.file("next").path(), "").expect("a file");
+    let asked = builtin.plugin(&["deploy", "next"]).await;
+    assert!(asked.code == Some(1) && asked.stderr.contains("built in"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_now_is_said() {
+    let gateway = start().await;
+    for (arguments, words) in [
+        (["rollback", "plugin"], "roll"),
+        (["promote", "authenticator+router"], "promote"),
+        (["reload", "nobody"], "authenticator+router"),
+    ] {
+        let finished = gateway.plugin(&arguments).await;
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert!(finished.stderr.contains(words) && finished.stdout.is_empty(), "{finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn it_finds_the_gateway_by_the_same_settings() {
+    let gateway = Gateway::start().await;
+    let admin = gateway.admin().await;
+    let state = gateway.state_folder();
+    let setup = Setup::new(&format!("state_folder = {state:?}\n[admin]\nlisten = \"{}\"", admin.address));
+    let arguments = ["plugin", "list", "--config", "hotgate.toml", "--admin-listen", &admin.address.to_string()];
+    let listed = setup.run(&arguments).await;
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    assert!(listed.stdout.contains("origin-router"), "{listed:?}");
+}
+
+#[tokio::test]
+async fn errors_say_what_to_look_at() {
+    let gateway = Gateway::start().await;
+    let address = gateway.admin().await.address.to_string();
+    let setup = Setup::new("").bytes("token", b"0123456789abcdef0123456789abcdef").bytes("short", b"x");
+    // A port where nobody listens.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it").to_string();
+    for (arguments, code, words) in [
+        (&["--address", &free, "--token-file", "token"] as &[&str], 69, "Is the gateway running"),
+        (&["--address", &address, "--token-file", "token"], 1, "token"),
+        (&["--address", &address, "--token-file", "short"], 1, "32 characters"),
+        (&["--address", &address, "--token-file", "missing"], 1, "missing"),
+        (&["--address", &address], 69, "--token-file"),
+        (&["--token-file", "token"], 69, "--address"),
+        (&["--config", "missing.toml"], 78, "missing.toml"),
+    ] {
+        let finished = setup.run(&[&["plugin", "list"], arguments].concat()).await;
+        assert_eq!(finished.code, Some(code), "{arguments:?}: {finished:?}");
+        assert!(finished.stderr.contains(words), "{arguments:?}: {finished:?}");
+    }
+    assert_eq!(setup.run(&["plugin"]).await.code, Some(2));
+    assert_eq!(setup.run(&["plugin", "rollback"]).await.code, Some(2));
+}
