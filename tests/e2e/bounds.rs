@@ -291,5 +291,5 @@ async fn nor_do_they_where_another_plugin_routes() {
     let config = format!("[[authenticator]]\nfile = \"plugin.wasm\"\n{ROOM}\n[router]\nfile = \"router.wasm\"");
     let setup = Setup::new(&config).file("plugin.wasm", &Component::fixture(""));
     let setup = setup.file("router.wasm", &Component::fixture("version=router"));
-    expect_no_delay(setup, &["loop", "log-forever", "fill"]).await;
+    expect_no_delay(setup, &["loop", "log-forever", "fill", "bomb"]).await;
 }
