@@ -74,6 +74,10 @@ macro_rules! calls {
                         });
                         within(&turns, deadline, running).await
                     };
+                    if outcome.is_none() {
+                        // Boxed: every connection holds this future and hardly any needs it.
+                        Box::pin(turns.last()).await;
+                    }
                     let outcome = call.end(Function::$kind, outcome, read);
                     outcome.inspect_err(|error| self.slot.failed(Some(&generation), Function::$kind, error))
                 }

@@ -148,6 +148,13 @@ impl Turns {
         (state.turn, state.resumed) = (turn, Instant::now());
     }
 
+    /// After a call whose time ended while it waited: a turn for taking down what it leaves, kept for as long as these
+    /// turns are. Returning much memory takes its time, and many calls may end at once.
+    pub(super) async fn last(&self) {
+        let turn = self.lane.next().await;
+        lock(&self.state).turn = turn;
+    }
+
     /// Runs a call. Its turn ends whenever it stops running.
     pub(super) async fn run<F: Future>(&self, mut call: Pin<&mut F>) -> F::Output {
         poll_fn(|context| {
