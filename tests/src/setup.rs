@@ -102,12 +102,20 @@ impl Setup {
     /// # Panics
     /// When it does not come to that.
     pub async fn start(self) -> Gateway {
+        Gateway::new(self).await
+    }
+
+    pub(crate) fn spawn(&self) -> Child {
         let mut command = self.command();
         command.args(["serve", "--config", "hotgate.toml", "--log-format", "json"]);
         command.args(["--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"]);
         command.args(&self.arguments);
-        let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-        Gateway::new(process, self.folder, self.state).await
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts")
+    }
+
+    /// Lets other tests have what was compiled.
+    pub(crate) fn share_compiled(&self) {
+        self.state.share();
     }
 
     /// Runs `hotgate` with exactly these arguments to its end.
