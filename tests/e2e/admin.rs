@@ -112,7 +112,7 @@ async fn what_is_not_there_is_said_in_json() {
         ("DELETE /plugins", 405, "method"),
         ("POST /plugins/nobody/rollback", 404, "authenticator, router"),
         ("PUT /plugins/nobody", 404, "nobody"),
-        ("POST /plugins/router/rollback", 409, "router"),
+        ("POST /plugins/router/rollback", 409, "no earlier generation"),
         ("POST /plugins/origin-router/promote", 409, "router"),
         ("POST /plugins/router/reload", 409, "builtin:origin-router"),
         ("GET /connections?limit=0", 400, "limit"),
