@@ -135,16 +135,16 @@ fn plugins(text: &mut Exposition, plugins: &[PluginStatus]) {
         }
     }
 
-    let per_slot: [(_, _, fn(&PluginStatus) -> u64); 2] = [
-        ("hotgate_plugin_swaps_total", "Generations that have gone live after the first.", |status| status.swaps),
-        ("hotgate_plugin_calls_shed_total", "Calls that found no free instance in time.", |status| status.overloaded),
-    ];
-    for (name, meaning, count) in per_slot {
+    let mut per_slot = |name, meaning, count: fn(&PluginStatus) -> u64| {
         text.metric(name, "counter", meaning);
         for status in plugins {
             text.sample(name, &[("slot", &status.slot), ("plugin", &status.plugin)], count(status));
         }
-    }
+    };
+    let meaning = "Generations that have gone live after the first.";
+    per_slot("hotgate_plugin_swaps_total", meaning, |status| status.swaps);
+    let meaning = "Calls that found no free instance in time.";
+    per_slot("hotgate_plugin_calls_shed_total", meaning, |status| status.overloaded);
 }
 
 fn seconds(micros: u64) -> f64 {
