@@ -72,8 +72,8 @@ impl Gateway {
         let text = listen(config.text.listen, "text.listen").map_err(StartError::Listen)?;
         let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
         let state = Arc::new(StateFolder::open(config.state_folder.as_deref()));
-        if let Some(reason) = state.problem() {
-            warn!(reason, "no state folder: nothing outlives the process");
+        if let Some(problem) = state.problem() {
+            warn!(problem, "no state folder: nothing is kept for the next start");
         }
         let admin = admin(&config, state.clone()).await?;
         let policy = Policy::load(&config, registry.clone(), state).await.map_err(StartError::Plugin)?;

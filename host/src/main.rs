@@ -1,4 +1,4 @@
-//! The `hotgate` binary: settings → log → gateway → signal → drain.
+//! The `hotgate` binary: settings → log → gateway → signal → drain; or, for itself, a compiler.
 
 use std::convert::Infallible;
 use std::io::{self, IsTerminal as _};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use hotgate::cli::{self, Command, EXIT_CONFIG};
 use hotgate::config::{Config, LogConfig, LogFormat, Source};
 use hotgate::gateway::{Gateway, StartError};
+use hotgate::plugin;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -22,6 +23,9 @@ const WAITING_LINES: usize = 8192;
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == plugin::COMPILE) {
+        return plugin::compile();
+    }
     let cli = cli::parse();
     match &cli.command {
         Command::ConfigCheck => cli.config_check(),

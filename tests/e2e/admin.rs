@@ -79,8 +79,8 @@ async fn the_token_is_private_and_stays_the_same() {
     let gateway = Gateway::start().await;
     let admin = gateway.admin().await;
     let mode = |path: &std::path::Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
-    assert_eq!((mode(&gateway.state()), mode(&gateway.state().join("admin-token"))), (0o700, 0o600));
-    let state = gateway.state();
+    assert_eq!((mode(&gateway.state_folder()), mode(&gateway.state_folder().join("admin-token"))), (0o700, 0o600));
+    let state = gateway.state_folder();
     let again = Setup::new(&format!("state_folder = {:?}", state)).start().await;
     let line = again.logged(|line| line.get("listener") == "admin").await;
     let elsewhere = hotgate_tests::Admin { address: line.get("address").parse().expect("an address"), ..admin };

@@ -5,6 +5,7 @@ mod bounds;
 mod bystanders;
 mod chain;
 mod closing;
+mod compiling;
 mod contained;
 mod duplicates;
 mod foreign;

@@ -122,7 +122,7 @@ async fn what_cannot_be_done_now_is_said() {
 async fn it_finds_the_gateway_by_the_same_settings() {
     let gateway = Gateway::start().await;
     let admin = gateway.admin().await;
-    let state = gateway.state();
+    let state = gateway.state_folder();
     let setup = Setup::new(&format!("state_folder = {state:?}\n[admin]\nlisten = \"{}\"", admin.address));
     let arguments = ["plugin", "list", "--config", "hotgate.toml", "--admin-listen", &admin.address.to_string()];
     let listed = setup.run(&arguments).await;

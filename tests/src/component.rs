@@ -58,6 +58,27 @@ impl Component {
         self
     }
 
+    /// The same plugin with a module more that nobody runs: this many functions of this many steps each, for a compiler
+    /// to work on.
+    pub fn with_code(mut self, functions: usize, steps: usize) -> Self {
+        // No locals but the parameter; each step is `x = x / x + 1`, which may trap, so none can be left out.
+        let step = [0x20, 0, 0x20, 0, 0x6e, 0x41, 1, 0x6a, 0x21, 0];
+        let body = [&[0][..], &step.repeat(steps), &[0x20, 0, 0x0b]].concat();
+        let bodies = [leb128(body.len()), body].concat().repeat(functions);
+        let mut module = b"\0asm\x01\0\0\0".to_vec();
+        for (id, count, items) in [
+            // One type, i32 to i32; functions of this type; their bodies.
+            (1, 1, vec![0x60, 1, 0x7f, 1, 0x7f]),
+            (3, functions, vec![0; functions]),
+            (10, functions, bodies),
+        ] {
+            let content = [leb128(count), items].concat();
+            module.extend([vec![id], leb128(content.len()), content].concat());
+        }
+        self.0.extend([vec![1], leb128(module.len()), module].concat());
+        self
+    }
+
     /// The same plugin built against another version of the contract, say `0.1.9`.
     pub fn contract(mut self, version: &str) -> Self {
         let current = b"@0.1.0";
@@ -123,4 +144,18 @@ fn read(name: &str) -> Vec<u8> {
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+/// A number as WebAssembly writes it.
+fn leb128(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = (number & 0x7f) as u8;
+        number >>= 7;
+        if number == 0 {
+            bytes.push(low);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
+    }
 }

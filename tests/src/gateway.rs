@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+use crate::compiled::Compiled;
 use crate::setup::{command, exit_code};
 use crate::{
     Admin, Client, Component, Finished, Line, Log, Mark, PluginFile, Response, Sender, Setup, Upgrade, within,
@@ -18,6 +19,7 @@ pub struct Gateway {
     process: Child,
     log: Log,
     folder: TempDir,
+    state: Compiled,
     /// The port for clients.
     pub websocket: SocketAddr,
     /// The port for senders.
@@ -40,10 +42,10 @@ impl Gateway {
         Setup::plugin(component, "").start().await
     }
 
-    pub(crate) async fn new(mut process: Child, folder: TempDir) -> Self {
+    pub(crate) async fn new(mut process: Child, folder: TempDir, state: Compiled) -> Self {
         let log = Log::read(process.stderr.take().expect("piped"));
         let nowhere = SocketAddr::from(([0; 4], 0));
-        let mut gateway = Self { process, log, folder, websocket: nowhere, text: nowhere };
+        let mut gateway = Self { process, log, folder, state, websocket: nowhere, text: nowhere };
         let listening = async |name| {
             let line = gateway.logged(|line| line.message() == "listening" && line.get("listener") == name).await;
             line.get("address").parse().expect("an address")
@@ -55,6 +57,16 @@ impl Gateway {
     /// The folder of `hotgate.toml` and the plugin files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The folder for what outlives the gateway.
+    pub fn state_folder(&self) -> PathBuf {
+        self.state.folder()
+    }
+
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// A plugin file in the folder.
@@ -143,19 +155,14 @@ impl Gateway {
     /// The admin listener.
     pub async fn admin(&self) -> Admin {
         let line = self.logged(|line| line.message() == "listening" && line.get("listener") == "admin").await;
-        let token = std::fs::read_to_string(self.state().join("admin-token")).expect("a token");
+        let token = std::fs::read_to_string(self.state_folder().join("admin-token")).expect("a token");
         Admin { address: line.get("address").parse().expect("an address"), token: token.trim().to_owned() }
-    }
-
-    /// The state folder.
-    pub fn state(&self) -> PathBuf {
-        self.folder().join("hotgate")
     }
 
     /// Runs `hotgate plugin` with these arguments for this gateway.
     pub async fn plugin(&self, arguments: &[&str]) -> Finished {
         let Admin { address, .. } = self.admin().await;
-        let token = self.state().join("admin-token");
+        let token = self.state_folder().join("admin-token");
         let (address, token) = (address.to_string(), token.to_str().expect("a path in UTF-8"));
         let mut command = command(self.folder());
         command.arg("plugin").args(["--address", &address, "--token-file", token]).args(arguments);
@@ -214,6 +221,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         _ = self.process.kill();
         _ = self.process.wait();
+        self.state.share();
         if std::thread::panicking() {
             eprintln!("the end of the gateway's log:\n{}", self.log.tail());
         }

@@ -19,6 +19,7 @@
 mod admin;
 mod build;
 mod client;
+mod compiled;
 mod component;
 mod frame;
 mod gateway;

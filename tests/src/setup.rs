@@ -1,11 +1,12 @@
 //! What a gateway is started with.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::compiled::Compiled;
 use crate::{Component, Gateway, build, eventually};
 
 /// A folder with `hotgate.toml` and plugin files, and a command line.
@@ -16,6 +17,7 @@ pub struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     descriptors: Option<u32>,
+    state: Compiled,
 }
 
 /// How a command ended that was not expected to stay.
@@ -34,7 +36,8 @@ impl Setup {
     pub fn new(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let config = config.to_owned();
-        Self { folder, config, arguments: Vec::new(), environment: Vec::new(), descriptors: None }
+        let state = Compiled::shared();
+        Self { folder, config, arguments: Vec::new(), environment: Vec::new(), descriptors: None, state }
     }
 
     /// A plugin that fills both roles from the file `plugin.wasm`, with these keys in both of its entries.
@@ -78,6 +81,17 @@ impl Setup {
         self
     }
 
+    /// Compiles its plugins itself, whatever other tests have compiled.
+    pub fn compiling(mut self) -> Self {
+        self.state = Compiled::none();
+        self
+    }
+
+    /// The folder for what outlives the gateway. It is not there before the first start.
+    pub fn state_folder(&self) -> PathBuf {
+        self.state.folder()
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -93,7 +107,7 @@ impl Setup {
         command.args(["--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"]);
         command.args(&self.arguments);
         let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-        Gateway::new(process, self.folder).await
+        Gateway::new(process, self.folder, self.state).await
     }
 
     /// Runs `hotgate` with exactly these arguments to its end.
@@ -115,6 +129,7 @@ impl Setup {
             surround(&mut shell, self.folder.path());
             command = shell;
         }
+        command.env("XDG_STATE_HOME", self.state.home());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

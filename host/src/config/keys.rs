@@ -13,9 +13,9 @@ use super::kinds::{
 use super::names::{HEADER, LOG_LEVEL, NETWORK, Origins, SUBPROTOCOL};
 use super::settings::SettingsTable;
 use super::{
-    AdminConfig, AllowedOrigins, Config, DuplicateLogin, EngineConfig, HeartbeatConfig, Isolation, LimitsConfig,
-    LogConfig, LogFormat, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Rollback, RouteFailure,
-    RouterConfig, SessionsConfig, Settings, TextConfig, WatchConfig, WebSocketConfig,
+    AdminConfig, AllowedOrigins, CompilerConfig, Config, DuplicateLogin, EngineConfig, HeartbeatConfig, Isolation,
+    LimitsConfig, LogConfig, LogFormat, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Rollback,
+    RouteFailure, RouterConfig, SessionsConfig, Settings, TextConfig, WatchConfig, WebSocketConfig,
 };
 
 /// A table of the configuration file.
@@ -145,7 +145,7 @@ keys! {
         state_folder: FOLDER, = None,
             "The folder, private to the gateway's user, for compiled plugins, the admin token and what was rolled back. \
              Empty: $STATE_DIRECTORY, as systemd sets it, else $XDG_STATE_HOME/hotgate, else ~/.local/state/hotgate.";
-        [sections: log, websocket, text, heartbeat, sessions, outbox, limits, watch, engine, admin]
+        [sections: log, websocket, text, heartbeat, sessions, outbox, limits, watch, engine, compiler, admin]
         [rest: authenticators = vec![PluginConfig::default()], router = RouterConfig::default()]
     }
 
@@ -232,6 +232,15 @@ keys! {
     EngineConfig {
         stack: Size(64 * KIB..=64 * MIB), = 512 * KIB,
             "Stack of one call of any plugin: how deep its functions may call each other.";
+    }
+
+    CompilerConfig {
+        timeout: Time(MS..=HOUR), = secs(300),
+            "How long compiling one plugin may take. A process of its own does it, at the lowest priority.";
+        memory: Size(256 * MIB..=TIB), = 2 * GIB,
+            "Address space of that process.";
+        max_code: Size(MIB..=GIB), = 256 * MIB,
+            "The machine code that may come of it.";
     }
 
     AdminConfig {

@@ -53,6 +53,8 @@ pub struct Config {
     pub watch: WatchConfig,
     /// What all plugins run on.
     pub engine: EngineConfig,
+    /// What compiling a plugin may take.
+    pub compiler: CompilerConfig,
     /// Where operators look and act.
     pub admin: AdminConfig,
     /// The chain of plugins that decide who a client is, in order. Never empty.
@@ -189,6 +191,17 @@ pub struct WatchConfig {
 pub struct EngineConfig {
     /// Stack of one call, in bytes.
     pub stack: usize,
+}
+
+/// What compiling a plugin may take, in the process that does it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompilerConfig {
+    /// Wall-clock time.
+    pub timeout: Duration,
+    /// Address space, in bytes.
+    pub memory: usize,
+    /// Machine code, in bytes.
+    pub max_code: usize,
 }
 
 /// Where operators look and act.

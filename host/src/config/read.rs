@@ -91,6 +91,10 @@ impl Reader {
                 _ => self.entry(&file, "", name, value, &mut config)?,
             }
         }
+        if let Some(folder) = &mut config.state_folder {
+            let absolute = absolute(file.folder(), folder);
+            *folder = absolute.map_err(|error| ConfigError::new(file.place(None), error))?;
+        }
         self.config = config;
         Ok(())
     }

@@ -18,6 +18,7 @@ use super::slot::{Slot, State};
 use super::spec::Spec;
 use super::{Runtime, source};
 use crate::config::{PluginConfig, PluginDeploy, PluginSource, Settings};
+use crate::metrics::METRICS;
 
 /// How long reading and writing files may take. It may never end where a network file system hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,7 +53,7 @@ struct Candidate {
 }
 
 enum Code {
-    Bytes(Vec<u8>),
+    Bytes(Arc<Vec<u8>>),
     /// What serves already.
     Compiled(Component),
 }
@@ -96,7 +97,7 @@ impl Slot {
     pub(super) async fn offer(&self, code: Vec<u8>, digest: Digest) -> anyhow::Result<()> {
         let _loading = self.loading.lock().await;
         let settings = self.state(|state| state.settings.clone());
-        self.take_in(Candidate { digest, code: Code::Bytes(code), settings }, None).await
+        self.take_in(Candidate { digest, code: Code::Bytes(Arc::new(code)), settings }, None).await
     }
 
     /// Reads source and settings again, and offers them even if they were rolled back before.
@@ -124,7 +125,10 @@ impl Slot {
             return Err(DeployError::NotNow(problem));
         };
         let _loading = self.loading.lock().await;
-        let digest = Digest::of(&code);
+        let code = Arc::new(code);
+        let hashed = code.clone();
+        let digest =
+            blocking(move || Ok(Digest::of(&hashed))).await.map_err(|reason| self.turned_down(None, reason))?;
         let taken_in = async {
             let limit = self.spec().limits.max_component;
             ensure!(code.len() <= limit, "it is larger than {limit} bytes (limits.max_component)");
@@ -237,7 +241,7 @@ impl Candidate {
             Ok((Digest::of(&code), code))
         };
         let (digest, code) = blocking(read).await.context("it cannot be read")?;
-        Ok(Self { digest, code: Code::Bytes(code), settings })
+        Ok(Self { digest, code: Code::Bytes(Arc::new(code)), settings })
     }
 
     /// What it would be known by, and the settings' values as they are now.
@@ -258,8 +262,8 @@ async fn not_refused(
     let Some(refusal) = ledger.refusal(&identity) else { return Ok((wanted, identity, values)) };
     let (kept, limit) = (ledger.clone(), spec.limits.max_component);
     let kept = blocking(move || kept.kept(limit)).await.with_context(|| before(&refusal).to_string())?;
-    let Some((code, settings)) = kept else { return Err(before(&refusal)) };
-    let instead = Candidate { digest: Digest::of(&code), code: Code::Bytes(code), settings };
+    let Some((code, digest, settings)) = kept else { return Err(before(&refusal)) };
+    let instead = Candidate { digest, code: Code::Bytes(Arc::new(code)), settings };
     let (identity, values) = instead.identity().await.with_context(|| before(&refusal).to_string())?;
     ensure!(ledger.refusal(&identity).is_none(), before(&refusal));
     let Spec { slot, plugin, .. } = &**spec;
@@ -279,16 +283,19 @@ async fn verified(
     begun: Instant,
 ) -> anyhow::Result<Generation> {
     let Candidate { digest, code, settings } = candidate;
-    let (component, copy) = match code {
+    let (component, code) = match code {
         Code::Compiled(component) => (component, None),
         Code::Bytes(code) => {
-            let copy = code.clone();
-            (spec.runtime.compiler.compile(&spec.runtime.engine, code).await?, Some(copy))
+            let compiled = spec.runtime.compiler.compile(&spec.runtime.engine, &code, digest).await?;
+            if !compiled.cached {
+                METRICS.plugin_compile_seconds.observe(compiled.took);
+            }
+            (compiled.component, Some(code))
         }
     };
     let given = Given { settings, values };
     let generation = Generation::verify(spec, number, identity, given, &component, begun).await?;
-    if let Some(code) = copy {
+    if let Some(code) = code {
         let ledger = ledger.clone();
         blocking(move || anyhow::Ok(ledger.keep(&code, digest))).await?;
     }

@@ -1,5 +1,6 @@
 //! The one WebAssembly engine of the process, and its clock.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::num::NonZeroUsize;
 use std::thread;
 use std::time::Duration;
@@ -67,6 +68,19 @@ pub(super) fn start(concurrency: usize, stack: usize) -> anyhow::Result<Engine> 
     Ok(engine)
 }
 
+/// The engine of the process that compiles. What it compiles runs in the engine that [`start`] starts: they differ only in
+/// where instances live.
+pub(super) fn for_compiling() -> anyhow::Result<Engine> {
+    Engine::new(&config(InstanceAllocationStrategy::OnDemand)).map_err(super::plain)
+}
+
+/// Differs between engines that cannot run each other's code: by settings, processor or version.
+pub(super) fn compatibility(engine: &Engine) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.finish()
+}
+
 fn config(allocation: InstanceAllocationStrategy) -> Config {
     let mut config = Config::new();
     config
@@ -119,4 +133,14 @@ fn start_clock(engine: &Engine) -> anyhow::Result<()> {
     };
     thread::Builder::new().name("epoch".to_owned()).spawn(tick).context("cannot start the epoch clock")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_compiled_elsewhere_runs_here() {
+        assert_eq!(compatibility(&for_compiling().unwrap()), compatibility(&start(64, 64 << 20).unwrap()));
+    }
 }

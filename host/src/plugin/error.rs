@@ -8,6 +8,7 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+use super::compile::CompileError;
 use super::guest_log::clean;
 use super::host::Host;
 use super::limits::host_call_bytes;
@@ -88,6 +89,7 @@ const MAX_REASON: usize = 1024;
 pub(super) fn is_passing(reason: &anyhow::Error) -> bool {
     let failure = reason.downcast_ref::<CallError>();
     reason.is::<JoinError>()
+        || reason.downcast_ref::<CompileError>().is_some_and(CompileError::is_passing)
         || failure.is_some_and(|failure| {
             matches!(failure, CallError::Deadline { .. } | CallError::Overloaded { .. } | CallError::NoRoom(_))
         })

@@ -110,14 +110,14 @@ impl Ledger {
     ///
     /// # Errors
     /// When the component is not there any more, or is not what it was.
-    pub(super) fn kept(&self, limit: usize) -> anyhow::Result<Option<(Vec<u8>, Settings)>> {
+    pub(super) fn kept(&self, limit: usize) -> anyhow::Result<Option<(Vec<u8>, Digest, Settings)>> {
         let Some(Kept { component, settings }) = lock(&self.pages).kept.clone() else { return Ok(None) };
         let file = self.component_file(&component);
         let code = self.folder.read_private(&file, limit).map_err(anyhow::Error::from);
         let code = code.and_then(|code| code.context("it is gone"));
         let code = code.with_context(|| format!("cannot read what served before, {file} in the state folder"))?;
         anyhow::ensure!(Digest::of(&code) == component, "{file} in the state folder has been changed");
-        Ok(Some((code, settings)))
+        Ok(Some((code, component, settings)))
     }
 
     /// Keeps a component for the time when something after it is rolled back: the last few, and what serves instead of
@@ -214,7 +214,7 @@ mod tests {
         let ledger = open(&folder);
         assert_eq!(ledger.refusal(&identity(b"bad")).unwrap().reason, "it trapped");
         assert!(ledger.refusal(&identity(b"good")).is_none());
-        assert_eq!(ledger.kept(4).unwrap(), Some((b"good".to_vec(), settings)));
+        assert_eq!(ledger.kept(4).unwrap(), Some((b"good".to_vec(), Digest::of(b"good"), settings)));
         for number in 0..20_u8 {
             ledger.keep(&[number], Digest::of(&[number]));
         }

@@ -53,6 +53,7 @@ use wasmtime::component::Linker;
 pub use self::bindings::Roles;
 pub(crate) use self::bindings::{authenticator, router, types};
 pub use self::calls::Seat;
+pub use self::compile::child::{COMMAND as COMPILE, run as compile};
 pub use self::deploy::DeployError;
 pub use self::error::CallError;
 pub use self::file::PluginFiles;
@@ -60,6 +61,7 @@ pub use self::generation::Generation;
 pub use self::identity::Digest;
 pub use self::slot::Slot;
 pub(crate) use self::slot::look_after;
+use crate::config::CompilerConfig;
 use crate::registry::Registry;
 use crate::state::StateFolder;
 
@@ -87,13 +89,14 @@ impl Runtime {
     pub fn start(
         concurrency: usize,
         stack: usize,
+        compiler: &CompilerConfig,
         registry: Arc<Registry>,
         state: Arc<StateFolder>,
     ) -> anyhow::Result<Arc<Self>> {
         let engine = engine::start(concurrency, stack)?;
         let mut linker = Linker::new(&engine);
         host::link(&mut linker).map_err(plain).context("cannot link the plugin interfaces")?;
-        let (compiler, lane) = (compile::Compiler::default(), lane::Lane::new());
+        let (compiler, lane) = (compile::Compiler::new(compiler, &state), lane::Lane::new());
         Ok(Arc::new(Self { engine, linker, compiler, lane, registry, state, stack }))
     }
 }

@@ -37,7 +37,8 @@ fn digest(code: &[u8]) -> Digest {
 
 async fn slot(source: PluginSource) -> Arc<Slot> {
     let registry = Arc::new(Registry::new(DuplicateLogin::Newest));
-    let runtime = Runtime::start(4, 512 << 10, registry, Arc::new(StateFolder::none("a test"))).unwrap();
+    let state = Arc::new(StateFolder::none("a test"));
+    let runtime = Runtime::start(4, 512 << 10, &CompilerConfig::default(), registry, state).unwrap();
     let plugin = PluginConfig { limits: limits(), ..PluginConfig::authenticator(source) };
     Slot::load("authenticator".to_owned(), &plugin, AUTHENTICATOR, runtime).await.unwrap()
 }

@@ -1,0 +1,285 @@
+//! What has been compiled is kept in the state folder, so that a restart or a rollback does not compile it again.
+//!
+//! An entry is called after the component's digest and after everything that compiling depends on, and ends with a
+//! digest of its name and its content. What is not as it was written is compiled anew; where nothing can be kept,
+//! everything is.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::state::StateFolder;
+
+const FOLDER: &str = "compiled";
+
+/// How an entry ends: this, and the digest.
+const MAGIC: &[u8; 16] = b"hotgate code 01\n";
+const DIGEST: usize = 32;
+const TRAILER: usize = MAGIC.len() + DIGEST;
+
+/// What is kept; what was used least recently goes first.
+const MAX_ENTRIES: usize = 256;
+const MAX_BYTES: u64 = 1 << 30;
+
+/// How long the file system may take. Where it hangs, it is not asked again.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Machine code by name.
+#[derive(Debug)]
+pub(super) struct Cache {
+    state: StateFolder,
+    /// Bytes of one entry's code.
+    max_code: usize,
+    /// That there is a problem has been told, and is not told again as long as it lasts.
+    fails: AtomicBool,
+    hangs: AtomicBool,
+}
+
+impl Cache {
+    pub(super) fn new(state: StateFolder, max_code: usize) -> Self {
+        Self { state, max_code, fails: AtomicBool::new(false), hangs: AtomicBool::new(false) }
+    }
+
+    /// The code of this name, as it was stored.
+    pub(super) async fn load(self: &Arc<Self>, name: &str) -> Option<Vec<u8>> {
+        let file = path(name);
+        let entry = self.access({
+            let file = file.clone();
+            move |cache| {
+                let entry = cache.state.read_private(&file, cache.max_code + TRAILER)?;
+                let Some(entry) = entry else { return Ok(None) };
+                let code = open(&file, entry).ok_or_else(|| io::Error::other("its digest is wrong"))?;
+                // What is not touched is only dropped sooner.
+                let _ = cache.state.touch(&file);
+                Ok(Some(code))
+            }
+        });
+        match entry.await? {
+            Ok(code) => code,
+            Err(error) => {
+                self.ignore(name, &error.to_string()).await;
+                None
+            }
+        }
+    }
+
+    /// Stores code. Does nothing but tell when that is not possible.
+    pub(super) async fn store(self: &Arc<Self>, name: &str, mut code: Vec<u8>) {
+        let file = path(name);
+        let store = move |cache: &Self| {
+            seal(&file, &mut code);
+            cache.state.write_private(&file, &code)?;
+            cache.prune()
+        };
+        match self.access(store).await {
+            None => {}
+            Some(Ok(())) => self.fails.store(false, Relaxed),
+            Some(Err(error)) => self.tell(&error.to_string()),
+        }
+    }
+
+    /// Removes what cannot be used.
+    pub(super) async fn ignore(self: &Arc<Self>, name: &str, reason: &str) {
+        let file = path(name);
+        match self.access(move |cache| cache.state.remove(&file)).await {
+            None => {}
+            Some(Ok(())) => warn!(name, reason, "compiled plugin ignored: it is compiled anew"),
+            Some(Err(error)) => self.tell(&error.to_string()),
+        }
+    }
+
+    /// Uses the state folder, away from the threads that serve connections.
+    async fn access<T: Send + 'static>(
+        self: &Arc<Self>,
+        access: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> Option<io::Result<T>> {
+        if self.state.problem().is_some() || self.hangs.load(Relaxed) {
+            return None;
+        }
+        let cache = self.clone();
+        match timeout(PATIENCE, spawn_blocking(move || access(&cache))).await {
+            Ok(Ok(done)) => Some(done),
+            Ok(Err(panic)) => Some(Err(io::Error::other(panic))),
+            Err(_) => {
+                self.hangs.store(true, Relaxed);
+                self.tell(&format!("the state folder does not answer within {PATIENCE:?}"));
+                None
+            }
+        }
+    }
+
+    fn tell(&self, problem: &str) {
+        if !self.fails.swap(true, Relaxed) {
+            warn!(problem, "compiled plugins cannot be kept");
+        }
+    }
+
+    fn prune(&self) -> io::Result<()> {
+        let mut entries = self.state.files(FOLDER)?;
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.modified));
+        let mut bytes = 0;
+        for (index, entry) in entries.iter().enumerate() {
+            bytes += entry.size;
+            if index >= MAX_ENTRIES || (index > 0 && bytes > MAX_BYTES) {
+                self.state.remove(&path(&entry.name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn path(name: &str) -> String {
+    format!("{FOLDER}/{name}")
+}
+
+fn digest(file: &str, code: &[u8]) -> [u8; DIGEST] {
+    Sha256::new().chain_update(file).chain_update(code).finalize().into()
+}
+
+fn seal(file: &str, code: &mut Vec<u8>) {
+    let digest = digest(file, code);
+    code.extend(MAGIC);
+    code.extend(digest);
+}
+
+/// The code of an entry, if it is whole and has the name that it was given.
+fn open(file: &str, mut entry: Vec<u8>) -> Option<Vec<u8>> {
+    let trailer = entry.split_off(entry.len().checked_sub(TRAILER)?);
+    (trailer[..MAGIC.len()] == *MAGIC && trailer[MAGIC.len()..] == digest(file, &entry)).then_some(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::PathBuf;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    struct Place {
+        _folder: tempfile::TempDir,
+        cache: Arc<Cache>,
+    }
+
+    impl Place {
+        async fn with(names: &[&str]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let cache = Arc::new(Cache::new(StateFolder::open(Some(&folder.path().join("state"))), 100));
+            for name in names {
+                cache.store(name, format!("code of {name}").into_bytes()).await;
+            }
+            Self { _folder: folder, cache }
+        }
+
+        async fn load(&self, name: &str) -> Option<String> {
+            self.cache.load(name).await.map(|code| String::from_utf8(code).unwrap())
+        }
+
+        fn file(&self, name: &str) -> PathBuf {
+            self.cache.state.path(&path(name)).unwrap()
+        }
+
+        fn count(&self) -> usize {
+            self.cache.state.files(FOLDER).unwrap().len()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_is_loaded() {
+        let place = Place::with(&["a", "b"]).await;
+        assert_eq!(place.load("a").await.as_deref(), Some("code of a"));
+        assert_eq!(place.load("b").await.as_deref(), Some("code of b"));
+        assert_eq!(place.load("c").await, None);
+        assert_eq!(fs::metadata(place.file("a")).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_as_it_was_stored_is_removed() {
+        let damage: [fn(&Place); 8] = [
+            |place| {
+                let mut entry = fs::read(place.file("a")).unwrap();
+                entry[0] ^= 1;
+                fs::write(place.file("a"), entry).unwrap();
+            },
+            |place| {
+                let entry = fs::read(place.file("a")).unwrap();
+                fs::write(place.file("a"), &entry[..entry.len() - 1]).unwrap();
+            },
+            |place| fs::write(place.file("a"), "").unwrap(),
+            |place| fs::write(place.file("a"), [0; 101 + TRAILER]).unwrap(),
+            |place| fs::rename(place.file("b"), place.file("a")).unwrap(),
+            |place| fs::set_permissions(place.file("a"), Permissions::from_mode(0o644)).unwrap(),
+            |place| {
+                fs::rename(place.file("a"), place.file("elsewhere")).unwrap();
+                symlink("elsewhere", place.file("a")).unwrap();
+            },
+            |place| {
+                if rustix::process::geteuid().is_root() {
+                    std::os::unix::fs::chown(place.file("a"), Some(1), None).unwrap();
+                } else {
+                    fs::write(place.file("a"), "").unwrap();
+                }
+            },
+        ];
+        for (index, damage) in damage.into_iter().enumerate() {
+            let place = Place::with(&["a", "b"]).await;
+            damage(&place);
+            assert_eq!(place.load("a").await, None, "{index}");
+            assert!(place.file("a").symlink_metadata().is_err(), "{index}");
+            place.cache.store("a", b"new".to_vec()).await;
+            assert_eq!(place.load("a").await.as_deref(), Some("new"), "{index}");
+        }
+    }
+
+    #[tokio::test]
+    async fn where_nothing_can_be_kept_nothing_fails() {
+        let place = Place::with(&["a"]).await;
+        fs::remove_dir_all(place.cache.state.path(FOLDER).unwrap()).unwrap();
+        assert_eq!(place.load("a").await, None);
+        fs::write(place.cache.state.path(FOLDER).unwrap(), "a file is in the way").unwrap();
+        place.cache.store("a", b"code".to_vec()).await;
+        assert!(place.cache.fails.load(Relaxed));
+        assert_eq!(place.load("a").await, None);
+        fs::remove_file(place.cache.state.path(FOLDER).unwrap()).unwrap();
+        place.cache.store("a", b"code".to_vec()).await;
+        assert!(!place.cache.fails.load(Relaxed));
+        assert_eq!(place.load("a").await.as_deref(), Some("code"));
+
+        let none = Arc::new(Cache::new(StateFolder::none("for a test"), 100));
+        none.store("a", b"code".to_vec()).await;
+        assert_eq!(none.load("a").await, None);
+    }
+
+    #[tokio::test]
+    async fn what_was_used_least_recently_goes_first() {
+        let place = Place::with(&["a", "b"]).await;
+        let age = |name: &str, hours: u64| {
+            let file = File::options().write(true).open(place.file(name)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+        };
+        age("a", 2);
+        age("b", 1);
+        assert!(place.load("a").await.is_some());
+        for number in 0..MAX_ENTRIES - 1 {
+            place.cache.store(&format!("{number}"), Vec::new()).await;
+        }
+        assert_eq!(place.count(), MAX_ENTRIES);
+        assert_eq!(place.load("b").await, None);
+        assert!(place.load("a").await.is_some());
+
+        // Too large together, by what the file system says of them.
+        age("0", 1);
+        File::options().write(true).open(place.file("0")).unwrap().set_len(MAX_BYTES).unwrap();
+        age("0", 1);
+        place.cache.store("large", Vec::new()).await;
+        assert!(place.file("0").symlink_metadata().is_err());
+        assert!(place.load("large").await.is_some());
+    }
+}

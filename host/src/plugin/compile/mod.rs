@@ -1,0 +1,169 @@
+//! From the bytes of a component to machine code.
+//!
+//! Compiling takes seconds of a core and hundreds of megabytes, which the engine would keep, and how much of both is up
+//! to who wrote the component. So a process of its own does it (`child`), at the lowest priority and within bounds, and
+//! what comes out is kept (`cache`). What is left to do here is to map it.
+
+mod cache;
+pub(super) mod child;
+mod error;
+mod process;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tracing::{debug, info};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use self::cache::Cache;
+pub(super) use self::error::CompileError;
+use super::engine::compatibility;
+use super::identity::Digest;
+use crate::config::CompilerConfig;
+use crate::state::StateFolder;
+
+/// How the two binary formats begin: a magic number, then version and layer.
+const MODULE: &[u8] = b"\0asm\x01\0\0\0";
+const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+/// Compiles components, one at a time, outside the process.
+#[derive(Debug)]
+pub(super) struct Compiler {
+    config: CompilerConfig,
+    cache: Arc<Cache>,
+    turn: Mutex<()>,
+}
+
+/// A component that can be linked.
+pub(super) struct Compiled {
+    pub(super) component: Component,
+    /// How long it took to get it.
+    pub(super) took: Duration,
+    /// Whether it had been compiled before.
+    pub(super) cached: bool,
+}
+
+impl Compiler {
+    pub(super) fn new(config: &CompilerConfig, state: &StateFolder) -> Self {
+        let cache = Arc::new(Cache::new(state.clone(), config.max_code));
+        Self { config: config.clone(), cache, turn: Mutex::default() }
+    }
+
+    /// Compiles a component, whose digest this is, unless that has been done before.
+    ///
+    /// # Errors
+    /// When it is no component, or a [`CompileError`].
+    pub(super) async fn compile(&self, engine: &Engine, code: &[u8], digest: Digest) -> anyhow::Result<Compiled> {
+        if code.starts_with(MODULE) {
+            bail!("it is a WebAssembly module, not a component (in Rust, compile for wasm32-wasip2)");
+        }
+        if !code.starts_with(COMPONENT) {
+            bail!("it is no WebAssembly component");
+        }
+        let begun = Instant::now();
+        let name = format!("{}-{:016x}", digest.full(), compatibility(engine));
+
+        let (component, cached) = match self.find(engine, &name).await {
+            Some(component) => (component, true),
+            None => {
+                let _turn = self.turn.lock().await;
+                // It may have been compiled for another slot meanwhile.
+                match self.find(engine, &name).await {
+                    Some(component) => (component, true),
+                    None => (self.make(engine, &name, code).await?, false),
+                }
+            }
+        };
+        let took = begun.elapsed();
+        if cached {
+            debug!(%digest, ?took, "plugin found compiled");
+        } else {
+            info!(%digest, ?took, "plugin compiled");
+        }
+        Ok(Compiled { component, took, cached })
+    }
+
+    async fn find(&self, engine: &Engine, name: &str) -> Option<Component> {
+        let machine_code = self.cache.load(name).await?;
+        match map(engine, machine_code).await {
+            Ok((component, _)) => Some(component),
+            Err(error) => {
+                self.cache.ignore(name, &format!("{error:#}")).await;
+                None
+            }
+        }
+    }
+
+    async fn make(&self, engine: &Engine, name: &str, code: &[u8]) -> anyhow::Result<Component> {
+        let machine_code = match compile(engine, code, &self.config).await {
+            // Whoever ended it may not have meant it.
+            Err(CompileError::Killed { .. }) => compile(engine, code, &self.config).await?,
+            done => done?,
+        };
+        let (component, machine_code) = map(engine, machine_code).await?;
+        self.cache.store(name, machine_code).await;
+        Ok(component)
+    }
+}
+
+async fn compile(engine: &Engine, code: &[u8], config: &CompilerConfig) -> Result<Vec<u8>, CompileError> {
+    if cfg!(test) {
+        // The binary of the unit tests cannot be its own compiler.
+        let mut answer = Vec::new();
+        child::answer(engine, child::Job::new(engine, code, config), code, &mut answer)?;
+        return child::understand(answer);
+    }
+    process::compile(engine, code, config).await
+}
+
+/// Makes machine code ready to run, away from the threads that serve connections. Gives the code back.
+async fn map(engine: &Engine, machine_code: Vec<u8>) -> anyhow::Result<(Component, Vec<u8>)> {
+    let engine = engine.clone();
+    let map = move || {
+        // SAFETY: this is what `Engine::precompile_component` returned: in our own binary, through a pipe that nobody
+        // else has, or from a file whose digest was right, in a folder that only our own user can write to. Whoever can
+        // change either of them can change this process as well.
+        #[allow(unsafe_code)]
+        let component = unsafe { Component::deserialize(&engine, &machine_code) }?;
+        // Now and not during the first call.
+        component.initialize_copy_on_write_image()?;
+        wasmtime::Result::Ok((component, machine_code))
+    };
+    spawn_blocking(map).await?.map_err(super::plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{builtin, engine};
+    use super::*;
+
+    fn compiler(state: &StateFolder) -> Compiler {
+        Compiler::new(&CompilerConfig::default(), state)
+    }
+
+    #[tokio::test]
+    async fn what_has_been_compiled_once_is_found_again() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateFolder::open(Some(&place.path().join("state")));
+        let engine = engine::start(1, 64 << 20).unwrap();
+        let code = builtin::component("origin-auth").unwrap();
+        let cached =
+            async |compiler: &Compiler| compiler.compile(&engine, code, Digest::of(code)).await.unwrap().cached;
+        let first = compiler(&state);
+        assert!(!cached(&first).await);
+        assert!(cached(&first).await);
+        assert!(cached(&compiler(&state)).await);
+
+        // Right by its digest, and no machine code.
+        let name = state.files("compiled").unwrap().remove(0).name;
+        first.cache.store(&name, b"nonsense".to_vec()).await;
+        assert!(!cached(&compiler(&state)).await);
+        assert!(cached(&compiler(&state)).await);
+
+        assert!(!cached(&compiler(&StateFolder::none("for a test"))).await);
+    }
+}
