@@ -108,7 +108,7 @@ async fn deploy_asks_which_slot_where_there_are_several() {
 async fn what_cannot_be_done_now_is_said() {
     let gateway = start().await;
     for (arguments, words) in [
-        (["rollback", "plugin"], "roll"),
+        (["rollback", "plugin"], "no earlier generation"),
         (["promote", "authenticator+router"], "promote"),
         (["reload", "nobody"], "authenticator+router"),
     ] {

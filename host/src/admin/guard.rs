@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::Next;
@@ -103,8 +103,7 @@ impl Shared {
 }
 
 fn unauthorized(problem: &str) -> Problem {
-    let challenge = HeaderValue::from_static("Bearer realm=\"hotgate\"");
-    Problem::new(StatusCode::UNAUTHORIZED, problem).with(WWW_AUTHENTICATE, challenge)
+    Problem::new(StatusCode::UNAUTHORIZED, problem)
 }
 
 /// Logs refused requests, a line now and then: they may come as fast as anybody likes.

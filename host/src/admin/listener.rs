@@ -17,7 +17,9 @@ use tracing::error;
 
 /// Connections at a time; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a connection may take to send a request, and to read the answer.
+/// How long a new connection may take to send a request.
+const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+/// How long one may take that has sent a request: to read the answer, and to send another.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long to pause when the process or the machine is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -65,7 +67,7 @@ pub(super) struct Patience(Arc<Mutex<Instant>>);
 
 impl Patience {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now() + PATIENCE)))
+        Self(Arc::new(Mutex::new(Instant::now() + FIRST_PATIENCE)))
     }
 
     /// From now on the connection has this long.

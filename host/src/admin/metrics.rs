@@ -10,11 +10,14 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use tokio::task::spawn_blocking;
 
+use super::Shared;
 use super::exposition::{self, Exposition};
 use super::problem::Problem;
-use super::{Served, Shared};
+use crate::connection::Admission;
 use crate::metrics::{Count, METRICS};
+use crate::outbox::Budget;
 use crate::policy::status::{FunctionStatus, GenerationStatus, PluginStatus};
+use crate::registry::Registry;
 
 pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Problem> {
     // Everybody's outbox is looked at.
@@ -23,7 +26,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoR
         process(&mut text, shared.started);
         counted(&mut text);
         shared.served.get().into_iter().for_each(|served| {
-            connections(&mut text, served);
+            connections(&mut text, &served.registry, &served.admission, &served.budget);
             plugins(&mut text, &served.policy.plugins());
         });
         text.text()
@@ -60,8 +63,7 @@ fn counted(text: &mut Exposition) {
     }
 }
 
-fn connections(text: &mut Exposition, served: &Served) {
-    let Served { registry, admission, budget, .. } = served;
+fn connections(text: &mut Exposition, registry: &Registry, admission: &Admission, budget: &Budget) {
     let (connections, unauthenticated) = (admission.connections(), admission.unauthenticated());
     text.single("hotgate_connections", "gauge", "WebSocket connections.", connections);
     let meaning = "WebSocket connections that no authenticator has accepted yet.";
@@ -133,18 +135,104 @@ fn plugins(text: &mut Exposition, plugins: &[PluginStatus]) {
         }
     }
 
-    let per_slot: [(_, _, fn(&PluginStatus) -> u64); 2] = [
-        ("hotgate_plugin_swaps_total", "Generations that have gone live after the first.", |status| status.swaps),
-        ("hotgate_plugin_calls_shed_total", "Calls that found no free instance in time.", |status| status.overloaded),
-    ];
-    for (name, meaning, count) in per_slot {
+    let mut per_slot = |name, meaning, count: fn(&PluginStatus) -> u64| {
         text.metric(name, "counter", meaning);
         for status in plugins {
             text.sample(name, &[("slot", &status.slot), ("plugin", &status.plugin)], count(status));
         }
-    }
+    };
+    let meaning = "Generations that have gone live after the first.";
+    per_slot("hotgate_plugin_swaps_total", meaning, |status| status.swaps);
+    let meaning = "Calls that found no free instance in time.";
+    per_slot("hotgate_plugin_calls_shed_total", meaning, |status| status.overloaded);
 }
 
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::outbox::Budget;
+    use crate::policy::status::{ShadowStatus, Stage};
+
+    fn sample() -> PluginStatus {
+        let function = FunctionStatus {
+            function: "greet",
+            calls: 10,
+            failures: BTreeMap::from([("trap", 3)]),
+            total_us: 2_500_000,
+            p50_us: 100,
+            p99_us: 2000,
+        };
+        let live = GenerationStatus {
+            generation: 7,
+            digest: "abc".to_owned(),
+            stage: Stage::Live,
+            since: SystemTime::now(),
+            calls: 10,
+            failures: BTreeMap::new(),
+            functions: vec![function],
+            last_error: None,
+            load_ms: 1,
+            shadow: None,
+        };
+        let shadow = ShadowStatus {
+            agreed: 5,
+            differed: BTreeMap::from([("accept → deny".to_owned(), 2)]),
+            ..Default::default()
+        };
+        let candidate = GenerationStatus { generation: 8, stage: Stage::Shadow, shadow: Some(shadow), ..live.clone() };
+        let (slot, plugin, source) = ("router".to_owned(), "my \"own\"".to_owned(), "/x".to_owned());
+        let (candidate, previous, history) = (Some(candidate), None, Vec::new());
+        PluginStatus { slot, plugin, source, live, candidate, previous, history, swaps: 6, overloaded: 1 }
+    }
+
+    #[test]
+    fn every_slot_generation_function_and_outcome_is_shown() {
+        let mut text = Exposition::default();
+        plugins(&mut text, &[sample()]);
+        let text = text.text();
+        let of = r#"slot="router",plugin="my \"own\"",generation="7""#;
+        for line in [
+            format!(r#"hotgate_plugin_info{{{of},digest="abc",stage="live"}} 1"#),
+            format!(r#"hotgate_plugin_calls_total{{{of},function="greet",outcome="ok"}} 7"#),
+            format!(r#"hotgate_plugin_calls_total{{{of},function="greet",outcome="trap"}} 3"#),
+            format!(r#"hotgate_plugin_call_seconds{{{of},function="greet",quantile="0.99"}} 0.002"#),
+            format!(r#"hotgate_plugin_call_seconds_sum{{{of},function="greet"}} 2.5"#),
+            format!(r#"hotgate_plugin_call_seconds_count{{{of},function="greet"}} 10"#),
+            format!(
+                r#"hotgate_plugin_shadow_verdicts_total{{{},outcome="accept → deny"}} 2"#,
+                of.replace("\"7\"", "\"8\"")
+            ),
+            r#"hotgate_plugin_swaps_total{slot="router",plugin="my \"own\""} 6"#.to_owned(),
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_readme_has_the_table_of_metrics() {
+        let mut text = Exposition::default();
+        process(&mut text, SystemTime::now());
+        counted(&mut text);
+        plugins(&mut text, &[sample()]);
+        let budget = Budget::new(1);
+        let registry = Registry::new(crate::config::DuplicateLogin::All);
+        connections(&mut text, &registry, &Admission::new(Default::default()), &budget);
+        let text = text.text();
+        let shown: BTreeSet<_> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+        let readme = include_str!("../../../README.md");
+        let documented: BTreeSet<_> = readme
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+            .filter(|(name, _)| name.starts_with("hotgate_") || name.starts_with("process_"))
+            .map(|(name, rest)| (name, rest.split(' ').next().unwrap_or_default()))
+            .collect();
+        assert_eq!(shown, documented);
+    }
 }

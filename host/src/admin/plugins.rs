@@ -28,7 +28,7 @@ pub(super) async fn promote(State(shared): State<Arc<Shared>>, Path(slot): Path<
 }
 
 pub(super) async fn reload(State(shared): State<Arc<Shared>>, Path(slot): Path<String>) -> Status {
-    Ok(Json(shared.served()?.policy.reload(&slot).await?))
+    Ok(Json(Box::pin(shared.served()?.policy.reload(&slot)).await?))
 }
 
 pub(super) async fn deploy(State(shared): State<Arc<Shared>>, Path(slot): Path<String>, body: Body) -> Status {
@@ -37,7 +37,7 @@ pub(super) async fn deploy(State(shared): State<Arc<Shared>>, Path(slot): Path<S
     // Never closed.
     let _uploading = shared.uploading.acquire().await;
     let component = read(body, limit).await?;
-    Ok(Json(policy.deploy(&slot, component).await?))
+    Ok(Json(Box::pin(policy.deploy(&slot, component)).await?))
 }
 
 async fn read(body: Body, limit: usize) -> Result<Vec<u8>, Problem> {

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use axum::Json;
-use axum::http::header::{HeaderName, HeaderValue};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
+use axum::http::header::{HeaderValue, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -15,17 +15,11 @@ use crate::policy::DeployError;
 pub(super) struct Problem {
     status: StatusCode,
     reason: String,
-    headers: HeaderMap,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, reason: impl fmt::Display) -> Self {
-        Self { status, reason: reason.to_string(), headers: HeaderMap::new() }
-    }
-
-    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
-        self
+        Self { status, reason: reason.to_string() }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -39,7 +33,12 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        (self.status, self.headers, Json(json!({ "error": self.reason }))).into_response()
+        let mut response = (self.status, Json(json!({ "error": self.reason }))).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"hotgate\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        response
     }
 }
 

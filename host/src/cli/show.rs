@@ -131,7 +131,7 @@ fn notes(text: &mut String, plugin: &Plugin, now: SystemTime) {
         }
         if let Some(Shadow { compared, agreed, differed, skipped }) = &generation.shadow {
             let mut line = format!("generation {number} in shadow: {agreed} of {compared} verdicts agree");
-            differed.iter().for_each(|(kind, count)| line += &format!(", {count} {kind}"));
+            differed.iter().for_each(|(kind, count)| line += &format!(", {kind}: {count}"));
             lines.push(format!("{line}; {skipped} skipped"));
         }
     }

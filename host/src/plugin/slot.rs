@@ -279,6 +279,12 @@ impl Slot {
 
 impl State {
     fn remember(&mut self, what: What, generation: Option<u64>, digest: Option<Digest>, reason: Option<String>) {
+        match what {
+            What::RolledBack => METRICS.plugin_rollbacks.increment(),
+            What::Refused => METRICS.plugin_refusals.increment(),
+            What::Alert => METRICS.plugin_alerts.increment(),
+            _ => {}
+        }
         if self.history.len() == MAX_HISTORY {
             self.history.pop_front();
         }

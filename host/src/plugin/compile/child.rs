@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::thread;
 
-use rustix::process::{Resource, Rlimit, nice, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use wasmtime::Engine;
 
 use super::CompileError;
@@ -107,6 +107,7 @@ fn limit(job: Job) -> io::Result<()> {
         (Resource::Fsize, 0),
         (Resource::Core, 0),
     ] {
+        let limit = getrlimit(resource).maximum.map_or(limit, |maximum| limit.min(maximum));
         setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
     }
     Ok(())
