@@ -140,8 +140,11 @@ async fn tell_lost(counter: ErrorCounter) -> Infallible {
         tokio::time::sleep(TELL_EVERY).await;
         let lost = counter.dropped_lines();
         if lost > told {
-            warn!(lines = lost - told, "log lines lost: standard error is not read fast enough");
-            told = lost;
+            warn!(lost, "log lines lost since the start: standard error is not read fast enough");
+            // This line may have been lost like the others.
+            if counter.dropped_lines() == lost {
+                told = lost;
+            }
         }
     }
 }
