@@ -5,8 +5,13 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use hotgate_tests::{Component, Gateway, Setup, eventually};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::bystanders::Bystanders;
 
@@ -164,7 +169,8 @@ async fn the_second_start_finds_everything_compiled() {
 
 #[tokio::test]
 async fn what_is_not_as_it_was_kept_is_compiled_anew() {
-    let damage: [(&str, fn(&Path)); 6] = [
+    type Damage = fn(&Path);
+    let damage: [(&str, Damage); 6] = [
         ("its digest is wrong", |path| fs::write(path, "nonsense").expect("written")),
         ("its digest is wrong", |path| {
             let mut bytes = fs::read(path).expect("read");
@@ -232,6 +238,21 @@ async fn where_nothing_can_be_kept_the_gateway_serves_and_says_so() {
 }
 
 #[tokio::test]
+async fn on_a_full_disk_the_gateway_serves_and_says_so() {
+    if !Setup::may_mount() {
+        eprintln!("SKIPPED: this needs a file system of its own (unshare -rm)");
+        return;
+    }
+    let gateway = compiling(&Component::version(1), "").disk("100k").start().await;
+    let line = gateway.logged(|line| line.message() == "compiled plugins cannot be kept").await;
+    assert!(line.get("problem").contains("No space left"), "{line:?}");
+    let mark = gateway.log().mark();
+    gateway.file("plugin.wasm").move_over(&Component::version(2));
+    gateway.swapped_since(mark).await;
+    gateway.connect().await.expect("hello v2").await;
+}
+
+#[tokio::test]
 async fn the_state_folder_is_where_the_settings_say() {
     let setup = Setup::new("state_folder = \"kept/here\"").compiling();
     let (place, usual) = (setup.path().join("kept/here"), setup.state_folder());
@@ -239,6 +260,56 @@ async fn the_state_folder_is_where_the_settings_say() {
     gateway.connect().await.expect("HeartBeat").await;
     assert_eq!(entries(&place).len(), 2);
     assert!(!usual.exists());
+}
+
+/// Asks every few milliseconds until told to stop; how long each answer took, sorted.
+async fn answers(gateway: &Gateway, stop: impl Future<Output = ()>) -> Vec<Duration> {
+    let done = Arc::new(AtomicBool::new(false));
+    let mut clients = JoinSet::new();
+    for number in 0..20 {
+        let mut client = gateway.enter(&format!("client-{number}")).await;
+        let done = Arc::clone(&done);
+        clients.spawn(async move {
+            let mut took = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                let begin = Instant::now();
+                client.send("say hello").await;
+                client.expect("hello").await;
+                took.push(begin.elapsed());
+                sleep(Duration::from_millis(5)).await;
+            }
+            took
+        });
+    }
+    stop.await;
+    done.store(true, Ordering::Relaxed);
+    let mut took: Vec<_> = clients.join_all().await.concat();
+    took.sort();
+    took
+}
+
+#[tokio::test]
+#[ignore = "takes a minute, and a machine of its own"]
+async fn soak_12_mb_are_compiled_and_swapped_in_and_neither_time_nor_memory_tells() {
+    let gateway = compiling(&Component::version(1), "").start().await;
+    let p99 = |took: &[Duration]| took[took.len() * 99 / 100];
+    let before = p99(&answers(&gateway, sleep(Duration::from_secs(10))).await);
+    let memory = gateway.resident_bytes();
+
+    let mark = gateway.log().mark();
+    gateway.file("plugin.wasm").move_over(&Component::version(2).with_code(12_000, 100));
+    let mut compiled = None;
+    let during = async { compiled = Some(gateway.swapped_since(mark).await) };
+    let during = p99(&answers(&gateway, during).await);
+    let code = entries(&gateway.state_folder()).iter().filter_map(|path| path.metadata().ok()).map(|it| it.len()).max();
+    let (now, code) = (gateway.resident_bytes(), code.expect("it is kept"));
+    let compile_ms = compiled.expect("swapped").number("compile_ms");
+    println!(
+        "compiled in {compile_ms} ms to {code} bytes; p99 {before:?}, then {during:?}; memory {memory:?}, then {now:?}"
+    );
+    assert!(during < 2 * before + Duration::from_millis(1));
+    let (Some(memory), Some(now)) = (memory, now) else { return };
+    assert!(now < memory + code + (8 << 20));
 }
 
 fn shared(folder: &Path) {

@@ -20,6 +20,8 @@ mod plugin_files;
 mod proxies;
 mod refused;
 mod relay;
+mod reloading;
+mod rollback;
 mod routing;
 mod settings;
 mod shutdown;

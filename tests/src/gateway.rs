@@ -4,10 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::compiled::Compiled;
 use crate::setup::{command, exit_code};
 use crate::{
     Admin, Client, Component, Finished, Line, Log, Mark, PluginFile, Response, Sender, Setup, Upgrade, within,
@@ -18,8 +16,7 @@ use crate::{
 pub struct Gateway {
     process: Child,
     log: Log,
-    folder: TempDir,
-    state: Compiled,
+    setup: Setup,
     /// The port for clients.
     pub websocket: SocketAddr,
     /// The port for senders.
@@ -42,26 +39,40 @@ impl Gateway {
         Setup::plugin(component, "").start().await
     }
 
-    pub(crate) async fn new(mut process: Child, folder: TempDir, state: Compiled) -> Self {
+    pub(crate) async fn new(setup: Setup) -> Self {
+        let mut process = setup.spawn();
         let log = Log::read(process.stderr.take().expect("piped"));
         let nowhere = SocketAddr::from(([0; 4], 0));
-        let mut gateway = Self { process, log, folder, state, websocket: nowhere, text: nowhere };
-        let listening = async |name| {
-            let line = gateway.logged(|line| line.message() == "listening" && line.get("listener") == name).await;
+        let mut gateway = Self { process, log, setup, websocket: nowhere, text: nowhere };
+        gateway.listening().await;
+        gateway
+    }
+
+    /// Kills it and starts it again, with the files and the state that there are; the log begins anew.
+    pub async fn restart(&mut self) {
+        self.process.kill().expect("it runs");
+        self.process.wait().expect("it ends");
+        self.process = self.setup.spawn();
+        self.log = Log::read(self.process.stderr.take().expect("piped"));
+        self.listening().await;
+    }
+
+    async fn listening(&mut self) {
+        let address = async |name| {
+            let line = self.logged(|line| line.message() == "listening" && line.get("listener") == name).await;
             line.get("address").parse().expect("an address")
         };
-        (gateway.websocket, gateway.text) = (listening("websocket").await, listening("text").await);
-        gateway
+        (self.websocket, self.text) = (address("websocket").await, address("text").await);
     }
 
     /// The folder of `hotgate.toml` and the plugin files.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        self.setup.path()
     }
 
     /// The folder for what outlives the gateway.
     pub fn state_folder(&self) -> PathBuf {
-        self.state.folder()
+        self.setup.state_folder()
     }
 
     /// The number of its process.
@@ -221,7 +232,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         _ = self.process.kill();
         _ = self.process.wait();
-        self.state.share();
+        self.setup.share_compiled();
         if std::thread::panicking() {
             eprintln!("the end of the gateway's log:\n{}", self.log.tail());
         }

@@ -1,5 +1,6 @@
 //! What a gateway is started with.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,7 +17,8 @@ pub struct Setup {
     config: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
-    descriptors: Option<u32>,
+    /// A command that runs the command which follows it.
+    launcher: Vec<String>,
     state: Compiled,
 }
 
@@ -37,7 +39,7 @@ impl Setup {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let config = config.to_owned();
         let state = Compiled::shared();
-        Self { folder, config, arguments: Vec::new(), environment: Vec::new(), descriptors: None, state }
+        Self { folder, config, arguments: Vec::new(), environment: Vec::new(), launcher: Vec::new(), state }
     }
 
     /// A plugin that fills both roles from the file `plugin.wasm`, with these keys in both of its entries.
@@ -77,8 +79,25 @@ impl Setup {
 
     /// Lets the process have this many open files and sockets at most.
     pub fn descriptors(mut self, limit: u32) -> Self {
-        self.descriptors = Some(limit);
+        self.launcher = ["sh", "-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")].map(str::to_owned).into();
         self
+    }
+
+    /// Gives the state folder a disk of its own of this size. Works where [`may_mount`](Self::may_mount).
+    pub fn disk(mut self, size: &str) -> Self {
+        std::fs::create_dir_all(self.state_folder()).expect("a writable folder");
+        let mount = format!("mount -t tmpfs -o size={size},mode=700 tmpfs \"$XDG_STATE_HOME/hotgate\"");
+        let script = format!("{mount} && exec \"$0\" \"$@\"");
+        self.launcher = ["unshare", "-rm", "sh", "-c", &script].map(str::to_owned).into();
+        self
+    }
+
+    /// Whether users of this machine may have file systems of their own.
+    pub fn may_mount() -> bool {
+        Command::new("unshare")
+            .args(["-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
+            .status()
+            .is_ok_and(|it| it.success())
     }
 
     /// Compiles its plugins itself, whatever other tests have compiled.
@@ -102,12 +121,20 @@ impl Setup {
     /// # Panics
     /// When it does not come to that.
     pub async fn start(self) -> Gateway {
+        Gateway::new(self).await
+    }
+
+    pub(crate) fn spawn(&self) -> Child {
         let mut command = self.command();
         command.args(["serve", "--config", "hotgate.toml", "--log-format", "json"]);
         command.args(["--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"]);
         command.args(&self.arguments);
-        let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-        Gateway::new(process, self.folder, self.state).await
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts")
+    }
+
+    /// Lets other tests have what was compiled.
+    pub(crate) fn share_compiled(&self) {
+        self.state.share();
     }
 
     /// Runs `hotgate` with exactly these arguments to its end.
@@ -122,13 +149,10 @@ impl Setup {
 
     fn command(&self) -> Command {
         std::fs::write(self.folder.path().join("hotgate.toml"), &self.config).expect("a writable folder");
-        let mut command = command(self.folder.path());
-        if let Some(limit) = self.descriptors {
-            let mut shell = Command::new("sh");
-            shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]).arg(build::hotgate());
-            surround(&mut shell, self.folder.path());
-            command = shell;
-        }
+        let words = self.launcher.iter().map(OsStr::new).chain([build::hotgate().as_os_str()]).collect::<Vec<_>>();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        surround(&mut command, self.folder.path());
         command.env("XDG_STATE_HOME", self.state.home());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

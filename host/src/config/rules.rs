@@ -49,10 +49,15 @@ fn listeners(config: &Config, places: &Places) -> Result<(), ConfigError> {
                        text.allow_from must say who may connect, like [\"10.0.0.0/8\"]";
         return refuse(places.of(&["text.listen"]), format!("text.listen = \"{}\": {problem}", text.listen));
     }
-    if text.listen == config.websocket.listen && text.listen.port() != 0 {
-        let problem = "must not be the same as websocket.listen";
-        let place = places.of(&["text.listen", "websocket.listen"]);
-        return refuse(place, format!("text.listen = \"{}\": {problem}", text.listen));
+    let mut addresses = vec![("websocket.listen", config.websocket.listen), ("text.listen", text.listen)];
+    if config.admin.enabled {
+        addresses.push(("admin.listen", config.admin.listen));
+    }
+    for (index, (key, address)) in addresses.iter().enumerate().filter(|(_, (_, address))| address.port() != 0) {
+        if let Some((other, _)) = addresses[..index].iter().find(|(_, other)| other == address) {
+            let problem = format!("must not be the same as {other}");
+            return refuse(places.of(&[key, other]), format!("{key} = \"{address}\": {problem}"));
+        }
     }
     Ok(())
 }

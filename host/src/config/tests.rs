@@ -153,6 +153,10 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
             "text.listen = \"127.0.0.1:9\"\nwebsocket.listen = \"127.0.0.1:9\"",
             "hotgate.toml:1: text.listen = \"127.0.0.1:9\": must not be the same",
         ),
+        (
+            "admin.listen = \"127.0.0.1:5678\"",
+            "hotgate.toml:1: admin.listen = \"127.0.0.1:5678\": must not be the same as text.listen",
+        ),
         ("text.listen = \"0.0.0.0:5678\"", "text.allow_from must say who may connect"),
         ("text.allow_from = [\"10.0.0.0/8\", \"x\"]", "text.allow_from[1] = \"x\": must be an IP address or a network"),
         ("outbox.max_bytes = 1023", "outbox.max_bytes = 1023: must be a size from 1KiB"),

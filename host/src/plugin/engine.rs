@@ -9,9 +9,14 @@ use anyhow::Context as _;
 use tracing::warn;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
-/// How often a running call is looked at. A call that ends within one tick is never interrupted; the shorter, the
-/// sooner a spinning call makes room for others. Costs one wake-up of one thread.
+use super::lane::Lane;
+
+/// How often a running call is looked at. A call that ends within one tick is never interrupted. Costs one wake-up of
+/// one thread.
 pub(super) const TICK: Duration = Duration::from_millis(4);
+
+/// The same while long calls take turns: the shorter, the sooner a crowd of them makes room for one that is short.
+const SHORT_TICK: Duration = Duration::from_micros(500);
 
 /// Instances beyond those that serve calls: for `lifecycle.check` of new components and those whose last call ends
 /// while their successor's first begins.
@@ -41,11 +46,12 @@ const WARM_SLOTS: u32 = 32;
 /// Frames of a trap's backtrace.
 const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
-/// Starts the engine and its clock, for `concurrency` calls at the same time with `stack` bytes of stack each.
+/// Starts the engine and its clock, for `concurrency` calls at the same time with `stack` bytes of stack each, the long
+/// ones in this lane.
 ///
 /// # Errors
 /// When the processor or the operating system cannot run it.
-pub(super) fn start(concurrency: usize, stack: usize) -> anyhow::Result<Engine> {
+pub(super) fn start(concurrency: usize, stack: usize, lane: &Lane) -> anyhow::Result<Engine> {
     let start = |allocation| {
         let mut config = config(allocation);
         config.max_wasm_stack(stack).async_stack_size(stack + HOST_STACK);
@@ -64,7 +70,7 @@ pub(super) fn start(concurrency: usize, stack: usize) -> anyhow::Result<Engine> 
                 .context("cannot start the WebAssembly engine")?
         }
     };
-    start_clock(&engine)?;
+    start_clock(&engine, lane.clone())?;
     Ok(engine)
 }
 
@@ -122,13 +128,13 @@ fn pool(concurrency: usize) -> PoolingAllocationConfig {
 
 /// Advances the engine's epoch on a thread of its own, because a runtime whose threads are all in a plugin does not
 /// keep time. Ends with the engine.
-fn start_clock(engine: &Engine) -> anyhow::Result<()> {
+fn start_clock(engine: &Engine, lane: Lane) -> anyhow::Result<()> {
     let engine = engine.weak();
     let tick = move || {
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
             drop(engine);
-            thread::sleep(TICK);
+            thread::sleep(if lane.is_taken() { SHORT_TICK } else { TICK });
         }
     };
     thread::Builder::new().name("epoch".to_owned()).spawn(tick).context("cannot start the epoch clock")?;
@@ -141,6 +147,9 @@ mod tests {
 
     #[test]
     fn what_is_compiled_elsewhere_runs_here() {
-        assert_eq!(compatibility(&for_compiling().unwrap()), compatibility(&start(64, 64 << 20).unwrap()));
+        assert_eq!(
+            compatibility(&for_compiling().unwrap()),
+            compatibility(&start(64, 64 << 20, &Lane::new()).unwrap())
+        );
     }
 }

@@ -16,9 +16,6 @@ use super::host::Host;
 use super::lane::{Turn, Turns};
 use super::limits::host_call_bytes;
 
-/// Ticks that a call may run before it must take turns. Two, because the first may be about to end.
-const TICKS: u64 = 2;
-
 /// A store with its one instance: whatever goes wrong in it ends with it.
 pub(super) struct Instance {
     pub(super) store: Store<Host>,
@@ -44,7 +41,7 @@ impl Instance {
             let (host, now) = (context.data(), Instant::now());
             Ok(if now >= host.deadline {
                 UpdateDeadline::Interrupt
-            } else if host.turns.has_hardly_begun(now) {
+            } else if host.turns.may_go_on(now) {
                 UpdateDeadline::Continue(1)
             } else {
                 UpdateDeadline::YieldCustom(1, Box::pin(host.turns.clone().next()))
@@ -62,7 +59,7 @@ impl Instance {
 
     /// Prepares for one more call, whose time begins now.
     pub(super) fn begin_call(&mut self, deadline: Instant, turn: Option<Turn>) {
-        self.store.set_epoch_deadline(if turn.is_some() { 1 } else { TICKS });
+        self.store.set_epoch_deadline(1);
         let host = self.store.data_mut();
         host.turns.begin(turn);
         host.begin_call();

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::engine::TICK;
 use super::lock;
 
 /// The right to run until the call stops running: at the end of a tick, or when it waits for something.
@@ -38,6 +39,11 @@ impl Lane {
     fn wide(width: usize) -> Self {
         let semaphore = || Arc::new(Semaphore::new(width.max(1)));
         Self { turns: semaphore(), again: semaphore() }
+    }
+
+    /// Whether long calls take all turns that there are.
+    pub(super) fn is_taken(&self) -> bool {
+        self.turns.available_permits() == 0
     }
 
     /// Waits for the first turn of a call.
@@ -93,7 +99,7 @@ impl Pace {
 
 /// A turn younger than this goes on for a tick more: its tick was about to end when it began. Short calls, which end
 /// within it, never have to queue again.
-const LEAST_TURN: Duration = Duration::from_millis(1);
+const LEAST_TURN: Duration = Duration::from_micros(250);
 
 /// The turns of one instance's calls.
 #[derive(Debug)]
@@ -124,9 +130,11 @@ impl Turns {
         *lock(&self.state) = State { turn, resumed: Instant::now(), long: false };
     }
 
-    /// Whether the end of a tick is not to count.
-    pub(super) fn has_hardly_begun(&self, now: Instant) -> bool {
-        now.saturating_duration_since(lock(&self.state).resumed) < LEAST_TURN
+    /// Whether the end of a tick is not to count: it was about to end when the turn began, or the call is not long yet.
+    pub(super) fn may_go_on(&self, now: Instant) -> bool {
+        let state = lock(&self.state);
+        let least = if state.turn.is_some() { LEAST_TURN } else { TICK };
+        now.saturating_duration_since(state.resumed) < least
     }
 
     /// After a tick: lets others run, then waits for a turn.

@@ -93,10 +93,11 @@ impl Runtime {
         registry: Arc<Registry>,
         state: Arc<StateFolder>,
     ) -> anyhow::Result<Arc<Self>> {
-        let engine = engine::start(concurrency, stack)?;
+        let lane = lane::Lane::new();
+        let engine = engine::start(concurrency, stack, &lane)?;
         let mut linker = Linker::new(&engine);
         host::link(&mut linker).map_err(plain).context("cannot link the plugin interfaces")?;
-        let (compiler, lane) = (compile::Compiler::new(compiler, &state), lane::Lane::new());
+        let compiler = compile::Compiler::new(compiler, &state);
         Ok(Arc::new(Self { engine, linker, compiler, lane, registry, state, stack }))
     }
 }

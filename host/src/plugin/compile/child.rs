@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::thread;
 
-use rustix::process::{Resource, Rlimit, nice, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use wasmtime::Engine;
 
 use super::CompileError;
@@ -107,6 +107,7 @@ fn limit(job: Job) -> io::Result<()> {
         (Resource::Fsize, 0),
         (Resource::Core, 0),
     ] {
+        let limit = getrlimit(resource).maximum.map_or(limit, |maximum| limit.min(maximum));
         setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
     }
     Ok(())
@@ -149,7 +150,7 @@ mod tests {
 
     #[test]
     fn the_child_answers_with_code_for_the_engine_that_asks() {
-        let engine = engine::start(1, 64 << 20).unwrap();
+        let engine = engine::start(1, 64 << 20, &crate::plugin::lane::Lane::new()).unwrap();
         let code = builtin::component("origin-auth").unwrap();
         let job = Job::new(&engine, code, &CompilerConfig::default());
         assert_eq!((job.seconds, job.length), (305, code.len() as u64));

@@ -19,7 +19,7 @@ use crate::config::CompilerConfig;
 use crate::plugin::guest_log::clean;
 
 /// Bytes of what the child writes to standard error that are shown.
-const MAX_WORDS: usize = 1024;
+const MAX_WORDS: u64 = 1024;
 
 /// What Rust programs say when they end for want of memory.
 const OUT_OF_MEMORY: &str = "memory allocation of";
@@ -72,8 +72,9 @@ async fn talk(child: &mut Child, job: Job, code: &[u8], config: &CompilerConfig)
     // One byte more than the code says what it is.
     let hear = async { read(output, config.max_code + 1).await?.ok_or(CompileError::TooLarge(config.max_code)) };
     let overhear = async {
-        let words = read(errors, MAX_WORDS).await;
-        Ok(words.ok().flatten().unwrap_or_default())
+        let mut words = Vec::new();
+        let _ = errors.take(MAX_WORDS).read_to_end(&mut words).await;
+        Ok(words)
     };
     // That it does not listen says nothing; how it ends does.
     let (_, hearing) = tokio::join!(ask, async { tokio::try_join!(hear, overhear) });
@@ -93,7 +94,7 @@ async fn read(mut stream: impl AsyncRead + Unpin, limit: usize) -> Result<Option
 
 /// Why a child has ended that did not end well.
 fn failure(status: ExitStatus, words: &[u8], config: &CompilerConfig) -> CompileError {
-    let words = clean(words, MAX_WORDS);
+    let words = clean(words, MAX_WORDS as usize);
     if words.contains(OUT_OF_MEMORY) {
         return CompileError::Memory(config.memory);
     }
