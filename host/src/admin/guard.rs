@@ -22,7 +22,7 @@ use super::{HEALTH, READINESS, Shared};
 use crate::metrics::METRICS;
 
 /// How long a request that may be made has: it may carry a component that takes long to arrive and to compile.
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// How often refused requests are logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 

@@ -26,7 +26,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it may take to look.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long it may take to act: a little longer than the gateway allows itself, compiling included.
-const ACT_TIMEOUT: Duration = Duration::from_secs(310);
+const ACT_TIMEOUT: Duration = Duration::from_secs(15 * 60 + 10);
 /// The longest answer, in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
 
