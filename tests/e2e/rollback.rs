@@ -329,9 +329,8 @@ async fn swaps(count: u32) {
             .await;
     let bystanders = Bystanders::watch(&gateway, 10).await;
     let taken = || {
-        let entries = |name: &str| {
-            std::fs::read_dir(format!("/proc/{}/{name}", gateway.id())).map_or(0, |entries| entries.count())
-        };
+        let entries =
+            |name: &str| std::fs::read_dir(format!("/proc/{}/{name}", gateway.id())).map_or(0, Iterator::count);
         (gateway.resident_bytes().unwrap_or(0), entries("fd"), entries("task"))
     };
     let mut early = (0, 0, 0);

@@ -86,7 +86,8 @@ impl Slot {
             let ledger = Arc::new(blocking(open).await?);
             let wanted = Candidate::read(&spec, plugin.settings.clone()).await?;
             let (candidate, identity, values) = not_refused(&spec, &ledger, wanted).await?;
-            let generation = verified(&spec, &ledger, 1, candidate, identity, values, begun).await?;
+            let verified = verified(&spec, &ledger, 1, candidate, identity, values, begun);
+            let generation = Box::pin(verified).await?;
             anyhow::Ok(Self::new(spec.clone(), plugin, ledger, generation))
         };
         load.await.with_context(|| format!("{}: cannot load {}", spec.slot, spec.source))
@@ -214,7 +215,8 @@ impl Slot {
             return Err(before(&refusal));
         }
         let number = self.state(|state| state.newest) + 1;
-        let generation = verified(self.spec(), &self.ledger, number, candidate, identity, values, begun).await?;
+        let verified = verified(self.spec(), &self.ledger, number, candidate, identity, values, begun);
+        let generation = Box::pin(verified).await?;
         write().await?;
         let shadow = self.spec().roles.authenticator;
         self.change(|state| {
@@ -297,7 +299,11 @@ async fn verified(
     let generation = Generation::verify(spec, number, identity, given, &component, begun).await?;
     if let Some(code) = code {
         let ledger = ledger.clone();
-        blocking(move || anyhow::Ok(ledger.keep(&code, digest))).await?;
+        let keep = move || {
+            ledger.keep(&code, digest);
+            Ok(())
+        };
+        blocking(keep).await?;
     }
     Ok(generation)
 }

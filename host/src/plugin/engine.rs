@@ -41,7 +41,7 @@ const KEEP_RESIDENT: usize = 1 << 20;
 
 /// Slots that stay prepared for a plugin while they are unused. Enough for a few plugins to take turns; each swap leaves
 /// some behind, so they are also what swaps may cost in memory.
-const WARM_SLOTS: u32 = 32;
+const WARM_SLOTS: u32 = 8;
 
 /// Frames of a trap's backtrace.
 const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(16).unwrap();

@@ -137,10 +137,17 @@ async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut S
         fail(answers, PushFailure::Malformed);
         return Ok(());
     };
-    let Answer { commands, reply } = match context.policy.router.push(sender, &line).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_logged)) => return Ok(fail(answers, PushFailure::Refused)),
-        Err(_logged) => return Ok(fail(answers, PushFailure::Failed)),
+    let answer = match context.policy.router.push(sender, &line).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_refused)) => Err(PushFailure::Refused),
+        Err(_logged) => Err(PushFailure::Failed),
+    };
+    let Answer { commands, reply } = match answer {
+        Ok(answer) => answer,
+        Err(why) => {
+            fail(answers, why);
+            return Ok(());
+        }
     };
     let mut reached = true;
     for command in commands {
