@@ -22,6 +22,16 @@ const WAITING_LINES: usize = 8192;
 /// How often it is told that lines were lost.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
+/// The system's own keeps much of what it was given back, by thread: what swaps take would grow for a long time.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// One arena a processor, and what is unused goes back to the operating system within a second.
+// SAFETY: jemalloc reads its settings from a C string under this name, which it leaves to the program to define.
+#[allow(unsafe_code)]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static ALLOCATOR_SETTINGS: &[u8; 57] = b"percpu_arena:percpu,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
+
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == plugin::COMPILE) {
         return plugin::compile();

@@ -124,10 +124,12 @@ impl Reload {
 async fn quiet_after_news(news: &mut [mpsc::Receiver<News>], config: &WatchConfig) {
     let mut until = Instant::now() + config.rescan;
     while let Ok(news) = timeout_at(until, any(news)).await {
-        match news {
-            News::Near => {}
-            News::Writing | News::Changed => until = Instant::now() + config.settle,
-        }
+        let quiet = Instant::now() + config.settle;
+        until = match news {
+            // Other files in the folder may be written all the time; they do not put it off.
+            News::Near => until.min(quiet),
+            News::Writing | News::Changed => quiet,
+        };
     }
 }
 
