@@ -71,7 +71,7 @@ impl Slot {
 
     /// Logs the failure of a call, and draws conclusions.
     pub(super) fn failed(&self, by: Option<&Arc<Generation>>, function: Function, error: &CallError) {
-        self.count_failure(by.is_some());
+        self.count_failure(error.is_overload());
         let Spec { slot, plugin, failures, .. } = &**self.spec();
         let Some(unlogged) = failures.admit(0) else { return };
         let live = self.live();

@@ -107,8 +107,8 @@ fn said(stderr: &str) -> String {
     if stderr.is_empty() { String::new() } else { format!("; stderr: {stderr}") }
 }
 
-/// What failures are counted by, but for [`CallError::Overloaded`]: those calls never began.
-pub(super) const KINDS: [&str; 4] = ["trap", "deadline", "memory", "result"];
+/// What failures are counted by.
+pub(super) const KINDS: [&str; 5] = ["trap", "deadline", "memory", "limit", "result"];
 
 impl CallError {
     /// One word, by which failures are counted.
@@ -116,16 +116,16 @@ impl CallError {
         match self {
             Self::Trap { .. } => "trap",
             Self::Deadline { .. } => "deadline",
-            Self::Limit { setting, .. } => {
-                if *setting == MEMORY {
-                    "memory"
-                } else {
-                    "limit"
-                }
-            }
+            Self::Limit { setting, .. } if *setting == MEMORY => "memory",
+            Self::Limit { .. } => "limit",
             Self::Result(_) => "result",
             Self::Overloaded { .. } | Self::NoRoom(_) => "overloaded",
         }
+    }
+
+    /// Whether the call was shed, which is not its plugin's failure.
+    pub(super) fn is_overload(&self) -> bool {
+        matches!(self, Self::Overloaded { .. } | Self::NoRoom(_))
     }
 
     /// The functions that a trap happened in, innermost first.

@@ -247,8 +247,8 @@ impl Slot {
     }
 
     /// A call has failed, or was shed.
-    pub(super) fn count_failure(&self, has_begun: bool) {
-        if !has_begun {
+    pub(super) fn count_failure(&self, shed: bool) {
+        if shed {
             self.overloaded.fetch_add(1, Relaxed);
         } else if self.on_trial.load(Relaxed) {
             self.look();

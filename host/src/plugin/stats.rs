@@ -66,8 +66,11 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    /// A call has ended.
+    /// A call has ended. One that was shed does not count.
     pub(super) fn ended(&self, function: Function, took: Duration, failure: Option<&CallError>) {
+        if failure.is_some_and(CallError::is_overload) {
+            return;
+        }
         let stats = &self.functions[function as usize];
         stats.times.record(took);
         let Some(failure) = failure else { return };
@@ -198,6 +201,7 @@ fn quantile(buckets: &[u64; BUCKETS], share: f64) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::error::TimeLimit;
     use super::*;
 
     proptest! {
@@ -207,6 +211,34 @@ mod tests {
             prop_assert!(nanos < bound, "{nanos} {bound}");
             prop_assert!(bound - nanos <= 64 + nanos / 4, "{nanos} {bound}");
         }
+    }
+
+    #[test]
+    fn every_failure_is_counted_but_for_overload() {
+        let limit = TimeLimit { setting: "deadline", value: Duration::ZERO };
+        let [stderr, reason, backtrace, did] = [const { String::new() }; 4];
+        let of = |setting| CallError::Limit {
+            did: did.clone(),
+            limit: 0,
+            setting,
+            reason: reason.clone(),
+            backtrace: backtrace.clone(),
+            stderr: stderr.clone(),
+        };
+        let failures = [
+            CallError::Trap { reason: reason.clone(), backtrace: backtrace.clone(), stderr: stderr.clone() },
+            CallError::Deadline { limit, stderr: stderr.clone() },
+            of("limits.memory"),
+            of("limits.handles"),
+            CallError::Result(String::new()),
+        ];
+        let stats = Stats::default();
+        for failure in &failures {
+            stats.ended(Function::Greet, Duration::ZERO, Some(failure));
+        }
+        stats.ended(Function::Greet, Duration::ZERO, Some(&CallError::NoRoom(String::new())));
+        assert_eq!(stats.counts()[0], Count { calls: 5, failures: 5 });
+        assert_eq!(stats.functions()[0].failures.len(), KINDS.len());
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub struct GenerationStatus {
     pub since: SystemTime,
     /// Calls that have ended, well or not.
     pub calls: u64,
-    /// Those that failed, by kind: `trap`, `deadline`, `memory`, `result`.
+    /// Those that failed, by kind: `trap`, `deadline`, `memory`, `limit`, `result`.
     pub failures: BTreeMap<&'static str, u64>,
     /// Each function that was called, with its times.
     pub functions: Vec<FunctionStatus>,
@@ -109,7 +109,7 @@ pub struct LastError {
     pub at: SystemTime,
     /// In which function.
     pub function: &'static str,
-    /// `trap`, `deadline`, `memory` or `result`.
+    /// `trap`, `deadline`, `memory`, `limit` or `result`.
     pub kind: &'static str,
     /// As in the log.
     pub reason: String,
