@@ -276,6 +276,18 @@ async fn nothing_of_one_user_is_left_for_the_next_where_calls_are_isolated() {
 }
 
 #[tokio::test]
+async fn a_plugin_that_gossips_has_heard_nothing_where_calls_are_isolated() {
+    for (isolation, heard) in [("per-call", r#"heard """#), ("pooled", r#"heard "login anna password=hunter2""#)] {
+        let keys = format!("isolation = \"{isolation}\"\nlimits = {{ concurrency = 1 }}");
+        let gateway = Setup::plugin(&Component::fixture(""), &keys).start().await;
+        let _anna = gateway.enter_as("login anna password=hunter2").await;
+        let mut bob = greeted(&gateway).await;
+        bob.send("gossip").await;
+        bob.expect(heard).await;
+    }
+}
+
+#[tokio::test]
 async fn a_message_far_larger_than_the_bounds_never_reaches_a_plugin() {
     let (gateway, bystanders) = start("", "").await;
     let mut anna = gateway.enter("anna").await;
