@@ -108,7 +108,7 @@ async fn a_plugin_that_fails_on_some_packets_is_rolled_back_within_two_seconds()
 
 #[tokio::test]
 async fn a_restart_does_not_load_again_what_was_rolled_back() {
-    let mut gateway = Setup::plugin(&Component::version(1), "").and("[watch]\nrescan = \"50ms\"").start().await;
+    let mut gateway = Setup::plugin(&Component::version(1), "").start().await;
     let mark = gateway.log().mark();
     gateway.file("plugin.wasm").move_over(&Component::version(2));
     gateway.swapped_since(mark).await;
@@ -116,17 +116,40 @@ async fn a_restart_does_not_load_again_what_was_rolled_back() {
     gateway.connect().await.expect("hello v1").await;
 
     gateway.restart().await;
-    let instead = gateway.logged(|line| line.says("what served before it serves again")).await;
-    assert!(instead.get("reason").contains("because an operator said so"), "{instead:?}");
-    gateway.connect().await.expect("hello v1").await;
-    // Nor does the watcher.
-    gateway.refused_since(Default::default()).await;
+    let refused = gateway.refused_since(Default::default()).await;
+    assert!(refused.get("reason").contains("because an operator said so"), "{refused:?}");
     gateway.connect().await.expect("hello v1").await;
 
     plugin(&gateway, &["reload", SLOT]).await;
     gateway.connect().await.expect("hello v2").await;
+    plugin(&gateway, &["promote", SLOT]).await;
     gateway.restart().await;
+    assert_eq!(plugins(&gateway).await["live"]["stage"], "live");
     gateway.connect().await.expect("hello v2").await;
+}
+
+#[tokio::test]
+async fn what_a_restart_finds_new_takes_the_same_way() {
+    let mut gateway = Setup::plugin(&Component::version(1), "deploy = { canary = 100 }").start().await;
+    gateway.file("plugin.wasm").move_over(&Component::version(2));
+    gateway.logged(|line| line.message() == "plugin serves as a canary").await;
+    gateway.restart().await;
+    let status = plugins(&gateway).await;
+    assert_eq!(
+        (&status["live"]["stage"], &status["candidate"]["stage"]),
+        (&"live".into(), &"canary".into()),
+        "{status}"
+    );
+    gateway.connect().await.expect("hello v2").await;
+    plugin(&gateway, &["rollback", SLOT]).await;
+    gateway.connect().await.expect("hello v1").await;
+
+    // Neither is a component that does not do a reason not to start.
+    gateway.file("plugin.wasm").move_over(&Component::fixture("version=3;check=refuse not today"));
+    gateway.restart().await;
+    let refused = gateway.refused_since(Default::default()).await;
+    assert!(refused.get("reason").contains("not today"), "{refused:?}");
+    gateway.connect().await.expect("hello v1").await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use crate::compiled::Compiled;
-use crate::{Component, Gateway, build, eventually};
+use crate::{Component, Gateway, Log, Mark, build, eventually, within};
 
 /// A folder with `hotgate.toml` and plugin files, and a command line.
 #[derive(Debug)]
@@ -122,6 +122,16 @@ impl Setup {
     /// When it does not come to that.
     pub async fn start(self) -> Gateway {
         Gateway::new(self).await
+    }
+
+    /// Starts the gateway and ends it once it listens: what was compiled is kept for the next start.
+    pub async fn rehearse(&self) {
+        let mut process = self.spawn();
+        let log = Log::read(process.stderr.take().expect("piped"));
+        let listening = log.find(Mark::default(), |line| line.message() == "listening");
+        assert!(within("a start", listening).await.is_some(), "{}", log.tail());
+        process.kill().expect("it runs");
+        process.wait().expect("it ends");
     }
 
     pub(crate) fn spawn(&self) -> Child {

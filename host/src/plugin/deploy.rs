@@ -67,7 +67,8 @@ type Write = Box<dyn FnOnce() -> anyhow::Result<()> + Send>;
 struct Unwritten(anyhow::Error);
 
 impl Slot {
-    /// Loads the plugin of a slot for the first time. What was rolled back before is not loaded, but what served then.
+    /// Loads the plugin of a slot for the first time. What served for good when the gateway ran last serves first, if it is
+    /// still there, and anything else is offered to the slot like any new component.
     ///
     /// # Errors
     /// When it cannot be read, compiled or linked, is not what the slot needs, or refuses to serve. The error names the
@@ -85,9 +86,28 @@ impl Slot {
             let open = move || Ok(Ledger::open(opened.runtime.state.clone(), &opened.slot, &opened.source));
             let ledger = Arc::new(blocking(open).await?);
             let wanted = Candidate::read(&spec, plugin.settings.clone()).await?;
-            let (candidate, identity, values) = not_refused(&spec, &ledger, wanted).await?;
-            let verified = verified(&spec, &ledger, 1, candidate, identity, values, begun);
+            let (identity, values) = wanted.identity().await?;
+            if let Some(proven) = proven(&spec, &ledger, &identity).await {
+                let slot = Self::new(spec.clone(), plugin, ledger, proven);
+                let digest = wanted.digest;
+                if let Err(reason) = slot.take_in(wanted, None).await {
+                    slot.turn_down(Some(digest), &reason);
+                }
+                return Ok(slot);
+            }
+            if let Some(refusal) = ledger.refusal(&identity) {
+                return Err(before(&refusal));
+            }
+            let verified = verified(&spec, &ledger, 1, wanted, identity, values, begun);
             let generation = Box::pin(verified).await?;
+            if ledger.prove(identity, &plugin.settings) {
+                let ledger = ledger.clone();
+                let write = move || {
+                    ledger.write();
+                    Ok(())
+                };
+                blocking(write).await?;
+            }
             anyhow::Ok(Self::new(spec.clone(), plugin, ledger, generation))
         };
         load.await.with_context(|| format!("{}: cannot load {}", spec.slot, spec.source))
@@ -254,24 +274,25 @@ impl Candidate {
     }
 }
 
-/// What is to be loaded at the start: the candidate, or what served when that was rolled back.
-async fn not_refused(
-    spec: &Arc<Spec>,
-    ledger: &Arc<Ledger>,
-    wanted: Candidate,
-) -> anyhow::Result<(Candidate, Identity, BTreeMap<String, String>)> {
-    let (identity, values) = wanted.identity().await?;
-    let Some(refusal) = ledger.refusal(&identity) else { return Ok((wanted, identity, values)) };
-    let (kept, limit) = (ledger.clone(), spec.limits.max_component);
-    let kept = blocking(move || kept.kept(limit)).await.with_context(|| before(&refusal).to_string())?;
-    let Some((code, digest, settings)) = kept else { return Err(before(&refusal)) };
-    let instead = Candidate { digest, code: Code::Bytes(Arc::new(code)), settings };
-    let (identity, values) = instead.identity().await.with_context(|| before(&refusal).to_string())?;
-    ensure!(ledger.refusal(&identity).is_none(), before(&refusal));
-    let Spec { slot, plugin, .. } = &**spec;
-    let (reason, serves) = (before(&refusal).to_string(), identity.component);
-    warn!(slot, plugin, digest = %wanted.digest, reason, %serves, "plugin refused, what served before it serves again");
-    Ok((instead, identity, values))
+/// What served for good when the gateway ran last, unless it is what is wanted now, or will not do any more.
+async fn proven(spec: &Arc<Spec>, ledger: &Arc<Ledger>, wanted: &Identity) -> Option<Generation> {
+    let begun = Instant::now();
+    let load = async {
+        let (read, limit) = (ledger.clone(), spec.limits.max_component);
+        let Some((code, before, settings)) = blocking(move || read.proven(limit)).await? else { return Ok(None) };
+        let candidate = Candidate { digest: before.component, code: Code::Bytes(Arc::new(code)), settings };
+        // Files that settings stand in may have changed since.
+        let (identity, values) = candidate.identity().await?;
+        if identity == *wanted {
+            return Ok(None);
+        }
+        Box::pin(verified(spec, ledger, 1, candidate, identity, values, begun)).await.map(Some)
+    };
+    load.await.unwrap_or_else(|reason: anyhow::Error| {
+        let (Spec { slot, plugin, .. }, reason) = (&**spec, super::line(&reason));
+        warn!(slot, plugin, reason, "what served when the gateway ran last cannot serve any more");
+        None
+    })
 }
 
 /// Compiles a candidate and passes it through all checks.

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::error::is_passing;
 use super::identity::Digest;
@@ -197,11 +197,7 @@ impl PluginFile {
             Seen::File(stamp)
         };
         if before.is_none() {
-            let (Spec { slot, plugin, .. }, still_live) = (&**self.slot.spec(), self.slot.live().number());
-            let reason = super::line(reason);
-            self.slot.refused(digest, &reason);
-            let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
-            error!(slot, plugin, file = %self.path.display(), digest, reason, still_live, "plugin refused");
+            self.slot.turn_down(digest, reason);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a slot remembers on disk, so that a restart repeats no mistake: what was rolled back, and what served before it.
+//! What a slot remembers on disk, so that a restart repeats no mistake: what was rolled back, and what has proven itself.
 //!
 //! Settings are written as the configuration has them: of those that stand in files of their own, only the path.
 
@@ -43,8 +43,8 @@ struct Pages {
     /// Slot and source, for whoever reads the file.
     about: String,
     refused: Vec<Refusal>,
-    /// What served when something was rolled back.
-    kept: Option<Kept>,
+    /// What served for good last.
+    proven: Option<Proven>,
 }
 
 /// A generation that was rolled back.
@@ -55,11 +55,11 @@ pub(super) struct Refusal {
     pub(super) reason: String,
 }
 
-/// What to serve instead.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Kept {
-    pub(super) component: Digest,
-    pub(super) settings: Settings,
+/// A generation that served for good.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Proven {
+    identity: Identity,
+    settings: Settings,
 }
 
 impl Ledger {
@@ -81,17 +81,23 @@ impl Ledger {
         lock(&self.pages).refused.iter().find(|refusal| refusal.identity == *identity).cloned()
     }
 
-    /// Remembers that a generation was rolled back, and what serves instead.
-    pub(super) fn refuse(self: &Arc<Self>, identity: Identity, reason: String, kept: Kept) {
+    /// Remembers that a generation was rolled back.
+    pub(super) fn refuse(self: &Arc<Self>, identity: Identity, reason: String) {
         let mut pages = lock(&self.pages);
         pages.refused.retain(|refusal| refusal.identity != identity);
         if pages.refused.len() == MAX_REFUSED {
             pages.refused.remove(0);
         }
         pages.refused.push(Refusal { identity, at: SystemTime::now(), reason });
-        pages.kept = Some(kept);
         drop(pages);
         self.save();
+    }
+
+    /// Remembers what serves for good, once it is [saved](Self::save) if it is something else.
+    pub(super) fn prove(&self, identity: Identity, settings: &Settings) -> bool {
+        let proven = Some(Proven { identity, settings: settings.clone() });
+        let before = std::mem::replace(&mut lock(&self.pages).proven, proven.clone());
+        before != proven
     }
 
     /// Forgets that this was rolled back: somebody wants it all the same.
@@ -106,22 +112,21 @@ impl Ledger {
         }
     }
 
-    /// What to serve instead of something refused, with its component. Blocks.
+    /// What served for good last, with its component. Blocks.
     ///
     /// # Errors
     /// When the component is not there any more, or is not what it was.
-    pub(super) fn kept(&self, limit: usize) -> anyhow::Result<Option<(Vec<u8>, Digest, Settings)>> {
-        let Some(Kept { component, settings }) = lock(&self.pages).kept.clone() else { return Ok(None) };
-        let file = self.component_file(&component);
+    pub(super) fn proven(&self, limit: usize) -> anyhow::Result<Option<(Vec<u8>, Identity, Settings)>> {
+        let Some(Proven { identity, settings }) = lock(&self.pages).proven.clone() else { return Ok(None) };
+        let file = self.component_file(&identity.component);
         let code = self.folder.read_private(&file, limit).map_err(anyhow::Error::from);
         let code = code.and_then(|code| code.context("it is gone"));
-        let code = code.with_context(|| format!("cannot read what served before, {file} in the state folder"))?;
-        anyhow::ensure!(Digest::of(&code) == component, "{file} in the state folder has been changed");
-        Ok(Some((code, component, settings)))
+        let code = code.with_context(|| format!("cannot read {file} in the state folder"))?;
+        anyhow::ensure!(Digest::of(&code) == identity.component, "{file} in the state folder has been changed");
+        Ok(Some((code, identity, settings)))
     }
 
-    /// Keeps a component for the time when something after it is rolled back: the last few, and what serves instead of
-    /// something refused. Blocks.
+    /// Keeps a component for a restart: the last few, and what served for good. Blocks.
     pub(super) fn keep(&self, code: &[u8], digest: Digest) {
         if self.folder.problem().is_some() {
             return;
@@ -131,9 +136,9 @@ impl Ledger {
         found.retain(|file| file.name.starts_with(&own));
         found.sort_by_key(|file| std::cmp::Reverse(file.modified));
         let found: Vec<_> = found.into_iter().map(|file| format!("{COMPONENTS}/{}", file.name)).collect();
-        let (file, kept) = (self.component_file(&digest), lock(&self.pages).kept.clone());
-        let kept = kept.map(|kept| self.component_file(&kept.component));
-        for old in found.iter().skip(MAX_COMPONENTS - 1).filter(|old| **old != file && Some(*old) != kept.as_ref()) {
+        let (file, proven) = (self.component_file(&digest), lock(&self.pages).proven.clone());
+        let proven = proven.map(|proven| self.component_file(&proven.identity.component));
+        for old in found.iter().skip(MAX_COMPONENTS - 1).filter(|old| **old != file && Some(*old) != proven.as_ref()) {
             // Whatever is left over is tried again with the next.
             let _ = self.folder.remove(old);
         }
@@ -150,17 +155,25 @@ impl Ledger {
         format!("{COMPONENTS}/{}-{}.wasm", self.name, digest.full())
     }
 
-    fn save(self: &Arc<Self>) {
+    /// Has everything written.
+    pub(super) fn save(self: &Arc<Self>) {
         let ledger = self.clone();
-        spawn_blocking(move || {
-            let _writing = lock(&ledger.writing);
-            let pages = lock(&ledger.pages).clone();
-            let written = serde_json::to_vec_pretty(&pages).map_err(std::io::Error::from);
-            if let Err(error) = written.and_then(|bytes| ledger.folder.write_private(&file(&ledger.name), &bytes)) {
-                let about = &pages.about;
-                warn!(about, %error, "what was rolled back cannot be remembered: a restart would load it again");
-            }
-        });
+        spawn_blocking(move || ledger.write());
+    }
+
+    /// Writes everything. Blocks.
+    pub(super) fn write(&self) {
+        if self.folder.problem().is_some() {
+            // Said at the start.
+            return;
+        }
+        let _writing = lock(&self.writing);
+        let pages = lock(&self.pages).clone();
+        let written = serde_json::to_vec_pretty(&pages).map_err(std::io::Error::from);
+        if let Err(error) = written.and_then(|bytes| self.folder.write_private(&file(&self.name), &bytes)) {
+            let about = &pages.about;
+            warn!(about, %error, "what was rolled back cannot be remembered: a restart would load it again");
+        }
     }
 }
 
@@ -200,25 +213,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_restart_remembers_what_was_rolled_back_and_what_serves_instead() {
+    async fn a_restart_remembers_what_was_rolled_back_and_what_has_proven_itself() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("state");
         let ledger = open(&folder);
         let settings = Settings::from_iter([("KEY".to_owned(), "value".to_owned())]);
         ledger.keep(b"good", Digest::of(b"good"));
         ledger.keep(b"bad", Digest::of(b"bad"));
-        let kept = Kept { component: Digest::of(b"good"), settings: settings.clone() };
-        ledger.refuse(identity(b"bad"), "it trapped".to_owned(), kept);
+        assert!(ledger.prove(identity(b"good"), &settings) && !ledger.prove(identity(b"good"), &settings));
+        ledger.refuse(identity(b"bad"), "it trapped".to_owned());
         soon(|| open(&folder).refusal(&identity(b"bad")).is_some()).await;
 
         let ledger = open(&folder);
         assert_eq!(ledger.refusal(&identity(b"bad")).unwrap().reason, "it trapped");
         assert!(ledger.refusal(&identity(b"good")).is_none());
-        assert_eq!(ledger.kept(4).unwrap(), Some((b"good".to_vec(), Digest::of(b"good"), settings)));
+        assert_eq!(ledger.proven(4).unwrap(), Some((b"good".to_vec(), identity(b"good"), settings)));
         for number in 0..20_u8 {
             ledger.keep(&[number], Digest::of(&[number]));
         }
-        assert!(ledger.kept(4).unwrap().is_some(), "what serves instead of something refused is kept");
+        assert!(ledger.proven(4).unwrap().is_some(), "what served for good is kept");
         let components = std::fs::read_dir(folder.join(COMPONENTS)).unwrap().count();
         assert!(components <= MAX_COMPONENTS + 1, "{components} are kept");
 
@@ -232,12 +245,12 @@ mod tests {
         let folder = folder.path().join("state");
         let ledger = open(&folder);
         ledger.keep(b"good", Digest::of(b"good"));
-        let kept = Kept { component: Digest::of(b"good"), settings: Settings::default() };
-        ledger.refuse(identity(b"bad"), String::new(), kept);
+        ledger.prove(identity(b"good"), &Settings::default());
+        ledger.refuse(identity(b"bad"), String::new());
         soon(|| open(&folder).refusal(&identity(b"bad")).is_some()).await;
 
         std::fs::write(folder.join(ledger.component_file(&Digest::of(b"good"))), b"evil").unwrap();
-        assert!(ledger.kept(4).unwrap_err().to_string().contains("has been changed"));
+        assert!(ledger.proven(4).unwrap_err().to_string().contains("has been changed"));
         std::fs::write(folder.join(file(&ledger.name)), b"{").unwrap();
         assert!(open(&folder).refusal(&identity(b"bad")).is_none());
     }

@@ -11,8 +11,9 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::generation::Generation;
+use super::guest_log::clean;
 use super::identity::Digest;
-use super::ledger::{Kept, Ledger};
+use super::ledger::Ledger;
 use super::lock;
 use super::rollout::{Place, Rollout, Step};
 use super::spec::Spec;
@@ -27,6 +28,9 @@ const LONGEST_IDLE: Duration = Duration::from_secs(10);
 
 /// Events of a slot that are remembered; then the oldest is forgotten.
 const MAX_HISTORY: usize = 32;
+
+/// Bytes of the reason of an event.
+const MAX_REASON: usize = 512;
 
 /// The place of one plugin. A call takes the generation that serves its connection when it begins, and finishes on it,
 /// whatever is swapped meanwhile.
@@ -209,6 +213,8 @@ impl Slot {
         let Spec { slot, plugin, .. } = &*self.spec;
         let Step { what, generation: by, reason } = step;
         let (generation, digest) = (by.number(), by.digest());
+        let last = by.stats().last_error().map(|last| format!("; the last one: {}", last.reason)).unwrap_or_default();
+        let reason = reason.map(|reason| clean(format!("{reason}{last}").as_bytes(), MAX_REASON));
         let reason_shown = reason.as_deref().unwrap_or_default();
         let live = state.rollout.live();
         match what {
@@ -233,12 +239,23 @@ impl Slot {
             What::RolledBack | What::Refused => {
                 let serves = live.generation.number();
                 warn!(slot, plugin, generation, %digest, reason = reason_shown, serves, "plugin rolled back");
-                let kept =
-                    Kept { component: live.generation.digest(), settings: live.generation.given().settings.clone() };
-                self.ledger.refuse(*by.identity(), reason.clone().unwrap_or_default(), kept);
+                self.ledger.refuse(*by.identity(), reason.clone().unwrap_or_default());
             }
         }
+        let (identity, given) = (*live.generation.identity(), live.generation.given());
+        if live.stage == Stage::Live && self.ledger.prove(identity, &given.settings) {
+            self.ledger.save();
+        }
         state.remember(what, Some(generation), Some(digest), reason);
+    }
+
+    /// Says that a component does not do.
+    pub(super) fn turn_down(&self, digest: Option<Digest>, reason: &anyhow::Error) {
+        let (Spec { slot, plugin, source, .. }, still_live) = (&*self.spec, self.live().number());
+        let reason = super::line(reason);
+        self.refused(digest, &reason);
+        let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
+        error!(slot, plugin, file = %source, digest, reason, still_live, "plugin refused");
     }
 
     /// Remembers that a component did not become a generation.
