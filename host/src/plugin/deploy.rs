@@ -98,8 +98,7 @@ impl Slot {
             if let Some(refusal) = ledger.refusal(&identity) {
                 return Err(before(&refusal));
             }
-            let verified = verified(&spec, &ledger, 1, wanted, identity, values, begun);
-            let generation = Box::pin(verified).await?;
+            let generation = verified(&spec, &ledger, 1, wanted, identity, values, begun).await?;
             if ledger.prove(identity, &plugin.settings) {
                 let ledger = ledger.clone();
                 let write = move || {
@@ -235,8 +234,8 @@ impl Slot {
             return Err(before(&refusal));
         }
         let number = self.state(|state| state.newest) + 1;
-        let verified = verified(self.spec(), &self.ledger, number, candidate, identity, values, begun);
-        let generation = Box::pin(verified).await?;
+        let (spec, ledger) = (self.spec(), &self.ledger);
+        let generation = verified(spec, ledger, number, candidate, identity, values, begun).await?;
         write().await?;
         let shadow = self.spec().roles.authenticator;
         self.change(|state| {
@@ -286,7 +285,7 @@ async fn proven(spec: &Arc<Spec>, ledger: &Arc<Ledger>, wanted: &Identity) -> Op
         if identity == *wanted {
             return Ok(None);
         }
-        Box::pin(verified(spec, ledger, 1, candidate, identity, values, begun)).await.map(Some)
+        verified(spec, ledger, 1, candidate, identity, values, begun).await.map(Some)
     };
     load.await.unwrap_or_else(|reason: anyhow::Error| {
         let (Spec { slot, plugin, .. }, reason) = (&**spec, super::line(&reason));
@@ -309,7 +308,7 @@ async fn verified(
     let (component, code) = match code {
         Code::Compiled(component) => (component, None),
         Code::Bytes(code) => {
-            let compiled = spec.runtime.compiler.compile(&spec.runtime.engine, &code, digest).await?;
+            let compiled = Box::pin(spec.runtime.compiler.compile(&spec.runtime.engine, &code, digest)).await?;
             if !compiled.cached {
                 METRICS.plugin_compile_seconds.observe(compiled.took);
             }
@@ -317,7 +316,7 @@ async fn verified(
         }
     };
     let given = Given { settings, values };
-    let generation = Generation::verify(spec, number, identity, given, &component, begun).await?;
+    let generation = Box::pin(Generation::verify(spec, number, identity, given, &component, begun)).await?;
     if let Some(code) = code {
         let ledger = ledger.clone();
         let keep = move || {
