@@ -55,7 +55,8 @@ pub struct Generation {
     /// It does not serve: instances end with their calls.
     retired: AtomicBool,
     pace: Arc<Pace>,
-    stats: Stats,
+    /// Boxed: it is large, and a generation is passed around while it is made.
+    stats: Box<Stats>,
     /// From its bytes to the end of its checks.
     pub(super) loading: Duration,
 }
@@ -83,7 +84,7 @@ impl Generation {
             idle: Mutex::default(),
             retired: AtomicBool::new(false),
             pace: Pace::new(),
-            stats: Stats::default(),
+            stats: Box::default(),
             loading: Duration::ZERO,
         };
         generation.check().await?;
