@@ -20,11 +20,11 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Result<Json<Value
 }
 
 pub(super) async fn rollback(State(shared): State<Arc<Shared>>, Path(slot): Path<String>) -> Status {
-    Ok(Json(shared.served()?.policy.rollback(&slot)?))
+    Ok(Json(shared.served()?.policy.rollback(&slot, None).await?))
 }
 
 pub(super) async fn promote(State(shared): State<Arc<Shared>>, Path(slot): Path<String>) -> Status {
-    Ok(Json(shared.served()?.policy.promote(&slot)?))
+    Ok(Json(shared.served()?.policy.promote(&slot, None).await?))
 }
 
 pub(super) async fn reload(State(shared): State<Arc<Shared>>, Path(slot): Path<String>) -> Status {

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+use super::deploy::Declined;
 use super::generation::Generation;
 use super::guest_log::clean;
 use super::identity::Digest;
@@ -18,7 +19,7 @@ use super::lock;
 use super::rollout::{Place, Rollout, Step};
 use super::spec::Spec;
 use super::status::{Event, GenerationStatus, PluginStatus, Stage, What};
-use crate::config::{PluginConfig, PluginDeploy, Settings};
+use crate::config::{PluginConfig, PluginDeploy, PluginSource, Settings};
 use crate::message::ConnectionId;
 use crate::metrics::METRICS;
 
@@ -56,6 +57,8 @@ pub(super) struct State {
     history: VecDeque<Event>,
     /// The number of the newest generation.
     pub(super) newest: u64,
+    /// Settings that did not do, so that they are not tried all the time.
+    pub(super) declined: Option<Declined>,
 }
 
 /// Which generation serves whom.
@@ -95,6 +98,7 @@ impl Slot {
             deploy: plugin.deploy.clone(),
             history: VecDeque::new(),
             newest: live.number(),
+            declined: None,
         };
         state.remember(What::Live, Some(live.number()), Some(live.digest()), None);
         Arc::new(Self {
@@ -138,6 +142,11 @@ impl Slot {
         &self.spec
     }
 
+    /// Where its component comes from.
+    pub fn source(&self) -> &PluginSource {
+        &self.spec.source
+    }
+
     /// What the slot is called.
     pub fn name(&self) -> &str {
         &self.spec.slot
@@ -179,6 +188,10 @@ impl Slot {
         (state.settings, state.deploy) = (settings.clone(), deploy.clone());
         // The share of a candidate may be another.
         self.publish(&state, &[]);
+    }
+
+    pub(super) fn decline(&self, declined: Declined) {
+        lock(&self.state).declined = Some(declined);
     }
 
     fn publish(&self, state: &State, before: &[Arc<Generation>]) {
