@@ -249,11 +249,13 @@ impl Slot {
             What::Probation | What::Live => info!(slot, plugin, generation, %digest, "plugin passed its probation"),
             What::Alert => error!(slot, plugin, generation, %digest, reason = reason_shown, "plugin fails too often"),
             What::Withdrawn => info!(slot, plugin, generation, %digest, "plugin withdrawn"),
-            What::RolledBack | What::Refused => {
+            What::RolledBack => {
                 let serves = live.generation.number();
                 warn!(slot, plugin, generation, %digest, reason = reason_shown, serves, "plugin rolled back");
                 self.ledger.refuse(*by.identity(), reason.clone().unwrap_or_default());
             }
+            // That happens to components, before there is a generation.
+            What::Refused => {}
         }
         let (identity, given) = (*live.generation.identity(), live.generation.given());
         if live.stage == Stage::Live && self.ledger.prove(identity, &given.settings) {
