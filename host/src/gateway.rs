@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::Signal;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -95,8 +96,8 @@ impl Gateway {
         Ok(Self { config, websocket, text, admin, registry, policy: Arc::new(policy) })
     }
 
-    /// Serves until `stop` is done, reading the configuration from `source` again meanwhile, then says goodbye to everybody, for at most `shutdown_grace`.
-    pub async fn run(self, source: Source, stop: impl Future<Output = ()>) {
+    /// Serves until `stop` is done, reading the configuration from `source` again when it changes and on `hangup`, then says goodbye to everybody, for at most `shutdown_grace`.
+    pub async fn run(self, source: Source, hangup: Signal, stop: impl Future<Output = ()>) {
         let Self { config, websocket, text, admin, registry, policy } = self;
         let plugins = policy.clone();
         let shutdown = CancellationToken::new();
@@ -143,7 +144,7 @@ impl Gateway {
         });
 
         let mut reloading = JoinSet::new();
-        reloading.spawn(Reload::new(source, plugins.clone(), config.clone()).run());
+        reloading.spawn(Reload::new(source, hangup, plugins.clone(), config.clone()).run());
 
         stop.await;
         let end = Instant::now() + config.shutdown_grace;

@@ -62,7 +62,8 @@ fn serve(config: Config, source: Source, lost: ErrorCounter) -> ExitCode {
         }
     };
     let code = runtime.block_on(async {
-        let mut signals = match Signals::new() {
+        // A hangup must not end a gateway that is starting.
+        let (mut signals, hangup) = match Signals::new().and_then(|ends| Ok((ends, signal(SignalKind::hangup())?))) {
             Ok(signals) => signals,
             Err(error) => {
                 error!(%error, "cannot listen for signals");
@@ -89,7 +90,7 @@ fn serve(config: Config, source: Source, lost: ErrorCounter) -> ExitCode {
             signals.next().await;
         };
         tokio::select! {
-            () = gateway.run(source, async { _ = stopped.await }) => ExitCode::SUCCESS,
+            () = gateway.run(source, hangup, async { _ = stopped.await }) => ExitCode::SUCCESS,
             () = twice => {
                 warn!("second signal: ending at once");
                 ExitCode::FAILURE
@@ -106,14 +107,11 @@ fn serve(config: Config, source: Source, lost: ErrorCounter) -> ExitCode {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// Does not end the process, not even before somebody listens.
-    _hangup: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        let [terminate, interrupt, hangup] = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-        Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)?, _hangup: signal(hangup)? })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn next(&mut self) {

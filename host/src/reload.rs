@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Poll;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
@@ -20,6 +20,7 @@ use crate::watch::{News, Watch};
 /// The configuration that is in force, and where another one comes from.
 pub struct Reload {
     source: Source,
+    hangup: Signal,
     policy: Arc<Policy>,
     /// What the gateway was started with: what cannot be changed while it runs is in force.
     started: Config,
@@ -46,24 +47,20 @@ enum Why {
 }
 
 impl Reload {
-    /// For a gateway that runs on this configuration from there.
-    pub fn new(source: Source, policy: Arc<Policy>, config: Config) -> Self {
-        Self { source, policy, latest: config.clone(), started: config, said: Said::default() }
+    /// For a gateway that runs on this configuration from there. `hangup` is SIGHUP.
+    pub fn new(source: Source, hangup: Signal, policy: Arc<Policy>, config: Config) -> Self {
+        Self { source, hangup, policy, latest: config.clone(), started: config, said: Said::default() }
     }
 
     /// Never ends.
     pub async fn run(mut self) {
-        let mut hangup = match signal(SignalKind::hangup()) {
-            Ok(hangup) => hangup,
-            Err(error) => return error!(%error, "cannot listen for SIGHUP: the configuration is not read again"),
-        };
         loop {
             let files = self.files();
             let (_watch, mut news) = Watch::start(files.iter().cloned().collect(), &self.started.watch);
             // Until other files are to be watched.
             while self.files() == files {
                 let why = tokio::select! {
-                    _ = hangup.recv() => Why::Signal,
+                    _ = self.hangup.recv() => Why::Signal,
                     () = quiet_after_news(&mut news, &self.started.watch) => Why::News,
                 };
                 self.look(why).await;
