@@ -167,25 +167,25 @@ impl Slot {
     ///
     /// # Errors
     /// Why there is nothing to promote.
-    pub fn promote(&self) -> Result<(), DeployError> {
-        let promoted = self.change(|state| match state.rollout.promote(&state.deploy, Instant::now()) {
-            Ok(steps) => (steps, Ok(())),
-            Err(problem) => (Vec::new(), Err(problem)),
+    pub fn promote(&self, meant: Option<u64>) -> Result<(), DeployError> {
+        let promoted = self.change(|state| {
+            let now = Instant::now();
+            split(state.is_newest(meant).and_then(|()| Ok(state.rollout.promote(&state.deploy, now)?)))
         });
-        promoted.map_err(|problem| DeployError::NotNow(problem.to_owned()))
+        promoted.map_err(DeployError::NotNow)
     }
 
     /// Back to what served before. What is given up is not loaded again until its file or settings change.
     ///
     /// # Errors
     /// Why there is nothing to go back to.
-    pub fn rollback(&self) -> Result<(), DeployError> {
+    pub fn rollback(&self, meant: Option<u64>) -> Result<(), DeployError> {
         let reason = "an operator said so".to_owned();
-        let back = self.change(|state| match state.rollout.rollback(reason, Instant::now()) {
-            Ok(steps) => (steps, Ok(())),
-            Err(problem) => (Vec::new(), Err(problem)),
+        let back = self.change(|state| {
+            let now = Instant::now();
+            split(state.is_newest(meant).and_then(|()| Ok(state.rollout.rollback(reason, now)?)))
         });
-        back.map_err(|problem| DeployError::NotNow(problem.to_owned()))
+        back.map_err(DeployError::NotNow)
     }
 
     /// Takes over what the configuration, and the files that it names for settings, say now. Other settings make another
@@ -250,6 +250,25 @@ impl Slot {
         let reason = super::line(&reason);
         self.refused(digest, &reason);
         DeployError::Refused(reason)
+    }
+}
+
+impl State {
+    /// Whether the newest generation is the one that is meant; without one it is.
+    fn is_newest(&self, meant: Option<u64>) -> Result<(), String> {
+        let newest = self.rollout.newest().number();
+        match meant.filter(|meant| *meant != newest) {
+            Some(meant) => Err(format!("generation {meant} is not the newest: that is generation {newest}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What follows, and whether anything does.
+fn split<T, E>(steps: Result<Vec<T>, E>) -> (Vec<T>, Result<(), E>) {
+    match steps {
+        Ok(steps) => (steps, Ok(())),
+        Err(problem) => (Vec::new(), Err(problem)),
     }
 }
 

@@ -56,6 +56,9 @@ pub(super) struct State {
     history: VecDeque<Event>,
     /// The number of the newest generation.
     pub(super) newest: u64,
+    rollbacks: u64,
+    refusals: u64,
+    alerts: u64,
 }
 
 /// Which generation serves whom.
@@ -95,6 +98,9 @@ impl Slot {
             deploy: plugin.deploy.clone(),
             history: VecDeque::new(),
             newest: live.number(),
+            rollbacks: 0,
+            refusals: 0,
+            alerts: 0,
         };
         state.remember(What::Live, Some(live.number()), Some(live.digest()), None);
         Arc::new(Self {
@@ -255,7 +261,7 @@ impl Slot {
         let reason = super::line(reason);
         self.refused(digest, &reason);
         let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
-        error!(slot, plugin, file = %source, digest, reason, still_live, "plugin refused");
+        error!(slot, plugin, file = source.to_string(), digest, reason, still_live, "plugin refused");
     }
 
     /// Remembers that a component did not become a generation.
@@ -289,6 +295,9 @@ impl Slot {
             previous: state.rollout.previous().map(generation_status),
             history: state.history.iter().cloned().collect(),
             swaps: self.swaps.load(Relaxed),
+            rollbacks: state.rollbacks,
+            refusals: state.refusals,
+            alerts: state.alerts,
             overloaded: self.overloaded.load(Relaxed),
         }
     }
@@ -297,9 +306,9 @@ impl Slot {
 impl State {
     fn remember(&mut self, what: What, generation: Option<u64>, digest: Option<Digest>, reason: Option<String>) {
         match what {
-            What::RolledBack => METRICS.plugin_rollbacks.increment(),
-            What::Refused => METRICS.plugin_refusals.increment(),
-            What::Alert => METRICS.plugin_alerts.increment(),
+            What::RolledBack => self.rollbacks += 1,
+            What::Refused => self.refusals += 1,
+            What::Alert => self.alerts += 1,
             _ => {}
         }
         if self.history.len() == MAX_HISTORY {

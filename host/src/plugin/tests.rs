@@ -259,7 +259,7 @@ async fn whoever_wins_a_race_of_swaps_and_rollbacks_serves_alone() {
         racing.spawn(async move { own.offer(marked(b'a' + mark), digest(&marked(b'a' + mark))).await.is_ok() });
         racing.spawn(async move {
             tokio::time::sleep(Duration::from_millis(u64::from(mark) * 40)).await;
-            back.rollback().is_ok()
+            back.rollback(None).is_ok()
         });
         racing.spawn({
             let slot = slot.clone();
@@ -285,13 +285,13 @@ async fn whoever_wins_a_race_of_swaps_and_rollbacks_serves_alone() {
 async fn what_was_rolled_back_is_not_offered_again_until_somebody_insists() {
     let slot = builtin_slot().await;
     slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
-    slot.rollback().unwrap();
+    slot.rollback(None).unwrap();
     assert_eq!(slot.live().number(), 1);
     let refused = slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap_err().to_string();
     assert!(refused.contains("it was rolled back with these settings") && refused.contains("an operator"), "{refused}");
     slot.offer(marked(b'b'), digest(&marked(b'b'))).await.unwrap();
     assert_eq!(slot.status().live.generation, 3);
-    assert!(slot.rollback().is_ok() && slot.rollback().is_err());
+    assert!(slot.rollback(None).is_ok() && slot.rollback(None).is_err());
 }
 
 #[tokio::test]
@@ -301,7 +301,7 @@ async fn other_settings_make_another_generation_and_no_compilation() {
     slot.configure(&settings("1"), &PluginDeploy::default()).await.unwrap();
     slot.configure(&settings("1"), &PluginDeploy::default()).await.unwrap();
     assert_eq!(slot.live().number(), 2);
-    slot.rollback().unwrap();
+    slot.rollback(None).unwrap();
     assert_eq!((slot.live().number(), slot.live().given().values.len()), (1, 0));
     let refused = slot.configure(&settings("1"), &PluginDeploy::default()).await.unwrap_err();
     assert!(matches!(refused, DeployError::Refused(_)), "{refused}");
@@ -323,7 +323,7 @@ async fn a_canary_serves_its_share_of_the_connections_that_open_from_now_on() {
     };
     assert_eq!(served(&before), 0);
     assert!((200..300).contains(&served(&after)), "{}", served(&after));
-    slot.promote().unwrap();
+    slot.promote(None).unwrap();
     assert_eq!((served(&before), served(&after)), (1000, 1000));
 }
 

@@ -91,18 +91,18 @@ impl Policy {
     ///
     /// # Errors
     /// Why there is nothing to promote.
-    pub fn promote(&self, slot: &str) -> Result<PluginStatus, DeployError> {
+    pub fn promote(&self, slot: &str, generation: Option<u64>) -> Result<PluginStatus, DeployError> {
         let slot = self.slot(slot)?;
-        slot.promote().map(|()| slot.status())
+        slot.promote(generation).map(|()| slot.status())
     }
 
     /// Back to what served before, in the slot of this name.
     ///
     /// # Errors
     /// Why there is nothing to go back to.
-    pub fn rollback(&self, slot: &str) -> Result<PluginStatus, DeployError> {
+    pub async fn rollback(&self, slot: &str, generation: Option<u64>) -> Result<PluginStatus, DeployError> {
         let slot = self.slot(slot)?;
-        slot.rollback().map(|()| slot.status())
+        slot.rollback(generation).map(|()| slot.status())
     }
 
     /// Reads source and settings of a slot again, and offers them even if they were rolled back before.
