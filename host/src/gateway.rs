@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
@@ -38,6 +38,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MAX_REFUSING: usize = 256;
 /// After how much silence a sender's TCP connection is probed, so that dead ones do not stay for ever.
 const SENDER_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// How long an ending process waits for its files.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 const GOING_AWAY: CloseReason = CloseReason::new(1001, "the gateway shuts down");
 
@@ -95,7 +98,7 @@ impl Gateway {
     /// Serves until `stop` is done, reading the configuration from `source` again meanwhile, then says goodbye to everybody, for at most `shutdown_grace`.
     pub async fn run(self, source: Source, stop: impl Future<Output = ()>) {
         let Self { config, websocket, text, admin, registry, policy } = self;
-        let edge_policy = policy.clone();
+        let plugins = policy.clone();
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         let heartbeat = Arc::new(Heartbeat::new(config.heartbeat.clone()));
@@ -140,7 +143,7 @@ impl Gateway {
         });
 
         let mut reloading = JoinSet::new();
-        reloading.spawn(Reload::new(source, edge_policy, config.clone()).run());
+        reloading.spawn(Reload::new(source, plugins.clone(), config.clone()).run());
 
         stop.await;
         let end = Instant::now() + config.shutdown_grace;
@@ -161,6 +164,8 @@ impl Gateway {
         if let Some(admin) = admin {
             admin.stop(end).await;
         }
+        // Also what was rolled back by itself a moment ago.
+        let _ = timeout(LAST_WORDS, plugins.save()).await;
         let counted = METRICS.all().map(|(name, _, count)| format!("{name}={count}"));
         let counted = counted.filter(|text| !text.ends_with("=0")).collect::<Vec<_>>().join(" ");
         info!(counted, "stopped");

@@ -106,11 +106,14 @@ fn serve(config: Config, source: Source, lost: ErrorCounter) -> ExitCode {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Does not end the process, not even before somebody listens.
+    _hangup: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let [terminate, interrupt, hangup] = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)?, _hangup: signal(hangup)? })
     }
 
     async fn next(&mut self) {

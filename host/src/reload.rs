@@ -95,9 +95,10 @@ impl Reload {
         let said = match loaded {
             Err(problem) => Said { problem: Some(problem), ..Said::default() },
             Ok(config) => {
-                let waiting = self.started.changes(&config);
-                let refused = self.policy.configure(&config).await;
-                let refused = refused.into_iter().map(|(slot, error)| format!("{slot}: {error}")).collect();
+                let mut waiting = self.started.changes(&config);
+                let configured = self.policy.configure(&config, why == Why::Signal).await;
+                waiting.extend(configured.waiting.into_iter().map(|slot| format!("the plugin of {slot}")));
+                let refused = configured.refused;
                 self.latest = config;
                 Said { problem: None, waiting, refused }
             }

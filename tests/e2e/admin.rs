@@ -118,7 +118,7 @@ async fn what_is_not_there_is_said_in_json() {
         ("PUT /plugins/router", 409, "builtin:origin-router"),
         ("PUT /plugins/%ff", 400, "UTF-8"),
         ("POST /plugins/router/promote?generation=x", 400, "generation"),
-        ("POST /plugins/router/rollback?generation=7", 409, "generation 7"),
+        ("POST /plugins/router/rollback?generation=7", 409, "not 7"),
         ("GET /connections?limit=0", 400, "limit"),
         ("GET /connections?limit=100000", 400, "1000"),
         ("GET /connections?after=x", 400, "after"),

@@ -21,6 +21,7 @@ mod proxies;
 mod refused;
 mod relay;
 mod reloading;
+mod restarts;
 mod rollback;
 mod routing;
 mod settings;

@@ -48,7 +48,7 @@ async fn a_deploy_that_was_wrong_is_taken_back_and_the_list_tells_the_story() {
 
     for action in ["promote", "rollback"] {
         let other = gateway.plugin(&[action, "plugin", "--generation", "1"]).await;
-        assert!(other.code == Some(1) && other.stderr.contains("generation 2"), "{other:?}");
+        assert!(other.code == Some(1) && other.stderr.contains("generation is 2"), "{other:?}");
     }
     let promoted = gateway.plugin(&["promote", "plugin", "--generation", "2"]).await;
     assert!(row(&promoted.stdout, "2").contains(&"live".to_owned()), "{promoted:?}");

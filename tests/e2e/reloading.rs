@@ -124,3 +124,60 @@ async fn without_a_configuration_file_a_hangup_ends_nothing() {
     gateway.logged_since(mark, |line| line.says("configuration")).await;
     gateway.login("anna").await.close().await;
 }
+
+#[tokio::test]
+async fn settings_wait_for_the_file_that_they_are_for() {
+    let file = |name: &str, version: u32| {
+        format!("[[authenticator]]\nfile = \"{name}\"\nsettings = {{ VERSION = \"{version}\" }}\n")
+    };
+    let watch = "[watch]\nrescan = \"50ms\"\n";
+    let setup = Setup::new(&(watch.to_owned() + &file("a.wasm", 1) + &file("b.wasm", 2)));
+    let setup = setup.file("a.wasm", &Component::fixture("greet=pass")).file("b.wasm", &Component::fixture(""));
+    let gateway = setup.file("c.wasm", &Component::fixture("greet=pass")).start().await;
+    for (text, waiting) in [
+        (file("b.wasm", 2) + &file("a.wasm", 1), "the plugin of authenticator-1, the plugin of authenticator-2"),
+        (file("c.wasm", 3) + &file("b.wasm", 2), "the plugin of authenticator-1"),
+        (file("a.wasm", 1) + &file("b.wasm", 2) + &file("c.wasm", 3), "the plugin of authenticator-3"),
+    ] {
+        let mark = gateway.log().mark();
+        write(&gateway, "hotgate.toml", &(watch.to_owned() + &text));
+        let waits = gateway.logged_since(mark, |line| line.says("next start")).await;
+        assert!(waits.get("keys").ends_with(waiting), "{waits:?}");
+        assert!(!gateway.log().since(mark).iter().any(|line| line.message() == "plugin swapped"));
+        let mut anna = gateway.connect().await;
+        anna.expect("hello v2").await;
+        anna.send("login anna").await;
+        anna.expect("welcome anna v1").await;
+    }
+}
+
+#[tokio::test]
+async fn settings_that_do_not_do_are_not_tried_again_and_again() {
+    let text = |version: &str, check: &str| {
+        config(&format!("VERSION = \"{version}\", CHECK = \"{check}\"")).replace("\"1h\"", "\"20ms\"")
+    };
+    let gateway = Setup::new(&text("1", "agree")).file("plugin.wasm", &Component::fixture("")).start().await;
+    let mark = gateway.log().mark();
+    write(&gateway, "hotgate.toml", &text("2", "refuse not today"));
+    gateway.logged_since(mark, |line| line.says("settings refused")).await;
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let refusals = async || gateway.admin().await.metric("hotgate_plugin_refusals_total").await;
+    assert_eq!(refusals().await, 1.0);
+    gateway.signal("HUP");
+    hotgate_tests::eventually("somebody who insists is heard", async || refusals().await == 2.0).await;
+}
+
+#[tokio::test]
+async fn a_new_secret_does_not_bring_back_what_was_rolled_back() {
+    let gateway = start("VERSION = { file = \"version\" }").await;
+    let mut anna = gateway.enter("anna").await;
+    let mark = gateway.log().mark();
+    gateway.file("plugin.wasm").move_over(&Component::fixture("route=say bad"));
+    gateway.swapped_since(mark).await;
+    let back = gateway.plugin(&["rollback", "authenticator+router"]).await;
+    assert_eq!(back.code, Some(0), "{back:?}");
+    let mark = gateway.log().mark();
+    write(&gateway, "version", "2");
+    gateway.swapped_since(mark).await;
+    expect_version(&mut anna, 2).await;
+}

@@ -59,19 +59,19 @@ async fn expect_version(client: &mut Client, version: u32) {
     client.expect(format!("v{version}")).await;
 }
 
-async fn plugins(gateway: &Gateway) -> Value {
+pub(crate) async fn plugins(gateway: &Gateway) -> Value {
     let plugins = gateway.admin().await.json("GET /plugins").await;
     plugins["plugins"].as_array().map_or(&plugins, |list| &list[0]).clone()
 }
 
 /// What `hotgate plugin` answers when all is well.
-async fn plugin(gateway: &Gateway, arguments: &[&str]) -> String {
+pub(crate) async fn plugin(gateway: &Gateway, arguments: &[&str]) -> String {
     let done = gateway.plugin(arguments).await;
     assert_eq!(done.code, Some(0), "{done:?}");
     done.stdout
 }
 
-const SLOT: &str = "authenticator+router";
+pub(crate) const SLOT: &str = "authenticator+router";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plugin_that_fails_on_some_packets_is_rolled_back_within_two_seconds() {
@@ -107,52 +107,6 @@ async fn a_plugin_that_fails_on_some_packets_is_rolled_back_within_two_seconds()
 }
 
 #[tokio::test]
-async fn a_restart_does_not_load_again_what_was_rolled_back() {
-    let mut gateway = Setup::plugin(&Component::version(1), "").start().await;
-    let mark = gateway.log().mark();
-    gateway.file("plugin.wasm").move_over(&Component::version(2));
-    gateway.swapped_since(mark).await;
-    plugin(&gateway, &["rollback", SLOT]).await;
-    gateway.connect().await.expect("hello v1").await;
-
-    gateway.restart().await;
-    let refused = gateway.refused_since(Default::default()).await;
-    assert!(refused.get("reason").contains("because an operator said so"), "{refused:?}");
-    gateway.connect().await.expect("hello v1").await;
-
-    plugin(&gateway, &["reload", SLOT]).await;
-    gateway.connect().await.expect("hello v2").await;
-    plugin(&gateway, &["promote", SLOT]).await;
-    gateway.restart().await;
-    assert_eq!(plugins(&gateway).await["live"]["stage"], "live");
-    gateway.connect().await.expect("hello v2").await;
-}
-
-#[tokio::test]
-async fn what_a_restart_finds_new_takes_the_same_way() {
-    let mut gateway = Setup::plugin(&Component::version(1), "deploy = { canary = 100 }").start().await;
-    gateway.file("plugin.wasm").move_over(&Component::version(2));
-    gateway.logged(|line| line.message() == "plugin serves as a canary").await;
-    gateway.restart().await;
-    let status = plugins(&gateway).await;
-    assert_eq!(
-        (&status["live"]["stage"], &status["candidate"]["stage"]),
-        (&"live".into(), &"canary".into()),
-        "{status}"
-    );
-    gateway.connect().await.expect("hello v2").await;
-    plugin(&gateway, &["rollback", SLOT]).await;
-    gateway.connect().await.expect("hello v1").await;
-
-    // Neither is a component that does not do a reason not to start.
-    gateway.file("plugin.wasm").move_over(&Component::fixture("version=3;check=refuse not today"));
-    gateway.restart().await;
-    let refused = gateway.refused_since(Default::default()).await;
-    assert!(refused.get("reason").contains("not today"), "{refused:?}");
-    gateway.connect().await.expect("hello v1").await;
-}
-
-#[tokio::test]
 async fn a_rollback_without_a_state_folder_lasts_as_long_as_the_process() {
     let setup = Setup::plugin(&Component::version(1), "");
     std::fs::write(setup.path().join("no-folder"), "").expect("a writable folder");
@@ -167,6 +121,49 @@ async fn a_rollback_without_a_state_folder_lasts_as_long_as_the_process() {
     gateway.file("plugin.wasm").move_over(&fragile());
     gateway.refused_since(mark).await;
     gateway.connect().await.expect("hello v1").await;
+}
+
+#[tokio::test]
+async fn of_two_deploys_in_a_row_the_last_stays() {
+    let gateway = Setup::plugin(&Component::version(1), "deploy = { probation = \"0s\" }").start().await;
+    for version in [10, 20, 30] {
+        for next in [version, version + 1] {
+            let file = format!("v{next}.wasm");
+            gateway.file(&file).move_over(&Component::version(next));
+            plugin(&gateway, &["deploy", &file]).await;
+        }
+        // The watcher has seen both, and puts neither over the other.
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(25)).await;
+            gateway.connect().await.expect(format!("hello v{}", version + 1)).await;
+        }
+    }
+    assert_eq!(plugins(&gateway).await["live"]["generation"], 7);
+}
+
+#[tokio::test]
+async fn a_pause_of_the_process_is_not_held_against_a_plugin() {
+    let gateway = Gateway::with_plugin(&Component::version(1)).await;
+    let mut clients = Vec::new();
+    for n in 0..12 {
+        clients.push(gateway.enter(&format!("c{n}")).await);
+    }
+    let mark = gateway.log().mark();
+    gateway.file("plugin.wasm").move_over(&Component::version(2));
+    gateway.swapped_since(mark).await;
+    for client in &mut clients {
+        client.send("nap 100").await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    gateway.signal("STOP");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    gateway.signal("CONT");
+    for client in &mut clients {
+        client.send("say done").await;
+        while client.text().await != "done" {}
+    }
+    let status = plugins(&gateway).await;
+    assert_eq!((&status["live"]["generation"], &status["live"]["failures"]), (&2.into(), &serde_json::json!({})));
 }
 
 #[tokio::test]
@@ -364,7 +361,8 @@ async fn swaps(count: usize, percent: u64) {
     }
     bystanders.stop().await;
     let late = (entries("fd"), entries("task"));
-    assert!(late.0 <= early.0 + 2 && late.1 <= early.1 + 2, "descriptors, threads: {early:?}, then {late:?}");
+    // The runtime ends threads for files that it has not needed for some seconds, and starts them anew.
+    assert!(late.0 <= early.0 + 2 && late.1 <= early.1 + 8, "descriptors, threads: {early:?}, then {late:?}");
     let (first, second) = resident.split_at_mut(count / 2);
     let [first, second] = [first, second].map(|half| *half.select_nth_unstable(half.len() / 2).1);
     eprintln!("resident after the first {FIRST} swaps: {first} bytes, after {count} more: {second}");

@@ -48,10 +48,15 @@ impl Gateway {
         gateway
     }
 
-    /// Kills it and starts it again, with the files and the state that there are; the log begins anew.
+    /// Kills it and starts it again.
     pub async fn restart(&mut self) {
         self.process.kill().expect("it runs");
         self.process.wait().expect("it ends");
+        self.start_again().await;
+    }
+
+    /// Starts it again after it has ended, with the files and the state that there are; the log begins anew.
+    pub async fn start_again(&mut self) {
         self.process = self.setup.spawn();
         self.log = Log::read(self.process.stderr.take().expect("piped"));
         self.listening().await;

@@ -58,7 +58,7 @@ pub(super) async fn rollback(State(shared): Shares, Slot(slot): Slot, meant: Que
 }
 
 pub(super) async fn promote(State(shared): Shares, Slot(slot): Slot, meant: Question) -> Status {
-    Ok(Json(shared.served()?.policy.promote(&slot, generation(meant)?)?))
+    Ok(Json(shared.served()?.policy.promote(&slot, generation(meant)?).await?))
 }
 
 pub(super) async fn reload(State(shared): Shares, Slot(slot): Slot) -> Status {

@@ -144,7 +144,7 @@ keys! {
             "How long a shutdown waits for queued messages and close handshakes.";
         state_folder: FOLDER, = None,
             "The folder, private to the gateway's user, for compiled plugins, the admin token and what was rolled back. \
-             Empty: $STATE_DIRECTORY, as systemd sets it, else $XDG_STATE_HOME/hotgate, else ~/.local/state/hotgate.";
+             Gateways must not share one. Empty: $STATE_DIRECTORY, as systemd sets it, else $XDG_STATE_HOME/hotgate, else ~/.local/state/hotgate.";
         [sections: log, websocket, text, heartbeat, sessions, outbox, limits, watch, engine, compiler, admin]
         [rest: authenticators = vec![PluginConfig::default()], router = RouterConfig::default()]
     }
@@ -321,7 +321,8 @@ keys! {
         canary: Count(0..=100), = 0,
             "Percentage of new connections that a new generation serves until it is promoted. 0: it skips that stage.";
         probation: Time(Duration::ZERO..=DAY), = secs(30),
-            "How long a new generation that serves everybody is on probation. \"0s\": it skips that stage.";
+            "How long a new generation that serves everybody is on probation, and at least until it has been called \
+             min_failures times. \"0s\": it skips that stage.";
         probation_calls: Count(1..=i64::MAX as u64), = 100_000,
             "Calls after which the probation ends before its time.";
         max_failures: Count(0..=100), = 5,

@@ -121,7 +121,11 @@ impl Call<'_> {
             Some(Err(error)) => Err(CallError::explain(&error, host, self.limit, &self.generation.spec().limits)),
             None => Err(CallError::Deadline { limit: self.limit, stderr: host.end_call() }),
         };
-        self.generation.stats().ended(function, self.begun.elapsed(), outcome.as_ref().err());
+        let out_of_time = matches!(outcome, Err(CallError::Deadline { .. }));
+        // It says nothing of the plugin when the process did not run.
+        if !(out_of_time && self.generation.spec().runtime.clock.stood_still_since(self.begun)) {
+            self.generation.stats().ended(function, self.begun.elapsed(), outcome.as_ref().err());
+        }
         self.instance.calls_left = self.instance.calls_left.saturating_sub(1);
         if outcome.is_ok() && self.isolation == Isolation::Pooled && self.instance.calls_left > 0 {
             self.generation.keep_idle(self.instance);

@@ -2,14 +2,16 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tracing::warn;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use super::lane::Lane;
+use super::lock;
 
 /// How often a running call is looked at. A call that ends within one tick is never interrupted. Costs one wake-up of
 /// one thread.
@@ -17,6 +19,9 @@ pub(super) const TICK: Duration = Duration::from_millis(4);
 
 /// The same while long calls take turns: the shorter, the sooner a crowd of them makes room for one that is short.
 const SHORT_TICK: Duration = Duration::from_micros(500);
+
+/// Between two ticks there is never as much time, unless the process does not run.
+const STALL: Duration = Duration::from_millis(50);
 
 /// Instances beyond those that serve calls: for `lifecycle.check` of new components and those whose last call ends
 /// while their successor's first begins.
@@ -51,7 +56,7 @@ const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 ///
 /// # Errors
 /// When the processor or the operating system cannot run it.
-pub(super) fn start(concurrency: usize, stack: usize, lane: &Lane) -> anyhow::Result<Engine> {
+pub(super) fn start(concurrency: usize, stack: usize, lane: &Lane) -> anyhow::Result<(Engine, Clock)> {
     let start = |allocation| {
         let mut config = config(allocation);
         config.max_wasm_stack(stack).async_stack_size(stack + HOST_STACK);
@@ -70,8 +75,9 @@ pub(super) fn start(concurrency: usize, stack: usize, lane: &Lane) -> anyhow::Re
                 .context("cannot start the WebAssembly engine")?
         }
     };
-    start_clock(&engine, lane.clone())?;
-    Ok(engine)
+    let clock = Clock::new();
+    start_clock(&engine, lane.clone(), clock.clone())?;
+    Ok((engine, clock))
 }
 
 /// The engine of the process that compiles. What it compiles runs in the engine that [`start`] starts: they differ only in
@@ -126,12 +132,45 @@ fn pool(concurrency: usize) -> PoolingAllocationConfig {
     pool
 }
 
+/// Tells when calls ran out of time through nobody's fault: the process was stopped, or had no processor.
+#[derive(Debug, Clone)]
+pub(super) struct Clock(Arc<Mutex<Ticks>>);
+
+#[derive(Debug)]
+struct Ticks {
+    last: Instant,
+    /// When the process last went on after it had not run.
+    went_on: Option<Instant>,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Ticks { last: Instant::now(), went_on: None })))
+    }
+
+    fn tick(&self) {
+        let mut ticks = lock(&self.0);
+        let now = Instant::now();
+        if now - ticks.last > STALL {
+            ticks.went_on = Some(now);
+        }
+        ticks.last = now;
+    }
+
+    /// Whether the process has not run for a while since this moment.
+    pub(super) fn stood_still_since(&self, moment: Instant) -> bool {
+        let ticks = lock(&self.0);
+        ticks.went_on.is_some_and(|went_on| went_on >= moment) || ticks.last.elapsed() > STALL
+    }
+}
+
 /// Advances the engine's epoch on a thread of its own, because a runtime whose threads are all in a plugin does not
 /// keep time. Ends with the engine.
-fn start_clock(engine: &Engine, lane: Lane) -> anyhow::Result<()> {
+fn start_clock(engine: &Engine, lane: Lane, clock: Clock) -> anyhow::Result<()> {
     let engine = engine.weak();
     let tick = move || {
         while let Some(engine) = engine.upgrade() {
+            clock.tick();
             engine.increment_epoch();
             drop(engine);
             thread::sleep(if lane.is_taken() { SHORT_TICK } else { TICK });
@@ -146,10 +185,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_process_that_was_stopped_is_told_from_one_that_runs() {
+        let (clock, begun) = (Clock::new(), Instant::now());
+        clock.tick();
+        assert!(!clock.stood_still_since(begun));
+        thread::sleep(2 * STALL);
+        assert!(clock.stood_still_since(begun), "the next tick is overdue");
+        clock.tick();
+        assert!(clock.stood_still_since(begun) && !clock.stood_still_since(Instant::now()));
+    }
+
+    #[test]
     fn what_is_compiled_elsewhere_runs_here() {
         assert_eq!(
             compatibility(&for_compiling().unwrap()),
-            compatibility(&start(64, 64 << 20, &Lane::new()).unwrap())
+            compatibility(&start(64, 64 << 20, &Lane::new()).unwrap().0)
         );
     }
 }

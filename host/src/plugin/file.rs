@@ -156,10 +156,15 @@ impl PluginFile {
             Look::Changing => return false,
             Look::Missing(reason) => self.missing(reason),
             Look::Unreadable(stamp, reason) => self.refused(stamp, None, &reason),
-            Look::New(stamp, code, digest) => match self.slot.offer(code, digest).await {
-                Ok(()) => self.seen = Seen::File(stamp),
-                Err(reason) => self.refused(stamp, Some(digest), &reason),
-            },
+            Look::New(stamp, code, digest) => {
+                let path = self.path.clone();
+                let is_current = move || std::fs::metadata(path).is_ok_and(|now| Stamp::from(&now) == stamp);
+                match self.slot.offer(code, digest, is_current).await {
+                    Ok(true) => self.seen = Seen::File(stamp),
+                    Ok(false) => return false,
+                    Err(reason) => self.refused(stamp, Some(digest), &reason),
+                }
+            }
         }
         true
     }
@@ -204,14 +209,8 @@ impl PluginFile {
     fn missing(&mut self, reason: String) {
         if !matches!(&self.seen, Seen::Missing(known) if *known == reason) {
             let (Spec { slot, plugin, .. }, still_live) = (&**self.slot.spec(), self.slot.live().number());
-            warn!(
-                slot,
-                plugin,
-                file = self.path.display().to_string(),
-                reason,
-                still_live,
-                "plugin file cannot be read"
-            );
+            let file = self.path.display().to_string();
+            warn!(slot, plugin, file, reason, still_live, "plugin file cannot be read");
         }
         self.seen = Seen::Missing(reason);
     }

@@ -81,6 +81,11 @@ impl Ledger {
         lock(&self.pages).refused.iter().find(|refusal| refusal.identity == *identity).cloned()
     }
 
+    /// Whether this component has been rolled back, with whatever settings.
+    pub(super) fn has_refused(&self, component: Digest) -> bool {
+        lock(&self.pages).refused.iter().any(|refusal| refusal.identity.component == component)
+    }
+
     /// Remembers that a generation was rolled back.
     pub(super) fn refuse(self: &Arc<Self>, identity: Identity, reason: String) {
         let mut pages = lock(&self.pages);
@@ -126,8 +131,8 @@ impl Ledger {
         Ok(Some((code, identity, settings)))
     }
 
-    /// Keeps a component for a restart: the last few, and what served for good. Blocks.
-    pub(super) fn keep(&self, code: &[u8], digest: Digest) {
+    /// Keeps a component for a restart, and of those kept before only what served for good, the last few, and these. Blocks.
+    pub(super) fn keep(&self, code: &[u8], digest: Digest, others: &[Digest]) {
         if self.folder.problem().is_some() {
             return;
         }
@@ -136,12 +141,14 @@ impl Ledger {
         found.retain(|file| file.name.starts_with(&own));
         found.sort_by_key(|file| std::cmp::Reverse(file.modified));
         let found: Vec<_> = found.into_iter().map(|file| format!("{COMPONENTS}/{}", file.name)).collect();
-        let (file, proven) = (self.component_file(&digest), lock(&self.pages).proven.clone());
-        let proven = proven.map(|proven| self.component_file(&proven.identity.component));
-        for old in found.iter().skip(MAX_COMPONENTS - 1).filter(|old| **old != file && Some(*old) != proven.as_ref()) {
+        let proven = lock(&self.pages).proven.as_ref().map(|proven| proven.identity.component);
+        let wanted = others.iter().copied().chain(proven).chain([digest]);
+        let wanted: Vec<_> = wanted.map(|digest| self.component_file(&digest)).collect();
+        for old in found.iter().skip(MAX_COMPONENTS - 1).filter(|old| !wanted.contains(old)) {
             // Whatever is left over is tried again with the next.
             let _ = self.folder.remove(old);
         }
+        let file = self.component_file(&digest);
         if !found.contains(&file)
             && let Err(error) = self.folder.write_private(&file, code)
         {
@@ -218,8 +225,8 @@ mod tests {
         let folder = folder.path().join("state");
         let ledger = open(&folder);
         let settings = Settings::from_iter([("KEY".to_owned(), "value".to_owned())]);
-        ledger.keep(b"good", Digest::of(b"good"));
-        ledger.keep(b"bad", Digest::of(b"bad"));
+        ledger.keep(b"good", Digest::of(b"good"), &[]);
+        ledger.keep(b"bad", Digest::of(b"bad"), &[]);
         assert!(ledger.prove(identity(b"good"), &settings) && !ledger.prove(identity(b"good"), &settings));
         ledger.refuse(identity(b"bad"), "it trapped".to_owned());
         soon(|| open(&folder).refusal(&identity(b"bad")).is_some()).await;
@@ -229,11 +236,12 @@ mod tests {
         assert!(ledger.refusal(&identity(b"good")).is_none());
         assert_eq!(ledger.proven(4).unwrap(), Some((b"good".to_vec(), identity(b"good"), settings)));
         for number in 0..20_u8 {
-            ledger.keep(&[number], Digest::of(&[number]));
+            ledger.keep(&[number], Digest::of(&[number]), &[Digest::of(&[0])]);
         }
         assert!(ledger.proven(4).unwrap().is_some(), "what served for good is kept");
         let components = std::fs::read_dir(folder.join(COMPONENTS)).unwrap().count();
-        assert!(components <= MAX_COMPONENTS + 1, "{components} are kept");
+        assert!(components <= MAX_COMPONENTS + 2, "{components} are kept");
+        assert!(folder.join(ledger.component_file(&Digest::of(&[0]))).exists(), "what is still there is kept");
 
         ledger.forgive(&identity(b"bad"));
         soon(|| open(&folder).refusal(&identity(b"bad")).is_none()).await;
@@ -244,7 +252,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("state");
         let ledger = open(&folder);
-        ledger.keep(b"good", Digest::of(b"good"));
+        ledger.keep(b"good", Digest::of(b"good"), &[]);
         ledger.prove(identity(b"good"), &Settings::default());
         ledger.refuse(identity(b"bad"), String::new());
         soon(|| open(&folder).refusal(&identity(b"bad")).is_some()).await;

@@ -14,7 +14,8 @@
 //! | `host`, `guest_log`, `limits` | what a plugin finds around it |
 //! | `instance`, `generation`, `spec` | from one instance to all of one component, and what the slot's have in common |
 //! | `slot`, `rollout`, `stats` | which generation serves whom, how they come and go, how they fare |
-//! | `deploy`, `compile`, `source`, `file`, `builtin` | where new generations come from |
+//! | `load`, `compile`, `source`, `file`, `builtin` | where new generations come from |
+//! | `deploy` | what is done to a slot |
 //! | `identity`, `ledger`, `status` | what a generation is known by, what is remembered of it, what operators see |
 
 mod bindings;
@@ -34,6 +35,7 @@ mod instance;
 mod lane;
 mod ledger;
 mod limits;
+mod load;
 mod rollout;
 mod slot;
 mod source;
@@ -71,6 +73,7 @@ const MAX_ERROR: usize = 2048;
 /// What all plugins share.
 pub struct Runtime {
     engine: Engine,
+    clock: engine::Clock,
     linker: Linker<host::Host>,
     compiler: compile::Compiler,
     lane: lane::Lane,
@@ -94,11 +97,11 @@ impl Runtime {
         state: Arc<StateFolder>,
     ) -> anyhow::Result<Arc<Self>> {
         let lane = lane::Lane::new();
-        let engine = engine::start(concurrency, stack, &lane)?;
+        let (engine, clock) = engine::start(concurrency, stack, &lane)?;
         let mut linker = Linker::new(&engine);
         host::link(&mut linker).map_err(plain).context("cannot link the plugin interfaces")?;
         let compiler = compile::Compiler::new(compiler, &state);
-        Ok(Arc::new(Self { engine, linker, compiler, lane, registry, state, stack }))
+        Ok(Arc::new(Self { engine, clock, linker, compiler, lane, registry, state, stack }))
     }
 }
 

@@ -109,9 +109,10 @@ impl<G: Counted> Rollout<G> {
         deploy: &PluginDeploy,
         now: Instant,
     ) -> Vec<Step<G>> {
-        self.candidate = None;
+        let mut steps = self.withdraw();
         let stage = if shadow && deploy.shadow > 0 { Stage::Shadow } else { Stage::Canary };
-        self.enter(generation, stage, deploy, now)
+        steps.extend(self.enter(generation, stage, deploy, now));
+        steps
     }
 
     /// On to the next stage.
@@ -172,14 +173,20 @@ impl<G: Counted> Rollout<G> {
             }
             reason => steps.extend(self.live.alert(reason)),
         }
-        if self.live.stage == Stage::Probation {
-            let over = now.saturating_duration_since(self.live.since) >= deploy.probation;
-            let calls: u64 = self.live.since_begun().iter().map(|count| count.calls).sum();
-            if over || calls >= deploy.probation_calls {
-                steps.extend(self.settle(now));
-            }
+        if self.live.stage == Stage::Probation && self.is_over(deploy, now) {
+            steps.extend(self.settle(now));
         }
         steps
+    }
+
+    /// Whether the probation is over. It is not before there was something to see: some calls, and enough of each function
+    /// that has failed.
+    fn is_over(&self, deploy: &PluginDeploy, now: Instant) -> bool {
+        let (counts, enough) = (self.live.since_begun(), u64::from(deploy.min_failures));
+        let calls: u64 = counts.iter().map(|count| count.calls).sum();
+        let over = now.saturating_duration_since(self.live.since) >= deploy.probation;
+        let seen = calls >= enough && counts.iter().all(|count| count.failures == 0 || count.calls >= enough);
+        (over && seen) || calls >= deploy.probation_calls
     }
 
     /// Whether failures can have a consequence that should not wait.
@@ -191,6 +198,10 @@ impl<G: Counted> Rollout<G> {
     fn back(&mut self, now: Instant) -> Option<Place<G>> {
         let back = Place::new(self.previous.take()?.generation, Stage::Live, Before::Shares([0.0; FUNCTIONS]), now);
         self.marks = VecDeque::from([(now, back.begun)]);
+        if let Some(candidate) = &mut self.candidate {
+            // It serves beside another one from now on.
+            (candidate.begun, candidate.before) = (candidate.generation.counts(), Before::Beside(back.begun));
+        }
         Some(std::mem::replace(&mut self.live, back))
     }
 

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+use super::deploy::Declined;
 use super::generation::Generation;
 use super::guest_log::clean;
 use super::identity::Digest;
@@ -18,7 +19,7 @@ use super::lock;
 use super::rollout::{Place, Rollout, Step};
 use super::spec::Spec;
 use super::status::{Event, GenerationStatus, PluginStatus, Stage, What};
-use crate::config::{PluginConfig, PluginDeploy, Settings};
+use crate::config::{PluginConfig, PluginDeploy, PluginSource, Settings};
 use crate::message::ConnectionId;
 use crate::metrics::METRICS;
 
@@ -59,6 +60,8 @@ pub(super) struct State {
     rollbacks: u64,
     refusals: u64,
     alerts: u64,
+    /// Settings that did not do, so that they are not tried all the time.
+    pub(super) declined: Option<Declined>,
 }
 
 /// Which generation serves whom.
@@ -101,6 +104,7 @@ impl Slot {
             rollbacks: 0,
             refusals: 0,
             alerts: 0,
+            declined: None,
         };
         state.remember(What::Live, Some(live.number()), Some(live.digest()), None);
         Arc::new(Self {
@@ -144,6 +148,11 @@ impl Slot {
         &self.spec
     }
 
+    /// Where its component comes from.
+    pub fn source(&self) -> &PluginSource {
+        &self.spec.source
+    }
+
     /// What the slot is called.
     pub fn name(&self) -> &str {
         &self.spec.slot
@@ -185,6 +194,10 @@ impl Slot {
         (state.settings, state.deploy) = (settings.clone(), deploy.clone());
         // The share of a candidate may be another.
         self.publish(&state, &[]);
+    }
+
+    pub(super) fn decline(&self, declined: Declined) {
+        lock(&self.state).declined = Some(declined);
     }
 
     fn publish(&self, state: &State, before: &[Arc<Generation>]) {
@@ -242,11 +255,13 @@ impl Slot {
             What::Probation | What::Live => info!(slot, plugin, generation, %digest, "plugin passed its probation"),
             What::Alert => error!(slot, plugin, generation, %digest, reason = reason_shown, "plugin fails too often"),
             What::Withdrawn => info!(slot, plugin, generation, %digest, "plugin withdrawn"),
-            What::RolledBack | What::Refused => {
+            What::RolledBack => {
                 let serves = live.generation.number();
                 warn!(slot, plugin, generation, %digest, reason = reason_shown, serves, "plugin rolled back");
                 self.ledger.refuse(*by.identity(), reason.clone().unwrap_or_default());
             }
+            // That happens to components, before there is a generation.
+            What::Refused => {}
         }
         let (identity, given) = (*live.generation.identity(), live.generation.given());
         if live.stage == Stage::Live && self.ledger.prove(identity, &given.settings) {

@@ -59,7 +59,7 @@ async fn a_swap_decides_the_next_call_and_lets_the_last_one_finish() {
     let old = slot.begin(Isolation::Pooled, Wait::Bounded, ConnectionId(1), None).await.unwrap();
     let waiting = slot.begin(Isolation::Pooled, Wait::Unbounded, ConnectionId(1), None);
     let swap = async {
-        slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
+        slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap();
         let number = old.generation.number();
         drop(old);
         number
@@ -75,7 +75,7 @@ async fn a_swap_decides_the_next_call_and_lets_the_last_one_finish() {
 async fn a_generation_that_is_held_goes_on_after_a_swap() {
     let slot = builtin_slot().await;
     let held = slot.live();
-    slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
+    slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap();
     let call = slot.begin(Isolation::Pooled, Wait::Bounded, ConnectionId(1), Some(held)).await.unwrap();
     assert_eq!((call.generation.number(), slot.live().number()), (1, 2));
 }
@@ -93,7 +93,7 @@ async fn what_will_not_do_leaves_the_live_one_serving() {
         (builtin::component("origin-router").unwrap(), "it is no authenticator"),
     ];
     for (code, reason) in cases {
-        let error = format!("{:#}", slot.offer(code.to_vec(), digest(code)).await.unwrap_err());
+        let error = format!("{:#}", slot.offer(code.to_vec(), digest(code), || true).await.unwrap_err());
         assert!(error.contains(reason) && !error.contains('\n'), "{error}");
     }
     assert_eq!(slot.live().number(), 1);
@@ -256,10 +256,11 @@ async fn whoever_wins_a_race_of_swaps_and_rollbacks_serves_alone() {
     let mut racing = tokio::task::JoinSet::new();
     for mark in 0..6 {
         let (own, back) = (slot.clone(), slot.clone());
-        racing.spawn(async move { own.offer(marked(b'a' + mark), digest(&marked(b'a' + mark))).await.is_ok() });
+        racing
+            .spawn(async move { own.offer(marked(b'a' + mark), digest(&marked(b'a' + mark)), || true).await.is_ok() });
         racing.spawn(async move {
             tokio::time::sleep(Duration::from_millis(u64::from(mark) * 40)).await;
-            back.rollback(None).is_ok()
+            back.rollback(None).await.is_ok()
         });
         racing.spawn({
             let slot = slot.clone();
@@ -284,28 +285,28 @@ async fn whoever_wins_a_race_of_swaps_and_rollbacks_serves_alone() {
 #[tokio::test]
 async fn what_was_rolled_back_is_not_offered_again_until_somebody_insists() {
     let slot = builtin_slot().await;
-    slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
-    slot.rollback(None).unwrap();
+    slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap();
+    slot.rollback(None).await.unwrap();
     assert_eq!(slot.live().number(), 1);
-    let refused = slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap_err().to_string();
+    let refused = slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap_err().to_string();
     assert!(refused.contains("it was rolled back with these settings") && refused.contains("an operator"), "{refused}");
-    slot.offer(marked(b'b'), digest(&marked(b'b'))).await.unwrap();
+    slot.offer(marked(b'b'), digest(&marked(b'b')), || true).await.unwrap();
     assert_eq!(slot.status().live.generation, 3);
-    assert!(slot.rollback(None).is_ok() && slot.rollback(None).is_err());
+    assert!(slot.rollback(None).await.is_ok() && slot.rollback(None).await.is_err());
 }
 
 #[tokio::test]
 async fn other_settings_make_another_generation_and_no_compilation() {
     let slot = builtin_slot().await;
     let settings = |value: &str| Settings::from_iter([("KEY".to_owned(), value.to_owned())]);
-    slot.configure(&settings("1"), &PluginDeploy::default()).await.unwrap();
-    slot.configure(&settings("1"), &PluginDeploy::default()).await.unwrap();
+    slot.configure(&settings("1"), &PluginDeploy::default(), false).await.unwrap();
+    slot.configure(&settings("1"), &PluginDeploy::default(), false).await.unwrap();
     assert_eq!(slot.live().number(), 2);
-    slot.rollback(None).unwrap();
+    slot.rollback(None).await.unwrap();
     assert_eq!((slot.live().number(), slot.live().given().values.len()), (1, 0));
-    let refused = slot.configure(&settings("1"), &PluginDeploy::default()).await.unwrap_err();
+    let refused = slot.configure(&settings("1"), &PluginDeploy::default(), false).await.unwrap_err();
     assert!(matches!(refused, DeployError::Refused(_)), "{refused}");
-    slot.configure(&settings("2"), &PluginDeploy::default()).await.unwrap();
+    slot.configure(&settings("2"), &PluginDeploy::default(), false).await.unwrap();
     assert_eq!(slot.live().given().values["KEY"], "2");
     assert!(!format!("{:?}", slot.status()).contains("KEY"));
 }
@@ -314,16 +315,16 @@ async fn other_settings_make_another_generation_and_no_compilation() {
 async fn a_canary_serves_its_share_of_the_connections_that_open_from_now_on() {
     let slot = builtin_slot().await;
     let deploy = PluginDeploy { canary: 25, ..PluginDeploy::default() };
-    slot.configure(&Settings::default(), &deploy).await.unwrap();
+    slot.configure(&Settings::default(), &deploy, false).await.unwrap();
     let before: Vec<_> = (0..1000).map(|_| ConnectionId::next()).collect();
-    slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
+    slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap();
     let after: Vec<_> = (0..1000).map(|_| ConnectionId::next()).collect();
     let served = |connections: &[ConnectionId]| {
         connections.iter().filter(|connection| slot.serving(**connection).number() == 2).count()
     };
     assert_eq!(served(&before), 0);
     assert!((200..300).contains(&served(&after)), "{}", served(&after));
-    slot.promote(None).unwrap();
+    slot.promote(None).await.unwrap();
     assert_eq!((served(&before), served(&after)), (1000, 1000));
 }
 
@@ -331,12 +332,12 @@ async fn a_canary_serves_its_share_of_the_connections_that_open_from_now_on() {
 async fn putting_back_what_is_live_withdraws_the_candidate() {
     let slot = builtin_slot().await;
     let deploy = PluginDeploy { shadow: 100, ..PluginDeploy::default() };
-    slot.configure(&Settings::default(), &deploy).await.unwrap();
-    slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
+    slot.configure(&Settings::default(), &deploy, false).await.unwrap();
+    slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap();
     assert_eq!(slot.status().candidate.unwrap().stage, status::Stage::Shadow);
     let live = builtin::component(BUILTIN).unwrap().to_vec();
-    slot.offer(live.clone(), digest(&live)).await.unwrap();
+    slot.offer(live.clone(), digest(&live), || true).await.unwrap();
     assert!(slot.status().candidate.is_none());
-    slot.offer(marked(b'a'), digest(&marked(b'a'))).await.unwrap();
+    slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap();
     assert!(slot.status().candidate.is_some(), "it was not refused");
 }

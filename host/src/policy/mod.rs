@@ -11,6 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 pub use self::authenticator::{Authenticator, Decision, Handshake, Identity, Login};
@@ -87,22 +88,22 @@ impl Policy {
         self.slots.iter().map(|slot| slot.status()).collect()
     }
 
-    /// On to the next stage, in the slot of this name.
+    /// On to the next stage, in the slot of this name, if the newest generation is this one.
     ///
     /// # Errors
     /// Why there is nothing to promote.
-    pub fn promote(&self, slot: &str, generation: Option<u64>) -> Result<PluginStatus, DeployError> {
+    pub async fn promote(&self, slot: &str, generation: Option<u64>) -> Result<PluginStatus, DeployError> {
         let slot = self.slot(slot)?;
-        slot.promote(generation).map(|()| slot.status())
+        slot.promote(generation).await.map(|()| slot.status())
     }
 
-    /// Back to what served before, in the slot of this name.
+    /// Back to what served before, in the slot of this name, if the newest generation is this one.
     ///
     /// # Errors
     /// Why there is nothing to go back to.
     pub async fn rollback(&self, slot: &str, generation: Option<u64>) -> Result<PluginStatus, DeployError> {
         let slot = self.slot(slot)?;
-        slot.rollback(generation).map(|()| slot.status())
+        slot.rollback(generation).await.map(|()| slot.status())
     }
 
     /// Reads source and settings of a slot again, and offers them even if they were rolled back before.
@@ -123,19 +124,31 @@ impl Policy {
         slot.deploy(component).await.map(|()| slot.status())
     }
 
-    /// Takes over what another configuration of the same plugins says of their settings and deployment. Each slot that
-    /// refuses has said why, and goes on with what it had.
-    pub async fn configure(&self, config: &Config) -> Vec<(String, DeployError)> {
-        let mut refused = Vec::new();
+    /// Takes over what another configuration of the same plugins says of their settings and deployment. What a slot
+    /// refused before is tried again if somebody insists.
+    pub async fn configure(&self, config: &Config, insist: bool) -> Configured {
+        let mut configured = Configured::default();
+        let mut slots = Vec::new();
         for place in places(config) {
             let name = place.name(config);
-            let configured = match self.slot(&name) {
-                Ok(slot) => slot.configure(&place.plugin.settings, &place.plugin.deploy).await,
-                Err(error) => Err(error),
-            };
-            refused.extend(configured.err().map(|error| (name, error)));
+            // Settings belong to a file: where another one is configured, they wait with it.
+            match self.slots.iter().find(|slot| slot.name() == name && *slot.source() == place.plugin.source) {
+                Some(slot) => slots.push((name, slot, place.plugin)),
+                None => configured.waiting.push(name),
+            }
         }
-        refused
+        // Side by side: none waits for what another one compiles.
+        let configure = slots.into_iter().map(async |(name, slot, plugin)| {
+            let done = slot.configure(&plugin.settings, &plugin.deploy, insist).await;
+            done.err().map(|error| format!("{name}: {error}"))
+        });
+        configured.refused.extend(join_all(configure).await.into_iter().flatten());
+        configured
+    }
+
+    /// Waits until what must be remembered is on disk.
+    pub async fn save(&self) {
+        join_all(self.slots.iter().map(|slot| slot.save())).await;
     }
 
     /// The largest component that a slot takes, in bytes.
@@ -156,6 +169,15 @@ impl Policy {
             DeployError::NoSuchSlot { slot: name.to_owned(), known }
         })
     }
+}
+
+/// What came of another configuration.
+#[derive(Debug, Default)]
+pub struct Configured {
+    /// Slots that refuse their settings and go on with what they had, and why.
+    pub refused: Vec<String>,
+    /// Slots that are not there, or hold another plugin: they wait for the next start.
+    pub waiting: Vec<String>,
 }
 
 /// One plugin and everything that it is for.

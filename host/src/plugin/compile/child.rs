@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn the_child_answers_with_code_for_the_engine_that_asks() {
-        let engine = engine::start(1, 64 << 20, &crate::plugin::lane::Lane::new()).unwrap();
+        let engine = engine::start(1, 64 << 20, &crate::plugin::lane::Lane::new()).unwrap().0;
         let code = builtin::component("origin-auth").unwrap();
         let job = Job::new(&engine, code, &CompilerConfig::default());
         assert_eq!((job.seconds, job.length), (305, code.len() as u64));
