@@ -84,7 +84,7 @@ impl Gateway {
         for plugin in policy.plugins() {
             let PluginStatus { slot, plugin, source, live: GenerationStatus { generation, digest, .. }, .. } = plugin;
             let digest = &digest[..12];
-            info!(%slot, %plugin, generation, %digest, %source, "plugin live");
+            info!(slot, plugin, generation, %digest, source, "plugin live");
         }
         for (listener, socket) in [("websocket", &websocket), ("text", &text)] {
             let address = socket.local_addr().map_err(|error| StartError::Listen(error.into()))?;

@@ -167,12 +167,6 @@ metrics! {
     plugin_swap_seconds: Timing,
     /// Compiling a component.
     plugin_compile_seconds: Timing,
-    /// Generations that were rolled back, by themselves or by an operator.
-    plugin_rollbacks: Counter,
-    /// Components that were refused.
-    plugin_refusals: Counter,
-    /// Generations that fail too often and go on serving.
-    plugin_alerts: Counter,
     /// Log lines of plugins that were dropped.
     plugin_log_lines_dropped: Counter,
     /// Requests to the admin listener that were refused: the token, the Host or the Origin.

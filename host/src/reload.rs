@@ -79,7 +79,7 @@ impl Reload {
         if why == Why::Signal {
             self.said = Said::default();
             match &self.source.file {
-                Some(file) => info!(file = %file.display(), "reading the configuration again"),
+                Some(file) => info!(file = file.display().to_string(), "reading the configuration again"),
                 None => info!("there is no configuration file to read again (--config)"),
             }
         }

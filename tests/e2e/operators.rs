@@ -46,7 +46,11 @@ async fn a_deploy_that_was_wrong_is_taken_back_and_the_list_tells_the_story() {
     assert!(row(&deployed.stdout, "2").contains(&"probation".to_owned()), "{deployed:?}");
     assert!(row(&deployed.stdout, "1").contains(&"kept".to_owned()), "{deployed:?}");
 
-    let promoted = gateway.plugin(&["promote", "plugin"]).await;
+    for action in ["promote", "rollback"] {
+        let other = gateway.plugin(&[action, "plugin", "--generation", "1"]).await;
+        assert!(other.code == Some(1) && other.stderr.contains("generation is 2"), "{other:?}");
+    }
+    let promoted = gateway.plugin(&["promote", "plugin", "--generation", "2"]).await;
     assert!(row(&promoted.stdout, "2").contains(&"live".to_owned()), "{promoted:?}");
 
     let back = gateway.plugin(&["rollback", "authenticator+router"]).await;
@@ -128,6 +132,42 @@ async fn it_finds_the_gateway_by_the_same_settings() {
     let listed = setup.run(&arguments).await;
     assert_eq!(listed.code, Some(0), "{listed:?}");
     assert!(listed.stdout.contains("origin-router"), "{listed:?}");
+}
+
+#[tokio::test]
+async fn settings_that_are_wrong_do_not_keep_operators_out() {
+    let gateway = Gateway::start().await;
+    let admin = gateway.admin().await;
+    let state = gateway.state_folder();
+    let wrong = "[[authenticator]]\nfile = \"missing.wasm\"\n[heartbeat]\ntimeout = \"no\"\n[unknown]\nkey = 1\n";
+    let leads = format!("state_folder = {state:?}\n{wrong}[admin]\nlisten = \"{}\"", admin.address);
+    let address = admin.address.to_string();
+    let list = ["plugin", "list", "--config", "hotgate.toml", "--admin-listen", &address, "--router", "missing.wasm"];
+    let listed = Setup::new(&leads).run(&list).await;
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    let listed = Setup::new("no toml").run(&list).await;
+    assert_eq!(listed.code, Some(78), "{listed:?}");
+    assert!(listed.stderr.contains("--address and --token-file"), "{listed:?}");
+}
+
+#[tokio::test]
+async fn who_looks_leaves_nothing_behind() {
+    let setup = Setup::new("state_folder = \"state\"");
+    let listed = setup.run(&["plugin", "list", "--config", "hotgate.toml", "--admin-listen", "127.0.0.1:1"]).await;
+    assert_eq!(listed.code, Some(69), "{listed:?}");
+    assert!(!setup.path().join("state").exists());
+}
+
+#[tokio::test]
+async fn a_gateway_that_does_not_answer_is_not_there() {
+    let setup = Setup::new("").bytes("token", b"0123456789abcdef0123456789abcdef");
+    let hung = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let hung = hung.local_addr().map(|address| (hung, address.to_string())).expect("it");
+    for address in [hung.1.as_str(), "no-such-host.invalid:1235"] {
+        let finished = setup.run(&["plugin", "list", "--address", address, "--token-file", "token"]).await;
+        assert_eq!(finished.code, Some(69), "{finished:?}");
+        assert!(finished.stderr.contains(address), "{finished:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Who may ask: a request passes here before anything else looks at it. What passes must name the listener itself as its
 //! `Host` (a page whose name was made to point here, DNS rebinding, names its own), must not come from a page at all
-//! (`Origin`), and must have the token, unless it asks for nothing but health.
+//! (`Origin`), and must have the token, unless it asks for nothing but health. Who has not shown the token has one request
+//! to a connection.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN};
+use axum::http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::Next;
@@ -33,12 +34,21 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    if let Err(problem) = shared.judge(&request, &peer) {
-        METRICS.admin_refused.increment();
-        shared.refusals.note(&problem);
-        return problem.into_response();
-    }
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = match shared.judge(&request, &peer) {
+        Ok(Visitor::Operator) => return serve(&peer, request, next).await,
+        Ok(Visitor::Stranger) => next.run(request).await,
+        Err(problem) => {
+            METRICS.admin_refused.increment();
+            shared.refusals.note(&problem);
+            problem.into_response()
+        }
+    };
+    ([(CONNECTION, "close")], response).into_response()
+}
+
+async fn serve(peer: &Peer, request: Request, next: Next) -> Response {
+    peer.trust();
+    let mut trace = Trace::of(&request);
     peer.patience.grant(LONGEST);
     let response = match timeout(LONGEST, next.run(request)).await {
         Ok(response) => response,
@@ -48,24 +58,54 @@ pub(super) async fn guard(
         }
     };
     peer.patience.grant(PATIENCE);
-    if method != Method::GET && method != Method::HEAD {
-        info!(%method, ?path, status = response.status().as_u16(), "admin request");
-    }
+    trace.status = Some(response.status());
     response
 }
 
+/// Logs a request that changes something once it is over, also when who made it has left.
+struct Trace {
+    method: Method,
+    path: String,
+    status: Option<StatusCode>,
+}
+
+impl Trace {
+    fn of(request: &Request) -> Self {
+        Self { method: request.method().clone(), path: request.uri().path().to_owned(), status: None }
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        let Self { method, path, status } = &*self;
+        match status {
+            _ if *method == Method::GET || *method == Method::HEAD => {}
+            Some(status) => info!(%method, path, status = status.as_u16(), "admin request"),
+            None => warn!(%method, path, "admin request broken off: its connection ended before it did"),
+        }
+    }
+}
+
+/// Who asks.
+enum Visitor {
+    /// Who has the token.
+    Operator,
+    /// Who asks for health.
+    Stranger,
+}
+
 impl Shared {
-    fn judge(&self, request: &Request, peer: &Peer) -> Result<(), Problem> {
+    fn judge(&self, request: &Request, peer: &Peer) -> Result<Visitor, Problem> {
         self.check_host(request.uri(), request.headers(), peer.own)?;
         if request.headers().contains_key(ORIGIN) {
             return Err(Problem::new(StatusCode::FORBIDDEN, "this is not for web pages (Origin)"));
         }
         if [HEALTH, READINESS].contains(&request.uri().path()) {
-            return Ok(());
+            return Ok(Visitor::Stranger);
         }
         let mut given = request.headers().get_all(AUTHORIZATION).iter();
         match (given.next(), given.next()) {
-            (Some(header), None) if self.token.is_in(header.as_bytes()) => Ok(()),
+            (Some(header), None) if self.token.is_in(header.as_bytes()) => Ok(Visitor::Operator),
             (None, _) => Err(unauthorized("a token is needed: \"Authorization: Bearer …\"")),
             _ => Err(unauthorized("this is not the token")),
         }

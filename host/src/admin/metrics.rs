@@ -65,8 +65,13 @@ fn counted(text: &mut Exposition) {
 
 fn connections(text: &mut Exposition, registry: &Registry, admission: &Admission, budget: &Budget) {
     let (connections, unauthenticated) = (admission.connections(), admission.unauthenticated());
-    text.single("hotgate_connections", "gauge", "WebSocket connections.", connections);
-    let meaning = "WebSocket connections that no authenticator has accepted yet.";
+    text.single(
+        "hotgate_connections",
+        "gauge",
+        "Connections on the WebSocket port, those included that are still being upgraded.",
+        connections,
+    );
+    let meaning = "Those of them that no authenticator has accepted yet.";
     text.single("hotgate_connections_unauthenticated", "gauge", meaning, unauthenticated);
     let mut waiting = 0;
     registry.with_everyone(|member| waiting += member.outbox.waiting().unwrap_or(0));
@@ -143,6 +148,12 @@ fn plugins(text: &mut Exposition, plugins: &[PluginStatus]) {
     };
     let meaning = "Generations that have gone live after the first.";
     per_slot("hotgate_plugin_swaps_total", meaning, |status| status.swaps);
+    let meaning = "Generations that were rolled back, by themselves or by an operator.";
+    per_slot("hotgate_plugin_rollbacks_total", meaning, |status| status.rollbacks);
+    let meaning = "Components that were refused.";
+    per_slot("hotgate_plugin_refusals_total", meaning, |status| status.refusals);
+    let meaning = "Generations that fail too often and go on serving.";
+    per_slot("hotgate_plugin_alerts_total", meaning, |status| status.alerts);
     let meaning = "Calls that found no free instance in time.";
     per_slot("hotgate_plugin_calls_shed_total", meaning, |status| status.overloaded);
 }
@@ -188,7 +199,12 @@ mod tests {
         let candidate = GenerationStatus { generation: 8, stage: Stage::Shadow, shadow: Some(shadow), ..live.clone() };
         let (slot, plugin, source) = ("router".to_owned(), "my \"own\"".to_owned(), "/x".to_owned());
         let (candidate, previous, history) = (Some(candidate), None, Vec::new());
-        PluginStatus { slot, plugin, source, live, candidate, previous, history, swaps: 6, overloaded: 1 }
+        let (swaps, rollbacks, refusals, alerts, overloaded) = (6, 5, 4, 3, 1);
+        #[rustfmt::skip]
+        let status = PluginStatus {
+            slot, plugin, source, live, candidate, previous, history, swaps, rollbacks, refusals, alerts, overloaded,
+        };
+        status
     }
 
     #[test]
@@ -209,6 +225,7 @@ mod tests {
                 of.replace("\"7\"", "\"8\"")
             ),
             r#"hotgate_plugin_swaps_total{slot="router",plugin="my \"own\""} 6"#.to_owned(),
+            r#"hotgate_plugin_refusals_total{slot="router",plugin="my \"own\""} 4"#.to_owned(),
         ] {
             assert!(text.lines().any(|other| other == line), "{line} in:\n{text}");
         }

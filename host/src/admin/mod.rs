@@ -32,6 +32,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use self::guard::{Refusals, guard};
 use self::listener::{Bounded, Peer};
@@ -84,7 +85,7 @@ struct Shared {
     /// Set once the gateway has started.
     served: OnceLock<Served>,
     draining: AtomicBool,
-    /// One component is taken in at a time: they may be large.
+    /// One component is received at a time: they may be large.
     uploading: Semaphore,
 }
 
@@ -105,6 +106,9 @@ impl Admin {
             uploading: Semaphore::new(1),
         });
         let address = listener.local_addr()?;
+        if !address.ip().to_canonical().is_loopback() {
+            warn!(%address, "the admin listener speaks plain HTTP: its token can be read on the way");
+        }
         let service = router(&shared).into_make_service_with_connect_info::<Peer>();
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();

@@ -79,7 +79,7 @@ pub enum Command {
 #[derive(Parser)]
 #[command(name = "hotgate", version, about = ABOUT, after_help = EXAMPLES)]
 struct Arguments {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Settings")]
     options: Options,
     #[command(subcommand)]
     action: Option<Action>,
@@ -235,7 +235,7 @@ impl Cli {
 
     /// `hotgate plugin …`: asks the gateway that runs with these settings.
     pub fn plugin(&self, arguments: &plugin::Arguments) -> ExitCode {
-        plugin::run(arguments, || self.source.load())
+        plugin::run(arguments, || self.source.load_admin())
     }
 
     /// `hotgate config print`: prints the configuration in effect, or what is wrong with it.

@@ -1,6 +1,5 @@
 //! `hotgate plugin …`: speaks to the admin listener of a gateway that runs.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,7 +23,7 @@ const EXIT_UNAVAILABLE: u8 = 69;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it may take to look.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to act: a little longer than the gateway allows itself, compiling included.
 const ACT_TIMEOUT: Duration = Duration::from_secs(15 * 60 + 10);
 /// The longest answer, in bytes.
@@ -54,11 +53,17 @@ enum Action {
     Rollback {
         /// The slot, or the name of its plugin
         slot: String,
+        /// Only if this is the newest generation, which is given up
+        #[arg(long, value_name = "N")]
+        generation: Option<u64>,
     },
     /// Take a new generation one stage further: from shadow to canary, to everybody, off probation
     Promote {
         /// The slot, or the name of its plugin
         slot: String,
+        /// Only if this is the newest generation, which is promoted
+        #[arg(long, value_name = "N")]
+        generation: Option<u64>,
     },
     /// Read the slot's file again, also if it was refused or rolled back
     Reload {
@@ -95,7 +100,9 @@ pub(super) fn run(arguments: &Arguments, settings: impl FnOnce() -> Result<Confi
     };
     match plugins {
         Ok(plugins) => print(&show(&plugins, SystemTime::now())),
-        Err(Failure::Settings(error)) => refuse(&error),
+        Err(Failure::Settings(error)) => {
+            refuse(&format_args!("{error}; mend it, or name both --address and --token-file"))
+        }
         Err(Failure::Unavailable(problem)) => fail(EXIT_UNAVAILABLE, &problem),
         Err(Failure::Failed(problem)) => fail(1, &problem),
     }
@@ -143,13 +150,15 @@ impl Client {
     }
 
     fn answer(&self, action: &Action) -> Result<Value, Failure> {
-        let act =
-            |slot: &str, action: &str| self.ask(Method::POST, &format!("/plugins/{}/{action}", encoded(slot)), &[]);
+        let act = |slot: &str, action: &str, generation: &Option<u64>| {
+            let query = generation.map(|number| format!("?generation={number}")).unwrap_or_default();
+            self.ask(Method::POST, &format!("/plugins/{}/{action}{query}", encoded(slot)), &[])
+        };
         match action {
             Action::List => self.ask(Method::GET, "/plugins", &[]),
-            Action::Rollback { slot } => act(slot, "rollback"),
-            Action::Promote { slot } => act(slot, "promote"),
-            Action::Reload { slot } => act(slot, "reload"),
+            Action::Rollback { slot, generation } => act(slot, "rollback", generation),
+            Action::Promote { slot, generation } => act(slot, "promote", generation),
+            Action::Reload { slot } => act(slot, "reload", &None),
             Action::Deploy { file, slot } => {
                 let component = std::fs::read(file)
                     .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", file.display())))?;
@@ -181,6 +190,8 @@ impl Client {
         let url = format!("http://{}{path}", self.address);
         let timeout = if method == Method::GET { LOOK_TIMEOUT } else { ACT_TIMEOUT };
         let request = Request::builder().method(method).uri(&url).header("authorization", self.token.header());
+        // A component that will be refused unseen, as one too many or too large, is not sent.
+        let request = if body.is_empty() { request } else { request.header("expect", "100-continue") };
         let request = request.body(body).map_err(|error| Failure::Failed(format!("{url}: {error}")))?;
         let request = self.agent.configure_request(request).timeout_global(Some(timeout)).build();
         let mut response = self.agent.run(request).map_err(|error| self.failure(&error))?;
@@ -203,22 +214,16 @@ impl Client {
     }
 
     fn failure(&self, error: &ureq::Error) -> Failure {
+        use ureq::Error::{ConnectionFailed, HostNotFound, Io, Timeout};
         let Self { address, .. } = self;
         match error {
-            ureq::Error::Timeout(ureq::Timeout::Connect)
-            | ureq::Error::ConnectionFailed
-            | ureq::Error::HostNotFound => unreachable(address, error),
-            ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => unreachable(address, error),
+            Timeout(_) | ConnectionFailed | HostNotFound | Io(_) => Failure::Unavailable(format!(
+                "cannot reach {address}: {error}. Is the gateway running, and is this its admin.listen? Else name its \
+                 settings by --config, or its address by --address"
+            )),
             error => Failure::Failed(format!("{address}: {error}")),
         }
     }
-}
-
-fn unreachable(address: &str, error: &dyn fmt::Display) -> Failure {
-    Failure::Unavailable(format!(
-        "cannot reach {address}: {error}. Is the gateway running, and is this its admin.listen? Else name its settings \
-         by --config, or its address by --address"
-    ))
 }
 
 /// Where a gateway with these settings can be reached from its own machine.
@@ -241,7 +246,7 @@ fn address_of(config: &Config) -> Result<String, Failure> {
 
 /// The token of a gateway with these settings.
 fn token_of(config: &Config) -> Result<Token, Failure> {
-    let state = StateFolder::open(config.state_folder.as_deref());
+    let state = StateFolder::existing(config.state_folder.as_deref());
     let content = state.read_private(token::FILE, token::MAX_LENGTH).map_err(|error| {
         let hint = "Run this as the user that the gateway runs as, or name the file by --token-file";
         Failure::Failed(format!("cannot read the token: {error}. {hint}"))

@@ -275,7 +275,11 @@ authenticator from /p/jwt.wasm
         let event = Event { at: now, what: What::RolledBack, generation: None, digest: None, reason: None };
         let (slot, plugin, source) = ("router".to_owned(), "x".to_owned(), "builtin:x".to_owned());
         let (candidate, previous, history) = (None, Some(live.clone()), vec![event]);
-        let status = PluginStatus { slot, plugin, source, live, candidate, previous, history, swaps: 0, overloaded: 0 };
+        let (swaps, rollbacks, refusals, alerts, overloaded) = (0, 0, 0, 0, 0);
+        #[rustfmt::skip]
+        let status = PluginStatus {
+            slot, plugin, source, live, candidate, previous, history, swaps, rollbacks, refusals, alerts, overloaded,
+        };
         let read: Plugin = serde_json::from_value(json!(status)).unwrap();
         assert!(show(&[read], now).contains("probation"));
     }

@@ -31,6 +31,16 @@ impl Source {
     pub fn load(&self) -> Result<Config, ConfigError> {
         Config::load(self.file.as_deref(), &self.overrides)
     }
+
+    /// What leads to a gateway that runs with this configuration: `admin` and `state_folder`. Nothing else is looked at,
+    /// so that what is wrong elsewhere keeps nobody from that gateway.
+    ///
+    /// # Errors
+    /// When the file is not there or no TOML, or these keys cannot be.
+    pub fn load_admin(&self) -> Result<Config, ConfigError> {
+        let leads = |key: &str| ["admin", "state_folder"].contains(&key);
+        read(self.file.as_deref(), &self.overrides, leads).map(|reader| reader.config)
+    }
 }
 
 impl Config {
@@ -41,20 +51,26 @@ impl Config {
     ///
     /// The first key that is unknown or whose value cannot be, and plugin files that cannot be read.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let mut reader = Reader::default();
-        if let Some(path) = path {
-            let text = fs::read_to_string(path).map_err(|error| {
-                let place = Place::File(path.to_owned(), None);
-                ConfigError::new(place, format!("cannot read this file, named by --config or HOTGATE_CONFIG: {error}"))
-            })?;
-            reader.file(path, &text)?;
-        }
-        for given in &overrides.0 {
-            reader.overrule(given)?;
-        }
+        let reader = read(path, overrides, |_| true)?;
         rules::check(&reader.config, &reader.places)?;
         Ok(reader.config)
     }
+}
+
+/// Reads what is `wanted`, by top-level keys.
+fn read(path: Option<&Path>, overrides: &Overrides, wanted: impl Fn(&str) -> bool) -> Result<Reader, ConfigError> {
+    let mut reader = Reader::default();
+    if let Some(path) = path {
+        let text = fs::read_to_string(path).map_err(|error| {
+            let place = Place::File(path.to_owned(), None);
+            ConfigError::new(place, format!("cannot read this file, named by --config or HOTGATE_CONFIG: {error}"))
+        })?;
+        reader.file(path, &text, &wanted)?;
+    }
+    for given in overrides.0.iter().filter(|given| wanted(given.key.split('.').next().unwrap_or_default())) {
+        reader.overrule(given)?;
+    }
+    Ok(reader)
 }
 
 /// Where keys were set, by their dotted names.
@@ -75,7 +91,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+    fn file(&mut self, path: &Path, text: &str, wanted: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
         let file = File { path, text };
         // Not the whole error: it shows the line, which may hold a secret.
         let document =
@@ -83,6 +99,7 @@ impl Reader {
         let mut config = Config::default();
         for (name, value) in in_order(document.get_ref()) {
             match name.get_ref().as_ref() {
+                key if !wanted(key) => {}
                 "authenticator" => config.authenticators = self.chain(&file, name, value)?,
                 "router" => {
                     self.table(&file, "router", name, value, &mut config.router)?;

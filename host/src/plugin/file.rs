@@ -209,7 +209,8 @@ impl PluginFile {
     fn missing(&mut self, reason: String) {
         if !matches!(&self.seen, Seen::Missing(known) if *known == reason) {
             let (Spec { slot, plugin, .. }, still_live) = (&**self.slot.spec(), self.slot.live().number());
-            warn!(slot, plugin, file = %self.path.display(), reason, still_live, "plugin file cannot be read");
+            let file = self.path.display().to_string();
+            warn!(slot, plugin, file, reason, still_live, "plugin file cannot be read");
         }
         self.seen = Seen::Missing(reason);
     }

@@ -57,6 +57,9 @@ pub(super) struct State {
     history: VecDeque<Event>,
     /// The number of the newest generation.
     pub(super) newest: u64,
+    rollbacks: u64,
+    refusals: u64,
+    alerts: u64,
     /// Settings that did not do, so that they are not tried all the time.
     pub(super) declined: Option<Declined>,
 }
@@ -98,6 +101,9 @@ impl Slot {
             deploy: plugin.deploy.clone(),
             history: VecDeque::new(),
             newest: live.number(),
+            rollbacks: 0,
+            refusals: 0,
+            alerts: 0,
             declined: None,
         };
         state.remember(What::Live, Some(live.number()), Some(live.digest()), None);
@@ -270,7 +276,7 @@ impl Slot {
         let reason = super::line(reason);
         self.refused(digest, &reason);
         let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
-        error!(slot, plugin, file = %source, digest, reason, still_live, "plugin refused");
+        error!(slot, plugin, file = source.to_string(), digest, reason, still_live, "plugin refused");
     }
 
     /// Remembers that a component did not become a generation.
@@ -304,6 +310,9 @@ impl Slot {
             previous: state.rollout.previous().map(generation_status),
             history: state.history.iter().cloned().collect(),
             swaps: self.swaps.load(Relaxed),
+            rollbacks: state.rollbacks,
+            refusals: state.refusals,
+            alerts: state.alerts,
             overloaded: self.overloaded.load(Relaxed),
         }
     }
@@ -312,9 +321,9 @@ impl Slot {
 impl State {
     fn remember(&mut self, what: What, generation: Option<u64>, digest: Option<Digest>, reason: Option<String>) {
         match what {
-            What::RolledBack => METRICS.plugin_rollbacks.increment(),
-            What::Refused => METRICS.plugin_refusals.increment(),
-            What::Alert => METRICS.plugin_alerts.increment(),
+            What::RolledBack => self.rollbacks += 1,
+            What::Refused => self.refusals += 1,
+            What::Alert => self.alerts += 1,
             _ => {}
         }
         if self.history.len() == MAX_HISTORY {

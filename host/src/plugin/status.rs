@@ -25,6 +25,12 @@ pub struct PluginStatus {
     pub history: Vec<Event>,
     /// Generations that have gone live after the first.
     pub swaps: u64,
+    /// Generations that were rolled back, by themselves or by an operator.
+    pub rollbacks: u64,
+    /// Components that were refused.
+    pub refusals: u64,
+    /// How often a generation failed too often and went on serving.
+    pub alerts: u64,
     /// Calls that were shed because as many were running as may run.
     pub overloaded: u64,
 }

@@ -53,9 +53,8 @@ impl StateFolder {
     ///
     /// Never fails: see [`problem`](Self::problem).
     pub fn open(configured: Option<&Path>) -> Self {
-        let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         let open = || {
-            let path = locate(configured, variable).ok_or("state_folder, $STATE_DIRECTORY and $HOME are not set")?;
+            let path = Self::existing(configured).0?;
             let create = || DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER.as_raw_mode()).create(&path);
             match create().and_then(|()| open_top(&path)) {
                 Ok(_) => Ok(path),
@@ -63,6 +62,12 @@ impl StateFolder {
             }
         };
         Self(open())
+    }
+
+    /// Finds the folder without creating it. Where it is not there, nothing is in it.
+    pub fn existing(configured: Option<&Path>) -> Self {
+        let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+        Self(locate(configured, variable).ok_or("state_folder, $STATE_DIRECTORY and $HOME are not set".to_owned()))
     }
 
     /// No folder, for this reason.
