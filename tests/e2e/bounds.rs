@@ -51,11 +51,10 @@ async fn a_call_past_a_limit_fails_and_the_log_names_it() {
         ("do bomb", "memory", "bytes of memory, the limit is 33554432 (limits.memory)"),
         ("do recurse", "limit", "it needed more bytes of stack, the limit is 65536 (engine.stack)"),
         ("do leak", "limit", "it asked for more handles, the limit is 50 (limits.handles)"),
-        (
-            "do long-log",
-            "limit",
-            "it handed the host more bytes at once, the limit is 1049600 (limits.host_call_bytes)",
-        ),
+        ("do long-log", "limit", "it handed the host more bytes, the limit is 1049600 (limits.host_call_bytes)"),
+        // A megabyte at a time.
+        ("do log-forever", "limit", "it handed the host more bytes, the limit is 1049600 (limits.host_call_bytes)"),
+        ("do write-more", "trap", "it wrote more than check-write had allowed"),
         ("flood 101", "result", "it returned 101 actions, the limit is 100 (limits.max_actions)"),
         ("big 1048577", "result", "it returned more than 1048576 bytes (limits.max_output)"),
         ("big 1060000", "limit", "the limit is 1049600 (limits.host_call_bytes)"),
@@ -239,6 +238,50 @@ async fn one_plugin_logs_so_many_lines_a_second_and_the_rest_is_counted() {
     let said = gateway.log().since(Default::default()).iter().filter(|line| line.get("line") == "flood").count();
     assert!((1..=most).contains(&said), "{said} lines");
     gateway.logged(|line| line.message() == "plugin log lines dropped" && line.number("dropped") > 0).await;
+}
+
+/// Two calls of the host are enough for the limit; a larger one leaves it to the deadline and to turns.
+#[tokio::test]
+async fn a_straight_line_of_host_calls_is_bounded_like_a_loop() {
+    for (limits, kind, words) in [
+        ("deadline = \"1s\"", "limit", "it handed the host more bytes, the limit is"),
+        ("deadline = \"100ms\", host_call_bytes = \"2GiB\"", "deadline", "it had not ended after 100ms"),
+    ] {
+        let config = format!(
+            "[[authenticator]]\nfile = \"plugin.wasm\"\nlimits = {{ {limits}, concurrency = 80 }}\ndeploy = {{ probation = \"0s\" }}\n\
+             [[authenticator]]\nfile = \"second.wasm\"\n[router]\nfile = \"second.wasm\""
+        );
+        let setup = Setup::new(&config).file("plugin.wasm", &Component::fixture("greet=pass"));
+        let gateway = setup.file("second.wasm", &Component::fixture("")).start().await;
+        let bystanders = Bystanders::watch(&gateway, 10).await;
+        let mark = gateway.log().mark();
+        gateway.file("plugin.wasm").move_over(&Component::straight_line());
+        gateway.swapped_since(mark).await;
+        let mut crowd = Vec::new();
+        for _ in 0..64 {
+            crowd.push(gateway.connect().await);
+        }
+        for client in &mut crowd {
+            client.expect_close(1013).await;
+        }
+        let noticed = bystanders.stop().await;
+        println!("{kind}: {noticed:?}");
+        assert!(noticed.slowest < LONGEST_DELAY, "{kind}: {noticed:?}");
+        let failed = gateway.logged_since(mark, |line| line.message() == "plugin failed").await;
+        assert_eq!((failed.get("call"), failed.get("kind")), ("greet", kind));
+        assert!(failed.get("reason").contains(words), "{failed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_component_has_only_so_many_modules() {
+    let gateway = Setup::plugin(&Component::version(1), "").start().await;
+    let mark = gateway.log().mark();
+    gateway.file("plugin.wasm").move_over(&Component::version(2).with_modules(900));
+    let refused = gateway.refused_since(mark).await;
+    let reason = refused.get("reason");
+    assert!(reason.starts_with("it has 90") && reason.ends_with(" core modules, the limit is 200"), "{refused:?}");
+    gateway.connect().await.expect("hello v1").await;
 }
 
 #[tokio::test]

@@ -38,6 +38,11 @@ impl Component {
         Self(read("origin_router.wasm"))
     }
 
+    /// An authenticator that logs 9 MB two hundred times in `greet`, without a loop (`tests/fixtures/straight-line.wat`).
+    pub fn straight_line() -> Self {
+        Self(include_bytes!("../fixtures/straight-line.wasm").to_vec())
+    }
+
     /// A component of another world: a command.
     pub fn command() -> Self {
         Self(read("command.wasm"))
@@ -76,6 +81,14 @@ impl Component {
             module.extend([vec![id], leb128(content.len()), content].concat());
         }
         self.0.extend([vec![1], leb128(module.len()), module].concat());
+        self
+    }
+
+    /// The same plugin with this many modules more, empty ones, each in a component of its own.
+    pub fn with_modules(mut self, modules: usize) -> Self {
+        let module = b"\x01\x08\0asm\x01\0\0\0";
+        let component = [b"\0asm\x0d\0\x01\0", &module[..]].concat();
+        self.0.extend([&[4, component.len() as u8], &component[..]].concat().repeat(modules));
         self
     }
 

@@ -285,7 +285,7 @@ keys! {
         handles: Count(1..=1_000_000), = 1000,
             "Handles (streams, timers and other resources) that one instance may hold.";
         host_call_bytes: SizeOrAuto(KIB..=2 * GIB), = None,
-            "Bytes that one call may hand to one function of the host, return, or log in all; at least max_output. \
+            "Bytes that one call may hand to functions of the host in all, or return; at least max_output. \
              \"auto\" has room for max_output and max_actions.";
         concurrency: Count(1..=4096), = 64,
             "Calls that run at the same time.";

@@ -295,7 +295,7 @@ pub struct PluginLimits {
     pub table_elements: usize,
     /// Handles that one instance may hold.
     pub handles: usize,
-    /// Bytes that one call may hand to one function of the host, return, or log in all; `None`: what the other limits need.
+    /// Bytes that one call may hand to functions of the host in all, or return; `None`: what the other limits need.
     pub host_call_bytes: Option<usize>,
     /// Calls that run at the same time.
     pub concurrency: usize,

@@ -6,7 +6,11 @@ wasmtime::component::bindgen!({
     path: "../wit",
     // Arguments are borrowed: a packet is copied into the guest's memory and nowhere else.
     ownership: Borrowing { duplicate_if_necessary: true },
-    imports: { "hotgate:gateway/directory": trappable },
+    // So that each call of them can end with its time, and wait for a turn.
+    imports: {
+        "hotgate:gateway/directory": async | trappable,
+        "hotgate:gateway/logging": async | trappable,
+    },
     exports: { default: async },
 });
 

@@ -9,7 +9,7 @@ use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::compile::CompileError;
-use super::guest_log::clean;
+use super::guest_log::{TooMuchHanded, clean};
 use super::host::Host;
 use super::limits::host_call_bytes;
 use crate::config::PluginLimits;
@@ -189,8 +189,8 @@ fn past_limit(
     if error.downcast_ref() == Some(&Trap::StackOverflow) {
         return Some(("needed more bytes of stack".to_owned(), host.stack, "engine.stack"));
     }
-    if is_fuel(reason) {
-        let did = "handed the host more bytes at once".to_owned();
+    if is_fuel(reason) || error.is::<TooMuchHanded>() {
+        let did = "handed the host more bytes".to_owned();
         return Some((did, host_call_bytes(limits), "limits.host_call_bytes"));
     }
     if is_handles(error, reason) {

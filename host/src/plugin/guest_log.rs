@@ -4,12 +4,14 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio::io::AsyncWrite;
 use tracing::{enabled, event, warn};
+use wasmtime::Trap;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::bindings::logging::Level;
 use super::identity::Digest;
@@ -22,6 +24,9 @@ use crate::metrics::METRICS;
 
 /// Bytes of what a call wrote to stderr that are shown beside its failure.
 const MAX_LAST_WORDS: usize = 1024;
+
+/// Bytes of one write to stdout or stderr.
+const MAX_WRITE: usize = 64 << 10;
 
 /// The part of its lines that a plugin has for warnings and errors only.
 const RESERVE: u32 = 4;
@@ -84,7 +89,7 @@ impl GuestLog {
         if dropped > 0 {
             METRICS.plugin_log_lines_dropped.add(dropped);
             let Self { slot, plugin, generation, digest, .. } = self;
-            let reason = "past limits.log_lines, limits.log_lines_per_call or limits.host_call_bytes";
+            let reason = "past limits.log_lines or limits.log_lines_per_call";
             warn!(slot, plugin, generation, %digest, dropped, reason, "plugin log lines dropped");
         }
     }
@@ -110,22 +115,31 @@ pub(super) struct InstanceLog {
     log: Arc<GuestLog>,
     lines: u32,
     bytes: usize,
-    /// What the call has said so far, and had dropped. Atomic only to be shared: one instance is one call at a time.
-    said_lines: AtomicU32,
-    said_bytes: AtomicUsize,
+    /// What the call has said so far, handed over for it, and had dropped. Atomic only to be shared: one instance is one
+    /// call at a time.
+    said: AtomicU32,
+    handed: AtomicUsize,
     dropped: AtomicU64,
+    /// When the call must have ended.
+    deadline: Mutex<Instant>,
 }
+
+/// How many bytes a call has handed to the host's functions, which is more than it may.
+#[derive(Debug, thiserror::Error)]
+#[error("it handed the host {0} bytes in all")]
+pub(super) struct TooMuchHanded(usize);
 
 impl InstanceLog {
     pub(super) fn new(log: Arc<GuestLog>, limits: &PluginLimits) -> Self {
         let (lines, bytes) = (limits.log_lines_per_call, host_call_bytes(limits));
-        let (said_lines, said_bytes, dropped) = Default::default();
-        Self { log, lines, bytes, said_lines, said_bytes, dropped }
+        let (said, handed, dropped) = Default::default();
+        Self { log, lines, bytes, said, handed, dropped, deadline: Mutex::new(Instant::now()) }
     }
 
-    pub(super) fn begin_call(&self) {
-        self.said_lines.store(0, Relaxed);
-        self.said_bytes.store(0, Relaxed);
+    pub(super) fn begin_call(&self, deadline: Instant) {
+        self.said.store(0, Relaxed);
+        self.handed.store(0, Relaxed);
+        *lock(&self.deadline) = deadline;
     }
 
     pub(super) fn end_call(&self) {
@@ -135,20 +149,44 @@ impl InstanceLog {
         }
     }
 
+    /// Whether the call may hand this many bytes to the host. Plugin code is interrupted only where it loops or calls
+    /// itself, and a straight line of calls of the host can be long: so each of them looks at the time, and what they take
+    /// all together is bounded, whether anybody sees it or not.
+    pub(super) fn take(&self, bytes: usize) -> wasmtime::Result<()> {
+        if Instant::now() >= *lock(&self.deadline) {
+            return Err(Trap::Interrupt.into());
+        }
+        let handed = self.handed.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        if handed > self.bytes { Err(TooMuchHanded(handed).into()) } else { Ok(()) }
+    }
+
     pub(super) fn line(&self, level: Level, line: &[u8]) {
-        if !is_seen(level) {
-            return;
+        if self.admit(level) {
+            self.log.line(level, line);
         }
+    }
+
+    /// Counts a line, and says whether it is to be written.
+    fn admit(&self, level: Level) -> bool {
+        let admitted = self.has_room(level);
+        if admitted {
+            self.said.fetch_add(1, Relaxed);
+        } else {
+            self.drop_lines(level, 1);
+        }
+        admitted
+    }
+
+    /// Whether the call may write another line that somebody sees.
+    fn has_room(&self, level: Level) -> bool {
         let reserve = if is_grave(level) { 0 } else { self.lines / RESERVE };
-        let lines = self.said_lines.load(Relaxed);
-        let bytes = self.said_bytes.load(Relaxed).saturating_add(line.len());
-        if lines >= self.lines - reserve || bytes > self.bytes {
-            self.dropped.fetch_add(1, Relaxed);
-            return;
+        is_seen(level) && self.said.load(Relaxed) < self.lines - reserve
+    }
+
+    fn drop_lines(&self, level: Level, lines: u64) {
+        if is_seen(level) {
+            self.dropped.fetch_add(lines, Relaxed);
         }
-        self.said_lines.store(lines + 1, Relaxed);
-        self.said_bytes.store(bytes, Relaxed);
-        self.log.line(level, line);
     }
 }
 
@@ -167,11 +205,14 @@ pub(super) fn clean(line: &[u8], limit: usize) -> String {
 }
 
 fn is_harmful(c: char) -> bool {
-    // Line and paragraph separator, then embeddings, overrides and isolates.
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    // Zero-width characters and marks; line and paragraph separator, embeddings and overrides; joiners, invisible
+    // operators and isolates; the byte order mark; tags, which nobody sees and some programs read.
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// stdout or stderr of one instance. Takes everything at once and never fails, so that no plugin dies of its own output.
+/// stdout or stderr of one instance. Takes everything at once: no plugin has to wait to be heard.
 #[derive(Clone)]
 pub(super) struct Output(Arc<Shared>);
 
@@ -198,20 +239,28 @@ impl Output {
         let mut text = lock(&self.0.text);
         let room = MAX_LAST_WORDS.saturating_sub(text.words.len()).min(bytes.len());
         text.words.extend_from_slice(&bytes[..room]);
-        let mut pieces = bytes.split(|byte| *byte == b'\n').peekable();
-        while let Some(piece) = pieces.next() {
+        let Shared { log, level, .. } = &*self.0;
+        let mut rest = bytes;
+        while log.has_room(*level) {
+            let end = rest.iter().position(|byte| *byte == b'\n');
+            let piece = &rest[..end.unwrap_or(rest.len())];
             // One byte more than will be shown, to know that the line was cut.
-            let room = (self.0.log.log.line_bytes + 1).saturating_sub(text.line.len()).min(piece.len());
+            let room = (log.log.line_bytes + 1).saturating_sub(text.line.len()).min(piece.len());
             text.line.extend_from_slice(&piece[..room]);
-            if pieces.peek().is_some() {
-                self.end_line(&mut text);
-            }
+            let Some(end) = end else { return };
+            self.end_line(&mut text);
+            rest = &rest[end + 1..];
         }
+        // Only counted, and no longer looked at one by one.
+        text.line.clear();
+        log.drop_lines(*level, rest.iter().filter(|byte| **byte == b'\n').count() as u64);
     }
 
     fn end_line(&self, text: &mut Text) {
-        if !text.line.iter().all(u8::is_ascii_whitespace) {
-            self.0.log.line(self.0.level, &text.line);
+        let Shared { log, level, .. } = &*self.0;
+        // A blank line tells nobody anything, but counts: they are written by the million as easily.
+        if log.admit(*level) && !text.line.iter().all(u8::is_ascii_whitespace) {
+            log.log.line(*level, &text.line);
         }
         text.line.clear();
     }
@@ -219,7 +268,9 @@ impl Output {
     /// The end of a call: what has no line end yet is logged. Returns what was written since the last call.
     pub(super) fn end_call(&self) -> String {
         let mut text = lock(&self.0.text);
-        self.end_line(&mut text);
+        if !text.line.is_empty() {
+            self.end_line(&mut text);
+        }
         let words = std::mem::take(&mut text.words);
         if words.is_empty() { String::new() } else { clean(&words, MAX_LAST_WORDS).trim().to_owned() }
     }
@@ -255,6 +306,10 @@ impl Pollable for Output {
 
 impl OutputStream for Output {
     fn write(&mut self, bytes: bytes::Bytes) -> StreamResult<()> {
+        if bytes.len() > MAX_WRITE {
+            return Err(StreamError::trap("it wrote more than check-write had allowed"));
+        }
+        self.0.log.take(bytes.len()).map_err(StreamError::Trap)?;
         self.push(&bytes);
         Ok(())
     }
@@ -264,12 +319,15 @@ impl OutputStream for Output {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(64 << 10)
+        self.0.log.take(0).map_err(StreamError::Trap)?;
+        Ok(MAX_WRITE)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const LINE_BYTES: usize = 1024;
@@ -286,6 +344,7 @@ mod tests {
     fn control_characters_and_long_lines_are_tamed() {
         assert_eq!(clean(b"a\x1b[31mb\rc\td", 100), "a [31mb c d");
         assert_eq!(clean("a\u{2028}b\u{202e}c\u{2069}d".as_bytes(), 100), "a b c d");
+        assert_eq!(clean("a\u{200b}b\u{feff}c\u{e0041}d\u{200f}".as_bytes(), 100), "a b c d ");
         assert_eq!(clean("äää".as_bytes(), 3), "ä…");
         assert_eq!(clean(b"abc", 3), "abc");
         assert_eq!(clean(b"\xff", 3), "\u{fffd}");
@@ -299,6 +358,39 @@ mod tests {
         assert_eq!(lock(&output.0.text).line, b"no way");
         assert_eq!(output.end_call(), "thread panicked at lib.rs no way");
         assert_eq!(output.end_call(), "");
+    }
+
+    #[test]
+    fn lines_past_what_a_call_may_say_are_counted_and_not_looked_at() {
+        let output = output();
+        output.0.log.begin_call(Instant::now() + Duration::from_secs(60));
+        let begun = Instant::now();
+        tracing::subscriber::with_default(tracing_subscriber::registry(), || {
+            for _ in 0..100 {
+                output.push(&[b'\n'; 64 << 10]);
+            }
+        });
+        assert_eq!(output.0.log.said.load(Relaxed), 48);
+        assert_eq!(output.0.log.dropped.load(Relaxed), 100 * (64 << 10) - 48);
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn what_a_call_hands_over_is_counted_in_all_and_against_its_time() {
+        let output = output();
+        let mut write = output.clone();
+        output.0.log.begin_call(Instant::now() + Duration::from_secs(60));
+        let most = output.0.log.bytes / MAX_WRITE;
+        let bytes = bytes::Bytes::from_static(&[0; MAX_WRITE + 1]);
+        for _ in 0..most {
+            write.write(bytes.slice(..MAX_WRITE)).unwrap();
+        }
+        let is_trap = |result: StreamResult<()>, words: &str| matches!(&result, Err(StreamError::Trap(error)) if error.to_string().contains(words));
+        assert!(is_trap(write.write(bytes.slice(..MAX_WRITE)), "it handed the host"));
+        assert!(is_trap(write.write(bytes.clone()), "more than check-write had allowed"));
+        output.0.log.begin_call(Instant::now());
+        assert!(is_trap(write.write(bytes.slice(..1)), "interrupt"));
+        assert!(is_trap(write.check_write().map(drop), "interrupt"));
     }
 
     #[test]

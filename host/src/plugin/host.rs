@@ -50,6 +50,8 @@ impl Host {
         for (name, value) in &generation.given().values {
             wasi.env(name, value);
         }
+        // Not even unconnected: each would be a file descriptor.
+        wasi.allow_tcp(false).allow_udp(false);
         let wasi = wasi.stdout(stdout.clone()).stderr(stderr.clone()).max_random_size(MAX_RANDOM).build();
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(spec.limits.handles);
@@ -67,10 +69,11 @@ impl Host {
         }
     }
 
-    /// The beginning of a call.
-    pub(super) fn begin_call(&mut self) {
+    /// The beginning of a call, which must have ended by then.
+    pub(super) fn begin_call(&mut self, deadline: Instant) {
+        self.deadline = deadline;
         self.limiter.begin_call();
-        self.log.begin_call();
+        self.log.begin_call(deadline);
     }
 
     /// The end of a call. Returns what the plugin wrote to stderr meanwhile.
@@ -79,6 +82,15 @@ impl Host {
         let words = self.stderr.end_call();
         self.log.end_call();
         words
+    }
+
+    /// Before a function of the host does anything with this many bytes: takes turns like code that loops.
+    async fn enter(&mut self, bytes: usize) -> Result<()> {
+        self.log.take(bytes)?;
+        if !self.turns.may_go_on(Instant::now()) {
+            self.turns.clone().next().await;
+        }
+        Ok(())
     }
 
     fn registry(&self) -> Result<&Registry> {
@@ -104,22 +116,27 @@ impl WasiView for Host {
 impl types::Host for Host {}
 
 impl logging::Host for Host {
-    fn log(&mut self, level: Level, message: String) {
+    async fn log(&mut self, level: Level, message: String) -> Result<()> {
+        self.enter(message.len()).await?;
         self.log.line(level, message.as_bytes());
+        Ok(())
     }
 }
 
 impl directory::Host for Host {
-    fn connections(&mut self, uid: String) -> Result<u32> {
+    async fn connections(&mut self, uid: String) -> Result<u32> {
+        self.enter(uid.len()).await?;
         Ok(self.registry()?.connections(&uid))
     }
 
-    fn members(&mut self, group: String, limit: u32) -> Result<Vec<String>> {
+    async fn members(&mut self, group: String, limit: u32) -> Result<Vec<String>> {
+        self.enter(group.len()).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_MEMBERS);
         Ok(self.registry()?.members(&group, limit).into_iter().map(String::from).collect())
     }
 
-    fn is_member(&mut self, connection: u64, group: String) -> Result<bool> {
+    async fn is_member(&mut self, connection: u64, group: String) -> Result<bool> {
+        self.enter(group.len()).await?;
         Ok(self.registry()?.is_member(ConnectionId(connection), &group))
     }
 }

@@ -62,8 +62,7 @@ impl Instance {
         self.store.set_epoch_deadline(1);
         let host = self.store.data_mut();
         host.turns.begin(turn);
-        host.begin_call();
-        host.deadline = deadline;
+        host.begin_call(deadline);
     }
 
     /// Within what a call that has begun must [run](within).

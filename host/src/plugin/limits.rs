@@ -5,8 +5,11 @@ use wasmtime::{ResourceLimiter, Result};
 use super::engine;
 use crate::config::PluginLimits;
 
-/// Modules of one component that are instantiated. Python comes as dozens of libraries.
-const INSTANCES: usize = 200;
+/// Core modules of one component. Python comes as dozens of libraries.
+pub(super) const MODULES: usize = 200;
+
+/// Those of them that are instantiated.
+const INSTANCES: usize = MODULES;
 
 /// Bytes that one returned action takes beside its texts, with room to spare.
 const BYTES_PER_ACTION: usize = 256;
