@@ -161,7 +161,8 @@ async fn settings_that_do_not_do_are_not_tried_again_and_again() {
     write(&gateway, "hotgate.toml", &text("2", "refuse not today"));
     gateway.logged_since(mark, |line| line.says("settings refused")).await;
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    let refusals = async || gateway.admin().await.metric("hotgate_plugin_refusals_total").await;
+    let name = "hotgate_plugin_refusals_total{slot=\"authenticator+router\",plugin=\"plugin\"}";
+    let refusals = async || gateway.admin().await.metric(name).await;
     // One more if the file was first looked at only now.
     let before = refusals().await;
     assert!(before <= 2.0, "{before} refusals");
