@@ -15,6 +15,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::bindings::logging::Level;
 use super::identity::Digest;
+use super::lane::Turns;
 use super::limits::host_call_bytes;
 use super::lock;
 use super::spec::Spec;
@@ -212,12 +213,14 @@ fn is_harmful(c: char) -> bool {
         || matches!(c, '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// stdout or stderr of one instance. Takes everything at once: no plugin has to wait to be heard.
+/// stdout or stderr of one instance. Takes everything at once, but not past the end of a call's turn: then it asks to
+/// be waited for.
 #[derive(Clone)]
 pub(super) struct Output(Arc<Shared>);
 
 struct Shared {
     log: Arc<InstanceLog>,
+    turns: Arc<Turns>,
     level: Level,
     text: Mutex<Text>,
 }
@@ -228,11 +231,13 @@ struct Text {
     line: Vec<u8>,
     /// The beginning of everything since the call began.
     words: Vec<u8>,
+    /// Bytes that may be written before asking again.
+    allowed: usize,
 }
 
 impl Output {
-    pub(super) fn new(log: Arc<InstanceLog>, level: Level) -> Self {
-        Self(Arc::new(Shared { log, level, text: Mutex::default() }))
+    pub(super) fn new(log: Arc<InstanceLog>, turns: Arc<Turns>, level: Level) -> Self {
+        Self(Arc::new(Shared { log, turns, level, text: Mutex::default() }))
     }
 
     fn push(&self, bytes: &[u8]) {
@@ -301,13 +306,19 @@ impl StdoutStream for Output {
 
 #[async_trait]
 impl Pollable for Output {
-    async fn ready(&mut self) {}
+    async fn ready(&mut self) {
+        if !self.0.turns.may_go_on(Instant::now()) {
+            self.0.turns.clone().next().await;
+        }
+    }
 }
 
 impl OutputStream for Output {
     fn write(&mut self, bytes: bytes::Bytes) -> StreamResult<()> {
-        if bytes.len() > MAX_WRITE {
-            return Err(StreamError::trap("it wrote more than check-write had allowed"));
+        {
+            let allowed = &mut lock(&self.0.text).allowed;
+            let left = allowed.checked_sub(bytes.len());
+            *allowed = left.ok_or_else(|| StreamError::trap("it wrote more than check-write had allowed"))?;
         }
         self.0.log.take(bytes.len()).map_err(StreamError::Trap)?;
         self.push(&bytes);
@@ -320,7 +331,9 @@ impl OutputStream for Output {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         self.0.log.take(0).map_err(StreamError::Trap)?;
-        Ok(MAX_WRITE)
+        let allowed = if self.0.turns.may_go_on(Instant::now()) { MAX_WRITE } else { 0 };
+        lock(&self.0.text).allowed = allowed;
+        Ok(allowed)
     }
 }
 
@@ -328,6 +341,7 @@ impl OutputStream for Output {
 mod tests {
     use std::time::Duration;
 
+    use super::super::lane::{Lane, Pace};
     use super::*;
 
     const LINE_BYTES: usize = 1024;
@@ -342,7 +356,8 @@ mod tests {
         let limits = PluginLimits::default();
         let log =
             GuestLog { slot, plugin, generation: 1, digest, throttle: line_limit(&limits), line_bytes: LINE_BYTES };
-        Output::new(Arc::new(InstanceLog::new(Arc::new(log), &limits)), Level::Info)
+        let turns = Turns::new(Lane::new(), Pace::new());
+        Output::new(Arc::new(InstanceLog::new(Arc::new(log), &limits)), turns, Level::Info)
     }
 
     #[test]
@@ -388,13 +403,20 @@ mod tests {
         let most = output.0.log.bytes / MAX_WRITE;
         let bytes = bytes::Bytes::from_static(&[0; MAX_WRITE + 1]);
         for _ in 0..most {
+            write.0.turns.begin(None);
+            assert_eq!(write.check_write().unwrap(), MAX_WRITE);
             write.write(bytes.slice(..MAX_WRITE)).unwrap();
         }
         let is_trap = |result: StreamResult<()>, words: &str| matches!(&result, Err(StreamError::Trap(error)) if error.to_string().contains(words));
-        assert!(is_trap(write.write(bytes.slice(..MAX_WRITE)), "it handed the host"));
+        write.check_write().unwrap();
         assert!(is_trap(write.write(bytes.clone()), "more than check-write had allowed"));
+        assert!(is_trap(write.write(bytes.slice(..MAX_WRITE)), "it handed the host"));
+        assert!(is_trap(write.write(bytes.slice(..1)), "more than check-write had allowed"));
+        // The end of a turn.
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(write.check_write().unwrap(), 0);
         output.0.log.begin_call(Instant::now());
-        assert!(is_trap(write.write(bytes.slice(..1)), "interrupt"));
+        assert!(is_trap(write.write(bytes.slice(..0)), "interrupt"));
         assert!(is_trap(write.check_write().map(drop), "interrupt"));
     }
 
