@@ -15,6 +15,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::bindings::logging::Level;
 use super::identity::Digest;
+use super::lane::Turns;
 use super::limits::host_call_bytes;
 use super::lock;
 use super::spec::Spec;
@@ -212,12 +213,14 @@ fn is_harmful(c: char) -> bool {
         || matches!(c, '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// stdout or stderr of one instance. Takes everything at once: no plugin has to wait to be heard.
+/// stdout or stderr of one instance. Takes everything at once, but not past the end of a call's turn: then it asks to
+/// be waited for.
 #[derive(Clone)]
 pub(super) struct Output(Arc<Shared>);
 
 struct Shared {
     log: Arc<InstanceLog>,
+    turns: Arc<Turns>,
     level: Level,
     text: Mutex<Text>,
 }
@@ -228,11 +231,13 @@ struct Text {
     line: Vec<u8>,
     /// The beginning of everything since the call began.
     words: Vec<u8>,
+    /// Bytes that may be written before asking again.
+    allowed: usize,
 }
 
 impl Output {
-    pub(super) fn new(log: Arc<InstanceLog>, level: Level) -> Self {
-        Self(Arc::new(Shared { log, level, text: Mutex::default() }))
+    pub(super) fn new(log: Arc<InstanceLog>, turns: Arc<Turns>, level: Level) -> Self {
+        Self(Arc::new(Shared { log, turns, level, text: Mutex::default() }))
     }
 
     fn push(&self, bytes: &[u8]) {
@@ -301,13 +306,19 @@ impl StdoutStream for Output {
 
 #[async_trait]
 impl Pollable for Output {
-    async fn ready(&mut self) {}
+    async fn ready(&mut self) {
+        if !self.0.turns.may_go_on(Instant::now()) {
+            self.0.turns.clone().next().await;
+        }
+    }
 }
 
 impl OutputStream for Output {
     fn write(&mut self, bytes: bytes::Bytes) -> StreamResult<()> {
-        if bytes.len() > MAX_WRITE {
-            return Err(StreamError::trap("it wrote more than check-write had allowed"));
+        {
+            let allowed = &mut lock(&self.0.text).allowed;
+            let left = allowed.checked_sub(bytes.len());
+            *allowed = left.ok_or_else(|| StreamError::trap("it wrote more than check-write had allowed"))?;
         }
         self.0.log.take(bytes.len()).map_err(StreamError::Trap)?;
         self.push(&bytes);
@@ -320,7 +331,9 @@ impl OutputStream for Output {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         self.0.log.take(0).map_err(StreamError::Trap)?;
-        Ok(MAX_WRITE)
+        let allowed = if self.0.turns.may_go_on(Instant::now()) { MAX_WRITE } else { 0 };
+        lock(&self.0.text).allowed = allowed;
+        Ok(allowed)
     }
 }
 
@@ -328,16 +341,23 @@ impl OutputStream for Output {
 mod tests {
     use std::time::Duration;
 
+    use super::super::lane::{Lane, Pace};
     use super::*;
 
     const LINE_BYTES: usize = 1024;
+
+    /// Lines are kept only where somebody hears them.
+    fn heard() -> tracing::subscriber::DefaultGuard {
+        tracing::subscriber::set_default(tracing_subscriber::registry())
+    }
 
     fn output() -> Output {
         let (slot, plugin, digest) = ("router".into(), "test".into(), Digest::of(b""));
         let limits = PluginLimits::default();
         let log =
             GuestLog { slot, plugin, generation: 1, digest, throttle: line_limit(&limits), line_bytes: LINE_BYTES };
-        Output::new(Arc::new(InstanceLog::new(Arc::new(log), &limits)), Level::Info)
+        let turns = Turns::new(Lane::new(), Pace::new());
+        Output::new(Arc::new(InstanceLog::new(Arc::new(log), &limits)), turns, Level::Info)
     }
 
     #[test]
@@ -352,6 +372,7 @@ mod tests {
 
     #[test]
     fn pieces_make_lines_and_the_words_of_a_call() {
+        let _heard = heard();
         let output = output();
         output.push(b"thread panicked");
         output.push(b" at lib.rs\nno way");
@@ -362,14 +383,13 @@ mod tests {
 
     #[test]
     fn lines_past_what_a_call_may_say_are_counted_and_not_looked_at() {
+        let _heard = heard();
         let output = output();
         output.0.log.begin_call(Instant::now() + Duration::from_secs(60));
         let begun = Instant::now();
-        tracing::subscriber::with_default(tracing_subscriber::registry(), || {
-            for _ in 0..100 {
-                output.push(&[b'\n'; 64 << 10]);
-            }
-        });
+        for _ in 0..100 {
+            output.push(&[b'\n'; 64 << 10]);
+        }
         assert_eq!(output.0.log.said.load(Relaxed), 48);
         assert_eq!(output.0.log.dropped.load(Relaxed), 100 * (64 << 10) - 48);
         assert!(begun.elapsed() < Duration::from_secs(1));
@@ -380,21 +400,38 @@ mod tests {
         let output = output();
         let mut write = output.clone();
         output.0.log.begin_call(Instant::now() + Duration::from_secs(60));
+        let ask = |write: &mut Output| {
+            write.0.turns.begin(None);
+            while write.check_write().unwrap() == 0 {
+                write.0.turns.begin(None);
+            }
+        };
         let most = output.0.log.bytes / MAX_WRITE;
         let bytes = bytes::Bytes::from_static(&[0; MAX_WRITE + 1]);
         for _ in 0..most {
+            ask(&mut write);
             write.write(bytes.slice(..MAX_WRITE)).unwrap();
         }
-        let is_trap = |result: StreamResult<()>, words: &str| matches!(&result, Err(StreamError::Trap(error)) if error.to_string().contains(words));
-        assert!(is_trap(write.write(bytes.slice(..MAX_WRITE)), "it handed the host"));
+        let is_trap = |result: StreamResult<()>, words: &str| {
+            let Err(StreamError::Trap(error)) = result else { return false };
+            error.to_string().contains(words)
+        };
+        ask(&mut write);
         assert!(is_trap(write.write(bytes.clone()), "more than check-write had allowed"));
+        assert!(is_trap(write.write(bytes.slice(..MAX_WRITE)), "it handed the host"));
+        assert!(is_trap(write.write(bytes.slice(..1)), "more than check-write had allowed"));
+        // The end of a turn.
+        output.0.log.begin_call(Instant::now() + Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(write.check_write().unwrap(), 0);
         output.0.log.begin_call(Instant::now());
-        assert!(is_trap(write.write(bytes.slice(..1)), "interrupt"));
+        assert!(is_trap(write.write(bytes.slice(..0)), "interrupt"));
         assert!(is_trap(write.check_write().map(drop), "interrupt"));
     }
 
     #[test]
     fn what_is_kept_of_a_flood_is_bounded() {
+        let _heard = heard();
         let output = output();
         for _ in 0..1000 {
             output.push(&[b'x'; 4096]);

@@ -43,8 +43,9 @@ impl Host {
     pub(super) fn new(generation: &Generation) -> Self {
         let spec = generation.spec();
         let log = Arc::new(InstanceLog::new(generation.log().clone(), &spec.limits));
-        let stdout = Output::new(log.clone(), Level::Info);
-        let stderr = Output::new(log.clone(), Level::Warn);
+        let turns = Turns::new(spec.runtime.lane.clone(), generation.pace().clone());
+        let stdout = Output::new(log.clone(), turns.clone(), Level::Info);
+        let stderr = Output::new(log.clone(), turns.clone(), Level::Warn);
         // Nothing is inherited and nothing opened: no files, no sockets, no arguments, no environment but the settings.
         let mut wasi = WasiCtx::builder();
         for (name, value) in &generation.given().values {
@@ -63,7 +64,7 @@ impl Host {
             stdout,
             stderr,
             limiter: Limiter::new(&spec.limits),
-            turns: Turns::new(spec.runtime.lane.clone(), generation.pace().clone()),
+            turns,
             deadline: Instant::now(),
             stack: spec.runtime.stack,
         }
