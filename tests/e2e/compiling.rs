@@ -36,6 +36,17 @@ fn compilers(gateway: &Gateway) -> Vec<u32> {
     children.collect()
 }
 
+/// Waits for a process that compiles for this gateway.
+async fn compiler(gateway: &Gateway) -> u32 {
+    let mut child = None;
+    eventually("a process compiles", async || {
+        child = compilers(gateway).first().copied();
+        child.is_some()
+    })
+    .await;
+    child.expect("found")
+}
+
 /// A component that takes a second and more to compile: noise that is code.
 fn expensive() -> Component {
     Component::version(2).with_code(2_000, 100)
@@ -47,13 +58,7 @@ async fn a_plugin_is_compiled_by_a_process_that_is_bounded_and_gone_when_it_is_d
     let bystanders = Bystanders::watch(&gateway, 100).await;
     let mark = gateway.log().mark();
     gateway.file("plugin.wasm").move_over(&expensive());
-    let mut child = None;
-    eventually("a process compiles", async || {
-        child = compilers(&gateway).first().copied();
-        child.is_some()
-    })
-    .await;
-    let child = child.expect("found");
+    let child = compiler(&gateway).await;
     let read = |file: &str| fs::read_to_string(format!("/proc/{child}/{file}")).unwrap_or_default();
     eventually("it has limited itself", async || {
         let limits = read("limits");
@@ -104,13 +109,7 @@ async fn a_compiler_that_is_killed_is_started_again() {
 async fn a_compiler_ends_with_its_gateway() {
     let gateway = compiling(&Component::version(1), "").start().await;
     gateway.file("plugin.wasm").move_over(&expensive());
-    let mut child = None;
-    eventually("a process compiles", async || {
-        child = compilers(&gateway).first().copied();
-        child.is_some()
-    })
-    .await;
-    let child = format!("/proc/{}/environ", child.expect("found"));
+    let child = format!("/proc/{}/environ", compiler(&gateway).await);
     gateway.signal("KILL");
     // Whoever reaps it may take a while; what has ended has no memory.
     eventually("it has ended", async || fs::read(&child).is_err()).await;
