@@ -120,13 +120,14 @@ impl Reload {
 
 /// Returns when the files have been quiet after some news, or when it is time to look without.
 async fn quiet_after_news(news: &mut [mpsc::Receiver<News>], config: &WatchConfig) {
-    let mut until = Instant::now() + config.rescan;
+    let latest = Instant::now() + config.rescan;
+    let mut until = latest;
     while let Ok(news) = timeout_at(until, any(news)).await {
         let quiet = Instant::now() + config.settle;
         until = match news {
             // Other files in the folder may be written all the time; they do not put it off.
             News::Near => until.min(quiet),
-            News::Writing | News::Changed => quiet,
+            News::Writing | News::Changed => quiet.min(latest),
         };
     }
 }

@@ -121,9 +121,14 @@ impl Slot {
             let known = wanted.identity().await?;
 
             if let Some(proven) = proven(&spec, &ledger, &known.0).await {
-                let slot = Self::new(spec.clone(), plugin, ledger, proven);
                 let digest = wanted.digest;
-                if let Err(reason) = slot.take_in(wanted, Default::default()).await {
+                // A new secret is no reason to try again what was rolled back; what serves has it already.
+                let same = proven.given().settings == plugin.settings && ledger.has_refused(digest);
+                let slot = Self::new(spec.clone(), plugin, ledger, proven);
+                if same {
+                    let reason = anyhow!("it was rolled back; `hotgate plugin reload` loads it all the same");
+                    slot.turn_down(Some(digest), &reason);
+                } else if let Err(reason) = slot.take_in(wanted, Default::default()).await {
                     slot.turn_down(Some(digest), &reason);
                 }
                 return Ok(slot);
