@@ -107,3 +107,16 @@ async fn where_nothing_else_is_left_what_was_rolled_back_serves_again() {
     gateway.logged(|line| line.says("nothing else is there")).await;
     gateway.connect().await.expect("hello v2").await;
 }
+
+#[tokio::test]
+async fn a_new_secret_at_a_restart_does_not_bring_back_what_was_rolled_back() {
+    let setup = Setup::plugin(&Component::fixture(""), "settings = { VERSION = { file = \"version\" } }");
+    let mut gateway = setup.bytes("version", b"1").start().await;
+    let mark = gateway.log().mark();
+    gateway.file("plugin.wasm").move_over(&Component::fixture("greet=ask bad"));
+    gateway.swapped_since(mark).await;
+    plugin(&gateway, &["rollback", SLOT]).await;
+    std::fs::write(gateway.folder().join("version"), "2").expect("a writable folder");
+    gateway.restart().await;
+    gateway.connect().await.expect("hello v2").await;
+}

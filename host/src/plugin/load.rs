@@ -123,9 +123,10 @@ impl Slot {
             if let Some(proven) = proven(&spec, &ledger, &known.0).await {
                 let digest = wanted.digest;
                 // A new secret is no reason to try again what was rolled back; what serves has it already.
-                let same = proven.given().settings == plugin.settings && ledger.has_refused(digest);
+                let same = proven.given().settings == plugin.settings;
+                let only_a_secret = same && ledger.refusal(&known.0).is_none() && ledger.has_refused(digest);
                 let slot = Self::new(spec.clone(), plugin, ledger, proven);
-                if same {
+                if only_a_secret {
                     let reason = anyhow!("it was rolled back; `hotgate plugin reload` loads it all the same");
                     slot.turn_down(Some(digest), &reason);
                 } else if let Err(reason) = slot.take_in(wanted, Default::default()).await {
