@@ -9,6 +9,7 @@
 //! | room | what it does |
 //! | --- | --- |
 //! | [`config`] | `hotgate.toml`, variables and flags → checked settings |
+//! | [`throttle`] | how many lines of a kind the log takes |
 //! | [`watch`] | notices that files change |
 //! | [`state`] | the private folder for what outlives the process |
 //! | [`message`] | one message as it travels: text or binary over shared bytes |
@@ -46,4 +47,5 @@ pub mod registry;
 pub mod reload;
 pub mod state;
 pub mod text_port;
+pub mod throttle;
 pub mod watch;

@@ -5,8 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, ORIGIN};
@@ -24,9 +23,6 @@ use crate::metrics::METRICS;
 
 /// How long a request that may be made has: it may carry a component that takes long to arrive and to compile.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
-/// How often refused requests are logged.
-const LOG_EVERY: Duration = Duration::from_secs(10);
-
 /// Lets a request through, or says why not.
 pub(super) async fn guard(
     State(shared): State<Arc<Shared>>,
@@ -39,7 +35,10 @@ pub(super) async fn guard(
         Ok(Visitor::Stranger) => next.run(request).await,
         Err(problem) => {
             METRICS.admin_refused.increment();
-            shared.refusals.note(&problem);
+            if let Some(unlogged) = shared.refusals.admit(0) {
+                let (status, reason) = (problem.status().as_u16(), problem.reason());
+                warn!(status, reason, unlogged, "admin request refused");
+            }
             problem.into_response()
         }
     };
@@ -144,31 +143,4 @@ impl Shared {
 
 fn unauthorized(problem: &str) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, problem)
-}
-
-/// Logs refused requests, a line now and then: they may come as fast as anybody likes.
-#[derive(Debug)]
-pub(super) struct Refusals {
-    begin: Instant,
-    unlogged: AtomicU64,
-    /// When the next line may be written, in milliseconds since `begin`.
-    next: AtomicU64,
-}
-
-impl Refusals {
-    pub(super) fn new() -> Self {
-        Self { begin: Instant::now(), unlogged: AtomicU64::new(0), next: AtomicU64::new(0) }
-    }
-
-    fn note(&self, problem: &Problem) {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let now = millis(self.begin.elapsed());
-        let next = self.next.load(Relaxed);
-        if now < next || self.next.compare_exchange(next, now + millis(LOG_EVERY), Relaxed, Relaxed).is_err() {
-            self.unlogged.fetch_add(1, Relaxed);
-            return;
-        }
-        let unlogged = self.unlogged.swap(0, Relaxed);
-        warn!(status = problem.status().as_u16(), reason = problem.reason(), unlogged, "admin request refused");
-    }
 }

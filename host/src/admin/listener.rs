@@ -13,9 +13,8 @@ use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tracing::error;
 
 /// Connections at a time. A further one takes the place of a stranger's, or else waits.
 const MAX_CONNECTIONS: usize = 64;
@@ -23,9 +22,6 @@ const MAX_CONNECTIONS: usize = 64;
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long one may take that has sent a request: to read the answer, and to send another.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-/// How long to pause when the process or the machine is out of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// A listener that bounds how many connections there are and how long each may do nothing.
 pub(super) struct Bounded {
     listener: TcpListener,
@@ -44,24 +40,16 @@ impl axum::serve::Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    let _ = stream.set_nodelay(true);
-                    if self.places.available_permits() == 0 {
-                        self.strangers.cut_longest();
-                    }
-                    let Ok(place) = self.places.clone().acquire_owned().await else {
-                        return std::future::pending().await;
-                    };
-                    return (Connection::new(stream, place, self.strangers.clone()), peer);
-                }
-                Err(error) => {
-                    error!(listener = "admin", %error, "cannot accept; trying again");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
+        // Errors of one connection, and shortages, are waited out there.
+        let (stream, peer) = axum::serve::Listener::accept(&mut self.listener).await;
+        let _ = stream.set_nodelay(true);
+        if self.places.available_permits() == 0 {
+            self.strangers.cut_longest();
         }
+        let Ok(place) = self.places.clone().acquire_owned().await else {
+            return std::future::pending().await;
+        };
+        (Connection::new(stream, place, self.strangers.clone()), peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

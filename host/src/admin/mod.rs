@@ -34,7 +34,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use self::guard::{Refusals, guard};
+use self::guard::guard;
 use self::listener::{Bounded, Peer};
 use self::problem::Problem;
 use self::token::Token;
@@ -44,6 +44,11 @@ use crate::outbox::Budget;
 use crate::policy::Policy;
 use crate::registry::Registry;
 use crate::state::StateFolder;
+use crate::throttle::Throttle;
+
+/// Refused requests that are logged in a second, and at once: they may come as fast as anybody likes.
+const REFUSALS_PER_SECOND: u32 = 1;
+const REFUSALS_AT_ONCE: u32 = 1;
 
 /// Asked by supervisors: whether the process is alive, and whether it serves.
 const HEALTH: &str = "/healthz";
@@ -80,7 +85,7 @@ pub struct Served {
 struct Shared {
     token: Token,
     allowed_hosts: Vec<String>,
-    refusals: Refusals,
+    refusals: Throttle,
     started: SystemTime,
     /// Set once the gateway has started.
     served: OnceLock<Served>,
@@ -99,7 +104,7 @@ impl Admin {
         let shared = Arc::new(Shared {
             token,
             allowed_hosts: config.allowed_hosts.clone(),
-            refusals: Refusals::new(),
+            refusals: Throttle::new(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE),
             started: SystemTime::now(),
             served: OnceLock::new(),
             draining: AtomicBool::new(false),

@@ -3,6 +3,7 @@
 
 mod changes;
 mod error;
+mod files;
 mod keys;
 mod kinds;
 mod names;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use error::ConfigError;
+pub use files::read_file;
 pub use overrides::Overrides;
 pub use print::settings_table;
 pub use read::Source;

@@ -8,10 +8,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Place, join};
+use super::files::absolute;
 use super::keys::Section;
 use super::kinds::{Kind, SOURCE};
 use super::overrides::{Override, Overrides};
-use super::settings::absolute;
 use super::{Config, PluginConfig, PluginSource, rules};
 
 /// What a configuration is made of.

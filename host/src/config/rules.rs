@@ -1,10 +1,7 @@
 //! What no single key can tell: which settings go together, and whether plugin files are there.
 
-use std::fs::File;
-use std::io;
-use std::path::Path;
-
 use super::error::{ConfigError, Place};
+use super::files::open_file;
 use super::read::Places;
 use super::units::{show_duration, show_size};
 use super::{AllowedOrigins, Config, PluginConfig, PluginSource};
@@ -123,7 +120,7 @@ fn plugins(config: &Config, places: &Places) -> Result<(), ConfigError> {
     for (path, plugin) in all(config) {
         let key = format!("{path}.file");
         if let PluginSource::File(file) = &plugin.source
-            && let Err(error) = readable(file)
+            && let Err(error) = open_file(file)
         {
             let problem = format!("must be a file that can be read: {error}");
             return refuse(places.of(&[&key]), format!("{key} = {file:?}: {problem}"));
@@ -140,12 +137,4 @@ fn all(config: &Config) -> impl Iterator<Item = (String, &PluginConfig)> {
     let chain = config.authenticators.iter().enumerate();
     let chain = chain.map(|(index, plugin)| (format!("authenticator[{index}]"), plugin));
     chain.chain([("router".to_owned(), &config.router.plugin)])
-}
-
-fn readable(path: &Path) -> io::Result<()> {
-    // Before opening it: opening a pipe would wait for its other end.
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    File::open(path).map(drop)
 }

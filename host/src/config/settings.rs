@@ -2,17 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
 use super::error::Wrong;
+use super::files::{absolute, read_file};
 use super::kinds::Kind;
 
 /// Bytes of a value that stands in a file.
@@ -94,17 +91,7 @@ impl fmt::Debug for Setting {
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
-    // Opening a pipe would wait for its other end.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        bail!("it is not a regular file");
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_VALUE as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > MAX_VALUE {
-        bail!("it is larger than {MAX_VALUE} bytes");
-    }
+    let Some(bytes) = read_file(path, MAX_VALUE)? else { bail!("it is larger than {MAX_VALUE} bytes") };
     // Not the error itself: it holds the bytes.
     let Ok(mut text) = String::from_utf8(bytes) else { bail!("it is not UTF-8") };
     if text.contains('\0') {
@@ -116,12 +103,6 @@ fn read(path: &Path) -> anyhow::Result<String> {
         bail!("it is empty");
     }
     Ok(text)
-}
-
-/// The path made absolute, if it is relative to `folder`: it must mean the same file for as long as the process runs,
-/// and in what `config print` writes. Links are not followed: where they lead may change.
-pub(super) fn absolute(folder: &Path, path: &Path) -> Result<PathBuf, String> {
-    std::path::absolute(folder.join(path)).map_err(|error| format!("cannot make {} absolute: {error}", path.display()))
 }
 
 /// A plugin's settings as a table. Errors never show a value, which may be a secret.

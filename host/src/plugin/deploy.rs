@@ -133,7 +133,7 @@ impl Slot {
     }
 
     /// Back to what served before, if the newest generation is this one: it is given up, and not loaded again until its
-    /// file or settings change. That is on disk when this returns.
+    /// file or settings change. Waits until that is on disk, where there is a state folder.
     ///
     /// # Errors
     /// Why there is nothing to go back to.

@@ -12,6 +12,7 @@ use super::compile::CompileError;
 use super::guest_log::{TooMuchHanded, clean};
 use super::host::Host;
 use super::limits::host_call_bytes;
+use super::load::Unready;
 use crate::config::PluginLimits;
 
 /// Why a call of a plugin has no result. Nothing of the call has had an effect.
@@ -89,6 +90,7 @@ const MAX_REASON: usize = 1024;
 pub(super) fn is_passing(reason: &anyhow::Error) -> bool {
     let failure = reason.downcast_ref::<CallError>();
     reason.is::<JoinError>()
+        || reason.is::<Unready>()
         || reason.downcast_ref::<CompileError>().is_some_and(CompileError::is_passing)
         || failure.is_some_and(|failure| {
             matches!(failure, CallError::Deadline { .. } | CallError::Overloaded { .. } | CallError::NoRoom(_))
@@ -124,7 +126,7 @@ impl CallError {
     }
 
     /// Whether the call was shed, which is not its plugin's failure.
-    pub(super) fn is_overload(&self) -> bool {
+    pub fn is_overload(&self) -> bool {
         matches!(self, Self::Overloaded { .. } | Self::NoRoom(_))
     }
 

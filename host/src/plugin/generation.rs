@@ -260,4 +260,8 @@ impl Counted for Generation {
     fn counts(&self) -> Counts {
         self.stats.counts()
     }
+
+    fn last_failure(&self) -> Option<String> {
+        self.stats.last_error().map(|error| error.reason)
+    }
 }

@@ -23,6 +23,11 @@ use crate::metrics::METRICS;
 /// How long reading and writing files may take. It may never end where a network file system hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Files are not ready: they cannot be read or written now.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub(super) struct Unready(anyhow::Error);
+
 /// The values of settings.
 pub(super) type Values = BTreeMap<String, String>;
 
@@ -60,7 +65,7 @@ impl Candidate {
     /// What it would be known by, and the settings' values as they are now.
     pub(super) async fn identity(&self) -> anyhow::Result<(Identity, Values)> {
         let settings = self.settings.clone();
-        let values = blocking(move || settings.read()).await?;
+        let values = blocking(move || settings.read().map_err(|error| Unready(error).into())).await?;
         Ok((Identity::new(self.digest, &values), values))
     }
 
@@ -93,7 +98,9 @@ impl Candidate {
                 ledger.keep(&code, digest, &others);
                 Ok(())
             };
-            blocking(keep).await?;
+            if let Err(error) = blocking(keep).await {
+                warn!(slot = spec.slot, error = super::line(&error), "the component is not kept for a restart");
+            }
         }
         Ok(generation)
     }
@@ -104,8 +111,8 @@ impl Slot {
     /// still there, and anything else is offered to the slot like any new component.
     ///
     /// # Errors
-    /// When it cannot be read, compiled or linked, is not what the slot needs, or refuses to serve, and nothing else is
-    /// there. The error names the slot and the source.
+    /// When it cannot be read; or cannot be compiled or linked, is not what the slot needs, or refuses to serve, and nothing
+    /// that served before is there. The error names the slot and the source.
     pub async fn load(
         name: String,
         plugin: &PluginConfig,
@@ -186,7 +193,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
     let done = timeout(PATIENCE, spawn_blocking(work)).await;
-    done.map_err(|_| anyhow!("files could not be read or written within {PATIENCE:?}"))??
+    done.map_err(|_| Unready(anyhow!("files could not be read or written within {PATIENCE:?}")))??
 }
 
 /// Why something is not loaded that was rolled back before.

@@ -44,7 +44,6 @@ mod stats;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod tests;
-mod throttle;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

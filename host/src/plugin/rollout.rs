@@ -18,6 +18,9 @@ use crate::config::{PluginDeploy, Rollback};
 pub(super) trait Counted {
     /// What they came to so far.
     fn counts(&self) -> Counts;
+
+    /// How the last one failed.
+    fn last_failure(&self) -> Option<String>;
 }
 
 /// How far a generation has come.
@@ -191,7 +194,8 @@ impl<G: Counted> Rollout<G> {
 
     /// Whether failures can have a consequence that should not wait.
     pub(super) fn is_on_trial(&self) -> bool {
-        self.candidate.is_some() || self.live.stage == Stage::Probation
+        let serves = |place: &Place<G>| matches!(place.stage, Stage::Canary | Stage::Probation);
+        self.candidate.iter().chain([&self.live]).any(serves)
     }
 
     /// Puts the previous generation in the place of the live one, which is returned.
@@ -264,7 +268,7 @@ impl<G: Counted> Rollout<G> {
             Before::Shares(shares) => (place.since_begun(), *shares),
             Before::Beside(then) => (place.since_begun(), shares(&since(&self.live.generation.counts(), then))),
         };
-        Function::ALL.into_iter().zip(own).zip(before).find_map(|((function, own), before)| {
+        let failed = Function::ALL.into_iter().zip(own).zip(before).find_map(|((function, own), before)| {
             let Count { calls, failures } = own;
             let share = failures as f64 / calls.max(1) as f64;
             let allowed = before + f64::from(deploy.max_failures) / 100.0;
@@ -274,7 +278,9 @@ impl<G: Counted> Rollout<G> {
                     function.name(), share * 100.0, before * 100.0, deploy.max_failures
                 )
             })
-        })
+        });
+        let last = || place.generation.last_failure().map(|last| format!("; the last one: {last}")).unwrap_or_default();
+        failed.map(|failed| failed + &last())
     }
 }
 

@@ -20,6 +20,10 @@ impl Counted for Fake {
     fn counts(&self) -> Counts {
         *lock(&self.counts)
     }
+
+    fn last_failure(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Fake {

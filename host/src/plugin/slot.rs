@@ -232,8 +232,7 @@ impl Slot {
         let Spec { slot, plugin, .. } = &*self.spec;
         let Step { what, generation: by, reason } = step;
         let (generation, digest) = (by.number(), by.digest());
-        let last = by.stats().last_error().map(|last| format!("; the last one: {}", last.reason)).unwrap_or_default();
-        let reason = reason.map(|reason| clean(format!("{reason}{last}").as_bytes(), MAX_REASON));
+        let reason = reason.map(|reason| clean(reason.as_bytes(), MAX_REASON));
         let reason_shown = reason.as_deref().unwrap_or_default();
         let live = state.rollout.live();
         match what {

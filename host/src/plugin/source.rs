@@ -1,15 +1,14 @@
 //! Where a component comes from, and how another one gets there.
 
 use std::fs::{File, Permissions};
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use anyhow::{Context as _, anyhow, bail};
-use rustix::fs::OFlags;
+use anyhow::{Context as _, bail};
 
 use super::builtin;
-use crate::config::PluginSource;
+use crate::config::{self, PluginSource};
 
 /// Reads a component. Blocks.
 pub(super) fn read(source: &PluginSource, limit: usize) -> anyhow::Result<Vec<u8>> {
@@ -24,18 +23,10 @@ pub(super) fn read(source: &PluginSource, limit: usize) -> anyhow::Result<Vec<u8
 
 /// Reads a file whole, unless it is larger than the limit. Blocks.
 pub(super) fn read_file(path: &Path, limit: usize) -> anyhow::Result<Vec<u8>> {
-    // Opening a pipe would wait for its other end.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(anyhow!("it is not a file"));
+    match config::read_file(path, limit)? {
+        Some(code) => Ok(code),
+        None => bail!("it is larger than {limit} bytes (limits.max_component)"),
     }
-    let mut code = Vec::new();
-    file.take(limit as u64 + 1).read_to_end(&mut code)?;
-    if code.len() > limit {
-        bail!("it is larger than {limit} bytes (limits.max_component)");
-    }
-    Ok(code)
 }
 
 /// Puts a component in the place of a plugin file, whole or not at all: nobody ever reads half of it. A link is replaced,
@@ -61,6 +52,8 @@ pub(super) fn replace_file(path: &Path, code: &[u8]) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     #[test]
@@ -88,6 +81,6 @@ mod tests {
         let path = folder.path().join("auth.wasm");
         replace_file(&path, b"1234").unwrap();
         assert!(read_file(&path, 3).unwrap_err().to_string().contains("larger than 3 bytes"));
-        assert!(read_file(folder.path(), 3).unwrap_err().to_string().contains("not a file"));
+        assert!(read_file(folder.path(), 3).unwrap_err().to_string().contains("not a regular file"));
     }
 }

@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use super::Runtime;
 use super::bindings::Roles;
 use super::guest_log::line_limit;
-use super::throttle::Throttle;
 use crate::config::{PluginConfig, PluginLimits, PluginSource};
+use crate::throttle::Throttle;
 
 /// Failures of one plugin that are logged in a second, and at once. All are counted.
 const FAILURES_PER_SECOND: u32 = 10;

@@ -36,7 +36,7 @@ pub struct Handshake {
 /// Who a client turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// 1 to 256 bytes.
+    /// Never empty, and at most `limits.max_name` bytes, once it is accepted.
     pub uid: ByteString,
     /// Sent to the client as soon as it is registered; nothing reaches it before.
     pub reply: Option<Message>,

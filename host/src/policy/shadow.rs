@@ -25,14 +25,16 @@ enum Said {
 }
 
 impl Said {
-    fn of(outcome: &Result<Verdict, CallError>) -> Self {
-        match outcome {
+    /// `None` for a call that was shed: that says nothing of the plugin.
+    fn of(outcome: &Result<Verdict, CallError>) -> Option<Self> {
+        Some(match outcome {
             Ok(Verdict::Accept(identity)) => Self::Accept(identity.uid.clone()),
             Ok(Verdict::Challenge(..)) => Self::Challenge,
             Ok(Verdict::Pass) => Self::Pass,
             Ok(Verdict::Deny(_)) => Self::Deny,
+            Err(error) if error.is_overload() => return None,
             Err(_) => Self::Failed,
-        }
+        })
     }
 
     fn name(&self) -> &'static str {
@@ -76,7 +78,8 @@ impl Shadow {
         outcome: &Result<Verdict, CallError>,
     ) {
         let Some(candidate) = seat.slot().shadow(handshake.connection) else { return };
-        let sampled = Sampled { handshake: handshake.clone(), packet: packet.cloned(), said: Said::of(outcome) };
+        let Some(said) = Said::of(outcome) else { return };
+        let sampled = Sampled { handshake: handshake.clone(), packet: packet.cloned(), said };
         if self.0.try_send(sampled).is_err() {
             candidate.skipped();
         }
@@ -91,8 +94,10 @@ async fn judge(seat: Seat, mut sampled: mpsc::Receiver<Sampled>) {
             candidate.skipped();
             continue;
         }
-        let own = Said::of(&ask(&seat, &candidate, &handshake, packet.as_ref()).await);
-        candidate.compared(said.name(), own.name(), said == own);
+        match Said::of(&ask(&seat, &candidate, &handshake, packet.as_ref()).await) {
+            Some(own) => candidate.compared(said.name(), own.name(), said == own),
+            None => candidate.skipped(),
+        }
     }
 }
 

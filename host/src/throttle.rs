@@ -1,16 +1,14 @@
 //! A token bucket for lines of the log.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use super::lock;
 
 /// How often it is told that events were dropped.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Lets so many events a second through, and counts the others.
 #[derive(Debug)]
-pub(super) struct Throttle {
+pub struct Throttle {
     per_second: u32,
     burst: u32,
     state: Mutex<State>,
@@ -26,19 +24,24 @@ struct State {
 }
 
 impl Throttle {
-    pub(super) fn new(per_second: u32, burst: u32) -> Self {
+    /// Lets `per_second` events a second through, and `burst` at once.
+    pub fn new(per_second: u32, burst: u32) -> Self {
         let state = State { tokens: f64::from(burst), refilled: Instant::now(), dropped: 0, told: None };
         Self { per_second, burst, state: Mutex::new(state) }
     }
 
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Events that may pass at once.
-    pub(super) fn burst(&self) -> u32 {
+    pub fn burst(&self) -> u32 {
         self.burst
     }
 
     /// Whether one more event may pass and leave `reserve` to others; if so, how many were dropped and are to be told of now.
-    pub(super) fn admit(&self, reserve: u32) -> Option<u64> {
-        let mut state = lock(&self.state);
+    pub fn admit(&self, reserve: u32) -> Option<u64> {
+        let mut state = self.lock();
         let now = Instant::now();
         let refill = now.duration_since(state.refilled).as_secs_f64() * f64::from(self.per_second);
         state.tokens = (state.tokens + refill).min(f64::from(self.burst));
@@ -56,14 +59,14 @@ impl Throttle {
     }
 
     /// So many more events were dropped, elsewhere.
-    pub(super) fn drop_more(&self, events: u64) {
-        let mut state = lock(&self.state);
+    pub fn drop_more(&self, events: u64) {
+        let mut state = self.lock();
         state.dropped = state.dropped.saturating_add(events);
     }
 
     /// How many events were dropped and not told of yet; they are told of now.
-    pub(super) fn take_dropped(&self) -> u64 {
-        std::mem::take(&mut lock(&self.state).dropped)
+    pub fn take_dropped(&self) -> u64 {
+        std::mem::take(&mut self.lock().dropped)
     }
 }
 
