@@ -285,6 +285,22 @@ async fn a_component_has_only_so_many_modules() {
 }
 
 #[tokio::test]
+async fn a_function_leaves_its_code_only_so_often_in_a_straight_line() {
+    let gateway = Setup::plugin(&Component::version(1), "").start().await;
+    let mark = gateway.log().mark();
+    gateway.file("plugin.wasm").move_over(&Component::version(2).with_straight_function(10_001));
+    let refused = gateway.refused_since(mark).await;
+    let reason = "one of its functions has 10001 calls out of its code, the limit is 10000";
+    assert_eq!(refused.get("reason"), reason);
+    gateway.connect().await.expect("hello v1").await;
+
+    let mark = gateway.log().mark();
+    gateway.file("plugin.wasm").move_over(&Component::version(3).with_straight_function(10_000));
+    gateway.swapped_since(mark).await;
+    gateway.connect().await.expect("hello v3").await;
+}
+
+#[tokio::test]
 async fn the_directory_is_for_routers() {
     let config = "[[authenticator]]\nfile = \"plugin.wasm\"";
     let gateway = Setup::new(config).file("plugin.wasm", &Component::fixture("")).start().await;

@@ -92,6 +92,19 @@ impl Component {
         self
     }
 
+    /// The same plugin with one function more, which nobody calls: `exits` times out of its own code in a straight line.
+    pub fn with_straight_function(mut self, exits: usize) -> Self {
+        let grow = b"\x41\0\x40\0\x1a";
+        let body = [b"\0", &grow.repeat(exits)[..], b"\x0b"].concat();
+        let code = [b"\x01", &leb128(body.len())[..], &body].concat();
+        let (types, functions, memory) = (b"\x01\x04\x01\x60\0\0", b"\x03\x02\x01\0", b"\x05\x03\x01\0\0");
+        let module = [b"\0asm\x01\0\0\0", &types[..], functions, memory, b"\x0a", &leb128(code.len()), &code].concat();
+        self.0.push(1);
+        self.0.extend(leb128(module.len()));
+        self.0.extend(module);
+        self
+    }
+
     /// The same plugin built against another version of the contract, say `0.1.9`.
     pub fn contract(mut self, version: &str) -> Self {
         let current = b"@0.1.0";

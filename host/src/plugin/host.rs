@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use wasmtime::Result;
-use wasmtime::component::{HasSelf, Linker, ResourceTable};
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, WasmStr};
+use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::ResolveAddressStream;
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, Network};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::logging::Level;
@@ -103,9 +105,23 @@ impl Host {
 /// whole; what it may do is decided by the context above.
 pub(super) fn link(linker: &mut Linker<Host>) -> Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    refuse_lookups(linker)?;
     types::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)?;
     logging::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)?;
     directory::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)
+}
+
+/// Nobody may look up a name; and a name, which may be long, is not even copied to hear so.
+fn refuse_lookups(linker: &mut Linker<Host>) -> Result<()> {
+    type Answer = std::result::Result<Resource<ResolveAddressStream>, ErrorCode>;
+    linker.allow_shadowing(true);
+    linker
+        .instance("wasi:sockets/ip-name-lookup@0.2.12")?
+        .func_wrap("resolve-addresses", |_, (_network, _name): (Resource<Network>, WasmStr)| {
+            Ok((Answer::Err(ErrorCode::AccessDenied),))
+        })?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 impl WasiView for Host {

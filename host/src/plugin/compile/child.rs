@@ -8,13 +8,15 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::thread;
 
+use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use wasmtime::Engine;
 
 use super::CompileError;
+use super::inspect::inspect;
 use crate::config::CompilerConfig;
-use crate::plugin::engine;
 use crate::plugin::guest_log::clean;
+use crate::plugin::{engine, plain};
 
 /// The argument that makes the binary compile.
 pub const COMMAND: &str = "compile";
@@ -116,7 +118,7 @@ fn limit(job: Job) -> io::Result<()> {
 pub(super) fn answer(engine: &Engine, job: Job, code: &[u8], output: &mut impl Write) -> io::Result<()> {
     let (kind, bytes) = match job.compatibility == engine::compatibility(engine) {
         false => (FOREIGN, Vec::new()),
-        true => match engine.precompile_component(code) {
+        true => match inspect(code).and_then(|()| compile(engine, code)) {
             Ok(machine_code) => (CODE, machine_code),
             Err(error) => (REFUSAL, format!("{error:#}").into_bytes()),
         },
@@ -124,6 +126,10 @@ pub(super) fn answer(engine: &Engine, job: Job, code: &[u8], output: &mut impl W
     output.write_all(&bytes)?;
     output.write_all(&[kind])?;
     output.flush()
+}
+
+fn compile(engine: &Engine, code: &[u8]) -> anyhow::Result<Vec<u8>> {
+    engine.precompile_component(code).map_err(plain).context("it cannot be compiled")
 }
 
 /// What the child's answer means.

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub(in crate::plugin) enum CompileError {
     /// The compiler says what is wrong with it.
-    #[error("it cannot be compiled: {0}")]
+    #[error("{0}")]
     Refused(String),
     /// It takes too long.
     #[error("compiling it had not ended after {0:?} (compiler.timeout)")]

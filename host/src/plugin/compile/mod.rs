@@ -7,6 +7,7 @@
 mod cache;
 pub(super) mod child;
 mod error;
+mod inspect;
 mod process;
 
 use std::sync::Arc;
@@ -23,7 +24,6 @@ use self::cache::Cache;
 pub(super) use self::error::CompileError;
 use super::engine::compatibility;
 use super::identity::Digest;
-use super::limits::MODULES;
 use crate::config::CompilerConfig;
 use crate::state::StateFolder;
 
@@ -64,10 +64,6 @@ impl Compiler {
         }
         if !code.starts_with(COMPONENT) {
             bail!("it is no WebAssembly component");
-        }
-        let modules = core_modules(code);
-        if modules > MODULES {
-            bail!("it has {modules} core modules, the limit is {MODULES}");
         }
         let begun = Instant::now();
         let name = format!("{}-{:016x}", digest.full(), compatibility(engine));
@@ -113,33 +109,6 @@ impl Compiler {
         self.cache.store(name, machine_code).await;
         Ok(component)
     }
-}
-
-/// How many core modules a component has, in itself and in the components in it. Each may cost a file descriptor, for
-/// what its memory is at the beginning, whether it is ever instantiated or not.
-fn core_modules(code: &[u8]) -> usize {
-    let (mut at, mut modules) = (COMPONENT.len(), 0);
-    // What is malformed is left to the compiler.
-    while let Some((&id, rest)) = code.get(at..).and_then(<[u8]>::split_first) {
-        let Some((size, digits)) = leb128(rest) else { break };
-        at += 1 + digits;
-        match id {
-            // The sections of a component in a component are looked through like its own.
-            4 => at += COMPONENT.len(),
-            id => {
-                modules += usize::from(id == 1);
-                at = at.saturating_add(size);
-            }
-        }
-    }
-    modules
-}
-
-/// A number as WebAssembly writes it, and in how many bytes.
-fn leb128(bytes: &[u8]) -> Option<(usize, usize)> {
-    let digits = 1 + bytes.iter().take(5).position(|byte| byte & 0x80 == 0)?;
-    let number = bytes[..digits].iter().rev().fold(0, |number, byte| number << 7 | usize::from(byte & 0x7f));
-    Some((number, digits))
 }
 
 async fn compile(engine: &Engine, code: &[u8], config: &CompilerConfig) -> Result<Vec<u8>, CompileError> {

@@ -1,0 +1,62 @@
+//! What is looked at in a component before it is compiled: what no limit could bound once it runs.
+
+use anyhow::{bail, ensure};
+use wasmparser::{FunctionBody, ImportSectionReader, Operator, Parser, Payload, TypeRef};
+
+use crate::plugin::limits::MODULES;
+
+/// Places in one function from which it goes out of its own code: to the host, or to it does not say where. A function is
+/// interrupted where it begins and where it loops, and not in a straight line between: this many calls take about a
+/// millisecond. The largest functions of JavaScript's and Python's runtimes have some hundreds.
+const EXITS: usize = 10_000;
+
+/// Checks that a component has no more of anything than it may have. What is malformed is left to the compiler.
+///
+/// # Errors
+/// What it has too much of.
+pub(super) fn inspect(component: &[u8]) -> anyhow::Result<()> {
+    // Each may cost a file descriptor, for what its memory is at the beginning, whether it is ever instantiated or not.
+    let mut modules = 0;
+    // Of the module that is being read: its imported functions are numbered first.
+    let mut imported = 0;
+    for payload in Parser::new(0).parse_all(component).map_while(Result::ok) {
+        match payload {
+            Payload::ModuleSection { .. } => (modules, imported) = (modules + 1, 0),
+            Payload::ImportSection(imports) => imported = functions(imports),
+            Payload::CodeSectionEntry(function) => {
+                let exits = exits(&function, imported);
+                ensure!(exits <= EXITS, "one of its functions has {exits} calls out of its code, the limit is {EXITS}");
+            }
+            _ => {}
+        }
+    }
+    if modules > MODULES {
+        bail!("it has {modules} core modules, the limit is {MODULES}");
+    }
+    Ok(())
+}
+
+fn functions(imports: ImportSectionReader<'_>) -> usize {
+    let is_function = |import: &wasmparser::Import<'_>| matches!(import.ty, TypeRef::Func(_) | TypeRef::FuncExact(_));
+    imports.into_imports().map_while(Result::ok).filter(is_function).count()
+}
+
+fn exits(function: &FunctionBody<'_>, imported: usize) -> usize {
+    let Ok(operators) = function.get_operators_reader() else { return 0 };
+    let leaves = |operator: &Operator<'_>| match *operator {
+        Operator::Call { function_index } | Operator::ReturnCall { function_index } => {
+            (function_index as usize) < imported
+        }
+        Operator::CallIndirect { .. }
+        | Operator::ReturnCallIndirect { .. }
+        | Operator::CallRef { .. }
+        | Operator::ReturnCallRef { .. }
+        | Operator::MemoryGrow { .. }
+        | Operator::TableGrow { .. }
+        | Operator::TableGet { .. }
+        | Operator::RefFunc { .. }
+        | Operator::MemoryAtomicNotify { .. } => true,
+        _ => false,
+    };
+    operators.into_iter().map_while(Result::ok).filter(leaves).count()
+}
