@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use tokio::task::yield_now;
 use tracing::debug;
 
 use crate::message::{Cause, Message};
@@ -25,10 +26,12 @@ pub async fn act(registry: &Registry, own: &Arc<Member>, actions: Vec<Action>) -
     for action in actions {
         match action {
             Action::Command(command) => {
-                carry_out(registry, Some(own), command).await;
+                if carry_out(registry, Some(own), command).wide {
+                    yield_now().await;
+                }
             }
             Action::Reply(message) => {
-                send(own, &message);
+                send(own, message);
             }
             Action::Remember(state) => afterwards.remember = Some(state),
             Action::Authenticate => afterwards.authenticate = true,
@@ -37,46 +40,76 @@ pub async fn act(registry: &Registry, own: &Arc<Member>, actions: Vec<Action>) -
     afterwards
 }
 
-/// Carries out one command, with the session's own connection where there is one. Returns `false` for a delivery that
-/// reached nobody.
-pub async fn carry_out(registry: &Registry, own: Option<&Arc<Member>>, command: Command) -> bool {
-    let (reached, who) = match command {
+/// Carries out, in order, what is wanted done apart from any session. Returns whether every delivery reached somebody.
+pub async fn act_alone(registry: &Registry, commands: Vec<Command>) -> bool {
+    let mut all_reached = true;
+    for command in commands {
+        let done = carry_out(registry, None, command);
+        all_reached &= done.reached;
+        if done.wide {
+            yield_now().await;
+        }
+    }
+    all_reached
+}
+
+/// Recipients from which on others have had to wait.
+const MANY: usize = 64;
+
+/// What came of a command.
+struct Done {
+    /// Somebody: `false` only for deliveries.
+    reached: bool,
+    /// It was about a great many.
+    wide: bool,
+}
+
+/// Carries out one command, with the session's own connection where there is one.
+fn carry_out(registry: &Registry, own: Option<&Arc<Member>>, command: Command) -> Done {
+    let mut count = 0;
+    let reached = match command {
         Command::Deliver(Delivery { to, message, otherwise }) => {
-            let mut reached = false;
-            visit(registry, own, &to, |member| reached |= send(member, &message));
+            let (mut reached, mut last) = (false, None::<Arc<Member>>);
+            visit(registry, own, &to, |member| {
+                count += 1;
+                if let Some(before) = last.replace(member.clone()) {
+                    reached |= send(&before, message.clone());
+                }
+            });
+            // The last gets the message itself: mostly it is the only one, and nothing has to be shared.
+            reached |= last.is_some_and(|last| send(&last, message));
             if let (false, Some(own), Some(message)) = (reached, own, otherwise) {
-                send(own, &message);
+                send(own, message);
             }
-            (reached, to)
+            reached
         }
         Command::Join(Membership { who, group }) => {
             for member in recipients(registry, own, &who) {
+                count += 1;
                 join(registry, &member, &group);
             }
-            (true, who)
+            true
         }
         Command::Leave(Membership { who, group }) => {
             for member in recipients(registry, own, &who) {
+                count += 1;
                 registry.leave(&member, &group);
             }
-            (true, who)
+            true
         }
         Command::Close(Closing { who, reason }) => {
             visit(registry, own, &who, |member| {
+                count += 1;
                 member.outbox.close(reason.clone(), Cause::Plugin);
             });
-            (true, who)
+            true
         }
     };
-    if matches!(who, Recipient::Group(_) | Recipient::GroupOthers(_) | Recipient::Everyone) {
-        // That may have been a great many: others had to wait.
-        tokio::task::yield_now().await;
-    }
-    reached
+    Done { reached, wide: count >= MANY }
 }
 
-fn send(member: &Member, message: &Message) -> bool {
-    match member.outbox.push(message.clone()) {
+fn send(member: &Member, message: Message) -> bool {
+    match member.outbox.push(message) {
         Ok(()) => true,
         Err(refused) => {
             debug!(connection = member.id.0, %refused, "message refused");

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use bytestring::ByteString;
-use futures_util::task::AtomicWaker;
 use thiserror::Error;
 
 use crate::message::{Cause, CloseReason, Message};
@@ -77,8 +76,6 @@ pub enum Refused {
 #[derive(Debug)]
 pub struct Outbox {
     queue: Mutex<Queue>,
-    /// The connection's task, woken when there is something to do for it.
-    task: AtomicWaker,
     max_bytes: usize,
     budget: Arc<Budget>,
 }
@@ -93,12 +90,14 @@ struct Queue {
     /// What has been drawn from the budget for them.
     drawn: usize,
     closing: Option<Closing>,
+    /// The connection's task while it waits for something to do.
+    task: Option<Waker>,
 }
 
 impl Outbox {
     /// An empty outbox for at most `max_bytes` (but always for one message, whatever its size).
     pub fn new(max_bytes: usize, budget: Arc<Budget>) -> Self {
-        Self { queue: Mutex::default(), task: AtomicWaker::new(), max_bytes, budget }
+        Self { queue: Mutex::default(), max_bytes, budget }
     }
 
     /// Queues a message.
@@ -119,11 +118,10 @@ impl Outbox {
         } else {
             queue.bytes = bytes;
             queue.messages.push_back(message);
-            drop(queue);
-            METRICS.messages_queued.increment();
             if idle {
-                self.task.wake();
+                wake(queue);
             }
+            METRICS.messages_queued.increment();
             return Ok(());
         };
         METRICS.messages_refused.increment(overflow);
@@ -132,8 +130,7 @@ impl Outbox {
             self.discard(&mut queue);
             let reason = ByteString::from(format!("slow consumer: {refused}"));
             queue.closing = Some(Closing { reason: CloseReason { code: 4905, reason }, cause: Cause::Slow });
-            drop(queue);
-            self.task.wake();
+            wake(queue);
         }
         Err(refused)
     }
@@ -146,8 +143,7 @@ impl Outbox {
             return false;
         }
         queue.closing = Some(Closing { reason, cause });
-        drop(queue);
-        self.task.wake();
+        wake(queue);
         true
     }
 
@@ -165,14 +161,34 @@ impl Outbox {
         self.lock().closing.is_none()
     }
 
-    /// Has `waker` woken when the outbox is no longer empty, or is to be closed.
-    pub fn register(&self, waker: &Waker) {
-        self.task.register(waker);
+    /// To be called by the connection's task while it runs, which is not woken from now on until it [waits](Self::wait)
+    /// again. Returns how many bytes wait.
+    ///
+    /// # Errors
+    /// As [`waiting`](Self::waiting).
+    pub fn awake(&self) -> Result<usize, Closing> {
+        let mut queue = self.lock();
+        queue.task = None;
+        queue.closing.clone().map_or(Ok(queue.bytes), Err)
+    }
+
+    /// Has the connection's task woken when there is something to do for it. Returns whether messages are queued
+    /// already, for which it is not.
+    ///
+    /// # Errors
+    /// As [`waiting`](Self::waiting).
+    pub fn wait(&self, task: &Waker) -> Result<bool, Closing> {
+        let mut queue = self.lock();
+        match &mut queue.task {
+            Some(known) => known.clone_from(task),
+            none => *none = Some(task.clone()),
+        }
+        queue.closing.clone().map_or(Ok(!queue.messages.is_empty()), Err)
     }
 
     /// Wakes the connection's task for something that is not in the outbox.
     pub fn wake(&self) {
-        self.task.wake();
+        wake(self.lock());
     }
 
     /// Hands messages to `take`, oldest first, until it breaks or none is left. Those handed out before have been written.
@@ -214,6 +230,15 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes the connection's task, if it waits.
+fn wake(mut queue: MutexGuard<'_, Queue>) {
+    let task = queue.task.take();
+    drop(queue);
+    if let Some(task) = task {
+        task.wake();
     }
 }
 

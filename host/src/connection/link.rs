@@ -46,8 +46,13 @@ impl Link {
         self.outbox.wake();
     }
 
+    /// Whether a ping has been asked for and not been sent yet.
+    pub(super) fn wants_ping(&self) -> bool {
+        self.ping.load(Relaxed)
+    }
+
     pub(super) fn take_ping(&self) -> bool {
-        self.ping.load(Relaxed) && self.ping.swap(false, Relaxed)
+        self.wants_ping() && self.ping.swap(false, Relaxed)
     }
 
     /// Runs `future` until it is done, or until the connection is to be closed.
@@ -56,8 +61,7 @@ impl Link {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
-            self.outbox.register(cx.waker());
-            self.outbox.waiting().map_or_else(|closing| Poll::Ready(Err(closing)), |_| Poll::Pending)
+            self.outbox.wait(cx.waker()).map_or_else(|closing| Poll::Ready(Err(closing)), |_| Poll::Pending)
         })
         .await
     }

@@ -145,9 +145,7 @@ impl Closed {
     /// Tells the router, and carries out what it wants done.
     pub(super) async fn tell(self, context: &Context) {
         if let Ok(commands) = context.policy.router.closed(&self.routed, self.ending).await {
-            for command in commands {
-                delivery::carry_out(&context.registry, None, command).await;
-            }
+            delivery::act_alone(&context.registry, commands).await;
         }
     }
 }

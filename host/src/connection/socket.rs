@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use bytestring::ByteString;
 use futures_util::Stream;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
@@ -22,8 +23,9 @@ use super::wire::{BATCH, TooManyFragments, Wire};
 use crate::message::{Cause, CloseReason, Message};
 use crate::outbox::Closing;
 
-/// What is read at a time. Most messages are far smaller, and every connection holds a buffer of this size.
-const READ_BUFFER: usize = 4 << 10;
+/// What tungstenite takes at a time of what [`Wire`] has read. Most messages are smaller, and every connection holds a
+/// buffer of this size.
+const READ_BUFFER: usize = 256;
 /// What tungstenite may hold of its own answers: a few pongs. Less than [`Wire`] takes at once.
 const MAX_PONGS: usize = 512;
 /// Packets handled before what is queued is written although more can be read: reading first makes for few, large
@@ -77,6 +79,8 @@ pub(super) struct Socket {
     stream: WebSocketStream<Wire>,
     link: Arc<Link>,
     packets_since_send: u32,
+    /// Sending has been put off once.
+    put_off: bool,
 }
 
 impl Socket {
@@ -90,7 +94,7 @@ impl Socket {
             .max_frame_size(Some(max_message));
         let wire = Wire::new(stream, link.clone(), max_message);
         let stream = WebSocketStream::from_partially_read(wire, early, Role::Server, Some(protocol)).await;
-        Self { stream, link, packets_since_send: 0 }
+        Self { stream, link, packets_since_send: 0, put_off: false }
     }
 
     /// Waits for the next packet, sending meanwhile whatever the outbox holds.
@@ -154,7 +158,7 @@ impl Socket {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
-        let waiting = self.link.outbox.waiting().map_err(End::Closing)?;
+        let waiting = self.link.outbox.awake().map_err(End::Closing)?;
         if self.packets_since_send >= PACKETS_BEFORE_SEND || waiting >= BATCH {
             self.poll_send(cx)?;
         }
@@ -167,6 +171,11 @@ impl Socket {
                 Poll::Ready(Ok(None)) => {}
                 Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
                 Poll::Pending => {
+                    if waiting > 0 && !std::mem::replace(&mut self.put_off, true) {
+                        // Others that are ready may have more for this client: it leaves in the same write.
+                        let _ = pin!(yield_now()).poll(cx);
+                        return Poll::Pending;
+                    }
                     let pongs = self.stream.get_mut().has_control();
                     self.poll_send(cx)?;
                     // Reading may have used up what the runtime allows this task at a time, so that nothing was written:
@@ -183,17 +192,21 @@ impl Socket {
 
     /// Starts or continues sending, and notices that the connection is to be closed.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        self.packets_since_send = 0;
+        (self.packets_since_send, self.put_off) = (0, false);
         let outbox = &self.link.outbox;
-        outbox.register(cx.waker());
-        outbox.waiting().map_err(End::Closing)?;
         let wire = self.stream.get_mut();
-        if self.link.take_ping() {
-            wire.ping();
-        }
-        match wire.poll_send(cx, outbox) {
-            Poll::Ready(Err(_)) => Err(End::Lost),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        loop {
+            if self.link.take_ping() {
+                wire.ping();
+            }
+            let all_sent = match wire.poll_send(cx, outbox) {
+                Poll::Ready(Err(_)) => return Err(End::Lost),
+                sent => sent.is_ready(),
+            };
+            let more = outbox.wait(cx.waker()).map_err(End::Closing)?;
+            if !(all_sent && more || self.link.wants_ping()) {
+                return Ok(());
+            }
         }
     }
 

@@ -2,15 +2,17 @@
 //!
 //! tungstenite reads and checks what the client sends, and answers its pings. Everything else that we send we frame
 //! ourselves: a server's frames are a few header bytes before the payload (RFC 6455 §5.2), so a message goes from its
-//! shared bytes to the socket with at most one copy, many of them in one system call, and no buffer stays behind.
+//! shared bytes to the socket with at most one copy, many of them in one system call. The buffers for that belong to the
+//! threads: a connection holds none while it waits.
 
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -23,6 +25,16 @@ use crate::outbox::Outbox;
 pub(super) const BATCH: usize = 16 << 10;
 /// Payloads from this size on are written from where they are.
 const LARGE: usize = 4 << 10;
+/// How much is read at once.
+const READ: usize = 16 << 10;
+
+thread_local! {
+    /// Where to read to.
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+    /// Where to gather what is written; it is taken while it is in use.
+    static BATCH_BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// Pongs (at most 127 bytes each) that may wait for a peer that does not read; further ones wait in tungstenite, which
 /// answers only the latest ping when it has no room either (RFC 6455 §5.5.3 allows that).
 const MAX_CONTROL: usize = 1 << 10;
@@ -46,6 +58,8 @@ mod first_byte {
 pub(super) struct Wire {
     stream: TcpStream,
     link: Arc<Link>,
+    /// Bytes that have been read and not been asked for yet.
+    ahead: Bytes,
     /// Bytes received since the last whole message, and the most that there may be.
     received: usize,
     max_received: usize,
@@ -67,6 +81,7 @@ impl Wire {
         Self {
             stream,
             link,
+            ahead: Bytes::new(),
             received: 0,
             max_received: max_message.saturating_mul(2).saturating_add(FRAGMENT_ALLOWANCE),
             control: Vec::new(),
@@ -100,6 +115,7 @@ impl Wire {
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_flush(cx))?;
+            self.batch = BATCH_BUFFER.take();
             self.gather_control();
             if !self.closed {
                 outbox.drain(|message| self.gather(message));
@@ -107,10 +123,11 @@ impl Wire {
             if self.batch.is_empty()
                 && let Some(close) = self.last.take_if(|_| !self.closed)
             {
-                self.batch = close;
+                self.batch.extend(close);
                 self.closed = true;
             }
             if self.batch.is_empty() {
+                self.give_back_batch();
                 return Poll::Ready(Ok(()));
             }
         }
@@ -121,22 +138,36 @@ impl Wire {
         while self.written < self.batch.len() || !self.large.is_empty() {
             let head = &self.batch[self.written..];
             let stream = Pin::new(&mut self.stream);
-            let count = if self.large.is_empty() {
-                ready!(stream.poll_write(cx, head))?
+            let written = if self.large.is_empty() {
+                stream.poll_write(cx, head)?
             } else {
-                ready!(stream.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(&self.large)]))?
+                stream.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(&self.large)])?
+            };
+            let Poll::Ready(count) = written else {
+                // It may be long: what is left takes no more than it needs.
+                self.batch.drain(..std::mem::take(&mut self.written));
+                self.batch.shrink_to_fit();
+                return Poll::Pending;
             };
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             let of_head = count.min(head.len());
             self.written += of_head;
+            // Not `advance`: what has left is to be freed.
             self.large = self.large.slice(count - of_head..);
         }
-        // Not `clear`: an idle connection holds no buffer.
-        self.batch = Vec::new();
-        self.written = 0;
+        self.give_back_batch();
         Poll::Ready(Ok(()))
+    }
+
+    fn give_back_batch(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.written = 0;
+        if batch.capacity() > 0 {
+            batch.clear();
+            BATCH_BUFFER.set(batch);
+        }
     }
 
     /// Has a close frame sent once all that is queued has left. Nothing follows it.
@@ -172,9 +203,6 @@ impl Wire {
             Message::Text(text) => (first_byte::TEXT, text.into_bytes()),
             Message::Binary(bytes) => (first_byte::BINARY, bytes),
         };
-        if self.batch.is_empty() {
-            self.batch.reserve(payload.len().min(LARGE) + 16);
-        }
         self.batch.push(first);
         // Payload lengths up to 125 stand in the second byte, larger ones after it in 16 or 64 bits (RFC 6455 §5.2).
         match payload.len() {
@@ -197,17 +225,41 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let count = buf.filled().len() - before;
+impl Wire {
+    /// Counts what has arrived.
+    fn arrived(&mut self, count: usize) -> io::Result<()> {
         if count > 0 {
             self.link.heard();
             self.received += count;
-            if self.received > self.max_received {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, TooManyFragments)));
-            }
+        }
+        if self.received > self.max_received {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, TooManyFragments));
+        }
+        Ok(())
+    }
+}
+
+/// tungstenite's buffer is small, because each connection has one; what is read beyond it waits here.
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return READ_BUFFER.with_borrow_mut(|buffer| {
+                let mut read = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+                let (now, later) = read.filled().split_at(buf.remaining().min(read.filled().len()));
+                buf.put_slice(now);
+                if !later.is_empty() {
+                    self.ahead = Bytes::copy_from_slice(later);
+                }
+                Poll::Ready(self.arrived(read.filled().len()))
+            });
+        }
+        let count = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead[..count]);
+        self.ahead.advance(count);
+        if self.ahead.is_empty() {
+            // Its memory, too.
+            self.ahead = Bytes::new();
         }
         Poll::Ready(Ok(()))
     }

@@ -29,10 +29,9 @@ pub(super) enum Wait {
 /// A call that is being made. Dropping it ends its instance.
 pub(super) struct Call<'a> {
     // Dropped before the permit, so that there are never more instances than permits.
-    pub(super) instance: Instance,
+    pub(super) instance: Box<Instance>,
     pub(super) generation: Arc<Generation>,
     isolation: Isolation,
-    limit: TimeLimit,
     begun: Instant,
     _permit: SemaphorePermit<'a>,
 }
@@ -54,19 +53,17 @@ impl Slot {
         let (permit, turn) = match now {
             Some(permit) => (permit, None),
             None => {
-                // Boxed: every connection holds this future and hardly any needs it.
-                let admitted = Box::pin(admit(spec, generation, wait)).await?;
+                let admitted = admit(spec, generation, wait).await?;
                 // Whatever was swapped in meanwhile decides.
                 generation = asked();
                 admitted
             }
         };
         let idle = if isolation == Isolation::Pooled { generation.take_idle() } else { None };
-        let mut instance = idle.unwrap_or_else(|| Instance::new(&generation));
-        let limit = TimeLimit { setting: "deadline", value: spec.limits.deadline };
+        let mut instance = idle.unwrap_or_else(|| Box::new(Instance::new(&generation)));
         let begun = Instant::now();
-        instance.begin_call(begun + limit.value, turn);
-        Ok(Call { instance, generation, isolation, limit, begun, _permit: permit })
+        instance.begin_call(begun, spec.limits.deadline, turn);
+        Ok(Call { instance, generation, isolation, begun, _permit: permit })
     }
 
     /// Logs the failure of a call, and draws conclusions.
@@ -104,32 +101,34 @@ async fn admit(
 }
 
 impl Call<'_> {
-    /// Reads the result of a call, and counts it. After a success the instance may serve another, after any failure it
-    /// ends.
+    /// Reads the result of a call, and counts it; tells whose it is. After a success the instance may serve another, after
+    /// any failure it ends.
     pub(super) fn end<R, T>(
         mut self,
         function: Function,
         outcome: Option<wasmtime::Result<R>>,
         read: impl FnOnce(R, &Arc<Generation>) -> Result<T, CallError>,
-    ) -> Result<T, CallError> {
+    ) -> (Result<T, CallError>, Arc<Generation>) {
         let host = self.instance.store.data();
+        let limit = || TimeLimit { setting: "deadline", value: self.generation.spec().limits.deadline };
         let outcome = match outcome {
             Some(Ok(result)) => {
                 host.end_call();
                 read(result, &self.generation)
             }
-            Some(Err(error)) => Err(CallError::explain(&error, host, self.limit, &self.generation.spec().limits)),
-            None => Err(CallError::Deadline { limit: self.limit, stderr: host.end_call() }),
+            Some(Err(error)) => Err(CallError::explain(&error, host, limit(), &self.generation.spec().limits)),
+            None => Err(CallError::Deadline { limit: limit(), stderr: host.end_call() }),
         };
+        let ended = Instant::now();
         let out_of_time = matches!(outcome, Err(CallError::Deadline { .. }));
         // It says nothing of the plugin when the process did not run.
         if !(out_of_time && self.generation.spec().runtime.clock.stood_still_since(self.begun)) {
-            self.generation.stats().ended(function, self.begun.elapsed(), outcome.as_ref().err());
+            self.generation.stats().ended(function, ended - self.begun, outcome.as_ref().err());
         }
         self.instance.calls_left = self.instance.calls_left.saturating_sub(1);
         if outcome.is_ok() && self.isolation == Isolation::Pooled && self.instance.calls_left > 0 {
-            self.generation.keep_idle(self.instance);
+            self.generation.keep_idle(self.instance, ended);
         }
-        outcome
+        (outcome, self.generation)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::bindings::authenticator::{Handshake, Verdict};
 use super::bindings::router::{Action, Answer, Command, Ending, Sender, Session};
 use super::bindings::types::Message;
-use super::call::Wait;
+use super::call::{Call, Wait};
 use super::error::CallError;
 use super::generation::Generation;
 use super::instance::within;
@@ -62,24 +62,27 @@ macro_rules! calls {
                     read: impl FnOnce($result, &Arc<Generation>) -> Result<T, CallError>,
                 ) -> Result<T, CallError> {
                     let held = None::<Arc<Generation>>$(.or($held))?;
-                    let connection = ConnectionId($caller.connection);
-                    let begun = self.slot.begin(self.isolation, Wait::$wait, connection, held).await;
-                    let mut call = begun.inspect_err(|error| self.slot.failed(None, Function::$kind, error))?;
-                    let generation = call.generation.clone();
-                    let (turns, deadline) = call.instance.bounds();
-                    let outcome = {
-                        let running = pin!(async {
-                            let exports = call.instance.$role(&generation).await?;
-                            exports.$function(&mut call.instance.store, $caller $(, $argument)*).await
-                        });
-                        within(&turns, deadline, running).await
-                    };
-                    if outcome.is_none() {
-                        // Boxed: every connection holds this future and hardly any needs it.
-                        Box::pin(turns.last()).await;
-                    }
-                    let outcome = call.end(Function::$kind, outcome, read);
-                    outcome.inspect_err(|error| self.slot.failed(Some(&generation), Function::$kind, error))
+                    // Boxed: else every connection would hold it, also while it makes no call.
+                    Box::pin(async move {
+                        let connection = ConnectionId($caller.connection);
+                        let begun = self.slot.begin(self.isolation, Wait::$wait, connection, held).await;
+                        let mut call = begun.inspect_err(|error| self.slot.failed(None, Function::$kind, error))?;
+                        let (turns, deadline) = call.instance.bounds();
+                        let outcome = {
+                            let Call { instance, generation, .. } = &mut call;
+                            let running = pin!(async {
+                                let exports = instance.$role(generation).await?;
+                                exports.$function(&mut instance.store, $caller $(, $argument)*).await
+                            });
+                            within(&turns, deadline, running).await
+                        };
+                        if outcome.is_none() {
+                            turns.last().await;
+                        }
+                        let (outcome, by) = call.end(Function::$kind, outcome, read);
+                        outcome.inspect_err(|error| self.slot.failed(Some(&by), Function::$kind, error))
+                    })
+                    .await
                 }
             )*
         }

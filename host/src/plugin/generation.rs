@@ -51,7 +51,8 @@ pub struct Generation {
     log: Arc<GuestLog>,
     /// Instances waiting for a call, the one used last on top: its memory is still in the processor's caches. The lock
     /// is held for a push or a pop.
-    idle: Mutex<Vec<Instance>>,
+    #[expect(clippy::vec_box, reason = "they are large, and come and go with every call")]
+    idle: Mutex<Vec<Box<Instance>>>,
     /// It does not serve: instances end with their calls.
     retired: AtomicBool,
     pace: Arc<Pace>,
@@ -96,7 +97,7 @@ impl Generation {
     async fn check(&self) -> anyhow::Result<()> {
         let limit = TimeLimit { setting: "check_timeout", value: self.spec.limits.check_timeout };
         let mut instance = Instance::new(self);
-        instance.begin_call(Instant::now() + limit.value, None);
+        instance.begin_call(Instant::now(), limit.value, None);
         let (turns, deadline) = instance.bounds();
 
         let outcome = within(&turns, deadline, pin!(instance.check_types(self))).await;
@@ -202,13 +203,13 @@ impl Generation {
     }
 
     /// An instance that waits for a call.
-    pub(super) fn take_idle(&self) -> Option<Instance> {
+    pub(super) fn take_idle(&self) -> Option<Box<Instance>> {
         lock(&self.idle).pop()
     }
 
-    /// Keeps an instance for another call.
-    pub(super) fn keep_idle(&self, mut instance: Instance) {
-        instance.idle_since = Instant::now();
+    /// Keeps an instance for another call, from now on.
+    pub(super) fn keep_idle(&self, mut instance: Box<Instance>, now: Instant) {
+        instance.idle_since = now;
         let mut idle = lock(&self.idle);
         // Under the lock, or else it would wait among the idle of a generation that has been retired.
         if !self.retired.load(Relaxed) {
@@ -244,7 +245,8 @@ impl Generation {
 }
 
 /// Ends instances, away from the threads that serve connections: returning much memory takes its time.
-fn discard(instances: Vec<Instance>) {
+#[expect(clippy::vec_box, reason = "as they were kept")]
+fn discard(instances: Vec<Box<Instance>>) {
     if !instances.is_empty() {
         spawn_blocking(move || drop(instances));
     }

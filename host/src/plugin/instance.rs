@@ -1,9 +1,10 @@
 //! One instance of a component in its store, and the bounds within which it runs.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
 use wasmtime::component::Instance as ComponentInstance;
@@ -57,12 +58,12 @@ impl Instance {
         }
     }
 
-    /// Prepares for one more call, whose time begins now.
-    pub(super) fn begin_call(&mut self, deadline: Instant, turn: Option<Turn>) {
+    /// Prepares for one more call, which begins now.
+    pub(super) fn begin_call(&mut self, now: Instant, limit: Duration, turn: Option<Turn>) {
         self.store.set_epoch_deadline(1);
         let host = self.store.data_mut();
-        host.turns.begin(turn);
-        host.begin_call(deadline);
+        host.turns.begin(turn, now);
+        host.begin_call(now + limit);
     }
 
     /// Within what a call that has begun must [run](within).
@@ -113,7 +114,11 @@ impl Instance {
 /// Runs something that may run plugin code. `None` past the deadline: the epoch interrupts code that runs, this ends code
 /// that waits (sleeps), a little later so that the more telling of the two comes first.
 ///
-/// Pinned by the caller: an async function that pins or passes on its argument holds it twice, and every connection would.
-pub(super) async fn within<F: Future>(turns: &Arc<Turns>, deadline: Instant, call: Pin<&mut F>) -> Option<F::Output> {
-    timeout_at((deadline + 2 * TICK).into(), turns.run(call)).await.ok()
+/// Pinned by the caller: an async function that pins or passes on its argument holds it twice.
+pub(super) async fn within<F: Future>(turns: &Turns, deadline: Instant, mut call: Pin<&mut F>) -> Option<F::Output> {
+    // Almost every call ends at once, and needs no timer.
+    if let Poll::Ready(output) = poll_fn(|context| Poll::Ready(turns.poll(call.as_mut(), context))).await {
+        return Some(output);
+    }
+    timeout_at((deadline + 2 * TICK).into(), poll_fn(|context| turns.poll(call.as_mut(), context))).await.ok()
 }

@@ -4,14 +4,15 @@
 //! them at a time as leave processors to everybody else: however many plugins spin, connections go on being served. A
 //! plugin whose calls keep doing that has to begin them in the lane, too: a burst of them would take a first tick each.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::engine::TICK;
@@ -97,9 +98,13 @@ impl Pace {
     }
 }
 
-/// A turn younger than this goes on for a tick more: its tick was about to end when it began. Short calls, which end
-/// within it, never have to queue again.
+/// A turn that has had less of the processor goes on for a tick more: its tick was about to end when it began. Short
+/// calls, which end within it, never have to queue again.
 const LEAST_TURN: Duration = Duration::from_micros(250);
+
+/// What a call has of the processor, between two ticks, that is found to be long. One that had less was itself kept
+/// waiting, by whatever else the machine does.
+const LONG: Duration = Duration::from_millis(TICK.as_millis() as u64 / 2);
 
 /// The turns of one instance's calls.
 #[derive(Debug)]
@@ -115,26 +120,32 @@ struct State {
     turn: Option<Turn>,
     /// When the call began to run, or went on.
     resumed: Instant,
+    /// What the thread had of the processor when the call was first looked at since then.
+    used: Option<Duration>,
     /// The call has been found to be long.
     long: bool,
 }
 
 impl Turns {
     pub(super) fn new(lane: Lane, pace: Arc<Pace>) -> Arc<Self> {
-        let state = State { turn: None, resumed: Instant::now(), long: false };
+        let state = State { turn: None, resumed: Instant::now(), used: None, long: false };
         Arc::new(Self { lane, pace, state: Mutex::new(state) })
     }
 
-    /// Before each call: its first turn, if it begins in the lane.
-    pub(super) fn begin(&self, turn: Option<Turn>) {
-        *lock(&self.state) = State { turn, resumed: Instant::now(), long: false };
+    /// Before each call, which begins now: its first turn, if it begins in the lane.
+    pub(super) fn begin(&self, turn: Option<Turn>, now: Instant) {
+        *lock(&self.state) = State { turn, resumed: now, used: None, long: false };
     }
 
     /// Whether the end of a tick is not to count: it was about to end when the turn began, or the call is not long yet.
     pub(super) fn may_go_on(&self, now: Instant) -> bool {
-        let state = lock(&self.state);
-        let least = if state.turn.is_some() { LEAST_TURN } else { TICK };
-        now.saturating_duration_since(state.resumed) < least
+        let mut state = lock(&self.state);
+        if now.saturating_duration_since(state.resumed) < LEAST_TURN {
+            return true;
+        }
+        let least = if state.turn.is_some() { LEAST_TURN } else { LONG };
+        let used = processor_time();
+        used.saturating_sub(*state.used.get_or_insert(used)) < least
     }
 
     /// After a tick: lets others run, then waits for a turn.
@@ -145,7 +156,7 @@ impl Turns {
         tokio::task::yield_now().await;
         let turn = self.lane.next().await;
         let mut state = lock(&self.state);
-        (state.turn, state.resumed) = (turn, Instant::now());
+        (state.turn, state.resumed, state.used) = (turn, Instant::now(), Some(processor_time()));
     }
 
     /// After a call whose time ended while it waited: a turn for taking down what it leaves, kept for as long as these
@@ -155,19 +166,26 @@ impl Turns {
         lock(&self.state).turn = turn;
     }
 
-    /// Runs a call. Its turn ends whenever it stops running.
-    pub(super) async fn run<F: Future>(&self, mut call: Pin<&mut F>) -> F::Output {
-        poll_fn(|context| {
-            let outcome: Poll<F::Output> = call.as_mut().poll(context);
-            drop(lock(&self.state).turn.take());
-            outcome
-        })
-        .await
+    /// Runs a call until it stops running, and so ends its turn.
+    pub(super) fn poll<F: Future>(&self, call: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let outcome = call.poll(context);
+        let mut state = lock(&self.state);
+        // It may go on in another thread.
+        state.used = None;
+        drop(state.turn.take());
+        outcome
     }
+}
+
+/// What this thread has had of the processor.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::pin::pin;
 
     use super::*;
@@ -179,13 +197,13 @@ mod tests {
         let call = |name: &'static str| {
             let (turns, ran) = (Turns::new(lane.clone(), pace.clone()), ran.clone());
             async move {
-                let call = pin!(async {
+                let mut call = pin!(async {
                     for _ in 0..3 {
                         turns.clone().next().await;
                         lock(&ran).push(name);
                     }
                 });
-                turns.run(call).await;
+                poll_fn(|context| turns.poll(call.as_mut(), context)).await;
             }
         };
         tokio::join!(call("a"), call("b"));
@@ -218,12 +236,12 @@ mod tests {
         let (lane, pace) = (Lane::wide(1), Pace::new());
         let turns = Turns::new(lane, pace.clone());
         for (call, slow) in [(1, false), (2, true)] {
-            turns.begin(None);
-            let running = pin!(async {
+            turns.begin(None, Instant::now());
+            let mut running = pin!(async {
                 turns.clone().next().await;
                 turns.clone().next().await;
             });
-            turns.run(running).await;
+            poll_fn(|context| turns.poll(running.as_mut(), context)).await;
             assert_eq!(pace.is_slow(), slow, "after call {call}");
         }
     }
@@ -241,11 +259,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_call_is_long_by_what_it_runs_and_not_by_what_it_waits() {
+        let turns = Turns::new(Lane::wide(1), Pace::new());
+        turns.begin(None, Instant::now());
+        assert!(turns.may_go_on(Instant::now()));
+        for _ in 0..3 {
+            std::thread::sleep(2 * TICK);
+            assert!(turns.may_go_on(Instant::now()), "the thread did not run");
+        }
+        let begun = processor_time();
+        while processor_time() - begun < LONG {}
+        assert!(!turns.may_go_on(Instant::now()));
+    }
+
+    #[tokio::test]
     async fn a_turn_ends_when_the_call_stops_running() {
         let lane = Lane::wide(1);
         let turns = Turns::new(lane.clone(), Pace::new());
-        turns.begin(lane.first().await);
-        assert_eq!(turns.run(pin!(async { lane.turns.available_permits() })).await, 0);
+        turns.begin(lane.first().await, Instant::now());
+        let mut call = pin!(async { lane.turns.available_permits() });
+        assert_eq!(poll_fn(|context| turns.poll(call.as_mut(), context)).await, 0);
         assert_eq!(lane.turns.available_permits(), 1);
     }
 }

@@ -149,10 +149,7 @@ async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut S
             return Ok(());
         }
     };
-    let mut reached = true;
-    for command in commands {
-        reached &= delivery::carry_out(&context.registry, None, command).await;
-    }
+    let reached = delivery::act_alone(&context.registry, commands).await;
     match reply {
         None if !reached => fail(answers, PushFailure::Unreached),
         reply => {
