@@ -24,17 +24,17 @@ pub struct Afterwards {
 pub async fn act(registry: &Registry, own: &Arc<Member>, actions: Vec<Action>) -> Afterwards {
     let mut afterwards = Afterwards::default();
     for action in actions {
+        let mut wide = false;
         match action {
-            Action::Command(command) => {
-                if carry_out(registry, Some(own), command).wide {
-                    yield_now().await;
-                }
-            }
+            Action::Command(command) => wide = carry_out(registry, Some(own), command).wide,
             Action::Reply(message) => {
                 send(own, message);
             }
             Action::Remember(state) => afterwards.remember = Some(state),
             Action::Authenticate => afterwards.authenticate = true,
+        }
+        if wide {
+            yield_now().await;
         }
     }
     afterwards

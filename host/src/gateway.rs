@@ -245,11 +245,7 @@ impl WebSocketEdge {
         let _ = stream.set_nodelay(true);
         let link = Arc::new(Link::new(ConnectionId::next(), Outbox::new(self.max_outbox, self.budget.clone())));
         self.heartbeat.watch(&link);
-        let context = self.context.clone();
-        tasks.spawn(async move {
-            connection::serve(context, stream, peer, link, permit).await;
-            drop(refusing);
-        });
+        tasks.spawn(connection::serve(self.context.clone(), stream, peer, link, permit, refusing));
     }
 }
 

@@ -14,7 +14,7 @@ use crate::outbox::Closing;
 use crate::policy::{Decision, Handshake, Identity};
 
 /// Asks the authenticators, first about the handshake and then about packets, until one has decided.
-pub(super) async fn log_in(
+pub(super) async fn authenticate(
     context: &Context,
     socket: &mut Socket,
     link: &Arc<Link>,

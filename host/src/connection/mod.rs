@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -23,7 +24,7 @@ pub use self::admission::{Admission, Permit, Refusal};
 pub use self::link::Link;
 
 use self::handshake::{Head, Refused, Upgrade, read_head};
-use self::login::log_in;
+use self::login::authenticate;
 use self::session::Session;
 use self::socket::{End, Socket};
 use crate::config::{RouteFailure, WebSocketConfig};
@@ -50,29 +51,52 @@ pub struct Context {
     pub registry: Arc<Registry>,
 }
 
-/// Serves one connection until it has ended. A connection past a limit is refused once it has sent its request: it
-/// would not read the answer before.
-pub async fn serve(
+/// Serves one connection until it has ended. A connection past a limit is refused once it has sent its request, and has
+/// its `place` among those until then: it would not read the answer before.
+///
+/// Every byte of this future is held by every connection for as long as it lives. So what is needed for a while only is
+/// boxed, here and below; and functions that take something for good are no async functions, which would hold it twice.
+pub fn serve(
+    context: Arc<Context>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    link: Arc<Link>,
+    permit: Result<Permit, Refusal>,
+    place: Option<OwnedSemaphorePermit>,
+) -> impl Future<Output = ()> + Send {
+    let upgrading = Box::pin(upgrade(context.clone(), stream, peer, link.clone(), permit, place));
+    async move {
+        if let Some((socket, handshake, permit)) = upgrading.await {
+            converse(&context, socket, link, handshake, permit).await;
+        }
+    }
+}
+
+/// What comes of an upgrade that was not refused.
+type Upgraded = (Box<Socket>, Box<Handshake>, Permit);
+
+/// From the first byte to the upgrade, or to its refusal.
+async fn upgrade(
     context: Arc<Context>,
     mut stream: TcpStream,
     peer: SocketAddr,
     link: Arc<Link>,
     mut permit: Result<Permit, Refusal>,
-) {
-    // Boxed, here and below: what a connection needs only for a while does not add to what each costs for good, and what
-    // is passed on is not held twice.
-    match (Box::pin(open(&context, &mut stream, peer, &link, &mut permit)).await, permit) {
+    _place: Option<OwnedSemaphorePermit>,
+) -> Option<Upgraded> {
+    match (open(&context, &mut stream, peer, &link, &mut permit).await, permit) {
         (Opened::Upgraded(handshake, early), Ok(permit)) => {
-            let socket = Box::pin(Socket::new(stream, early, link.clone(), context.config.max_message)).await;
-            converse(&context, Box::new(socket), link, Box::new(handshake), permit).await;
+            let socket = Socket::new(stream, early, link, context.config.max_message).await;
+            Some((Box::new(socket), Box::new(handshake), permit))
         }
         // The permit is held until the answer has been given: a refused connection counts, too, for as long as it is there.
         (Opened::Refused(refused), _permit) => {
             METRICS.handshakes_refused.increment();
             debug!(connection = link.id.0, %peer, status = refused.status, reason = refused.reason, "upgrade refused");
             let _ = timeout(context.config.close_timeout, refused.answer(&mut stream)).await;
+            None
         }
-        _ => {}
+        _ => None,
     }
 }
 
@@ -121,33 +145,48 @@ fn judge(
 }
 
 /// From the upgrade to the end.
-async fn converse(
+#[expect(clippy::manual_async_fn, reason = "see `serve`")]
+fn converse(
     context: &Context,
     mut socket: Box<Socket>,
     link: Arc<Link>,
     handshake: Box<Handshake>,
     mut permit: Permit,
-) {
-    let mut logged_in = false;
-    let (end, session) = match Box::pin(log_in(context, &mut socket, &link, &handshake)).await {
-        Ok(identity) => {
-            permit.authenticated();
-            match Box::pin(Session::open(context, &link, handshake, identity)).await {
-                Ok(mut session) => {
-                    METRICS.logins.increment();
-                    logged_in = true;
-                    (session.run(context, &mut socket).await, Some(session))
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let (end, session) = match Box::pin(log_in(context, &mut socket, &link, handshake, &mut permit)).await {
+            Ok(mut session) => (session.run(context, &mut socket).await, Some(session)),
+            Err((end, session)) => {
+                if let Some(denial) = denial(&end) {
+                    METRICS.logins_denied.increment(denial);
                 }
-                Err(failed) => failed,
+                (end, session)
             }
-        }
-        Err(end) => (end, None),
-    };
-    METRICS.connections_ended.increment(end.cause());
-    if let (false, Some(denial)) = (logged_in, denial(&end)) {
-        METRICS.logins_denied.increment(denial);
+        };
+        METRICS.connections_ended.increment(end.cause());
+        debug!(connection = link.id.0, cause = ?end.cause(), code = end.code(), "connection ended");
+        Box::pin(part(context, socket, end, session)).await;
+        drop(permit);
     }
-    debug!(connection = link.id.0, cause = ?end.cause(), code = end.code(), "connection ended");
+}
+
+/// From the upgrade to a session. After a failure there may be one to close.
+async fn log_in(
+    context: &Context,
+    socket: &mut Socket,
+    link: &Arc<Link>,
+    handshake: Box<Handshake>,
+    permit: &mut Permit,
+) -> Result<Session, (End, Option<Session>)> {
+    let identity = authenticate(context, socket, link, &handshake).await.map_err(|end| (end, None))?;
+    permit.authenticated();
+    let session = Session::open(context, link, handshake, identity).await?;
+    METRICS.logins.increment();
+    Ok(session)
+}
+
+/// The end of a connection, and of its session.
+async fn part(context: &Context, socket: Box<Socket>, end: End, session: Option<Session>) {
     let flush = match end.cause() {
         Cause::Shutdown => context.shutdown_grace,
         _ => context.config.close_timeout,
@@ -159,8 +198,7 @@ async fn converse(
             closed.tell(context).await;
         }
     };
-    let finished = socket.finish(&end, flush, context.config.close_timeout);
-    Box::pin(async { tokio::join!(told, finished) }).await;
+    tokio::join!(told, socket.finish(&end, flush, context.config.close_timeout));
 }
 
 /// Why a client was turned away that has not logged in; `None` if it left.

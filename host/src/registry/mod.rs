@@ -99,12 +99,48 @@ pub struct Departure {
     pub remaining: u32,
 }
 
+/// The connections of one uid: mostly one, for which nothing more is allocated.
+#[derive(Debug, Default)]
+struct Namesakes {
+    oldest: Option<Arc<Member>>,
+    /// By their stamps.
+    newer: BTreeMap<u64, Arc<Member>>,
+}
+
+impl Namesakes {
+    /// Adds one that is newer than all others.
+    fn add(&mut self, member: Arc<Member>) {
+        if self.oldest.is_none() {
+            self.oldest = Some(member);
+        } else {
+            self.newer.insert(member.stamp, member);
+        }
+    }
+
+    fn remove(&mut self, stamp: u64) {
+        if self.oldest.take_if(|oldest| oldest.stamp == stamp).is_some() {
+            self.oldest = self.newer.pop_first().map(|(_, next)| next);
+        } else {
+            self.newer.remove(&stamp);
+        }
+    }
+
+    /// From the oldest to the newest.
+    fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Member>> {
+        self.oldest.iter().chain(self.newer.values())
+    }
+
+    fn len(&self) -> usize {
+        usize::from(self.oldest.is_some()) + self.newer.len()
+    }
+}
+
 /// Everybody who is connected.
 #[derive(Debug)]
 pub struct Registry {
     duplicate_login: DuplicateLogin,
     logins: AtomicU64,
-    uids: Sharded<ByteString, BTreeMap<u64, Arc<Member>>>,
+    uids: Sharded<ByteString, Namesakes>,
     connections: Sharded<ConnectionId, Arc<Member>>,
     groups: Sharded<ByteString, HashMap<ConnectionId, Arc<Member>>>,
 }
@@ -139,18 +175,18 @@ impl Registry {
             match self.duplicate_login {
                 DuplicateLogin::Newest | DuplicateLogin::All => {}
                 DuplicateLogin::CloseOlder => {
-                    for older in same.values() {
+                    for older in same.iter() {
                         older.outbox.close(REPLACED, Cause::Replaced);
                     }
                 }
                 DuplicateLogin::Reject => {
-                    if same.values().any(|member| member.outbox.is_open()) {
+                    if same.iter().any(|member| member.outbox.is_open()) {
                         return None;
                     }
                 }
             }
             let member = Arc::new(Member { id, uid, outbox, peer, stamp, groups: Mutex::default() });
-            same.insert(stamp, member.clone());
+            same.add(member.clone());
             member
         };
         self.connections.lock(&id).insert(id, member.clone());
@@ -165,7 +201,7 @@ impl Registry {
             match uids.get_mut(&member.uid) {
                 None => 0,
                 Some(same) => {
-                    same.remove(&member.stamp);
+                    same.remove(member.stamp);
                     let remaining = same.len();
                     if remaining == 0 {
                         uids.remove(&member.uid);
@@ -189,8 +225,8 @@ impl Registry {
         let uids = self.uids.lock(uid);
         let Some(same) = uids.get(uid) else { return };
         if self.duplicate_login == DuplicateLogin::All {
-            same.values().for_each(visit);
-        } else if let Some(newest) = same.values().rev().find(|member| member.outbox.is_open()) {
+            same.iter().for_each(visit);
+        } else if let Some(newest) = same.iter().rev().find(|member| member.outbox.is_open()) {
             visit(newest);
         }
     }
@@ -202,7 +238,7 @@ impl Registry {
 
     /// All connections of a uid, the oldest login first.
     pub fn of_uid(&self, uid: &str) -> Vec<Arc<Member>> {
-        self.uids.lock(uid).get(uid).map(|same| same.values().cloned().collect()).unwrap_or_default()
+        self.uids.lock(uid).get(uid).map(|same| same.iter().cloned().collect()).unwrap_or_default()
     }
 
     /// The connections whose numbers come next after `after`, at most `limit` of them. Looks at everybody, but locks out
