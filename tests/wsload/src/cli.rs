@@ -2,10 +2,14 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::compare::CompareArgs;
+use crate::pinned::PinnedArgs;
+use crate::scenarios::broadcast::BroadcastArgs;
 use crate::scenarios::connect::ConnectArgs;
 use crate::scenarios::idle::IdleArgs;
 use crate::scenarios::push::PushArgs;
 use crate::scenarios::relay::RelayArgs;
+use crate::scenarios::storm::StormArgs;
 use crate::scenarios::swap::SwapArgs;
 use crate::selftest::ServerArgs;
 
@@ -26,10 +30,19 @@ pub(crate) enum Command {
     Connect(ConnectArgs),
     /// Hold many authenticated connections open
     Idle(IdleArgs),
+    /// Push lines that go to many connections, and wait for the last of them
+    Broadcast(BroadcastArgs),
+    /// Cut many connections at once while others log in
+    Storm(StormArgs),
     /// Open-loop traffic with commands run at given times, and a latency timeline
     Swap(SwapArgs),
+    /// Run Hotgate and a server whose rules are compiled in, in turn, and show how they compare
+    Compare(CompareArgs),
     /// The server that wsload tests itself against
     SelftestServer(ServerArgs),
+    /// Run a program on chosen cores, for as long as the parent lives
+    #[command(hide = true)]
+    Pinned(PinnedArgs),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]

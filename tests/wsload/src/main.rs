@@ -7,9 +7,13 @@
 mod address;
 mod cli;
 mod commands;
+mod compare;
+mod crowd;
 mod net;
+mod newcomers;
 mod open;
 mod payload;
+mod pinned;
 mod proto;
 mod rng;
 mod scenarios;
@@ -39,7 +43,14 @@ fn main() -> ExitCode {
         Command::Push(a) => ("push", &a.common, scenarios::push::run(a)),
         Command::Connect(a) => ("connect", &a.common, scenarios::connect::run(a)),
         Command::Idle(a) => ("idle", &a.common, scenarios::idle::run(a)),
+        Command::Broadcast(a) => ("broadcast", &a.common, scenarios::broadcast::run(a)),
+        Command::Storm(a) => ("storm", &a.common, scenarios::storm::run(a)),
         Command::Swap(a) => ("swap", &a.common, scenarios::swap::run(a)),
+        Command::Compare(a) => return compare::run(a),
+        Command::Pinned(a) => {
+            eprintln!("wsload pinned: {}", pinned::run(a));
+            return ExitCode::from(2);
+        }
         Command::SelftestServer(a) => {
             return match selftest::serve(a) {
                 Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::cli::Common;
 use crate::net::{Handler, Net};
+use crate::stats::Samples;
 use crate::sys;
 
 /// Progress of a set-up phase.
@@ -26,7 +27,8 @@ pub(crate) trait Opener: Handler {
     fn progress(&self) -> &Progress;
     /// Fail what has been opening for longer than `limit_ns`.
     fn expire(&mut self, net: &mut Net, now: u64, limit_ns: u64);
-    fn first_error(&self) -> Option<String>;
+    /// Why connections failed.
+    fn errors(&self) -> &Samples;
 }
 
 /// Open `total` connections. With `fail_fast` the first failure ends it.
@@ -55,7 +57,7 @@ pub(crate) fn open_all<O: Opener>(
                 p.failed,
                 total,
                 p.ready,
-                o.first_error().unwrap_or_default()
+                o.errors().json()
             ));
         }
         if o.progress().ready + o.progress().failed >= total {

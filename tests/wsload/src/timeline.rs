@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::newcomers::Arrival;
 use crate::stats::round;
 
 /// Latencies are kept in units of 100 ns: up to seven minutes in a u32.
@@ -41,21 +42,16 @@ pub(crate) struct Row {
     pub(crate) errors: u32,
     pub(crate) auth_ok: u32,
     pub(crate) auth_failed: u32,
-    pub auth_p50: Option<f64>,
+    pub(crate) auth_p50: Option<f64>,
     pub(crate) auth_max: Option<f64>,
 }
 
 impl Timeline {
-    pub(crate) fn new(bucket_ns: u64, duration_ns: u64, rate: f64, auth_rate: f64) -> Timeline {
+    pub(crate) fn new(bucket_ns: u64, duration_ns: u64, rate: f64) -> Timeline {
         let count = duration_ns.div_ceil(bucket_ns) as usize;
         let expect = |r: f64| (r * bucket_ns as f64 / 1e9).ceil() as usize + 2;
-        let buckets = (0..count)
-            .map(|_| Bucket {
-                latency: Vec::with_capacity(expect(rate)),
-                auth: Vec::with_capacity(expect(auth_rate)),
-                ..Bucket::default()
-            })
-            .collect();
+        let buckets =
+            (0..count).map(|_| Bucket { latency: Vec::with_capacity(expect(rate)), ..Bucket::default() }).collect();
         Timeline { t0: 0, bucket_ns, buckets }
     }
 
@@ -92,19 +88,14 @@ impl Timeline {
         }
     }
 
-    pub(crate) fn auth_ok(&mut self, scheduled: u64, took: u64) {
-        if let Some(b) = self.at(scheduled) {
-            b.auth.push((took / UNIT_NS).min(u32::MAX as u64) as u32);
+    pub(crate) fn rows(&mut self, newcomers: &[Arrival]) -> Vec<Row> {
+        for Arrival { due, took } in newcomers {
+            match (self.at(*due), took) {
+                (Some(bucket), Some(took)) => bucket.auth.push((took / UNIT_NS).min(u64::from(u32::MAX)) as u32),
+                (Some(bucket), None) => bucket.auth_failed += 1,
+                (None, _) => {}
+            }
         }
-    }
-
-    pub(crate) fn auth_failed(&mut self, scheduled: u64) {
-        if let Some(b) = self.at(scheduled) {
-            b.auth_failed += 1;
-        }
-    }
-
-    pub(crate) fn rows(&mut self) -> Vec<Row> {
         let step = self.bucket_ns as f64 / 1e9;
         let us = |v: u32| round(v as f64 * UNIT_NS as f64 / 1000.0, 1);
         let rank = |v: &[u32], q: f64| -> Option<f64> {
@@ -199,7 +190,7 @@ mod tests {
     #[test]
     fn a_stall_shows_in_the_bucket_it_was_scheduled_in() {
         let ms = 1_000_000;
-        let mut t = Timeline::new(100 * ms, 1000 * ms, 100.0, 0.0);
+        let mut t = Timeline::new(100 * ms, 1000 * ms, 100.0);
         t.start(0);
         for i in 0..100u64 {
             let due = i * 10 * ms;
@@ -210,7 +201,7 @@ mod tests {
                 t.delivered(due, now);
             }
         }
-        let rows = t.rows();
+        let rows = t.rows(&[]);
         assert_eq!(rows[4].max, Some(1000.0));
         assert_eq!(rows[5].max, Some(250_000.0));
         assert_eq!(rows[6].delivered, 0);

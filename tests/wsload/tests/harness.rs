@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const BIN: &str = env!("CARGO_BIN_EXE_wsload");
+pub(crate) const BIN: &str = env!("CARGO_BIN_EXE_wsload");
 
 /// At most two load runs at a time: the tests share few cores.
 static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());

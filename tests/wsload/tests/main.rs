@@ -1,8 +1,11 @@
 //! Every scenario against a correct and a deliberately broken server.
 
+mod broadcast;
 mod connections;
 mod echo;
 mod harness;
+mod pinned;
 mod push;
 mod relay;
+mod storm;
 mod swap;

@@ -67,7 +67,8 @@ fn losses_show_in_their_bucket() {
 #[test]
 fn a_command_that_runs_too_long_is_stopped() {
     let s = Server::start("");
-    let r = s.run("swap --rate 500 --duration 1 --warmup 0.1 --connections 2 --at '0.2:sleep 30' --command-timeout 0.3");
+    let r =
+        s.run("swap --rate 500 --duration 1 --warmup 0.1 --connections 2 --at '0.2:sleep 30' --command-timeout 0.3");
     assert!(r.took.as_secs_f64() < 20.0, "{:?}", r.took);
     assert!(r.json["commands"][0]["problem"].as_str().unwrap().contains("too long"));
     let r = s.run("swap --duration 1 --at 5:true");

@@ -4,9 +4,10 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::cli::Common;
-use crate::net::{ConnId, Gone, Handler, NO_CONN, Net};
+use crate::crowd::{Crowd, Uids};
+use crate::net::{ConnId, Gone, Handler, Net};
 use crate::open::{Opener, Progress, Sources, open_all, require_descriptors, secs};
-use crate::proto::{Proto, Step, sample};
+use crate::proto::sample;
 use crate::stats::{Latency, Mark, Report, Samples, head, round};
 use crate::sys;
 use crate::traffic::make_net;
@@ -45,57 +46,25 @@ pub(crate) struct IdleArgs {
     pub(crate) settle: f64,
 }
 
-struct Client {
-    conn: ConnId,
-    ready: bool,
-    started: u64,
-    probed: u64,
-}
-
 struct Idle<'a> {
     args: &'a IdleArgs,
-    proto: Proto,
-    sources: Sources,
-    clients: Vec<Client>,
-    progress: Progress,
-    errors: Samples,
-    closures: Samples,
-    greetings: u64,
+    crowd: Crowd,
     other: u64,
     other_samples: Samples,
     pongs: u64,
     probing: bool,
+    /// When each was pinged for the last time, until it answers.
+    probed: Vec<Option<u64>>,
     responsive: usize,
     probe: Latency,
 }
 
 impl Idle<'_> {
-    fn step(&mut self, net: &mut Net, i: u32, step: Step) {
-        let c = &mut self.clients[i as usize];
-        match step {
-            Step::Wait => {}
-            Step::Ready => {
-                c.ready = true;
-                self.progress.ready += 1;
-            }
-            Step::Failed(e) => {
-                net.close(c.conn, false);
-                c.conn = NO_CONN;
-                self.progress.failed += 1;
-                self.errors.add(&e);
-            }
-        }
-    }
-
-    fn alive(&self) -> usize {
-        self.clients.iter().filter(|c| c.ready).count()
-    }
-
     /// Handle events until `until`, sending the keepalives that are due.
     fn hold(&mut self, net: &mut Net, until: u64, keepalive: bool) -> Result<u64, String> {
         let from = net.now();
         let every = if keepalive { secs(self.args.keepalive) } else { 0 };
-        let gap = (every as f64 / self.clients.len().max(1) as f64).max(1.0);
+        let gap = (every as f64 / self.crowd.members.len().max(1) as f64).max(1.0);
         let mut sent = 0u64;
         loop {
             let now = net.now();
@@ -111,16 +80,15 @@ impl Idle<'_> {
                         wake = wake.min(due);
                         break;
                     }
-                    let i = (sent % self.clients.len() as u64) as usize;
-                    let c = &self.clients[i];
+                    let i = (sent % self.crowd.members.len() as u64) as usize;
+                    let member = &self.crowd.members[i];
                     sent += 1;
-                    if c.ready {
+                    if member.ready {
                         match self.args.keepalive_kind {
-                            KeepaliveKind::Ping => net.put(c.conn, ws::PING, &[b"k"]),
+                            KeepaliveKind::Ping => net.put(member.conn, ws::PING, &[b"k"]),
                             KeepaliveKind::Text => {
-                                let uid = format!("{}{i}", self.args.common.uid_prefix);
-                                let text = self.args.keepalive_text.replace("{uid}", &uid);
-                                net.put(c.conn, ws::TEXT, &[text.as_bytes()]);
+                                let text = self.args.keepalive_text.replace("{uid}", &self.crowd.uid(i));
+                                net.put(member.conn, ws::TEXT, &[text.as_bytes()]);
                             }
                         }
                     }
@@ -134,51 +102,29 @@ impl Idle<'_> {
 
 impl Opener for Idle<'_> {
     fn start(&mut self, net: &mut Net, i: usize) {
-        self.progress.started += 1;
-        let path = self.proto.path(&format!("{}{i}", self.args.common.uid_prefix));
-        match net.open_ws(path, i as u32, self.sources.pick(i as u64)) {
-            Ok(conn) => (self.clients[i].conn, self.clients[i].started) = (conn, net.now()),
-            Err(e) => {
-                self.progress.failed += 1;
-                self.errors.add(&format!("connect: {e}"));
-            }
-        }
+        self.crowd.start(net, i);
     }
 
     fn progress(&self) -> &Progress {
-        &self.progress
+        &self.crowd.progress
     }
 
     fn expire(&mut self, net: &mut Net, now: u64, limit_ns: u64) {
-        for c in &mut self.clients {
-            if c.conn != NO_CONN && !c.ready && now > c.started + limit_ns {
-                net.close(c.conn, true);
-                c.conn = NO_CONN;
-                self.progress.failed += 1;
-                self.errors.add("no answer within --connect-timeout");
-            }
-        }
+        self.crowd.expire(net, now, limit_ns);
     }
 
-    fn first_error(&self) -> Option<String> {
-        Some(self.errors.json().to_string())
+    fn errors(&self) -> &Samples {
+        &self.crowd.errors
     }
 }
 
 impl Handler for Idle<'_> {
     fn on_open(&mut self, net: &mut Net, c: ConnId, i: u32, _now: u64) {
-        let step = self.proto.on_open(net, c, &format!("{}{i}", self.args.common.uid_prefix));
-        self.step(net, i, step);
+        self.crowd.on_open(net, c, i);
     }
 
     fn on_message(&mut self, net: &mut Net, _c: ConnId, i: u32, data: &[u8], _now: u64) {
-        if self.proto.is_greeting(data) {
-            self.greetings += 1;
-        }
-        if !self.clients[i as usize].ready {
-            let step = self.proto.on_setup_message(data);
-            self.step(net, i, step);
-        } else if !self.proto.is_greeting(data) {
+        if !self.crowd.on_message(net, i, data) {
             self.other += 1;
             if self.other <= 1000 {
                 self.other_samples.add(&sample(data));
@@ -188,23 +134,16 @@ impl Handler for Idle<'_> {
 
     fn on_pong(&mut self, _net: &mut Net, _c: ConnId, i: u32, now: u64) {
         self.pongs += 1;
-        let c = &mut self.clients[i as usize];
-        if self.probing && c.probed > 0 {
-            self.probe.record(now - c.probed);
-            c.probed = 0;
+        if self.probing
+            && let Some(probed) = self.probed[i as usize].take()
+        {
+            self.probe.record(now - probed);
             self.responsive += 1;
         }
     }
 
     fn on_close(&mut self, _net: &mut Net, _c: ConnId, i: u32, why: &Gone, _now: u64) {
-        let c = &mut self.clients[i as usize];
-        c.conn = NO_CONN;
-        if std::mem::replace(&mut c.ready, false) {
-            self.closures.add(&why.to_string());
-        } else {
-            self.progress.failed += 1;
-            self.errors.add(&why.to_string());
-        }
+        self.crowd.on_close(i, why);
     }
 }
 
@@ -223,19 +162,16 @@ pub(crate) fn run(a: &IdleArgs) -> Result<Report, String> {
     }
     require_descriptors(a.connections)?;
     let (mut net, path, v4) = make_net(c, !a.ignore_pings)?;
+    let crowd =
+        Crowd::new(c, &path, Sources::new(c, a.connections, v4), a.connections, Uids::Own(c.uid_prefix.clone()));
     let mut h = Idle {
         args: a,
-        proto: Proto::new(c, &path),
-        sources: Sources::new(c, a.connections, v4),
-        clients: (0..a.connections).map(|_| Client { conn: NO_CONN, ready: false, started: 0, probed: 0 }).collect(),
-        progress: Progress::default(),
-        errors: Samples::default(),
-        closures: Samples::default(),
-        greetings: 0,
+        crowd,
         other: 0,
         other_samples: Samples::default(),
         pongs: 0,
         probing: false,
+        probed: vec![None; a.connections],
         responsive: 0,
         probe: Latency::default(),
     };
@@ -244,10 +180,14 @@ pub(crate) fn run(a: &IdleArgs) -> Result<Report, String> {
     let mark_setup = Mark::take(&net, pids);
     let setup_s = open_all(&mut net, &mut h, a.connections, c, false)?;
     let mark_ready = Mark::take(&net, pids);
-    if h.progress.ready == 0 {
-        return Err(format!("no connection could be made ({} failures): {}", h.progress.failed, h.errors.json()));
+    if h.crowd.progress.ready == 0 {
+        return Err(format!(
+            "no connection could be made ({} failures): {}",
+            h.crowd.progress.failed,
+            h.crowd.errors.json()
+        ));
     }
-    let opened = h.progress.ready;
+    let opened = h.crowd.progress.ready;
     let settle_until = net.now() + secs(a.settle);
     h.hold(&mut net, settle_until, false)?;
     let settled = sys::usage(pids);
@@ -257,15 +197,15 @@ pub(crate) fn run(a: &IdleArgs) -> Result<Report, String> {
     let keepalives = h.hold(&mut net, until, true)?;
     let end = Mark::take(&net, pids);
     let after = sys::usage(pids);
-    let alive = h.alive();
+    let alive = h.crowd.alive();
 
     // A last ping each: a connection may be gone without anyone having told us.
     if !a.no_probe {
         h.probing = true;
-        for i in 0..h.clients.len() {
-            if h.clients[i].ready {
-                h.clients[i].probed = net.now();
-                net.put(h.clients[i].conn, ws::PING, &[b"probe"]);
+        for i in 0..h.crowd.members.len() {
+            if h.crowd.members[i].ready {
+                h.probed[i] = Some(net.now());
+                net.put(h.crowd.members[i].conn, ws::PING, &[b"probe"]);
                 if i % 256 == 255 {
                     net.flush();
                     net.poll(&mut h, 0).map_err(|e| format!("epoll: {e}"))?;
@@ -273,15 +213,12 @@ pub(crate) fn run(a: &IdleArgs) -> Result<Report, String> {
             }
         }
         let until = net.now() + secs(c.drain);
-        while net.now() < until && h.responsive < h.alive() {
+        while net.now() < until && h.responsive < h.crowd.alive() {
             let step = (net.now() + 20_000_000).min(until);
             h.hold(&mut net, step, false)?;
         }
     }
-    for cl in h.clients.iter().filter(|c| c.ready) {
-        net.send_close(cl.conn, 1000);
-    }
-    net.flush();
+    h.crowd.leave(&mut net);
 
     let per = |a: u64, b: u64| round((b as f64 - a as f64) / opened as f64, 1);
     let memory = if pids.is_empty() {
@@ -317,10 +254,10 @@ pub(crate) fn run(a: &IdleArgs) -> Result<Report, String> {
     json.insert(
         "counts".into(),
         json!({
-            "opened": opened, "failed": h.progress.failed, "failures": h.errors.json(),
-            "alive": alive, "closed": opened - alive, "closed_reasons": h.closures.json(),
+            "opened": opened, "failed": h.crowd.progress.failed, "failures": h.crowd.errors.json(),
+            "alive": alive, "closed": opened - alive, "closed_reasons": h.crowd.closures.json(),
             "responsive": if a.no_probe { None } else { Some(h.responsive) },
-            "greetings": h.greetings, "pings_received": net.stats.pings, "pongs_received": h.pongs,
+            "greetings": h.crowd.greetings, "pings_received": net.stats.pings, "pongs_received": h.pongs,
             "keepalives_sent": keepalives, "other_messages": h.other, "other_samples": h.other_samples.json(),
         }),
     );
@@ -339,6 +276,6 @@ pub(crate) fn run(a: &IdleArgs) -> Result<Report, String> {
             per(before.rss_bytes, settled.rss_bytes)
         );
     }
-    let faults = (h.progress.failed + opened - alive) as u64;
+    let faults = (h.crowd.progress.failed + opened - alive) as u64;
     Ok(Report { json, human, faults, aborted: None })
 }

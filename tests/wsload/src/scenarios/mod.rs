@@ -1,9 +1,11 @@
 //! One module per subcommand.
 
+pub(crate) mod broadcast;
 pub(crate) mod connect;
 pub(crate) mod idle;
 pub(crate) mod push;
 pub(crate) mod relay;
+pub(crate) mod storm;
 pub(crate) mod swap;
 
 use serde_json::{Map, Value, json};

@@ -66,7 +66,7 @@ pub(crate) fn run(a: &PushArgs) -> Result<Report, String> {
         window: a.window,
         rate: a.rate,
         offline_ratio: a.offline_ratio,
-        newcomers: None,
+        newcomers: (0.0, 0.0),
     })?;
     let o = t.run(&mut net, None)?;
     let mut json = head(

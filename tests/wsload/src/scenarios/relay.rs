@@ -58,7 +58,7 @@ pub(crate) fn run(a: &RelayArgs) -> Result<Report, String> {
         window: a.window,
         rate: a.rate,
         offline_ratio: 0.0,
-        newcomers: None,
+        newcomers: (0.0, 0.0),
     })?;
     let o = t.run(&mut net, None)?;
     let mut json = head(

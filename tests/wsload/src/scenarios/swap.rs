@@ -8,7 +8,7 @@ use crate::commands::{Commands, Planned};
 use crate::open::secs;
 use crate::stats::{Report, head, per_second, round};
 use crate::timeline::{Row, Timeline, effect, median, rows_json};
-use crate::traffic::{Config, Newcomers, Plan, Traffic, Via};
+use crate::traffic::{Config, Plan, Traffic, Via};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum SwapVia {
@@ -89,15 +89,15 @@ pub(crate) fn run(a: &SwapArgs) -> Result<Report, String> {
         window: 0,
         rate: Some(a.rate),
         offline_ratio: 0.0,
-        newcomers: Some(Newcomers { rate: a.auth_rate, hold: a.auth_hold }),
+        newcomers: (a.auth_rate, a.auth_hold),
     })?;
     let bucket_s = a.bucket_ms as f64 / 1000.0;
-    t.timeline = Some(Timeline::new(a.bucket_ms * 1_000_000, secs(c.duration), a.rate, a.auth_rate));
+    t.timeline = Some(Timeline::new(a.bucket_ms * 1_000_000, secs(c.duration), a.rate));
     let mut commands = Commands::new(planned.clone(), a.command_timeout);
     let result = t.run(&mut net, Some(&mut commands));
     let ran = commands.finish();
     let o = result?;
-    let rows = t.timeline.take().map(|mut tl| tl.rows()).unwrap_or_default();
+    let rows = t.timeline.take().map(|mut tl| tl.rows(&t.newcomers.arrivals)).unwrap_or_default();
 
     let mut command_faults = 0;
     let mut human = t.human(&o);
@@ -138,10 +138,10 @@ pub(crate) fn run(a: &SwapArgs) -> Result<Report, String> {
     if a.auth_rate > 0.0 {
         human += &format!(
             "  newcomers: ok {}  failed {}  skipped {}; latency {}\n",
-            t.n.auth_ok,
-            t.n.auth_failed,
-            t.n.auth_skipped,
-            t.auth_latency.line()
+            t.newcomers.logged_in(),
+            t.newcomers.failed(),
+            t.newcomers.skipped,
+            t.auth_latency().line()
         );
     }
 
@@ -159,10 +159,10 @@ pub(crate) fn run(a: &SwapArgs) -> Result<Report, String> {
     json.insert(
         "auth".into(),
         json!({
-            "ok": t.n.auth_ok, "failed": t.n.auth_failed, "skipped": t.n.auth_skipped,
-            "failures": t.auth_errors.json(),
-            "ok_per_s": per_second(t.n.auth_ok, c.duration),
-            "latency_us": t.auth_latency.json(),
+            "ok": t.newcomers.logged_in(), "failed": t.newcomers.failed(), "skipped": t.newcomers.skipped,
+            "failures": t.newcomers.errors.json(),
+            "ok_per_s": per_second(t.newcomers.logged_in(), c.duration),
+            "latency_us": t.auth_latency().json(),
         }),
     );
     let measured = || rows.iter().filter(|r| r.at_s >= c.warmup);

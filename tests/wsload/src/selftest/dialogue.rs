@@ -78,7 +78,11 @@ impl Server {
         self.answers += 1;
         let mut ok = target.is_some() || self.args.ok_for_offline;
         if let Some(t) = target {
-            self.deliver(t, line);
+            if self.args.bare_broadcast {
+                self.broadcast(t, line);
+            } else {
+                self.deliver(t, line);
+            }
         }
         if nth(self.answers, self.args.fail_every) {
             ok = false;
@@ -87,6 +91,22 @@ impl Server {
             let p = &mut self.peers[id as usize];
             p.out.extend_from_slice(if ok { b"ok\n" } else { b"fail\n" });
             self.touch(id);
+        }
+    }
+
+    /// Sends a line to all who share a uid with this client.
+    fn broadcast(&mut self, one: u32, line: &[u8]) {
+        let all = self.by_uid.get(&self.peers[one as usize].uid).cloned().unwrap_or_default();
+        let mut frame = Vec::with_capacity(line.len() + 10);
+        ws::put_frame(&mut frame, ws::TEXT, None, &[line]);
+        for id in all {
+            self.messages += 1;
+            if !nth(self.messages, self.args.drop_every) {
+                self.send_now(id, &frame);
+            }
+            if nth(self.messages, self.args.dup_every) {
+                self.send_now(id, &frame);
+            }
         }
     }
 

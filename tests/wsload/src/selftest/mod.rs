@@ -93,6 +93,12 @@ pub(crate) struct ServerArgs {
     /// Greet again this often (0: only on connect)
     #[arg(long, default_value_t = 0)]
     pub(crate) greet_ms: u64,
+    /// A line goes to all connections of its uid, by send() to one after the other: the least that a server can do
+    #[arg(long)]
+    pub(crate) bare_broadcast: bool,
+    /// Fault: stand still so many microseconds for every client that goes away
+    #[arg(long, default_value_t = 0)]
+    pub(crate) leave_us: u64,
     /// When this file appears: remove it and stand still for --stall-ms
     #[arg(long)]
     pub(crate) stall_file: Option<PathBuf>,

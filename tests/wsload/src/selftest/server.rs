@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use super::ServerArgs;
 use crate::sys::{self, Epoll, Event, Flags};
@@ -105,6 +106,9 @@ impl Server {
         p.out.clear();
         p.pos = 0;
         let uid = std::mem::take(&mut p.uid);
+        if self.args.leave_us > 0 {
+            std::thread::sleep(Duration::from_micros(self.args.leave_us));
+        }
         if let Some(same) = self.by_uid.get_mut(&uid) {
             same.retain(|other| *other != id);
             if same.is_empty() {
@@ -125,6 +129,24 @@ impl Server {
     pub(super) fn frame(&mut self, id: u32, op: u8, parts: &[&[u8]]) {
         ws::put_frame(&mut self.peers[id as usize].out, op, None, parts);
         self.touch(id);
+    }
+
+    /// Sends a frame at once and no more: what does not fit waits like any other output.
+    pub(super) fn send_now(&mut self, id: u32, frame: &[u8]) {
+        let p = &mut self.peers[id as usize];
+        let Some(socket) = p.socket.as_ref().filter(|_| p.writable && p.out.is_empty()) else {
+            p.out.extend_from_slice(frame);
+            return self.touch(id);
+        };
+        match sys::send(socket, frame) {
+            Ok(Some(sent)) if sent == frame.len() => {}
+            Ok(sent) => {
+                p.writable = false;
+                p.out.extend_from_slice(&frame[sent.unwrap_or(0)..]);
+                self.touch(id);
+            }
+            Err(_) => self.drop_peer(id),
+        }
     }
 
     pub(super) fn flush(&mut self) {

@@ -1,9 +1,10 @@
-//! Connections coming and going: set-up, newcomers, closures, and the dispatch of events.
+//! Connections coming and going: set-up, closures, and the dispatch of events.
 
-use super::{CLIENT, INDEX, KIND_SHIFT, NEWCOMER, PUBLISHER, Slot, Traffic};
+use super::{CLIENT, INDEX, KIND_SHIFT, PUBLISHER, Traffic};
 use crate::net::{ConnId, Gone, Handler, NO_CONN, Net};
 use crate::open::{Opener, Progress};
 use crate::proto::Step;
+use crate::stats::Samples;
 
 impl Traffic {
     pub(super) fn publisher_ready(&mut self, m: u32) {
@@ -39,81 +40,6 @@ impl Traffic {
     pub(super) fn setup_failed(&mut self, why: &str) {
         self.progress.failed += 1;
         self.setup_errors.add(why);
-    }
-
-    // ------------------------------------------------------------ newcomers
-
-    pub(super) fn start_newcomers(&mut self, net: &mut Net, now: u64) -> u64 {
-        let Some(cfg) = self.cfg.newcomers.filter(|n| n.rate > 0.0) else { return u64::MAX };
-        loop {
-            let due = self.t0 + (self.next_newcomer as f64 * 1e9 / cfg.rate) as u64;
-            if due > now || due >= self.measure_to {
-                return due;
-            }
-            let k = self.next_newcomer;
-            self.next_newcomer += 1;
-            let Some(slot) = self.vacant.pop() else {
-                self.n.auth_skipped += 1;
-                if let Some(t) = &mut self.timeline {
-                    t.auth_failed(due);
-                }
-                continue;
-            };
-            let uid = format!("{}new{}", self.cfg.common.uid_prefix, k % 100_000);
-            let path = self.proto.path(&uid);
-            match net.open_ws(path, NEWCOMER << KIND_SHIFT | slot, self.sources.pick(k)) {
-                Ok(conn) => {
-                    self.slots[slot as usize] = Slot { conn, ready: false, scheduled: due, since: now, uid };
-                }
-                Err(e) => {
-                    self.slots[slot as usize].scheduled = due;
-                    self.newcomer_failed(slot, &format!("connect: {e}"));
-                }
-            }
-        }
-    }
-
-    pub(super) fn newcomer_failed(&mut self, slot: u32, why: &str) {
-        self.n.auth_failed += 1;
-        self.auth_errors.add(why);
-        if let Some(t) = &mut self.timeline {
-            t.auth_failed(self.slots[slot as usize].scheduled);
-        }
-        self.slots[slot as usize].conn = NO_CONN;
-        self.vacant.push(slot);
-    }
-
-    pub(super) fn newcomer_step(&mut self, net: &mut Net, slot: u32, step: Step, now: u64) {
-        match step {
-            Step::Wait => {}
-            Step::Ready => {
-                let s = &mut self.slots[slot as usize];
-                (s.ready, s.since) = (true, now);
-                let (due, took) = (s.scheduled, now.saturating_sub(s.scheduled));
-                self.n.auth_ok += 1;
-                if due >= self.measure_from {
-                    self.auth_latency.record(took);
-                }
-                if let Some(t) = &mut self.timeline {
-                    t.auth_ok(due, took);
-                }
-                if self.cfg.newcomers.is_some_and(|n| n.hold <= 0.0) {
-                    self.newcomer_leave(net, slot);
-                }
-            }
-            Step::Failed(e) => {
-                net.close(self.slots[slot as usize].conn, false);
-                self.newcomer_failed(slot, &e);
-            }
-        }
-    }
-
-    pub(super) fn newcomer_leave(&mut self, net: &mut Net, slot: u32) {
-        let conn = std::mem::replace(&mut self.slots[slot as usize].conn, NO_CONN);
-        net.send_close(conn, 1000);
-        net.flush_one(conn);
-        net.close(conn, false);
-        self.vacant.push(slot);
     }
 }
 
@@ -161,8 +87,8 @@ impl Opener for Traffic {
         }
     }
 
-    fn first_error(&self) -> Option<String> {
-        Some(self.setup_errors.json().to_string())
+    fn errors(&self) -> &Samples {
+        &self.setup_errors
     }
 }
 
@@ -175,10 +101,7 @@ impl Handler for Traffic {
                 self.client_step(net, i, step);
             }
             PUBLISHER => self.publisher_ready(i),
-            _ => {
-                let step = self.proto.on_open(net, c, &self.slots[i as usize].uid);
-                self.newcomer_step(net, i, step, now);
-            }
+            _ => self.newcomers.on_open(net, &self.proto, c, tag, now),
         }
     }
 
@@ -195,9 +118,8 @@ impl Handler for Traffic {
             } else {
                 self.received(i, data, now);
             }
-        } else if !self.slots[i as usize].ready {
-            let step = self.proto.on_setup_message(data);
-            self.newcomer_step(net, i, step, now);
+        } else {
+            self.newcomers.on_message(net, &self.proto, tag, data, now);
         }
     }
 
@@ -223,16 +145,7 @@ impl Handler for Traffic {
                 self.senders[i as usize].conn = NO_CONN;
                 std::mem::replace(&mut p.ready, false)
             }
-            _ => {
-                if self.slots[i as usize].ready {
-                    // Dropped by the server after it was let in: free the slot.
-                    self.slots[i as usize].conn = NO_CONN;
-                    self.vacant.push(i);
-                } else {
-                    self.newcomer_failed(i, &why.to_string());
-                }
-                return;
-            }
+            _ => return self.newcomers.on_close(tag, why),
         };
         let who = if tag >> KIND_SHIFT == CLIENT { "client" } else { "publisher" };
         if was_ready {

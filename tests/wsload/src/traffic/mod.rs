@@ -13,6 +13,7 @@ use crate::address::{loopback, split_ws};
 use crate::cli::Common;
 use crate::commands::Commands;
 use crate::net::{ConnId, NO_CONN, Net, NetConfig};
+use crate::newcomers::Newcomers;
 use crate::open::{Progress, Sources, open_all, require_descriptors, secs};
 use crate::payload::RunId;
 use crate::proto::Proto;
@@ -65,13 +66,6 @@ pub(crate) enum Plan {
     Zipf { s: f64 },
 }
 
-/// New connections that come and go during the traffic.
-#[derive(Clone, Copy)]
-pub(crate) struct Newcomers {
-    pub(crate) rate: f64,
-    pub(crate) hold: f64,
-}
-
 pub(crate) struct Config {
     pub(crate) common: Common,
     pub(crate) via: Via,
@@ -82,7 +76,8 @@ pub(crate) struct Config {
     pub(crate) window: u32,
     pub(crate) rate: Option<f64>,
     pub(crate) offline_ratio: f64,
-    pub(crate) newcomers: Option<Newcomers>,
+    /// How many new connections log in a second, and how many seconds they stay.
+    pub(crate) newcomers: (f64, f64),
 }
 
 #[derive(Default)]
@@ -111,9 +106,6 @@ pub(crate) struct Counts {
     pub(crate) window_resets: u64,
     pub(crate) slots_written_off: u64,
     pub(crate) closed: u64,
-    pub(crate) auth_ok: u64,
-    pub(crate) auth_failed: u64,
-    pub(crate) auth_skipped: u64,
 }
 
 struct Client {
@@ -146,14 +138,6 @@ struct Wire {
     suffix: Range<u32>,
 }
 
-struct Slot {
-    conn: ConnId,
-    ready: bool,
-    scheduled: u64,
-    since: u64,
-    uid: String,
-}
-
 pub(crate) struct Traffic {
     cfg: Config,
     proto: Proto,
@@ -182,9 +166,7 @@ pub(crate) struct Traffic {
     whole: bool,
 
     refill: Vec<u32>,
-    slots: Vec<Slot>,
-    vacant: Vec<u32>,
-    next_newcomer: u64,
+    pub(crate) newcomers: Newcomers,
     progress: Progress,
     setup_errors: Samples,
     /// Clients that are ready.
@@ -201,10 +183,8 @@ pub(crate) struct Traffic {
     pub(crate) latency: Latency,
     pub(crate) reply_latency: Latency,
     pub(crate) lag: Latency,
-    pub(crate) auth_latency: Latency,
     pub(crate) oddities: Samples,
     pub(crate) closures: Samples,
-    pub(crate) auth_errors: Samples,
     pub(crate) timeline: Option<Timeline>,
 }
 
@@ -256,8 +236,8 @@ impl Traffic {
         if !(0.0..=1.0).contains(&cfg.offline_ratio) {
             return Err("--offline-ratio must be between 0 and 1".into());
         }
-        let newcomers = cfg.newcomers.map_or(0, |n| ((n.rate * (n.hold + 2.0)) as usize + 64).min(4096));
-        require_descriptors(cfg.clients + cfg.publishers + newcomers)?;
+        let newcomers = Newcomers::new(c, cfg.newcomers.0, cfg.newcomers.1, NEWCOMER << KIND_SHIFT);
+        require_descriptors(cfg.clients + cfg.publishers + newcomers.places())?;
         let senders = if cfg.via.by_clients() { cfg.clients } else { cfg.publishers };
         let windows = senders.saturating_mul(cfg.window as usize).saturating_mul(cfg.size + 256);
         if cfg.rate.is_none() && windows > c.max_buffered {
@@ -297,7 +277,7 @@ impl Traffic {
                 rng: Rng::new(rng.draw()),
             })
             .collect();
-        let sources = Sources::new(c, cfg.clients + newcomers, v4);
+        let sources = Sources::new(c, cfg.clients + newcomers.places(), v4);
         let mut t = Traffic {
             proto: Proto::new(c, &path),
             text_addr,
@@ -325,11 +305,7 @@ impl Traffic {
             size: 0,
             whole: cfg.via == Via::Text,
             refill: Vec::with_capacity(senders),
-            slots: (0..newcomers)
-                .map(|_| Slot { conn: NO_CONN, ready: false, scheduled: 0, since: 0, uid: String::new() })
-                .collect(),
-            vacant: (0..newcomers as u32).rev().collect(),
-            next_newcomer: 0,
+            newcomers,
             progress: Progress::default(),
             setup_errors: Samples::default(),
             alive: 0,
@@ -342,10 +318,8 @@ impl Traffic {
             latency: Latency::default(),
             reply_latency: Latency::default(),
             lag: Latency::default(),
-            auth_latency: Latency::default(),
             oddities: Samples::default(),
             closures: Samples::default(),
-            auth_errors: Samples::default(),
             timeline: None,
             cfg,
         };
@@ -356,6 +330,11 @@ impl Traffic {
     /// Bytes of a delivered message, which may be more than asked for.
     pub(crate) fn effective_size(&self) -> usize {
         self.size
+    }
+
+    /// How long newcomers took that were due in the measured time.
+    pub(crate) fn auth_latency(&self) -> Latency {
+        self.newcomers.latency(self.measure_from, self.measure_to)
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -379,21 +358,7 @@ impl Traffic {
                 self.release(s, 0, now);
             }
         }
-        if let Some(cfg) = self.cfg.newcomers {
-            let timeout = secs(self.cfg.common.connect_timeout);
-            for i in 0..self.slots.len() as u32 {
-                let s = &self.slots[i as usize];
-                if s.conn == NO_CONN {
-                    continue;
-                }
-                if s.ready && now >= s.since + secs(cfg.hold) {
-                    self.newcomer_leave(net, i);
-                } else if !s.ready && now >= s.since + timeout {
-                    net.close(s.conn, true);
-                    self.newcomer_failed(i, "timed out");
-                }
-            }
-        }
+        self.newcomers.tick(net, now);
     }
 
     /// Everything sent has been accounted for.
@@ -402,8 +367,7 @@ impl Traffic {
         let acked = self.cfg.via != Via::Relay || n.acks >= n.sent;
         let answered =
             !self.cfg.via.answered() || n.replies_ok + n.replies_fail + n.replies_other >= n.sent + n.sent_offline;
-        let newcomers = self.vacant.len() == self.slots.len();
-        n.delivered >= n.sent && acked && answered && newcomers
+        n.delivered >= n.sent && acked && answered && self.newcomers.under_way() == 0
     }
 
     /// Set up, run the traffic, drain.
@@ -468,7 +432,8 @@ impl Traffic {
                     }
                 }
                 if now >= self.t0 {
-                    wake = wake.min(self.start_newcomers(net, now));
+                    let times = (self.t0, self.measure_to);
+                    wake = wake.min(self.newcomers.start(net, &self.proto, &self.sources, times));
                 }
             }
             net.flush();

@@ -66,8 +66,8 @@ impl Traffic {
             + o.unanswered
             + acks
             + n.closed
-            + n.auth_failed
-            + n.auth_skipped
+            + self.newcomers.failed()
+            + self.newcomers.skipped
     }
 
     pub(crate) fn human(&self, o: &Outcome) -> String {
