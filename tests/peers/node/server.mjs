@@ -70,7 +70,13 @@ function leave(socket) {
   else if (newest) same.at(-1).send('123');
 }
 
-const websocket = new WebSocketServer({ port: websocketPort, perMessageDeflate: false, maxPayload: MAX_MESSAGE, backlog: 4096 });
+const websocket = new WebSocketServer({
+  host: '127.0.0.1',
+  port: websocketPort,
+  backlog: 4096,
+  perMessageDeflate: false,
+  maxPayload: MAX_MESSAGE,
+});
 
 websocket.on('connection', (socket) => {
   socket.opened = socket.heard = clock;

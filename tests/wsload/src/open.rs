@@ -1,9 +1,10 @@
-//! Opening many connections, a bounded number at a time.
+//! Opening connections: where to, and many of them, a bounded number at a time.
 
 use std::net::Ipv4Addr;
 
+use crate::address::{loopback, split_ws};
 use crate::cli::Common;
-use crate::net::{Handler, Net};
+use crate::net::{Handler, Net, NetConfig};
 use crate::stats::Samples;
 use crate::sys;
 
@@ -108,6 +109,24 @@ impl Sources {
     pub(crate) fn count(&self) -> u32 {
         self.count
     }
+}
+
+/// The event loop for a scenario, the path to ask for, and whether the server has an IPv4 address.
+pub(crate) fn make_net(c: &Common, answer_pings: bool) -> Result<(Net, String, bool), String> {
+    let (host, path) = split_ws(&c.ws)?;
+    let addr = loopback("--ws", &host)?;
+    let net = Net::new(NetConfig {
+        host,
+        addr,
+        headers: c.header.clone(),
+        answer_pings,
+        zero_mask: c.zero_mask,
+        max_frame: c.max_frame,
+        seed: c.seed,
+        congestion: c.congestion.clone(),
+    })
+    .map_err(|e| format!("epoll: {e}"))?;
+    Ok((net, path, addr.is_ipv4()))
 }
 
 /// Make room for `connections` descriptors, or say clearly why it cannot be.

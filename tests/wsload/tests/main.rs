@@ -1,6 +1,7 @@
 //! Every scenario against a correct and a deliberately broken server.
 
 mod broadcast;
+mod compare;
 mod connections;
 mod echo;
 mod harness;

@@ -24,22 +24,26 @@ pub(super) fn doubts(runs: &[Value]) -> Vec<String> {
             worst * 100.0
         ));
     }
-    let mut full: Vec<String> = runs
-        .iter()
-        .filter(|run| run["result"]["tool"]["saturated"] == true)
-        .map(|run| {
-            format!("{} ({})", run["row"].as_str().unwrap_or_default(), run["server"].as_str().unwrap_or_default())
-        })
-        .collect();
-    full.sort();
-    full.dedup();
+    let full = places(runs, |run| run["result"]["tool"]["saturated"] == true);
     if !full.is_empty() {
-        doubts.push(format!(
-            "wsload was busy all the time, so that the server could have done more: {}.",
-            full.join(", ")
-        ));
+        doubts.push(format!("wsload was busy all the time, so that the server could have done more: {full}."));
+    }
+    let late = places(runs, |run| run["result"]["counts"]["not_sent"].as_u64().unwrap_or(0) > 0);
+    if !late.is_empty() {
+        doubts.push(format!("wsload fell so far behind its schedule that it left messages out: {late}."));
     }
     doubts
+}
+
+/// Rows and servers of the runs for which this holds.
+fn places(runs: &[Value], holds: impl Fn(&Value) -> bool) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let found = runs.iter().filter(|run| holds(run));
+    let mut places: Vec<String> =
+        found.map(|run| format!("{} ({})", text(&run["row"]), text(&run["server"]))).collect();
+    places.sort();
+    places.dedup();
+    places.join(", ")
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ use crate::pinned;
 
 /// The reference server of this repository.
 const NODE_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../peers/node/server.mjs");
+/// What it needs.
+const NODE_MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../peers/node/node_modules");
 
 #[derive(Args, Clone)]
 pub(crate) struct CompareArgs {
@@ -33,6 +35,9 @@ pub(crate) struct CompareArgs {
     /// The program that runs the reference server
     #[arg(long, default_value = "node")]
     node: PathBuf,
+    /// The reference server [default: the one in tests/peers/node]
+    #[arg(long)]
+    node_server: Option<PathBuf>,
     /// The folder with origin_auth.wasm and origin_router.wasm [default: cargo builds them]
     #[arg(long)]
     plugins: Option<PathBuf>,
@@ -69,7 +74,8 @@ pub(crate) fn run(args: &CompareArgs) -> ExitCode {
 fn compare(args: &CompareArgs) -> Result<Vec<String>, String> {
     let rows: Vec<&'static Row> =
         ROWS.iter().filter(|row| args.only.is_empty() || args.only.iter().any(|name| name == row.name)).collect();
-    let scratch = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
+    fs::create_dir_all(&args.out).map_err(|error| format!("{}: {error}", args.out.display()))?;
+    let scratch = tempfile::tempdir_in(&args.out).map_err(|error| format!("no temporary folder: {error}"))?;
     let mut lab = prepare(args, &rows, scratch.path())?;
 
     let mut measured: Vec<Measured> = rows.iter().map(|row| Measured { row, pairs: Vec::new() }).collect();
@@ -109,7 +115,9 @@ fn prepare(args: &CompareArgs, rows: &[&Row], scratch: &Path) -> Result<Lab, Str
     if !(args.seconds >= 1.0 && args.seconds <= 600.0) {
         return Err("--seconds must be between 1 and 600".into());
     }
-    require_descriptors(measure::IDLE as usize + 1000)?;
+    if rows.iter().any(|row| matches!(row.work, Work::Memory | Work::Broadcast | Work::Storm)) {
+        require_descriptors(measure::IDLE as usize + 1000)?;
+    }
     let hotgate = match &args.hotgate {
         Some(path) => path.clone(),
         None => std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("hotgate"),
@@ -117,11 +125,11 @@ fn prepare(args: &CompareArgs, rows: &[&Row], scratch: &Path) -> Result<Lab, Str
     if !hotgate.is_file() {
         return Err(format!("there is no {}: cargo build --release -p hotgate", hotgate.display()));
     }
-    let node_script = PathBuf::from(NODE_SERVER);
-    let modules = node_script.with_file_name("node_modules");
-    if !modules.is_dir() {
-        return Err(format!("there is no {}: npm ci --prefix tests/peers/node", modules.display()));
-    }
+    let node_server = match &args.node_server {
+        Some(path) => path.clone(),
+        None if Path::new(NODE_MODULES).is_dir() => NODE_SERVER.into(),
+        None => return Err(format!("there is no {NODE_MODULES}: npm ci --prefix tests/peers/node")),
+    };
     let plugins = match &args.plugins {
         Some(folder) => folder.clone(),
         None if rows.iter().any(|row| row.work == Work::Swap) => plugins::build()?,
@@ -130,7 +138,7 @@ fn prepare(args: &CompareArgs, rows: &[&Row], scratch: &Path) -> Result<Lab, Str
     let logs = args.out.join("logs");
     fs::create_dir_all(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
     Ok(Lab {
-        programs: Programs { hotgate, node: args.node.clone(), node_script, plugins },
+        programs: Programs { hotgate, node: args.node.clone(), node_server, plugins },
         cores: [first, second],
         seconds: args.seconds,
         scratch: scratch.to_owned(),

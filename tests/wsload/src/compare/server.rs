@@ -1,8 +1,6 @@
 //! The servers under comparison, as processes.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -38,7 +36,7 @@ impl Kind {
 pub(super) struct Programs {
     pub(super) hotgate: PathBuf,
     pub(super) node: PathBuf,
-    pub(super) node_script: PathBuf,
+    pub(super) node_server: PathBuf,
     /// The folder of the default plugins as files.
     pub(super) plugins: PathBuf,
 }
@@ -80,7 +78,7 @@ impl Server {
             }
             Kind::Node => {
                 let mut command = pinned::command(cores, &programs.node)?;
-                command.arg(&programs.node_script).args(["0", "0"]);
+                command.arg(&programs.node_server).args(["0", "0"]);
                 command
             }
             Kind::Bare => {
@@ -127,7 +125,7 @@ impl Server {
 
     /// What it has written so far.
     pub(super) fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// The last warnings in its log, a line each.
@@ -147,22 +145,14 @@ impl Drop for Server {
     }
 }
 
-/// Hotgate with its default plugins, on free ports, with a state folder of its own.
+/// Free ports, and a state folder of its own.
 fn configure(home: &Path, settings: &str) -> Result<PathBuf, String> {
-    let state = home.join("state");
     let file = home.join("hotgate.toml");
     let text = format!(
-        "state_folder = {:?}\n{settings}\n[log]\nformat = \"json\"\n[websocket]\nlisten = \"127.0.0.1:0\"\n\
-         [text]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n",
-        state.display().to_string()
+        "state_folder = \"state\"\n{settings}\n[log]\nformat = \"json\"\n[websocket]\nlisten = \"127.0.0.1:0\"\n\
+         [text]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n"
     );
-    std::fs::DirBuilder::new()
-        .mode(0o700)
-        .recursive(true)
-        .create(&state)
-        .and_then(|()| File::create(&file))
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|error| format!("{}: {error}", file.display()))?;
+    fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
     Ok(file)
 }
 

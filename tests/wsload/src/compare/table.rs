@@ -11,7 +11,7 @@ const THROUGHPUT: f64 = 0.8;
 
 pub(super) fn markdown(measured: &[Measured], rounds: u32) -> String {
     let mut text = format!(
-        "Median of {rounds} rounds [lowest – highest]. Asked for ≥: the other's figure by Hotgate's; ≤: Hotgate's by the \
+        "Rounds: {rounds}. Median [lowest – highest]. Asked for ≥: the other's figure by Hotgate's; ≤: Hotgate's by the \
          other's.\n\n"
     );
     text += "| work | ratio | asked for | | Hotgate | beside | throughput |\n";

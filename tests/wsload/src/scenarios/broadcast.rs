@@ -7,11 +7,10 @@ use crate::address::loopback;
 use crate::cli::{Adapter, Common};
 use crate::crowd::{Crowd, Uids};
 use crate::net::{ConnId, Gone, Handler, Net};
-use crate::open::{Opener, Progress, Sources, open_all, require_descriptors, secs};
+use crate::open::{Opener, Progress, Sources, make_net, open_all, require_descriptors, secs};
 use crate::payload::padding;
 use crate::proto::sample;
 use crate::stats::{Latency, Mark, Report, Samples, head, round};
-use crate::traffic::make_net;
 
 /// The tag of the sender's connection; clients are numbered from 0.
 const SENDER: u32 = u32::MAX;

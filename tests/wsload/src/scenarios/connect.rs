@@ -5,10 +5,9 @@ use serde_json::json;
 
 use crate::cli::Common;
 use crate::net::{ConnId, Gone, Handler, NO_CONN, Net};
-use crate::open::{Sources, require_descriptors, secs};
+use crate::open::{Sources, make_net, require_descriptors, secs};
 use crate::proto::{Proto, Step};
 use crate::stats::{Latency, Mark, Report, Samples, head, per_second, round};
-use crate::traffic::make_net;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum CloseMode {

@@ -6,11 +6,10 @@ use serde_json::json;
 use crate::cli::Common;
 use crate::crowd::{Crowd, Uids};
 use crate::net::{ConnId, Gone, Handler, Net};
-use crate::open::{Opener, Progress, Sources, open_all, require_descriptors, secs};
+use crate::open::{Opener, Progress, Sources, make_net, open_all, require_descriptors, secs};
 use crate::proto::sample;
 use crate::stats::{Latency, Mark, Report, Samples, head, round};
 use crate::sys;
-use crate::traffic::make_net;
 use crate::ws;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]

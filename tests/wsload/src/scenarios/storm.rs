@@ -7,9 +7,8 @@ use crate::cli::Common;
 use crate::crowd::{Crowd, Uids};
 use crate::net::{ConnId, Gone, Handler, NO_CONN, Net};
 use crate::newcomers::Newcomers;
-use crate::open::{Opener, Progress, Sources, open_all, require_descriptors, secs};
+use crate::open::{Opener, Progress, Sources, make_net, open_all, require_descriptors, secs};
 use crate::stats::{Mark, Report, Samples, head, round};
-use crate::traffic::make_net;
 
 /// Newcomers' tags are counted from here, those who are cut from 0.
 const NEWCOMERS: u32 = 1 << 30;
