@@ -1,0 +1,50 @@
+//! Where the server is. Only this machine can be: nobody's load is to reach anybody else.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+
+/// host:port, resolved, refused unless it is a loopback address.
+pub(crate) fn loopback(what: &str, host_port: &str) -> Result<SocketAddr, String> {
+    let addr = host_port
+        .to_socket_addrs()
+        .map_err(|e| format!("{what} '{host_port}': {e}"))?
+        .next()
+        .ok_or_else(|| format!("{what} '{host_port}': no address"))?;
+    if !addr.ip().is_loopback() {
+        return Err(format!("{what} '{host_port}': only loopback addresses are allowed"));
+    }
+    Ok(addr)
+}
+
+/// ws://host:port/path -> (host:port, path)
+pub(crate) fn split_ws(url: &str) -> Result<(String, String), String> {
+    let rest = url.strip_prefix("ws://").ok_or_else(|| format!("--ws '{url}': must start with ws://"))?;
+    let (host, path) = match rest.find('/') {
+        Some(i) => (&rest[..i], &rest[i..]),
+        None => (rest, "/"),
+    };
+    let host =
+        if host.rsplit(']').next().unwrap_or(host).contains(':') { host.to_string() } else { format!("{host}:80") };
+    Ok((host, path.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        assert_eq!(split_ws("ws://127.0.0.1:1234").unwrap(), ("127.0.0.1:1234".into(), "/".into()));
+        assert_eq!(split_ws("ws://localhost/x?y").unwrap(), ("localhost:80".into(), "/x?y".into()));
+        assert_eq!(split_ws("ws://[::1]:99/").unwrap(), ("[::1]:99".into(), "/".into()));
+        assert_eq!(split_ws("ws://[::1]/").unwrap(), ("[::1]:80".into(), "/".into()));
+        assert!(split_ws("http://127.0.0.1/").is_err());
+    }
+
+    #[test]
+    fn only_loopback() {
+        assert!(loopback("--ws", "127.0.0.9:1").is_ok());
+        assert!(loopback("--ws", "[::1]:1").is_ok());
+        assert!(loopback("--ws", "192.0.2.1:1").is_err());
+        assert!(loopback("--ws", "nonsense").is_err());
+    }
+}

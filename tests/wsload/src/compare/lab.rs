@@ -1,0 +1,113 @@
+//! Where measurements are made: servers on their cores, wsload on its own, and a record of all runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use super::row::{Figure, Pair};
+use super::server::{Kind, Programs, Server, Setup};
+use crate::pinned;
+
+pub(super) struct Lab {
+    pub(super) programs: Programs,
+    /// The server's core and wsload's.
+    pub(super) cores: [usize; 2],
+    /// Seconds that are measured.
+    pub(super) seconds: f64,
+    /// For what servers need while they run.
+    pub(super) scratch: PathBuf,
+    /// For what servers write.
+    pub(super) logs: PathBuf,
+    pub(super) round: u32,
+    pub(super) row: &'static str,
+    /// Everything that was run, with its result.
+    pub(super) runs: Vec<Value>,
+    /// What should not have happened.
+    pub(super) faults: Vec<String>,
+}
+
+impl Lab {
+    /// Measures two servers of one kind each, in an order that alternates from round to round.
+    pub(super) fn both(
+        &mut self,
+        beside: Kind,
+        mut measure: impl FnMut(&mut Lab, Kind) -> Result<Figure, String>,
+    ) -> Result<Pair, String> {
+        if self.round.is_multiple_of(2) {
+            let beside = measure(self, beside)?;
+            Ok(Pair { hotgate: measure(self, Kind::Hotgate)?, beside })
+        } else {
+            let hotgate = measure(self, Kind::Hotgate)?;
+            Ok(Pair { hotgate, beside: measure(self, beside)? })
+        }
+    }
+
+    /// A server on its core, as it is by default.
+    pub(super) fn server(&self, kind: Kind) -> Result<Server, String> {
+        self.server_with(kind, &self.cores[..1], "", &self.scratch)
+    }
+
+    pub(super) fn server_with(
+        &self,
+        kind: Kind,
+        cores: &[usize],
+        settings: &str,
+        home: &Path,
+    ) -> Result<Server, String> {
+        let log = self.logs.join(format!("{}-{}-{}.log", self.row, self.round, kind.name()));
+        Server::start(&self.programs, Setup { kind, cores, home, settings, log })
+    }
+
+    /// Runs wsload against a server. What goes wrong there is kept for the end.
+    pub(super) fn load(&mut self, server: &Server, kind: Kind, arguments: &str) -> Result<Value, String> {
+        self.load_with(server, kind, arguments, &[])
+    }
+
+    /// As `load`, with arguments that may have spaces.
+    pub(super) fn load_with(
+        &mut self,
+        server: &Server,
+        kind: Kind,
+        arguments: &str,
+        more: &[String],
+    ) -> Result<Value, String> {
+        let itself = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
+        arguments.extend_from_slice(more);
+        let output = pinned::command(&self.cores[1..], &itself)?
+            .args(&arguments)
+            .args(["--ws", &format!("ws://127.0.0.1:{}/", server.ws)])
+            .args(["--text", &format!("127.0.0.1:{}", server.text)])
+            .args(["--server-pid", &server.id().to_string(), "--quiet"])
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("cannot run wsload: {error}"))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let result: Value = text
+            .lines()
+            .last()
+            .and_then(|line| serde_json::from_str(line).ok())
+            .ok_or_else(|| format!("wsload said nothing: {}", String::from_utf8_lossy(&output.stderr).trim()))?;
+        let place = format!("{}, round {}, {}", self.row, self.round, kind.name());
+        self.runs.push(json!({
+            "row": self.row, "round": self.round, "server": kind.name(), "arguments": arguments, "result": result,
+        }));
+        if let Some(why) = result["error"].as_str().or(result["aborted"].as_str()) {
+            return Err(why.to_owned());
+        }
+        if result["faults"] != 0 {
+            let counts = &result["counts"];
+            self.faults.push(format!("{place}: {} faults: {counts}{}", result["faults"], server.complaints()));
+        }
+        Ok(result)
+    }
+
+    /// A folder that nothing has been in.
+    pub(super) fn fresh_folder(&self, name: &str) -> Result<PathBuf, String> {
+        let folder = self.scratch.join(format!("{name}-{}", self.round));
+        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        Ok(folder)
+    }
+}

@@ -1,0 +1,142 @@
+//! How each row is measured.
+
+use serde_json::Value;
+
+use super::lab::Lab;
+use super::plugins::Plugins;
+use super::row::{Figure, Pair, Work};
+use super::server::Kind;
+
+/// Clients that write, or are written to.
+const CLIENTS: u32 = 100;
+/// Connections that are only there.
+pub(super) const IDLE: u32 = 9000;
+const WARMUP: f64 = 1.0;
+
+impl Lab {
+    pub(super) fn measure(&mut self, work: Work) -> Result<Pair, String> {
+        match work {
+            Work::Relay { window } => self.both(Kind::Node, |lab, kind| lab.relay(kind, window)),
+            Work::Push { senders } => self.both(Kind::Node, |lab, kind| lab.push(kind, senders)),
+            Work::Login => self.both(Kind::Node, Lab::login),
+            Work::Latency => {
+                let top = match self.delivered("relay-8", Kind::Node) {
+                    Some(top) => top,
+                    None => self.relay(Kind::Node, 8)?.per_s.unwrap_or_default(),
+                };
+                self.both(Kind::Node, |lab, kind| lab.latency(kind, top / 2.0))
+            }
+            Work::Memory => self.both(Kind::Node, Lab::memory),
+            Work::Cores => self.two_cores(),
+            Work::Broadcast => self.both(Kind::Bare, Lab::broadcast),
+            Work::Storm => self.both(Kind::Node, Lab::storm),
+            Work::Swap => self.swap(),
+        }
+    }
+
+    fn duration(&self) -> String {
+        format!("--warmup {WARMUP} --duration {}", WARMUP + self.seconds)
+    }
+
+    fn relay(&mut self, kind: Kind, window: u32) -> Result<Figure, String> {
+        let server = self.server(kind)?;
+        let arguments = format!("relay --connections {CLIENTS} --window {window} {}", self.duration());
+        cpu(&self.load(&server, kind, &arguments)?, "delivered_per_s")
+    }
+
+    fn push(&mut self, kind: Kind, senders: u32) -> Result<Figure, String> {
+        let server = self.server(kind)?;
+        let arguments = format!("push --connections {CLIENTS} --senders {senders} --window 64 {}", self.duration());
+        cpu(&self.load(&server, kind, &arguments)?, "delivered_per_s")
+    }
+
+    fn login(&mut self, kind: Kind) -> Result<Figure, String> {
+        let server = self.server(kind)?;
+        let arguments = format!("connect --concurrency 16 --close clean {}", self.duration());
+        cpu(&self.load(&server, kind, &arguments)?, "connects_per_s")
+    }
+
+    fn latency(&mut self, kind: Kind, rate: f64) -> Result<Figure, String> {
+        let server = self.server(kind)?;
+        let arguments = format!("relay --connections {CLIENTS} --rate {rate:.0} {}", self.duration());
+        let result = self.load(&server, kind, &arguments)?;
+        Ok(Figure { value: number(&result, "/latency_us/p99")? / 1000.0, per_s: None })
+    }
+
+    fn memory(&mut self, kind: Kind) -> Result<Figure, String> {
+        let server = self.server(kind)?;
+        let result = self.load(&server, kind, &format!("idle --connections {IDLE} --settle 2 --duration 1"))?;
+        Ok(Figure { value: number(&result, "/server/rss_per_connection")? / 1024.0, per_s: None })
+    }
+
+    /// Hotgate on one core and on two, of which one is wsload's, too.
+    fn two_cores(&mut self) -> Result<Pair, String> {
+        let arguments = format!("relay --connections {CLIENTS} --window 8 {}", self.duration());
+        let both = self.cores;
+        let mut on = |cores: &[usize]| {
+            let server = self.server_with(Kind::Hotgate, cores, "", &self.scratch)?;
+            cpu(&self.load(&server, Kind::Hotgate, &arguments)?, "delivered_per_s")
+        };
+        Ok(Pair { hotgate: on(&both)?, beside: on(&both[..1])? })
+    }
+
+    fn broadcast(&mut self, kind: Kind) -> Result<Figure, String> {
+        let to_all = "[sessions]\nduplicate_login = \"all\"";
+        let server = self.server_with(kind, &self.cores[..1], to_all, &self.scratch)?;
+        let arguments = format!("broadcast --connections {IDLE} --repeat 20 --pause 0.2");
+        let result = self.load(&server, kind, &arguments)?;
+        Ok(Figure { value: number(&result, "/last_us/p50")? / 1000.0, per_s: None })
+    }
+
+    fn storm(&mut self, kind: Kind) -> Result<Figure, String> {
+        let server = self.server(kind)?;
+        let arguments = format!("storm --connections {IDLE} --auth-rate 200 --warmup 1 --cut-at 4 --duration 7");
+        let result = self.load(&server, kind, &arguments)?;
+        Ok(Figure { value: number(&result, "/after_us/p99")? / 1000.0, per_s: None })
+    }
+
+    /// Both plugins of a gateway under half its load are replaced. The seconds before stand beside the worst second after.
+    fn swap(&mut self) -> Result<Pair, String> {
+        let top = match self.delivered("relay-8", Kind::Hotgate) {
+            Some(top) => top,
+            None => self.relay(Kind::Hotgate, 8)?.per_s.unwrap_or_default(),
+        };
+        let plugins = Plugins::lay_out(&self.programs.plugins, self.fresh_folder("swap")?)?;
+        let server = self.server_with(Kind::Hotgate, &self.cores[..1], &plugins.settings(), &plugins.folder)?;
+        let arguments = format!(
+            "swap --connections {CLIENTS} --rate {:.0} --warmup 1 --duration 15 --after 11 --bucket-ms 1000",
+            top / 2.0
+        );
+        let result =
+            self.load_with(&server, Kind::Hotgate, &arguments, &["--at".into(), format!("4:{}", plugins.swap())])?;
+        let swapped = server.log().lines().filter(|line| line.contains("\"message\":\"plugin swapped\"")).count();
+        if swapped != 2 {
+            return Err(format!("{swapped} of 2 plugins were swapped"));
+        }
+        let figure = |place: &str| {
+            let value = number(&result, &format!("/commands/0/effect/p99/{place}"))? / 1000.0;
+            Ok::<_, String>(Figure { value, per_s: None })
+        };
+        Ok(Pair { hotgate: figure("worst_after_us")?, beside: figure("median_before_us")? })
+    }
+
+    /// What an earlier run of this round delivered.
+    fn delivered(&self, row: &str, kind: Kind) -> Option<f64> {
+        let run = self
+            .runs
+            .iter()
+            .rev()
+            .find(|run| run["row"] == row && run["round"] == self.round && run["server"] == kind.name())?;
+        run["result"]["delivered_per_s"].as_f64()
+    }
+}
+
+/// What the server took for one unit of work, in microseconds.
+fn cpu(result: &Value, rate: &str) -> Result<Figure, String> {
+    Ok(Figure { value: number(result, "/server/cpu_us_per_unit")?, per_s: result[rate].as_f64() })
+}
+
+fn number(result: &Value, place: &str) -> Result<f64, String> {
+    let value = result.pointer(place).and_then(Value::as_f64);
+    value.filter(|value| *value > 0.0).ok_or_else(|| format!("no figure at {place}"))
+}

@@ -1,0 +1,148 @@
+//! The work that is compared, and what is asked of Hotgate.
+
+/// What a row asks for. All but `AtMost` compare two figures of the same round.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Goal {
+    /// The reference's figure is at least so many times Hotgate's.
+    Times(f64),
+    /// Hotgate's figure is at most so many times the reference's.
+    Within(f64),
+    /// Hotgate's figure is at most this.
+    AtMost(f64),
+}
+
+/// How a row is measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Work {
+    Relay { window: u32 },
+    Push { senders: u32 },
+    Login,
+    Latency,
+    Memory,
+    Broadcast,
+    Storm,
+    Swap,
+    Cores,
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// For `--only`.
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    pub(super) work: Work,
+    pub(super) unit: &'static str,
+    /// What Hotgate's figure stands beside.
+    pub(super) beside: &'static str,
+    pub(super) goal: Goal,
+}
+
+const fn row(
+    name: &'static str,
+    title: &'static str,
+    work: Work,
+    unit: &'static str,
+    beside: &'static str,
+    goal: Goal,
+) -> Row {
+    Row { name, title, work, unit, beside, goal }
+}
+
+pub(super) const ROWS: [Row; 11] = [
+    row("relay-8", "relay, 8 in flight", Work::Relay { window: 8 }, "µs CPU", "node", Goal::Times(6.0)),
+    row("relay-1", "relay, 1 in flight", Work::Relay { window: 1 }, "µs CPU", "node", Goal::Times(2.1)),
+    row("push-1", "push, 1 sender, 64 in flight", Work::Push { senders: 1 }, "µs CPU", "node", Goal::Times(2.3)),
+    row("push-4", "push, 4 senders, 64 in flight", Work::Push { senders: 4 }, "µs CPU", "node", Goal::Times(2.3)),
+    row("login", "login: connect, authenticate, close", Work::Login, "µs CPU", "node", Goal::Times(2.1)),
+    row("latency", "p99 latency at half of node's top rate", Work::Latency, "ms", "node", Goal::Times(2.0)),
+    row("memory", "memory of an idle connection, of 9,000", Work::Memory, "KB", "node", Goal::AtMost(4.0)),
+    row("broadcast", "one message to 9,000 connections", Work::Broadcast, "ms", "bare loop", Goal::Within(1.5)),
+    row("storm", "p99 of logins while 9,000 are cut", Work::Storm, "ms", "node", Goal::AtMost(100.0)),
+    row("swap", "p99 latency while plugins are swapped", Work::Swap, "ms", "before", Goal::Within(2.0)),
+    row("cores", "relay, 8 in flight, on two cores", Work::Cores, "µs CPU", "one core", Goal::Within(1.25)),
+];
+
+/// What a row came to in one round.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Figure {
+    pub(super) value: f64,
+    /// Units of work a second, where the run was to do as many as it could.
+    pub(super) per_s: Option<f64>,
+}
+
+/// Hotgate's figure, and the one beside it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pair {
+    pub(super) hotgate: Figure,
+    pub(super) beside: Figure,
+}
+
+/// The middle one of some values, and the extremes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Spread {
+    pub(super) min: f64,
+    pub(super) median: f64,
+    pub(super) max: f64,
+}
+
+impl Spread {
+    pub(super) fn of(values: impl Iterator<Item = f64>) -> Option<Spread> {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
+        Some(Spread { min, median, max })
+    }
+}
+
+/// A row with what all rounds came to.
+pub(super) struct Measured {
+    pub(super) row: &'static Row,
+    pub(super) pairs: Vec<Pair>,
+}
+
+impl Measured {
+    /// How often Hotgate's figure goes into the other: more is better.
+    pub(super) fn times(&self) -> Option<Spread> {
+        Spread::of(self.pairs.iter().map(|pair| pair.beside.value / pair.hotgate.value))
+    }
+
+    /// The other way round: less is better.
+    pub(super) fn share(&self) -> Option<Spread> {
+        Spread::of(self.pairs.iter().map(|pair| pair.hotgate.value / pair.beside.value))
+    }
+
+    pub(super) fn hotgate(&self) -> Option<Spread> {
+        Spread::of(self.pairs.iter().map(|pair| pair.hotgate.value))
+    }
+
+    pub(super) fn beside(&self) -> Option<Spread> {
+        Spread::of(self.pairs.iter().map(|pair| pair.beside.value))
+    }
+
+    /// How many times the work of the other Hotgate did in the same time.
+    pub(super) fn throughput(&self) -> Option<Spread> {
+        let ratios = self.pairs.iter().filter_map(|pair| Some(pair.hotgate.per_s? / pair.beside.per_s?));
+        Spread::of(ratios)
+    }
+
+    /// What the goal is about.
+    pub(super) fn verdict(&self) -> Option<Spread> {
+        match self.row.goal {
+            Goal::Times(_) => self.times(),
+            Goal::Within(_) => self.share(),
+            Goal::AtMost(_) => self.hotgate(),
+        }
+    }
+
+    /// Whether it is what was asked for.
+    pub(super) fn met(&self) -> Option<bool> {
+        let median = self.verdict()?.median;
+        Some(match self.row.goal {
+            Goal::Times(least) => median >= least,
+            Goal::Within(most) | Goal::AtMost(most) => median <= most,
+        })
+    }
+}

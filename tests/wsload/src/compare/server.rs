@@ -1,0 +1,174 @@
+//! The servers under comparison, as processes.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::pinned;
+
+/// How long a server may take to listen. The first Hotgate compiles its plugins.
+const START: Duration = Duration::from_secs(60);
+
+/// What to start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Hotgate,
+    /// The same rules, compiled in.
+    Node,
+    /// The least that any server could do for a broadcast.
+    Bare,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Kind::Hotgate => "hotgate",
+            Kind::Node => "node",
+            Kind::Bare => "bare",
+        }
+    }
+}
+
+/// Where the programs are.
+pub(super) struct Programs {
+    pub(super) hotgate: PathBuf,
+    pub(super) node: PathBuf,
+    pub(super) node_server: PathBuf,
+    /// The folder of the default plugins as files.
+    pub(super) plugins: PathBuf,
+}
+
+/// How to start a server.
+pub(super) struct Setup<'a> {
+    pub(super) kind: Kind,
+    pub(super) cores: &'a [usize],
+    /// Hotgate's folder, for its configuration and state.
+    pub(super) home: &'a Path,
+    /// More of `hotgate.toml`.
+    pub(super) settings: &'a str,
+    /// Where it writes.
+    pub(super) log: PathBuf,
+}
+
+/// A server that listens. Dropping it kills it.
+pub(super) struct Server {
+    child: Child,
+    log: PathBuf,
+    pub(super) ws: u16,
+    pub(super) text: u16,
+}
+
+impl Server {
+    pub(super) fn start(programs: &Programs, setup: Setup<'_>) -> Result<Server, String> {
+        let Setup { kind, cores, home, settings, log } = setup;
+        let mut command = match kind {
+            Kind::Hotgate => {
+                let mut command = pinned::command(cores, &programs.hotgate)?;
+                command.arg("--config").arg(configure(home, settings)?);
+                // What this machine's user has set is not what is compared.
+                for (name, _) in
+                    std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"HOTGATE_"))
+                {
+                    command.env_remove(name);
+                }
+                command
+            }
+            Kind::Node => {
+                let mut command = pinned::command(cores, &programs.node)?;
+                command.arg(&programs.node_server).args(["0", "0"]);
+                command
+            }
+            Kind::Bare => {
+                let itself = std::env::current_exe().map_err(|error| error.to_string())?;
+                let mut command = pinned::command(cores, &itself)?;
+                command.args(["selftest-server", "--max-seconds", "600", "--bare-broadcast"]);
+                command
+            }
+        };
+        let output = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        let errors = output.try_clone().map_err(|error| error.to_string())?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .map_err(|error| format!("cannot start {}: {error}", kind.name()))?;
+        let mut server = Server { child, log, ws: 0, text: 0 };
+        (server.ws, server.text) = server.listening().map_err(|why| format!("{}: {why}", kind.name()))?;
+        Ok(server)
+    }
+
+    /// Waits until it says where it listens.
+    fn listening(&mut self) -> Result<(u16, u16), String> {
+        let deadline = Instant::now() + START;
+        loop {
+            let log = self.log();
+            if let Some(ports) = hotgate_ports(&log).or_else(|| plain_ports(&log)) {
+                return Ok(ports);
+            }
+            let ended = self.child.try_wait().map_err(|error| error.to_string())?;
+            if ended.is_some() || Instant::now() > deadline {
+                let what = if ended.is_some() { "ended" } else { "does not listen" };
+                let last: Vec<&str> = log.lines().rev().take(5).collect();
+                return Err(format!("{what}: {}", last.into_iter().rev().collect::<Vec<_>>().join("\n")));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written so far.
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The last warnings in its log, a line each.
+    pub(super) fn complaints(&self) -> String {
+        let log = self.log();
+        let warnings: Vec<&str> =
+            log.lines().filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\"")).collect();
+        warnings.iter().rev().take(3).rev().map(|line| format!("\n    {line}")).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // If it has ended already, that has been said.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Free ports, and a state folder of its own.
+fn configure(home: &Path, settings: &str) -> Result<PathBuf, String> {
+    let file = home.join("hotgate.toml");
+    let text = format!(
+        "state_folder = \"state\"\n{settings}\n[log]\nformat = \"json\"\n[websocket]\nlisten = \"127.0.0.1:0\"\n\
+         [text]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n"
+    );
+    fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok(file)
+}
+
+fn hotgate_ports(log: &str) -> Option<(u16, u16)> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let listening: Vec<Value> = lines.filter(|line| line["message"] == "listening").collect();
+    let port = |name: &str| {
+        let line = listening.iter().find(|line| line["listener"] == name)?;
+        line["address"].as_str()?.rsplit(':').next()?.parse().ok()
+    };
+    Some((port("websocket")?, port("text")?))
+}
+
+/// `listening ws=1234 text=5678`
+fn plain_ports(log: &str) -> Option<(u16, u16)> {
+    let line = log.lines().find(|line| line.starts_with("listening "))?;
+    let port = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.parse().ok());
+    Some((port("ws=")?, port("text=")?))
+}

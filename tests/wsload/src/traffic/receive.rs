@@ -1,0 +1,172 @@
+//! Accounting for what arrives: deliveries, acks and answers.
+
+use super::{Traffic, Via};
+use crate::payload::{self, Decoded, STAMP, Stamp};
+use crate::proto::sample;
+use crate::track::Arrival;
+
+impl Traffic {
+    /// A message for client `i`.
+    #[inline]
+    pub(super) fn received(&mut self, i: u32, data: &[u8], now: u64) {
+        if self.cfg.via == Via::Relay && data == self.proto.ack.as_bytes() {
+            self.n.acks += 1;
+            if now >= self.measure_from && now < self.measure_to {
+                self.n.acks_measured += 1;
+            }
+            return;
+        }
+        let off = if self.whole { self.wires[i as usize].prefix.len() } else { 0 };
+        match payload::decode(&self.run, data.get(off..).unwrap_or(&[])) {
+            Decoded::Ours(s) => {
+                let ok = self.intact(i, off, data);
+                self.delivered(i, s, ok, now);
+            }
+            _ => self.odd(i, data, now),
+        }
+    }
+
+    /// The message is exactly what was sent, stamp aside.
+    #[inline]
+    pub(super) fn intact(&self, i: u32, off: usize, data: &[u8]) -> bool {
+        let w = &self.wires[i as usize];
+        if data.len() != self.size {
+            return false;
+        }
+        let pad_at = off + STAMP;
+        let end = pad_at + w.pad as usize;
+        if data[pad_at..end] != self.padding[..w.pad as usize] {
+            return false;
+        }
+        if !self.whole {
+            return true;
+        }
+        // The newline of the line is not part of the message.
+        data[..off] == self.arena[w.prefix.start as usize..w.prefix.end as usize]
+            && data[end..] == self.arena[w.suffix.start as usize..w.suffix.end as usize - 1]
+    }
+
+    /// Anything that is not a stamp of this run at the expected place.
+    #[cold]
+    pub(super) fn odd(&mut self, i: u32, data: &[u8], now: u64) {
+        if self.proto.is_greeting(data) {
+            self.n.greetings += 1;
+            return;
+        }
+        if let Some(at) = memchr::memmem::find(data, &self.run.marker())
+            && let Decoded::Ours(s) = payload::decode(&self.run, &data[at..])
+        {
+            return self.delivered(i, s, false, now);
+        }
+        if payload::decode(&self.run, data) == Decoded::Foreign {
+            self.n.foreign += 1;
+            return;
+        }
+        self.n.unexpected += 1;
+        if self.n.unexpected <= 1000 {
+            self.oddities.add(&sample(data));
+        }
+    }
+
+    #[inline]
+    pub(super) fn delivered(&mut self, i: u32, s: Stamp, intact: bool, now: u64) {
+        let pairs = self.senders.len() as u64 * self.pairs_per_sender as u64;
+        if s.pair as u64 >= pairs || self.target_of(s.pair) != i {
+            self.n.wrong_recipient += 1;
+            if let Some(t) = &mut self.timeline {
+                t.error(now);
+            }
+            return;
+        }
+        let freed = match self.tracker.arrive(s.pair, s.seq) {
+            Arrival::New { freed } => freed,
+            Arrival::Late => {
+                self.n.out_of_order += 1;
+                0
+            }
+            Arrival::Duplicate => {
+                self.n.duplicated += 1;
+                if let Some(t) = &mut self.timeline {
+                    t.error(now);
+                }
+                return;
+            }
+            Arrival::Impossible => {
+                self.n.corrupt += 1;
+                return;
+            }
+        };
+        self.n.corrupt += !intact as u64;
+        self.n.delivered += 1;
+        if now >= self.measure_from && now < self.measure_to {
+            self.n.delivered_measured += 1;
+        }
+        if s.ts >= self.measure_from {
+            self.latency.record(now.saturating_sub(s.ts));
+        }
+        if let Some(t) = &mut self.timeline {
+            t.delivered(s.ts, now);
+        }
+        if !self.cfg.via.answered() {
+            self.release(s.pair / self.pairs_per_sender, freed, now);
+        }
+    }
+
+    // ------------------------------------------------------------ answers on publisher connections
+
+    #[inline]
+    pub(super) fn reply(&mut self, m: u32, ok: bool, now: u64) {
+        let Some(w) = self.publishers[m as usize].waiting.pop_front() else {
+            self.n.replies_other += 1;
+            self.oddities.add("answer without a line");
+            return;
+        };
+        let (ts, online) = (w >> 1, w & 1 == 1);
+        if ok {
+            self.n.replies_ok += 1;
+            self.n.ok_for_offline += !online as u64;
+        } else {
+            self.n.replies_fail += 1;
+            self.n.fail_for_online += online as u64;
+        }
+        if ok != online
+            && let Some(t) = &mut self.timeline
+        {
+            t.error(now);
+        }
+        if now >= self.measure_from && now < self.measure_to {
+            self.n.replies_measured += 1;
+        }
+        if ts >= self.measure_from {
+            self.reply_latency.record(now.saturating_sub(ts));
+        }
+        self.release(m, 1, now);
+    }
+
+    pub(super) fn text_replies(&mut self, m: u32, data: &[u8], now: u64) -> usize {
+        let mut pos = 0;
+        loop {
+            let rest = &data[pos..];
+            if rest.starts_with(b"ok\n") {
+                self.reply(m, true, now);
+                pos += 3;
+            } else if rest.starts_with(b"fail\n") {
+                self.reply(m, false, now);
+                pos += 5;
+            } else {
+                let Some(nl) = memchr::memchr(b'\n', rest) else { return pos };
+                match rest[..nl].strip_suffix(b"\r").unwrap_or(&rest[..nl]) {
+                    b"ok" => self.reply(m, true, now),
+                    b"fail" => self.reply(m, false, now),
+                    other => {
+                        self.n.replies_other += 1;
+                        if self.n.replies_other <= 1000 {
+                            self.oddities.add(&sample(other));
+                        }
+                    }
+                }
+                pos += nl + 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! `broadcast`: everybody, exactly once.
+
+use crate::harness::{Run, Server};
+
+fn broadcast(server: &str) -> Run {
+    let server = Server::start(&format!("--bare-broadcast {server}"));
+    server.run("broadcast --connections 300 --repeat 5 --pause 0.02 --loss-timeout 1")
+}
+
+#[test]
+fn everybody_gets_each_line_once() {
+    let r = broadcast("");
+    assert_eq!((r.code, &r.json["faults"]), (0, &0.into()), "{}", r.json);
+    assert_eq!((r.count("sent"), r.count("delivered"), r.count("replies_ok")), (5, 1500, 5));
+    assert_eq!(r.json["last_us"]["count"], 5);
+    assert_eq!(r.json["last_ms"].as_array().unwrap().len(), 5);
+    assert!(r.json["last_us"]["min"].as_f64().unwrap() > 0.0);
+    assert_eq!(r.json["effective_size"], 64);
+}
+
+#[test]
+fn sees_who_is_left_out() {
+    let r = broadcast("--drop-every 100");
+    assert_eq!((r.count("delivered"), r.count("lost")), (1485, 15), "{}", r.json);
+    assert_eq!(r.json["last_us"]["count"], 0, "no line has reached everybody");
+    assert_eq!(r.json["faults"], 15);
+}
+
+#[test]
+fn sees_what_comes_twice() {
+    let r = broadcast("--dup-every 100");
+    assert_eq!((r.count("delivered"), r.count("surplus"), r.count("lost")), (1500, 15, 0), "{}", r.json);
+}
+
+#[test]
+fn sees_wrong_and_missing_answers() {
+    let r = broadcast("--fail-every 5");
+    assert_eq!((r.count("replies_ok"), r.count("replies_fail")), (4, 1), "{}", r.json);
+    let r = broadcast("--mute-every 5");
+    assert_eq!((r.count("replies_ok"), r.count("replies_missing")), (4, 1), "{}", r.json);
+}
+
+/// A server that knows one connection of a uid only.
+#[test]
+fn sees_a_server_that_does_not_broadcast() {
+    let r = Server::start("").run("broadcast --connections 50 --repeat 1 --pause 0 --loss-timeout 0.5 --strict");
+    assert_eq!((r.code, r.count("delivered"), r.count("lost")), (3, 1, 49), "{}", r.json);
+}

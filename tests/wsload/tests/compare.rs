@@ -1,0 +1,57 @@
+//! `compare`, with test servers in the places of Hotgate and Node.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::harness::{BIN, Scratch};
+
+/// A program that is a test server, whatever its arguments are.
+fn server(scratch: &Scratch, name: &str, faults: &str) -> String {
+    let file = scratch.file(name);
+    fs::write(&file, format!("#!/bin/sh\nexec {BIN} selftest-server {faults}\n")).expect("a writable folder");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("a file of ours");
+    file
+}
+
+/// The exit status, the table and the picture.
+fn compare(name: &str, faults: &str) -> (Option<i32>, String, String) {
+    let scratch = Scratch::new(name);
+    let (hotgate, node) = (server(&scratch, "hotgate", faults), server(&scratch, "node", ""));
+    let out = scratch.file("out");
+    let run = std::process::Command::new(BIN)
+        .args(["compare", "--rounds", "1", "--seconds", "1", "--only", "relay-8,latency", "--node-server", "-"])
+        .args(["--hotgate", &hotgate, "--node", &node, "--out", &out])
+        .output()
+        .expect("run wsload");
+    let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
+    (run.status.code(), said, fs::read_to_string(format!("{out}/compare.svg")).unwrap_or_default())
+}
+
+fn one_core() -> bool {
+    let one = std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2);
+    if one {
+        eprintln!("SKIPPED: comparing needs two cores");
+    }
+    one
+}
+
+#[test]
+fn two_servers_are_compared() {
+    if one_core() {
+        return;
+    }
+    let (code, said, picture) = compare("compare", "");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("| relay, 8 in flight | **") && said.contains("| p99 latency"), "{said}");
+    assert_eq!(picture.matches("<rect").count(), 2);
+}
+
+#[test]
+fn faults_are_listed() {
+    if one_core() {
+        return;
+    }
+    let (code, said, _) = compare("compare-faults", "--drop-every 10000");
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("relay-8, round 1, hotgate:") && said.contains("\"lost\""), "{said}");
+}
