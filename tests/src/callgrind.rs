@@ -5,7 +5,7 @@
 //! a compiler, and it hides some of the processor from it; so the plugins are compiled beforehand, for any processor.
 
 use std::fs;
-use std::ops::Sub;
+use std::ops::{Div, Sub};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -27,6 +27,9 @@ rescan = \"24h\"
 
 /// What only the thread does that keeps the plugins' time. How often it does is up to the clock.
 const NOT_COUNTED: &str = "engine::Clock::tick";
+
+/// How often a unit is counted.
+const ROUNDS: usize = 8;
 
 /// What was executed: in all, or for one of many.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,10 +53,8 @@ pub struct Callgrind {
 impl Callgrind {
     /// Starts a gateway with these settings and profiles of this name. `None` where there is no valgrind.
     pub async fn start(setup: Setup, name: &str) -> Option<Self> {
-        let found = |program| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
-        if !found("valgrind") || !found("vgdb") {
-            return None;
-        }
+        // They come together.
+        Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().ok()?;
         let folder = build::cache("costs").join(name);
         _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("a writable target directory");
@@ -77,19 +78,20 @@ impl Callgrind {
         &self.gateway
     }
 
-    /// What one of `units` costs that `work` does, one after another. Counted some times, after once for nothing: what
-    /// happens beside it can only add to it.
+    /// What one of `units` costs that `work` does, one after another: the least of some rounds, since what happens beside
+    /// them only adds to it. The first round is not counted: it finds buffers that are still to grow, and the like.
     pub async fn count(&self, units: u32, mut work: impl AsyncFnMut()) -> Cost {
         let mut least = Cost { instructions: f64::INFINITY, system_calls: f64::INFINITY };
-        for round in 0..=4 {
+        for round in 0..=ROUNDS {
             self.dump();
             for _ in 0..units {
                 work().await;
             }
             let all = self.dump();
             if round > 0 {
-                least.instructions = least.instructions.min(all.instructions / f64::from(units));
-                least.system_calls = least.system_calls.min(all.system_calls / f64::from(units));
+                let one = all / f64::from(units);
+                least.instructions = least.instructions.min(one.instructions);
+                least.system_calls = least.system_calls.min(one.system_calls);
             }
         }
         least
@@ -104,7 +106,7 @@ impl Callgrind {
 
     /// What was executed since the last time.
     fn dump(&self) -> Cost {
-        for (profile, _) in self.profiles() {
+        for profile in files(&self.folder) {
             fs::remove_file(profile).expect("a file of ours");
         }
         self.tell(&["dump"]);
@@ -117,8 +119,7 @@ impl Callgrind {
 
     /// The profiles of the last dump, one a thread that counts.
     fn profiles(&self) -> Vec<(PathBuf, Cost)> {
-        let files = fs::read_dir(&self.folder).expect("a folder of ours").flatten().map(|entry| entry.path());
-        files.filter_map(|path| read(&path).map(|cost| (path, cost))).collect()
+        files(&self.folder).filter_map(|path| read(&path).map(|cost| (path, cost))).collect()
     }
 
     /// Gives callgrind a command, and waits until it has been carried out. Without a debugger's rights: the gateway
@@ -131,6 +132,10 @@ impl Callgrind {
     }
 }
 
+fn files(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(folder).expect("a folder of ours").flatten().map(|entry| entry.path())
+}
+
 impl Sub for Cost {
     type Output = Self;
 
@@ -139,6 +144,14 @@ impl Sub for Cost {
             instructions: self.instructions - other.instructions,
             system_calls: self.system_calls - other.system_calls,
         }
+    }
+}
+
+impl Div<f64> for Cost {
+    type Output = Self;
+
+    fn div(self, count: f64) -> Self {
+        Self { instructions: self.instructions / count, system_calls: self.system_calls / count }
     }
 }
 
