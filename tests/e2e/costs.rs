@@ -38,6 +38,10 @@ fn skip(why: &str) {
 }
 
 async fn counted(setup: Setup, name: &str) -> Option<Callgrind> {
+    if cfg!(not(target_arch = "x86_64")) {
+        skip("there are budgets of instructions for x86-64 only");
+        return None;
+    }
     let callgrind = Callgrind::start(setup, name).await;
     if callgrind.is_none() {
         skip("there is no valgrind to count instructions with");

@@ -53,7 +53,7 @@ pub struct Callgrind {
 impl Callgrind {
     /// Starts a gateway with these settings and profiles of this name. `None` where there is no valgrind.
     pub async fn start(setup: Setup, name: &str) -> Option<Self> {
-        // They come together.
+        // `vgdb` comes with it.
         Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().ok()?;
         let folder = build::cache("costs").join(name);
         _ = fs::remove_dir_all(&folder);
@@ -123,12 +123,16 @@ impl Callgrind {
     }
 
     /// Gives callgrind a command, and waits until it has been carried out. Without a debugger's rights: the gateway
-    /// asks for commands itself, whenever one of its threads has run for a while.
+    /// asks for commands itself, whenever one of its threads has run for a while. It was seen once, in thousands, that
+    /// this failed; nothing is lost when a command is carried out twice.
     fn tell(&self, command: &[&str]) {
         let pid = format!("--pid={}", self.gateway.id());
-        let output = Command::new("vgdb").args([&self.prefix, &pid, "--max-invoke-ms=0"]).args(command).output();
-        let output = output.expect("vgdb starts");
-        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let tell = || Command::new("vgdb").args([&self.prefix, &pid, "--max-invoke-ms=0"]).args(command).output();
+        let mut output = tell().expect("vgdb starts");
+        if !output.status.success() {
+            output = tell().expect("vgdb starts");
+        }
+        assert!(output.status.success(), "{command:?}: {output:?}");
     }
 }
 
