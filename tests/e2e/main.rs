@@ -7,6 +7,7 @@ mod chain;
 mod closing;
 mod compiling;
 mod contained;
+mod costs;
 mod duplicates;
 mod foreign;
 mod frames;

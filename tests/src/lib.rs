@@ -18,6 +18,7 @@
 
 mod admin;
 mod build;
+mod callgrind;
 mod client;
 mod compiled;
 mod component;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 pub use admin::Admin;
 pub use build::cache;
+pub use callgrind::{Callgrind, Cost};
 pub use client::{Client, Received};
 pub use component::{Component, PluginFile};
 pub use frame::{Frame, Opcode};

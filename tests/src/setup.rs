@@ -83,6 +83,12 @@ impl Setup {
         self
     }
 
+    /// Adds words to the command that starts the process: it runs the command that follows it.
+    pub(crate) fn launcher(mut self, words: &[&str]) -> Self {
+        self.launcher.extend(words.iter().map(|&word| word.to_owned()));
+        self
+    }
+
     /// Gives the state folder a disk of its own of this size. Works where [`may_mount`](Self::may_mount).
     pub fn disk(mut self, size: &str) -> Self {
         std::fs::create_dir_all(self.state_folder()).expect("a writable folder");

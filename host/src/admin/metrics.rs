@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use tikv_jemalloc_ctl::{epoch, stats};
 use tokio::task::spawn_blocking;
 
 use super::Shared;
@@ -40,6 +41,13 @@ fn process(text: &mut Exposition, started: SystemTime) {
     text.sample("hotgate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     let started = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     text.single("process_start_time_seconds", "gauge", "When the process started, in seconds since 1970.", started);
+    // The allocator adds up when it is told to.
+    let _ = epoch::advance();
+    let allocated = stats::allocated::read().unwrap_or_default();
+    let meaning = "Bytes that the gateway has allocated. The memory of plugins is not among them.";
+    text.single("hotgate_memory_allocated_bytes", "gauge", meaning, allocated);
+    let resident = stats::resident::read().unwrap_or_default();
+    text.single("hotgate_memory_resident_bytes", "gauge", "Physical memory that these bytes take.", resident);
 }
 
 fn counted(text: &mut Exposition) {

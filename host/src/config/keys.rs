@@ -14,8 +14,9 @@ use super::names::{HEADER, LOG_LEVEL, NETWORK, Origins, SUBPROTOCOL};
 use super::settings::SettingsTable;
 use super::{
     AdminConfig, AllowedOrigins, CompilerConfig, Config, DuplicateLogin, EngineConfig, HeartbeatConfig, Isolation,
-    LimitsConfig, LogConfig, LogFormat, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Rollback,
-    RouteFailure, RouterConfig, SessionsConfig, Settings, TextConfig, WatchConfig, WebSocketConfig,
+    LimitsConfig, LogConfig, LogFormat, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits, PluginSource,
+    Processor, Rollback, RouteFailure, RouterConfig, SessionsConfig, Settings, TextConfig, WatchConfig,
+    WebSocketConfig,
 };
 
 /// A table of the configuration file.
@@ -136,6 +137,8 @@ const ROUTE_FAILURES: Choice<RouteFailure> = Choice(&[("drop", RouteFailure::Dro
 
 const ROLLBACKS: Choice<Rollback> = Choice(&[("auto", Rollback::Auto), ("alert", Rollback::Alert)]);
 
+const PROCESSORS: Choice<Processor> = Choice(&[("native", Processor::Native), ("any", Processor::Any)]);
+
 const ISOLATIONS: Choice<Isolation> = Choice(&[("per-call", Isolation::PerCall), ("pooled", Isolation::Pooled)]);
 
 keys! {
@@ -232,6 +235,9 @@ keys! {
     EngineConfig {
         stack: Size(64 * KIB..=64 * MIB), = 512 * KIB,
             "Stack of one call of any plugin: how deep its functions may call each other.";
+        processor: PROCESSORS, = Processor::Native,
+            "What plugins are compiled for. \"native\": the processor at hand, with all that it can do. \"any\": all of its \
+             architecture, so that what one machine has compiled serves on another.";
     }
 
     CompilerConfig {

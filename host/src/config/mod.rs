@@ -193,6 +193,17 @@ pub struct WatchConfig {
 pub struct EngineConfig {
     /// Stack of one call, in bytes.
     pub stack: usize,
+    /// What plugins are compiled for.
+    pub processor: Processor,
+}
+
+/// What plugins are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processor {
+    /// The processor that runs the gateway, with all that it can do.
+    Native,
+    /// Every processor of its architecture.
+    Any,
 }
 
 /// What compiling a plugin may take, in the process that does it.

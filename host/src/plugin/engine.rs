@@ -12,6 +12,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use super::lane::Lane;
 use super::lock;
+use crate::config::{EngineConfig, Processor};
 
 /// How often a running call is looked at. A call that ends within one tick is never interrupted. Costs one wake-up of
 /// one thread.
@@ -51,15 +52,14 @@ const WARM_SLOTS: u32 = 8;
 /// Frames of a trap's backtrace.
 const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
-/// Starts the engine and its clock, for `concurrency` calls at the same time with `stack` bytes of stack each, the long
-/// ones in this lane.
+/// Starts the engine and its clock, for `concurrency` calls at the same time, the long ones in this lane.
 ///
 /// # Errors
 /// When the processor or the operating system cannot run it.
-pub(super) fn start(concurrency: usize, stack: usize, lane: &Lane) -> anyhow::Result<(Engine, Clock)> {
+pub(super) fn start(concurrency: usize, settings: &EngineConfig, lane: &Lane) -> anyhow::Result<(Engine, Clock)> {
     let start = |allocation| {
-        let mut config = config(allocation);
-        config.max_wasm_stack(stack).async_stack_size(stack + HOST_STACK);
+        let mut config = config(allocation, settings.processor)?;
+        config.max_wasm_stack(settings.stack).async_stack_size(settings.stack + HOST_STACK);
         Engine::new(&config)
     };
     let engine = match start(InstanceAllocationStrategy::Pooling(pool(concurrency))) {
@@ -80,10 +80,14 @@ pub(super) fn start(concurrency: usize, stack: usize, lane: &Lane) -> anyhow::Re
     Ok((engine, clock))
 }
 
-/// The engine of the process that compiles. What it compiles runs in the engine that [`start`] starts: they differ only in
-/// where instances live.
-pub(super) fn for_compiling() -> anyhow::Result<Engine> {
-    Engine::new(&config(InstanceAllocationStrategy::OnDemand)).map_err(super::plain)
+/// The engine of the process that compiles. What it compiles runs in the engine with this [`compatibility`] that [`start`]
+/// has started: they differ only in where instances live.
+pub(super) fn for_compiling(wanted: u64) -> anyhow::Result<Engine> {
+    let engine = |processor| Engine::new(&config(InstanceAllocationStrategy::OnDemand, processor)?);
+    match engine(Processor::Any) {
+        Ok(engine) if compatibility(&engine) == wanted => Ok(engine),
+        _ => engine(Processor::Native).map_err(super::plain),
+    }
 }
 
 /// Differs between engines that cannot run each other's code: by settings, processor or version.
@@ -93,8 +97,12 @@ pub(super) fn compatibility(engine: &Engine) -> u64 {
     hasher.finish()
 }
 
-fn config(allocation: InstanceAllocationStrategy) -> Config {
+fn config(allocation: InstanceAllocationStrategy, processor: Processor) -> wasmtime::Result<Config> {
     let mut config = Config::new();
+    if processor == Processor::Any {
+        // Said, it is not looked at.
+        config.target(env!("TARGET"))?;
+    }
     config
         .allocation_strategy(allocation)
         .epoch_interruption(true)
@@ -106,7 +114,7 @@ fn config(allocation: InstanceAllocationStrategy) -> Config {
         .wasm_backtrace_max_frames(Some(BACKTRACE_FRAMES))
         // A compilation on all cores would starve the connections for as long as it takes.
         .parallel_compilation(false);
-    config
+    Ok(config)
 }
 
 fn pool(concurrency: usize) -> PoolingAllocationConfig {
@@ -197,9 +205,12 @@ mod tests {
 
     #[test]
     fn what_is_compiled_elsewhere_runs_here() {
-        assert_eq!(
-            compatibility(&for_compiling().unwrap()),
-            compatibility(&start(64, 64 << 20, &Lane::new()).unwrap().0)
-        );
+        let compatibilities = [Processor::Native, Processor::Any].map(|processor| {
+            let settings = EngineConfig { processor, stack: 64 << 20 };
+            let wanted = compatibility(&start(64, &settings, &Lane::new()).unwrap().0);
+            assert_eq!(compatibility(&for_compiling(wanted).unwrap()), wanted);
+            wanted
+        });
+        assert_ne!(compatibilities[0], compatibilities[1]);
     }
 }

@@ -62,7 +62,7 @@ pub use self::generation::Generation;
 pub use self::identity::Digest;
 pub use self::slot::Slot;
 pub(crate) use self::slot::look_after;
-use crate::config::CompilerConfig;
+use crate::config::{CompilerConfig, EngineConfig};
 use crate::registry::Registry;
 use crate::state::StateFolder;
 
@@ -83,24 +83,23 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Starts the engine for plugins that make `concurrency` calls at the same time, all together, with `stack` bytes of
-    /// stack each.
+    /// Starts the engine for plugins that make `concurrency` calls at the same time, all together.
     ///
     /// # Errors
     /// When the processor or the operating system cannot run it.
     pub fn start(
         concurrency: usize,
-        stack: usize,
+        config: &EngineConfig,
         compiler: &CompilerConfig,
         registry: Arc<Registry>,
         state: Arc<StateFolder>,
     ) -> anyhow::Result<Arc<Self>> {
         let lane = lane::Lane::new();
-        let (engine, clock) = engine::start(concurrency, stack, &lane)?;
+        let (engine, clock) = engine::start(concurrency, config, &lane)?;
         let mut linker = Linker::new(&engine);
         host::link(&mut linker).map_err(plain).context("cannot link the plugin interfaces")?;
         let compiler = compile::Compiler::new(compiler, &state);
-        Ok(Arc::new(Self { engine, clock, linker, compiler, lane, registry, state, stack }))
+        Ok(Arc::new(Self { engine, clock, linker, compiler, lane, registry, state, stack: config.stack }))
     }
 }
 

@@ -6,7 +6,8 @@ use super::authenticator::{Handshake, Verdict};
 use super::call::Wait;
 use super::*;
 use crate::config::{
-    DuplicateLogin, Isolation, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Settings, WatchConfig,
+    DuplicateLogin, EngineConfig, Isolation, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Settings,
+    WatchConfig,
 };
 use crate::message::ConnectionId;
 
@@ -38,7 +39,7 @@ fn digest(code: &[u8]) -> Digest {
 async fn slot(source: PluginSource) -> Arc<Slot> {
     let registry = Arc::new(Registry::new(DuplicateLogin::Newest));
     let state = Arc::new(StateFolder::none("a test"));
-    let runtime = Runtime::start(4, 512 << 10, &CompilerConfig::default(), registry, state).unwrap();
+    let runtime = Runtime::start(4, &EngineConfig::default(), &CompilerConfig::default(), registry, state).unwrap();
     let plugin = PluginConfig { limits: limits(), ..PluginConfig::authenticator(source) };
     Slot::load("authenticator".to_owned(), &plugin, AUTHENTICATOR, runtime).await.unwrap()
 }

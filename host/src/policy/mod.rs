@@ -51,7 +51,7 @@ impl Policy {
     pub async fn load(config: &Config, registry: Arc<Registry>, state: Arc<StateFolder>) -> anyhow::Result<Self> {
         let places = places(config);
         let concurrency = places.iter().map(|place| place.plugin.limits.concurrency).sum();
-        let runtime = Runtime::start(concurrency, config.engine.stack, &config.compiler, registry, state)?;
+        let runtime = Runtime::start(concurrency, &config.engine, &config.compiler, registry, state)?;
 
         // What a plugin receives it may return, unless the configuration says otherwise.
         let largest = config.websocket.max_message.max(config.text.max_line);

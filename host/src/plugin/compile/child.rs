@@ -88,7 +88,7 @@ pub fn run() -> ExitCode {
             std::process::exit(1);
         };
         thread::Builder::new().stack_size(64 << 10).spawn(watch)?;
-        let engine = engine::for_compiling()?;
+        let engine = engine::for_compiling(job.compatibility)?;
         Ok(answer(&engine, job, &code, &mut io::stdout().lock())?)
     };
     match run() {
@@ -150,13 +150,13 @@ mod tests {
     fn ask(job: Job, code: &[u8]) -> Result<Vec<u8>, CompileError> {
         assert_eq!(Job::read(&mut &job.to_bytes()[..]).unwrap(), job);
         let mut output = Vec::new();
-        answer(&engine::for_compiling().unwrap(), job, code, &mut output).unwrap();
+        answer(&engine::for_compiling(job.compatibility).unwrap(), job, code, &mut output).unwrap();
         understand(output)
     }
 
     #[test]
     fn the_child_answers_with_code_for_the_engine_that_asks() {
-        let engine = engine::start(1, 64 << 20, &crate::plugin::lane::Lane::new()).unwrap().0;
+        let engine = engine::start(1, &Default::default(), &crate::plugin::lane::Lane::new()).unwrap().0;
         let code = builtin::component("origin-auth").unwrap();
         let job = Job::new(&engine, code, &CompilerConfig::default());
         assert_eq!((job.seconds, job.length), (305, code.len() as u64));

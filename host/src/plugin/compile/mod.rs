@@ -150,7 +150,7 @@ mod tests {
     async fn what_has_been_compiled_once_is_found_again() {
         let place = tempfile::tempdir().unwrap();
         let state = StateFolder::open(Some(&place.path().join("state")));
-        let engine = engine::start(1, 64 << 20, &crate::plugin::lane::Lane::new()).unwrap().0;
+        let engine = engine::start(1, &Default::default(), &crate::plugin::lane::Lane::new()).unwrap().0;
         let code = builtin::component("origin-auth").unwrap();
         let cached =
             async |compiler: &Compiler| compiler.compile(&engine, code, Digest::of(code)).await.unwrap().cached;

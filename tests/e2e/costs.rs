@@ -1,0 +1,168 @@
+//! What a unit of work may cost, in figures that are the same on a busy machine: instructions, system calls, bytes.
+//!
+//! One unit at a time, so that nothing is done for two at once. Each test prints its row of the table, which
+//! `cargo test -p hotgate-tests --test e2e costs:: -- --nocapture` shows.
+
+use std::io::Write;
+
+use hotgate_tests::{Callgrind, Cost, Setup, eventually};
+
+/// By how many percent a unit may cost more than its budget.
+const TOLERANCE: f64 = 5.0;
+
+// The budgets: what was counted on 2026-11-23 with Rust 1.95 and the profile `dev`, on x86-64 with AVX2 and glibc 2.36. To
+// be lowered when something has become cheaper, and raised only for what is worth it.
+const RELAYED_MESSAGE: Cost = Cost { instructions: 41_600.0, system_calls: 15.0 };
+const PUSHED_LINE: Cost = Cost { instructions: 28_100.0, system_calls: 15.0 };
+const LOGIN: Cost = Cost { instructions: 248_000.0, system_calls: 86.5 };
+const POOLED_ROUTER_CALL: Cost = Cost { instructions: 13_900.0, system_calls: 4.0 };
+const FRESH_AUTHENTICATOR_CALL: Cost = Cost { instructions: 88_600.0, system_calls: 25.3 };
+const IDLE_CONNECTION: f64 = 9_020.0;
+
+/// What is relayed and pushed: 64 bytes.
+const TEXT: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// The default plugins, which may take their time under valgrind.
+const PLUGINS: &str = "
+[[authenticator]]
+file = \"builtin:origin-auth\"
+limits.deadline = \"1m\"
+[router]
+file = \"builtin:origin-router\"
+limits.deadline = \"1m\"
+";
+
+/// Says something past the runner's capture of what passing tests print.
+fn skip(why: &str) {
+    _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
+
+async fn counted(setup: Setup, name: &str) -> Option<Callgrind> {
+    if cfg!(not(target_arch = "x86_64")) {
+        skip("there are budgets of instructions for x86-64 only");
+        return None;
+    }
+    let callgrind = Callgrind::start(setup, name).await;
+    if callgrind.is_none() {
+        skip("there is no valgrind to count instructions with");
+    }
+    callgrind
+}
+
+/// Prints a row of the table: figures with their units and budgets.
+///
+/// # Panics
+/// When one of them is above its budget by more than the tolerance.
+fn check(what: &str, figures: &[(f64, &str, f64)], look: &str) {
+    let mut above = Vec::new();
+    let mut row = format!("| {what} |");
+    for (figure, unit, budget) in figures {
+        let change = (figure / budget - 1.0) * 100.0;
+        let said = format!("{figure:.1} {unit}, budget {budget:.1} ({change:+.1} %)");
+        row += &format!(" {said} |");
+        if change > TOLERANCE {
+            above.push(said);
+        }
+    }
+    println!("{row}");
+    assert!(above.is_empty(), "{what} costs {}, more than {TOLERANCE} % above; {look}", above.join(" and "));
+}
+
+fn check_cost(what: &str, cost: Cost, budget: Cost, callgrind: &Callgrind) {
+    let figures = [
+        (cost.instructions, "instructions", budget.instructions),
+        (cost.system_calls, "system calls", budget.system_calls),
+    ];
+    let look = format!("where it goes: callgrind_annotate --inclusive=yes {}", callgrind.profile().display());
+    check(what, &figures, &look);
+}
+
+#[tokio::test]
+async fn a_relayed_message() {
+    let Some(callgrind) = counted(Setup::new(PLUGINS), "relayed-message").await else { return };
+    let (mut anna, mut bob) = (callgrind.gateway().login("anna").await, callgrind.gateway().login("bob").await);
+    let packet = format!(r#"{{"id":"bob","msg":"{TEXT}"}}"#);
+    let relay = async || {
+        anna.send(&packet).await;
+        bob.expect(TEXT).await;
+        anna.expect("Already_Linked").await;
+    };
+    check_cost("a relayed message", callgrind.count(500, relay).await, RELAYED_MESSAGE, &callgrind);
+}
+
+#[tokio::test]
+async fn a_pushed_line() {
+    let Some(callgrind) = counted(Setup::new(PLUGINS), "pushed-line").await else { return };
+    let (mut sender, mut bob) = (callgrind.gateway().sender().await, callgrind.gateway().login("bob").await);
+    let line = format!(r#"{{"uid":"bob","msg":"{TEXT}"}}"#);
+    let push = async || {
+        assert_eq!(sender.ask(&line).await, "ok");
+        bob.expect(&line).await;
+    };
+    check_cost("a pushed line", callgrind.count(500, push).await, PUSHED_LINE, &callgrind);
+}
+
+#[tokio::test]
+async fn a_login() {
+    let Some(callgrind) = counted(Setup::new(PLUGINS), "login").await else { return };
+    let login = async || callgrind.gateway().login("anna").await.close().await;
+    check_cost("a login: connect, authenticate, close", callgrind.count(100, login).await, LOGIN, &callgrind);
+}
+
+/// Two lines that are answered `fail`: the router is asked about one of them.
+#[tokio::test]
+async fn a_pooled_call_of_the_router() {
+    let Some(callgrind) = counted(Setup::new(PLUGINS), "pooled-router-call").await else { return };
+    let mut sender = callgrind.gateway().sender().await;
+    let mut fail = async |line: &[u8]| {
+        sender.bytes(line).await;
+        sender.expect("fail").await;
+    };
+    let no_text = callgrind.count(500, async || fail(b"{\"uid\":\"nobod\xff\"}\n").await).await;
+    let nobody = callgrind.count(500, async || fail(b"{\"uid\":\"nobody\"}\n").await).await;
+    check_cost("a pooled call of the router", nobody - no_text, POOLED_ROUTER_CALL, &callgrind);
+}
+
+/// Two clients that are greeted and do not stay: the authenticator is asked about what one of them says.
+#[tokio::test]
+async fn a_fresh_call_of_an_authenticator() {
+    let Some(callgrind) = counted(Setup::new(PLUGINS), "fresh-authenticator-call").await else { return };
+    let visit = async || {
+        let mut client = callgrind.gateway().connect().await;
+        client.expect("HeartBeat").await;
+        client
+    };
+    let leaves = callgrind.count(100, async || visit().await.close().await).await;
+    let denied = async || {
+        let mut client = visit().await;
+        client.send("{}").await;
+        client.expect_close(4400).await;
+    };
+    let denied = callgrind.count(100, denied).await;
+    check_cost("a fresh call of an authenticator", denied - leaves, FRESH_AUTHENTICATOR_CALL, &callgrind);
+}
+
+#[tokio::test]
+async fn an_idle_connection() {
+    const CONNECTIONS: usize = 1000;
+    // What threads keep to allocate from again would count as allocated.
+    let gateway = Setup::new("").environment("_RJEM_MALLOC_CONF", "tcache:false").start().await;
+    let admin = gateway.admin().await;
+    let mut clients = Vec::new();
+    let mut login = async |count| {
+        for _ in 0..count {
+            clients.push(gateway.login(&format!("client-{}", clients.len())).await);
+        }
+        // What was needed for the logins alone goes soon after them.
+        let mut allocated = 0.0;
+        eventually("nothing happens any more", async || {
+            let before = std::mem::replace(&mut allocated, admin.metric("hotgate_memory_allocated_bytes").await);
+            allocated == before
+        })
+        .await;
+        allocated
+    };
+    let (before, after) = (login(100).await, login(CONNECTIONS).await);
+    let bytes = (after - before) / CONNECTIONS as f64;
+    check("an idle connection", &[(bytes, "bytes", IDLE_CONNECTION)], "look for what each connection holds");
+}
