@@ -3,7 +3,7 @@
 use crate::harness::{Run, Scratch, Server, free_port, wsload};
 
 fn relay(server: &str, args: &str) -> Run {
-    Server::start(server).run(&format!("relay --duration 0.8 --warmup 0.1 {args}"))
+    Server::start(server).run(&format!("relay --duration 0.5 --warmup 0.1 {args}"))
 }
 
 #[test]
@@ -24,11 +24,11 @@ fn closed_loop_is_clean() {
 fn open_loop_keeps_the_rate() {
     let r = relay("", "--rate 5000 --connections 20");
     r.assert_clean();
-    assert_eq!(r.count("sent") + r.count("not_sent"), 4000);
-    assert!(r.count("not_sent") < 1000, "{}", r.json);
+    assert_eq!(r.count("sent") + r.count("not_sent"), 2500);
+    assert!(r.count("not_sent") < 700, "{}", r.json);
     let per_s = r.json["delivered_per_s"].as_f64().unwrap();
     assert!((4000.0..6000.0).contains(&per_s), "{per_s}");
-    assert!(r.json["schedule_lag_us"]["count"].as_u64().unwrap() > 3000);
+    assert!(r.json["schedule_lag_us"]["count"].as_u64().unwrap() > 1500);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn sees_missing_acks() {
 
 #[test]
 fn sees_closed_connections_and_broken_framing() {
-    let r = relay("--close-at 5000", "--rate 10000");
+    let r = relay("--close-at 5000", "--rate 20000");
     assert_eq!(r.count("connections_closed"), 1);
     assert!(r.json["counts"]["closed_reasons"].to_string().contains("1011"), "{}", r.json);
     assert_eq!(r.count("alive_at_end"), 63);
@@ -130,7 +130,7 @@ fn sees_closed_connections_and_broken_framing() {
 
 #[test]
 fn a_server_that_delivers_nothing_does_not_hang_it() {
-    let r = relay("--drop-every 1", "--loss-timeout 0.2 --drain 0.3");
+    let r = relay("--drop-every 1", "--loss-timeout 0.05 --drain 0.3");
     assert_eq!(r.count("delivered"), 0);
     assert_eq!(r.count("lost"), r.count("sent"));
     assert!(r.count("window_resets") >= 64 * 3, "{}", r.json);
