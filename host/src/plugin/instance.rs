@@ -40,10 +40,11 @@ impl Instance {
         store.set_hostcall_fuel(host_call_bytes(&spec.limits));
         store.epoch_deadline_callback(|context| {
             let (host, now) = (context.data(), Instant::now());
-            Ok(if now >= host.deadline {
-                UpdateDeadline::Interrupt
-            } else if host.turns.may_go_on(now) {
+            // First: a call that had to wait for the processor is not late by its own fault.
+            Ok(if host.turns.may_go_on(now) {
                 UpdateDeadline::Continue(1)
+            } else if now >= host.deadline {
+                UpdateDeadline::Interrupt
             } else {
                 UpdateDeadline::YieldCustom(1, Box::pin(host.turns.clone().next()))
             })

@@ -7,12 +7,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::ClockId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::engine::TICK;
@@ -177,10 +177,10 @@ impl Turns {
     }
 }
 
-/// What this thread has had of the processor.
+/// What this thread has had of the processor. Where that is not known, a call is long by the clock.
 fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    ClockId::CLOCK_THREAD_CPUTIME_ID.now().map_or_else(|_| START.elapsed(), Duration::from)
 }
 
 #[cfg(test)]
