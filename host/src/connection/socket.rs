@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::Stream;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -112,7 +112,7 @@ impl Socket {
             }
             match self.poll_send(cx) {
                 Err(end) => Poll::Ready(Err(end)),
-                Ok(()) => Poll::Pending,
+                Ok(_) => Poll::Pending,
             }
         })
         .await
@@ -171,16 +171,18 @@ impl Socket {
                 Poll::Ready(Ok(None)) => {}
                 Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
                 Poll::Pending => {
-                    if waiting > 0 && !std::mem::replace(&mut self.put_off, true) {
+                    let answers = waiting > 0 && self.packets_since_send > 0;
+                    if answers && !std::mem::replace(&mut self.put_off, true) {
                         // Others that are ready may have more for this client: it leaves in the same write.
                         let _ = pin!(yield_now()).poll(cx);
                         return Poll::Pending;
                     }
                     let pongs = self.stream.get_mut().has_control();
-                    self.poll_send(cx)?;
-                    // Reading may have used up what the runtime allows this task at a time, so that nothing was written:
-                    // the next time begins with it.
-                    self.packets_since_send = PACKETS_BEFORE_SEND;
+                    if !self.poll_send(cx)? {
+                        // Reading may have used up what the runtime allows this task at a time, so that nothing was
+                        // written: the next time begins with it.
+                        self.packets_since_send = PACKETS_BEFORE_SEND;
+                    }
                     // More of them may wait in tungstenite, which hands them over when it is polled and they fit.
                     if !pongs || self.stream.get_mut().has_control() {
                         return Poll::Pending;
@@ -190,8 +192,8 @@ impl Socket {
         }
     }
 
-    /// Starts or continues sending, and notices that the connection is to be closed.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    /// Starts or continues sending, and notices that the connection is to be closed. Returns whether all has left.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         (self.packets_since_send, self.put_off) = (0, false);
         let outbox = &self.link.outbox;
         let wire = self.stream.get_mut();
@@ -205,7 +207,7 @@ impl Socket {
             };
             let more = outbox.wait(cx.waker()).map_err(End::Closing)?;
             if !(all_sent && more || self.link.wants_ping()) {
-                return Ok(());
+                return Ok(all_sent);
             }
         }
     }
@@ -255,7 +257,8 @@ enum Part {
 /// Ends our side of a stream and waits for the peer to end its own.
 pub(super) async fn linger(stream: &mut TcpStream) {
     if stream.shutdown().await.is_ok() {
-        let _ = tokio::io::copy(stream, &mut tokio::io::sink()).await;
+        let mut discarded = [0; 512];
+        while matches!(stream.read(&mut discarded).await, Ok(1..)) {}
     }
 }
 
