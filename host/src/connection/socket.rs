@@ -81,6 +81,8 @@ pub(super) struct Socket {
     packets_since_send: u32,
     /// Sending has been put off once.
     put_off: bool,
+    /// tungstenite has nothing to do until more arrives.
+    all_read: bool,
 }
 
 impl Socket {
@@ -94,7 +96,7 @@ impl Socket {
             .max_frame_size(Some(max_message));
         let wire = Wire::new(stream, link.clone(), max_message);
         let stream = WebSocketStream::from_partially_read(wire, early, Role::Server, Some(protocol)).await;
-        Self { stream, link, packets_since_send: 0, put_off: false }
+        Self { stream, link, packets_since_send: 0, put_off: false, all_read: false }
     }
 
     /// Waits for the next packet, sending meanwhile whatever the outbox holds.
@@ -187,6 +189,7 @@ impl Socket {
                     if !pongs || self.stream.get_mut().has_control() {
                         return Poll::Pending;
                     }
+                    self.all_read = false;
                 }
             }
         }
@@ -214,7 +217,13 @@ impl Socket {
 
     /// The next data message, or `None` for a control frame that has been dealt with.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, End>> {
-        let frame = ready!(Pin::new(&mut self.stream).poll_next(cx));
+        // Mostly the task is woken to send.
+        if self.all_read && self.stream.get_mut().poll_readable(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let frame = Pin::new(&mut self.stream).poll_next(cx);
+        self.all_read = frame.is_pending();
+        let frame = ready!(frame);
         Poll::Ready(match frame {
             None => Err(End::Lost),
             Some(Err(error)) => Err(end_of(&error)),

@@ -110,6 +110,11 @@ impl Wire {
         !self.control.is_empty()
     }
 
+    /// Whether there may be something to read.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ahead.is_empty() { self.stream.poll_read_ready(cx).map(drop) } else { Poll::Ready(()) }
+    }
+
     /// Writes what waits in `outbox` and of control frames, in as few system calls as possible, until all has left or
     /// the peer takes no more.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<()>> {
