@@ -12,6 +12,7 @@
 //! | [`throttle`] | how many lines of a kind the log takes |
 //! | [`watch`] | notices that files change |
 //! | [`state`] | the private folder for what outlives the process |
+//! | [`stripe`] | what all threads write to, in parts |
 //! | [`message`] | one message as it travels: text or binary over shared bytes |
 //! | [`metrics`] | the names of everything counted |
 //! | [`outbox`] | the byte-bounded queue to one connection: the only way to write to a peer |
@@ -46,6 +47,7 @@ pub mod policy;
 pub mod registry;
 pub mod reload;
 pub mod state;
+pub mod stripe;
 pub mod text_port;
 pub mod throttle;
 pub mod watch;

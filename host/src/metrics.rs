@@ -3,14 +3,14 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::message::Cause;
+use crate::stripe::Sum;
 
 /// Something that only grows.
 #[derive(Debug)]
-pub struct Counter(AtomicU64);
+pub struct Counter(Sum);
 
 /// A [`Counter`] for each reason.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub enum Count {
 
 impl Counter {
     const fn new() -> Self {
-        Self(AtomicU64::new(0))
+        Self(Sum::new())
     }
 
     /// One more.
@@ -60,12 +60,12 @@ impl Counter {
 
     /// `count` more.
     pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Relaxed);
+        self.0.add(count);
     }
 
     /// How many so far.
     pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.0.get()
     }
 
     fn count(&self) -> Count {

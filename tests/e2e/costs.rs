@@ -7,8 +7,10 @@ use std::io::Write;
 
 use hotgate_tests::{Callgrind, Cost, Setup, eventually};
 
-/// By how many percent a unit may cost more than its budget.
+/// By how many percent a unit may cost more instructions or bytes than its budget.
 const TOLERANCE: f64 = 5.0;
+/// The same for system calls, of which a thread that was kept waiting makes some more.
+const CALLS_TOLERANCE: f64 = 15.0;
 
 // The budgets: what was counted on 2026-11-23 with Rust 1.95 and the profile `dev`, on x86-64 with AVX2 and glibc 2.36. To
 // be lowered when something has become cheaper, and raised only for what is worth it.
@@ -49,29 +51,29 @@ async fn counted(setup: Setup, name: &str) -> Option<Callgrind> {
     callgrind
 }
 
-/// Prints a row of the table: figures with their units and budgets.
+/// Prints a row of the table: figures with their units, budgets and tolerances.
 ///
 /// # Panics
-/// When one of them is above its budget by more than the tolerance.
-fn check(what: &str, figures: &[(f64, &str, f64)], look: &str) {
+/// When one of them is above its budget by more than its tolerance.
+fn check(what: &str, figures: &[(f64, &str, f64, f64)], look: &str) {
     let mut above = Vec::new();
     let mut row = format!("| {what} |");
-    for (figure, unit, budget) in figures {
+    for (figure, unit, budget, tolerance) in figures {
         let change = (figure / budget - 1.0) * 100.0;
         let said = format!("{figure:.1} {unit}, budget {budget:.1} ({change:+.1} %)");
         row += &format!(" {said} |");
-        if change > TOLERANCE {
-            above.push(said);
+        if change > *tolerance {
+            above.push(format!("{said}, more than {tolerance} % above"));
         }
     }
     println!("{row}");
-    assert!(above.is_empty(), "{what} costs {}, more than {TOLERANCE} % above; {look}", above.join(" and "));
+    assert!(above.is_empty(), "{what} costs {}; {look}", above.join(" and "));
 }
 
 fn check_cost(what: &str, cost: Cost, budget: Cost, callgrind: &Callgrind) {
     let figures = [
-        (cost.instructions, "instructions", budget.instructions),
-        (cost.system_calls, "system calls", budget.system_calls),
+        (cost.instructions, "instructions", budget.instructions, TOLERANCE),
+        (cost.system_calls, "system calls", budget.system_calls, CALLS_TOLERANCE),
     ];
     let look = format!("where it goes: callgrind_annotate --inclusive=yes {}", callgrind.profile().display());
     check(what, &figures, &look);
@@ -164,5 +166,5 @@ async fn an_idle_connection() {
     };
     let (before, after) = (login(100).await, login(CONNECTIONS).await);
     let bytes = (after - before) / CONNECTIONS as f64;
-    check("an idle connection", &[(bytes, "bytes", IDLE_CONNECTION)], "look for what each connection holds");
+    check("an idle connection", &[(bytes, "bytes", IDLE_CONNECTION, TOLERANCE)], "look for what each connection holds");
 }

@@ -25,6 +25,7 @@ use super::rollout::Counted;
 use super::spec::Spec;
 use super::stats::{Counts, Stats};
 use crate::config::Settings;
+use crate::stripe::Striped;
 
 /// Bytes of what a plugin's own check says against it.
 const MAX_REFUSAL: usize = 1024;
@@ -38,6 +39,9 @@ pub(super) struct Given {
     pub(super) values: BTreeMap<String, String>,
 }
 
+/// Boxed: they are large, and come and go with every call.
+type Idle = Mutex<Vec<Box<Instance>>>;
+
 /// A component that has passed all checks, or is passing them.
 pub struct Generation {
     /// Counts the generations of its slot, from 1.
@@ -49,10 +53,9 @@ pub struct Generation {
     component: InstancePre<Host>,
     exports: Exports,
     log: Arc<GuestLog>,
-    /// Instances waiting for a call, the one used last on top: its memory is still in the processor's caches. The lock
-    /// is held for a push or a pop.
-    #[expect(clippy::vec_box, reason = "they are large, and come and go with every call")]
-    idle: Mutex<Vec<Box<Instance>>>,
+    /// Instances waiting for a call, where the thread put them that they served last, the latest on top: their memory is
+    /// still in the processor's caches. A lock is held for a push or a pop.
+    idle: Striped<Idle>,
     /// It does not serve: instances end with their calls.
     retired: AtomicBool,
     pace: Arc<Pace>,
@@ -82,7 +85,7 @@ impl Generation {
             exports: Exports::find(&component, spec.roles)?,
             component,
             log: Arc::new(GuestLog::new(spec, number, identity.component)),
-            idle: Mutex::default(),
+            idle: Striped::default(),
             retired: AtomicBool::new(false),
             pace: Pace::new(),
             stats: Box::default(),
@@ -204,13 +207,13 @@ impl Generation {
 
     /// An instance that waits for a call.
     pub(super) fn take_idle(&self) -> Option<Box<Instance>> {
-        lock(&self.idle).pop()
+        self.idle.iter().find_map(|idle| lock(idle).pop())
     }
 
     /// Keeps an instance for another call, from now on.
     pub(super) fn keep_idle(&self, mut instance: Box<Instance>, now: Instant) {
         instance.idle_since = now;
-        let mut idle = lock(&self.idle);
+        let mut idle = lock(self.idle.own());
         // Under the lock, or else it would wait among the idle of a generation that has been retired.
         if !self.retired.load(Relaxed) {
             idle.push(instance);
@@ -219,18 +222,20 @@ impl Generation {
 
     /// Gives up the instances that have been idle for longer than this, with their memory.
     pub(super) fn shrink(&self, longest: Duration) {
-        let mut idle = lock(&self.idle);
-        // The longest idle is at the bottom.
-        let long = idle.partition_point(|instance| instance.idle_since.elapsed() > longest);
-        let given_up: Vec<_> = idle.drain(..long).collect();
-        drop(idle);
+        let mut given_up = Vec::new();
+        for idle in self.idle.iter() {
+            let mut idle = lock(idle);
+            // The longest idle is at the bottom.
+            let long = idle.partition_point(|instance| instance.idle_since.elapsed() > longest);
+            given_up.extend(idle.drain(..long));
+        }
         discard(given_up);
     }
 
     /// It does not serve any more. Instances without a call end at once, those with a call end after it.
     pub(super) fn retire(&self) {
         self.retired.store(true, Relaxed);
-        discard(std::mem::take(&mut *lock(&self.idle)));
+        discard(self.idle.iter().flat_map(|idle| std::mem::take(&mut *lock(idle))).collect());
     }
 
     /// It serves, perhaps again.
@@ -240,7 +245,7 @@ impl Generation {
 
     #[cfg(test)]
     pub(super) fn idle_instances(&self) -> usize {
-        lock(&self.idle).len()
+        self.idle.iter().map(|idle| lock(idle).len()).sum()
     }
 }
 
