@@ -23,45 +23,49 @@ pub struct Afterwards {
 /// Carries out, in order, what the router wants done about the session of `own`.
 pub async fn act(registry: &Registry, own: &Arc<Member>, actions: Vec<Action>) -> Afterwards {
     let mut afterwards = Afterwards::default();
+    let mut recipients = 0;
     for action in actions {
-        let mut wide = false;
         match action {
-            Action::Command(command) => wide = carry_out(registry, Some(own), command).wide,
+            Action::Command(command) => recipients += carry_out(registry, Some(own), command).recipients,
             Action::Reply(message) => {
                 send(own, message);
             }
             Action::Remember(state) => afterwards.remember = Some(state),
             Action::Authenticate => afterwards.authenticate = true,
         }
-        if wide {
-            yield_now().await;
-        }
+        take_a_break(&mut recipients).await;
     }
     afterwards
 }
 
 /// Carries out, in order, what is wanted done apart from any session. Returns whether every delivery reached somebody.
 pub async fn act_alone(registry: &Registry, commands: Vec<Command>) -> bool {
-    let mut all_reached = true;
+    let (mut all_reached, mut recipients) = (true, 0);
     for command in commands {
         let done = carry_out(registry, None, command);
         all_reached &= done.reached;
-        if done.wide {
-            yield_now().await;
-        }
+        recipients += done.recipients;
+        take_a_break(&mut recipients).await;
     }
     all_reached
 }
 
-/// Recipients from which on others have had to wait.
+/// Recipients after which others have had to wait.
 const MANY: usize = 64;
+
+async fn take_a_break(recipients: &mut usize) {
+    if *recipients >= MANY {
+        *recipients = 0;
+        yield_now().await;
+    }
+}
 
 /// What came of a command.
 struct Done {
     /// Somebody: `false` only for deliveries.
     reached: bool,
-    /// It was about a great many.
-    wide: bool,
+    /// How many it was about.
+    recipients: usize,
 }
 
 /// Carries out one command, with the session's own connection where there is one.
@@ -69,15 +73,18 @@ fn carry_out(registry: &Registry, own: Option<&Arc<Member>>, command: Command) -
     let mut count = 0;
     let reached = match command {
         Command::Deliver(Delivery { to, message, otherwise }) => {
-            let (mut reached, mut last) = (false, None::<Arc<Member>>);
+            let (mut reached, mut message) = (false, Some(message));
+            // The only one gets the message itself, and nothing has to be shared.
+            let only = match to {
+                Recipient::Connection(_) => true,
+                Recipient::Uid(_) => registry.reaches_one_of_a_uid(),
+                Recipient::Group(_) | Recipient::GroupOthers(_) | Recipient::Everyone => false,
+            };
             visit(registry, own, &to, |member| {
                 count += 1;
-                if let Some(before) = last.replace(member.clone()) {
-                    reached |= send(&before, message.clone());
-                }
+                let message = if only { message.take() } else { message.clone() };
+                reached |= message.is_some_and(|message| send(member, message));
             });
-            // The last gets the message itself: mostly it is the only one, and nothing has to be shared.
-            reached |= last.is_some_and(|last| send(&last, message));
             if let (false, Some(own), Some(message)) = (reached, own, otherwise) {
                 send(own, message);
             }
@@ -105,7 +112,7 @@ fn carry_out(registry: &Registry, own: Option<&Arc<Member>>, command: Command) -
             true
         }
     };
-    Done { reached, wide: count >= MANY }
+    Done { reached, recipients: count }
 }
 
 fn send(member: &Member, message: Message) -> bool {

@@ -189,7 +189,6 @@ impl Socket {
                     if !pongs || self.stream.get_mut().has_control() {
                         return Poll::Pending;
                     }
-                    self.all_read = false;
                 }
             }
         }
@@ -222,7 +221,8 @@ impl Socket {
             return Poll::Pending;
         }
         let frame = Pin::new(&mut self.stream).poll_next(cx);
-        self.all_read = frame.is_pending();
+        // What it has of pongs beyond those that wait already, it hands over when it is polled again.
+        self.all_read = frame.is_pending() && !self.stream.get_ref().has_control();
         let frame = ready!(frame);
         Poll::Ready(match frame {
             None => Err(End::Lost),

@@ -3,10 +3,10 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::time::timeout_at;
+use tokio::time::sleep_until;
 use wasmtime::component::Instance as ComponentInstance;
 use wasmtime::{Result, Store, UpdateDeadline};
 
@@ -118,8 +118,14 @@ impl Instance {
 /// Pinned by the caller: an async function that pins or passes on its argument holds it twice.
 pub(super) async fn within<F: Future>(turns: &Turns, deadline: Instant, mut call: Pin<&mut F>) -> Option<F::Output> {
     // Almost every call ends at once, and needs no timer.
-    if let Poll::Ready(output) = poll_fn(|context| Poll::Ready(turns.poll(call.as_mut(), context))).await {
-        return Some(output);
-    }
-    timeout_at((deadline + 2 * TICK).into(), poll_fn(|context| turns.poll(call.as_mut(), context))).await.ok()
+    let mut timer = None;
+    let mut expired = |context: &mut Context<'_>| {
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until((deadline + 2 * TICK).into())));
+        timer.as_mut().poll(context)
+    };
+    poll_fn(|context| match turns.poll(call.as_mut(), context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => expired(context).map(|()| None),
+    })
+    .await
 }

@@ -102,8 +102,8 @@ impl Pace {
 /// calls, which end within it, never have to queue again.
 const LEAST_TURN: Duration = Duration::from_micros(250);
 
-/// What a call has of the processor, between two ticks, that is found to be long. One that had less was itself kept
-/// waiting, by whatever else the machine does.
+/// What a call has had of the processor since it was first looked at that is found to be long. One that had less was itself
+/// kept waiting, by whatever else the machine does.
 const LONG: Duration = Duration::from_millis(TICK.as_millis() as u64 / 2);
 
 /// The turns of one instance's calls.
@@ -120,21 +120,31 @@ struct State {
     turn: Option<Turn>,
     /// When the call began to run, or went on.
     resumed: Instant,
-    /// What the thread had of the processor when the call was first looked at since then.
+    /// What the thread had of the processor when the call was first looked at since then; or, if it has been suspended, when
+    /// it last went on.
     used: Option<Duration>,
+    /// What the call had of the processor before it was suspended.
+    spent: Duration,
+    /// The call has been suspended.
+    suspended: bool,
     /// The call has been found to be long.
     long: bool,
 }
 
+impl State {
+    fn begun(turn: Option<Turn>, now: Instant) -> Self {
+        Self { turn, resumed: now, used: None, spent: Duration::ZERO, suspended: false, long: false }
+    }
+}
+
 impl Turns {
     pub(super) fn new(lane: Lane, pace: Arc<Pace>) -> Arc<Self> {
-        let state = State { turn: None, resumed: Instant::now(), used: None, long: false };
-        Arc::new(Self { lane, pace, state: Mutex::new(state) })
+        Arc::new(Self { lane, pace, state: Mutex::new(State::begun(None, Instant::now())) })
     }
 
     /// Before each call, which begins now: its first turn, if it begins in the lane.
     pub(super) fn begin(&self, turn: Option<Turn>, now: Instant) {
-        *lock(&self.state) = State { turn, resumed: now, used: None, long: false };
+        *lock(&self.state) = State::begun(turn, now);
     }
 
     /// Whether the end of a tick is not to count: it was about to end when the turn began, or the call is not long yet.
@@ -145,7 +155,7 @@ impl Turns {
         }
         let least = if state.turn.is_some() { LEAST_TURN } else { LONG };
         let used = processor_time();
-        used.saturating_sub(*state.used.get_or_insert(used)) < least
+        state.spent + used.saturating_sub(*state.used.get_or_insert(used)) < least
     }
 
     /// After a tick: lets others run, then waits for a turn.
@@ -156,7 +166,8 @@ impl Turns {
         tokio::task::yield_now().await;
         let turn = self.lane.next().await;
         let mut state = lock(&self.state);
-        (state.turn, state.resumed, state.used) = (turn, Instant::now(), Some(processor_time()));
+        (state.turn, state.resumed) = (turn, Instant::now());
+        (state.used, state.spent) = (Some(processor_time()), Duration::ZERO);
     }
 
     /// After a call whose time ended while it waited: a turn for taking down what it leaves, kept for as long as these
@@ -168,10 +179,19 @@ impl Turns {
 
     /// Runs a call until it stops running, and so ends its turn.
     pub(super) fn poll<F: Future>(&self, call: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
+        // Most calls are never suspended, and pay nothing for this.
+        if lock(&self.state).suspended {
+            lock(&self.state).used = Some(processor_time());
+        }
         let outcome = call.poll(context);
         let mut state = lock(&self.state);
-        // It may go on in another thread.
-        state.used = None;
+        if outcome.is_pending() {
+            state.suspended = true;
+            // It may go on in another thread.
+            if let Some(used) = state.used.take() {
+                state.spent += processor_time().saturating_sub(used);
+            }
+        }
         drop(state.turn.take());
         outcome
     }
@@ -267,9 +287,29 @@ mod tests {
             std::thread::sleep(2 * TICK);
             assert!(turns.may_go_on(Instant::now()), "the thread did not run");
         }
-        let begun = processor_time();
-        while processor_time() - begun < LONG {}
+        work(LONG);
         assert!(!turns.may_go_on(Instant::now()));
+    }
+
+    fn work(time: Duration) {
+        let begun = processor_time();
+        while processor_time() - begun < time {}
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_suspended_again_and_again_is_long_all_the_same() {
+        let turns = Turns::new(Lane::wide(1), Pace::new());
+        turns.begin(None, Instant::now());
+        let mut call = pin!(async {
+            for _ in 0..3 {
+                work(LONG / 2);
+                turns.may_go_on(Instant::now());
+                tokio::task::yield_now().await;
+            }
+            work(LONG / 2);
+            turns.may_go_on(Instant::now())
+        });
+        assert!(!poll_fn(|context| turns.poll(call.as_mut(), context)).await);
     }
 
     #[tokio::test]

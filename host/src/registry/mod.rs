@@ -231,6 +231,11 @@ impl Registry {
         }
     }
 
+    /// Whether a message to a uid goes to no more than one connection.
+    pub fn reaches_one_of_a_uid(&self) -> bool {
+        self.duplicate_login != DuplicateLogin::All
+    }
+
     /// The connection of this number, if it is authenticated.
     pub fn connection(&self, id: ConnectionId) -> Option<Arc<Member>> {
         self.connections.lock(&id).get(&id).cloned()
