@@ -19,7 +19,7 @@ use crate::config::{EngineConfig, Processor};
 pub(super) const TICK: Duration = Duration::from_millis(4);
 
 /// The same while long calls take turns: the shorter, the sooner a crowd of them makes room for one that is short.
-const SHORT_TICK: Duration = Duration::from_micros(500);
+const SHORT_TICK: Duration = Duration::from_micros(250);
 
 /// Between two ticks there is never as much time, unless the process does not run.
 const STALL: Duration = Duration::from_millis(50);

@@ -100,7 +100,7 @@ impl Pace {
 
 /// A turn that has had less of the processor goes on for a tick more: its tick was about to end when it began. Short
 /// calls, which end within it, never have to queue again.
-const LEAST_TURN: Duration = Duration::from_micros(250);
+const LEAST_TURN: Duration = Duration::from_micros(125);
 
 /// What a call has had of the processor since it was first looked at that is found to be long. One that had less was itself
 /// kept waiting, by whatever else the machine does.
@@ -133,7 +133,9 @@ struct State {
 
 impl State {
     fn begun(turn: Option<Turn>, now: Instant) -> Self {
-        Self { turn, resumed: now, used: None, spent: Duration::ZERO, suspended: false, long: false }
+        // Turns are short: there is no waiting for a first look.
+        let used = turn.is_some().then(processor_time);
+        Self { turn, resumed: now, used, spent: Duration::ZERO, suspended: false, long: false }
     }
 }
 
