@@ -76,9 +76,8 @@ impl Job {
 /// What the child does instead of serving.
 pub fn run() -> ExitCode {
     let run = || -> anyhow::Result<()> {
-        // Nothing depends on these: the child is only a worse neighbour without.
+        // Nothing depends on either: the child is only a worse neighbour without.
         let _ = nice(19);
-        give_way();
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
         let job = Job::read(&mut io::stdin().lock())?;
         limit(job)?;
@@ -98,17 +97,6 @@ pub fn run() -> ExitCode {
             let _ = writeln!(io::stderr(), "{error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Runs only while the processor has nothing else to do. Even at the lowest priority a process keeps the processor for some
-/// milliseconds once it has it: connections that share it would notice.
-fn give_way() {
-    #[cfg(target_os = "linux")]
-    // SAFETY: the call only reads the parameters, which live until it returns, and concerns this process alone.
-    #[allow(unsafe_code)]
-    unsafe {
-        libc::sched_setscheduler(0, libc::SCHED_IDLE, &libc::sched_param { sched_priority: 0 });
     }
 }
 
