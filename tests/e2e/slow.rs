@@ -1,6 +1,6 @@
 //! Clients that do not read: what `ok` means, and what happens past it.
 
-use hotgate_tests::{Gateway, Opcode, eventually};
+use hotgate_tests::{Frame, Gateway, Opcode, eventually};
 
 /// Logs in a client whose receive buffer is small, so that little waits outside the outbox.
 fn line(uid: &str, n: usize, length: usize) -> String {
@@ -154,4 +154,28 @@ async fn all_outboxes_together_are_bounded() {
     let mut client = gateway.login("client").await;
     assert!(gateway.reaches("client").await);
     client.expect(r#"{"uid":"client"}"#).await;
+}
+
+/// Only the latest ping has to be answered (RFC 6455 §5.5.3), but that one has to, without another byte from the client.
+#[tokio::test]
+async fn the_last_of_many_pings_is_answered_once_the_client_reads() {
+    let gateway = Gateway::configured("[outbox]\nmax_bytes = \"32MiB\"").await;
+    let mut slow = gateway.login_narrow("slow").await;
+    let mut sender = gateway.sender().await;
+    // More than the system takes for a connection that is not read.
+    for n in 0..5 {
+        assert_eq!(sender.ask(line("slow", n, 1_500_000)).await, "ok");
+    }
+    for n in 0..300 {
+        slow.frame(Frame::ping(n.to_string())).await;
+    }
+    // By then the pings have been read: they came before.
+    slow.send(r#"{"id":"slow","msg":"after the pings"}"#).await;
+    let mut left = ["after the pings", "Already_Linked", "299"].map(|text| (text, true));
+    while left.iter().any(|(_, awaited)| *awaited) {
+        let frame = slow.next_frame().await;
+        if let Some((_, awaited)) = left.iter_mut().find(|(text, _)| frame.payload == text.as_bytes()) {
+            *awaited = false;
+        }
+    }
 }
