@@ -1,5 +1,5 @@
 // The origin protocol in Node: what `wsload compare` measures Hotgate against.
-// Its rules are compiled in, where Hotgate asks plugins; in all else it does what Hotgate does by default.
+// Its rules are compiled in, where Hotgate asks plugins; in all that a client sees that behaves it does what Hotgate does.
 //
 //     node server.mjs [websocket port, 1234] [text port, 5678]        0 takes a free port
 

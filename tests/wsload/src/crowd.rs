@@ -1,8 +1,8 @@
 //! Clients that log in and stay.
 
 use crate::cli::Common;
-use crate::net::{ConnId, Gone, NO_CONN, Net};
-use crate::open::{Progress, Sources};
+use crate::net::{ConnId, Gone, Handler, NO_CONN, Net};
+use crate::open::{Opener, Progress, Sources};
 use crate::proto::{Proto, Step};
 use crate::stats::Samples;
 
@@ -131,5 +131,29 @@ impl Crowd {
     fn failed(&mut self, why: &str) {
         self.progress.failed += 1;
         self.errors.add(why);
+    }
+}
+
+/// Opens the connections of its crowd.
+pub(crate) trait HasCrowd: Handler {
+    fn crowd(&self) -> &Crowd;
+    fn crowd_mut(&mut self) -> &mut Crowd;
+}
+
+impl<T: HasCrowd> Opener for T {
+    fn start(&mut self, net: &mut Net, i: usize) {
+        self.crowd_mut().start(net, i);
+    }
+
+    fn progress(&self) -> &Progress {
+        &self.crowd().progress
+    }
+
+    fn expire(&mut self, net: &mut Net, now: u64, limit_ns: u64) {
+        self.crowd_mut().expire(net, now, limit_ns);
+    }
+
+    fn errors(&self) -> &Samples {
+        &self.crowd().errors
     }
 }

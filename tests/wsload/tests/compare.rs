@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::harness::{BIN, Scratch};
+use crate::harness::{BIN, Scratch, Turn};
 
 /// A program that is a test server, whatever its arguments are.
 fn server(scratch: &Scratch, name: &str, faults: &str) -> String {
@@ -14,8 +14,9 @@ fn server(scratch: &Scratch, name: &str, faults: &str) -> String {
 }
 
 /// The exit status, the table and the picture.
-fn compare(name: &str, faults: &str) -> (Option<i32>, String, String) {
-    let scratch = Scratch::new(name);
+fn compare(faults: &str) -> (Option<i32>, String, String) {
+    let _turn = Turn::take();
+    let scratch = Scratch::new();
     let (hotgate, node) = (server(&scratch, "hotgate", faults), server(&scratch, "node", ""));
     let out = scratch.file("out");
     let run = std::process::Command::new(BIN)
@@ -40,7 +41,7 @@ fn two_servers_are_compared() {
     if one_core() {
         return;
     }
-    let (code, said, picture) = compare("compare", "");
+    let (code, said, picture) = compare("");
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("| relay, 8 in flight | **") && said.contains("| p99 latency"), "{said}");
     assert_eq!(picture.matches("<rect").count(), 2);
@@ -51,7 +52,7 @@ fn faults_are_listed() {
     if one_core() {
         return;
     }
-    let (code, said, _) = compare("compare-faults", "--drop-every 10000");
+    let (code, said, _) = compare("--drop-every 10000");
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("relay-8, round 1, hotgate:") && said.contains("\"lost\""), "{said}");
 }

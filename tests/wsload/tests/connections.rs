@@ -65,7 +65,10 @@ fn idle_sees_connections_die() {
     let s = Server::start("--ping-ms 300 --enforce-pong");
     let r = s.run("idle --connections 100 --duration 1.2 --warmup 0 --settle 0 --ignore-pings");
     assert_eq!((r.count("opened"), r.count("alive"), r.count("closed")), (100, 0, 100), "{}", r.json);
+}
 
+#[test]
+fn idle_sees_connections_that_do_not_answer() {
     let s = Server::start("--no-pong");
     let r = s.run("idle --connections 100 --duration 0.3 --settle 0 --drain 0.3");
     assert_eq!((r.count("alive"), r.count("responsive")), (100, 0), "{}", r.json);

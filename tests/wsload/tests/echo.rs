@@ -11,6 +11,10 @@ fn echo() {
     r.assert_clean();
     let r = s.run("connect --adapter echo --duration 0.5 --warmup 0.1 --strict");
     assert_eq!(r.code, 0, "{}", r.json);
+}
+
+#[test]
+fn a_broken_echo_is_accounted_for() {
     let s = Server::start("--mode echo --drop-every 1000 --dup-every 700");
     let r = s.run("relay --adapter echo --duration 0.5 --warmup 0.1");
     assert_eq!(r.count("lost"), r.count("sent") / 1000);

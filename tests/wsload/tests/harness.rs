@@ -1,22 +1,22 @@
 //! Runs wsload and its test server, and reads the result.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 pub(crate) const BIN: &str = env!("CARGO_BIN_EXE_wsload");
 
-/// At most two load runs at a time: the tests share few cores.
+/// At most two at a time have a server: the tests share few cores.
 static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
-struct Turn;
+pub(crate) struct Turn;
 
 impl Turn {
-    fn take() -> Turn {
+    pub(crate) fn take() -> Turn {
         let mut n = RUNNING.0.lock().expect("no test panics here");
         while *n >= 2 {
             n = RUNNING.1.wait(n).expect("no test panics here");
@@ -47,10 +47,13 @@ pub(crate) struct Server {
     child: Guard,
     pub(crate) ws: u16,
     pub(crate) text: u16,
+    /// Taken before it starts, since some end by themselves after a while. The last to be dropped.
+    _turn: Turn,
 }
 
 impl Server {
     pub(crate) fn start(args: &str) -> Server {
+        let turn = Turn::take();
         let mut child = Command::new(BIN)
             .arg("selftest-server")
             .args(words(args))
@@ -64,7 +67,7 @@ impl Server {
             line.split_whitespace().find_map(|w| w.strip_prefix(key)?.parse().ok()).expect("a port")
         };
         let (ws, text) = (port("ws="), port("text="));
-        Server { child: Guard(child), ws, text }
+        Server { child: Guard(child), ws, text, _turn: turn }
     }
 
     pub(crate) fn pid(&self) -> String {
@@ -110,7 +113,6 @@ impl Run {
 }
 
 pub(crate) fn wsload(args: &str) -> Run {
-    let _turn = Turn::take();
     let begin = Instant::now();
     let out = Command::new(BIN).args(words(args)).stdin(Stdio::null()).output().expect("run wsload");
     let took = begin.elapsed();
@@ -122,24 +124,15 @@ pub(crate) fn wsload(args: &str) -> Run {
 }
 
 /// A fresh directory that goes away with its owner.
-pub(crate) struct Scratch(PathBuf);
+pub(crate) struct Scratch(TempDir);
 
 impl Scratch {
-    pub(crate) fn new(name: &str) -> Scratch {
-        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir_all(&dir).expect("a folder");
-        Scratch(dir)
+    pub(crate) fn new() -> Scratch {
+        Scratch(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder"))
     }
 
     pub(crate) fn file(&self, name: &str) -> String {
-        self.0.join(name).to_string_lossy().to_string()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        self.0.path().join(name).to_string_lossy().to_string()
     }
 }
 

@@ -154,7 +154,7 @@ fn a_dying_server_ends_the_run_with_an_account() {
 /// due meanwhile, not of the few that happened to be under way.
 #[test]
 fn open_loop_does_not_omit() {
-    let dir = Scratch::new("omit");
+    let dir = Scratch::new();
     let file = dir.file("stall");
     let s = Server::start(&format!("--stall-file {file} --stall-ms 600"));
     let toucher = {

@@ -5,12 +5,12 @@ use crate::harness::{Scratch, Server};
 #[test]
 fn a_stall_is_found_and_attributed_to_its_command() {
     for via in ["relay", "push"] {
-        let dir = Scratch::new(&format!("swap-{via}"));
+        let dir = Scratch::new();
         let file = dir.file("stall");
         let s = Server::start(&format!("--stall-file {file} --stall-ms 1000"));
         let r = s.run(&format!(
             "swap --via {via} --rate 2000 --duration 3.5 --warmup 0.3 --connections 10 --auth-rate 50 \
-             --at '1.5:touch {file}' --at 0.8:true --after 0.6"
+             --at '1.5:touch {file}' --at 0.4:true --after 0.6"
         ));
         r.assert_clean();
         let commands = r.json["commands"].as_array().unwrap();
@@ -34,7 +34,7 @@ fn a_stall_is_found_and_attributed_to_its_command() {
 
 #[test]
 fn refused_newcomers_and_failing_commands_are_reported() {
-    let dir = Scratch::new("swap-refuse");
+    let dir = Scratch::new();
     let file = dir.file("refuse");
     let s = Server::start(&format!("--refuse-file {file}"));
     let r = s.run(&format!(

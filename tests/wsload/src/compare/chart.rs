@@ -9,6 +9,8 @@ const WIDTH: f64 = 900.0;
 /// Where bars begin and end.
 const LEFT: f64 = 310.0;
 const RIGHT: f64 = 730.0;
+/// The longest bar, in goals.
+const FARTHEST: f64 = 3.0;
 const LINE: f64 = 34.0;
 const BAR: f64 = 16.0;
 
@@ -78,8 +80,10 @@ fn bar(this: &Measured) -> Option<Bar> {
 }
 
 fn panel(body: &mut String, top: &mut f64, title: &str, bars: &[Bar]) {
-    let Some(most) = bars.iter().map(|bar| bar.spread.max.max(bar.goal)).reduce(f64::max) else { return };
-    let at = |value: f64| LEFT + (RIGHT - LEFT) * value / most;
+    // A bar far past its goal ends at the edge: the others would be too small to read.
+    let length = |bar: &Bar| bar.spread.max.clamp(bar.goal, FARTHEST * bar.goal);
+    let Some(most) = bars.iter().map(length).reduce(f64::max) else { return };
+    let at = |value: f64| LEFT + (RIGHT - LEFT) * (value / most).min(1.0);
     _ = writeln!(body, "<text class=\"title\" x=\"10\" y=\"{}\">{title}</text>", *top + 14.0);
     *top += 28.0;
     for bar in bars {

@@ -10,7 +10,8 @@ const DISTURBED: f64 = 0.05;
 /// What is to be known about these runs before one believes them.
 pub(super) fn doubts(runs: &[Value]) -> Vec<String> {
     let shared = |run: &&Value| ROWS.iter().any(|row| row.work == Work::Cores && run["row"] == row.name);
-    let waits = runs.iter().filter(|run| !shared(run)).map(|run| {
+    let own: Vec<_> = runs.iter().filter(|run| !shared(run)).collect();
+    let waits = own.iter().map(|run| {
         let tool = &run["result"]["tool"];
         tool["run_delay_s"].as_f64().unwrap_or(0.0) / tool["wall_s"].as_f64().unwrap_or(f64::INFINITY)
     });
@@ -20,7 +21,7 @@ pub(super) fn doubts(runs: &[Value]) -> Vec<String> {
         doubts.push(format!(
             "Somebody else was at work on this machine: in {} of {} runs wsload had to wait for its core, up to {:.0} % of the time.",
             disturbed.len(),
-            runs.len(),
+            own.len(),
             worst * 100.0
         ));
     }

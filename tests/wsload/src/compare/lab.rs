@@ -29,17 +29,27 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    /// Measures two servers of one kind each, in an order that alternates from round to round.
+    /// Measures Hotgate and another server.
     pub(super) fn both(
         &mut self,
         beside: Kind,
-        mut measure: impl FnMut(&mut Lab, Kind) -> Result<Figure, String>,
+        measure: impl FnMut(&mut Lab, Kind) -> Result<Figure, String>,
+    ) -> Result<Pair, String> {
+        self.in_turn(Kind::Hotgate, beside, measure)
+    }
+
+    /// Measures twice, in an order that alternates from round to round.
+    pub(super) fn in_turn<T>(
+        &mut self,
+        hotgate: T,
+        beside: T,
+        mut measure: impl FnMut(&mut Lab, T) -> Result<Figure, String>,
     ) -> Result<Pair, String> {
         if self.round.is_multiple_of(2) {
             let beside = measure(self, beside)?;
-            Ok(Pair { hotgate: measure(self, Kind::Hotgate)?, beside })
+            Ok(Pair { hotgate: measure(self, hotgate)?, beside })
         } else {
-            let hotgate = measure(self, Kind::Hotgate)?;
+            let hotgate = measure(self, hotgate)?;
             Ok(Pair { hotgate, beside: measure(self, beside)? })
         }
     }
@@ -56,7 +66,8 @@ impl Lab {
         settings: &str,
         home: &Path,
     ) -> Result<Server, String> {
-        let log = self.logs.join(format!("{}-{}-{}.log", self.row, self.round, kind.name()));
+        let of_cores = if cores.len() > 1 { format!("-{}-cores", cores.len()) } else { String::new() };
+        let log = self.logs.join(format!("{}-{}-{}{of_cores}.log", self.row, self.round, kind.name()));
         Server::start(&self.programs, Setup { kind, cores, home, settings, log })
     }
 

@@ -76,12 +76,11 @@ impl Lab {
     /// Hotgate on one core and on two, of which one is wsload's, too.
     fn two_cores(&mut self) -> Result<Pair, String> {
         let arguments = format!("relay --connections {CLIENTS} --window 8 {}", self.duration());
-        let both = self.cores;
-        let mut on = |cores: &[usize]| {
-            let server = self.server_with(Kind::Hotgate, cores, "", &self.scratch)?;
-            cpu(&self.load(&server, Kind::Hotgate, &arguments)?, "delivered_per_s")
-        };
-        Ok(Pair { hotgate: on(&both)?, beside: on(&both[..1])? })
+        let cores = self.cores;
+        self.in_turn(&cores[..], &cores[..1], |lab, cores| {
+            let server = lab.server_with(Kind::Hotgate, cores, "", &lab.scratch)?;
+            cpu(&lab.load(&server, Kind::Hotgate, &arguments)?, "delivered_per_s")
+        })
     }
 
     fn broadcast(&mut self, kind: Kind) -> Result<Figure, String> {

@@ -4,9 +4,9 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::cli::Common;
-use crate::crowd::{Crowd, Uids};
+use crate::crowd::{Crowd, HasCrowd, Uids};
 use crate::net::{ConnId, Gone, Handler, Net};
-use crate::open::{Opener, Progress, Sources, make_net, open_all, require_descriptors, secs};
+use crate::open::{Sources, make_net, open_all, require_descriptors, secs};
 use crate::proto::sample;
 use crate::stats::{Latency, Mark, Report, Samples, head, round};
 use crate::sys;
@@ -99,21 +99,13 @@ impl Idle<'_> {
     }
 }
 
-impl Opener for Idle<'_> {
-    fn start(&mut self, net: &mut Net, i: usize) {
-        self.crowd.start(net, i);
+impl HasCrowd for Idle<'_> {
+    fn crowd(&self) -> &Crowd {
+        &self.crowd
     }
 
-    fn progress(&self) -> &Progress {
-        &self.crowd.progress
-    }
-
-    fn expire(&mut self, net: &mut Net, now: u64, limit_ns: u64) {
-        self.crowd.expire(net, now, limit_ns);
-    }
-
-    fn errors(&self) -> &Samples {
-        &self.crowd.errors
+    fn crowd_mut(&mut self) -> &mut Crowd {
+        &mut self.crowd
     }
 }
 

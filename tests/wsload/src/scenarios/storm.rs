@@ -4,10 +4,10 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::cli::Common;
-use crate::crowd::{Crowd, Uids};
+use crate::crowd::{Crowd, HasCrowd, Uids};
 use crate::net::{ConnId, Gone, Handler, NO_CONN, Net};
 use crate::newcomers::Newcomers;
-use crate::open::{Opener, Progress, Sources, make_net, open_all, require_descriptors, secs};
+use crate::open::{Sources, make_net, open_all, require_descriptors, secs};
 use crate::stats::{Mark, Report, Samples, head, round};
 
 /// Newcomers' tags are counted from here, those who are cut from 0.
@@ -85,21 +85,13 @@ impl Handler for Storm {
     }
 }
 
-impl Opener for Storm {
-    fn start(&mut self, net: &mut Net, i: usize) {
-        self.crowd.start(net, i);
+impl HasCrowd for Storm {
+    fn crowd(&self) -> &Crowd {
+        &self.crowd
     }
 
-    fn progress(&self) -> &Progress {
-        &self.crowd.progress
-    }
-
-    fn expire(&mut self, net: &mut Net, now: u64, limit_ns: u64) {
-        self.crowd.expire(net, now, limit_ns);
-    }
-
-    fn errors(&self) -> &Samples {
-        &self.crowd.errors
+    fn crowd_mut(&mut self) -> &mut Crowd {
+        &mut self.crowd
     }
 }
 
