@@ -120,7 +120,7 @@ fn sees_missing_acks() {
 
 #[test]
 fn sees_closed_connections_and_broken_framing() {
-    let r = relay("--close-at 5000", "--rate 20000");
+    let r = relay("--close-at 500", "--rate 20000");
     assert_eq!(r.count("connections_closed"), 1);
     assert!(r.json["counts"]["closed_reasons"].to_string().contains("1011"), "{}", r.json);
     assert_eq!(r.count("alive_at_end"), 63);
