@@ -8,7 +8,7 @@ use crate::crowd::{Crowd, HasCrowd, Uids};
 use crate::net::{ConnId, Gone, Handler, NO_CONN, Net};
 use crate::newcomers::Newcomers;
 use crate::open::{Sources, make_net, open_all, require_descriptors, secs};
-use crate::stats::{Mark, Report, Samples, head, round};
+use crate::stats::{Mark, Report, head, round};
 
 /// Newcomers' tags are counted from here, those who are cut from 0.
 const NEWCOMERS: u32 = 1 << 30;

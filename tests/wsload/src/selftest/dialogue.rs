@@ -55,14 +55,16 @@ impl Server {
         let Some((uid, msg)) = json_pair(body, b"id", Some(b"msg")) else {
             return self.frame(id, ws::TEXT, &[b"Bad_message"]);
         };
-        if let Some(target) = self.newest(uid) {
+        let target = self.newest(uid);
+        if let Some(target) = target {
             self.deliver(target, msg);
         }
         self.answers += 1;
         if !nth(self.answers, self.args.mute_every) {
             self.frame(id, ws::TEXT, &[b"Already_Linked"]);
         }
-        if self.args.close_at > 0 && self.messages == self.args.close_at {
+        // A message to nobody does not count: the one after the close may be for the client just closed.
+        if target.is_some() && self.messages == self.args.close_at {
             self.frame(id, ws::CLOSE, &[&1011u16.to_be_bytes()]);
             self.peers[id as usize].closing = true;
         }
