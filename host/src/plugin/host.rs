@@ -105,23 +105,22 @@ impl Host {
 /// whole; what it may do is decided by the context above.
 pub(super) fn link(linker: &mut Linker<Host>) -> Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    linker.allow_shadowing(true);
     refuse_lookups(linker)?;
+    linker.allow_shadowing(false);
     types::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)?;
     logging::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)?;
     directory::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)
 }
 
-/// Nobody may look up a name; and a name, which may be long, is not even copied to hear so.
+/// Nobody may look up a name; and a name, which may be long, is not even copied to hear so. Takes the place of WASI's own.
 fn refuse_lookups(linker: &mut Linker<Host>) -> Result<()> {
     type Answer = std::result::Result<Resource<ResolveAddressStream>, ErrorCode>;
-    linker.allow_shadowing(true);
     linker
         .instance("wasi:sockets/ip-name-lookup@0.2.12")?
         .func_wrap("resolve-addresses", |_, (_network, _name): (Resource<Network>, WasmStr)| {
             Ok((Answer::Err(ErrorCode::AccessDenied),))
-        })?;
-    linker.allow_shadowing(false);
-    Ok(())
+        })
 }
 
 impl WasiView for Host {
@@ -155,5 +154,17 @@ impl directory::Host for Host {
     async fn is_member(&mut self, connection: u64, group: String) -> Result<bool> {
         self.enter(group.len()).await?;
         Ok(self.registry()?.is_member(ConnectionId(connection), &group))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_the_lookup_of_wasi_that_is_refused() {
+        let mut linker = Linker::new(&wasmtime::Engine::default());
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).unwrap();
+        assert!(refuse_lookups(&mut linker).is_err(), "WASI defines it under another name: there is nothing to shadow");
     }
 }

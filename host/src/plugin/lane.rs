@@ -201,6 +201,7 @@ impl Turns {
 
 /// What this thread has had of the processor. Where that is not known, a call is long by the clock.
 fn processor_time() -> Duration {
+    // By `nix`: what `rustix` asks in the vDSO crashes under valgrind.
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     ClockId::CLOCK_THREAD_CPUTIME_ID.now().map_or_else(|_| START.elapsed(), Duration::from)
 }

@@ -11,7 +11,7 @@ const MOST: usize = 4096;
 /// Names are used again after so many.
 const NAMES: u64 = 100_000;
 
-struct Slot {
+struct Place {
     conn: ConnId,
     ready: bool,
     due: u64,
@@ -32,9 +32,9 @@ pub(crate) struct Newcomers {
     hold: u64,
     timeout: u64,
     uid_prefix: String,
-    /// Their connections' tags are slots counted from here.
+    /// Their connections' tags are places counted from here.
     first_tag: u32,
-    slots: Vec<Slot>,
+    places: Vec<Place>,
     vacant: Vec<u32>,
     started: u64,
     pub(crate) arrivals: Vec<Arrival>,
@@ -52,8 +52,8 @@ impl Newcomers {
             timeout: secs(c.connect_timeout),
             uid_prefix: format!("{}new", c.uid_prefix),
             first_tag,
-            slots: (0..places)
-                .map(|_| Slot { conn: NO_CONN, ready: false, due: 0, since: 0, uid: String::new() })
+            places: (0..places)
+                .map(|_| Place { conn: NO_CONN, ready: false, due: 0, since: 0, uid: String::new() })
                 .collect(),
             vacant: (0..places as u32).rev().collect(),
             started: 0,
@@ -65,11 +65,11 @@ impl Newcomers {
 
     /// How many there can be at a time.
     pub(crate) fn places(&self) -> usize {
-        self.slots.len()
+        self.places.len()
     }
 
     pub(crate) fn under_way(&self) -> u64 {
-        (self.slots.len() - self.vacant.len()) as u64
+        (self.places.len() - self.vacant.len()) as u64
     }
 
     pub(crate) fn logged_in(&self) -> u64 {
@@ -109,9 +109,9 @@ impl Newcomers {
             };
             let uid = format!("{}{}", self.uid_prefix, number % NAMES);
             let opened = net.open_ws(proto.path(&uid), self.first_tag + slot, sources.pick(number));
-            self.slots[slot as usize] = Slot { conn: NO_CONN, ready: false, due, since: now, uid };
+            self.places[slot as usize] = Place { conn: NO_CONN, ready: false, due, since: now, uid };
             match opened {
-                Ok(conn) => self.slots[slot as usize].conn = conn,
+                Ok(conn) => self.places[slot as usize].conn = conn,
                 Err(e) => self.fail(slot, &format!("connect: {e}")),
             }
         }
@@ -119,20 +119,20 @@ impl Newcomers {
 
     pub(crate) fn on_open(&mut self, net: &mut Net, proto: &Proto, conn: ConnId, tag: u32, now: u64) {
         let slot = tag - self.first_tag;
-        let step = proto.on_open(net, conn, &self.slots[slot as usize].uid);
+        let step = proto.on_open(net, conn, &self.places[slot as usize].uid);
         self.step(net, slot, step, now);
     }
 
     pub(crate) fn on_message(&mut self, net: &mut Net, proto: &Proto, tag: u32, data: &[u8], now: u64) {
         let slot = tag - self.first_tag;
-        if !self.slots[slot as usize].ready {
+        if !self.places[slot as usize].ready {
             self.step(net, slot, proto.on_setup_message(data), now);
         }
     }
 
     pub(crate) fn on_close(&mut self, tag: u32, why: &Gone) {
         let slot = tag - self.first_tag;
-        if self.slots[slot as usize].ready {
+        if self.places[slot as usize].ready {
             // The server let it go after it was in.
             self.vacate(slot);
         } else {
@@ -142,8 +142,8 @@ impl Newcomers {
 
     /// Those who have stayed long enough leave, those who have waited too long give up.
     pub(crate) fn tick(&mut self, net: &mut Net, now: u64) {
-        for i in 0..self.slots.len() as u32 {
-            let slot = &self.slots[i as usize];
+        for i in 0..self.places.len() as u32 {
+            let slot = &self.places[i as usize];
             if slot.conn == NO_CONN {
                 continue;
             }
@@ -157,7 +157,7 @@ impl Newcomers {
     }
 
     fn step(&mut self, net: &mut Net, i: u32, step: Step, now: u64) {
-        let slot = &mut self.slots[i as usize];
+        let slot = &mut self.places[i as usize];
         match step {
             Step::Wait => {}
             Step::Ready => {
@@ -175,7 +175,7 @@ impl Newcomers {
     }
 
     fn leave(&mut self, net: &mut Net, i: u32) {
-        let conn = self.slots[i as usize].conn;
+        let conn = self.places[i as usize].conn;
         net.send_close(conn, 1000);
         net.flush_one(conn);
         net.close(conn, false);
@@ -184,12 +184,12 @@ impl Newcomers {
 
     fn fail(&mut self, i: u32, why: &str) {
         self.errors.add(why);
-        self.arrivals.push(Arrival { due: self.slots[i as usize].due, took: None });
+        self.arrivals.push(Arrival { due: self.places[i as usize].due, took: None });
         self.vacate(i);
     }
 
     fn vacate(&mut self, i: u32) {
-        self.slots[i as usize].conn = NO_CONN;
+        self.places[i as usize].conn = NO_CONN;
         self.vacant.push(i);
     }
 }

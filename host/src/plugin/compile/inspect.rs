@@ -5,7 +5,10 @@ use wasmparser::{FunctionBody, ImportSectionReader, Operator, Parser, Payload, T
 
 use crate::plugin::limits::MODULES;
 
-/// Places in one function from which it goes out of its own code: to the host, or to it does not say where. A function is
+/// Which rules these are: what was compiled under others is inspected, and so compiled, again. To be raised with each change.
+pub(super) const RULES: u32 = 1;
+
+/// Places in one function from which it goes out of its own code: to the host, to it does not say where, or to move memory. A function is
 /// interrupted where it begins and where it loops, and not in a straight line between: this many calls take about a
 /// millisecond. The largest functions of JavaScript's and Python's runtimes have some hundreds.
 const EXITS: usize = 10_000;
@@ -52,7 +55,13 @@ fn exits(function: &FunctionBody<'_>, imported: usize) -> usize {
         | Operator::CallRef { .. }
         | Operator::ReturnCallRef { .. }
         | Operator::MemoryGrow { .. }
+        | Operator::MemoryInit { .. }
+        | Operator::MemoryCopy { .. }
+        | Operator::MemoryFill { .. }
         | Operator::TableGrow { .. }
+        | Operator::TableInit { .. }
+        | Operator::TableCopy { .. }
+        | Operator::TableFill { .. }
         | Operator::TableGet { .. }
         | Operator::RefFunc { .. }
         | Operator::MemoryAtomicNotify { .. } => true,

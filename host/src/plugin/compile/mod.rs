@@ -22,6 +22,7 @@ use wasmtime::component::Component;
 
 use self::cache::Cache;
 pub(super) use self::error::CompileError;
+use self::inspect::RULES;
 use super::engine::compatibility;
 use super::identity::Digest;
 use crate::config::CompilerConfig;
@@ -66,7 +67,7 @@ impl Compiler {
             bail!("it is no WebAssembly component");
         }
         let begun = Instant::now();
-        let name = format!("{}-{:016x}", digest.full(), compatibility(engine));
+        let name = format!("{}-{:016x}-{RULES}", digest.full(), compatibility(engine));
 
         let (component, cached) = match self.find(engine, &name).await {
             Some(component) => (component, true),

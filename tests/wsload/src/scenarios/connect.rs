@@ -51,7 +51,7 @@ enum Phase {
     Closing,
 }
 
-struct Slot {
+struct Place {
     conn: ConnId,
     phase: Phase,
     began: u64,
@@ -64,7 +64,7 @@ struct Churn<'a> {
     args: &'a ConnectArgs,
     proto: Proto,
     sources: Sources,
-    slots: Vec<Slot>,
+    places: Vec<Place>,
     vacant: Vec<u32>,
     started: u64,
     from: u64,
@@ -91,8 +91,8 @@ impl Churn<'_> {
             let now = net.now();
             match net.open_ws(self.proto.path(&uid), i, self.sources.pick(k)) {
                 Ok(conn) => {
-                    self.slots[i as usize] =
-                        Slot { conn, phase: Phase::Connecting, began: now, upgraded: 0, closing: 0, uid };
+                    self.places[i as usize] =
+                        Place { conn, phase: Phase::Connecting, began: now, upgraded: 0, closing: 0, uid };
                 }
                 Err(e) => {
                     self.fail(i, &format!("connect: {e}"));
@@ -104,7 +104,7 @@ impl Churn<'_> {
     }
 
     fn vacate(&mut self, i: u32) {
-        let s = &mut self.slots[i as usize];
+        let s = &mut self.places[i as usize];
         (s.conn, s.phase) = (NO_CONN, Phase::Vacant);
         self.vacant.push(i);
     }
@@ -117,13 +117,13 @@ impl Churn<'_> {
 
     fn step(&mut self, net: &mut Net, i: u32, step: Step, now: u64) {
         match step {
-            Step::Wait => self.slots[i as usize].phase = Phase::Authenticating,
+            Step::Wait => self.places[i as usize].phase = Phase::Authenticating,
             Step::Failed(e) => {
-                net.close(self.slots[i as usize].conn, true);
+                net.close(self.places[i as usize].conn, true);
                 self.fail(i, &e);
             }
             Step::Ready => {
-                let s = &mut self.slots[i as usize];
+                let s = &mut self.places[i as usize];
                 self.ready += 1;
                 if now >= self.from && now < self.to {
                     self.ready_measured += 1;
@@ -154,8 +154,8 @@ impl Churn<'_> {
 
     fn expire(&mut self, net: &mut Net, now: u64) {
         let limit = secs(self.args.common.connect_timeout);
-        for i in 0..self.slots.len() as u32 {
-            let s = &self.slots[i as usize];
+        for i in 0..self.places.len() as u32 {
+            let s = &self.places[i as usize];
             match s.phase {
                 Phase::Connecting if now > s.began + limit => {
                     net.close(s.conn, true);
@@ -179,21 +179,21 @@ impl Churn<'_> {
 impl Handler for Churn<'_> {
     fn on_open(&mut self, net: &mut Net, c: ConnId, i: u32, now: u64) {
         self.upgraded += 1;
-        self.slots[i as usize].upgraded = now;
+        self.places[i as usize].upgraded = now;
         let step =
-            if self.args.no_auth { Step::Ready } else { self.proto.on_open(net, c, &self.slots[i as usize].uid) };
+            if self.args.no_auth { Step::Ready } else { self.proto.on_open(net, c, &self.places[i as usize].uid) };
         self.step(net, i, step, now);
     }
 
     fn on_message(&mut self, net: &mut Net, _c: ConnId, i: u32, data: &[u8], now: u64) {
-        if self.slots[i as usize].phase == Phase::Authenticating {
+        if self.places[i as usize].phase == Phase::Authenticating {
             let step = self.proto.on_setup_message(data);
             self.step(net, i, step, now);
         }
     }
 
     fn on_close(&mut self, _net: &mut Net, _c: ConnId, i: u32, why: &Gone, now: u64) {
-        let s = &self.slots[i as usize];
+        let s = &self.places[i as usize];
         if s.phase == Phase::Closing {
             match why {
                 Gone::CloseFrame(_) | Gone::Eof => {
@@ -226,8 +226,8 @@ pub(crate) fn run(a: &ConnectArgs) -> Result<Report, String> {
         args: a,
         proto: Proto::new(c, &path),
         sources: Sources::new(&spread, a.concurrency, v4),
-        slots: (0..a.concurrency)
-            .map(|_| Slot {
+        places: (0..a.concurrency)
+            .map(|_| Place {
                 conn: NO_CONN,
                 phase: Phase::Vacant,
                 began: 0,
@@ -272,11 +272,11 @@ pub(crate) fn run(a: &ConnectArgs) -> Result<Report, String> {
             if h.ready == 0 && h.failed >= 1000 {
                 break;
             }
-        } else if h.vacant.len() == h.slots.len() || now >= give_up {
+        } else if h.vacant.len() == h.places.len() || now >= give_up {
             break;
         }
         net.flush();
-        // Failed slots are retried after a pause, not in a tight loop.
+        // Failed places are retried after a pause, not in a tight loop.
         let wait = if h.vacant.is_empty() { 5_000_000 } else { 1_000_000 };
         net.poll(&mut h, if c.spin { 0 } else { wait }).map_err(|e| format!("epoll: {e}"))?;
         if now >= next_expire {
@@ -287,7 +287,7 @@ pub(crate) fn run(a: &ConnectArgs) -> Result<Report, String> {
     if h.ready == 0 {
         return Err(format!("no connection could be made ({} failures): {}", h.failed, h.failures.json()));
     }
-    let unfinished = h.slots.iter().filter(|s| matches!(s.phase, Phase::Connecting | Phase::Authenticating)).count();
+    let unfinished = h.places.iter().filter(|s| matches!(s.phase, Phase::Connecting | Phase::Authenticating)).count();
     let end = end.unwrap_or_else(|| Mark::take(&net, &c.server_pid));
     let begin = begin.unwrap_or_else(|| end.clone());
     let measured_s = (h.to - h.from) as f64 / 1e9;

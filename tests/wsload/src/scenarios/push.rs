@@ -61,7 +61,7 @@ pub(crate) fn run(a: &PushArgs) -> Result<Report, String> {
         via: via(a.common.adapter)?,
         plan,
         clients: a.connections,
-        publishers: a.senders,
+        text_senders: a.senders,
         size: a.size,
         window: a.window,
         rate: a.rate,

@@ -53,7 +53,7 @@ pub(crate) fn run(a: &RelayArgs) -> Result<Report, String> {
         via,
         plan,
         clients: a.connections,
-        publishers: 0,
+        text_senders: 0,
         size: a.size,
         window: a.window,
         rate: a.rate,

@@ -84,7 +84,7 @@ pub(crate) fn run(a: &SwapArgs) -> Result<Report, String> {
         via,
         plan,
         clients: a.connections,
-        publishers: if a.via == SwapVia::Push { a.senders } else { 0 },
+        text_senders: if a.via == SwapVia::Push { a.senders } else { 0 },
         size: a.size,
         window: 0,
         rate: Some(a.rate),

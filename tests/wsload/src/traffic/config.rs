@@ -38,7 +38,7 @@ pub(crate) struct Config {
     pub(crate) via: Via,
     pub(crate) plan: Plan,
     pub(crate) clients: usize,
-    pub(crate) publishers: usize,
+    pub(crate) text_senders: usize,
     pub(crate) size: usize,
     pub(crate) window: u32,
     pub(crate) rate: Option<f64>,

@@ -1,14 +1,14 @@
 //! Connections coming and going: set-up, closures, and the dispatch of events.
 
-use super::{CLIENT, INDEX, KIND_SHIFT, PUBLISHER, Traffic};
+use super::{CLIENT, INDEX, KIND_SHIFT, TEXT_SENDER, Traffic};
 use crate::net::{ConnId, Gone, Handler, NO_CONN, Net};
 use crate::open::{Opener, Progress};
 use crate::proto::Step;
 use crate::stats::Samples;
 
 impl Traffic {
-    pub(super) fn publisher_ready(&mut self, m: u32) {
-        let p = &mut self.publishers[m as usize];
+    pub(super) fn text_sender_ready(&mut self, m: u32) {
+        let p = &mut self.text_senders[m as usize];
         if !p.ready {
             p.ready = true;
             self.senders[m as usize].conn = p.conn;
@@ -44,7 +44,7 @@ impl Traffic {
 }
 
 impl Opener for Traffic {
-    /// Clients first, then publishers.
+    /// Clients first, then text senders.
     fn start(&mut self, net: &mut Net, i: usize) {
         self.progress.started += 1;
         let now = net.now();
@@ -57,9 +57,9 @@ impl Opener for Traffic {
             return;
         }
         let m = i - self.cfg.clients;
-        let addr = self.text_addr.expect("publishers have an address");
-        match net.open_raw(&addr, PUBLISHER << KIND_SHIFT | m as u32) {
-            Ok(conn) => (self.publishers[m].conn, self.publishers[m].started) = (conn, now),
+        let addr = self.text_addr.expect("text senders have an address");
+        match net.open_raw(&addr, TEXT_SENDER << KIND_SHIFT | m as u32) {
+            Ok(conn) => (self.text_senders[m].conn, self.text_senders[m].started) = (conn, now),
             Err(e) => self.setup_failed(&format!("text port: connect: {e}")),
         }
     }
@@ -77,12 +77,12 @@ impl Opener for Traffic {
                 self.setup_failed("no answer within --connect-timeout");
             }
         }
-        for i in 0..self.publishers.len() {
-            let p = &mut self.publishers[i];
+        for i in 0..self.text_senders.len() {
+            let p = &mut self.text_senders[i];
             if p.conn != NO_CONN && !p.ready && now > p.started + limit_ns {
                 net.close(p.conn, true);
                 p.conn = NO_CONN;
-                self.setup_failed("publisher: no answer within --connect-timeout");
+                self.setup_failed("text sender: no answer within --connect-timeout");
             }
         }
     }
@@ -100,7 +100,7 @@ impl Handler for Traffic {
                 let step = self.proto.on_open(net, c, &self.uids[i as usize]);
                 self.client_step(net, i, step);
             }
-            PUBLISHER => self.publisher_ready(i),
+            TEXT_SENDER => self.text_sender_ready(i),
             _ => self.newcomers.on_open(net, &self.proto, c, tag, now),
         }
     }
@@ -139,15 +139,15 @@ impl Handler for Traffic {
                 self.alive -= c.ready as usize;
                 std::mem::replace(&mut c.ready, false)
             }
-            PUBLISHER => {
-                let p = &mut self.publishers[i as usize];
+            TEXT_SENDER => {
+                let p = &mut self.text_senders[i as usize];
                 p.conn = NO_CONN;
                 self.senders[i as usize].conn = NO_CONN;
                 std::mem::replace(&mut p.ready, false)
             }
             _ => return self.newcomers.on_close(tag, why),
         };
-        let who = if tag >> KIND_SHIFT == CLIENT { "client" } else { "publisher" };
+        let who = if tag >> KIND_SHIFT == CLIENT { "client" } else { "text sender" };
         if was_ready {
             self.n.closed += 1;
             self.closures.add(&format!("{who}: {why}"));

@@ -28,7 +28,7 @@ use crate::track::Tracker;
 const KIND_SHIFT: u32 = 30;
 const INDEX: u32 = (1 << KIND_SHIFT) - 1;
 const CLIENT: u32 = 0;
-const PUBLISHER: u32 = 1;
+const TEXT_SENDER: u32 = 1;
 const NEWCOMER: u32 = 2;
 
 /// Uids that lines may be addressed to although nobody is connected under them.
@@ -70,7 +70,7 @@ struct Client {
     started: u64,
 }
 
-struct Publisher {
+struct TextSender {
     conn: ConnId,
     ready: bool,
     started: u64,
@@ -103,9 +103,9 @@ pub(crate) struct Traffic {
     run: RunId,
 
     clients: Vec<Client>,
-    publishers: Vec<Publisher>,
+    text_senders: Vec<TextSender>,
     senders: Vec<Sender>,
-    /// Target of each pair (relay only; for publishers it is computed).
+    /// Target of each pair (relay only; for text senders it is computed).
     targets: Vec<u32>,
     pairs_per_sender: u32,
     tracker: Tracker,
@@ -148,7 +148,7 @@ impl Traffic {
     pub(crate) fn new(cfg: Config) -> Result<(Traffic, Net), String> {
         let c = &cfg.common;
         c.check()?;
-        if cfg.clients == 0 || (!cfg.via.by_clients() && cfg.publishers == 0) {
+        if cfg.clients == 0 || (!cfg.via.by_clients() && cfg.text_senders == 0) {
             return Err("--connections and --senders must be at least 1".into());
         }
         if cfg.rate.is_none() && cfg.window == 0 {
@@ -161,8 +161,8 @@ impl Traffic {
             return Err("--offline-ratio must be between 0 and 1".into());
         }
         let newcomers = Newcomers::new(c, cfg.newcomers.0, cfg.newcomers.1, NEWCOMER << KIND_SHIFT);
-        require_descriptors(cfg.clients + cfg.publishers + newcomers.places())?;
-        let senders = if cfg.via.by_clients() { cfg.clients } else { cfg.publishers };
+        require_descriptors(cfg.clients + cfg.text_senders + newcomers.places())?;
+        let senders = if cfg.via.by_clients() { cfg.clients } else { cfg.text_senders };
         let windows = senders.saturating_mul(cfg.window as usize).saturating_mul(cfg.size + 256);
         if cfg.rate.is_none() && windows > c.max_buffered {
             return Err(format!("senders x --window x --size is about {windows} bytes, more than --max-buffered"));
@@ -209,8 +209,8 @@ impl Traffic {
             sources,
             run,
             clients: (0..cfg.clients).map(|_| Client { conn: NO_CONN, ready: false, started: 0 }).collect(),
-            publishers: (0..cfg.publishers)
-                .map(|_| Publisher {
+            text_senders: (0..cfg.text_senders)
+                .map(|_| TextSender {
                     conn: NO_CONN,
                     ready: false,
                     started: 0,

@@ -112,11 +112,11 @@ impl Traffic {
         }
     }
 
-    // ------------------------------------------------------------ answers on publisher connections
+    // ------------------------------------------------------------ answers on text sender connections
 
     #[inline]
     pub(super) fn reply(&mut self, m: u32, ok: bool, now: u64) {
-        let Some(w) = self.publishers[m as usize].waiting.pop_front() else {
+        let Some(w) = self.text_senders[m as usize].waiting.pop_front() else {
             self.n.replies_other += 1;
             self.oddities.add("answer without a line");
             return;

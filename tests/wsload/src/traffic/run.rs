@@ -57,7 +57,7 @@ impl Traffic {
     /// Set up, run the traffic, drain.
     pub(crate) fn run(&mut self, net: &mut Net, commands: Option<&mut Commands>) -> Result<Outcome, String> {
         let c = self.cfg.common.clone();
-        let total = self.cfg.clients + self.cfg.publishers;
+        let total = self.cfg.clients + self.cfg.text_senders;
         let setup_s = open_all(net, self, total, &c, true)?;
 
         self.t0 = net.now() + 2_000_000;
@@ -151,7 +151,7 @@ impl Traffic {
             measured_s: (self.measure_to - self.measure_from) as f64 / 1e9,
             alive,
             stalled_senders: self.senders.iter().filter(|s| s.in_flight > 0).count(),
-            unanswered: self.publishers.iter().map(|p| p.waiting.len() as u64).sum(),
+            unanswered: self.text_senders.iter().map(|p| p.waiting.len() as u64).sum(),
         })
     }
 }

@@ -100,7 +100,7 @@ impl Traffic {
                 }
             });
             if self.cfg.via.answered() {
-                self.publishers[s as usize].waiting.push_back(ts << 1 | online as u64);
+                self.text_senders[s as usize].waiting.push_back(ts << 1 | online as u64);
             }
         }
         let sender = &mut self.senders[s as usize];
