@@ -100,11 +100,7 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// What a JSON string reads; `None` for any other value, and for escapes that stand for no character.
 fn string(value: &RawValue) -> Option<String> {
-    // That the JSON is valid is known: without escapes, a string reads as it is written.
-    match value.get().strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
-        Some(text) if !text.contains('\\') => Some(text.to_owned()),
-        _ => serde_json::from_str(value.get()).ok(),
-    }
+    serde_json::from_str(value.get()).ok()
 }
 
 #[cfg(test)]
