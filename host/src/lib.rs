@@ -26,6 +26,7 @@
 //! | [`admin`] | where operators look and act, by HTTP |
 //! | [`reload`] | reads the configuration again while the gateway runs |
 //! | [`gateway`] | binds listeners, owns tasks, drains on shutdown |
+//! | [`workshop`] | what plugin authors use: check, run, measure |
 //! | [`cli`] | the command line |
 //!
 //! One message's way: [`connection`] reads it → [`policy`] decides → [`delivery`] looks up the [`registry`] → the
@@ -51,3 +52,4 @@ pub mod stripe;
 pub mod text_port;
 pub mod throttle;
 pub mod watch;
+pub mod workshop;

@@ -197,6 +197,9 @@ mod tests {
             functions: vec![function],
             last_error: None,
             load_ms: 1,
+            compile_ms: None,
+            code_bytes: 0,
+            memory_bytes: 0,
             shadow: None,
         };
         let shadow = ShadowStatus {

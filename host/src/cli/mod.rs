@@ -1,5 +1,6 @@
 //! The command line: what to do, with which settings.
 
+mod author;
 mod plugin;
 mod show;
 
@@ -72,7 +73,7 @@ pub enum Command {
     ConfigCheck,
     /// Print the configuration in effect.
     ConfigPrint,
-    /// See or change which plugins serve in a gateway that runs.
+    /// See or change which plugins serve in a gateway that runs; or make one.
     Plugin(plugin::Arguments),
 }
 
@@ -92,7 +93,7 @@ enum Action {
     /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigAction),
-    /// See and change which plugins serve, in the gateway that runs with these settings
+    /// See and change which plugins serve in the gateway that runs with these settings; check, run and measure your own
     Plugin(plugin::Arguments),
 }
 
@@ -233,9 +234,9 @@ impl Cli {
         }
     }
 
-    /// `hotgate plugin …`: asks the gateway that runs with these settings.
+    /// `hotgate plugin …`: asks the gateway that runs with these settings, or works on a component.
     pub fn plugin(&self, arguments: &plugin::Arguments) -> ExitCode {
-        plugin::run(arguments, || self.source.load_admin())
+        plugin::run(arguments, &self.source)
     }
 
     /// `hotgate config print`: prints the configuration in effect, or what is wrong with it.

@@ -12,10 +12,11 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{Method, Request, StatusCode};
 
+use super::author;
 use super::show::{Plugin, show};
 use super::{print, refuse};
 use crate::admin::token::{self, Token};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Source};
 use crate::state::StateFolder;
 
 /// The exit code when there is no gateway to speak to: `EX_UNAVAILABLE` of sysexits.h.
@@ -29,24 +30,35 @@ const ACT_TIMEOUT: Duration = Duration::from_secs(15 * 60 + 10);
 /// The longest answer, in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
 
+const RUNNING: &str = "The gateway that runs";
+
 /// What to do with which gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Arguments {
     #[command(subcommand)]
     action: Action,
     /// The gateway's admin listener [default: admin.listen of the settings]
-    #[arg(long, value_name = "HOST:PORT", global = true)]
+    #[arg(long, value_name = "HOST:PORT", global = true, help_heading = RUNNING)]
     address: Option<String>,
     /// The file with its token [default: admin-token in the state folder of the settings]
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = RUNNING)]
     token_file: Option<PathBuf>,
-    /// Print the gateway's answer as JSON
+    /// Print the answer as JSON
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 enum Action {
+    #[command(flatten)]
+    Operate(Operation),
+    #[command(flatten)]
+    Author(author::Action),
+}
+
+/// What is asked of a gateway that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+enum Operation {
     /// What serves in each slot, how it fares, and what happened last
     List,
     /// Put the generation before back
@@ -91,8 +103,13 @@ enum Failure {
 }
 
 /// Does what the arguments say. The settings are loaded where they are needed.
-pub(super) fn run(arguments: &Arguments, settings: impl FnOnce() -> Result<Config, ConfigError>) -> ExitCode {
-    let answered = Client::new(arguments, settings).and_then(|client| client.answer(&arguments.action));
+pub(super) fn run(arguments: &Arguments, source: &Source) -> ExitCode {
+    let operation = match &arguments.action {
+        Action::Operate(operation) => operation,
+        Action::Author(action) => return author::run(action, arguments.json, || source.load()),
+    };
+    let settings = || source.load_admin();
+    let answered = Client::new(arguments, settings).and_then(|client| client.answer(operation));
     let plugins = match answered {
         Ok(answer) if arguments.json => return print(&format!("{answer:#}\n")),
         Ok(answer) => plugins(answer),
@@ -149,17 +166,17 @@ impl Client {
         Ok(Self { agent: config.build().into(), address, token })
     }
 
-    fn answer(&self, action: &Action) -> Result<Value, Failure> {
+    fn answer(&self, operation: &Operation) -> Result<Value, Failure> {
         let act = |slot: &str, action: &str, generation: &Option<u64>| {
             let query = generation.map(|number| format!("?generation={number}")).unwrap_or_default();
             self.ask(Method::POST, &format!("/plugins/{}/{action}{query}", encoded(slot)), &[])
         };
-        match action {
-            Action::List => self.ask(Method::GET, "/plugins", &[]),
-            Action::Rollback { slot, generation } => act(slot, "rollback", generation),
-            Action::Promote { slot, generation } => act(slot, "promote", generation),
-            Action::Reload { slot } => act(slot, "reload", &None),
-            Action::Deploy { file, slot } => {
+        match operation {
+            Operation::List => self.ask(Method::GET, "/plugins", &[]),
+            Operation::Rollback { slot, generation } => act(slot, "rollback", generation),
+            Operation::Promote { slot, generation } => act(slot, "promote", generation),
+            Operation::Reload { slot } => act(slot, "reload", &None),
+            Operation::Deploy { file, slot } => {
                 let component = std::fs::read(file)
                     .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", file.display())))?;
                 let slot = slot.clone().map_or_else(|| self.only_slot(), Ok)?;

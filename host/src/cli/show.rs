@@ -270,6 +270,9 @@ authenticator from /p/jwt.wasm
             functions: Vec::new(),
             last_error: None,
             load_ms: 0,
+            compile_ms: None,
+            code_bytes: 0,
+            memory_bytes: 0,
             shadow: Some(Default::default()),
         };
         let event = Event { at: now, what: What::RolledBack, generation: None, digest: None, reason: None };

@@ -52,6 +52,16 @@ impl Settings {
         })
     }
 
+    /// Adds a setting with this value.
+    pub fn set(&mut self, name: String, value: String) {
+        self.0.insert(name, Setting::Value(value));
+    }
+
+    /// Adds a setting whose value stands in this file.
+    pub fn set_file(&mut self, name: String, file: PathBuf) {
+        self.0.insert(name, Setting::File(file));
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -63,6 +63,10 @@ pub struct Generation {
     stats: Box<Stats>,
     /// From its bytes to the end of its checks.
     pub(super) loading: Duration,
+    /// How long it took to get the machine code; `None` when it was there.
+    pub(super) compiling: Option<Duration>,
+    /// Bytes of linear memory that an instance has which has done nothing but its check.
+    pub(super) memory: usize,
 }
 
 impl Generation {
@@ -90,14 +94,16 @@ impl Generation {
             pace: Pace::new(),
             stats: Box::default(),
             loading: Duration::ZERO,
+            compiling: None,
+            memory: 0,
         };
-        generation.check().await?;
+        generation.memory = generation.check().await?;
         generation.loading = begun.elapsed();
         Ok(generation)
     }
 
-    /// Asks the plugin itself, on an instance that serves nothing else.
-    async fn check(&self) -> anyhow::Result<()> {
+    /// Asks the plugin itself, on an instance that serves nothing else. Returns how many bytes of memory that has.
+    async fn check(&self) -> anyhow::Result<usize> {
         let limit = TimeLimit { setting: "check_timeout", value: self.spec.limits.check_timeout };
         let mut instance = Instance::new(self);
         instance.begin_call(Instant::now(), limit.value, None);
@@ -114,7 +120,8 @@ impl Generation {
         };
         let outcome = self.passed(outcome, &instance, limit).context("its check failed")?;
         let refusal = |reason: String| anyhow!(clean(reason.as_bytes(), MAX_REFUSAL));
-        outcome.map_err(refusal).context("its own check refuses")
+        outcome.map_err(refusal).context("its own check refuses")?;
+        Ok(instance.store.data().limiter.memory())
     }
 
     fn passed<T>(
@@ -168,6 +175,12 @@ impl Generation {
 
     pub(super) fn component(&self) -> &InstancePre<Host> {
         &self.component
+    }
+
+    /// Bytes of its machine code.
+    pub(super) fn code(&self) -> usize {
+        let range = self.component.component().image_range();
+        range.end.addr() - range.start.addr()
     }
 
     pub(super) fn exports(&self) -> &Exports {

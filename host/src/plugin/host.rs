@@ -1,14 +1,17 @@
 //! What a plugin finds around it: the functions it imports, and the state of the host's side of one instance.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use wasmtime::Result;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, WasmStr};
 use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::ResolveAddressStream;
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, Network};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
+use super::Surroundings;
 use super::bindings::logging::Level;
 use super::bindings::{directory, logging, types};
 use super::generation::Generation;
@@ -55,6 +58,14 @@ impl Host {
         }
         // Not even unconnected: each would be a file descriptor.
         wasi.allow_tcp(false).allow_udp(false);
+        let Surroundings { clock, random } = spec.runtime.surroundings;
+        if let Some(time) = clock {
+            wasi.wall_clock(Standing(time));
+        }
+        if let Some(seed) = random {
+            wasi.secure_random(StdRng::seed_from_u64(seed));
+            wasi.insecure_random(StdRng::seed_from_u64(seed)).insecure_random_seed(seed.into());
+        }
         let wasi = wasi.stdout(stdout.clone()).stderr(stderr.clone()).max_random_size(MAX_RANDOM).build();
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(spec.limits.handles);
@@ -121,6 +132,19 @@ fn refuse_lookups(linker: &mut Linker<Host>) -> Result<()> {
         .func_wrap("resolve-addresses", |_, (_network, _name): (Resource<Network>, WasmStr)| {
             Ok((Answer::Err(ErrorCode::AccessDenied),))
         })
+}
+
+/// A clock that stands still.
+struct Standing(SystemTime);
+
+impl HostWallClock for Standing {
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    fn now(&self) -> Duration {
+        self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
 }
 
 impl WasiView for Host {

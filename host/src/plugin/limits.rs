@@ -60,6 +60,11 @@ impl Limiter {
         Self { memory: Budget::new(limits.memory), table_elements: Budget::new(limits.table_elements) }
     }
 
+    /// Bytes of linear memory that it has.
+    pub(super) fn memory(&self) -> usize {
+        self.memory.used
+    }
+
     /// What was refused to earlier calls explains nothing of the next.
     pub(super) fn begin_call(&mut self) {
         (self.memory.refused, self.table_elements.refused) = (None, None);

@@ -80,18 +80,19 @@ impl Candidate {
     ) -> anyhow::Result<Generation> {
         let begun = Instant::now();
         let Self { digest, code, settings } = self;
-        let (component, code) = match code {
-            Code::Compiled(component) => (component, None),
+        let (component, code, compiling) = match code {
+            Code::Compiled(component) => (component, None, None),
             Code::Bytes(code) => {
                 let compiled = Box::pin(spec.runtime.compiler.compile(&spec.runtime.engine, &code, digest)).await?;
                 if !compiled.cached {
                     METRICS.plugin_compile_seconds.observe(compiled.took);
                 }
-                (compiled.component, Some(code))
+                (compiled.component, Some(code), Some(compiled.took).filter(|_| !compiled.cached))
             }
         };
         let given = Given { settings, values };
-        let generation = Box::pin(Generation::verify(spec, number, identity, given, &component, begun)).await?;
+        let mut generation = Box::pin(Generation::verify(spec, number, identity, given, &component, begun)).await?;
+        generation.compiling = compiling;
         if let Some(code) = code {
             let ledger = ledger.clone();
             let keep = move || {

@@ -46,6 +46,7 @@ pub mod status;
 pub(crate) mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use wasmtime::Engine;
@@ -78,8 +79,18 @@ pub struct Runtime {
     lane: lane::Lane,
     registry: Arc<Registry>,
     state: Arc<StateFolder>,
+    surroundings: Surroundings,
     /// Bytes of stack of one call.
     stack: usize,
+}
+
+/// What plugins find around them that differs from how it is, so that what they do can be foretold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// What the wall clock says.
+    pub clock: Option<SystemTime>,
+    /// A seed: each instance finds the same random numbers.
+    pub random: Option<u64>,
 }
 
 impl Runtime {
@@ -99,7 +110,25 @@ impl Runtime {
         let mut linker = Linker::new(&engine);
         host::link(&mut linker).map_err(plain).context("cannot link the plugin interfaces")?;
         let compiler = compile::Compiler::new(compiler, &state);
-        Ok(Arc::new(Self { engine, clock, linker, compiler, lane, registry, state, stack: config.stack }))
+        let surroundings = Surroundings::default();
+        let stack = config.stack;
+        Ok(Arc::new(Self { engine, clock, linker, compiler, lane, registry, state, surroundings, stack }))
+    }
+
+    /// The same for other surroundings and connections. Nothing is remembered of what serves there but compiled code.
+    #[must_use]
+    pub fn apart(&self, registry: Arc<Registry>, surroundings: Surroundings) -> Arc<Self> {
+        Arc::new(Self {
+            engine: self.engine.clone(),
+            clock: self.clock.clone(),
+            linker: self.linker.clone(),
+            compiler: self.compiler.clone(),
+            lane: self.lane.clone(),
+            registry,
+            state: Arc::new(StateFolder::none("nothing is to be remembered")),
+            surroundings,
+            stack: self.stack,
+        })
     }
 }
 

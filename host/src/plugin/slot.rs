@@ -351,8 +351,15 @@ fn generation_status(place: &Place<Generation>) -> GenerationStatus {
         functions,
         last_error: generation.stats().last_error(),
         shadow: (place.stage == Stage::Shadow || shadow.compared > 0).then_some(shadow),
-        load_ms: u64::try_from(generation.loading.as_millis()).unwrap_or(u64::MAX),
+        load_ms: millis(generation.loading),
+        compile_ms: generation.compiling.map(millis),
+        code_bytes: generation.code(),
+        memory_bytes: generation.memory,
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Gives back what slots do not need any more, says what is left to say, and draws conclusions, for as long as it is

@@ -85,6 +85,12 @@ pub struct GenerationStatus {
     pub last_error: Option<LastError>,
     /// From reading its component to the end of its checks, in ms.
     pub load_ms: u64,
+    /// How long compiling it took, in ms; `None` if it had been compiled before.
+    pub compile_ms: Option<u64>,
+    /// Bytes of its machine code.
+    pub code_bytes: usize,
+    /// Bytes of linear memory of an instance at its start.
+    pub memory_bytes: usize,
     /// What came of judging in the shadow of the live one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowStatus>,

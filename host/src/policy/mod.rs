@@ -6,6 +6,7 @@ mod command;
 mod read;
 mod router;
 mod shadow;
+mod trial;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 pub use self::authenticator::{Authenticator, Decision, Handshake, Identity, Login};
 pub use self::command::{Action, Answer, Closing, Command, Delivery, Ending, Membership, Recipient, Sender, Session};
 pub use self::router::Router;
+pub use self::trial::{Trial, Verdict};
 use self::shadow::Shadow;
 use crate::config::{Config, PluginConfig, PluginLimits};
 use crate::plugin::status::PluginStatus;

@@ -9,7 +9,7 @@ use super::authenticator::attributes;
 use super::command::{Action, Answer, Command, Ending, Sender, Session};
 use super::read::Reader;
 use crate::message::{Cause, Message};
-use crate::plugin::{Generation, Seat, router, types};
+use crate::plugin::{CallError, Generation, Seat, router, types};
 
 /// Decides what becomes of messages. Each call is decided by the newest generation of the plugin; dropping a call ends
 /// it.
@@ -28,10 +28,7 @@ impl Router {
     /// # Errors
     /// When the plugin failed, or no instance became free in time.
     pub async fn opened(&self, session: &Session) -> Result<Vec<Action>, Failed> {
-        let attributes = attributes(&session.attributes);
-        let read = |actions, _: &_| Reader::new(self.seat.limits(), None).actions(actions);
-        let outcome = self.seat.opened(borrow(session, &attributes), read).await;
-        outcome.map_err(|_logged| Failed)
+        opened(&self.seat, session).await.map_err(|_logged| Failed)
     }
 
     /// An authenticated client has sent a packet. Waits for as long as all instances are busy, which is to pause the
@@ -40,11 +37,7 @@ impl Router {
     /// # Errors
     /// When the plugin failed.
     pub async fn route(&self, session: &Session, packet: &Message) -> Result<Vec<Action>, Failed> {
-        let attributes = attributes(&session.attributes);
-        let read = |actions, _: &_| Reader::new(self.seat.limits(), Some(packet)).actions(actions);
-        let session = borrow(session, &attributes);
-        let outcome = self.seat.route(session, lower(packet), read).await;
-        outcome.map_err(|_logged| Failed)
+        route(&self.seat, session, packet).await.map_err(|_logged| Failed)
     }
 
     /// A session has ended.
@@ -52,14 +45,7 @@ impl Router {
     /// # Errors
     /// When the plugin failed, or no instance became free in time.
     pub async fn closed(&self, session: &Session, ending: Ending) -> Result<Vec<Command>, Failed> {
-        let attributes = attributes(&session.attributes);
-        let groups: Vec<&str> = ending.groups.iter().map(|group| &**group).collect();
-        let Ending { cause, code, remaining, .. } = ending;
-        let ending = router::Ending { cause: cause.into(), code, groups: &groups, remaining };
-        let read = |commands, _: &_| Reader::new(self.seat.limits(), None).commands(commands);
-        let session = borrow(session, &attributes);
-        let outcome = self.seat.closed(session, ending, read).await;
-        outcome.map_err(|_logged| Failed)
+        closed(&self.seat, session, ending).await.map_err(|_logged| Failed)
     }
 
     /// An internal sender has sent a line. The inner error is the plugin's own refusal, logged already.
@@ -67,17 +53,46 @@ impl Router {
     /// # Errors
     /// When the plugin failed, or no instance became free in time.
     pub async fn push(&self, sender: &Sender, line: &ByteString) -> Result<Result<Answer, String>, Failed> {
-        let sender = router::Sender { connection: sender.connection.0, remote_address: &sender.remote_address };
-        let input = Message::Text(line.clone());
-        let read = |outcome: Result<_, String>, by: &Arc<Generation>| match outcome {
-            Ok(answer) => Reader::new(self.seat.limits(), Some(&input)).answer(answer).map(Ok),
-            Err(text) => {
-                by.say(&text);
-                Ok(Err(text))
-            }
-        };
-        self.seat.push(sender, line, read).await.map_err(|_logged| Failed)
+        push(&self.seat, sender, line).await.map_err(|_logged| Failed)
     }
+}
+
+pub(super) async fn opened(seat: &Seat, session: &Session) -> Result<Vec<Action>, CallError> {
+    let attributes = attributes(&session.attributes);
+    let read = |actions, _: &_| Reader::new(seat.limits(), None).actions(actions);
+    seat.opened(borrow(session, &attributes), read).await
+}
+
+pub(super) async fn route(seat: &Seat, session: &Session, packet: &Message) -> Result<Vec<Action>, CallError> {
+    let attributes = attributes(&session.attributes);
+    let read = |actions, _: &_| Reader::new(seat.limits(), Some(packet)).actions(actions);
+    seat.route(borrow(session, &attributes), lower(packet), read).await
+}
+
+pub(super) async fn closed(seat: &Seat, session: &Session, ending: Ending) -> Result<Vec<Command>, CallError> {
+    let attributes = attributes(&session.attributes);
+    let groups: Vec<&str> = ending.groups.iter().map(|group| &**group).collect();
+    let Ending { cause, code, remaining, .. } = ending;
+    let ending = router::Ending { cause: cause.into(), code, groups: &groups, remaining };
+    let read = |commands, _: &_| Reader::new(seat.limits(), None).commands(commands);
+    seat.closed(borrow(session, &attributes), ending, read).await
+}
+
+pub(super) async fn push(
+    seat: &Seat,
+    sender: &Sender,
+    line: &ByteString,
+) -> Result<Result<Answer, String>, CallError> {
+    let sender = router::Sender { connection: sender.connection.0, remote_address: &sender.remote_address };
+    let input = Message::Text(line.clone());
+    let read = |outcome: Result<_, String>, by: &Arc<Generation>| match outcome {
+        Ok(answer) => Reader::new(seat.limits(), Some(&input)).answer(answer).map(Ok),
+        Err(text) => {
+            by.say(&text);
+            Ok(Err(text))
+        }
+    };
+    seat.push(sender, line, read).await
 }
 
 fn borrow<'a>(session: &'a Session, attributes: &'a [types::AttributeParam<'a>]) -> router::Session<'a> {

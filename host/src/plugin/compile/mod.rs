@@ -33,11 +33,11 @@ const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
 /// Compiles components, one at a time, outside the process.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Compiler {
     config: CompilerConfig,
     cache: Arc<Cache>,
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
 }
 
 /// A component that can be linked.
@@ -52,7 +52,7 @@ pub(super) struct Compiled {
 impl Compiler {
     pub(super) fn new(config: &CompilerConfig, state: &StateFolder) -> Self {
         let cache = Arc::new(Cache::new(state.clone(), config.max_code));
-        Self { config: config.clone(), cache, turn: Mutex::default() }
+        Self { config: config.clone(), cache, turn: Arc::default() }
     }
 
     /// Compiles a component, whose digest this is, unless that has been done before.

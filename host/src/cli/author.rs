@@ -1,0 +1,262 @@
+//! `hotgate plugin check|run|bench|new`: what plugin authors do before a plugin serves. None of them needs a gateway.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{print, refuse};
+use crate::config::{Config, ConfigError, Settings};
+use crate::plugin::Roles;
+use crate::workshop::bench::Load;
+use crate::workshop::check::Report;
+use crate::workshop::run::{Tally, Talk};
+use crate::workshop::{Workshop, voice};
+
+/// What to do with a component.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub(super) enum Action {
+    /// Say what a component is, whether it can serve, and if not what to do; exit code 0 if it can, 1 if not
+    Check {
+        #[command(flatten)]
+        subject: Subject,
+    },
+    /// Feed it packets and lines without a network, or play case files; exit code 1 if anything failed
+    #[command(after_help = RUN_EXAMPLES)]
+    Run {
+        #[command(flatten)]
+        subject: Subject,
+        #[command(flatten)]
+        said: Said,
+    },
+    /// Measure its calls
+    Bench {
+        #[command(flatten)]
+        subject: Subject,
+        /// The first packet of a client
+        #[arg(long, value_name = "TEXT", default_value = "{\"id\":\"u1\"}")]
+        packet: String,
+        /// What an authenticated client sends
+        #[arg(long, value_name = "TEXT", default_value = "{\"id\":\"u2\",\"msg\":\"hi\"}")]
+        message: String,
+        /// A line of an internal sender
+        #[arg(long, value_name = "TEXT", default_value = "{\"uid\":\"u1\"}")]
+        line: String,
+        /// How long each kind of call is measured, in seconds
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = clap::value_parser!(u64).range(1..=60))]
+        seconds: u64,
+    },
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  hotgate plugin run auth.wasm --packet '{\"id\":\"u1\"}'
+      Greet it, hand it a packet, and see what it says.
+  hotgate plugin run router.wasm --uid u1 --packet '{\"id\":\"u2\",\"msg\":\"hi\"}' --line '{\"uid\":\"u1\"}'
+      Route a message of u1, then push a line.
+  hotgate plugin run auth.wasm --cases cases.toml --watch
+      Play the cases, again each time the component changes.";
+
+/// The component, and what it is told.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(super) struct Subject {
+    /// The component
+    file: PathBuf,
+    /// A setting of the plugin; NAME=@FILE takes it from a file. Repeat it for more [default: those in --config]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    setting: Vec<(String, String)>,
+    /// What it is for [default: all that it can be]
+    #[arg(long, value_enum)]
+    role: Option<Role>,
+}
+
+/// What is said to it.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(super) struct Said {
+    /// A packet of the client. Repeat it for more; an authenticator hears them until it accepts, a router after that
+    #[arg(long, value_name = "TEXT")]
+    packet: Vec<String>,
+    /// A line of an internal sender. Repeat it for more
+    #[arg(long, value_name = "TEXT")]
+    line: Vec<String>,
+    /// A header of the client's handshake. Repeat it for more
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    header: Vec<(String, String)>,
+    /// What the client asked for: a path, perhaps with a query
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    path: String,
+    /// Whose session it is, where no authenticator says so
+    #[arg(long, default_value = "u1")]
+    uid: String,
+    /// A file with cases to play. Repeat it for more
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["packet", "line", "setting"])]
+    cases: Vec<PathBuf>,
+    /// Start over each time the component, or a case file, changes
+    #[arg(long)]
+    watch: bool,
+}
+
+/// The roles of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Role {
+    /// It answers who a client is.
+    Authenticator,
+    /// It answers who gets a message.
+    Router,
+    /// Both.
+    Both,
+}
+
+impl From<Role> for Roles {
+    fn from(role: Role) -> Self {
+        Self { authenticator: role != Role::Router, router: role != Role::Authenticator }
+    }
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE, or NAME=@FILE")?;
+    if name.is_empty() { Err("has no name".to_owned()) } else { Ok((name.to_owned(), value.to_owned())) }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("must be NAME: VALUE")?;
+    Ok((name.trim().to_lowercase(), value.trim().to_owned()))
+}
+
+impl Subject {
+    fn settings(&self) -> Option<Settings> {
+        let mut settings = Settings::default();
+        for (name, value) in &self.setting {
+            match value.strip_prefix('@') {
+                Some(file) => settings.set_file(name.clone(), file.into()),
+                None => settings.set(name.clone(), value.clone()),
+            }
+        }
+        (!self.setting.is_empty()).then_some(settings)
+    }
+
+    fn open(&self, config: &Config, keep: bool) -> anyhow::Result<Workshop> {
+        Workshop::open(&self.file, config, self.settings(), keep)
+    }
+
+    fn roles(&self) -> Option<Roles> {
+        self.role.map(Roles::from)
+    }
+
+    /// Looks at the component. The report is only worth showing if it cannot serve.
+    async fn examine(&self, workshop: &Workshop) -> anyhow::Result<Report> {
+        workshop.check(&self.file.display().to_string(), self.roles()).await
+    }
+}
+
+/// Does what the action says.
+pub(super) fn run(action: &Action, json: bool, settings: impl FnOnce() -> Result<Config, ConfigError>) -> ExitCode {
+    let config = match settings() {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    let run = || -> anyhow::Result<ExitCode> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            match action {
+                Action::Check { subject } => check(subject, &config, json).await,
+                Action::Run { subject, said } => play(subject, said, &config).await,
+                Action::Bench { subject, packet, message, line, seconds } => {
+                    let text = |text: &String| ByteString::from(text.as_str());
+                    let (packet, message, line) = (text(packet), text(message), text(line));
+                    let load = Load { packet, message, line, time: Duration::from_secs(*seconds) };
+                    bench(subject, &load, &config).await
+                }
+            }
+        })
+    };
+    run().unwrap_or_else(|error| {
+        let _ = writeln!(io::stderr(), "hotgate: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn check(subject: &Subject, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    // What was compiled before would hide how long that takes.
+    let report = subject.examine(&subject.open(config, false)?).await?;
+    let text = if json { format!("{:#}\n", serde_json::to_value(&report)?) } else { report.to_string() };
+    let shown = print(&text);
+    Ok(if report.usable { shown } else { ExitCode::FAILURE })
+}
+
+async fn play(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result<ExitCode> {
+    voice::listen();
+    loop {
+        let begun = changed(subject, said);
+        let played = once(subject, said, config).await;
+        if !said.watch {
+            return played;
+        }
+        if let Err(error) = played {
+            let _ = writeln!(io::stderr(), "hotgate: {error:#}");
+        }
+        let _ = writeln!(io::stderr(), "--- waiting for a change of {}", subject.file.display());
+        let mut seen = begun.clone();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = changed(subject, said);
+            // Whoever writes a file may write it in parts.
+            if now == seen && now != begun {
+                break;
+            }
+            seen = now;
+        }
+    }
+}
+
+/// How often it is looked whether a file has changed.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// What tells one state of the files from another.
+fn changed(subject: &Subject, said: &Said) -> Vec<Option<(std::time::SystemTime, u64)>> {
+    let stamp = |path: &PathBuf| path.metadata().ok().and_then(|meta| Some((meta.modified().ok()?, meta.len())));
+    [&subject.file].into_iter().chain(&said.cases).map(stamp).collect()
+}
+
+async fn once(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result<ExitCode> {
+    let workshop = subject.open(config, true)?;
+    let Some(roles) = roles(subject, &workshop, !said.cases.is_empty()).await? else { return Ok(ExitCode::FAILURE) };
+    if said.cases.is_empty() {
+        let (path, query) = match said.path.split_once('?') {
+            Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
+            None => (said.path.clone(), None),
+        };
+        let texts = |texts: &[String]| texts.iter().map(|text| ByteString::from(text.as_str())).collect();
+        let (packets, lines) = (texts(&said.packet), texts(&said.line));
+        let talk = Talk { path, query, headers: said.header.clone(), uid: said.uid.clone(), packets, lines };
+        let well = workshop.talk(roles, &talk, |text| _ = print(text)).await?;
+        return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let Tally { passed, failed } = workshop.play(&said.cases, roles, |text| _ = print(text)).await?;
+    print(&format!("{passed} passed, {failed} failed\n"));
+    Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn bench(subject: &Subject, load: &Load, config: &Config) -> anyhow::Result<ExitCode> {
+    let workshop = subject.open(config, true)?;
+    let Some(roles) = roles(subject, &workshop, false).await? else { return Ok(ExitCode::FAILURE) };
+    let measured = workshop.measure(roles, load).await?;
+    let shown = print(&measured.to_string());
+    Ok(if measured.is_clean() { shown } else { ExitCode::FAILURE })
+}
+
+/// What the component is for; `None` if it cannot serve, which has been said. Cases have settings of their own, so what its
+/// check says of none is not yet a verdict.
+async fn roles(subject: &Subject, workshop: &Workshop, of_cases: bool) -> anyhow::Result<Option<Roles>> {
+    let report = subject.examine(workshop).await?;
+    let may_yet = of_cases && report.is_only_refused();
+    if report.usable || may_yet {
+        let able = Roles { authenticator: report.authenticator, router: report.router };
+        return Ok(Some(subject.roles().unwrap_or(able)));
+    }
+    let _ = write!(io::stderr(), "{report}");
+    Ok(None)
+}

@@ -1,0 +1,275 @@
+//! The contract of `wit/`, and in which places a component's idea of it differs: in words, where the engine only says that
+//! types do not match.
+
+use std::collections::HashSet;
+
+use anyhow::Context as _;
+use wit_parser::decoding::{DecodedWasm, decode};
+use wit_parser::{Function, InterfaceId, PackageName, Resolve, SourceMap, Type, TypeDefKind, WorldId, WorldItem, WorldKey};
+
+/// The files that say it.
+pub(super) const FILES: [(&str, &str); 7] = [
+    ("authenticator.wit", include_str!("../../../wit/authenticator.wit")),
+    ("directory.wit", include_str!("../../../wit/directory.wit")),
+    ("lifecycle.wit", include_str!("../../../wit/lifecycle.wit")),
+    ("logging.wit", include_str!("../../../wit/logging.wit")),
+    ("router.wit", include_str!("../../../wit/router.wit")),
+    ("types.wit", include_str!("../../../wit/types.wit")),
+    ("worlds.wit", include_str!("../../../wit/worlds.wit")),
+];
+
+/// A set of interfaces: the contract, or what a component was built against.
+pub(super) struct Interfaces {
+    resolve: Resolve,
+    /// What a component exports and imports; nothing for the contract.
+    world: Option<WorldId>,
+}
+
+/// One interface in a component.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found<'a> {
+    id: InterfaceId,
+    package: &'a PackageName,
+    name: &'a str,
+}
+
+impl Found<'_> {
+    /// As it is written: `hotgate:gateway/router@0.1.0`.
+    pub(super) fn full_name(&self) -> String {
+        self.package.interface_id(self.name)
+    }
+
+    /// Its name within the contract, if its package is that of the contract, in whatever version.
+    pub(super) fn of_contract(&self) -> Option<&str> {
+        (self.package.namespace == "hotgate" && self.package.name == "gateway").then_some(self.name)
+    }
+
+    /// Its package without the version: `wasi:http`.
+    pub(super) fn package(&self) -> String {
+        format!("{}:{}", self.package.namespace, self.package.name)
+    }
+}
+
+impl Interfaces {
+    /// What this host knows.
+    pub(super) fn of_host() -> anyhow::Result<Self> {
+        let mut files = SourceMap::new();
+        for (name, text) in FILES {
+            files.push_str(name, text);
+        }
+        let mut resolve = Resolve::default();
+        let parsed = files.parse().map_err(|(_, error)| anyhow::anyhow!("{error:?}"));
+        resolve.push_group(parsed.context("the contract cannot be read")?).context("the contract cannot be read")?;
+        Ok(Self { resolve, world: None })
+    }
+
+    /// What a component was built against.
+    ///
+    /// # Errors
+    /// When it is malformed.
+    pub(super) fn of_component(code: &[u8]) -> anyhow::Result<Self> {
+        match decode(code)? {
+            DecodedWasm::Component(resolve, world) => Ok(Self { resolve, world: Some(world) }),
+            DecodedWasm::WitPackage(..) => anyhow::bail!("it holds interfaces and no code (a WIT package)"),
+        }
+    }
+
+    /// The interfaces that a component exports.
+    pub(super) fn exports(&self) -> impl Iterator<Item = Found<'_>> {
+        let world = self.world.map(|world| &self.resolve.worlds[world].exports);
+        world.into_iter().flatten().filter_map(|(key, item)| self.found(key, item))
+    }
+
+    /// Those that it imports.
+    pub(super) fn imports(&self) -> impl Iterator<Item = Found<'_>> {
+        let world = self.world.map(|world| &self.resolve.worlds[world].imports);
+        world.into_iter().flatten().filter_map(|(key, item)| self.found(key, item))
+    }
+
+    /// Functions that stand outside of interfaces.
+    pub(super) fn bare(&self) -> Vec<String> {
+        let world = self.world.map(|world| &self.resolve.worlds[world]);
+        let items = world.into_iter().flat_map(|world| world.imports.iter().chain(&world.exports));
+        let bare = items.filter(|(_, item)| matches!(item, WorldItem::Function(_)));
+        bare.map(|(key, _)| self.resolve.name_world_key(key)).collect()
+    }
+
+    fn found(&self, key: &WorldKey, item: &WorldItem) -> Option<Found<'_>> {
+        let WorldItem::Interface { id, .. } = item else { return None };
+        let named = match key {
+            WorldKey::Interface(id) => &self.resolve.interfaces[*id],
+            WorldKey::Name(_) => return None,
+        };
+        let package = &self.resolve.packages[named.package?].name;
+        Some(Found { id: *id, package, name: named.name.as_deref()? })
+    }
+
+    fn interface(&self, name: &str) -> Option<InterfaceId> {
+        self.resolve.packages.iter().find_map(|(_, package)| package.interfaces.get(name).copied())
+    }
+}
+
+/// Where the functions of one interface of a component are not those that the host knows. `exported` says who calls them:
+/// the host needs all that a plugin exports, a plugin may import some.
+pub(super) fn differences(host: &Interfaces, component: &Interfaces, found: Found<'_>, exported: bool) -> Vec<String> {
+    let Some(known) = host.interface(found.name) else {
+        return vec![format!("the host has no interface `{}`", found.name)];
+    };
+    let (known, given) = (&host.resolve.interfaces[known], &component.resolve.interfaces[found.id]);
+    let mut compare = Compare { host: &host.resolve, component: &component.resolve, seen: HashSet::new(), found: Vec::new() };
+    for function in known.functions.values() {
+        match given.functions.get(&function.name) {
+            Some(given) => compare.function(function, given),
+            None if exported => compare.found.push(format!("it has no function `{}`", function.name)),
+            None => {}
+        }
+    }
+    for name in given.functions.keys().filter(|name| !exported && !known.functions.contains_key(*name)) {
+        compare.found.push(format!("it calls `{name}`, which the host does not have"));
+    }
+    compare.found
+}
+
+/// Compares types of two worlds, and says each named one's difference once.
+struct Compare<'a> {
+    host: &'a Resolve,
+    component: &'a Resolve,
+    seen: HashSet<String>,
+    found: Vec<String>,
+}
+
+impl Compare<'_> {
+    fn function(&mut self, known: &Function, given: &Function) {
+        let name = &known.name;
+        if known.params.len() != given.params.len() {
+            let names: Vec<_> = known.params.iter().map(|param| param.name.as_str()).collect();
+            let (takes, has) = (given.params.len(), known.params.len());
+            let arguments = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+            self.found.push(format!("`{name}` has {takes} arguments, the host knows {has}{arguments}"));
+            return;
+        }
+        for (known, given) in known.params.iter().zip(&given.params) {
+            self.types(&format!("argument `{}` of `{name}`", known.name), known.ty, given.ty);
+        }
+        self.optional(&format!("the result of `{name}`"), known.result, given.result);
+    }
+
+    fn optional(&mut self, at: &str, known: Option<Type>, given: Option<Type>) {
+        match (known, given) {
+            (Some(known), Some(given)) => self.types(at, known, given),
+            (None, None) => {}
+            (known, given) => {
+                let said = |resolve: &Resolve, of: Option<Type>| of.map_or("nothing".to_owned(), |of| name(resolve, of));
+                let (known, given) = (said(self.host, known), said(self.component, given));
+                self.found.push(format!("{at} is {given}, the host knows {known}"));
+            }
+        }
+    }
+
+    fn types(&mut self, at: &str, known: Type, given: Type) {
+        let (known, given) = (plain(self.host, known), plain(self.component, given));
+        let (Type::Id(known_id), Type::Id(given_id)) = (known, given) else {
+            if known != given {
+                self.differ(at, known, given);
+            }
+            return;
+        };
+        let (known_def, given_def) = (&self.host.types[known_id], &self.component.types[given_id]);
+        // Once for each named type, wherever it is met.
+        if let Some(name) = &known_def.name
+            && !self.seen.insert(name.clone())
+        {
+            return;
+        }
+        let label = known_def.name.as_ref().map_or_else(|| at.to_owned(), |name| format!("`{name}`"));
+        match (&known_def.kind, &given_def.kind) {
+            (TypeDefKind::Record(known), TypeDefKind::Record(given)) => {
+                let fields = |record: &wit_parser::Record| -> Vec<_> {
+                    record.fields.iter().map(|field| (field.name.clone(), Some(field.ty))).collect()
+                };
+                self.members(&label, "fields", &fields(known), &fields(given));
+            }
+            (TypeDefKind::Variant(known), TypeDefKind::Variant(given)) => {
+                let cases = |variant: &wit_parser::Variant| -> Vec<_> {
+                    variant.cases.iter().map(|case| (case.name.clone(), case.ty)).collect()
+                };
+                self.members(&label, "cases", &cases(known), &cases(given));
+            }
+            (TypeDefKind::Enum(known), TypeDefKind::Enum(given)) => {
+                let cases = |list: &wit_parser::Enum| -> Vec<_> {
+                    list.cases.iter().map(|case| (case.name.clone(), None)).collect()
+                };
+                self.members(&label, "cases", &cases(known), &cases(given));
+            }
+            (TypeDefKind::Option(known), TypeDefKind::Option(given))
+            | (TypeDefKind::List(known), TypeDefKind::List(given)) => self.types(at, *known, *given),
+            (TypeDefKind::Result(known), TypeDefKind::Result(given)) => {
+                self.optional(at, known.ok, given.ok);
+                self.optional(&format!("the error of {at}"), known.err, given.err);
+            }
+            (TypeDefKind::Tuple(known), TypeDefKind::Tuple(given)) if known.types.len() == given.types.len() => {
+                known.types.iter().zip(&given.types).for_each(|(known, given)| self.types(at, *known, *given));
+            }
+            // Of no other kind is anything in the contract.
+            _ => self.differ(at, known, given),
+        }
+    }
+
+    fn members(&mut self, at: &str, what: &str, known: &[(String, Option<Type>)], given: &[(String, Option<Type>)]) {
+        let names = |members: &[(String, Option<Type>)]| -> Vec<String> {
+            members.iter().map(|(name, _)| name.clone()).collect()
+        };
+        if names(known) == names(given) {
+            for ((name, known), (_, given)) in known.iter().zip(given) {
+                self.optional(&format!("`{name}` of {at}"), *known, *given);
+            }
+            return;
+        }
+        let (ours, theirs) = (names(known), names(given));
+        let lacks: Vec<_> = ours.iter().filter(|name| !theirs.contains(name)).map(|name| format!("`{name}`")).collect();
+        let more: Vec<_> = theirs.iter().filter(|name| !ours.contains(name)).map(|name| format!("`{name}`")).collect();
+        let mut detail = Vec::new();
+        if !lacks.is_empty() {
+            detail.push(format!("it lacks {}", lacks.join(", ")));
+        }
+        if !more.is_empty() {
+            detail.push(format!("the host does not know {}", more.join(", ")));
+        }
+        if detail.is_empty() {
+            detail.push("they stand in another order".to_owned());
+        }
+        let (has, knows) = (given.len(), known.len());
+        self.found.push(format!("{at} has {has} {what}, the host knows {knows}: {}", detail.join("; ")));
+    }
+
+    fn differ(&mut self, at: &str, known: Type, given: Type) {
+        let (known, given) = (name(self.host, known), name(self.component, given));
+        self.found.push(format!("{at} is {given}, the host knows {known}"));
+    }
+}
+
+/// A type behind its other names.
+fn plain(resolve: &Resolve, mut of: Type) -> Type {
+    while let Type::Id(id) = of
+        && let TypeDefKind::Type(inner) = resolve.types[id].kind
+    {
+        of = inner;
+    }
+    of
+}
+
+fn name(resolve: &Resolve, of: Type) -> String {
+    let Type::Id(id) = plain(resolve, of) else {
+        return match of {
+            Type::Id(_) => name(resolve, plain(resolve, of)),
+            of => format!("{of:?}").to_lowercase(),
+        };
+    };
+    let def = &resolve.types[id];
+    match (&def.name, &def.kind) {
+        (Some(name), kind) => format!("{} `{name}`", kind.as_str()),
+        (None, TypeDefKind::List(of)) => format!("list of {}", name(resolve, *of)),
+        (None, TypeDefKind::Option(of)) => format!("option of {}", name(resolve, *of)),
+        (None, kind) => kind.as_str().to_owned(),
+    }
+}

@@ -1,0 +1,98 @@
+//! The workshop: what plugin authors use before a plugin serves anybody. Everything here runs a plugin on the runtime that
+//! the gateway runs it on, within the same limits, without a network.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `check`, `contract` | what a component is, and where it is not what the gateway knows |
+//! | `run`, `cases`, `play`, `outcome` | conversations with a plugin, and what is expected of it |
+//! | `bench` | how long its calls take |
+//! | `new` | a project to begin with |
+//! | `dev` | builds on each change, and serves what was built |
+//! | `voice` | what a plugin says meanwhile |
+
+pub mod bench;
+mod cases;
+pub mod check;
+mod contract;
+mod outcome;
+mod play;
+pub mod run;
+pub mod voice;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::config::{Config, DuplicateLogin, PluginConfig, PluginSource, Settings};
+use crate::plugin::{Roles, Runtime, Surroundings};
+use crate::policy::Trial;
+use crate::registry::Registry;
+use crate::state::StateFolder;
+
+/// A plugin on the bench.
+pub struct Workshop {
+    runtime: Arc<Runtime>,
+    plugin: PluginConfig,
+    code: Vec<u8>,
+}
+
+impl Workshop {
+    /// Takes a component from a file. Limits, and settings where none are given, are those of the plugin with this file in the
+    /// configuration, or else the defaults. What was compiled is kept in the user's cache folder if `keep` says so.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the runtime not be started.
+    pub fn open(file: &Path, config: &Config, settings: Option<Settings>, keep: bool) -> anyhow::Result<Self> {
+        let path = std::path::absolute(file)?;
+        let source = PluginSource::File(path.clone());
+        let configured = config.authenticators.iter().chain([&config.router.plugin]).find(|plugin| plugin.source == source);
+        let mut plugin = configured.cloned().unwrap_or_else(|| PluginConfig::authenticator(source));
+        if let Some(settings) = settings {
+            plugin.settings = settings;
+        }
+        let limit = plugin.limits.max_component;
+        let code = crate::config::read_file(&path, limit).with_context(|| format!("cannot read {}", file.display()))?;
+        let code = code.with_context(|| format!("{} is larger than {limit} bytes", file.display()))?;
+        let cache = match cache_folder().filter(|_| keep) {
+            Some(folder) => StateFolder::open(Some(&folder)),
+            None => StateFolder::none("nothing is to be kept"),
+        };
+        let concurrency = plugin.limits.concurrency;
+        let runtime = Runtime::start(concurrency, &config.engine, &config.compiler, registry(), Arc::new(cache))?;
+        Ok(Self { runtime, plugin, code })
+    }
+
+    /// The component.
+    pub fn code(&self) -> &[u8] {
+        &self.code
+    }
+
+    /// Loads the plugin for these roles, with other settings than its own where some are given.
+    async fn load(
+        &self,
+        roles: Roles,
+        settings: Option<Settings>,
+        surroundings: Surroundings,
+    ) -> anyhow::Result<(Trial, Arc<Registry>)> {
+        let registry = registry();
+        let mut plugin = self.plugin.clone();
+        if let Some(settings) = settings {
+            plugin.settings = settings;
+        }
+        let trial = Trial::load(&plugin, roles, self.runtime.apart(registry.clone(), surroundings)).await?;
+        Ok((trial, registry))
+    }
+}
+
+fn registry() -> Arc<Registry> {
+    Arc::new(Registry::new(DuplicateLogin::Newest))
+}
+
+/// Where the user's programs keep what they can make again (XDG base directories).
+fn cache_folder() -> Option<PathBuf> {
+    let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
+    Some(cache.join("hotgate"))
+}

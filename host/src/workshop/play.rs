@@ -1,0 +1,188 @@
+//! Plays the steps of a case to a plugin, and carries out what comes of them on a registry of its own.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use toml::Value;
+
+use super::cases::{Call, Case, Client, Closed, Online, Opening, attributes};
+use super::outcome;
+use crate::delivery;
+use crate::message::{ConnectionId, Message};
+use crate::outbox::{Budget, Outbox};
+use crate::plugin::CallError;
+use crate::policy::{Ending, Handshake, Sender, Session, Trial, Verdict};
+use crate::registry::{Member, Registry};
+
+/// The connection that a conversation is about; others have the numbers after it.
+const OWN: ConnectionId = ConnectionId(1);
+/// That of the internal sender.
+const SENDER: ConnectionId = ConnectionId(1_000_000);
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000);
+/// Bytes that may wait for a connection that nobody reads.
+const OUTBOX: usize = 64 << 20;
+
+/// A conversation with a plugin.
+pub(super) struct Play {
+    trial: Trial,
+    registry: Arc<Registry>,
+    budget: Arc<Budget>,
+    handshake: Handshake,
+    session: Session,
+    /// The session's connection, once the router has heard of it.
+    own: Option<Arc<Member>>,
+}
+
+/// What came of a call.
+pub(super) struct Outcome {
+    /// In the notation of case files.
+    pub(super) value: Value,
+    /// Where in the plugin a call failed, innermost first; else empty.
+    pub(super) backtrace: String,
+}
+
+impl Play {
+    /// A conversation on this registry, which the plugin's runtime must have, too.
+    pub(super) fn new(trial: Trial, registry: Arc<Registry>, opening: &Opening, client: &Client) -> Self {
+        let handshake = Handshake {
+            connection: OWN,
+            remote_address: opening.remote_address.clone(),
+            path: opening.path.clone(),
+            query: opening.query.clone(),
+            headers: attributes(&opening.headers),
+        };
+        let session = Session {
+            connection: OWN,
+            uid: client.uid.clone().into(),
+            attributes: attributes(&client.attributes),
+            state: client.state.bytes(),
+        };
+        Self { trial, registry, budget: Arc::new(Budget::new(usize::MAX)), handshake, session, own: None }
+    }
+
+    /// The conversation that a case begins with.
+    pub(super) fn of_case(trial: Trial, registry: Arc<Registry>, case: &Case) -> Self {
+        let play = Self::new(trial, registry, &case.handshake, &case.session);
+        for (number, Online { uid, groups }) in (OWN.0 + 1..).zip(&case.online) {
+            if let Some(member) = play.connect(ConnectionId(number), uid) {
+                groups.iter().for_each(|group| _ = play.registry.join(&member, &group.as_str().into()));
+            }
+        }
+        play
+    }
+
+    fn connect(&self, id: ConnectionId, uid: &str) -> Option<Arc<Member>> {
+        let outbox = Arc::new(Outbox::new(OUTBOX, self.budget.clone()));
+        self.registry.open(id, uid.into(), outbox, ADDRESS)
+    }
+
+    /// The session's connection, which is there from the first call of the router on.
+    fn own(&mut self) -> Option<Arc<Member>> {
+        if self.own.is_none() {
+            self.own = self.connect(OWN, &self.session.uid.clone());
+        }
+        self.own.clone()
+    }
+
+    /// Whether an authenticator has accepted.
+    pub(super) fn is_accepted(outcome: &Outcome) -> bool {
+        outcome.value.get("accept").is_some()
+    }
+
+    /// Makes a call, and carries out what comes of it.
+    pub(super) async fn call(&mut self, call: &Call) -> Outcome {
+        match self.outcome(call).await {
+            Ok(value) => Outcome { value, backtrace: String::new() },
+            Err(error) => {
+                let failed = [("failed", error.kind().to_owned()), ("why", error.to_string())];
+                let table = failed.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text)));
+                Outcome { value: Value::Table(table.collect()), backtrace: error.backtrace().to_owned() }
+            }
+        }
+    }
+
+    async fn outcome(&mut self, call: &Call) -> Result<Value, CallError> {
+        Ok(match call {
+            Call::Greet => {
+                let verdict = self.trial.greet(&self.handshake).await?;
+                self.authenticated(verdict)
+            }
+            Call::Authenticate(packet) => {
+                let verdict = self.trial.authenticate(&self.handshake, packet).await?;
+                self.authenticated(verdict)
+            }
+            Call::Opened => {
+                let own = self.own();
+                let actions = self.trial.opened(&self.session).await?;
+                let shown = outcome::actions(&actions);
+                if let Some(own) = own {
+                    self.session.state =
+                        delivery::act(&self.registry, &own, actions).await.remember.unwrap_or_default();
+                }
+                shown
+            }
+            Call::Route(packet) => {
+                let own = self.own();
+                let actions = self.trial.route(&self.session, packet).await?;
+                let shown = outcome::actions(&actions);
+                if let Some(own) = own
+                    && let Some(state) = delivery::act(&self.registry, &own, actions).await.remember
+                {
+                    self.session.state = state;
+                }
+                shown
+            }
+            Call::Closed(Closed { cause, code, groups, remaining }) => {
+                if let Some(own) = self.own.take() {
+                    self.registry.close(&own);
+                }
+                let groups = groups.iter().map(|group| group.as_str().into()).collect();
+                let ending = Ending { cause: *cause, code: *code, groups, remaining: *remaining };
+                let commands = self.trial.closed(&self.session, ending).await?;
+                let shown = outcome::commands(&commands);
+                delivery::act_alone(&self.registry, commands).await;
+                shown
+            }
+            Call::Push(line) => {
+                let sender = Sender { connection: SENDER, remote_address: ADDRESS.to_string() };
+                let answer = self.trial.push(&sender, line).await?;
+                let shown = outcome::answer(&answer);
+                if let Ok(answer) = answer {
+                    delivery::act_alone(&self.registry, answer.commands).await;
+                }
+                shown
+            }
+        })
+    }
+
+    /// Whoever is accepted is who the router hears of.
+    fn authenticated(&mut self, verdict: Verdict) -> Value {
+        let shown = outcome::verdict(&verdict);
+        if let Verdict::Accept(identity) = verdict {
+            self.session.uid = identity.uid;
+            self.session.attributes = identity.attributes;
+        }
+        shown
+    }
+}
+
+/// A call as it is shown: short, in one line.
+pub(super) fn shown(call: &Call) -> String {
+    const MOST: usize = 100;
+    let with = |name: &str, message: &Message| match message {
+        Message::Text(text) => {
+            let text = text.escape_debug().to_string().replace("\\\"", "\"");
+            let end = text.floor_char_boundary(MOST);
+            format!("{name} {}{}", &text[..end], if end < text.len() { "…" } else { "" })
+        }
+        Message::Binary(bytes) => format!("{name} ({} bytes)", bytes.len()),
+    };
+    match call {
+        Call::Greet => "greet".to_owned(),
+        Call::Authenticate(packet) => with("authenticate", packet),
+        Call::Opened => "opened".to_owned(),
+        Call::Route(packet) => with("route", packet),
+        Call::Closed(_) => "closed".to_owned(),
+        Call::Push(line) => with("push", &Message::Text(line.clone())),
+    }
+}

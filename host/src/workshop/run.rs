@@ -1,0 +1,157 @@
+//! Feeds a plugin packets and lines, or plays case files to it, and reports.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use bytestring::ByteString;
+
+use super::Workshop;
+use super::cases::{Call, Case, Cases, Client, Opening};
+use super::outcome::differences;
+use super::play::{Outcome, Play, shown};
+use crate::message::Message;
+use crate::plugin::{Roles, Surroundings};
+
+/// What a run came to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Cases that went as expected.
+    pub passed: usize,
+    /// Cases that did not.
+    pub failed: usize,
+}
+
+impl Workshop {
+    /// Plays the cases of these files, and tells `report` of each when it is done.
+    ///
+    /// # Errors
+    /// When a file is no case file. That the plugin cannot be loaded is a failure of its case.
+    pub async fn play(&self, files: &[PathBuf], roles: Roles, mut report: impl FnMut(&str)) -> anyhow::Result<Tally> {
+        let mut tally = Tally::default();
+        for file in files {
+            for case in read(file).await? {
+                let problems = self.case(&case, roles).await;
+                let verdict = if problems.is_empty() { "ok  " } else { "FAIL" };
+                report(&format!("{verdict}  {}\n{problems}", case.name));
+                *(if problems.is_empty() { &mut tally.passed } else { &mut tally.failed }) += 1;
+            }
+        }
+        Ok(tally)
+    }
+
+    /// Plays one case. Returns what went otherwise than expected, in lines; empty if nothing did.
+    async fn case(&self, case: &Case, roles: Roles) -> String {
+        let surroundings = Surroundings { clock: case.clock, random: case.random };
+        let loaded = self.load(roles, Some(case.settings()), surroundings).await;
+        let (trial, registry) = match (loaded, &case.check) {
+            (Ok(loaded), None) => loaded,
+            (Err(error), Some(words)) if format!("{error:#}").contains(words) => return String::new(),
+            (Ok(_), Some(words)) => return format!("      expected to be refused, in words that contain {words:?}\n"),
+            (Err(error), Some(words)) => {
+                return format!("      expected words that contain {words:?}, got: {error:#}\n");
+            }
+            (Err(error), None) => return format!("      {error:#}\n"),
+        };
+        let mut play = Play::of_case(trial, registry, case);
+        let mut problems = String::new();
+        for (number, step) in (1..).zip(&case.steps) {
+            let Outcome { value, backtrace } = play.call(&step.call).await;
+            let failed = value.get("failed").is_some();
+            let differences = match &step.expect {
+                Some(expected) => differences(expected, &value),
+                None if failed => vec!["the call failed".to_owned()],
+                None => Vec::new(),
+            };
+            if differences.is_empty() {
+                continue;
+            }
+            let _ = writeln!(problems, "      step {number}: {}", shown(&step.call));
+            for difference in differences {
+                let _ = writeln!(problems, "        {difference}");
+            }
+            let _ = writeln!(problems, "        it answered {value}");
+            indented(&mut problems, &backtrace);
+        }
+        problems
+    }
+
+    /// Says these packets, then these lines, as a client and an internal sender would, and tells `report` of each answer. An
+    /// authenticator is greeted first, and hears packets until it accepts; a router hears those after. Returns whether no
+    /// call failed.
+    ///
+    /// # Errors
+    /// When the plugin cannot be loaded.
+    pub async fn talk(
+        &self,
+        roles: Roles,
+        opening: &Talk,
+        mut report: impl FnMut(&str),
+    ) -> anyhow::Result<bool> {
+        let (trial, registry) = self.load(roles, None, Surroundings::default()).await?;
+        let handshake = Opening {
+            path: opening.path.clone(),
+            query: opening.query.clone(),
+            headers: opening.headers.iter().cloned().collect(),
+            ..Opening::default()
+        };
+        let client = Client { uid: opening.uid.clone(), ..Client::default() };
+        let mut play = Play::new(trial, registry, &handshake, &client);
+        let mut well = true;
+        let mut say = async |play: &mut Play, call: Call| {
+            let outcome = play.call(&call).await;
+            let mut text = format!("{}\n    {}\n", shown(&call), outcome.value);
+            indented(&mut text, &outcome.backtrace);
+            well &= outcome.value.get("failed").is_none();
+            report(&text);
+            outcome
+        };
+        let mut authenticated = !roles.authenticator;
+        if roles.authenticator {
+            authenticated = Play::is_accepted(&say(&mut play, Call::Greet).await);
+        }
+        let mut opened = false;
+        for packet in &opening.packets {
+            if authenticated && !std::mem::replace(&mut opened, true) && roles.router {
+                say(&mut play, Call::Opened).await;
+            }
+            let packet = Message::Text(packet.clone());
+            if !authenticated {
+                authenticated = Play::is_accepted(&say(&mut play, Call::Authenticate(packet)).await);
+            } else if roles.router {
+                say(&mut play, Call::Route(packet)).await;
+            }
+        }
+        for line in opening.lines.iter().filter(|_| roles.router) {
+            say(&mut play, Call::Push(line.clone())).await;
+        }
+        Ok(well)
+    }
+}
+
+/// What is said to a plugin.
+#[derive(Debug, Clone, Default)]
+pub struct Talk {
+    /// The path of the handshake.
+    pub path: String,
+    /// Its query.
+    pub query: Option<String>,
+    /// Its headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The uid of the session, for a plugin that is only a router.
+    pub uid: String,
+    /// What the client sends.
+    pub packets: Vec<ByteString>,
+    /// What the internal sender sends.
+    pub lines: Vec<ByteString>,
+}
+
+async fn read(file: &Path) -> anyhow::Result<Vec<Case>> {
+    let file = file.to_owned();
+    tokio::task::spawn_blocking(move || Cases::read(&file)).await?
+}
+
+fn indented(text: &mut String, lines: &str) {
+    for line in lines.lines() {
+        let _ = writeln!(text, "        {line}");
+    }
+}

@@ -1,0 +1,43 @@
+//! What a plugin says while it is tried: its log lines and nothing else, on standard error.
+
+use std::fmt::{self, Write as _};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Shows the log lines of plugins from now on, and the host's own warnings if there are any.
+pub fn listen() {
+    let targets = Targets::new().with_target("plugin", LevelFilter::TRACE);
+    // Fails when somebody listens already.
+    let _ = tracing_subscriber::registry().with(Voice.with_filter(targets)).try_init();
+}
+
+struct Voice;
+
+impl<S: Subscriber> Layer<S> for Voice {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        eprintln!("      {:>5} | {}", event.metadata().level().as_str().to_lowercase(), line.0);
+    }
+}
+
+/// The field that holds what was said.
+struct Line(String);
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "line" {
+            self.0.push_str(value);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "line" {
+            let _ = write!(self.0, "{value:?}");
+        }
+    }
+}
