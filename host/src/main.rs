@@ -9,6 +9,7 @@ use hotgate::cli::{self, Command, EXIT_CONFIG};
 use hotgate::config::{Config, LogConfig, LogFormat, Source};
 use hotgate::gateway::{Gateway, StartError};
 use hotgate::plugin;
+use hotgate::workshop::dev::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -45,14 +46,21 @@ fn main() -> ExitCode {
             Ok(config) => {
                 // Dropped last: it writes what is still in the log's queue.
                 let (_log, lost) = start_log(&config.log);
-                serve(config, cli.source, lost)
+                serve(config, cli.source, lost, None)
             }
             Err(error) => cli::refuse(&error),
+        },
+        Command::Dev(folder) => match cli.dev(folder) {
+            Ok((config, source, builder)) => {
+                let (_log, lost) = start_log(&config.log);
+                serve(config, source, lost, Some(builder))
+            }
+            Err(code) => code,
         },
     }
 }
 
-fn serve(config: Config, source: Source, lost: ErrorCounter) -> ExitCode {
+fn serve(config: Config, source: Source, lost: ErrorCounter, builder: Option<Builder>) -> ExitCode {
     raise_descriptor_limit(&config);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -96,11 +104,20 @@ fn serve(config: Config, source: Source, lost: ErrorCounter) -> ExitCode {
                 ExitCode::FAILURE
             }
             never = tell_lost(lost) => match never {},
+            never = build(builder) => match never {},
         }
     });
     // Tasks that have not ended by now are cut off.
     runtime.shutdown_background();
     code
+}
+
+/// Builds what is served, where that is what it is served for.
+async fn build(builder: Option<Builder>) -> Infallible {
+    match builder {
+        Some(builder) => builder.run().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The signals that ask for an end.

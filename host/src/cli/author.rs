@@ -1,7 +1,7 @@
 //! `hotgate plugin check|run|bench|new`: what plugin authors do before a plugin serves. None of them needs a gateway.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,10 +13,11 @@ use crate::config::{Config, ConfigError, Settings};
 use crate::plugin::Roles;
 use crate::workshop::bench::Load;
 use crate::workshop::check::Report;
-use crate::workshop::run::{Tally, Talk};
+use crate::workshop::new::{self, Language};
+use crate::workshop::run::{Talk, Tally};
 use crate::workshop::{Workshop, voice};
 
-/// What to do with a component.
+/// What to do with a component, or to get one.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(super) enum Action {
     /// Say what a component is, whether it can serve, and if not what to do; exit code 0 if it can, 1 if not
@@ -31,6 +32,17 @@ pub(super) enum Action {
         subject: Subject,
         #[command(flatten)]
         said: Said,
+    },
+    /// Write a project to begin with, into a folder of its own; nothing is fetched
+    New {
+        /// What the plugin is called, like my-auth
+        name: String,
+        /// What it is for
+        #[arg(long, value_enum, default_value = "authenticator")]
+        role: Role,
+        /// What it is written in
+        #[arg(long = "lang", value_enum, default_value = "rust")]
+        language: Language,
     },
     /// Measure its calls
     Bench {
@@ -154,6 +166,13 @@ impl Subject {
 
 /// Does what the action says.
 pub(super) fn run(action: &Action, json: bool, settings: impl FnOnce() -> Result<Config, ConfigError>) -> ExitCode {
+    if let Action::New { name, role, language } = action {
+        let made = new::create(Path::new(""), name, (*role).into(), *language);
+        return match made.and_then(|folder| new::next_steps(&folder)) {
+            Ok(steps) => print(&steps),
+            Err(error) => failed(&error),
+        };
+    }
     let config = match settings() {
         Ok(config) => config,
         Err(error) => return refuse(&error),
@@ -170,13 +189,17 @@ pub(super) fn run(action: &Action, json: bool, settings: impl FnOnce() -> Result
                     let load = Load { packet, message, line, time: Duration::from_secs(*seconds) };
                     bench(subject, &load, &config).await
                 }
+                // Needs neither settings nor a runtime: done above.
+                Action::New { .. } => Ok(ExitCode::SUCCESS),
             }
         })
     };
-    run().unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "hotgate: {error:#}");
-        ExitCode::FAILURE
-    })
+    run().unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    let _ = writeln!(io::stderr(), "hotgate: {error:#}");
+    ExitCode::FAILURE
 }
 
 async fn check(subject: &Subject, config: &Config, json: bool) -> anyhow::Result<ExitCode> {

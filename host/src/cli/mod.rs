@@ -7,7 +7,7 @@ mod show;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use crate::policy::Policy;
 use crate::policy::status::PluginStatus;
 use crate::registry::Registry;
 use crate::state::StateFolder;
+use crate::workshop::dev::Builder;
 
 /// The exit code for settings that cannot be: `EX_CONFIG` of sysexits.h, which tells a supervisor that starting again
 /// will not help.
@@ -51,6 +52,8 @@ Examples:
       Run with it.
   hotgate --config hotgate.toml plugin list
       See which plugins serve in the gateway that runs with it, and how they fare.
+  hotgate plugin new my-auth --role authenticator --lang rust
+      Write a plugin of your own to begin with.
 
 A flag counts more than its environment variable, a variable more than the file, the file more than the default.
 An empty variable counts as unset. No file is read that is not named.";
@@ -75,6 +78,8 @@ pub enum Command {
     ConfigPrint,
     /// See or change which plugins serve in a gateway that runs; or make one.
     Plugin(plugin::Arguments),
+    /// Serve the plugin in a folder, and build it on each change.
+    Dev(PathBuf),
 }
 
 #[derive(Parser)]
@@ -95,6 +100,12 @@ enum Action {
     Config(ConfigAction),
     /// See and change which plugins serve in the gateway that runs with these settings; check, run and measure your own
     Plugin(plugin::Arguments),
+    /// Build the plugin in a folder, serve it on this machine only, and build and swap it on each change
+    Dev {
+        /// A folder as `hotgate plugin new` writes it
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
 }
 
 #[derive(Subcommand, Clone, Copy)]
@@ -148,6 +159,7 @@ fn parse_from(line: &[OsString]) -> Result<Cli, clap::Error> {
         Some(Action::Config(ConfigAction::Check)) => Command::ConfigCheck,
         Some(Action::Config(ConfigAction::Print)) => Command::ConfigPrint,
         Some(Action::Plugin(arguments)) => Command::Plugin(arguments),
+        Some(Action::Dev { folder }) => Command::Dev(folder),
     };
     options.whole_chain(line, &matches)?;
     let overrides = options.overrides(&matches)?;
@@ -237,6 +249,26 @@ impl Cli {
     /// `hotgate plugin …`: asks the gateway that runs with these settings, or works on a component.
     pub fn plugin(&self, arguments: &plugin::Arguments) -> ExitCode {
         plugin::run(arguments, &self.source)
+    }
+
+    /// `hotgate dev`: builds the plugin in a folder until it can serve. Returns what to serve it with, and what builds it from
+    /// then on; or the exit code.
+    ///
+    /// # Errors
+    /// The exit code of a folder that is no project, or of settings that cannot be.
+    pub fn dev(&self, folder: &Path) -> Result<(Config, Source, Builder), ExitCode> {
+        if self.source.file.is_some() {
+            let problem = "`hotgate dev` makes its own configuration: settings of the plugin stand in plugin.toml, the rest \
+                           is set by flags";
+            return Err(refuse(&problem));
+        }
+        let prepare = || -> anyhow::Result<_> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let mut builder = Builder::open(folder)?;
+            let (source, config) = runtime.block_on(builder.first(&self.source.overrides))?;
+            Ok((config, source, builder))
+        };
+        prepare().map_err(|error| refuse(&format_args!("{error:#}")))
     }
 
     /// `hotgate config print`: prints the configuration in effect, or what is wrong with it.

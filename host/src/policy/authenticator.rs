@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use tracing::trace;
 
 use super::read::Reader;
 use super::router::lower;
@@ -197,7 +198,9 @@ pub(super) async fn greet(
 ) -> Result<Verdict, CallError> {
     let headers = attributes(&handshake.headers);
     let read = |verdict, by: &_| Verdict::read(verdict, by, seat.limits(), None);
-    seat.greet(held, borrow(handshake, &headers), read).await
+    let verdict = seat.greet(held, borrow(handshake, &headers), read).await?;
+    verdict.tell("greet", handshake.connection);
+    Ok(verdict)
 }
 
 /// Asks one plugin about a packet.
@@ -210,7 +213,9 @@ pub(super) async fn authenticate(
     let headers = attributes(&handshake.headers);
     let read = |verdict, by: &_| Verdict::read(verdict, by, seat.limits(), Some(packet));
     let (state, held) = held.map_or_else(Default::default, |held| (held.state, Some(held.generation)));
-    seat.authenticate(held, borrow(handshake, &headers), lower(packet), &state, read).await
+    let verdict = seat.authenticate(held, borrow(handshake, &headers), lower(packet), &state, read).await?;
+    verdict.tell("authenticate", handshake.connection);
+    Ok(verdict)
 }
 
 /// What one plugin says.
@@ -222,6 +227,18 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
+    /// For whoever develops a plugin. Packets are not shown: they carry credentials.
+    fn tell(&self, call: &'static str, ConnectionId(connection): ConnectionId) {
+        match self {
+            Self::Accept(Identity { uid, .. }) => trace!(target: "verdict", connection, %uid, "{call}: accept"),
+            Self::Challenge(..) => trace!(target: "verdict", connection, "{call}: challenge"),
+            Self::Pass => trace!(target: "verdict", connection, "{call}: pass"),
+            Self::Deny(CloseReason { code, reason }) => {
+                trace!(target: "verdict", connection, code, %reason, "{call}: deny");
+            }
+        }
+    }
+
     fn read(
         verdict: authenticator::Verdict,
         by: &Arc<Generation>,

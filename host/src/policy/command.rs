@@ -84,6 +84,18 @@ pub enum Command {
     Close(Closing),
 }
 
+impl Command {
+    /// What the contract calls it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Deliver(_) => "deliver",
+            Self::Join(_) => "join",
+            Self::Leave(_) => "leave",
+            Self::Close(_) => "close",
+        }
+    }
+}
+
 /// What it can have done with a session at hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -95,6 +107,18 @@ pub enum Action {
     Remember(Bytes),
     /// Hand the packet to [`Authenticator::renew`](super::Authenticator::renew).
     Authenticate,
+}
+
+impl Action {
+    /// What the contract calls it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Command(command) => command.name(),
+            Self::Reply(_) => "reply",
+            Self::Remember(_) => "remember",
+            Self::Authenticate => "authenticate",
+        }
+    }
 }
 
 /// How a session ended.

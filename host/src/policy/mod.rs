@@ -6,9 +6,9 @@ mod command;
 mod read;
 mod router;
 mod shadow;
-mod trial;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 pub use self::authenticator::{Authenticator, Decision, Handshake, Identity, Login};
 pub use self::command::{Action, Answer, Closing, Command, Delivery, Ending, Membership, Recipient, Sender, Session};
 pub use self::router::Router;
-pub use self::trial::{Trial, Verdict};
 use self::shadow::Shadow;
+pub use self::trial::{Trial, Verdict};
 use crate::config::{Config, PluginConfig, PluginLimits};
 use crate::plugin::status::PluginStatus;
 pub use crate::plugin::{DeployError, status};

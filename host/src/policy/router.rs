@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use tracing::trace;
 
 use super::Failed;
 use super::authenticator::attributes;
 use super::command::{Action, Answer, Command, Ending, Sender, Session};
 use super::read::Reader;
-use crate::message::{Cause, Message};
+use crate::message::{Cause, ConnectionId, Message};
 use crate::plugin::{CallError, Generation, Seat, router, types};
 
 /// Decides what becomes of messages. Each call is decided by the newest generation of the plugin; dropping a call ends
@@ -60,13 +61,17 @@ impl Router {
 pub(super) async fn opened(seat: &Seat, session: &Session) -> Result<Vec<Action>, CallError> {
     let attributes = attributes(&session.attributes);
     let read = |actions, _: &_| Reader::new(seat.limits(), None).actions(actions);
-    seat.opened(borrow(session, &attributes), read).await
+    let actions = seat.opened(borrow(session, &attributes), read).await?;
+    tell(session.connection, "opened", actions.iter().map(Action::name));
+    Ok(actions)
 }
 
 pub(super) async fn route(seat: &Seat, session: &Session, packet: &Message) -> Result<Vec<Action>, CallError> {
     let attributes = attributes(&session.attributes);
     let read = |actions, _: &_| Reader::new(seat.limits(), Some(packet)).actions(actions);
-    seat.route(borrow(session, &attributes), lower(packet), read).await
+    let actions = seat.route(borrow(session, &attributes), lower(packet), read).await?;
+    tell(session.connection, "route", actions.iter().map(Action::name));
+    Ok(actions)
 }
 
 pub(super) async fn closed(seat: &Seat, session: &Session, ending: Ending) -> Result<Vec<Command>, CallError> {
@@ -75,14 +80,13 @@ pub(super) async fn closed(seat: &Seat, session: &Session, ending: Ending) -> Re
     let Ending { cause, code, remaining, .. } = ending;
     let ending = router::Ending { cause: cause.into(), code, groups: &groups, remaining };
     let read = |commands, _: &_| Reader::new(seat.limits(), None).commands(commands);
-    seat.closed(borrow(session, &attributes), ending, read).await
+    let commands = seat.closed(borrow(session, &attributes), ending, read).await?;
+    tell(session.connection, "closed", commands.iter().map(Command::name));
+    Ok(commands)
 }
 
-pub(super) async fn push(
-    seat: &Seat,
-    sender: &Sender,
-    line: &ByteString,
-) -> Result<Result<Answer, String>, CallError> {
+pub(super) async fn push(seat: &Seat, sender: &Sender, line: &ByteString) -> Result<Result<Answer, String>, CallError> {
+    let connection = sender.connection;
     let sender = router::Sender { connection: sender.connection.0, remote_address: &sender.remote_address };
     let input = Message::Text(line.clone());
     let read = |outcome: Result<_, String>, by: &Arc<Generation>| match outcome {
@@ -92,7 +96,16 @@ pub(super) async fn push(
             Ok(Err(text))
         }
     };
-    seat.push(sender, line, read).await
+    let answer = seat.push(sender, line, read).await?;
+    if let Ok(answer) = &answer {
+        tell(connection, "push", answer.commands.iter().map(Command::name));
+    }
+    Ok(answer)
+}
+
+/// For whoever develops a plugin. Packets are not shown: they carry credentials.
+fn tell(ConnectionId(connection): ConnectionId, call: &'static str, decided: impl Iterator<Item = &'static str>) {
+    trace!(target: "verdict", connection, "{call}: {}", decided.collect::<Vec<_>>().join(", "));
 }
 
 fn borrow<'a>(session: &'a Session, attributes: &'a [types::AttributeParam<'a>]) -> router::Session<'a> {

@@ -162,7 +162,8 @@ impl fmt::Display for Measured {
         for Row { function, fresh, shared } in &self.rows {
             let mut line = format!("{function:14}");
             for times in [fresh, shared] {
-                let _ = write!(line, "{:>12} {:>10} {:>10}  ", a_second(times.mean), micros(times.p50), micros(times.p99));
+                let _ =
+                    write!(line, "{:>12} {:>10} {:>10}  ", a_second(times.mean), micros(times.p50), micros(times.p99));
             }
             writeln!(f, "{}", line.trim_end())?;
             let failed = fresh.failed + shared.failed;

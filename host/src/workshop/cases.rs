@@ -59,7 +59,9 @@ pub(super) struct Case {
 enum Setting {
     Value(String),
     #[serde(rename_all = "lowercase")]
-    File { file: PathBuf },
+    File {
+        file: PathBuf,
+    },
 }
 
 /// How the connection was opened.

@@ -88,7 +88,10 @@ impl Workshop {
             ("router", roles.router, wanted.is_some_and(|wanted| wanted.router)),
         ] {
             if is_wanted && !able && !report.problems.iter().any(|problem| problem.what.contains(role)) {
-                report.problem(format!("it is no {role}: it does not export hotgate:gateway/{role}@{CONTRACT_VERSION}"), EXPORT);
+                report.problem(
+                    format!("it is no {role}: it does not export hotgate:gateway/{role}@{CONTRACT_VERSION}"),
+                    EXPORT,
+                );
             }
         }
         (report.authenticator, report.router) = (roles.authenticator, roles.router);
@@ -221,7 +224,24 @@ const CONTRACT_VERSION: &str = "0.1.0";
 
 /// Whether the linker takes this version for that of the contract (semver: 0.1.x).
 fn is_compatible(version: &str) -> bool {
-    version.strip_prefix("0.1.").is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
+    version
+        .strip_prefix("0.1.")
+        .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// One line for each package: `wasi:cli@0.2.6: environment, exit`.
+fn by_package(interfaces: &[String]) -> Vec<String> {
+    let mut packages: Vec<(String, Vec<&str>)> = Vec::new();
+    for full in interfaces {
+        let (package, rest) = full.split_once('/').unwrap_or((full, ""));
+        let (name, version) = rest.split_once('@').unwrap_or((rest, ""));
+        let package = if version.is_empty() { package.to_owned() } else { format!("{package}@{version}") };
+        match packages.iter_mut().find(|(known, _)| *known == package) {
+            Some((_, names)) => names.push(name),
+            None => packages.push((package, vec![name])),
+        }
+    }
+    packages.into_iter().map(|(package, names)| format!("{package}: {}", names.join(", "))).collect()
 }
 
 impl fmt::Display for Report {
@@ -241,9 +261,9 @@ impl fmt::Display for Report {
         writeln!(f, "  size      {}, sha256 {}", size(self.bytes), &self.sha256[..12])?;
         writeln!(f, "  roles     {roles}")?;
         for (label, interfaces) in [("exports", &self.exports), ("imports", &self.imports)] {
-            for (index, name) in interfaces.iter().enumerate() {
+            for (index, names) in by_package(interfaces).iter().enumerate() {
                 let label = if index == 0 { label } else { "" };
-                writeln!(f, "  {label:9} {name}")?;
+                writeln!(f, "  {label:9} {names}")?;
             }
         }
         if let Some(Taken { compile_ms, code_bytes, memory_bytes }) = self.taken {

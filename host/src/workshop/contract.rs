@@ -5,7 +5,9 @@ use std::collections::HashSet;
 
 use anyhow::Context as _;
 use wit_parser::decoding::{DecodedWasm, decode};
-use wit_parser::{Function, InterfaceId, PackageName, Resolve, SourceMap, Type, TypeDefKind, WorldId, WorldItem, WorldKey};
+use wit_parser::{
+    Function, InterfaceId, PackageName, Resolve, SourceMap, Type, TypeDefKind, WorldId, WorldItem, WorldKey,
+};
 
 /// The files that say it.
 pub(super) const FILES: [(&str, &str); 7] = [
@@ -116,7 +118,8 @@ pub(super) fn differences(host: &Interfaces, component: &Interfaces, found: Foun
         return vec![format!("the host has no interface `{}`", found.name)];
     };
     let (known, given) = (&host.resolve.interfaces[known], &component.resolve.interfaces[found.id]);
-    let mut compare = Compare { host: &host.resolve, component: &component.resolve, seen: HashSet::new(), found: Vec::new() };
+    let mut compare =
+        Compare { host: &host.resolve, component: &component.resolve, seen: HashSet::new(), found: Vec::new() };
     for function in known.functions.values() {
         match given.functions.get(&function.name) {
             Some(given) => compare.function(function, given),
@@ -159,7 +162,8 @@ impl Compare<'_> {
             (Some(known), Some(given)) => self.types(at, known, given),
             (None, None) => {}
             (known, given) => {
-                let said = |resolve: &Resolve, of: Option<Type>| of.map_or("nothing".to_owned(), |of| name(resolve, of));
+                let said =
+                    |resolve: &Resolve, of: Option<Type>| of.map_or("nothing".to_owned(), |of| name(resolve, of));
                 let (known, given) = (said(self.host, known), said(self.component, given));
                 self.found.push(format!("{at} is {given}, the host knows {known}"));
             }

@@ -7,15 +7,18 @@
 //! | `run`, `cases`, `play`, `outcome` | conversations with a plugin, and what is expected of it |
 //! | `bench` | how long its calls take |
 //! | `new` | a project to begin with |
-//! | `dev` | builds on each change, and serves what was built |
+//! | `dev`, `project` | builds on each change, and serves what was built |
 //! | `voice` | what a plugin says meanwhile |
 
 pub mod bench;
 mod cases;
 pub mod check;
 mod contract;
+pub mod dev;
+pub mod new;
 mod outcome;
 mod play;
+mod project;
 pub mod run;
 pub mod voice;
 
@@ -47,7 +50,8 @@ impl Workshop {
     pub fn open(file: &Path, config: &Config, settings: Option<Settings>, keep: bool) -> anyhow::Result<Self> {
         let path = std::path::absolute(file)?;
         let source = PluginSource::File(path.clone());
-        let configured = config.authenticators.iter().chain([&config.router.plugin]).find(|plugin| plugin.source == source);
+        let configured =
+            config.authenticators.iter().chain([&config.router.plugin]).find(|plugin| plugin.source == source);
         let mut plugin = configured.cloned().unwrap_or_else(|| PluginConfig::authenticator(source));
         if let Some(settings) = settings {
             plugin.settings = settings;

@@ -81,12 +81,7 @@ impl Workshop {
     ///
     /// # Errors
     /// When the plugin cannot be loaded.
-    pub async fn talk(
-        &self,
-        roles: Roles,
-        opening: &Talk,
-        mut report: impl FnMut(&str),
-    ) -> anyhow::Result<bool> {
+    pub async fn talk(&self, roles: Roles, opening: &Talk, mut report: impl FnMut(&str)) -> anyhow::Result<bool> {
         let (trial, registry) = self.load(roles, None, Surroundings::default()).await?;
         let handshake = Opening {
             path: opening.path.clone(),

@@ -1,0 +1,174 @@
+//! Writes a project to begin with: one of the templates that the binary carries, with the contract that it needs.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use include_dir::{Dir, DirEntry, include_dir};
+
+use super::contract;
+use super::project::Project;
+use crate::plugin::Roles;
+
+/// `LANGUAGE/common`, and beside it what differs by role. What ends in `.in` loses that: cargo and git are not to take it for
+/// theirs here.
+static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/templates");
+
+/// Bytes of a name.
+const MAX_NAME: usize = 64;
+
+/// What plugins can be written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Language {
+    /// Rust, with plain cargo.
+    Rust,
+    /// Rust, with cargo-component.
+    RustCargoComponent,
+    /// JavaScript.
+    Javascript,
+    /// Python.
+    Python,
+}
+
+impl Language {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Rust => "rust",
+            Self::RustCargoComponent => "rust-cargo-component",
+            Self::Javascript => "javascript",
+            Self::Python => "python",
+        }
+    }
+}
+
+/// Writes a project of this name into a folder of this name, within `parent`. Returns the folder.
+///
+/// # Errors
+/// When the name will not do, or the folder is there, or cannot be written.
+pub fn create(parent: &Path, name: &str, roles: Roles, language: Language) -> anyhow::Result<PathBuf> {
+    check_name(name)?;
+    let folder = parent.join(name);
+    match fs::create_dir(&folder) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!("{} is there already", folder.display()),
+        created => created.with_context(|| format!("cannot create {}", folder.display()))?,
+    }
+    for (path, text) in files(name, roles, language) {
+        let path = folder.join(path);
+        let write = || {
+            fs::create_dir_all(path.parent().unwrap_or(&folder))?;
+            fs::write(&path, text)
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(folder)
+}
+
+/// What to do with a project that has just been written.
+///
+/// # Errors
+/// When it is no project.
+pub fn next_steps(folder: &Path) -> anyhow::Result<String> {
+    let Project { build, component, .. } = Project::read(folder)?;
+    let (folder, component) = (folder.display(), component.display());
+    Ok(format!(
+        "{folder} is ready. Next:\n\
+         \x20 cd {folder}\n\
+         \x20 {build}\n\
+         \x20 hotgate plugin check {component}\n\
+         \x20 hotgate plugin run {component} --cases cases.toml\n\
+         \x20 hotgate dev .\n\
+         README.md goes on from there.\n"
+    ))
+}
+
+/// Cargo, npm and Python all take it, and so does WIT.
+fn check_name(name: &str) -> anyhow::Result<()> {
+    let words = name.split('-').all(|word| {
+        word.starts_with(|c: char| c.is_ascii_lowercase())
+            && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    });
+    if !words || name.len() > MAX_NAME {
+        bail!(
+            "{name:?} is no name for a plugin: use lower-case words with hyphens between them, like my-auth, of at most \
+             {MAX_NAME} characters"
+        );
+    }
+    Ok(())
+}
+
+/// The files of a project, by their paths in it.
+fn files(name: &str, roles: Roles, language: Language) -> Vec<(PathBuf, String)> {
+    let (role, world) = match roles {
+        Roles { authenticator: true, router: true } => ("both", "authentication-and-routing"),
+        Roles { authenticator: true, .. } => ("authenticator", "authentication"),
+        Roles { .. } => ("router", "routing"),
+    };
+    let fill = |text: &str| {
+        let text = text.replace("{{name}}", name).replace("{{name_snake}}", &name.replace('-', "_"));
+        text.replace("{{role}}", role).replace("{{world}}", world)
+    };
+    let mut files: Vec<_> =
+        contract::FILES.iter().map(|(file, text)| (Path::new("wit").join(file), (*text).to_owned())).collect();
+    for part in ["common", role] {
+        let base = Path::new(language.folder()).join(part);
+        let Some(template) = TEMPLATES.get_dir(&base) else { continue };
+        collect(template, &mut |path, text| {
+            let path = path.strip_prefix(&base).unwrap_or(path).to_string_lossy();
+            let path = fill(path.strip_suffix(".in").unwrap_or(&path));
+            files.push((path.into(), fill(text)));
+        });
+    }
+    files
+}
+
+fn collect(folder: &Dir<'_>, each: &mut impl FnMut(&Path, &str)) {
+    for entry in folder.entries() {
+        match entry {
+            DirEntry::Dir(folder) => collect(folder, each),
+            DirEntry::File(file) => each(file.path(), file.contents_utf8().unwrap_or_default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::*;
+
+    #[test]
+    fn every_template_is_whole() {
+        for language in Language::value_variants() {
+            for (authenticator, router) in [(true, false), (false, true), (true, true)] {
+                let roles = Roles { authenticator, router };
+                let files = files("my-plugin", roles, *language);
+                let has = |name: &str| files.iter().any(|(path, _)| path == Path::new(name));
+                for needed in ["README.md", "cases.toml", "plugin.toml", "wit/worlds.wit", ".gitignore"] {
+                    assert!(has(needed), "{language:?} {roles}: {needed}");
+                }
+                for (path, text) in &files {
+                    assert!(
+                        !text.contains("{{name") && !text.contains("{{world") && !text.contains("{{role"),
+                        "{path:?}"
+                    );
+                    assert!(!text.is_empty() && !path.ends_with(".in"), "{path:?}");
+                }
+                let folder = tempfile::tempdir().unwrap();
+                let project = create(folder.path(), "my-plugin", roles, *language).unwrap();
+                assert!(next_steps(&project).unwrap().contains("hotgate plugin check"));
+                assert!(create(folder.path(), "my-plugin", roles, *language).is_err(), "it is there already");
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_such_that_every_toolchain_takes_them() {
+        for name in ["a", "my-auth", "auth2-v3"] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", "-a", "a-", "a--b", "My", "a_b", "2a", "a-2", "../a", "a b", &"a".repeat(65)] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+    }
+}
