@@ -1,6 +1,7 @@
 //! Every promise of Hotgate, tested on the real binary over real sockets: one short test each.
 
 mod admin;
+mod authors;
 mod bounds;
 mod bystanders;
 mod chain;

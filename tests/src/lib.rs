@@ -28,6 +28,7 @@ mod log;
 mod sender;
 mod setup;
 mod upgrade;
+mod world;
 
 use std::time::Duration;
 

@@ -59,6 +59,11 @@ impl Setup {
         self.bytes(name, component.bytes())
     }
 
+    /// Where `hotgate.toml` is, and what runs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Puts any file beside `hotgate.toml`.
     pub fn bytes(self, name: &str, bytes: &[u8]) -> Self {
         std::fs::write(self.folder.path().join(name), bytes).expect("a writable folder");
@@ -201,6 +206,8 @@ fn surround(command: &mut Command, folder: &Path) {
         }
     }
     command.env_remove("RUST_LOG").env_remove("STATE_DIRECTORY");
+    // What is compiled once is there for every test.
+    command.env("XDG_CACHE_HOME", build::cache("cache"));
     command.env("XDG_STATE_HOME", folder).env("HOTGATE_ADMIN_LISTEN", "127.0.0.1:0");
 }
 

@@ -78,6 +78,7 @@ pub fn run() -> ExitCode {
     let run = || -> anyhow::Result<()> {
         // Nothing depends on either: the child is only a worse neighbour without.
         let _ = nice(19);
+        ask_for_short_turns();
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
         let job = Job::read(&mut io::stdin().lock())?;
         limit(job)?;
@@ -99,6 +100,32 @@ pub fn run() -> ExitCode {
         }
     }
 }
+
+/// Asks to be taken from the processor sooner than usual. At the lowest priority it gets few turns, but whoever wakes up
+/// during one would wait for its end: on a core that it shares with the gateway, messages would wait for milliseconds.
+#[cfg(target_os = "linux")]
+fn ask_for_short_turns() {
+    use nix::libc::{SCHED_OTHER, SYS_sched_setattr, sched_attr, syscall};
+
+    // In nanoseconds; the shortest that Linux grants, since 6.12. Before, it is ignored.
+    const TURN: u64 = 100_000;
+    let attributes = sched_attr {
+        size: size_of::<sched_attr>() as u32,
+        sched_policy: SCHED_OTHER as u32,
+        sched_flags: 0,
+        sched_nice: 19,
+        sched_priority: 0,
+        sched_runtime: TURN,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: the kernel reads as many bytes as `size` says, which are there, and keeps nothing. No crate has this call.
+    #[allow(unsafe_code)]
+    let _ = unsafe { syscall(SYS_sched_setattr, 0, &raw const attributes, 0) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_for_short_turns() {}
 
 fn limit(job: Job) -> io::Result<()> {
     for (resource, limit) in [
