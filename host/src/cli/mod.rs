@@ -77,7 +77,7 @@ pub enum Command {
     /// Print the configuration in effect.
     ConfigPrint,
     /// See or change which plugins serve in a gateway that runs; or make one.
-    Plugin(plugin::Arguments),
+    Plugin(Box<plugin::Arguments>),
     /// Serve the plugin in a folder, and build it on each change.
     Dev(PathBuf),
 }
@@ -99,7 +99,7 @@ enum Action {
     #[command(subcommand)]
     Config(ConfigAction),
     /// See and change which plugins serve in the gateway that runs with these settings; check, run and measure your own
-    Plugin(plugin::Arguments),
+    Plugin(Box<plugin::Arguments>),
     /// Build the plugin in a folder, serve it on this machine only, and build and swap it on each change
     Dev {
         /// A folder as `hotgate plugin new` writes it
