@@ -13,7 +13,7 @@
 //! | `{"type":"authenticate",…}` | the packet goes to the authenticators, to renew the session | theirs |
 //!
 //! `data` is any JSON value and is passed on as it is written. Rooms and uids have 1 to 256 bytes; an integer is taken for
-//! its digits. A packet may have an `id`, a string or an integer of up to 64 bytes: the answer to it has the same.
+//! its digits. A packet may have an `id`, a string or a number of up to 64 bytes: the answer to it has the same.
 //!
 //! # What clients get
 //!

@@ -37,7 +37,7 @@ impl<'a> Packet<'a> {
             Ok([id, kind, room, to, data]) => match id {
                 Some(id) if !is_name(id) => Self {
                     id: None,
-                    request: Err(format!("`id` is not a string or an integer of up to {MAX_ID} bytes")),
+                    request: Err(format!("`id` is not a string or a number of up to {MAX_ID} bytes")),
                 },
                 id => Self { id, request: request(kind, room, to, data) },
             },

@@ -221,9 +221,9 @@ fn what_is_not_understood_is_answered_in_words() {
         (r#"{"type":"publish","room":"a"}"#, "`data` is missing"),
         (r#"{"type":"send","data":1}"#, "`to` is missing"),
         (r#"{"type":"send","to":"u2"}"#, "`data` is missing"),
-        (&long_id, "`id` is not a string or an integer of up to 64 bytes"),
-        (r#"{"type":"join","room":"a","id":{}}"#, "`id` is not a string or an integer of up to 64 bytes"),
-        (r#"{"type":"join","room":"a","id":null}"#, "`id` is not a string or an integer of up to 64 bytes"),
+        (&long_id, "`id` is not a string or a number of up to 64 bytes"),
+        (r#"{"type":"join","room":"a","id":{}}"#, "`id` is not a string or a number of up to 64 bytes"),
+        (r#"{"type":"join","room":"a","id":null}"#, "`id` is not a string or a number of up to 64 bytes"),
         (
             r#"{"type":"x","id":"7"}"#,
             r#"`type` is none of join, leave, members, publish, send and authenticate","id":"7"#,
