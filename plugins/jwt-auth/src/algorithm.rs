@@ -1,0 +1,82 @@
+use ed25519_dalek as ed25519;
+use hmac::{Hmac, KeyInit, Mac};
+use p256::ecdsa::signature::Verifier;
+use rsa::pkcs1v15;
+use sha2::{Sha256, Sha384, Sha512};
+
+/// How a token can be signed (RFC 7518 §3.1, RFC 8037 §3.1). There is no `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Algorithm {
+    Hs256,
+    Hs384,
+    Hs512,
+    Rs256,
+    Es256,
+    EdDsa,
+}
+
+impl Algorithm {
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "HS256" => Self::Hs256,
+            "HS384" => Self::Hs384,
+            "HS512" => Self::Hs512,
+            "RS256" => Self::Rs256,
+            "ES256" => Self::Es256,
+            // The second is the name that RFC 9864 gives it.
+            "EdDSA" | "Ed25519" => Self::EdDsa,
+            _ => return None,
+        })
+    }
+}
+
+/// What a signature is checked with. Its type says by which algorithms: a public key is never taken for a secret.
+#[derive(Debug)]
+pub(crate) enum Key {
+    Secret(Vec<u8>),
+    Rsa(Box<pkcs1v15::VerifyingKey<Sha256>>),
+    P256(Box<p256::ecdsa::VerifyingKey>),
+    Ed25519(Box<ed25519::VerifyingKey>),
+}
+
+impl Key {
+    /// Whether this is a key for that algorithm. A secret has to be as long as the hash (RFC 7518 §3.2).
+    pub(crate) fn suits(&self, algorithm: Algorithm) -> bool {
+        match (self, algorithm) {
+            (Self::Secret(secret), Algorithm::Hs256) => secret.len() >= 32,
+            (Self::Secret(secret), Algorithm::Hs384) => secret.len() >= 48,
+            (Self::Secret(secret), Algorithm::Hs512) => secret.len() >= 64,
+            (Self::Rsa(_), Algorithm::Rs256)
+            | (Self::P256(_), Algorithm::Es256)
+            | (Self::Ed25519(_), Algorithm::EdDsa) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether this key made this signature by that algorithm. Never with one that it does not suit.
+    pub(crate) fn verifies(&self, algorithm: Algorithm, signed: &[u8], signature: &[u8]) -> bool {
+        if !self.suits(algorithm) {
+            return false;
+        }
+        match self {
+            Self::Secret(secret) => match algorithm {
+                Algorithm::Hs384 => mac::<Hmac<Sha384>>(secret, signed, signature),
+                Algorithm::Hs512 => mac::<Hmac<Sha512>>(secret, signed, signature),
+                _ => mac::<Hmac<Sha256>>(secret, signed, signature),
+            },
+            Self::Rsa(key) => {
+                pkcs1v15::Signature::try_from(signature).is_ok_and(|signature| key.verify(signed, &signature).is_ok())
+            }
+            Self::P256(key) => p256::ecdsa::Signature::from_slice(signature)
+                .is_ok_and(|signature| key.verify(signed, &signature).is_ok()),
+            // Strict: a key or signature that holds for many messages holds for none.
+            Self::Ed25519(key) => ed25519::Signature::from_slice(signature)
+                .is_ok_and(|signature| key.verify_strict(signed, &signature).is_ok()),
+        }
+    }
+}
+
+/// Compares in a time that does not tell how much of the signature is right.
+fn mac<M: Mac + KeyInit>(secret: &[u8], signed: &[u8], signature: &[u8]) -> bool {
+    <M as KeyInit>::new_from_slice(secret).is_ok_and(|mac| mac.chain_update(signed).verify_slice(signature).is_ok())
+}

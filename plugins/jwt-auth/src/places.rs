@@ -1,0 +1,104 @@
+use std::borrow::Cow;
+
+use plugin_settings::Settings;
+
+use crate::denial::Denial;
+use crate::exports::hotgate::gateway::authenticator::Handshake;
+use crate::hotgate::gateway::types::Message;
+use crate::object::string;
+
+/// Where tokens are looked for.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// `JWT_FIELD`: of a JSON packet.
+    field: String,
+    /// `JWT_HEADER`, `JWT_QUERY`, `JWT_COOKIE`: of the handshake, each only if it is set.
+    header: Option<String>,
+    query: Option<String>,
+    cookie: Option<String>,
+}
+
+impl Places {
+    pub(crate) fn read(settings: &Settings) -> Result<Self, String> {
+        let name = |setting| match settings.text(setting)? {
+            Some(name) if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte)) => {
+                Err(format!("{setting} must be a name of letters, digits, -, _, . and ~"))
+            }
+            name => Ok(name.map(str::to_owned)),
+        };
+        Ok(Self {
+            field: settings.text("JWT_FIELD")?.unwrap_or("token").to_owned(),
+            header: name("JWT_HEADER")?,
+            query: name("JWT_QUERY")?,
+            cookie: name("JWT_COOKIE")?,
+        })
+    }
+
+    /// The token in a handshake, if there is one. What the client says on purpose counts before the cookie, which a
+    /// browser sends by itself.
+    pub(crate) fn in_handshake<'a>(&self, handshake: &'a Handshake) -> Result<Option<&'a str>, Denial> {
+        let fields = |name: &str| {
+            let name = name.to_ascii_lowercase();
+            handshake.headers.iter().filter(move |header| header.name == name).map(|header| header.value.trim())
+        };
+        let places = [
+            self.header.as_ref().map(|name| only(fields(name).filter_map(|value| credentials(name, value)))),
+            self.query.as_ref().map(|name| only(pairs(handshake.query.as_deref().unwrap_or_default(), '&', name))),
+            self.cookie.as_ref().map(|name| only(fields("cookie").flat_map(|cookies| pairs(cookies, ';', name)))),
+        ];
+        for place in places.into_iter().flatten() {
+            if let Some(token) = place? {
+                return Ok(Some(token));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The token that a packet is or holds; `None` if it is about something else. Binary packets are read as if they
+    /// were text.
+    pub(crate) fn in_packet<'a>(&self, packet: &'a Message) -> Result<Option<Cow<'a, str>>, Denial> {
+        let packet = match packet {
+            Message::Text(text) => text,
+            Message::Binary(bytes) => match str::from_utf8(bytes) {
+                Ok(text) => text,
+                Err(_) => return Ok(None),
+            },
+        };
+        if let Ok([field]) = origin_packet::fields(packet, [self.field.as_str()]) {
+            let token = |value| string(value).ok_or(Denial::Malformed("it is not a string"));
+            return field.map(token).transpose();
+        }
+        let packet = packet.trim();
+        let is_token =
+            packet.contains('.') && packet.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        Ok(is_token.then_some(Cow::Borrowed(packet)))
+    }
+}
+
+/// The token in a header: after `Bearer` (RFC 6750 §2.1), or bare, as proxies that log users in put it into headers of
+/// their own. Other credentials in `Authorization` are somebody else's business.
+fn credentials<'a>(header: &str, value: &'a str) -> Option<&'a str> {
+    match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Some(token.trim()),
+        _ if header.eq_ignore_ascii_case("authorization") => None,
+        _ => Some(value),
+    }
+}
+
+/// The values that a list of `name=value` gives for a name.
+fn pairs<'a>(list: &'a str, separator: char, name: &str) -> impl Iterator<Item = &'a str> {
+    list.split(separator).filter_map(move |pair| {
+        let value = pair.trim().strip_prefix(name)?.strip_prefix('=')?;
+        Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+    })
+}
+
+/// The one token in a place. Two that differ are none: whoever added one could speak for the owner of the other.
+fn only<'a>(mut tokens: impl Iterator<Item = &'a str>) -> Result<Option<&'a str>, Denial> {
+    let Some(first) = tokens.find(|token| !token.is_empty()) else { return Ok(None) };
+    if tokens.all(|token| token == first) {
+        Ok(Some(first))
+    } else {
+        Err(Denial::Malformed("two are given in one place"))
+    }
+}

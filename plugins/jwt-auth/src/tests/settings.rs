@@ -1,0 +1,118 @@
+use super::vectors::{RSA_PEM, keys};
+use super::*;
+
+/// Why these settings are refused: by reading or by checking them.
+#[track_caller]
+fn refused(settings: &[(&str, &str)]) -> String {
+    match JwtSettings::new(settings) {
+        Err(refusal) => refusal,
+        Ok(read) => read.keys.check().expect_err("they are accepted"),
+    }
+}
+
+#[test]
+fn a_key_is_needed() {
+    assert!(refused(&[]).starts_with("there is no key: set JWT_KEYS, JWT_SECRET or JWT_PUBLIC_KEY"));
+    for set in [
+        r#"{"keys":[]}"#,
+        r#"{"kty":"RSA","use":"enc","n":"AQ","e":"AQ"}"#,
+        r#"{"kty":"RSA","alg":"RS512"}"#,
+        r#"{"kty":"EC","crv":"P-384"}"#,
+        r#"{"kty":"OKP","crv":"X25519"}"#,
+        r#"{"kty":"oct","key_ops":["sign"]}"#,
+        r#"{"kty":"AKP","alg":"ML-DSA-65","pub":"x"}"#,
+    ] {
+        assert!(refused(&[("JWT_KEYS", set)]).starts_with("there is no key"), "{set}");
+    }
+    for name in ["JWT_KEYS", "JWT_SECRET", "JWT_PUBLIC_KEY"] {
+        assert_eq!(refused(&[(name, "")]), format!("{name} is empty: leave it out, or give it a value"));
+    }
+}
+
+#[test]
+fn a_secret_is_long_enough() {
+    let refused = refused(&[("JWT_SECRET", "your-256-bit-secret")]);
+    assert_eq!(refused, "JWT_SECRET is too short: it must have at least 32 bytes");
+    assert_eq!(with(&[]).keys.check(), Ok(()));
+}
+
+#[test]
+fn a_public_key_is_one() {
+    let broken = RSA_PEM.replace("MIIB", "MIIC");
+    let ec384 = "-----BEGIN PUBLIC KEY-----\nMHYwEAYHKoZIzj0CAQYFK4EEACIDYgAE\n-----END PUBLIC KEY-----\n";
+    let pkcs1 = RSA_PEM.replace("PUBLIC KEY", "RSA PUBLIC KEY");
+    for pem in
+        ["x", "-----BEGIN PUBLIC KEY-----", &broken, ec384, &pkcs1, &RSA_PEM[..200], &RSA_PEM.replace('\n', "\\n")]
+    {
+        let refused = refused(&[("JWT_PUBLIC_KEY", pem)]);
+        assert!(refused.starts_with("JWT_PUBLIC_KEY must be an RSA, P-256 or Ed25519 key in PEM"), "{pem} {refused}");
+    }
+    let private = refused(&[("JWT_PUBLIC_KEY", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----")]);
+    assert!(private.starts_with("JWT_PUBLIC_KEY is a private key"));
+    let certificate = refused(&[("JWT_PUBLIC_KEY", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----")]);
+    assert!(certificate.starts_with("JWT_PUBLIC_KEY is a certificate"));
+}
+
+#[test]
+fn the_keys_of_a_set_are_what_they_say() {
+    for set in ["", "x", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[5]}"#, r#"{"keys":[{}]}"#, r#"{"kty":5}"#] {
+        let refused = refused(&[("JWT_KEYS", set)]);
+        assert!(refused.starts_with("JWT_KEYS "), "{set} {refused}");
+    }
+    let zero = base64url([0; 32]);
+    let short = base64url([255; 128]);
+    for (key, expected) in [
+        (r#"{"kty":"oct"}"#.into(), "JWT_KEYS: usable key 1 has no `k`"),
+        (r#"{"kty":"oct","kid":"a","k":"AA"}"#.into(), "JWT_KEYS: key \"a\" has a secret of under 32 bytes"),
+        (r#"{"kty":"oct","kid":"a","k":"A="}"#.into(), "JWT_KEYS: key \"a\" has an `k` that is not base64url"),
+        (r#"{"kty":"RSA","n":"AQ"}"#.into(), "JWT_KEYS: usable key 1 has no `e`"),
+        (r#"{"kty":"RSA","n":"","e":""}"#.into(), "JWT_KEYS: usable key 1 is no RSA key that can be used"),
+        (r#"{"kty":"RSA","n":"AQ","e":"AQAB"}"#.into(), "JWT_KEYS: usable key 1 is no RSA key that can be used"),
+        (format!(r#"{{"kty":"RSA","n":"{short}","e":"AQAB"}}"#), "JWT_KEYS: usable key 1 is an RSA key of under 2048"),
+        (r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#.into(), "JWT_KEYS: usable key 1 has an `x` or `y` that"),
+        (format!(r#"{{"kty":"EC","crv":"P-256","x":"{zero}","y":"{zero}"}}"#), "JWT_KEYS: usable key 1 is no point"),
+        (r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#.into(), "JWT_KEYS: usable key 1 has an `x` that is not 32"),
+        (r#"{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA"}"#.into(), "JWT_KEYS: usable key 1 holds a private key"),
+    ] {
+        let refused = refused(&[("JWT_KEYS", &key)]);
+        assert!(refused.starts_with(expected), "{key} {refused}");
+    }
+    let one = r#"{"kty":"oct","k":"AA"}"#;
+    let many = refused(&[("JWT_KEYS", &format!(r#"{{"keys":[{one}{}]}}"#, format!(",{one}").repeat(16)))]);
+    assert_eq!(many, "JWT_KEYS may hold up to 16 keys that can check tokens");
+}
+
+/// As issuers publish them: with more keys than are of use here, and more members than are read.
+#[test]
+fn keys_of_no_use_are_passed_over() {
+    let set = keys().replacen(
+        '[',
+        r#"[{"kty":"RSA","use":"enc","alg":"RSA-OAEP","n":"AQ","e":"AQ"},{"kty":"EC","crv":"P-521","x":"AA"},"#,
+        1,
+    );
+    let set = set.replacen("\"kty\":\"RSA\",\"e\"", r#""kty":"RSA","use":"sig","x5c":["MII"],"x5t":"a","e""#, 1);
+    let settings = JwtSettings::new(&[("JWT_KEYS", &set), ("JWT_UID_CLAIM", "iss")]).unwrap();
+    assert_eq!(settings.keys.check(), Ok(()));
+    assert!(crate::identity(&settings, vectors::RS256, 1_300_000_000).is_ok());
+}
+
+#[test]
+fn other_settings_are_checked_in_words() {
+    for (setting, expected) in [
+        (("JWT_AUDIANCE", "x"), "JWT_AUDIANCE is no setting of this plugin; it has JWT_KEYS, JWT_PUBLIC_KEY, "),
+        (("JWT_LEEWAY", "601"), "JWT_LEEWAY must be a whole number from 0 to 600"),
+        (("JWT_EXPIRY", "never"), "JWT_EXPIRY must be \"required\" or \"optional\""),
+        (("JWT_ISSUER", ""), "JWT_ISSUER is a list with an empty item"),
+        (("JWT_AUDIENCE", "a,"), "JWT_AUDIENCE is a list with an empty item"),
+        (("JWT_UID_CLAIM", ""), "JWT_UID_CLAIM is empty"),
+        (("JWT_ATTRIBUTES", "a,=b"), "JWT_ATTRIBUTES must be a list of claims, or of attribute=claim"),
+        (("JWT_ATTRIBUTES", "a="), "JWT_ATTRIBUTES must be a list of claims, or of attribute=claim"),
+        (("JWT_FIELD", ""), "JWT_FIELD is empty"),
+        (("JWT_HEADER", "x y"), "JWT_HEADER must be a name of letters, digits"),
+        (("JWT_QUERY", "a&b"), "JWT_QUERY must be a name of letters, digits"),
+        (("JWT_COOKIE", "a=b"), "JWT_COOKIE must be a name of letters, digits"),
+    ] {
+        let refused = refused(&[("JWT_SECRET", SECRET), setting]);
+        assert!(refused.starts_with(expected), "{setting:?} {refused}");
+    }
+}

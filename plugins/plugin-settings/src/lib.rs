@@ -1,0 +1,162 @@
+//! How plugins read their settings: environment variables, of which the host gives a plugin its own and no others.
+//!
+//! Every error is in words for whoever deploys the plugin: it names the setting and what is allowed, and never quotes
+//! a value, for that may be a secret. A name that is not known is refused, too: a misspelt `JWT_AUDIENCE` must not
+//! silently check nothing.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+/// The settings of one plugin, by their names.
+#[derive(Debug)]
+pub struct Settings(BTreeMap<String, String>);
+
+impl Settings {
+    /// What the environment says. `known` are the names that the plugin reads.
+    ///
+    /// # Errors
+    ///
+    /// A name that is not among them, or a value that is not UTF-8.
+    pub fn from_environment(known: &[&str]) -> Result<Self, String> {
+        let variables = std::env::vars_os().map(|(name, value)| {
+            let name = name.to_string_lossy().into_owned();
+            match value.into_string() {
+                Ok(value) => Ok((name, value)),
+                Err(_) => Err(format!("{name} is not UTF-8")),
+            }
+        });
+        Self::new(variables.collect::<Result<Vec<_>, _>>()?, known)
+    }
+
+    /// These settings. `known` are the names that the plugin reads.
+    ///
+    /// # Errors
+    ///
+    /// A name that is not among them.
+    pub fn new<N, V>(settings: impl IntoIterator<Item = (N, V)>, known: &[&str]) -> Result<Self, String>
+    where
+        N: Into<String>,
+        V: Into<String>,
+    {
+        let settings: BTreeMap<String, String> =
+            settings.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        match settings.keys().find(|name| !known.contains(&name.as_str())) {
+            Some(name) => Err(format!("{name} is no setting of this plugin; it has {}", known.join(", "))),
+            None => Ok(Self(settings)),
+        }
+    }
+
+    /// A value as it is, even an empty one.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A value that must not be empty if it is given.
+    ///
+    /// # Errors
+    ///
+    /// It is.
+    pub fn text(&self, name: &str) -> Result<Option<&str>, String> {
+        match self.get(name) {
+            Some("") => Err(format!("{name} is empty: leave it out, or give it a value")),
+            value => Ok(value),
+        }
+    }
+
+    /// The parts of a value between commas, without the space around them.
+    ///
+    /// # Errors
+    ///
+    /// One of them is empty.
+    pub fn list(&self, name: &str) -> Result<Option<Vec<&str>>, String> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let items: Vec<&str> = value.split(',').map(str::trim).collect();
+        if items.contains(&"") {
+            return Err(format!("{name} is a list with an empty item; items stand between commas"));
+        }
+        Ok(Some(items))
+    }
+
+    /// A whole number within a range, or else the default.
+    ///
+    /// # Errors
+    ///
+    /// The value is something else.
+    pub fn number<T>(&self, name: &str, default: T, range: RangeInclusive<T>) -> Result<T, String>
+    where
+        T: FromStr + PartialOrd + std::fmt::Display,
+    {
+        let Some(value) = self.get(name) else { return Ok(default) };
+        match value.parse() {
+            Ok(number) if range.contains(&number) => Ok(number),
+            _ => Err(format!("{name} must be a whole number from {} to {}", range.start(), range.end())),
+        }
+    }
+
+    /// Which of these words the value is; the first when it is not given.
+    ///
+    /// # Errors
+    ///
+    /// It is none of them.
+    pub fn choice<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<T, String> {
+        let value = self.get(name);
+        match words.iter().find(|(word, _)| value.is_none_or(|value| value == *word)) {
+            Some(&(_, choice)) => Ok(choice),
+            None => {
+                let words: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+                Err(format!("{name} must be {}", words.join(" or ")))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Settings;
+
+    const KNOWN: &[&str] = &["A", "B"];
+
+    fn a(value: &str) -> Settings {
+        Settings::new([("A", value)], KNOWN).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_given_has_its_default() {
+        let settings = Settings::new([("B", "b")], KNOWN).unwrap();
+        assert_eq!(settings.get("A"), None);
+        assert_eq!(settings.text("A"), Ok(None));
+        assert_eq!(settings.list("A"), Ok(None));
+        assert_eq!(settings.number("A", 7, 0..=9), Ok(7));
+        assert_eq!(settings.choice("A", &[("on", 1), ("off", 2)]), Ok(1));
+    }
+
+    #[test]
+    fn what_is_given_is_read() {
+        assert_eq!(a("").get("A"), Some(""));
+        assert_eq!(a(" x ").text("A"), Ok(Some(" x ")));
+        assert_eq!(a(" x, y ,z").list("A"), Ok(Some(vec!["x", "y", "z"])));
+        assert_eq!(a("9").number("A", 7, 0..=9), Ok(9));
+        assert_eq!(a("off").choice("A", &[("on", 1), ("off", 2)]), Ok(2));
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused() {
+        let refused = Settings::new([("AA", "secret")], KNOWN).unwrap_err();
+        assert_eq!(refused, "AA is no setting of this plugin; it has A, B");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_is_refused_without_being_quoted() {
+        assert_eq!(a("").text("A").unwrap_err(), "A is empty: leave it out, or give it a value");
+        for value in ["", ",", "x,", "x, ,y"] {
+            assert!(a(value).list("A").unwrap_err().starts_with("A is a list with an empty item"), "{value}");
+        }
+        for value in ["", "-1", "10", "1.5", "x", " 1", "99999999999999999999"] {
+            assert_eq!(a(value).number("A", 7, 0..=9).unwrap_err(), "A must be a whole number from 0 to 9", "{value}");
+        }
+        let refused = a("On").choice("A", &[("on", 1), ("off", 2)]).unwrap_err();
+        assert_eq!(refused, "A must be \"on\" or \"off\"");
+    }
+}

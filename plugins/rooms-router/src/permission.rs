@@ -1,0 +1,61 @@
+use crate::hotgate::gateway::types::Attribute;
+
+/// Whether a session may do something with a room or uid of this name: what its attributes of that kind say, or else
+/// the setting.
+pub(crate) fn allowed(attributes: &[Attribute], kind: &str, setting: &str, name: &str) -> bool {
+    let mut own = attributes.iter().filter(|attribute| attribute.name == kind).peekable();
+    match own.peek() {
+        None => matches_any(setting, name),
+        Some(_) => own.any(|attribute| matches_any(&attribute.value, name)),
+    }
+}
+
+/// Whether one of the patterns between commas stands for this name. A star stands for the rest of it, and only at the
+/// end of a pattern.
+fn matches_any(patterns: &str, name: &str) -> bool {
+    patterns.split(',').map(str::trim).any(|pattern| match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_a_name_or_the_beginning_of_names() {
+        for (patterns, name, expected) in [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("a", "A", false),
+            ("*", "anything", true),
+            ("a, b-* ,c", "b-1", true),
+            ("a, b-* ,c", "b-", true),
+            ("a, b-* ,c", "b", false),
+            ("a, b-* ,c", "c", true),
+            ("", "a", false),
+            (",", "a", false),
+            ("a*b", "axb", false),
+            ("a*b", "a*b", true),
+            ("a**", "a*b", true),
+            ("a**", "ab", false),
+            ("é*", "é1", true),
+            ("é*", "e1", false),
+        ] {
+            assert_eq!(matches_any(patterns, name), expected, "{patterns} {name}");
+        }
+    }
+
+    #[test]
+    fn attributes_take_the_place_of_the_setting() {
+        let attributes = |values: &[(&str, &str)]| -> Vec<Attribute> {
+            values.iter().map(|(name, value)| Attribute { name: (*name).into(), value: (*value).into() }).collect()
+        };
+        let allowed = |values: &[(&str, &str)], name| allowed(&attributes(values), "rooms", "lobby", name);
+        assert!(allowed(&[], "lobby") && allowed(&[("publish", "x")], "lobby"));
+        assert!(!allowed(&[("rooms", "x")], "lobby") && !allowed(&[("rooms", "")], "lobby"));
+        assert!(allowed(&[("rooms", "x"), ("other", "z"), ("rooms", "y")], "y"));
+        assert!(!allowed(&[("rooms", "x"), ("other", "z"), ("rooms", "y")], "z"));
+    }
+}

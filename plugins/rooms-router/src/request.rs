@@ -1,0 +1,72 @@
+use origin_packet::Unusable;
+use serde_json::value::RawValue;
+
+use crate::hotgate::gateway::types::Message;
+
+/// The longest `id` of a packet, in bytes as it is written.
+const MAX_ID: usize = 64;
+
+/// What a client asks for.
+#[derive(Debug)]
+pub(crate) enum Request<'a> {
+    Join { room: String },
+    Leave { room: String },
+    Members { room: String },
+    Publish { room: String, data: &'a RawValue },
+    Send { to: String, data: &'a RawValue },
+    Authenticate,
+}
+
+/// A packet, as far as it is understood.
+pub(crate) struct Packet<'a> {
+    /// What the client calls it.
+    pub(crate) id: Option<&'a RawValue>,
+    /// What it asks for, or what is wrong with it.
+    pub(crate) request: Result<Request<'a>, String>,
+}
+
+impl<'a> Packet<'a> {
+    /// Binary packets are read as if they were text.
+    pub(crate) fn read(message: &'a Message) -> Self {
+        let text = match message {
+            Message::Text(text) => Ok(text.as_str()),
+            Message::Binary(bytes) => origin_packet::text(bytes),
+        };
+        match text.and_then(|text| origin_packet::fields(text, ["id", "type", "room", "to", "data"])) {
+            Err(unusable) => Self { id: None, request: Err(unusable.to_string()) },
+            Ok([id, kind, room, to, data]) => match id {
+                Some(id) if !is_name(id) => Self {
+                    id: None,
+                    request: Err(format!("`id` is not a string or a number of up to {MAX_ID} bytes")),
+                },
+                id => Self { id, request: request(kind, room, to, data) },
+            },
+        }
+    }
+}
+
+/// Whether a value is small enough to be sent back.
+fn is_name(id: &RawValue) -> bool {
+    id.get().len() <= MAX_ID
+        && id.get().starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit())
+}
+
+fn request<'a>(
+    kind: Option<&RawValue>,
+    room: Option<&RawValue>,
+    to: Option<&RawValue>,
+    data: Option<&'a RawValue>,
+) -> Result<Request<'a>, String> {
+    let words = |unusable: Unusable| unusable.to_string();
+    let room = || origin_packet::uid("room", room).map_err(words);
+    let data = || data.ok_or_else(|| Unusable::Missing("data").to_string());
+    Ok(match origin_packet::uid("type", kind).map_err(words)?.as_str() {
+        "join" => Request::Join { room: room()? },
+        "leave" => Request::Leave { room: room()? },
+        "members" => Request::Members { room: room()? },
+        "publish" => Request::Publish { room: room()?, data: data()? },
+        "send" => Request::Send { to: origin_packet::uid("to", to).map_err(words)?, data: data()? },
+        "authenticate" => Request::Authenticate,
+        _ => return Err("`type` is none of join, leave, members, publish, send and authenticate".into()),
+    })
+}

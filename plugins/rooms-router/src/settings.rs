@@ -1,0 +1,47 @@
+use plugin_settings::Settings;
+
+const KNOWN: &[&str] = &["ROOMS_JOIN", "ROOMS_PUBLISH", "ROOMS_SEND", "ROOMS_MEMBERS", "ROOMS_MAX", "ROOMS_PRESENCE"];
+
+/// What the plugin is told by whoever deploys it. The default allows nothing.
+#[derive(Default)]
+pub(crate) struct RoomSettings {
+    pub(crate) join: String,
+    pub(crate) publish: String,
+    pub(crate) send: String,
+    /// `ROOMS_MEMBERS`: how many uids an answer has at most.
+    pub(crate) members: u32,
+    /// `ROOMS_MAX`: how many rooms a connection may be in. The host's bound is 1024, and it does not tell.
+    pub(crate) max: u32,
+    pub(crate) presence: bool,
+}
+
+impl RoomSettings {
+    pub(crate) fn from_environment() -> Result<Self, String> {
+        Self::read(&Settings::from_environment(KNOWN)?)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn new(settings: &[(&str, &str)]) -> Result<Self, String> {
+        Self::read(&Settings::new(settings.iter().copied(), KNOWN)?)
+    }
+
+    fn read(settings: &Settings) -> Result<Self, String> {
+        let patterns = |name| {
+            let patterns = settings.list(name)?.unwrap_or_default();
+            // One that looks as if it stood for more than it does would be found out late.
+            let end = |pattern: &str| pattern.len().saturating_sub(1);
+            if patterns.iter().any(|pattern| pattern.find('*').is_some_and(|star| star != end(pattern))) {
+                return Err(format!("{name} has a pattern with a * before its end: one stands for the rest of a name"));
+            }
+            Ok(patterns.join(","))
+        };
+        Ok(Self {
+            join: patterns("ROOMS_JOIN")?,
+            publish: patterns("ROOMS_PUBLISH")?,
+            send: patterns("ROOMS_SEND")?,
+            members: settings.number("ROOMS_MEMBERS", 100, 1..=1000)?,
+            max: settings.number("ROOMS_MAX", 100, 1..=1024)?,
+            presence: settings.choice("ROOMS_PRESENCE", &[("off", false), ("on", true)])?,
+        })
+    }
+}
