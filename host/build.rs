@@ -1,4 +1,4 @@
-//! Compiles the default plugins to WebAssembly, so that they can be embedded in the binary.
+//! Compiles the built-in plugins to WebAssembly, so that they can be embedded in the binary.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,29 @@ use anyhow::{Context as _, Result, bail, ensure};
 const TARGET: &str = "wasm32-wasip2";
 
 /// The packages to compile, and the files in which cargo leaves them.
-const PLUGINS: [(&str, &str); 2] = [("origin-auth", "origin_auth.wasm"), ("origin-router", "origin_router.wasm")];
+const PLUGINS: [(&str, &str); 6] = [
+    ("echo-router", "echo_router.wasm"),
+    ("hmac-auth", "hmac_auth.wasm"),
+    ("jwt-auth", "jwt_auth.wasm"),
+    ("origin-auth", "origin_auth.wasm"),
+    ("origin-router", "origin_router.wasm"),
+    ("rooms-router", "rooms_router.wasm"),
+];
 
 /// What the plugins are made of.
-const SOURCES: [&str; 6] =
-    ["plugins/origin-auth", "plugins/origin-packet", "plugins/origin-router", "wit", "Cargo.toml", "Cargo.lock"];
+const SOURCES: [&str; 11] = [
+    "plugins/echo-router",
+    "plugins/hmac-auth",
+    "plugins/jwt-auth",
+    "plugins/origin-auth",
+    "plugins/origin-packet",
+    "plugins/origin-router",
+    "plugins/plugin-settings",
+    "plugins/rooms-router",
+    "wit",
+    "Cargo.toml",
+    "Cargo.lock",
+];
 
 /// What cargo, clippy and the user's environment say about the build of the host, not about that of the plugins.
 const NOT_INHERITED: [&str; 7] = [
@@ -44,7 +62,7 @@ fn build() -> Result<()> {
 
     ensure!(
         target_installed()?,
-        "the default plugins need the Rust target {TARGET}, which is not installed: rustup target add {TARGET}"
+        "the built-in plugins need the Rust target {TARGET}, which is not installed: rustup target add {TARGET}"
     );
     // A target directory of its own: cargo would wait for ever for the lock that the cargo above this script holds.
     let target_dir = out.join("plugins");
@@ -92,10 +110,10 @@ fn compile(workspace: &Path, target_dir: &Path) -> Result<()> {
     }
     // Set, not removed: empty overrides what a configuration file says of the host's processor or linker.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", "");
-    let output = cargo.output().context("cannot run cargo to compile the default plugins")?;
+    let output = cargo.output().context("cannot run cargo to compile the built-in plugins")?;
     if !output.status.success() {
         eprintln!("{}", String::from_utf8_lossy(&output.stderr));
-        bail!("the default plugins do not compile for {TARGET}; the compiler's messages are above");
+        bail!("the built-in plugins do not compile for {TARGET}; the compiler's messages are above");
     }
     Ok(())
 }

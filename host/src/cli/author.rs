@@ -75,7 +75,7 @@ Examples:
 /// The component, and what it is told.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(super) struct Subject {
-    /// The component
+    /// The component: a file, or builtin:NAME
     file: PathBuf,
     /// A setting of the plugin; NAME=@FILE takes it from a file. Repeat it for more [default: those in --config]
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]

@@ -249,7 +249,8 @@ pub(super) const SOURCE: Text<PluginSource> = Text {
         _ => None,
     },
     show: PluginSource::to_string,
-    allowed: "the path of a component, \"builtin:origin-auth\" or \"builtin:origin-router\"",
+    allowed: "the path of a component, or builtin:NAME, where NAME is echo-router, hmac-auth, jwt-auth, origin-auth, \
+              origin-router or rooms-router",
 };
 
 /// Values of one kind, none twice.

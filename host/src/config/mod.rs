@@ -272,7 +272,8 @@ pub enum PluginSource {
 
 impl PluginSource {
     /// The names of the plugins inside the binary.
-    pub const BUILTINS: [&str; 2] = ["origin-auth", "origin-router"];
+    pub const BUILTINS: [&str; 6] =
+        ["echo-router", "hmac-auth", "jwt-auth", "origin-auth", "origin-router", "rooms-router"];
 }
 
 impl fmt::Display for PluginSource {

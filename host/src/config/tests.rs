@@ -178,7 +178,7 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
         ("\n[[authenticator]]\n", "hotgate.toml:2: authenticator[0].file: must be set"),
         (
             "[router]\nfile = \"builtin:x\"",
-            "router.file = \"builtin:x\": must be the path of a component, \"builtin:origin-auth\" or",
+            "router.file = \"builtin:x\": must be the path of a component, or builtin:NAME",
         ),
         ("[router]\nfile = \"\"", "router.file = \"\": must be the path"),
         (

@@ -1,13 +1,17 @@
 //! The plugins that are part of the binary, compiled by the build script.
 
 /// Name and component of each.
-const ALL: [(&str, &[u8]); 2] = [
+const ALL: [(&str, &[u8]); 6] = [
+    ("echo-router", include_bytes!(concat!(env!("OUT_DIR"), "/echo_router.wasm"))),
+    ("hmac-auth", include_bytes!(concat!(env!("OUT_DIR"), "/hmac_auth.wasm"))),
+    ("jwt-auth", include_bytes!(concat!(env!("OUT_DIR"), "/jwt_auth.wasm"))),
     ("origin-auth", include_bytes!(concat!(env!("OUT_DIR"), "/origin_auth.wasm"))),
     ("origin-router", include_bytes!(concat!(env!("OUT_DIR"), "/origin_router.wasm"))),
+    ("rooms-router", include_bytes!(concat!(env!("OUT_DIR"), "/rooms_router.wasm"))),
 ];
 
 /// The component of a built-in plugin.
-pub(super) fn component(name: &str) -> Option<&'static [u8]> {
+pub fn component(name: &str) -> Option<&'static [u8]> {
     ALL.iter().find(|(known, _)| *known == name).map(|(_, component)| *component)
 }
 

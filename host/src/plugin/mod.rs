@@ -54,6 +54,7 @@ use wasmtime::component::Linker;
 
 pub use self::bindings::Roles;
 pub(crate) use self::bindings::{authenticator, router, types};
+pub use self::builtin::component as builtin;
 pub use self::calls::Seat;
 pub use self::compile::child::{COMMAND as COMPILE, run as compile};
 pub use self::deploy::DeployError;

@@ -28,8 +28,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::config::{Config, DuplicateLogin, PluginConfig, PluginSource, Settings};
-use crate::plugin::{Roles, Runtime, Surroundings};
+use crate::config::{Config, DuplicateLogin, PluginConfig, PluginSource, Settings, read_file};
+use crate::plugin::{self, Roles, Runtime, Surroundings};
 use crate::policy::Trial;
 use crate::registry::Registry;
 use crate::state::StateFolder;
@@ -42,14 +42,17 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// Takes a component from a file. Limits, and settings where none are given, are those of the plugin with this file in the
+    /// Takes a component from a file, or by `builtin:NAME`. Limits, and settings where none are given, are those of the plugin with this file in the
     /// configuration, or else the defaults. What was compiled is kept in the user's cache folder if `keep` says so.
     ///
     /// # Errors
     /// When the file cannot be read, or the runtime not be started.
     pub fn open(file: &Path, config: &Config, settings: Option<Settings>, keep: bool) -> anyhow::Result<Self> {
-        let path = std::path::absolute(file)?;
-        let source = PluginSource::File(path.clone());
+        let shown = file.display();
+        let source = match file.to_str().and_then(|name| name.strip_prefix("builtin:")) {
+            Some(name) => PluginSource::Builtin(name.to_owned()),
+            None => PluginSource::File(std::path::absolute(file)?),
+        };
         let configured =
             config.authenticators.iter().chain([&config.router.plugin]).find(|plugin| plugin.source == source);
         let mut plugin = configured.cloned().unwrap_or_else(|| PluginConfig::authenticator(source));
@@ -57,8 +60,15 @@ impl Workshop {
             plugin.settings = settings;
         }
         let limit = plugin.limits.max_component;
-        let code = crate::config::read_file(&path, limit).with_context(|| format!("cannot read {}", file.display()))?;
-        let code = code.with_context(|| format!("{} is larger than {limit} bytes", file.display()))?;
+        let code = match &plugin.source {
+            PluginSource::Builtin(name) => plugin::builtin(name)
+                .map(<[u8]>::to_vec)
+                .with_context(|| format!("there is no {shown}; built in are {}", PluginSource::BUILTINS.join(", ")))?,
+            PluginSource::File(path) => {
+                let code = read_file(path, limit).with_context(|| format!("cannot read {shown}"))?;
+                code.with_context(|| format!("{shown} is larger than {limit} bytes (limits.max_component)"))?
+            }
+        };
         let cache = match cache_folder().filter(|_| keep) {
             Some(folder) => StateFolder::open(Some(&folder)),
             None => StateFolder::none("nothing is to be kept"),
