@@ -35,10 +35,9 @@ impl<'a> Packet<'a> {
         match text.and_then(|text| origin_packet::fields(text, ["id", "type", "room", "to", "data"])) {
             Err(unusable) => Self { id: None, request: Err(unusable.to_string()) },
             Ok([id, kind, room, to, data]) => match id {
-                Some(id) if !is_name(id) => Self {
-                    id: None,
-                    request: Err(format!("`id` is not a string or a number of up to {MAX_ID} bytes")),
-                },
+                Some(id) if !is_name(id) => {
+                    Self { id: None, request: Err(format!("`id` is not a string or a number of up to {MAX_ID} bytes")) }
+                }
                 id => Self { id, request: request(kind, room, to, data) },
             },
         }
