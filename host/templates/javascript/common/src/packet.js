@@ -7,10 +7,12 @@ export class Unusable extends Error {}
 export function text(packet) {
   if (packet.tag === "text") return packet.val;
   // QuickJS has no TextDecoder; this pair reads UTF-8 as well.
-  let bytes = "";
-  for (const byte of packet.val) bytes += String.fromCharCode(byte);
+  const parts = [];
+  for (let at = 0; at < packet.val.length; at += 4096) {
+    parts.push(String.fromCharCode.apply(null, packet.val.slice(at, at + 4096)));
+  }
   try {
-    return decodeURIComponent(escape(bytes));
+    return decodeURIComponent(escape(parts.join("")));
   } catch {
     throw new Unusable("not UTF-8");
   }
@@ -18,6 +20,7 @@ export function text(packet) {
 
 /** The fields of a JSON object. In a Map, because an object has names that nobody sent, such as `constructor`. */
 export function object(json) {
+  if (isDeep(json)) throw new Unusable("nested too deeply");
   let value;
   try {
     value = JSON.parse(json);
@@ -26,6 +29,41 @@ export function object(json) {
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Unusable("not a JSON object");
   return new Map(Object.entries(value));
+}
+
+/** Whether arrays and objects are more than 100 levels deep. JSON.parse would run out of stack there, and the call would fail. */
+function isDeep(json) {
+  // Few brackets cannot be deep: most packets need no more than this.
+  if (json.split("[", 100).length + json.split("{", 100).length <= 100) return false;
+  let depth = 0;
+  for (let at = 0; at < json.length; at++) {
+    switch (json.charCodeAt(at)) {
+      case 0x22: // "
+        at = endOfString(json, at);
+        break;
+      case 0x5b: // [
+      case 0x7b: // {
+        if (++depth > 100) return true;
+        break;
+      case 0x5d: // ]
+      case 0x7d: // }
+        depth--;
+        break;
+    }
+  }
+  return false;
+}
+
+/** Where the string ends that starts at `at`: at the next quote after an even number of backslashes. */
+function endOfString(json, at) {
+  for (;;) {
+    const quote = json.indexOf('"', at + 1);
+    if (quote === -1) return json.length;
+    let before = quote;
+    while (json[before - 1] === "\\") before--;
+    if ((quote - before) % 2 === 0) return quote;
+    at = quote;
+  }
 }
 
 /** The uid in a field: a string, or an integer, which equals its digits. JavaScript knows integers up to 2^53 exactly. */
