@@ -2,9 +2,9 @@
 //
 // Nothing is proved by that: put your own rule into `identify`.
 //
-// A plugin is asked and answers; the gateway does the rest. Each call may meet a fresh instance, so nothing can be kept in a
-// global. The interfaces are explained in wit/*.wit. In JavaScript, their names are in camelCase, a record is an object, a variant
-// is { tag, val }, and none is null.
+// A plugin is asked and answers; the gateway does the rest. Each call may meet a fresh instance, so
+// nothing can be kept in a global. The interfaces are explained in wit/*.wit. In JavaScript, their
+// names are in camelCase, a record is an object, a variant is { tag, val }, and none is null.
 
 import logging from "hotgate:gateway/logging@0.1.0";
 import { Unusable, object, text, uid } from "./packet.js";
@@ -16,15 +16,17 @@ const WELCOME = "Link_successful";
 const BAD_REQUEST = 4400;
 
 export const lifecycle = {
-  // Asked before this plugin goes live. A string that is thrown refuses it, and what served before goes on.
+  // Asked before this plugin goes live. A string that is thrown refuses it, and what served before
+  // goes on.
   check() {
     greeting();
   },
 };
 
 export const authenticator = {
-  // A connection has opened. `handshake` is all that is known: address, path, query, and the headers that
-  // `websocket.pass_headers` lists. A token in there could be accepted or denied here already.
+  // A connection has opened. `handshake` is all that is known: address, path, query, and the
+  // headers that `websocket.pass_headers` lists. A token in there could be accepted or denied here
+  // already.
   greet(handshake) {
     // The state would be handed to `authenticate`; none is needed.
     return { tag: "challenge", val: { message: { tag: "text", val: greeting() }, state: [] } };

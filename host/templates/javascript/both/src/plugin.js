@@ -1,10 +1,11 @@
-// {{name}}: who is this, and who gets this? A new client is greeted, and the `id` in its first packet becomes its uid. After that, a
-// packet {"id":"u2","msg":"hi"} sends `hi` to the client u2; a line {"uid":"u1"} of an internal system goes to u1 as it came.
+// {{name}}: who is this, and who gets this? A new client is greeted, and the `id` in its first
+// packet becomes its uid. After that, a packet {"id":"u2","msg":"hi"} sends `hi` to the client u2;
+// a line {"uid":"u1"} of an internal system goes to u1 as it came.
 //
-// A plugin is asked and answers; the gateway does the rest, in the order of the answer. Each call may meet another instance, so
-// nothing can be kept in a global: what belongs to a client goes into its session (the action `remember`). The interfaces are
-// explained in wit/*.wit. In JavaScript, their names are in camelCase, a record is an object, a variant is { tag, val }, and none is
-// null.
+// A plugin is asked and answers; the gateway does the rest, in the order of the answer. Each call
+// may meet another instance, so nothing can be kept in a global: what belongs to a client goes into
+// its session (the action `remember`). The interfaces are explained in wit/*.wit. In JavaScript,
+// their names are in camelCase, a record is an object, a variant is { tag, val }, and none is null.
 
 import logging from "hotgate:gateway/logging@0.1.0";
 import { Unusable, object, text, uid } from "./packet.js";
@@ -20,15 +21,17 @@ const OTHER_CLOSED = "123";
 const BAD_REQUEST = 4400;
 
 export const lifecycle = {
-  // Asked before this plugin goes live. A string that is thrown refuses it, and what served before goes on.
+  // Asked before this plugin goes live. A string that is thrown refuses it, and what served before
+  // goes on.
   check() {
     greeting();
   },
 };
 
 export const authenticator = {
-  // A connection has opened. `handshake` is all that is known: address, path, query, and the headers that
-  // `websocket.pass_headers` lists. A token in there could be accepted or denied here already.
+  // A connection has opened. `handshake` is all that is known: address, path, query, and the
+  // headers that `websocket.pass_headers` lists. A token in there could be accepted or denied here
+  // already.
   greet(handshake) {
     // The state would be handed to `authenticate`; none is needed.
     return { tag: "challenge", val: { message: { tag: "text", val: greeting() }, state: [] } };
@@ -80,8 +83,8 @@ export const router = {
     return [deliver(session.uid, { tag: "text", val: OTHER_CLOSED })];
   },
 
-  // An internal system has sent a line to the text port. It is answered `ok` if all deliveries reach somebody, else `fail`. A
-  // string that is thrown is `fail`, too, and goes into the log.
+  // An internal system has sent a line to the text port. It is answered `ok` if all deliveries
+  // reach somebody, else `fail`. A string that is thrown is `fail`, too, and goes into the log.
   push(sender, line) {
     try {
       // `input` is the line itself: it is passed on without a copy.
@@ -97,7 +100,8 @@ function identify(packet) {
   return uid(object(text(packet)), "id");
 }
 
-// The deliveries that a packet asks for; none without `msg`. This is the rule to change for messages.
+// The deliveries that a packet asks for; none without `msg`. This is the rule to change for
+// messages.
 function deliveries(packet) {
   const fields = object(text(packet));
   const id = uid(fields, "id");

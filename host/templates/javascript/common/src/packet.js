@@ -1,6 +1,10 @@
-// Reads what strangers send: JSON objects, at best. What is thrown says what is wrong in words that fit a close frame (123 bytes).
+// Reads what strangers send: JSON objects, at best. What is thrown says what is wrong in words that
+// fit a close frame (123 bytes).
 
-/** What is wrong with a packet or line. Anything else that is thrown is a mistake in the plugin, and fails the call. */
+/**
+ * What is wrong with a packet or line. Anything else that is thrown is a mistake in the plugin, and
+ * fails the call.
+ */
 export class Unusable extends Error {}
 
 /** The text of a packet. A binary one is read as if it were text. */
@@ -18,7 +22,10 @@ export function text(packet) {
   }
 }
 
-/** The fields of a JSON object. In a Map, because an object has names that nobody sent, such as `constructor`. */
+/**
+ * The fields of a JSON object. In a Map, because an object has names that nobody sent, such as
+ * `constructor`.
+ */
 export function object(json) {
   if (isDeep(json)) throw new Unusable("nested too deeply");
   let value;
@@ -27,11 +34,16 @@ export function object(json) {
   } catch {
     throw new Unusable("not a JSON object");
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Unusable("not a JSON object");
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new Unusable("not a JSON object");
+  }
   return new Map(Object.entries(value));
 }
 
-/** Whether arrays and objects are more than 100 levels deep. JSON.parse would run out of stack there, and the call would fail. */
+/**
+ * Whether arrays and objects are more than 100 levels deep. JSON.parse would run out of stack
+ * there, and the call would fail.
+ */
 function isDeep(json) {
   // Few brackets cannot be deep: most packets need no more than this.
   if (json.split("[", 100).length + json.split("{", 100).length <= 100) return false;
@@ -54,7 +66,9 @@ function isDeep(json) {
   return false;
 }
 
-/** Where the string ends that starts at `at`: at the next quote after an even number of backslashes. */
+/**
+ * Where the string ends that starts at `at`: at the next quote after an even number of backslashes.
+ */
 function endOfString(json, at) {
   for (;;) {
     const quote = json.indexOf('"', at + 1);
@@ -66,7 +80,10 @@ function endOfString(json, at) {
   }
 }
 
-/** The uid in a field: a string, or an integer, which equals its digits. JavaScript knows integers up to 2^53 exactly. */
+/**
+ * The uid in a field: a string, or an integer, which equals its digits. JavaScript knows integers
+ * up to 2^53 exactly.
+ */
 export function uid(fields, name) {
   if (!fields.has(name)) throw new Unusable(`\`${name}\` is missing`);
   const value = fields.get(name);
@@ -75,7 +92,8 @@ export function uid(fields, name) {
   }
   const uid = String(value);
   if (!uid.isWellFormed()) throw new Unusable(`\`${name}\` is not Unicode text`);
-  // What the gateway takes. It would deny others, too, but not in your words. A code point has 1 to 4 bytes in UTF-8.
+  // What the gateway takes. It would deny others, too, but not in your words. A code point has 1 to
+  // 4 bytes in UTF-8.
   const bytes = unescape(encodeURIComponent(uid)).length;
   if (bytes < 1 || bytes > 256) throw new Unusable(`\`${name}\` must have 1 to 256 bytes`);
   return uid;

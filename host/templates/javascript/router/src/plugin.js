@@ -1,9 +1,10 @@
-// {{name}}: who gets this? A packet {"id":"u2","msg":"hi"} sends `hi` to the client u2; a line {"uid":"u1"} of an internal system
-// goes to u1 as it came.
+// {{name}}: who gets this? A packet {"id":"u2","msg":"hi"} sends `hi` to the client u2; a line
+// {"uid":"u1"} of an internal system goes to u1 as it came.
 //
-// A plugin is asked and answers; the gateway does the rest, in the order of the answer. Instances serve many users, so what belongs
-// to one of them goes into its session (the action `remember`), never into a global. The interfaces are explained in wit/*.wit. In
-// JavaScript, their names are in camelCase, a record is an object, a variant is { tag, val }, and none is null.
+// A plugin is asked and answers; the gateway does the rest, in the order of the answer. Instances
+// serve many users, so what belongs to one of them goes into its session (the action `remember`),
+// never into a global. The interfaces are explained in wit/*.wit. In JavaScript, their names are in
+// camelCase, a record is an object, a variant is { tag, val }, and none is null.
 
 import logging from "hotgate:gateway/logging@0.1.0";
 import { Unusable, object, text, uid } from "./packet.js";
@@ -13,7 +14,8 @@ import { setting } from "./settings.js";
 const OTHER_CLOSED = "123";
 
 export const lifecycle = {
-  // Asked before this plugin goes live. A string that is thrown refuses it, and what served before goes on.
+  // Asked before this plugin goes live. A string that is thrown refuses it, and what served before
+  // goes on.
   check() {
     reply();
   },
@@ -45,8 +47,8 @@ export const router = {
     return [deliver(session.uid, { tag: "text", val: OTHER_CLOSED })];
   },
 
-  // An internal system has sent a line to the text port. It is answered `ok` if all deliveries reach somebody, else `fail`. A
-  // string that is thrown is `fail`, too, and goes into the log.
+  // An internal system has sent a line to the text port. It is answered `ok` if all deliveries
+  // reach somebody, else `fail`. A string that is thrown is `fail`, too, and goes into the log.
   push(sender, line) {
     try {
       // `input` is the line itself: it is passed on without a copy.
