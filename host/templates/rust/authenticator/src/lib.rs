@@ -1,9 +1,11 @@
-//! {{name}}: who is this? A new client is greeted, and the `id` in its first packet becomes its uid.
+//! {{name}}: who is this? A new client is greeted, and the `id` in its first packet becomes its
+//! uid.
 //!
 //! Nothing is proved by that: put your own rule into [`identify`].
 //!
-//! A plugin is asked and answers; the gateway does the rest. Each call may meet a fresh instance, so nothing can be kept in a
-//! global. The interfaces are explained in `wit/*.wit`; what they are called in Rust, `cargo doc --open` shows.
+//! A plugin is asked and answers; the gateway does the rest. Each call may meet a fresh instance,
+//! so nothing can be kept in a global. The interfaces are explained in `wit/*.wit`; what they are
+//! called in Rust, `cargo doc --open` shows.
 
 mod packet;
 
@@ -32,11 +34,16 @@ impl lifecycle::Guest for Plugin {
 }
 
 impl authenticator::Guest for Plugin {
-    /// A connection has opened. `handshake` is all that is known: address, path, query, and the headers that
-    /// `websocket.pass_headers` lists. A token in there could be accepted or denied here already.
+    /// A connection has opened. `handshake` is all that is known: address, path, query, and the
+    /// headers that `websocket.pass_headers` lists. A token in there could be accepted or denied
+    /// here already.
     fn greet(_handshake: Handshake) -> Verdict {
-        // `check` has made sure that there is a greeting. The state would be handed to `authenticate`; none is needed.
-        Verdict::Challenge(Prompt { message: greeting().ok().map(Payload::Text), state: Vec::new() })
+        // `check` has made sure that there is a greeting. The state would be handed to
+        // `authenticate`; none is needed.
+        Verdict::Challenge(Prompt {
+            message: greeting().ok().map(Payload::Text),
+            state: Vec::new(),
+        })
     }
 
     /// The client has sent its first packet.
@@ -51,7 +58,10 @@ impl authenticator::Guest for Plugin {
             Err(reason) => {
                 // Log what was decided, never the packet: it may carry a password.
                 log(Level::Debug, &format!("denied: {reason}"));
-                Verdict::Deny(CloseReason { code: BAD_REQUEST, reason })
+                Verdict::Deny(CloseReason {
+                    code: BAD_REQUEST,
+                    reason,
+                })
             }
         }
     }

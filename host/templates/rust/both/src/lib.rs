@@ -1,16 +1,19 @@
-//! {{name}}: who is this, and who gets this? A new client is greeted, and the `id` in its first packet becomes its uid. After
-//! that, a packet `{"id":"u2","msg":"hi"}` sends `hi` to the client u2; a line `{"uid":"u1"}` of an internal system goes to u1
-//! as it came.
+//! {{name}}: who is this, and who gets this? A new client is greeted, and the `id` in its first
+//! packet becomes its uid. After that, a packet `{"id":"u2","msg":"hi"}` sends `hi` to the client
+//! u2; a line `{"uid":"u1"}` of an internal system goes to u1 as it came.
 //!
-//! A plugin is asked and answers; the gateway does the rest, in the order of the answer. Each call may meet another instance, so
-//! nothing can be kept in a global: what belongs to a client goes into its session (`Action::Remember`). The interfaces are
-//! explained in `wit/*.wit`; what they are called in Rust, `cargo doc --open` shows.
+//! A plugin is asked and answers; the gateway does the rest, in the order of the answer. Each call
+//! may meet another instance, so nothing can be kept in a global: what belongs to a client goes
+//! into its session (`Action::Remember`). The interfaces are explained in `wit/*.wit`; what they
+//! are called in Rust, `cargo doc --open` shows.
 
 mod packet;
 
 use exports::hotgate::gateway::authenticator::{self, Handshake, Identity, Prompt, Verdict};
 use exports::hotgate::gateway::lifecycle;
-use exports::hotgate::gateway::router::{self, Action, Answer, Command, Delivery, Ending, Recipient, Sender, Session};
+use exports::hotgate::gateway::router::{
+    self, Action, Answer, Command, Delivery, Ending, Recipient, Sender, Session,
+};
 use hotgate::gateway::logging::{Level, log};
 use hotgate::gateway::types::{CloseReason, Message, Payload};
 
@@ -38,11 +41,16 @@ impl lifecycle::Guest for Plugin {
 }
 
 impl authenticator::Guest for Plugin {
-    /// A connection has opened. `handshake` is all that is known: address, path, query, and the headers that
-    /// `websocket.pass_headers` lists. A token in there could be accepted or denied here already.
+    /// A connection has opened. `handshake` is all that is known: address, path, query, and the
+    /// headers that `websocket.pass_headers` lists. A token in there could be accepted or denied
+    /// here already.
     fn greet(_handshake: Handshake) -> Verdict {
-        // `check` has made sure that there is a greeting. The state would be handed to `authenticate`; none is needed.
-        Verdict::Challenge(Prompt { message: greeting().ok().map(Payload::Text), state: Vec::new() })
+        // `check` has made sure that there is a greeting. The state would be handed to
+        // `authenticate`; none is needed.
+        Verdict::Challenge(Prompt {
+            message: greeting().ok().map(Payload::Text),
+            state: Vec::new(),
+        })
     }
 
     /// The client has sent its first packet.
@@ -57,7 +65,10 @@ impl authenticator::Guest for Plugin {
             Err(reason) => {
                 // Log what was decided, never the packet: it may carry a password.
                 log(Level::Debug, &format!("denied: {reason}"));
-                Verdict::Deny(CloseReason { code: BAD_REQUEST, reason })
+                Verdict::Deny(CloseReason {
+                    code: BAD_REQUEST,
+                    reason,
+                })
             }
         }
     }
@@ -85,14 +96,21 @@ impl router::Guest for Plugin {
         if ending.remaining == 0 {
             return Vec::new();
         }
-        vec![Command::Deliver(to(session.uid, Payload::Text(OTHER_CLOSED.into())))]
+        vec![Command::Deliver(to(
+            session.uid,
+            Payload::Text(OTHER_CLOSED.into()),
+        ))]
     }
 
-    /// An internal system has sent a line to the text port. It is answered `ok` if all deliveries reach somebody, else `fail`.
+    /// An internal system has sent a line to the text port. It is answered `ok` if all deliveries
+    /// reach somebody, else `fail`.
     fn push(_sender: Sender, line: String) -> Result<Answer, String> {
         let uid = packet::uid(&packet::object(&line)?, "uid")?;
         // `Input` is the line itself: it is passed on without a copy.
-        Ok(Answer { commands: vec![Command::Deliver(to(uid, Payload::Input))], reply: None })
+        Ok(Answer {
+            commands: vec![Command::Deliver(to(uid, Payload::Input))],
+            reply: None,
+        })
     }
 }
 
@@ -102,7 +120,8 @@ fn identify(packet: &Message) -> Result<String, String> {
     packet::uid(&fields, "id")
 }
 
-/// The delivery that a packet asks for; none without `msg`. This is the rule to change for messages.
+/// The delivery that a packet asks for; none without `msg`. This is the rule to change for
+/// messages.
 fn delivery(packet: &Message) -> Result<Option<Delivery>, String> {
     let mut fields = packet::object(packet::text(packet)?)?;
     let uid = packet::uid(&fields, "id")?;
@@ -115,7 +134,11 @@ fn delivery(packet: &Message) -> Result<Option<Delivery>, String> {
 
 /// A message to a uid, and to nobody if that is offline.
 fn to(uid: String, message: Payload) -> Delivery {
-    Delivery { to: Recipient::Uid(uid), message, otherwise: None }
+    Delivery {
+        to: Recipient::Uid(uid),
+        message,
+        otherwise: None,
+    }
 }
 
 /// What a new client is sent: the setting GREETING. Settings arrive as environment variables.

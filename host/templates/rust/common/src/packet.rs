@@ -1,4 +1,5 @@
-//! Reads what strangers send: JSON objects, at best. An error says what is wrong in words that fit a close frame (123 bytes).
+//! Reads what strangers send: JSON objects, at best. An error says what is wrong in words that fit
+//! a close frame (123 bytes).
 
 use serde_json::{Map, Value};
 
@@ -12,7 +13,8 @@ pub fn text(packet: &Message) -> Result<&str, String> {
     }
 }
 
-/// The fields of a JSON object. serde_json refuses what is nested too deeply, so no packet can exhaust the stack.
+/// The fields of a JSON object. serde_json refuses what is nested too deeply, so no packet can
+/// exhaust the stack.
 pub fn object(json: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(json).map_err(|_| "not a JSON object".into())
 }

@@ -1,14 +1,17 @@
-//! {{name}}: who gets this? A packet `{"id":"u2","msg":"hi"}` sends `hi` to the client u2; a line `{"uid":"u1"}` of an internal
-//! system goes to u1 as it came.
+//! {{name}}: who gets this? A packet `{"id":"u2","msg":"hi"}` sends `hi` to the client u2; a line
+//! `{"uid":"u1"}` of an internal system goes to u1 as it came.
 //!
-//! A plugin is asked and answers; the gateway does the rest, in the order of the answer. Instances serve many users, so what
-//! belongs to one of them goes into its session (`Action::Remember`), never into a global. The interfaces are explained in
-//! `wit/*.wit`; what they are called in Rust, `cargo doc --open` shows.
+//! A plugin is asked and answers; the gateway does the rest, in the order of the answer. Instances
+//! serve many users, so what belongs to one of them goes into its session (`Action::Remember`),
+//! never into a global. The interfaces are explained in `wit/*.wit`; what they are called in Rust,
+//! `cargo doc --open` shows.
 
 mod packet;
 
 use exports::hotgate::gateway::lifecycle;
-use exports::hotgate::gateway::router::{self, Action, Answer, Command, Delivery, Ending, Recipient, Sender, Session};
+use exports::hotgate::gateway::router::{
+    self, Action, Answer, Command, Delivery, Ending, Recipient, Sender, Session,
+};
 use hotgate::gateway::logging::{Level, log};
 use hotgate::gateway::types::{Message, Payload};
 
@@ -44,7 +47,11 @@ impl router::Guest for Plugin {
             Err(reason) => log(Level::Debug, &format!("nothing delivered: {reason}")),
         }
         // `check` has made sure that there is a reply.
-        actions.extend(reply().ok().map(|reply| Action::Reply(Payload::Text(reply))));
+        actions.extend(
+            reply()
+                .ok()
+                .map(|reply| Action::Reply(Payload::Text(reply))),
+        );
         actions
     }
 
@@ -53,14 +60,21 @@ impl router::Guest for Plugin {
         if ending.remaining == 0 {
             return Vec::new();
         }
-        vec![Command::Deliver(to(session.uid, Payload::Text(OTHER_CLOSED.into())))]
+        vec![Command::Deliver(to(
+            session.uid,
+            Payload::Text(OTHER_CLOSED.into()),
+        ))]
     }
 
-    /// An internal system has sent a line to the text port. It is answered `ok` if all deliveries reach somebody, else `fail`.
+    /// An internal system has sent a line to the text port. It is answered `ok` if all deliveries
+    /// reach somebody, else `fail`.
     fn push(_sender: Sender, line: String) -> Result<Answer, String> {
         let uid = packet::uid(&packet::object(&line)?, "uid")?;
         // `Input` is the line itself: it is passed on without a copy.
-        Ok(Answer { commands: vec![Command::Deliver(to(uid, Payload::Input))], reply: None })
+        Ok(Answer {
+            commands: vec![Command::Deliver(to(uid, Payload::Input))],
+            reply: None,
+        })
     }
 }
 
@@ -77,7 +91,11 @@ fn delivery(packet: &Message) -> Result<Option<Delivery>, String> {
 
 /// A message to a uid, and to nobody if that is offline.
 fn to(uid: String, message: Payload) -> Delivery {
-    Delivery { to: Recipient::Uid(uid), message, otherwise: None }
+    Delivery {
+        to: Recipient::Uid(uid),
+        message,
+        otherwise: None,
+    }
 }
 
 /// What every packet is answered with: the setting REPLY. Settings arrive as environment variables.

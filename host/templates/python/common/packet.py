@@ -1,0 +1,94 @@
+"""Reads what strangers send: JSON objects, at best."""
+
+import json
+import re
+
+from wit_world.imports.types import Message, Message_Text
+
+
+class Unusable(Exception):
+    """What is wrong with a packet or line, in words that fit a close frame (123 bytes).
+
+    Any other exception is a mistake in the plugin, and fails the call.
+    """
+
+
+def text(packet: Message) -> str:
+    """The text of a packet. A binary one is read as if it were text."""
+    if isinstance(packet, Message_Text):
+        return packet.value
+    try:
+        return packet.value.decode()
+    except UnicodeDecodeError:
+        raise Unusable("not UTF-8") from None
+
+
+def fields(line: str) -> dict:
+    """The fields of a JSON object."""
+    if _is_deep(line):
+        raise Unusable("nested too deeply")
+    try:
+        value = json.loads(line, parse_constant=_no_constant)
+    except ValueError:
+        raise Unusable("not a JSON object") from None
+    if not isinstance(value, dict):
+        raise Unusable("not a JSON object")
+    return value
+
+
+def uid(fields: dict, name: str) -> str:
+    """The uid in a field: a string, or an integer, which equals its digits."""
+    if name not in fields:
+        raise Unusable(f"`{name}` is missing")
+    value = fields[name]
+    # To Python, True is an integer, too.
+    if not isinstance(value, (str, int)) or isinstance(value, bool):
+        raise Unusable(f"`{name}` is neither a string nor an integer")
+    uid = encodable(str(value), name)
+    # What the gateway takes. It would deny others, too, but not in your words.
+    if not 1 <= len(uid.encode()) <= 256:
+        raise Unusable(f"`{name}` must have 1 to 256 bytes")
+    return uid
+
+
+def message(fields: dict, name: str) -> str:
+    """The message in a field: a string as it reads, anything else as JSON."""
+    value = fields[name]
+    if not isinstance(value, str):
+        try:
+            value = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        # A number like 1e999, which became infinite.
+        except ValueError:
+            raise Unusable(f"`{name}` is no message") from None
+    return encodable(value, name)
+
+
+def encodable(text: str, name: str) -> str:
+    """The text, if it can leave the plugin: JSON can spell half characters, which UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Unusable(f"`{name}` is not Unicode text") from None
+    return text
+
+
+# Everything but the brackets outside strings.
+_NO_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^"\[\]{}]+', re.DOTALL)
+
+
+def _is_deep(line: str) -> bool:
+    """Whether arrays and objects are more than 100 levels deep. A plugin has less stack than Python
+    believes: json.loads would run out of it, and the call would fail."""
+    # Few brackets cannot be deep: most packets need no more than this.
+    if line.count("[") + line.count("{") <= 100:
+        return False
+    depth = 0
+    for bracket in _NO_BRACKETS.sub("", line):
+        depth += 1 if bracket in "[{" else -1
+        if depth > 100:
+            return True
+    return False
+
+
+def _no_constant(name: str):
+    raise ValueError(f"{name} is no JSON")  # but Python would take NaN and Infinity

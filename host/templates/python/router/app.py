@@ -1,0 +1,85 @@
+"""{{name}}: who gets this? A packet {"id":"u2","msg":"hi"} sends `hi` to the client u2; a line
+{"uid":"u1"} of an internal system goes to u1 as it came.
+
+A plugin is asked and answers; the gateway does the rest, in the order of the answer. Instances
+serve many users, so what belongs to one of them goes into its session (`Action_Remember`), never
+into a global. What stands at the top of this file runs when the plugin is built, not when it
+serves. The interfaces are explained in wit/*.wit.
+"""
+
+import os
+
+from componentize_py_types import Err
+from packet import Unusable, fields, message, text, uid
+from wit_world import exports
+from wit_world.exports.router import Action, Action_Deliver, Action_Reply, Answer
+from wit_world.exports.router import Command, Command_Deliver
+from wit_world.exports.router import Delivery, Ending, Recipient_Uid, Sender, Session
+from wit_world.imports.logging import Level, log
+from wit_world.imports.types import Message, Payload, Payload_Input, Payload_Text
+
+# Sent to a client when another connection of the same uid has closed.
+OTHER_CLOSED = "123"
+
+
+class Lifecycle(exports.Lifecycle):
+    def check(self) -> None:
+        """Asked before this plugin goes live. An `Err` refuses it, and what served before goes
+        on."""
+        reply()
+
+
+class Router(exports.Router):
+    def opened(self, session: Session) -> list[Action]:
+        """A client has been authenticated. The place to put it into groups (`Action_Join`)."""
+        return []
+
+    def route(self, session: Session, packet: Message) -> list[Action]:
+        """A client has sent a packet."""
+        actions: list[Action] = []
+        try:
+            actions += [Action_Deliver(delivery) for delivery in deliveries(packet)]
+        except Unusable as unusable:
+            # Log what was decided, never the packet: it is private.
+            log(Level.DEBUG, f"nothing delivered: {unusable}")
+        actions.append(Action_Reply(Payload_Text(reply())))
+        return actions
+
+    def closed(self, session: Session, ending: Ending) -> list[Command]:
+        """A client has gone. Nothing can be sent to that connection any more, but to others."""
+        if ending.remaining == 0:
+            return []
+        return [Command_Deliver(to(session.uid, Payload_Text(OTHER_CLOSED)))]
+
+    def push(self, sender: Sender, line: str) -> Answer:
+        """An internal system has sent a line to the text port. It is answered `ok` if all
+        deliveries reach somebody, else `fail`. An `Err` is `fail`, too, and goes into the log."""
+        try:
+            recipient = uid(fields(line), "uid")
+        except Unusable as unusable:
+            raise Err(str(unusable)) from None
+        # The input is the line itself: it is passed on without a copy.
+        return Answer(commands=[Command_Deliver(to(recipient, Payload_Input()))], reply=None)
+
+
+def deliveries(packet: Message) -> list[Delivery]:
+    """The deliveries that a packet asks for; none without `msg`. This is the rule to change."""
+    packet_fields = fields(text(packet))
+    recipient = uid(packet_fields, "id")
+    if "msg" not in packet_fields:
+        return []
+    return [to(recipient, Payload_Text(message(packet_fields, "msg")))]
+
+
+def to(uid: str, message: Payload) -> Delivery:
+    """A message to a uid, and to nobody if that is offline."""
+    return Delivery(to=Recipient_Uid(uid), message=message, otherwise=None)
+
+
+def reply() -> str:
+    """What every packet is answered with: the setting REPLY. Settings arrive as environment
+    variables."""
+    reply = os.environ.get("REPLY", "Already_Linked")
+    if not 1 <= len(reply) <= 100:
+        raise Err("REPLY must have 1 to 100 characters")
+    return reply

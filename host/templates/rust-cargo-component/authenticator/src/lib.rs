@@ -1,0 +1,86 @@
+//! {{name}}: who is this? A new client is greeted, and the `id` in its first packet becomes its
+//! uid.
+//!
+//! Nothing is proved by that: put your own rule into [`identify`].
+//!
+//! A plugin is asked and answers; the gateway does the rest. Each call may meet a fresh instance,
+//! so nothing can be kept in a global. The interfaces are explained in `wit/*.wit`; what they are
+//! called in Rust, `cargo doc --open` shows.
+
+// Rust types and traits for the interfaces in wit/: cargo-component writes them at each build.
+#[allow(warnings)]
+#[rustfmt::skip]
+mod bindings;
+mod packet;
+
+use bindings::exports::hotgate::gateway::authenticator::{
+    self, Handshake, Identity, Prompt, Verdict,
+};
+use bindings::exports::hotgate::gateway::lifecycle;
+use bindings::hotgate::gateway::logging::{Level, log};
+use bindings::hotgate::gateway::types::{CloseReason, Message, Payload};
+
+/// Sent once a client is authenticated.
+const WELCOME: &str = "Link_successful";
+/// The close code for a first packet that cannot be used. 3000 to 4899 are yours to give a meaning.
+const BAD_REQUEST: u16 = 4400;
+
+struct Plugin;
+
+bindings::export!(Plugin with_types_in bindings);
+
+impl lifecycle::Guest for Plugin {
+    /// Asked before this plugin goes live. An error refuses it, and what served before goes on.
+    fn check() -> Result<(), String> {
+        greeting().map(|_| ())
+    }
+}
+
+impl authenticator::Guest for Plugin {
+    /// A connection has opened. `handshake` is all that is known: address, path, query, and the
+    /// headers that `websocket.pass_headers` lists. A token in there could be accepted or denied
+    /// here already.
+    fn greet(_handshake: Handshake) -> Verdict {
+        // `check` has made sure that there is a greeting. The state would be handed to
+        // `authenticate`; none is needed.
+        Verdict::Challenge(Prompt {
+            message: greeting().ok().map(Payload::Text),
+            state: Vec::new(),
+        })
+    }
+
+    /// The client has sent its first packet.
+    fn authenticate(_handshake: Handshake, packet: Message, _state: Vec<u8>) -> Verdict {
+        match identify(&packet) {
+            Ok(uid) => Verdict::Accept(Identity {
+                uid,
+                reply: Some(Payload::Text(WELCOME.into())),
+                attributes: Vec::new(), // for the router: roles, a tenant…
+                expires_at: None,       // seconds since 1970, when the session shall end
+            }),
+            Err(reason) => {
+                // Log what was decided, never the packet: it may carry a password.
+                log(Level::Debug, &format!("denied: {reason}"));
+                Verdict::Deny(CloseReason {
+                    code: BAD_REQUEST,
+                    reason,
+                })
+            }
+        }
+    }
+}
+
+/// The uid that a first packet proves. This is the rule to change.
+fn identify(packet: &Message) -> Result<String, String> {
+    let fields = packet::object(packet::text(packet)?)?;
+    packet::uid(&fields, "id")
+}
+
+/// What a new client is sent: the setting GREETING. Settings arrive as environment variables.
+fn greeting() -> Result<String, String> {
+    let greeting = std::env::var("GREETING").unwrap_or_else(|_| "HeartBeat".into());
+    match greeting.chars().count() {
+        1..=100 => Ok(greeting),
+        _ => Err("GREETING must have 1 to 100 characters".into()),
+    }
+}
