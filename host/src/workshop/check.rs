@@ -181,7 +181,7 @@ fn roles(host: &Interfaces, component: &Interfaces, report: &mut Report) -> Role
         }
     }
     for function in component.bare() {
-        report.problem(format!("it imports or exports `{function}` outside of an interface"), EXPORT);
+        report.problem(format!("it imports a function `{function}`, which the gateway does not provide"), NO_NETWORK);
     }
     Roles { authenticator: is_authenticator, router: is_router }
 }

@@ -88,11 +88,10 @@ impl Interfaces {
         world.into_iter().flatten().filter_map(|(key, item)| self.found(key, item))
     }
 
-    /// Functions that stand outside of interfaces.
+    /// Functions that it imports outside of interfaces. What it exports there is its language's own.
     pub(super) fn bare(&self) -> Vec<String> {
-        let world = self.world.map(|world| &self.resolve.worlds[world]);
-        let items = world.into_iter().flat_map(|world| world.imports.iter().chain(&world.exports));
-        let bare = items.filter(|(_, item)| matches!(item, WorldItem::Function(_)));
+        let world = self.world.map(|world| &self.resolve.worlds[world].imports);
+        let bare = world.into_iter().flatten().filter(|(_, item)| matches!(item, WorldItem::Function(_)));
         bare.map(|(key, _)| self.resolve.name_world_key(key)).collect()
     }
 
