@@ -15,6 +15,8 @@ use crate::{Component, Gateway, Log, Mark, build, eventually, within};
 pub struct Setup {
     folder: TempDir,
     config: String,
+    /// What makes it serve.
+    serving: Vec<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     /// A command that runs the command which follows it.
@@ -39,7 +41,9 @@ impl Setup {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let config = config.to_owned();
         let state = Compiled::shared();
-        Self { folder, config, arguments: Vec::new(), environment: Vec::new(), launcher: Vec::new(), state }
+        let serving = ["serve", "--config", "hotgate.toml"].map(str::to_owned).into();
+        let (arguments, environment, launcher) = (Vec::new(), Vec::new(), Vec::new());
+        Self { folder, config, serving, arguments, environment, launcher, state }
     }
 
     /// A plugin that fills both roles from the file `plugin.wasm`, with these keys in both of its entries.
@@ -57,11 +61,6 @@ impl Setup {
     /// Puts a plugin file beside `hotgate.toml`.
     pub fn file(self, name: &str, component: &Component) -> Self {
         self.bytes(name, component.bytes())
-    }
-
-    /// Where `hotgate.toml` is, and what runs.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// Puts any file beside `hotgate.toml`.
@@ -111,6 +110,12 @@ impl Setup {
             .is_ok_and(|it| it.success())
     }
 
+    /// Serves by `hotgate dev` what is in this folder.
+    pub fn developing(mut self, project: &str) -> Self {
+        self.serving = ["dev", project].map(str::to_owned).into();
+        self
+    }
+
     /// Compiles its plugins itself, whatever other tests have compiled.
     pub fn compiling(mut self) -> Self {
         self.state = Compiled::none();
@@ -147,7 +152,7 @@ impl Setup {
 
     pub(crate) fn spawn(&self) -> Child {
         let mut command = self.command();
-        command.args(["serve", "--config", "hotgate.toml", "--log-format", "json"]);
+        command.args(&self.serving).args(["--log-format", "json"]);
         command.args(["--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"]);
         command.args(&self.arguments);
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts")

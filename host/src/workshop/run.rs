@@ -9,6 +9,7 @@ use super::Workshop;
 use super::cases::{Call, Case, Cases, Client, Opening};
 use super::outcome::differences;
 use super::play::{Outcome, Play, shown};
+use super::voice;
 use crate::message::Message;
 use crate::plugin::{Roles, Surroundings};
 
@@ -54,8 +55,10 @@ impl Workshop {
         };
         let mut play = Play::of_case(trial, registry, case);
         let mut problems = String::new();
+        voice::take();
         for (number, step) in (1..).zip(&case.steps) {
             let Outcome { value, backtrace } = play.call(&step.call).await;
+            let said = voice::take();
             let failed = value.get("failed").is_some();
             let differences = match &step.expect {
                 Some(expected) => differences(expected, &value),
@@ -70,6 +73,7 @@ impl Workshop {
                 let _ = writeln!(problems, "        {difference}");
             }
             let _ = writeln!(problems, "        it answered {value}");
+            indented(&mut problems, &said);
             indented(&mut problems, &backtrace);
         }
         problems
@@ -95,6 +99,7 @@ impl Workshop {
         let mut say = async |play: &mut Play, call: Call| {
             let outcome = play.call(&call).await;
             let mut text = format!("{}\n    {}\n", shown(&call), outcome.value);
+            indented(&mut text, &voice::take());
             indented(&mut text, &outcome.backtrace);
             well &= outcome.value.get("failed").is_none();
             report(&text);

@@ -1,6 +1,7 @@
-//! What a plugin says while it is tried: its log lines and nothing else, on standard error.
+//! What a plugin says while it is tried: its log lines, kept until somebody asks.
 
 use std::fmt::{self, Write as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -8,11 +9,23 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Shows the log lines of plugins from now on, and the host's own warnings if there are any.
+/// What was said and not asked for yet, in lines.
+static SAID: Mutex<String> = Mutex::new(String::new());
+
+/// Listens to plugins from now on.
 pub fn listen() {
     let targets = Targets::new().with_target("plugin", LevelFilter::TRACE);
     // Fails when somebody listens already.
     let _ = tracing_subscriber::registry().with(Voice.with_filter(targets)).try_init();
+}
+
+/// What was said since the last time, a line of the log a line.
+pub(super) fn take() -> String {
+    std::mem::take(&mut *said())
+}
+
+fn said() -> MutexGuard<'static, String> {
+    SAID.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Voice;
@@ -21,7 +34,8 @@ impl<S: Subscriber> Layer<S> for Voice {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut line = Line(String::new());
         event.record(&mut line);
-        eprintln!("      {:>5} | {}", event.metadata().level().as_str().to_lowercase(), line.0);
+        let level = event.metadata().level().as_str().to_lowercase();
+        let _ = writeln!(said(), "says ({level}): {}", line.0);
     }
 }
 
