@@ -16,6 +16,9 @@ const WARMUP: f64 = 1.0;
 /// what the gateway leaves of the core.
 const SWAP_AT: u32 = 7;
 const SWAP_AFTER: u32 = 6;
+/// How much of its core the gateway uses meanwhile, and the messages a second by which it is found out how many that are.
+const LOAD: f64 = 0.5;
+const PROBE: u32 = 10_000;
 
 impl Lab {
     pub(super) fn measure(&mut self, work: Work) -> Result<Pair, String> {
@@ -98,19 +101,20 @@ impl Lab {
         Ok(Figure { value: number(&result, "/after_us/p99")? / 1000.0, per_s: None })
     }
 
-    /// Both plugins of a gateway under half its load are replaced. The worst of the seconds after stands beside the worst of
+    /// Both plugins of a gateway that uses half of its core are replaced. The worst of the seconds after stands beside the worst of
     /// as many before: on a machine that others use, too, each second has a p99 of its own.
     fn swap(&mut self) -> Result<Pair, String> {
-        // Messages that come one by one, as they do here, cost more than those of a closed loop that come together.
-        let top = match self.delivered("relay-1", Kind::Hotgate) {
-            Some(top) => top,
-            None => self.relay(Kind::Hotgate, 1)?.per_s.unwrap_or_default(),
+        // Messages that come one by one, as they do here, cost more than those of a closed loop, which come together.
+        let alone = {
+            let server = self.server(Kind::Hotgate)?;
+            let arguments = format!("relay --connections {CLIENTS} --rate {PROBE} {}", self.duration());
+            cpu(&self.load(&server, Kind::Hotgate, &arguments)?, "delivered_per_s")?.value
         };
+        let rate = LOAD * 1e6 / alone;
         let plugins = Plugins::lay_out(&self.programs.plugins, self.fresh_folder("swap")?)?;
         let server = self.server_with(Kind::Hotgate, &self.cores[..1], &plugins.settings(), &plugins.folder)?;
         let arguments = format!(
-            "swap --connections {CLIENTS} --rate {:.0} --warmup 1 --duration {} --bucket-ms 1000",
-            top / 2.0,
+            "swap --connections {CLIENTS} --rate {rate:.0} --warmup 1 --duration {} --bucket-ms 1000",
             SWAP_AT + SWAP_AFTER
         );
         let result = self.load_with(
