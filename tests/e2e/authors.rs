@@ -319,6 +319,17 @@ async fn dev_waits_until_there_is_something_to_serve() {
 }
 
 #[tokio::test]
+async fn dev_gives_the_settings_of_the_project_from_the_first_build_on() {
+    let picky = Component::fixture("check=need KEY");
+    let setup = project(&picky, "cp next.wasm built.wasm");
+    let file = setup.path().join("project/plugin.toml");
+    let text = std::fs::read_to_string(&file).expect("the project");
+    std::fs::write(file, format!("{text}[settings]\nKEY = {{ file = \"key\" }}\n")).expect("a writable folder");
+    let gateway = setup.bytes("project/key", b"secret").start().await;
+    gateway.connect().await.expect("hello v1").await;
+}
+
+#[tokio::test]
 async fn dev_serves_nobody_else_and_says_what_is_wrong() {
     let setup = project(&Component::version(1), "cp next.wasm built.wasm");
     for (arguments, expected) in [

@@ -10,12 +10,12 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{print, refuse};
 use crate::config::{Config, ConfigError, Settings};
+use crate::message::Attribute;
 use crate::plugin::Roles;
 use crate::workshop::bench::Load;
-use crate::workshop::check::Report;
 use crate::workshop::new::{self, Language};
 use crate::workshop::run::{Talk, Tally};
-use crate::workshop::{Workshop, voice};
+use crate::workshop::{Workshop, cache_folder, voice};
 
 /// What to do with a component, or to get one.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
@@ -96,7 +96,7 @@ pub(super) struct Said {
     line: Vec<String>,
     /// A header of the client's handshake. Repeat it for more
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
-    header: Vec<(String, String)>,
+    header: Vec<Attribute>,
     /// What the client asked for: a path, perhaps with a query
     #[arg(long, value_name = "PATH", default_value = "/")]
     path: String,
@@ -104,7 +104,7 @@ pub(super) struct Said {
     #[arg(long, default_value = "u1")]
     uid: String,
     /// A file with cases to play. Repeat it for more
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["packet", "line", "setting"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["packet", "line", "setting", "header", "path", "uid"])]
     cases: Vec<PathBuf>,
     /// Start over each time the component, or a case file, changes
     #[arg(long)]
@@ -133,9 +133,9 @@ fn setting(text: &str) -> Result<(String, String), String> {
     if name.is_empty() { Err("has no name".to_owned()) } else { Ok((name.to_owned(), value.to_owned())) }
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
+fn header(text: &str) -> Result<Attribute, String> {
     let (name, value) = text.split_once(':').ok_or("must be NAME: VALUE")?;
-    Ok((name.trim().to_lowercase(), value.trim().to_owned()))
+    Ok(Attribute { name: name.trim().to_lowercase(), value: value.trim().to_owned() })
 }
 
 impl Subject {
@@ -150,17 +150,12 @@ impl Subject {
         (!self.setting.is_empty()).then_some(settings)
     }
 
-    fn open(&self, config: &Config, keep: bool) -> anyhow::Result<Workshop> {
-        Workshop::open(&self.file, config, self.settings(), keep)
+    fn open(&self, config: &Config, cache: Option<PathBuf>) -> anyhow::Result<Workshop> {
+        Workshop::open(&self.file, config, self.settings(), cache.as_deref())
     }
 
     fn roles(&self) -> Option<Roles> {
         self.role.map(Roles::from)
-    }
-
-    /// Looks at the component. The report is only worth showing if it cannot serve.
-    async fn examine(&self, workshop: &Workshop) -> anyhow::Result<Report> {
-        workshop.check(&self.file.display().to_string(), self.roles()).await
     }
 }
 
@@ -204,7 +199,8 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 
 async fn check(subject: &Subject, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     // What was compiled before would hide how long that takes.
-    let report = subject.examine(&subject.open(config, false)?).await?;
+    let workshop = subject.open(config, None)?;
+    let report = workshop.check(&subject.file.display().to_string(), subject.roles()).await?;
     let text = if json { format!("{:#}\n", serde_json::to_value(&report)?) } else { report.to_string() };
     let shown = print(&text);
     Ok(if report.usable { shown } else { ExitCode::FAILURE })
@@ -245,7 +241,7 @@ fn changed(subject: &Subject, said: &Said) -> Vec<Option<(std::time::SystemTime,
 }
 
 async fn once(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result<ExitCode> {
-    let workshop = subject.open(config, true)?;
+    let workshop = subject.open(config, cache_folder())?;
     let Some(roles) = roles(subject, &workshop, !said.cases.is_empty()).await? else { return Ok(ExitCode::FAILURE) };
     if said.cases.is_empty() {
         let (path, query) = match said.path.split_once('?') {
@@ -264,21 +260,23 @@ async fn once(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result
 }
 
 async fn bench(subject: &Subject, load: &Load, config: &Config) -> anyhow::Result<ExitCode> {
-    let workshop = subject.open(config, true)?;
+    let workshop = subject.open(config, cache_folder())?;
     let Some(roles) = roles(subject, &workshop, false).await? else { return Ok(ExitCode::FAILURE) };
     let measured = workshop.measure(roles, load).await?;
     let shown = print(&measured.to_string());
     Ok(if measured.is_clean() { shown } else { ExitCode::FAILURE })
 }
 
-/// What the component is for; `None` if it cannot serve, which has been said. Cases have settings of their own, so what its
-/// check says of none is not yet a verdict.
+/// What the component is for; `None` if it cannot serve, which has been said. Cases bring their own settings: whether it agrees
+/// with any is theirs to find out.
 async fn roles(subject: &Subject, workshop: &Workshop, of_cases: bool) -> anyhow::Result<Option<Roles>> {
-    let report = subject.examine(workshop).await?;
-    let may_yet = of_cases && report.is_only_refused();
-    if report.usable || may_yet {
-        let able = Roles { authenticator: report.authenticator, router: report.router };
-        return Ok(Some(subject.roles().unwrap_or(able)));
+    let file = subject.file.display().to_string();
+    let report = match of_cases {
+        true => workshop.inspect(&file, subject.roles())?,
+        false => workshop.check(&file, subject.roles()).await?,
+    };
+    if report.problems.is_empty() {
+        return Ok(Some(subject.roles().unwrap_or(report.roles())));
     }
     let _ = write!(io::stderr(), "{report}");
     Ok(None)

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, Overrides, Source};
 use crate::policy::Policy;
@@ -264,8 +265,16 @@ impl Cli {
         }
         let prepare = || -> anyhow::Result<_> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let mut builder = Builder::open(folder)?;
-            let (source, config) = runtime.block_on(builder.first(&self.source.overrides))?;
+            let mut builder = Builder::open(folder, &self.source.overrides)?;
+            let (source, config) = runtime.block_on(async {
+                let mut terminate = signal(SignalKind::terminate())?;
+                // Ended here, and not by the signal itself, a build ends, too.
+                tokio::select! {
+                    ready = builder.first() => ready,
+                    _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+                    _ = terminate.recv() => anyhow::bail!("terminated"),
+                }
+            })?;
             Ok((config, source, builder))
         };
         prepare().map_err(|error| refuse(&format_args!("{error:#}")))

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use tokio::task::spawn_blocking;
 use tracing::debug;
 use wasmtime::component::{Component, InstancePre};
@@ -29,6 +29,11 @@ use crate::stripe::Striped;
 
 /// Bytes of what a plugin's own check says against it.
 const MAX_REFUSAL: usize = 1024;
+
+/// A plugin's `lifecycle.check` has refused its settings, or whatever else it looked at.
+#[derive(Debug, thiserror::Error)]
+#[error("its own check refuses: {0}")]
+pub struct CheckRefused(String);
 
 /// What a plugin is told.
 #[derive(Debug)]
@@ -119,8 +124,7 @@ impl Generation {
             within(&turns, deadline, check).await
         };
         let outcome = self.passed(outcome, &instance, limit).context("its check failed")?;
-        let refusal = |reason: String| anyhow!(clean(reason.as_bytes(), MAX_REFUSAL));
-        outcome.map_err(refusal).context("its own check refuses")?;
+        outcome.map_err(|reason| CheckRefused(clean(reason.as_bytes(), MAX_REFUSAL)))?;
         Ok(instance.store.data().limiter.memory())
     }
 

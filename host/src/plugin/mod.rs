@@ -60,7 +60,7 @@ pub use self::compile::child::{COMMAND as COMPILE, run as compile};
 pub use self::deploy::DeployError;
 pub use self::error::CallError;
 pub use self::file::PluginFiles;
-pub use self::generation::Generation;
+pub use self::generation::{CheckRefused, Generation};
 pub use self::identity::Digest;
 pub use self::slot::Slot;
 pub(crate) use self::slot::look_after;

@@ -4,16 +4,21 @@ use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
+use toml::Value;
 
 use super::Workshop;
-use super::cases::{Client, Opening, attributes};
+use super::cases::{Client, Opening};
+use super::outcome;
 use crate::config::Isolation;
 use crate::message::{Cause, ConnectionId, Message};
 use crate::plugin::{CallError, Roles, Surroundings};
-use crate::policy::{Ending, Handshake, Sender, Session, Trial};
+use crate::policy::{Action, Command, Ending, Handshake, Sender, Session, Trial};
 
 /// Calls before it is measured: buffers grow, caches warm.
 const WARMUP: usize = 50;
+
+/// Calls whose times are kept.
+const MOST: usize = 1 << 20;
 
 /// What is said to a plugin while it is measured.
 #[derive(Debug, Clone)]
@@ -32,12 +37,13 @@ pub struct Load {
 #[derive(Debug)]
 pub struct Measured {
     rows: Vec<Row>,
-    roles: Roles,
 }
 
 #[derive(Debug)]
 struct Row {
     function: &'static str,
+    /// What one call answered.
+    answer: String,
     fresh: Times,
     shared: Times,
 }
@@ -47,7 +53,6 @@ struct Row {
 struct Times {
     p50: Duration,
     p99: Duration,
-    mean: Duration,
     failed: usize,
 }
 
@@ -69,59 +74,84 @@ impl Workshop {
         };
         let client = Client::default();
         let (uid, state) = (client.uid.into(), client.state.bytes());
-        let session = Session { connection, uid, attributes: attributes(&client.attributes), state };
+        let session = Session { connection, uid, attributes: client.attributes, state };
         let sender = Sender { connection: ConnectionId(2), remote_address: "127.0.0.1:40001".to_owned() };
         let (packet, message) = (Message::Text(load.packet.clone()), Message::Text(load.message.clone()));
 
         let mut rows = Vec::new();
         macro_rules! row {
-            ($function:literal, $call:expr) => {
-                rows.push(Row {
-                    function: $function,
-                    fresh: times(&trial, Isolation::PerCall, load.time, $call).await,
-                    shared: times(&trial, Isolation::Pooled, load.time, $call).await,
-                });
-            };
+            ($function:literal, $call:expr, $shown:expr) => {{
+                let (fresh, _) = times(&trial, Isolation::PerCall, load.time, $call).await;
+                let (shared, answer) = times(&trial, Isolation::Pooled, load.time, $call).await;
+                let answer = answer.map_or_else(|error| error.to_string(), |answer| kind(&$shown(&answer)));
+                rows.push(Row { function: $function, answer, fresh, shared });
+            }};
         }
         if roles.authenticator {
-            row!("greet", async |trial: &mut Trial| trial.greet(&handshake).await.map(drop));
-            row!("authenticate", async |trial: &mut Trial| trial.authenticate(&handshake, &packet).await.map(drop));
+            row!("greet", async |trial: &mut Trial| (Instant::now(), trial.greet(&handshake).await), outcome::verdict);
+            let authenticate = async |trial: &mut Trial| {
+                // Its state is what a challenge of this plugin needs; that it takes time is another row.
+                let _ = trial.greet(&handshake).await;
+                (Instant::now(), trial.authenticate(&handshake, &packet).await)
+            };
+            row!("authenticate", authenticate, outcome::verdict);
         }
         if roles.router {
-            row!("opened", async |trial: &mut Trial| trial.opened(&session).await.map(drop));
-            row!("route", async |trial: &mut Trial| trial.route(&session, &message).await.map(drop));
-            row!("closed", async |trial: &mut Trial| {
+            let actions = |actions: &Vec<Action>| outcome::actions(actions);
+            row!("opened", async |trial: &mut Trial| (Instant::now(), trial.opened(&session).await), actions);
+            row!("route", async |trial: &mut Trial| (Instant::now(), trial.route(&session, &message).await), actions);
+            let closed = async |trial: &mut Trial| {
                 let ending = Ending { cause: Cause::Client, code: Some(1000), groups: Vec::new(), remaining: 0 };
-                trial.closed(&session, ending).await.map(drop)
-            });
-            row!("push", async |trial: &mut Trial| trial.push(&sender, &load.line).await.map(drop));
+                (Instant::now(), trial.closed(&session, ending).await)
+            };
+            row!("closed", closed, |commands: &Vec<Command>| outcome::commands(commands));
+            row!(
+                "push",
+                async |trial: &mut Trial| (Instant::now(), trial.push(&sender, &load.line).await),
+                outcome::answer
+            );
         }
-        Ok(Measured { rows, roles })
+        Ok(Measured { rows })
     }
 }
 
-async fn times(
+/// Makes calls for some time. `call` tells when it has begun. Returns the last answer, too.
+async fn times<T>(
     trial: &Trial,
     isolation: Isolation,
     time: Duration,
-    call: impl AsyncFn(&mut Trial) -> Result<(), CallError>,
-) -> Times {
+    call: impl AsyncFn(&mut Trial) -> (Instant, Result<T, CallError>),
+) -> (Times, Result<T, CallError>) {
     let mut trial = trial.isolated(isolation);
     for _ in 0..WARMUP {
         _ = call(&mut trial).await;
     }
-    let (begun, mut took, mut failed) = (Instant::now(), Vec::new(), 0);
-    let mut last = begun;
-    while last - begun < time {
-        failed += usize::from(call(&mut trial).await.is_err());
+    let (started, mut took, mut failed) = (Instant::now(), Vec::with_capacity(MOST), 0);
+    let last = loop {
+        let (begun, answer) = call(&mut trial).await;
         let now = Instant::now();
-        took.push(now - last);
-        last = now;
-    }
+        failed += usize::from(answer.is_err());
+        took.push(now - begun);
+        if now - started >= time || took.len() == MOST {
+            break answer;
+        }
+    };
     took.sort_unstable();
     let at = |share: f64| took.get((took.len() as f64 * share) as usize).or(took.last()).copied().unwrap_or_default();
-    let mean = (last - begun) / u32::try_from(took.len().max(1)).unwrap_or(u32::MAX);
-    Times { p50: at(0.5), p99: at(0.99), mean, failed }
+    (Times { p50: at(0.5), p99: at(0.99), failed }, last)
+}
+
+/// What an answer is, in a word or two: `accept`, `deliver, reply`.
+fn kind(answer: &Value) -> String {
+    let name = |value: &Value| match value {
+        Value::Table(table) => table.keys().next().cloned(),
+        value => value.as_str().map(str::to_owned),
+    };
+    match answer {
+        Value::Array(all) if all.is_empty() => "nothing".to_owned(),
+        Value::Array(all) => all.iter().filter_map(name).collect::<Vec<_>>().join(", "),
+        one => name(one).unwrap_or_default(),
+    }
 }
 
 impl Measured {
@@ -130,8 +160,8 @@ impl Measured {
         self.rows.iter().all(|row| row.fresh.failed + row.shared.failed == 0)
     }
 
-    fn mean(&self, function: &str, of: impl Fn(&Row) -> Times) -> Duration {
-        self.rows.iter().find(|row| row.function == function).map(|row| of(row).mean).unwrap_or_default()
+    fn row(&self, function: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.function == function)
     }
 }
 
@@ -158,37 +188,44 @@ impl fmt::Display for Measured {
         for _ in 0..2 {
             write!(f, "{:>12} {:>10} {:>10}  ", "calls/s", "p50 µs", "p99 µs")?;
         }
-        writeln!(f)?;
-        for Row { function, fresh, shared } in &self.rows {
+        writeln!(f, "answers")?;
+        for Row { function, answer, fresh, shared } in &self.rows {
             let mut line = format!("{function:14}");
             for times in [fresh, shared] {
                 let _ =
-                    write!(line, "{:>12} {:>10} {:>10}  ", a_second(times.mean), micros(times.p50), micros(times.p99));
+                    write!(line, "{:>12} {:>10} {:>10}  ", a_second(times.p50), micros(times.p50), micros(times.p99));
             }
-            writeln!(f, "{}", line.trim_end())?;
+            writeln!(f, "{line}{answer}")?;
             let failed = fresh.failed + shared.failed;
             if failed > 0 {
                 writeln!(f, "{:14}{failed} of these calls FAILED; `hotgate plugin run` says why", "")?;
             }
         }
-        if self.roles.authenticator {
-            let login = |of: fn(&Row) -> Times| self.mean("greet", of) + self.mean("authenticate", of);
-            let (fresh, shared) = (login(|row| row.fresh), login(|row| row.shared));
-            writeln!(
-                f,
-                "A login calls greet and authenticate once each: on one core this plugin allows for {} logins a second with \
+        if let (Some(greet), Some(authenticate)) = (self.row("greet"), self.row("authenticate")) {
+            if authenticate.answer != "accept" {
+                let answer = &authenticate.answer;
+                writeln!(
+                    f,
+                    "No login was measured: authenticate answered {answer}. --packet says what a client sends."
+                )?;
+            } else {
+                let fresh = greet.fresh.p50 + authenticate.fresh.p50;
+                let shared = greet.shared.p50 + authenticate.shared.p50;
+                writeln!(
+                    f,
+                    "A login calls greet and authenticate once each: on one core this plugin allows for {} logins a second with \
                  fresh instances (isolation = \"per-call\", the default of authenticators), {} with shared ones.",
-                a_second(fresh),
-                a_second(shared)
-            )?;
+                    a_second(fresh),
+                    a_second(shared)
+                )?;
+            }
         }
-        if self.roles.router {
-            let route = self.mean("route", |row| row.shared);
+        if let Some(route) = self.row("route") {
             writeln!(
                 f,
                 "A message calls route once: on one core this plugin allows for {} messages a second with shared instances \
                  (isolation = \"pooled\", the default of routers).",
-                a_second(route)
+                a_second(route.shared.p50)
             )?;
         }
         Ok(())

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Value;
 use toml::value::Datetime;
 
+use super::setting::{Written, settings};
 use crate::config::Settings;
 use crate::message::{Attribute, Cause, Message};
 
@@ -24,8 +25,8 @@ const MAX_FILE: u64 = 4 << 20;
 pub(super) struct Cases {
     /// For every case that has none of its own.
     #[serde(default)]
-    settings: BTreeMap<String, Setting>,
-    #[serde(rename = "case")]
+    settings: Written,
+    #[serde(rename = "case", default)]
     cases: Vec<Case>,
 }
 
@@ -39,7 +40,10 @@ pub(super) struct Case {
     pub(super) clock: Option<SystemTime>,
     /// A seed, from which the plugin's random numbers follow.
     pub(super) random: Option<u64>,
-    settings: Option<BTreeMap<String, Setting>>,
+    settings: Option<Written>,
+    /// Where the case file is.
+    #[serde(skip)]
+    folder: PathBuf,
     /// `lifecycle.check` refuses the settings, in words that contain this.
     pub(super) check: Option<String>,
     #[serde(default)]
@@ -53,17 +57,6 @@ pub(super) struct Case {
     pub(super) steps: Vec<Step>,
 }
 
-/// A value, or the file that holds it.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged, expecting = "a setting must be a string, or { file = \"path\" }")]
-enum Setting {
-    Value(String),
-    #[serde(rename_all = "lowercase")]
-    File {
-        file: PathBuf,
-    },
-}
-
 /// How the connection was opened.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -71,13 +64,14 @@ pub(super) struct Opening {
     pub(super) path: String,
     pub(super) query: Option<String>,
     pub(super) remote_address: String,
-    pub(super) headers: BTreeMap<String, String>,
+    #[serde(deserialize_with = "headers")]
+    pub(super) headers: Vec<Attribute>,
 }
 
 impl Default for Opening {
     fn default() -> Self {
         let (path, remote_address) = ("/".to_owned(), "127.0.0.1:40000".to_owned());
-        Self { path, query: None, remote_address, headers: BTreeMap::new() }
+        Self { path, query: None, remote_address, headers: Vec::new() }
     }
 }
 
@@ -86,13 +80,14 @@ impl Default for Opening {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Client {
     pub(super) uid: String,
-    pub(super) attributes: BTreeMap<String, String>,
+    #[serde(deserialize_with = "attributes")]
+    pub(super) attributes: Vec<Attribute>,
     pub(super) state: Data,
 }
 
 impl Default for Client {
     fn default() -> Self {
-        Self { uid: "u1".to_owned(), attributes: BTreeMap::new(), state: Data(Message::Text(ByteString::new())) }
+        Self { uid: "u1".to_owned(), attributes: Vec::new(), state: Data(Message::Text(ByteString::new())) }
     }
 }
 
@@ -171,9 +166,9 @@ impl TryFrom<Fields> for Step {
     fn try_from(fields: Fields) -> Result<Self, Self::Error> {
         let Fields { greet, authenticate, opened, route, closed, push, expect } = fields;
         let mut calls = [
-            greet.map(|_| Call::Greet),
+            greet.filter(|greet| *greet).map(|_| Call::Greet),
             authenticate.map(|data| Call::Authenticate(data.0)),
-            opened.map(|_| Call::Opened),
+            opened.filter(|opened| *opened).map(|_| Call::Opened),
             route.map(|data| Call::Route(data.0)),
             closed.map(Call::Closed),
             push.map(|line| Call::Push(line.into())),
@@ -252,12 +247,11 @@ impl Cases {
             if case.check.is_some() != case.steps.is_empty() {
                 bail!("case \"{}\" needs either `check`, or `steps`", case.name);
             }
-            let settings = case.settings.get_or_insert_with(|| common.clone());
-            for setting in settings.values_mut() {
-                if let Setting::File { file } = setting {
-                    *file = folder.join(&*file);
-                }
-            }
+            case.settings.get_or_insert_with(|| common.clone());
+            case.folder = folder.to_owned();
+        }
+        if cases.is_empty() {
+            bail!("it has no [[case]]");
         }
         Ok(cases)
     }
@@ -266,20 +260,35 @@ impl Cases {
 impl Case {
     /// What the plugin is told.
     pub(super) fn settings(&self) -> Settings {
-        let mut settings = Settings::default();
-        for (name, setting) in self.settings.iter().flatten() {
-            match setting {
-                Setting::Value(value) => settings.set(name.clone(), value.clone()),
-                Setting::File { file } => settings.set_file(name.clone(), file.clone()),
-            }
-        }
-        settings
+        self.settings.as_ref().map(|written| settings(written, &self.folder)).unwrap_or_default()
     }
 }
 
-/// Named values as attributes.
-pub(super) fn attributes(values: &BTreeMap<String, String>) -> Vec<Attribute> {
-    values.iter().map(|(name, value)| Attribute { name: name.clone(), value: value.clone() }).collect()
+/// What there may be several of under one name.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "must be a string, or a list of strings")]
+enum Values {
+    One(String),
+    Several(Vec<String>),
+}
+
+fn attributes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Attribute>, D::Error> {
+    let written = BTreeMap::<String, Values>::deserialize(deserializer)?;
+    let values = written.into_iter().flat_map(|(name, values)| {
+        let values = match values {
+            Values::One(value) => vec![value],
+            Values::Several(values) => values,
+        };
+        values.into_iter().map(move |value| Attribute { name: name.clone(), value })
+    });
+    Ok(values.collect())
+}
+
+/// Their names are in lower case, as the contract has them.
+fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Attribute>, D::Error> {
+    let mut headers = attributes(deserializer)?;
+    headers.iter_mut().for_each(|header| header.name.make_ascii_lowercase());
+    Ok(headers)
 }
 
 #[cfg(test)]
@@ -309,6 +318,7 @@ mod tests {
             [[case]]
             name = "second"
             settings = { KEY = "own", OTHER = { file = "key" } }
+            handshake = { headers = { "X-Twice" = ["a", "b"] } }
             check = "too short"
             "#,
         )
@@ -319,6 +329,8 @@ mod tests {
         assert!(matches!(&cases[0].steps[2].call, Call::Closed(Closed { cause: Cause::ProtocolError, .. })));
         assert_eq!(cases[0].settings().read().unwrap()["KEY"], "common");
         assert_eq!(cases[1].settings().files().next(), Some(Path::new("/folder/key")));
+        let headers: Vec<_> = cases[1].handshake.headers.iter().map(|header| (&*header.name, &*header.value)).collect();
+        assert_eq!(headers, [("x-twice", "a"), ("x-twice", "b")]);
     }
 
     #[test]
@@ -326,6 +338,8 @@ mod tests {
         for (text, expected) in [
             ("[[case]]\nname = \"a\"\n", "needs either `check`, or `steps`"),
             ("[[case]]\nname = \"a\"\nsteps = [{ greet = true, opened = true }]", "one of greet, authenticate"),
+            ("[[case]]\nname = \"a\"\nsteps = [{ greet = false }]", "one of greet, authenticate"),
+            ("", "it has no [[case]]"),
             ("[[case]]\nname = \"a\"\nsteps = [{ route = { hex = \"0\" } }]", "{ hex = \"00ff\" }"),
             ("[[case]]\nname = \"a\"\nsteps = [{ route = { hex = \"+1\" } }]", "{ hex = \"00ff\" }"),
             ("[[case]]\nname = \"a\"\nsteps = [{ rout = \"x\" }]", "rout"),

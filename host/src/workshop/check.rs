@@ -6,14 +6,11 @@ use serde::Serialize;
 
 use super::Workshop;
 use super::contract::{Found, Interfaces, differences};
-use crate::plugin::{Digest, Roles, Surroundings};
+use crate::plugin::{CheckRefused, Digest, Roles, Surroundings};
 
 /// How the two binary formats begin.
 const WASM: &[u8] = b"\0asm";
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
-
-/// What the runtime says of a plugin whose `lifecycle.check` refuses.
-const REFUSES: &str = "its own check refuses";
 
 /// The packages of WASI that plugins may import.
 const WASI: [&str; 6] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
@@ -46,10 +43,30 @@ pub struct Report {
 /// Something that is wrong, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
+    /// What kind of problem it is.
+    pub kind: Kind,
     /// What is wrong.
     pub what: String,
     /// What to do; may be empty.
     pub advice: &'static str,
+}
+
+/// What a problem is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// It is no component that can be read.
+    Format,
+    /// It lacks something that its role needs.
+    Role,
+    /// It knows another contract.
+    Contract,
+    /// It needs what the gateway does not provide.
+    Imports,
+    /// It cannot be loaded.
+    Load,
+    /// Its `lifecycle.check` refuses.
+    Refused,
 }
 
 /// What a plugin takes.
@@ -68,16 +85,17 @@ const BUILD_A_COMPONENT: &str = "compile for a target that makes components: in 
                                  `cargo build --target wasm32-wasip2` with crate-type = [\"cdylib\"]";
 const EXPORT: &str = "a plugin exports hotgate:gateway/lifecycle and authenticator, router or both (wit/worlds.wit); \
                       `hotgate plugin new` writes one to begin with";
+const SETTINGS: &str =
+    "its settings are given by --setting NAME=VALUE or by --config; to `hotgate dev`, in plugin.toml";
 const NO_NETWORK: &str = "a plugin reaches no network and no service: what it must know, its settings say or the packet \
                           carries. Does a library import it that can do without?";
 
 impl Workshop {
-    /// Looks at the component, and if nothing is in the way loads it as the gateway would, for the roles that are `wanted`, or
-    /// all that it can fill. Its settings are those of the workshop.
+    /// Looks at the component, without running it: what it is, and whether it can fill the roles that are `wanted`.
     ///
     /// # Errors
     /// When the contract itself cannot be read.
-    pub async fn check(&self, file: &str, wanted: Option<Roles>) -> anyhow::Result<Report> {
+    pub fn inspect(&self, file: &str, wanted: Option<Roles>) -> anyhow::Result<Report> {
         let code = self.code();
         let sha256 = Digest::of(code).full();
         let mut report = Report { file: file.to_owned(), bytes: code.len(), sha256, ..Report::default() };
@@ -87,18 +105,26 @@ impl Workshop {
             ("authenticator", roles.authenticator, wanted.is_some_and(|wanted| wanted.authenticator)),
             ("router", roles.router, wanted.is_some_and(|wanted| wanted.router)),
         ] {
-            if is_wanted && !able && !report.problems.iter().any(|problem| problem.what.contains(role)) {
-                report.problem(
-                    format!("it is no {role}: it does not export hotgate:gateway/{role}@{CONTRACT_VERSION}"),
-                    EXPORT,
-                );
+            if is_wanted && !able {
+                let what = format!("it is no {role}: it does not export hotgate:gateway/{role}@{CONTRACT_VERSION}");
+                report.problem(Kind::Role, what, EXPORT);
             }
         }
         (report.authenticator, report.router) = (roles.authenticator, roles.router);
+        Ok(report)
+    }
+
+    /// Looks at the component, and if nothing is in the way loads it as the gateway would, for the roles that are `wanted`, or
+    /// all that it can fill. Its settings are those of the workshop.
+    ///
+    /// # Errors
+    /// When the contract itself cannot be read.
+    pub async fn check(&self, file: &str, wanted: Option<Roles>) -> anyhow::Result<Report> {
+        let mut report = self.inspect(file, wanted)?;
         if !report.problems.is_empty() {
             return Ok(report);
         }
-        match self.load(wanted.unwrap_or(roles), None, Surroundings::default()).await {
+        match self.load(wanted.unwrap_or(report.roles()), None, Surroundings::default()).await {
             Ok((trial, _)) => {
                 let live = trial.slot().status().live;
                 let compile_ms = live.compile_ms.unwrap_or_default();
@@ -110,11 +136,11 @@ impl Workshop {
                 // What comes first names slot and file, which are known.
                 let causes: Vec<_> = error.chain().skip(1).map(ToString::to_string).collect();
                 let why = if causes.is_empty() { error.to_string() } else { causes.join(": ") };
-                let advice = match why.contains(REFUSES) {
-                    true => "its settings are given by --setting NAME=VALUE, or by --config",
-                    false => "",
+                let (kind, advice) = match error.chain().any(|cause| cause.is::<CheckRefused>()) {
+                    true => (Kind::Refused, SETTINGS),
+                    false => (Kind::Load, ""),
                 };
-                report.problem(why, advice);
+                report.problem(kind, why, advice);
             }
         }
         Ok(report)
@@ -122,13 +148,13 @@ impl Workshop {
 }
 
 impl Report {
-    /// Whether nothing is in its way but that it refuses its settings.
-    pub fn is_only_refused(&self) -> bool {
-        matches!(&self.problems[..], [problem] if problem.what.contains(REFUSES))
+    /// The roles that it can fill.
+    pub fn roles(&self) -> Roles {
+        Roles { authenticator: self.authenticator, router: self.router }
     }
 
-    fn problem(&mut self, what: impl Into<String>, advice: &'static str) {
-        self.problems.push(Problem { what: what.into(), advice });
+    fn problem(&mut self, kind: Kind, what: impl Into<String>, advice: &'static str) {
+        self.problems.push(Problem { kind, what: what.into(), advice });
     }
 }
 
@@ -137,17 +163,18 @@ fn component(code: &[u8], report: &mut Report) -> Option<Interfaces> {
     if !code.starts_with(WASM) {
         let text = code.iter().take(64).all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
         let what = if text && !code.is_empty() { "it is text, not WebAssembly" } else { "it is not WebAssembly" };
-        report.problem(what, BUILD_A_COMPONENT);
+        report.problem(Kind::Format, what, BUILD_A_COMPONENT);
         return None;
     }
     if !code.starts_with(COMPONENT) {
-        report.problem("it is a core WebAssembly module, not a component", BUILD_A_COMPONENT);
+        report.problem(Kind::Format, "it is a core WebAssembly module, not a component", BUILD_A_COMPONENT);
         return None;
     }
     match Interfaces::of_component(code) {
         Ok(component) => Some(component),
         Err(error) => {
-            report.problem(format!("it is no component that can be read: {error:#}"), BUILD_A_COMPONENT);
+            let what = format!("it is no component that can be read: {error:#}");
+            report.problem(Kind::Format, what, BUILD_A_COMPONENT);
             None
         }
     }
@@ -159,13 +186,12 @@ fn roles(host: &Interfaces, component: &Interfaces, report: &mut Report) -> Role
     report.imports = component.imports().map(|found| found.full_name()).collect();
     let export = |name: &str| component.exports().find(|found| found.of_contract() == Some(name));
     let (lifecycle, authenticator, router) = (export("lifecycle"), export("authenticator"), export("router"));
-    let Roles { authenticator: is_authenticator, router: is_router } =
-        Roles { authenticator: authenticator.is_some(), router: router.is_some() };
-    if !is_authenticator && !is_router {
+    if authenticator.is_none() && router.is_none() {
         let (what, advice) = nothing(component);
-        report.problem(what, advice);
+        report.problem(Kind::Role, what, advice);
     } else if lifecycle.is_none() {
-        report.problem("it does not export hotgate:gateway/lifecycle@0.1.0", EXPORT);
+        let what = format!("it does not export hotgate:gateway/lifecycle@{CONTRACT_VERSION}");
+        report.problem(Kind::Role, what, EXPORT);
     }
     for found in [lifecycle, authenticator, router].into_iter().flatten() {
         compare(host, component, found, true, report);
@@ -176,14 +202,15 @@ fn roles(host: &Interfaces, component: &Interfaces, report: &mut Report) -> Role
             None if WASI.contains(&found.package().as_str()) => {}
             None => {
                 let what = format!("it imports {}, which the gateway does not provide", found.full_name());
-                report.problem(what, NO_NETWORK);
+                report.problem(Kind::Imports, what, NO_NETWORK);
             }
         }
     }
     for function in component.bare() {
-        report.problem(format!("it imports a function `{function}`, which the gateway does not provide"), NO_NETWORK);
+        let what = format!("it imports a function `{function}`, which the gateway does not provide");
+        report.problem(Kind::Imports, what, NO_NETWORK);
     }
-    Roles { authenticator: is_authenticator, router: is_router }
+    Roles { authenticator: authenticator.is_some(), router: router.is_some() }
 }
 
 /// What a component is that is no plugin.
@@ -208,14 +235,14 @@ fn compare(host: &Interfaces, component: &Interfaces, found: Found<'_>, exported
     let version = built.split_once('@').map_or("no version", |(_, version)| version);
     if differences.is_empty() && !is_compatible(version) {
         let what = format!("it was built against {built}; this host has {CONTRACT_VERSION}");
-        report.problem(what, REBUILD);
+        report.problem(Kind::Contract, what, REBUILD);
     }
     for difference in differences {
         let what = match version == CONTRACT_VERSION {
             true => format!("{name}: {difference} (both call it {CONTRACT_VERSION}: one of them was changed)"),
             false => format!("{name}: {difference}: built against {built}; this host has {CONTRACT_VERSION}"),
         };
-        report.problem(what, REBUILD);
+        report.problem(Kind::Contract, what, REBUILD);
     }
 }
 
@@ -271,7 +298,7 @@ impl fmt::Display for Report {
             writeln!(f, "  memory    {} at its start", size(memory_bytes))?;
             writeln!(f, "  check     agrees with these settings")?;
         }
-        for Problem { what, advice } in &self.problems {
+        for Problem { what, advice, .. } in &self.problems {
             writeln!(f, "  PROBLEM   {what}")?;
             if !advice.is_empty() {
                 writeln!(f, "            → {advice}")?;

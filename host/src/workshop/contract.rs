@@ -262,12 +262,8 @@ fn plain(resolve: &Resolve, mut of: Type) -> Type {
 }
 
 fn name(resolve: &Resolve, of: Type) -> String {
-    let Type::Id(id) = plain(resolve, of) else {
-        return match of {
-            Type::Id(_) => name(resolve, plain(resolve, of)),
-            of => format!("{of:?}").to_lowercase(),
-        };
-    };
+    let of = plain(resolve, of);
+    let Type::Id(id) = of else { return format!("{of:?}").to_lowercase() };
     let def = &resolve.types[id];
     match (&def.name, &def.kind) {
         (Some(name), kind) => format!("{} `{name}`", kind.as_str()),

@@ -1,5 +1,6 @@
 //! The workshop: what plugin authors use before a plugin serves anybody. Everything here runs a plugin on the runtime that
-//! the gateway runs it on, within the same limits, without a network.
+//! the gateway runs it on, within the same limits, without a network. Unlike the gateway it wants to know why a call failed,
+//! and what a component is that could not be loaded: so it looks past `policy`, into `plugin`.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -7,7 +8,7 @@
 //! | `run`, `cases`, `play`, `outcome` | conversations with a plugin, and what is expected of it |
 //! | `bench` | how long its calls take |
 //! | `new` | a project to begin with |
-//! | `dev`, `project` | builds on each change, and serves what was built |
+//! | `dev`, `project`, `setting` | builds on each change, and serves what was built |
 //! | `voice` | what a plugin says meanwhile |
 
 pub mod bench;
@@ -20,6 +21,7 @@ mod outcome;
 mod play;
 mod project;
 pub mod run;
+mod setting;
 pub mod voice;
 
 use std::env;
@@ -42,12 +44,17 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// Takes a component from a file, or by `builtin:NAME`. Limits, and settings where none are given, are those of the plugin with this file in the
-    /// configuration, or else the defaults. What was compiled is kept in the user's cache folder if `keep` says so.
+    /// Takes a component from a file, or by `builtin:NAME`. Limits, and settings where none are given, are those of the plugin
+    /// with this file in the configuration, or else the defaults. What was compiled is kept in the folder `cache`, if there is one.
     ///
     /// # Errors
     /// When the file cannot be read, or the runtime not be started.
-    pub fn open(file: &Path, config: &Config, settings: Option<Settings>, keep: bool) -> anyhow::Result<Self> {
+    pub fn open(
+        file: &Path,
+        config: &Config,
+        settings: Option<Settings>,
+        cache: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let shown = file.display();
         let source = match file.to_str().and_then(|name| name.strip_prefix("builtin:")) {
             Some(name) => PluginSource::Builtin(name.to_owned()),
@@ -69,8 +76,8 @@ impl Workshop {
                 code.with_context(|| format!("{shown} is larger than {limit} bytes (limits.max_component)"))?
             }
         };
-        let cache = match cache_folder().filter(|_| keep) {
-            Some(folder) => StateFolder::open(Some(&folder)),
+        let cache = match cache {
+            Some(folder) => StateFolder::open(Some(folder)),
             None => StateFolder::none("nothing is to be kept"),
         };
         let concurrency = plugin.limits.concurrency;
@@ -105,7 +112,7 @@ fn registry() -> Arc<Registry> {
 }
 
 /// Where the user's programs keep what they can make again (XDG base directories).
-fn cache_folder() -> Option<PathBuf> {
+pub fn cache_folder() -> Option<PathBuf> {
     let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
     Some(cache.join("hotgate"))

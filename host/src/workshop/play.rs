@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use toml::Value;
 
-use super::cases::{Call, Case, Client, Closed, Online, Opening, attributes};
-use super::outcome;
+use super::cases::{Call, Case, Client, Closed, Online, Opening};
+use super::outcome::{self, FAILED};
 use crate::delivery;
 use crate::message::{ConnectionId, Message};
 use crate::outbox::{Budget, Outbox};
@@ -33,6 +33,13 @@ pub(super) struct Play {
     own: Option<Arc<Member>>,
 }
 
+impl Outcome {
+    /// Whether an authenticator has said this.
+    pub(super) fn is(&self, verdict: &str) -> bool {
+        self.value.get(verdict).is_some() || self.value.as_str() == Some(verdict)
+    }
+}
+
 /// What came of a call.
 pub(super) struct Outcome {
     /// In the notation of case files.
@@ -49,12 +56,12 @@ impl Play {
             remote_address: opening.remote_address.clone(),
             path: opening.path.clone(),
             query: opening.query.clone(),
-            headers: attributes(&opening.headers),
+            headers: opening.headers.clone(),
         };
         let session = Session {
             connection: OWN,
             uid: client.uid.clone().into(),
-            attributes: attributes(&client.attributes),
+            attributes: client.attributes.clone(),
             state: client.state.bytes(),
         };
         Self { trial, registry, budget: Arc::new(Budget::new(usize::MAX)), handshake, session, own: None }
@@ -84,17 +91,12 @@ impl Play {
         self.own.clone()
     }
 
-    /// Whether an authenticator has accepted.
-    pub(super) fn is_accepted(outcome: &Outcome) -> bool {
-        outcome.value.get("accept").is_some()
-    }
-
     /// Makes a call, and carries out what comes of it.
     pub(super) async fn call(&mut self, call: &Call) -> Outcome {
         match self.outcome(call).await {
             Ok(value) => Outcome { value, backtrace: String::new() },
             Err(error) => {
-                let failed = [("failed", error.kind().to_owned()), ("why", error.to_string())];
+                let failed = [(FAILED, error.kind().to_owned()), ("why", error.to_string())];
                 let table = failed.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text)));
                 Outcome { value: Value::Table(table.collect()), backtrace: error.backtrace().to_owned() }
             }
@@ -171,7 +173,7 @@ pub(super) fn shown(call: &Call) -> String {
     const MOST: usize = 100;
     let with = |name: &str, message: &Message| match message {
         Message::Text(text) => {
-            let text = text.escape_debug().to_string().replace("\\\"", "\"");
+            let text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
             let end = text.floor_char_boundary(MOST);
             format!("{name} {}{}", &text[..end], if end < text.len() { "…" } else { "" })
         }

@@ -1,19 +1,21 @@
 //! `plugin.toml`: how the plugin in a folder is built, and what it is told while it is developed.
 
-use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
-use toml::Value;
+
+use super::setting::Written;
 
 /// Its name.
 pub(super) const FILE: &str = "plugin.toml";
 
 /// A folder with a plugin's sources.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Project {
     /// The shell command that builds it, run in its folder.
@@ -22,9 +24,12 @@ pub(super) struct Project {
     pub(super) component: PathBuf,
     /// Files and folders whose change makes it worth building again.
     pub(super) watch: Vec<PathBuf>,
+    /// Of those, what the build itself writes.
+    #[serde(default)]
+    pub(super) ignore: Vec<PathBuf>,
     /// As in `hotgate.toml`.
     #[serde(default)]
-    pub(super) settings: BTreeMap<String, Value>,
+    pub(super) settings: Written,
 }
 
 impl Project {
@@ -34,24 +39,49 @@ impl Project {
     /// When there is none, or it is not one.
     pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join(FILE);
+        let shown = path.display();
         let text = fs::read_to_string(&path).with_context(|| {
-            format!(
-                "cannot read {}, which says how the plugin is built (`hotgate plugin new` writes one)",
-                path.display()
-            )
+            format!("cannot read {shown}, which says how the plugin is built (`hotgate plugin new` writes one)")
         })?;
-        let project: Self = toml::from_str(&text).with_context(|| format!("{} cannot be", path.display()))?;
-        ensure!(!project.watch.is_empty(), "{}: watch names no files or folders", path.display());
+        let project: Self = toml::from_str(&text).with_context(|| format!("{shown} cannot be"))?;
+        ensure!(!project.build.trim().is_empty(), "{shown}: build must be a shell command");
+        ensure!(!project.watch.is_empty(), "{shown}: watch must name files or folders");
+        for path in &project.watch {
+            ensure!(folder.join(path).exists(), "{shown}: watch: there is no {}", path.display());
+        }
         Ok(project)
     }
 
-    /// Builds it; what the command says goes to standard error. Blocks. Returns whether it succeeded.
+    /// Starts to build it; what the command says goes to standard error.
     ///
     /// # Errors
     /// When there is no shell.
-    pub(super) fn build(&self, folder: &Path) -> anyhow::Result<bool> {
+    pub(super) fn build(&self, folder: &Path) -> anyhow::Result<Build> {
         let mut shell = Command::new("sh");
-        shell.arg("-c").arg(format!("{{ {}\n}} >&2", self.build)).current_dir(folder).stdin(Stdio::null());
-        Ok(shell.status().context("cannot run sh to build the plugin")?.success())
+        shell.arg("-c").arg(&self.build).current_dir(folder).stdin(Stdio::null()).stdout(std::io::stderr());
+        // Of its own group, to be ended with all that it starts.
+        shell.process_group(0).spawn().map(Build).context("cannot run sh to build the plugin")
+    }
+}
+
+/// A build that is under way. It ends when this is dropped.
+pub(super) struct Build(Child);
+
+impl Build {
+    /// Whether it has succeeded; `None` while it has not ended.
+    ///
+    /// # Errors
+    /// When the operating system does not tell.
+    pub(super) fn succeeded(&mut self) -> anyhow::Result<Option<bool>> {
+        Ok(self.0.try_wait()?.map(|status| status.success()))
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        if let (Ok(None), Ok(id)) = (self.0.try_wait(), i32::try_from(self.0.id())) {
+            let _ = Pid::from_raw(id).map(|group| kill_process_group(group, Signal::KILL));
+            let _ = self.0.wait();
+        }
     }
 }

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use bytestring::ByteString;
+use toml::{Table, Value};
 
 use super::Workshop;
 use super::cases::{Call, Case, Cases, Client, Opening};
-use super::outcome::differences;
+use super::outcome::{FAILED, differences};
 use super::play::{Outcome, Play, shown};
 use super::voice;
-use crate::message::Message;
+use crate::message::{Attribute, Message};
 use crate::plugin::{Roles, Surroundings};
 
 /// What a run came to.
@@ -59,10 +60,10 @@ impl Workshop {
         for (number, step) in (1..).zip(&case.steps) {
             let Outcome { value, backtrace } = play.call(&step.call).await;
             let said = voice::take();
-            let failed = value.get("failed").is_some();
+            let anything = Value::Table(Table::new());
             let differences = match &step.expect {
                 Some(expected) => differences(expected, &value),
-                None if failed => vec!["the call failed".to_owned()],
+                None if value.get(FAILED).is_some() => differences(&anything, &value),
                 None => Vec::new(),
             };
             if differences.is_empty() {
@@ -90,39 +91,56 @@ impl Workshop {
         let handshake = Opening {
             path: opening.path.clone(),
             query: opening.query.clone(),
-            headers: opening.headers.iter().cloned().collect(),
+            headers: opening.headers.clone(),
             ..Opening::default()
         };
         let client = Client { uid: opening.uid.clone(), ..Client::default() };
         let mut play = Play::new(trial, registry, &handshake, &client);
+        voice::take();
         let mut well = true;
         let mut say = async |play: &mut Play, call: Call| {
             let outcome = play.call(&call).await;
             let mut text = format!("{}\n    {}\n", shown(&call), outcome.value);
             indented(&mut text, &voice::take());
             indented(&mut text, &outcome.backtrace);
-            well &= outcome.value.get("failed").is_none();
+            well &= !outcome.is(FAILED);
             report(&text);
             outcome
         };
-        let mut authenticated = !roles.authenticator;
+        let mut packets = opening.packets.iter().map(|packet| Message::Text(packet.clone()));
+        let mut end = None;
         if roles.authenticator {
-            authenticated = Play::is_accepted(&say(&mut play, Call::Greet).await);
-        }
-        let mut opened = false;
-        for packet in &opening.packets {
-            if authenticated && !std::mem::replace(&mut opened, true) && roles.router {
-                say(&mut play, Call::Opened).await;
+            let mut said = say(&mut play, Call::Greet).await;
+            while !said.is("accept") && end.is_none() {
+                if said.is("deny") || said.is(FAILED) {
+                    end = Some("the gateway closes this connection");
+                } else if let Some(packet) = packets.next() {
+                    said = say(&mut play, Call::Authenticate(packet)).await;
+                    if said.is("pass") {
+                        end = Some("the gateway asks the next authenticator, or closes this connection");
+                    }
+                } else {
+                    end = Some("the client is not authenticated yet");
+                }
             }
-            let packet = Message::Text(packet.clone());
-            if !authenticated {
-                authenticated = Play::is_accepted(&say(&mut play, Call::Authenticate(packet)).await);
-            } else if roles.router {
+        }
+        if end.is_none() && roles.router {
+            say(&mut play, Call::Opened).await;
+            for packet in packets.by_ref() {
                 say(&mut play, Call::Route(packet)).await;
             }
         }
-        for line in opening.lines.iter().filter(|_| roles.router) {
-            say(&mut play, Call::Push(line.clone())).await;
+        if roles.router {
+            for line in &opening.lines {
+                say(&mut play, Call::Push(line.clone())).await;
+            }
+        }
+        let unsaid = packets.count() + if roles.router { 0 } else { opening.lines.len() };
+        if let Some(end) = end {
+            report(&format!("({end})\n"));
+        }
+        if unsaid > 0 {
+            report(&format!("({unsaid} packets or lines were not sent)\n"));
         }
         Ok(well)
     }
@@ -136,7 +154,7 @@ pub struct Talk {
     /// Its query.
     pub query: Option<String>,
     /// Its headers, names in lower case.
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<Attribute>,
     /// The uid of the session, for a plugin that is only a router.
     pub uid: String,
     /// What the client sends.

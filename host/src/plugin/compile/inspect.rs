@@ -8,7 +8,8 @@ use crate::plugin::limits::MODULES;
 /// Which rules these are: what was compiled under others is inspected, and so compiled, again. To be raised with each change.
 pub(super) const RULES: u32 = 1;
 
-/// Places in one function from which it goes out of its own code: to the host, to it does not say where, or to move memory. A function is
+/// Places in one function from which it leaves its own code: for a function of the host, for one that is known only when it runs, or to move
+/// memory (of which the engine does a large piece in parts). A function is
 /// interrupted where it begins and where it loops, and not in a straight line between: this many calls take about a
 /// millisecond. The largest functions of JavaScript's and Python's runtimes have some hundreds.
 const EXITS: usize = 10_000;

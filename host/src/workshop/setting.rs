@@ -1,0 +1,31 @@
+//! Settings of a plugin as authors write them, in `plugin.toml` and in case files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::config::Settings;
+
+/// A value, or the file that holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "a setting must be a string, or { file = \"path\" }")]
+pub(super) enum Setting {
+    Value(String),
+    File { file: PathBuf },
+}
+
+/// By their names.
+pub(super) type Written = BTreeMap<String, Setting>;
+
+/// What a plugin is told; relative paths begin at `folder`.
+pub(super) fn settings(written: &Written, folder: &Path) -> Settings {
+    let mut settings = Settings::default();
+    for (name, setting) in written {
+        match setting {
+            Setting::Value(value) => settings.set(name.clone(), value.clone()),
+            Setting::File { file } => settings.set_file(name.clone(), folder.join(file)),
+        }
+    }
+    settings
+}
