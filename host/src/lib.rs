@@ -26,7 +26,7 @@
 //! | [`admin`] | where operators look and act, by HTTP |
 //! | [`reload`] | reads the configuration again while the gateway runs |
 //! | [`gateway`] | binds listeners, owns tasks, drains on shutdown |
-//! | [`workshop`] | what plugin authors use: check, run, measure |
+//! | [`workshop`] | what plugin authors use: make, check, run, measure, develop |
 //! | [`cli`] | the command line |
 //!
 //! One message's way: [`connection`] reads it → [`policy`] decides → [`delivery`] looks up the [`registry`] → the

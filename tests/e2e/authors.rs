@@ -139,6 +139,14 @@ async fn run_shows_what_a_plugin_answers() {
     assert!(ran.stdout.contains(r#"[{ deliver = { message = "hi", to = { uid = "u2" } } }"#), "{ran:?}");
     assert!(ran.stdout.contains("refused = \"not JSON"), "{ran:?}");
 
+    let arguments = ["run", "plugin.wasm", "--packet", "hello", "--packet", r#"{"id":7}"#, "--line", "x"];
+    let denied = plugin(&Component::origin_auth(), "", &arguments).await;
+    assert!(denied.stdout.contains("deny") && !denied.stdout.contains("accept"), "{denied:?}");
+    assert!(
+        denied.stdout.contains("closes this connection") && denied.stdout.contains("2 packets or lines"),
+        "{denied:?}"
+    );
+
     let trapped =
         plugin(&Component::fixture(""), "", &["run", "plugin.wasm", "--packet", "login anna", "--packet", "do trap"])
             .await;
@@ -238,6 +246,8 @@ async fn bench_measures_each_function_and_says_what_that_means() {
     for expected in ["greet ", "authenticate ", "logins a second"] {
         assert!(measured.stdout.contains(expected), "{expected}: {measured:?}");
     }
+    let passing = plugin(&Component::origin_auth(), "", &["bench", "plugin.wasm", "--packet", "hello"]).await;
+    assert!(passing.stdout.contains("No login was measured: authenticate answered deny"), "{passing:?}");
     let failing =
         plugin(&Component::fixture("greet=do trap"), "", &["bench", "plugin.wasm", "--role", "authenticator"]).await;
     assert!(failing.code == Some(1) && failing.stdout.contains("FAILED"), "{failing:?}");

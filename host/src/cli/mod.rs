@@ -99,7 +99,7 @@ enum Action {
     /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigAction),
-    /// See and change which plugins serve in the gateway that runs with these settings; check, run and measure your own
+    /// See and change which plugins serve in the gateway that runs with these settings; make, check, run and measure your own
     Plugin(Box<plugin::Arguments>),
     /// Build the plugin in a folder, serve it on this machine only, and build and swap it on each change
     Dev {
