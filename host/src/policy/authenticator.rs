@@ -227,10 +227,10 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
-    /// For whoever develops a plugin. Packets are not shown: they carry credentials.
+    /// For whoever develops a plugin. Nothing that clients say is shown, not even who they are: it may be a credential.
     fn tell(&self, call: &'static str, ConnectionId(connection): ConnectionId) {
         match self {
-            Self::Accept(Identity { uid, .. }) => trace!(target: "verdict", connection, %uid, "{call}: accept"),
+            Self::Accept(_) => trace!(target: "verdict", connection, "{call}: accept"),
             Self::Challenge(..) => trace!(target: "verdict", connection, "{call}: challenge"),
             Self::Pass => trace!(target: "verdict", connection, "{call}: pass"),
             Self::Deny(CloseReason { code, reason }) => {
