@@ -5,6 +5,9 @@
 //! may also come with the handshake. A packet without any token is passed on to the next authenticator; a token that is
 //! no good denies the client, whatever comes after.
 //!
+//! So no authenticator that believes everybody, such as `origin-auth`, may stand after it in the chain: leaving out the
+//! token would be enough to be anybody. (Before it, such a one would not even leave it a packet.)
+//!
 //! # Settings
 //!
 //! At least one of the first three is needed. Lists stand between commas. What is not in this table is refused.
@@ -45,6 +48,9 @@
 //! key (`kid`) is checked with those keys of `JWT_KEYS` that have that name, and is denied if there are none; keys without
 //! a name, and those of the other two settings, are tried with every token of their algorithm, for nothing says which are
 //! theirs. Headers with `crit`, objects that name a member twice, and tokens over 16 KiB are refused.
+//!
+//! `typ` is not looked at: a token that the same issuer made for the same audience, but for another purpose (an ID token,
+//! or one that confirms an address), logs in as well. Give this gateway an audience of its own.
 //!
 //! # How long
 //!
