@@ -30,7 +30,10 @@
 //! | `JWT_REPLY` | `Link_successful` | what a client is told once it is in; nothing if empty |
 //!
 //! A claim is given by its name, or by a JSON pointer (RFC 6901) to what lies deeper, such as Keycloak's
-//! `roles=/realm_access/roles`. A claim that is a list makes an attribute of each item.
+//! `roles=/realm_access/roles`. A claim that is a list makes an attribute of each item that is not `null`. One that is
+//! `null`, or a list without such an item, makes one attribute with an empty value; one that is missing makes none. For
+//! routers that is a difference: by an empty attribute `rooms-router` grants nothing, without one whatever its setting
+//! grants. An issuer takes a permission away by an empty claim, not by leaving the claim out.
 //!
 //! The host shows no header that `websocket.pass_headers` does not list: `JWT_HEADER` needs its header there, and
 //! `JWT_COOKIE` needs `cookie`, for which `websocket.allowed_origins` must name whose pages may connect.

@@ -41,7 +41,11 @@
 //!
 //! A permission is a list of patterns between commas: a name, the beginning of names (`news-*`), or all (`*`). What an
 //! authenticator gave a session as an attribute counts (several of the same name add up, an empty one allows nothing);
-//! without such an attribute, the setting does.
+//! without such an attribute, the setting does. `jwt-auth` makes an empty attribute of a claim that is `null` or an empty
+//! list, and none of a claim that is missing.
+//!
+//! **What an issuer puts into `rooms`, `publish` or `send` is read as patterns.** A room called `*` or `a,*` would let its
+//! members into all rooms: names that users choose must not end up there.
 //!
 //! | attribute | setting | allows |
 //! | --- | --- | --- |
