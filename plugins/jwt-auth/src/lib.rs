@@ -3,7 +3,8 @@
 //!
 //! A client sends the token as its first packet, alone or in a JSON object: `{"token":"eyJ…"}`. If a setting says so, it
 //! may also come with the handshake. A packet without any token is passed on to the next authenticator; a token that is
-//! no good denies the client, whatever comes after.
+//! no good denies the client, whatever comes after. A packet that is not JSON is a token if it is three parts of
+//! base64url, none of them empty, with dots between them.
 //!
 //! So no authenticator that believes everybody, such as `origin-auth`, may stand after it in the chain: leaving out the
 //! token would be enough to be anybody. (Before it, such a one would not even leave it a packet.)
