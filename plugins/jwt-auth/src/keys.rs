@@ -1,7 +1,7 @@
 use p256::pkcs8::{Document, SubjectPublicKeyInfoRef};
 use plugin_settings::Settings;
 
-use crate::algorithm::Key;
+use crate::algorithm::{Algorithm, Key};
 use crate::denial::Denial;
 use crate::jwk::{Jwk, rsa_key};
 use crate::object::Object;
@@ -9,8 +9,10 @@ use crate::token::Token;
 
 /// The shortest secret, in bytes: what HS256 needs (RFC 7518 §3.2).
 pub(crate) const MIN_SECRET: usize = 32;
-/// A token that names no key is tried with all of them, so there cannot be any number.
+/// Each login reads them all, so there cannot be any number.
 const MAX_KEYS: usize = 16;
+/// How many keys a token may be tried with: anybody can send one, and have this much done for it.
+const MAX_TRIES: usize = 4;
 
 /// The keys that tokens are trusted by.
 #[derive(Debug)]
@@ -55,34 +57,67 @@ impl Keys {
                 jwk.kid.as_ref().map_or_else(|| format!("usable key {}", number + 1), |kid| format!("key \"{kid}\""));
             jwk.key().map_err(|problem| format!("JWT_KEYS: {kid} {problem}"))?;
         }
-        Ok(())
+        self.check_tries()
     }
 
     /// Whether one of the keys vouches for a token.
     ///
-    /// Keys of a set have names, and a token that names one is checked with that and no other. `JWT_SECRET` and
-    /// `JWT_PUBLIC_KEY` have none, nor may keys of a set: they are asked whatever the token names.
+    /// Keys of a set have names, and a token that names one is checked with that and no other; one that names none, with
+    /// the only key that there is for its algorithm. `JWT_SECRET` and `JWT_PUBLIC_KEY` have no name, nor may keys of a
+    /// set: they are asked whatever the token names.
     pub(crate) fn vouch(&self, token: &Token<'_>) -> Result<(), Denial> {
-        let named = |jwk: &&Jwk| match (&jwk.kid, &token.kid) {
-            (Some(kid), Some(asked)) => kid == asked,
-            _ => true,
-        };
-        let nameless = [self.secret().transpose(), self.pem().transpose()].into_iter().flatten();
-        let set = self.set.iter().filter(named);
-        let mut found = Found::NoKey;
-        for key in nameless.chain(set.filter(|jwk| jwk.allows(token.algorithm)).map(Jwk::key)) {
+        let own = self.own(token.algorithm).map_err(|_| Denial::NotSetUp)?;
+        let set = self.of_set(own.len(), token.algorithm, token.kid.as_deref());
+        if own.is_empty() && set.is_empty() {
+            let unnamed = token.kid.is_none() && self.set.iter().any(|jwk| jwk.suits(token.algorithm));
+            return Err(Denial::NotTrusted(if unnamed {
+                "it does not say which of the keys it is signed with"
+            } else {
+                "no key of its name and algorithm is known"
+            }));
+        }
+        let set = set.into_iter().filter(|jwk| jwk.makes_as_long(&token.signature)).map(Jwk::key);
+        for key in own.into_iter().map(Ok).chain(set) {
             let key = key.map_err(|_| Denial::NotSetUp)?;
-            if key.suits(token.algorithm) {
-                found = Found::Key;
-                if key.verifies(token.algorithm, token.signed.as_bytes(), &token.signature) {
-                    return Ok(());
+            if key.verifies(token.algorithm, token.signed.as_bytes(), &token.signature) {
+                return Ok(());
+            }
+        }
+        Err(Denial::NotTrusted("its signature is wrong"))
+    }
+
+    /// `JWT_SECRET` and `JWT_PUBLIC_KEY`, as far as they are for that algorithm.
+    fn own(&self, algorithm: Algorithm) -> Result<Vec<Key>, String> {
+        let own = [self.secret()?, self.pem()?];
+        Ok(own.into_iter().flatten().filter(|key| key.suits(algorithm)).collect())
+    }
+
+    /// The keys of the set that a token by that algorithm is tried with, beside so many others.
+    fn of_set(&self, own: usize, algorithm: Algorithm, kid: Option<&str>) -> Vec<&Jwk> {
+        let suitable: Vec<_> = self.set.iter().filter(|jwk| jwk.suits(algorithm)).collect();
+        let is_only = own == 0 && suitable.len() == 1;
+        let asked = |jwk: &&Jwk| match (jwk.kid.as_deref(), kid) {
+            (None, _) => true,
+            (Some(_), None) => is_only,
+            (Some(name), Some(kid)) => name == kid,
+        };
+        suitable.into_iter().filter(asked).collect()
+    }
+
+    /// Whether every token, whatever it names, is tried with few keys.
+    fn check_tries(&self) -> Result<(), String> {
+        for algorithm in Algorithm::ALL {
+            let own = self.own(algorithm)?.len();
+            for kid in self.set.iter().map(|jwk| jwk.kid.as_deref()).chain([None]) {
+                if own + self.of_set(own, algorithm, kid).len() > MAX_TRIES {
+                    return Err(format!(
+                        "JWT_KEYS: a token would have to be tried with more than {MAX_TRIES} keys of its algorithm, \
+                         those without a name and those of one name; give each a \"kid\" of its own"
+                    ));
                 }
             }
         }
-        Err(match found {
-            Found::NoKey => Denial::NotTrusted("no key of its name and algorithm is known"),
-            Found::Key => Denial::NotTrusted("its signature is wrong"),
-        })
+        Ok(())
     }
 
     fn secret(&self) -> Result<Option<Key>, String> {
@@ -97,12 +132,6 @@ impl Keys {
     fn pem(&self) -> Result<Option<Key>, String> {
         self.pem.as_deref().map(public_key).transpose().map_err(|problem| format!("JWT_PUBLIC_KEY {problem}"))
     }
-}
-
-/// Whether there was a key to ask.
-enum Found {
-    NoKey,
-    Key,
 }
 
 /// The keys of a set, or the one that stands alone.

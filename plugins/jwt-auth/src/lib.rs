@@ -49,9 +49,11 @@
 //!
 //! HS256, HS384, HS512, RS256, ES256 and EdDSA, each only with a key of its own type: a public key is never taken for a
 //! secret, and there is no `none`. A key that says what it is for (`alg`) is used for nothing else. A token that names its
-//! key (`kid`) is checked with those keys of `JWT_KEYS` that have that name, and is denied if there are none; keys without
-//! a name, and those of the other two settings, are tried with every token of their algorithm, for nothing says which are
-//! theirs. Headers with `crit`, objects that name a member twice, and tokens over 16 KiB are refused.
+//! key (`kid`) is checked with those keys of `JWT_KEYS` that have that name, and is denied if there are none; one that
+//! names no key, with a key that has a name only if that is the only one for its algorithm. Keys without a name, and those
+//! of the other two settings, are tried with every token of their algorithm, for nothing says which are theirs. So that
+//! nobody can have much computed by sending a token, that may be up to 4 keys, and RSA keys have 2048 to 4096 bits.
+//! Headers with `crit`, objects that name a member twice, and tokens over 16 KiB are refused.
 //!
 //! `typ` is not looked at: a token that the same issuer made for the same audience, but for another purpose (an ID token,
 //! or one that confirms an address), logs in as well. Give this gateway an audience of its own.

@@ -60,7 +60,7 @@ fn the_keys_of_a_set_are_what_they_say() {
         assert!(refused.starts_with("JWT_KEYS "), "{set} {refused}");
     }
     let zero = base64url([0; 32]);
-    let short = base64url([255; 128]);
+    let (short, long) = (base64url([255; 128]), base64url([255; 513]));
     for (key, expected) in [
         (r#"{"kty":"oct"}"#.into(), "JWT_KEYS: usable key 1 has no `k`"),
         (r#"{"kty":"oct","kid":"a","k":"AA"}"#.into(), "JWT_KEYS: key \"a\" has a secret of under 32 bytes"),
@@ -69,6 +69,10 @@ fn the_keys_of_a_set_are_what_they_say() {
         (r#"{"kty":"RSA","n":"","e":""}"#.into(), "JWT_KEYS: usable key 1 is no RSA key that can be used"),
         (r#"{"kty":"RSA","n":"AQ","e":"AQAB"}"#.into(), "JWT_KEYS: usable key 1 is no RSA key that can be used"),
         (format!(r#"{{"kty":"RSA","n":"{short}","e":"AQAB"}}"#), "JWT_KEYS: usable key 1 is an RSA key of under 2048"),
+        (
+            format!(r#"{{"kty":"RSA","n":"{long}","e":"AQAB"}}"#),
+            "JWT_KEYS: usable key 1 is an RSA key of under 2048 or",
+        ),
         (r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#.into(), "JWT_KEYS: usable key 1 has an `x` or `y` that"),
         (format!(r#"{{"kty":"EC","crv":"P-256","x":"{zero}","y":"{zero}"}}"#), "JWT_KEYS: usable key 1 is no point"),
         (r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#.into(), "JWT_KEYS: usable key 1 has an `x` that is not 32"),
@@ -80,6 +84,23 @@ fn the_keys_of_a_set_are_what_they_say() {
     let one = r#"{"kty":"oct","k":"AA"}"#;
     let many = refused(&[("JWT_KEYS", &format!(r#"{{"keys":[{one}{}]}}"#, format!(",{one}").repeat(16)))]);
     assert_eq!(many, "JWT_KEYS may hold up to 16 keys that can check tokens");
+}
+
+#[test]
+fn a_token_is_tried_with_few_keys() {
+    let key = |name: &str| format!(r#"{{"kty":"oct"{name},"k":"{}"}}"#, base64url([7; 32]));
+    let set = |keys: &[String]| format!(r#"{{"keys":[{}]}}"#, keys.join(","));
+    let check = |settings: &[(&str, &str)]| JwtSettings::new(settings).unwrap().keys.check();
+    let refusal = "JWT_KEYS: a token would have to be tried with more than 4 keys of its algorithm";
+    let nameless = vec![key(""); 4];
+    assert_eq!(check(&[("JWT_KEYS", &set(&nameless))]), Ok(()));
+    assert!(refused(&[("JWT_KEYS", &set(&vec![key(""); 5]))]).starts_with(refusal));
+    assert!(refused(&[("JWT_KEYS", &set(&nameless)), ("JWT_SECRET", SECRET)]).starts_with(refusal));
+    assert!(refused(&[("JWT_KEYS", &set(&vec![key(r#","kid":"a""#); 5]))]).starts_with(refusal));
+    // Of another algorithm, or of different names, they are not tried with the same token.
+    assert_eq!(check(&[("JWT_KEYS", &set(&nameless)), ("JWT_PUBLIC_KEY", RSA_PEM)]), Ok(()));
+    let named: Vec<_> = (0..16).map(|kid| key(&format!(r#","kid":"{kid}""#))).collect();
+    assert_eq!(check(&[("JWT_KEYS", &set(&named))]), Ok(()));
 }
 
 /// As issuers publish them: with more keys than are of use here, and more members than are read.
