@@ -40,6 +40,20 @@ impl Jwk {
             && self.alg.as_deref().is_none_or(|name| Algorithm::named(name).is_some())
     }
 
+    /// Whether everything is there, and of the right size. That it is a key, too, takes arithmetic to see.
+    pub(crate) fn is_complete(&self) -> bool {
+        let length = |value: &Option<String>| bytes("", value.as_ref()).map_or(0, |bytes| bytes.len());
+        match self.kty.as_str() {
+            "oct" => length(&self.k) >= crate::keys::MIN_SECRET,
+            "RSA" => {
+                let n = bytes("n", self.n.as_ref()).map(|n| BoxedUint::from_be_slice_vartime(&n).bit_width_vartime());
+                n.is_ok_and(|bits| (MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits)) && length(&self.e) > 0
+            }
+            "EC" => length(&self.x) == 32 && length(&self.y) == 32,
+            _ => length(&self.x) == 32,
+        }
+    }
+
     /// Whether it is a key for that algorithm, and leaves it open. For one that is of use; the key itself is not made.
     pub(crate) fn suits(&self, algorithm: Algorithm) -> bool {
         let kind = match algorithm {

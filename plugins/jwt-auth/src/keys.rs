@@ -1,5 +1,6 @@
 use p256::pkcs8::{Document, SubjectPublicKeyInfoRef};
 use plugin_settings::Settings;
+use serde_json::value::RawValue;
 
 use crate::algorithm::{Algorithm, Key};
 use crate::denial::Denial;
@@ -23,19 +24,22 @@ pub(crate) struct Keys {
     pem: Option<String>,
     /// Those of `JWT_KEYS` that are of use.
     set: Vec<Jwk>,
+    /// Whether `JWT_KEYS` is one key, which must then be good. Of a set, those that cannot be used are passed over.
+    is_lone: bool,
+    /// Whether there is a `JWT_KEYS` at all.
+    has_set: bool,
 }
 
 impl Keys {
     pub(crate) fn read(settings: &Settings) -> Result<Self, String> {
         let text = |name| settings.text(name).map(|value| value.map(str::to_owned));
         let (secret, pem) = (text("JWT_SECRET")?, text("JWT_PUBLIC_KEY")?);
-        let mut set = match settings.text("JWT_KEYS")? {
-            Some(json) => {
-                web_keys(json).ok_or("JWT_KEYS must be a JSON Web Key, or a set of them in \"keys\" (RFC 7517)")?
-            }
-            None => Vec::new(),
+        let (mut set, is_lone) = match settings.text("JWT_KEYS")? {
+            Some(json) => web_keys(json)?,
+            None => (Vec::new(), false),
         };
-        set.retain(Jwk::is_of_use);
+        let has_set = settings.text("JWT_KEYS")?.is_some();
+        set.retain(|jwk| jwk.is_of_use() && (is_lone || jwk.is_complete()));
         if set.len() > MAX_KEYS {
             return Err(format!("JWT_KEYS may hold up to {MAX_KEYS} keys that can check tokens"));
         }
@@ -44,20 +48,30 @@ impl Keys {
                         HS256, HS384, HS512, RS256, ES256 or EdDSA"
                 .into());
         }
-        Ok(Self { secret, pem, set })
+        Ok(Self { secret, pem, set, is_lone, has_set })
     }
 
-    /// Whether every key can be used.
+    /// Whether the keys can be used: every one that stands alone, and at least one of a set.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.secret()?;
         self.pem()?;
+        let (mut usable, mut unusable) = (0, None);
         for (number, jwk) in self.set.iter().enumerate() {
             // Keys that are passed over are not counted: the name is the better hint.
             let kid =
                 jwk.kid.as_ref().map_or_else(|| format!("usable key {}", number + 1), |kid| format!("key \"{kid}\""));
-            jwk.key().map_err(|problem| format!("JWT_KEYS: {kid} {problem}"))?;
+            match jwk.key() {
+                Ok(_) => usable += 1,
+                Err(problem) => unusable = unusable.or_else(|| Some(format!("JWT_KEYS: {kid} {problem}"))),
+            }
         }
-        self.check_tries()
+        match unusable {
+            Some(problem) if self.is_lone || usable == 0 => Err(problem),
+            _ if self.has_set && usable == 0 => {
+                Err("JWT_KEYS holds no key that tokens can be checked with here".into())
+            }
+            _ => self.check_tries(),
+        }
     }
 
     /// Whether one of the keys vouches for a token.
@@ -78,7 +92,11 @@ impl Keys {
         }
         let set = set.into_iter().filter(|jwk| jwk.makes_as_long(&token.signature)).map(Jwk::key);
         for key in own.into_iter().map(Ok).chain(set) {
-            let key = key.map_err(|_| Denial::NotSetUp)?;
+            let key = match key {
+                Ok(key) => key,
+                Err(_) if self.is_lone => return Err(Denial::NotSetUp),
+                Err(_) => continue,
+            };
             if key.verifies(token.algorithm, token.signed.as_bytes(), &token.signature) {
                 return Ok(());
             }
@@ -134,12 +152,22 @@ impl Keys {
     }
 }
 
-/// The keys of a set, or the one that stands alone.
-fn web_keys(json: &str) -> Option<Vec<Jwk>> {
-    match Object::parse(json.as_bytes())?.get("keys") {
-        Some(keys) => serde_json::from_str(keys.get()).ok(),
-        None => serde_json::from_str(json).ok().map(|key| vec![key]),
+/// The keys of a set, or the one that stands alone, and which of both it is. What cannot be read in a set is passed over:
+/// it may be for others, and those who publish sets add to them. Private keys are nowhere in their place.
+fn web_keys(json: &str) -> Result<(Vec<Jwk>, bool), String> {
+    let wrong = || "JWT_KEYS must be a JSON Web Key, or a set of them in \"keys\" (RFC 7517)".to_owned();
+    let keys = match Object::parse(json.as_bytes()).ok_or_else(wrong)?.get("keys") {
+        Some(keys) => keys.get(),
+        None => return serde_json::from_str(json).map(|key| (vec![key], true)).map_err(|_| wrong()),
+    };
+    let entries: Vec<&RawValue> = serde_json::from_str(keys).map_err(|_| wrong())?;
+    let is_private = |entry: &&RawValue| {
+        Object::parse(entry.get().as_bytes()).is_some_and(|key| key.get("d").or(key.get("priv")).is_some())
+    };
+    if entries.iter().any(is_private) {
+        return Err("JWT_KEYS holds a private key; nothing but its public part belongs here".into());
     }
+    Ok((entries.into_iter().filter_map(|entry| serde_json::from_str(entry.get()).ok()).collect(), false))
 }
 
 /// The key in a PEM block (RFC 7468 §13).
