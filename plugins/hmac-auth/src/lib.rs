@@ -39,7 +39,11 @@
 //! way to lock somebody out. And it does not renew sessions: these do not expire, and where another authenticator renews
 //! its own, there is no open challenge, so that it passes.
 //!
-//! In a chain it must be the first that greets, for only the first greeting is sent. A packet without `mac` is passed on.
+//! # In a chain
+//!
+//! It must be the first that greets, for only the first greeting is sent. A packet without `mac` is passed on. So no
+//! authenticator that believes everybody, such as `origin-auth`, may stand after it: leaving out the `mac` would be enough
+//! to be anybody. (Before it, such a one would not even leave it a packet.)
 //!
 //! # Close codes
 //!

@@ -16,6 +16,18 @@ pub(crate) enum Algorithm {
 }
 
 impl Algorithm {
+    pub(crate) const ALL: [Self; 6] = [Self::Hs256, Self::Hs384, Self::Hs512, Self::Rs256, Self::Es256, Self::EdDsa];
+
+    /// The shortest secret for it, in bytes: as long as the hash (RFC 7518 §3.2). Nothing where none is for it.
+    pub(crate) fn min_secret(self) -> Option<usize> {
+        match self {
+            Self::Hs256 => Some(32),
+            Self::Hs384 => Some(48),
+            Self::Hs512 => Some(64),
+            Self::Rs256 | Self::Es256 | Self::EdDsa => None,
+        }
+    }
+
     pub(crate) fn named(name: &str) -> Option<Self> {
         Some(match name {
             "HS256" => Self::Hs256,
@@ -40,12 +52,10 @@ pub(crate) enum Key {
 }
 
 impl Key {
-    /// Whether this is a key for that algorithm. A secret has to be as long as the hash (RFC 7518 §3.2).
+    /// Whether this is a key for that algorithm.
     pub(crate) fn suits(&self, algorithm: Algorithm) -> bool {
         match (self, algorithm) {
-            (Self::Secret(secret), Algorithm::Hs256) => secret.len() >= 32,
-            (Self::Secret(secret), Algorithm::Hs384) => secret.len() >= 48,
-            (Self::Secret(secret), Algorithm::Hs512) => secret.len() >= 64,
+            (Self::Secret(secret), _) => algorithm.min_secret().is_some_and(|min| secret.len() >= min),
             (Self::Rsa(_), Algorithm::Rs256)
             | (Self::P256(_), Algorithm::Es256)
             | (Self::Ed25519(_), Algorithm::EdDsa) => true,

@@ -130,15 +130,22 @@ impl Rules {
         }
     }
 
-    /// A claim that is a list is an attribute for each of its items; one that is missing, or null, is none.
+    /// A claim that is a list is an attribute for each of its items. One that is there and holds nothing is an empty
+    /// attribute, for it says something: that there is nothing. Only one that is missing is none, and leaves a router to
+    /// its default.
     fn attributes(&self, claims: &Object<'_>) -> Result<Vec<Attribute>, Denial> {
         let mut attributes = Vec::new();
         let mut bytes = 0;
         for (name, claim) in &self.attributes {
             let Some(claim) = claims.find(claim) else { continue };
-            let values = serde_json::from_str::<Vec<&RawValue>>(claim.get()).unwrap_or_else(|_| vec![claim]);
-            for value in values.into_iter().filter(|value| value.get() != "null") {
-                let value = message(value).ok_or(Denial::NotForHere("a claim is not Unicode text"))?;
+            let mut values = serde_json::from_str::<Vec<&RawValue>>(claim.get()).unwrap_or_else(|_| vec![claim]);
+            values.retain(|value| value.get() != "null");
+            let values = match values[..] {
+                [] => vec![Some(String::new())],
+                _ => values.into_iter().map(message).collect(),
+            };
+            for value in values {
+                let value = value.ok_or(Denial::NotForHere("a claim is not Unicode text"))?;
                 bytes += name.len() + value.len();
                 if attributes.len() == MAX_ATTRIBUTES || bytes > MAX_ATTRIBUTE_BYTES {
                     return Err(Denial::NotForHere("it makes for too many attributes"));

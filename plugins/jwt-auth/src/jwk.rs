@@ -8,7 +8,7 @@ use crate::algorithm::{Algorithm, Key};
 /// The smallest RSA modulus, in bits (RFC 7518 §3.3).
 const MIN_RSA_BITS: u32 = 2048;
 /// The largest: each doubling makes a check four times as slow, and a login has 200 ms.
-const MAX_RSA_BITS: u32 = 8192;
+const MAX_RSA_BITS: u32 = 4096;
 
 /// A JSON Web Key (RFC 7517), as it is written: what it means is looked at when a token needs it, since each login has
 /// an instance of its own and would pay for all keys.
@@ -40,9 +40,39 @@ impl Jwk {
             && self.alg.as_deref().is_none_or(|name| Algorithm::named(name).is_some())
     }
 
-    /// Whether it leaves that algorithm open.
-    pub(crate) fn allows(&self, algorithm: Algorithm) -> bool {
-        self.alg.as_deref().is_none_or(|name| Algorithm::named(name) == Some(algorithm))
+    /// Whether everything is there, and of the right size. That it is a key, too, takes arithmetic to see.
+    pub(crate) fn is_complete(&self) -> bool {
+        let length = |value: &Option<String>| bytes("", value.as_ref()).map_or(0, |bytes| bytes.len());
+        match self.kty.as_str() {
+            "oct" => length(&self.k) >= crate::keys::MIN_SECRET,
+            "RSA" => {
+                let n = bytes("n", self.n.as_ref()).map(|n| BoxedUint::from_be_slice_vartime(&n).bit_width_vartime());
+                n.is_ok_and(|bits| (MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits)) && length(&self.e) > 0
+            }
+            "EC" => length(&self.x) == 32 && length(&self.y) == 32,
+            _ => length(&self.x) == 32,
+        }
+    }
+
+    /// Whether it is a key for that algorithm, and leaves it open. For one that is of use; the key itself is not made.
+    pub(crate) fn suits(&self, algorithm: Algorithm) -> bool {
+        let kind = match algorithm {
+            Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => "oct",
+            Algorithm::Rs256 => "RSA",
+            Algorithm::Es256 => "EC",
+            Algorithm::EdDsa => "OKP",
+        };
+        let long_enough = |min| self.k.as_ref().is_some_and(|secret| secret.len() * 3 / 4 >= min);
+        self.kty == kind
+            && self.alg.as_deref().is_none_or(|name| Algorithm::named(name) == Some(algorithm))
+            && algorithm.min_secret().is_none_or(long_enough)
+    }
+
+    /// Whether a signature is as long as this key's are. Whoever sends another length is not worth making an RSA key
+    /// for, which takes arithmetic; the other algorithms have one length, and look at it first.
+    pub(crate) fn makes_as_long(&self, signature: &[u8]) -> bool {
+        let modulus = |n: Vec<u8>| n.iter().skip_while(|byte| **byte == 0).count();
+        self.kty != "RSA" || bytes("n", self.n.as_ref()).is_ok_and(|n| modulus(n) == signature.len())
     }
 
     /// The key itself, for one that is of use.

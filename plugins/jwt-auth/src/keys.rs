@@ -1,7 +1,8 @@
 use p256::pkcs8::{Document, SubjectPublicKeyInfoRef};
 use plugin_settings::Settings;
+use serde_json::value::RawValue;
 
-use crate::algorithm::Key;
+use crate::algorithm::{Algorithm, Key};
 use crate::denial::Denial;
 use crate::jwk::{Jwk, rsa_key};
 use crate::object::Object;
@@ -9,8 +10,10 @@ use crate::token::Token;
 
 /// The shortest secret, in bytes: what HS256 needs (RFC 7518 §3.2).
 pub(crate) const MIN_SECRET: usize = 32;
-/// A token that names no key is tried with all of them, so there cannot be any number.
+/// Each login reads them all, so there cannot be any number.
 const MAX_KEYS: usize = 16;
+/// How many keys a token may be tried with: anybody can send one, and have this much done for it.
+const MAX_TRIES: usize = 4;
 
 /// The keys that tokens are trusted by.
 #[derive(Debug)]
@@ -21,19 +24,22 @@ pub(crate) struct Keys {
     pem: Option<String>,
     /// Those of `JWT_KEYS` that are of use.
     set: Vec<Jwk>,
+    /// Whether `JWT_KEYS` is one key, which must then be good. Of a set, those that cannot be used are passed over.
+    is_lone: bool,
+    /// Whether there is a `JWT_KEYS` at all.
+    has_set: bool,
 }
 
 impl Keys {
     pub(crate) fn read(settings: &Settings) -> Result<Self, String> {
         let text = |name| settings.text(name).map(|value| value.map(str::to_owned));
         let (secret, pem) = (text("JWT_SECRET")?, text("JWT_PUBLIC_KEY")?);
-        let mut set = match settings.text("JWT_KEYS")? {
-            Some(json) => {
-                web_keys(json).ok_or("JWT_KEYS must be a JSON Web Key, or a set of them in \"keys\" (RFC 7517)")?
-            }
-            None => Vec::new(),
+        let (mut set, is_lone) = match settings.text("JWT_KEYS")? {
+            Some(json) => web_keys(json)?,
+            None => (Vec::new(), false),
         };
-        set.retain(Jwk::is_of_use);
+        let has_set = settings.text("JWT_KEYS")?.is_some();
+        set.retain(|jwk| jwk.is_of_use() && (is_lone || jwk.is_complete()));
         if set.len() > MAX_KEYS {
             return Err(format!("JWT_KEYS may hold up to {MAX_KEYS} keys that can check tokens"));
         }
@@ -42,47 +48,94 @@ impl Keys {
                         HS256, HS384, HS512, RS256, ES256 or EdDSA"
                 .into());
         }
-        Ok(Self { secret, pem, set })
+        Ok(Self { secret, pem, set, is_lone, has_set })
     }
 
-    /// Whether every key can be used.
+    /// Whether the keys can be used: every one that stands alone, and at least one of a set.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.secret()?;
         self.pem()?;
+        let (mut usable, mut unusable) = (0, None);
         for (number, jwk) in self.set.iter().enumerate() {
             // Keys that are passed over are not counted: the name is the better hint.
             let kid =
                 jwk.kid.as_ref().map_or_else(|| format!("usable key {}", number + 1), |kid| format!("key \"{kid}\""));
-            jwk.key().map_err(|problem| format!("JWT_KEYS: {kid} {problem}"))?;
+            match jwk.key() {
+                Ok(_) => usable += 1,
+                Err(problem) => unusable = unusable.or_else(|| Some(format!("JWT_KEYS: {kid} {problem}"))),
+            }
         }
-        Ok(())
+        match unusable {
+            Some(problem) if self.is_lone || usable == 0 => Err(problem),
+            _ if self.has_set && usable == 0 => {
+                Err("JWT_KEYS holds no key that tokens can be checked with here".into())
+            }
+            _ => self.check_tries(),
+        }
     }
 
     /// Whether one of the keys vouches for a token.
     ///
-    /// Keys of a set have names, and a token that names one is checked with that and no other. `JWT_SECRET` and
-    /// `JWT_PUBLIC_KEY` have none, nor may keys of a set: they are asked whatever the token names.
+    /// Keys of a set have names, and a token that names one is checked with that and no other; one that names none, with
+    /// the only key that there is for its algorithm. `JWT_SECRET` and `JWT_PUBLIC_KEY` have no name, nor may keys of a
+    /// set: they are asked whatever the token names.
     pub(crate) fn vouch(&self, token: &Token<'_>) -> Result<(), Denial> {
-        let named = |jwk: &&Jwk| match (&jwk.kid, &token.kid) {
-            (Some(kid), Some(asked)) => kid == asked,
-            _ => true,
+        let own = self.own(token.algorithm).map_err(|_| Denial::NotSetUp)?;
+        let set = self.of_set(own.len(), token.algorithm, token.kid.as_deref());
+        if own.is_empty() && set.is_empty() {
+            let unnamed = token.kid.is_none() && self.set.iter().any(|jwk| jwk.suits(token.algorithm));
+            return Err(Denial::NotTrusted(if unnamed {
+                "it does not say which of the keys it is signed with"
+            } else {
+                "no key of its name and algorithm is known"
+            }));
+        }
+        let set = set.into_iter().filter(|jwk| jwk.makes_as_long(&token.signature)).map(Jwk::key);
+        for key in own.into_iter().map(Ok).chain(set) {
+            let key = match key {
+                Ok(key) => key,
+                Err(_) if self.is_lone => return Err(Denial::NotSetUp),
+                Err(_) => continue,
+            };
+            if key.verifies(token.algorithm, token.signed.as_bytes(), &token.signature) {
+                return Ok(());
+            }
+        }
+        Err(Denial::NotTrusted("its signature is wrong"))
+    }
+
+    /// `JWT_SECRET` and `JWT_PUBLIC_KEY`, as far as they are for that algorithm.
+    fn own(&self, algorithm: Algorithm) -> Result<Vec<Key>, String> {
+        let own = [self.secret()?, self.pem()?];
+        Ok(own.into_iter().flatten().filter(|key| key.suits(algorithm)).collect())
+    }
+
+    /// The keys of the set that a token by that algorithm is tried with, beside so many others.
+    fn of_set(&self, own: usize, algorithm: Algorithm, kid: Option<&str>) -> Vec<&Jwk> {
+        let suitable: Vec<_> = self.set.iter().filter(|jwk| jwk.suits(algorithm)).collect();
+        let is_only = own == 0 && suitable.len() == 1;
+        let asked = |jwk: &&Jwk| match (jwk.kid.as_deref(), kid) {
+            (None, _) => true,
+            (Some(_), None) => is_only,
+            (Some(name), Some(kid)) => name == kid,
         };
-        let nameless = [self.secret().transpose(), self.pem().transpose()].into_iter().flatten();
-        let set = self.set.iter().filter(named);
-        let mut found = Found::NoKey;
-        for key in nameless.chain(set.filter(|jwk| jwk.allows(token.algorithm)).map(Jwk::key)) {
-            let key = key.map_err(|_| Denial::NotSetUp)?;
-            if key.suits(token.algorithm) {
-                found = Found::Key;
-                if key.verifies(token.algorithm, token.signed.as_bytes(), &token.signature) {
-                    return Ok(());
+        suitable.into_iter().filter(asked).collect()
+    }
+
+    /// Whether every token, whatever it names, is tried with few keys.
+    fn check_tries(&self) -> Result<(), String> {
+        for algorithm in Algorithm::ALL {
+            let own = self.own(algorithm)?.len();
+            for kid in self.set.iter().map(|jwk| jwk.kid.as_deref()).chain([None]) {
+                if own + self.of_set(own, algorithm, kid).len() > MAX_TRIES {
+                    return Err(format!(
+                        "JWT_KEYS: a token would have to be tried with more than {MAX_TRIES} keys of its algorithm, \
+                         those without a name and those of one name; give each a \"kid\" of its own"
+                    ));
                 }
             }
         }
-        Err(match found {
-            Found::NoKey => Denial::NotTrusted("no key of its name and algorithm is known"),
-            Found::Key => Denial::NotTrusted("its signature is wrong"),
-        })
+        Ok(())
     }
 
     fn secret(&self) -> Result<Option<Key>, String> {
@@ -99,18 +152,22 @@ impl Keys {
     }
 }
 
-/// Whether there was a key to ask.
-enum Found {
-    NoKey,
-    Key,
-}
-
-/// The keys of a set, or the one that stands alone.
-fn web_keys(json: &str) -> Option<Vec<Jwk>> {
-    match Object::parse(json.as_bytes())?.get("keys") {
-        Some(keys) => serde_json::from_str(keys.get()).ok(),
-        None => serde_json::from_str(json).ok().map(|key| vec![key]),
+/// The keys of a set, or the one that stands alone, and which of both it is. What cannot be read in a set is passed over:
+/// it may be for others, and those who publish sets add to them. Private keys are nowhere in their place.
+fn web_keys(json: &str) -> Result<(Vec<Jwk>, bool), String> {
+    let wrong = || "JWT_KEYS must be a JSON Web Key, or a set of them in \"keys\" (RFC 7517)".to_owned();
+    let keys = match Object::parse(json.as_bytes()).ok_or_else(wrong)?.get("keys") {
+        Some(keys) => keys.get(),
+        None => return serde_json::from_str(json).map(|key| (vec![key], true)).map_err(|_| wrong()),
+    };
+    let entries: Vec<&RawValue> = serde_json::from_str(keys).map_err(|_| wrong())?;
+    let is_private = |entry: &&RawValue| {
+        Object::parse(entry.get().as_bytes()).is_some_and(|key| key.get("d").or(key.get("priv")).is_some())
+    };
+    if entries.iter().any(is_private) {
+        return Err("JWT_KEYS holds a private key; nothing but its public part belongs here".into());
     }
+    Ok((entries.into_iter().filter_map(|entry| serde_json::from_str(entry.get()).ok()).collect(), false))
 }
 
 /// The key in a PEM block (RFC 7468 §13).

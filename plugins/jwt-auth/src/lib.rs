@@ -3,7 +3,11 @@
 //!
 //! A client sends the token as its first packet, alone or in a JSON object: `{"token":"eyJ…"}`. If a setting says so, it
 //! may also come with the handshake. A packet without any token is passed on to the next authenticator; a token that is
-//! no good denies the client, whatever comes after.
+//! no good denies the client, whatever comes after. A packet that is not JSON is a token if it is three parts of
+//! base64url, none of them empty, with dots between them.
+//!
+//! So no authenticator that believes everybody, such as `origin-auth`, may stand after it in the chain: leaving out the
+//! token would be enough to be anybody. (Before it, such a one would not even leave it a packet.)
 //!
 //! # Settings
 //!
@@ -11,7 +15,7 @@
 //!
 //! | setting | default | meaning |
 //! | --- | --- | --- |
-//! | `JWT_KEYS` | | a JSON Web Key Set (RFC 7517), as issuers publish it, or a single key. Keys that cannot check tokens here are passed over |
+//! | `JWT_KEYS` | | a JSON Web Key Set (RFC 7517), as issuers publish it, or a single key. Keys of a set that cannot check tokens here are passed over, but one must be left; private keys are refused |
 //! | `JWT_PUBLIC_KEY` | | a public key in PEM: RSA (for RS256), P-256 (ES256) or Ed25519 (EdDSA) |
 //! | `JWT_SECRET` | | a secret of at least 32 bytes (for HS256; 48 for HS384, 64 for HS512), its text taken as it is. One in base64 goes into `JWT_KEYS`: `{"kty":"oct","k":"…"}` |
 //! | `JWT_ISSUER` | anybody | a list; `iss` must be among them, to the letter (Auth0's ends with `/`) |
@@ -27,7 +31,10 @@
 //! | `JWT_REPLY` | `Link_successful` | what a client is told once it is in; nothing if empty |
 //!
 //! A claim is given by its name, or by a JSON pointer (RFC 6901) to what lies deeper, such as Keycloak's
-//! `roles=/realm_access/roles`. A claim that is a list makes an attribute of each item.
+//! `roles=/realm_access/roles`. A claim that is a list makes an attribute of each item that is not `null`. One that is
+//! `null`, or a list without such an item, makes one attribute with an empty value; one that is missing makes none. For
+//! routers that is a difference: by an empty attribute `rooms-router` grants nothing, without one whatever its setting
+//! grants. An issuer takes a permission away by an empty claim, not by leaving the claim out.
 //!
 //! The host shows no header that `websocket.pass_headers` does not list: `JWT_HEADER` needs its header there, and
 //! `JWT_COOKIE` needs `cookie`, for which `websocket.allowed_origins` must name whose pages may connect.
@@ -42,9 +49,14 @@
 //!
 //! HS256, HS384, HS512, RS256, ES256 and EdDSA, each only with a key of its own type: a public key is never taken for a
 //! secret, and there is no `none`. A key that says what it is for (`alg`) is used for nothing else. A token that names its
-//! key (`kid`) is checked with those keys of `JWT_KEYS` that have that name, and is denied if there are none; keys without
-//! a name, and those of the other two settings, are tried with every token of their algorithm, for nothing says which are
-//! theirs. Headers with `crit`, objects that name a member twice, and tokens over 16 KiB are refused.
+//! key (`kid`) is checked with those keys of `JWT_KEYS` that have that name, and is denied if there are none; one that
+//! names no key, with a key that has a name only if that is the only one for its algorithm. Keys without a name, and those
+//! of the other two settings, are tried with every token of their algorithm, for nothing says which are theirs. So that
+//! nobody can have much computed by sending a token, that may be up to 4 keys, and RSA keys have 2048 to 4096 bits.
+//! Headers with `crit`, objects that name a member twice, and tokens over 16 KiB are refused.
+//!
+//! `typ` is not looked at: a token that the same issuer made for the same audience, but for another purpose (an ID token,
+//! or one that confirms an address), logs in as well. Give this gateway an audience of its own.
 //!
 //! # How long
 //!

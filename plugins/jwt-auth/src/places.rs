@@ -69,10 +69,17 @@ impl Places {
             return field.map(token).transpose();
         }
         let packet = packet.trim();
-        let is_token =
-            packet.contains('.') && packet.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        Ok(is_token.then_some(Cow::Borrowed(packet)))
+        Ok(is_like_token(packet).then_some(Cow::Borrowed(packet)))
     }
+}
+
+/// Whether a packet can be meant as a token: three parts of base64url, none of them empty, with dots between them. A
+/// number or a name with a dot is something else, and somebody else's business.
+fn is_like_token(packet: &str) -> bool {
+    let is_part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    packet.split('.').count() == 3 && packet.split('.').all(is_part)
 }
 
 /// The token in a header: after `Bearer` (RFC 6750 §2.1), or bare, as proxies that log users in put it into headers of

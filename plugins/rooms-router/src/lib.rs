@@ -12,7 +12,8 @@
 //! | `{"type":"send","to":"u2","data":…}` | that uid gets the message | none, but an error if it is offline |
 //! | `{"type":"authenticate",…}` | the packet goes to the authenticators, to renew the session | theirs |
 //!
-//! `data` is any JSON value and is passed on as it is written. Rooms and uids have 1 to 256 bytes; an integer is taken for
+//! `data` is any JSON value and is passed on as it is written. Nested deeper than 64, or with an escape in it that is half
+//! of a surrogate pair (`\ud800`), it is refused, for those who get it might be unable to read it. Rooms and uids have 1 to 256 bytes; an integer is taken for
 //! its digits. A packet may have an `id`, a string or a number of up to 64 bytes: the answer to it has the same.
 //!
 //! # What clients get
@@ -41,7 +42,11 @@
 //!
 //! A permission is a list of patterns between commas: a name, the beginning of names (`news-*`), or all (`*`). What an
 //! authenticator gave a session as an attribute counts (several of the same name add up, an empty one allows nothing);
-//! without such an attribute, the setting does.
+//! without such an attribute, the setting does. `jwt-auth` makes an empty attribute of a claim that is `null` or an empty
+//! list, and none of a claim that is missing.
+//!
+//! **What an issuer puts into `rooms`, `publish` or `send` is read as patterns.** A room called `*` or `a,*` would let its
+//! members into all rooms: names that users choose must not end up there.
 //!
 //! | attribute | setting | allows |
 //! | --- | --- | --- |
@@ -57,7 +62,7 @@
 //! | --- | --- | --- |
 //! | `ROOMS_JOIN`, `ROOMS_PUBLISH`, `ROOMS_SEND` | none | what sessions without such an attribute may do |
 //! | `ROOMS_MEMBERS` | `100` | how many uids an answer to `members` has at most, up to 1000 |
-//! | `ROOMS_MAX` | `100` | how many rooms a connection may be in, up to 1024 |
+//! | `ROOMS_MAX` | `100` | how many rooms a connection may be in, up to 1024. They are counted by this router: the host does not say what became of a `join`, and one that is in 1024 groups, those that another router put it into included, joins no more |
 //! | `ROOMS_PRESENCE` | `off` | `on`: rooms are told who comes and goes. Each arrival is then a message to everybody there |
 //!
 //! ```toml
@@ -66,6 +71,7 @@
 //! settings = { ROOMS_JOIN = "lobby,news-*", ROOMS_PUBLISH = "lobby", ROOMS_PRESENCE = "on" }
 //! ```
 
+mod data;
 mod directory;
 mod permission;
 mod request;

@@ -1,6 +1,7 @@
 use origin_packet::Unusable;
 use serde_json::value::RawValue;
 
+use crate::data::{self, MAX_DEPTH};
 use crate::hotgate::gateway::types::Message;
 
 /// The longest `id` of a packet, in bytes as it is written.
@@ -58,7 +59,14 @@ fn request<'a>(
 ) -> Result<Request<'a>, String> {
     let words = |unusable: Unusable| unusable.to_string();
     let room = || origin_packet::uid("room", room).map_err(words);
-    let data = || data.ok_or_else(|| Unusable::Missing("data").to_string());
+    let data = || {
+        let data = data.ok_or_else(|| Unusable::Missing("data").to_string())?;
+        match data::depth(data) {
+            depth if depth > MAX_DEPTH => Err(format!("`data` is nested deeper than {MAX_DEPTH}")),
+            _ if !data::is_unicode(data) => Err("`data` is not Unicode text".to_owned()),
+            _ => Ok(data),
+        }
+    };
     Ok(match origin_packet::uid("type", kind).map_err(words)?.as_str() {
         "join" => Request::Join { room: room()? },
         "leave" => Request::Leave { room: room()? },

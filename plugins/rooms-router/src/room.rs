@@ -116,7 +116,8 @@ impl<D: Directory> Visit<'_, D> {
         Membership { who: Recipient::Connection(self.session.connection), group: room }
     }
 
-    /// How many rooms the connection is in. What a router of another kind has remembered is none.
+    /// How many rooms the connection is in, as far as this router has put it there. Where the host refused a join, which
+    /// it does not tell, the count is one too high. What a router of another kind has remembered is none.
     fn rooms(&self) -> u32 {
         str::from_utf8(&self.session.state).ok().and_then(|count| count.parse().ok()).unwrap_or(0)
     }

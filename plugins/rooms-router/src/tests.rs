@@ -144,14 +144,27 @@ fn a_message_goes_to_the_others_as_it_is_written() {
         route(&[], &NOBODY, &session(&[], ""), &packet)
     };
     for data in
-        ["5", "null", "1.50E+3", r#""hi""#, r#"{ "a": [1, 2 ] , "a":1}"#, r#""\ud800""#, "123456789012345678901"]
+        ["5", "null", "1.50E+3", r#""hi""#, r#"{ "a": [1, 2 ] , "a":1}"#, r#""\ud83d\ude00""#, "123456789012345678901"]
     {
         let expected = format!(r#"others a "b" {{"type":"message","room":"a \"b\"","from":"u1","data":{data}}}"#);
         assert_eq!(publish(data), [expected]);
     }
-    // Nobody else's words come out of it, whatever stands in it.
-    let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
-    assert_eq!(publish(&deep).len(), 1);
+}
+
+#[test]
+fn what_recipients_might_be_unable_to_read_is_refused() {
+    let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    for kind in [r#""type":"publish","room":"a""#, r#""type":"send","to":"u2""#] {
+        let answer = |data: &str| route(&[], &NOBODY, &session(&[], ""), &format!(r#"{{{kind},"data":{data}}}"#));
+        let refused =
+            |detail: &str| [format!(r#"reply {{"type":"error","error":"bad-packet","detail":"`data` is {detail}"}}"#)];
+        assert!(answer(&deep(64))[0].contains(r#"{"type":"message","#));
+        assert_eq!(answer(&deep(65)), refused("nested deeper than 64"));
+        assert_eq!(answer(&deep(200_000)), refused("nested deeper than 64"));
+        for data in [r#""\ud800""#, r#"{"a":["\udc00"]}"#, r#"{"\ud800":1}"#, r#""\ude00\ud83d""#] {
+            assert_eq!(answer(data), refused("not Unicode text"), "{data}");
+        }
+    }
 }
 
 #[test]

@@ -153,18 +153,46 @@ fn attributes_are_claims() {
             ("role", "admin"),
             ("level", "5"),
             ("ok", "true"),
+            ("no", ""),
             ("o", r#"{"a":1}"#),
             ("list", "a"),
             ("list", "b"),
             ("list", "7"),
             ("list", r#"["c"]"#),
             ("list", ""),
+            ("empty", ""),
             ("roles", "x"),
             ("roles", "y"),
             ("again", "admin"),
         ]
     );
     assert!(identity(&with(&[]), &genuine(claims)).unwrap().attributes.is_empty());
+}
+
+/// A claim that holds nothing takes away what a router grants by default; one that is missing does not.
+#[test]
+fn a_claim_that_holds_nothing_is_an_empty_attribute() {
+    let settings = with(&[("JWT_ATTRIBUTES", "r=/o/r")]);
+    for (r, expected) in [
+        ("null", &[""][..]),
+        ("[]", &[""]),
+        ("[ ]", &[""]),
+        ("[null,null]", &[""]),
+        (r#""""#, &[""]),
+        (r#"["",null]"#, &[""]),
+        (r#"[null,"a"]"#, &["a"]),
+        ("[[]]", &["[]"]),
+        ("{}", &["{}"]),
+    ] {
+        let claims = format!(r#"{{"sub":"u1","exp":2000,"o":{{"r":{r}}}}}"#);
+        let attributes = identity(&settings, &genuine(claims)).unwrap().attributes;
+        assert!(attributes.iter().all(|attribute| attribute.name == "r"), "{r}");
+        assert_eq!(attributes.iter().map(|attribute| attribute.value.as_str()).collect::<Vec<_>>(), expected, "{r}");
+    }
+    for o in ["", r#","o":{}"#, r#","o":null"#, r#","o":[]"#, r#","r":[]"#] {
+        let claims = format!(r#"{{"sub":"u1","exp":2000{o}}}"#);
+        assert!(identity(&settings, &genuine(claims)).unwrap().attributes.is_empty(), "{o}");
+    }
 }
 
 #[test]

@@ -116,11 +116,11 @@ fn a_token_is_checked_with_the_key_it_names() {
     let set = format!(r#"{{"keys":[{},{}]}}"#, key("old", 1), key("new", 2));
     let settings = JwtSettings::new(&[("JWT_KEYS", &set)]).unwrap();
     let token = |kid: &str, byte: u8| signed(&format!(r#"{{"alg":"HS256"{kid}}}"#), CLAIMS, [byte; 32]);
-    for (kid, byte) in [(r#","kid":"old""#, 1), (r#","kid":"new""#, 2), (r#","kid":"n\u0065w""#, 2), ("", 1), ("", 2)] {
+    for (kid, byte) in [(r#","kid":"old""#, 1), (r#","kid":"new""#, 2), (r#","kid":"n\u0065w""#, 2)] {
         assert!(identity(&settings, &token(kid, byte)).is_ok(), "{kid}");
     }
     assert_eq!(denied(&settings, &token(r#","kid":"new""#, 1)), WRONG_SIGNATURE);
-    assert_eq!(denied(&settings, &token("", 3)), WRONG_SIGNATURE);
+    assert_eq!(denied(&settings, &token("", 2)), NOT_SAID_WHICH);
     for kid in ["other", "", "NEW", "../../dev/null", "new' OR '1'='1"] {
         assert_eq!(denied(&settings, &token(&format!(r#","kid":"{kid}""#), 2)), NO_KEY, "{kid}");
     }
@@ -130,6 +130,24 @@ fn a_token_is_checked_with_the_key_it_names() {
     }
     // A key without a name serves whatever the token says, for the signature is what counts.
     assert!(identity(&with(&[]), &signed(r#"{"alg":"HS256","kid":"x"}"#, CLAIMS, SECRET)).is_ok());
+}
+
+#[test]
+fn a_token_that_names_no_key_is_checked_with_the_only_one_and_those_without_a_name() {
+    let key = |name: &str, byte: u8| format!(r#"{{"kty":"oct"{name},"k":"{}"}}"#, base64url([byte; 32]));
+    let of =
+        |keys: &[String]| JwtSettings::new(&[("JWT_KEYS", &format!(r#"{{"keys":[{}]}}"#, keys.join(",")))]).unwrap();
+    let token = |byte: u8| signed(r#"{"alg":"HS256"}"#, CLAIMS, [byte; 32]);
+    let (named, other, nameless) = (key(r#","kid":"a""#, 1), key(r#","kid":"b""#, 2), key("", 3));
+    let others = [key(r#","kid":"c","alg":"HS512""#, 4), r#"{"kty":"oct","kid":"d","k":"AA"}"#.to_owned()];
+    assert!(identity(&of(&[&others[..], &[named.clone()]].concat()), &token(1)).is_ok());
+    assert_eq!(denied(&of(&[named.clone(), other]), &token(1)), NOT_SAID_WHICH);
+    let both = of(&[named.clone(), nameless]);
+    assert!(identity(&both, &token(3)).is_ok());
+    assert_eq!(denied(&both, &token(1)), WRONG_SIGNATURE);
+    let set = format!(r#"{{"keys":[{named}]}}"#);
+    assert_eq!(denied(&with(&[("JWT_KEYS", &set)]), &token(1)), WRONG_SIGNATURE);
+    assert!(identity(&with(&[("JWT_KEYS", &set)]), &genuine(CLAIMS)).is_ok());
 }
 
 #[test]

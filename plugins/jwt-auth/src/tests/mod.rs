@@ -68,6 +68,7 @@ fn denied(settings: &JwtSettings, token: &str) -> String {
 
 /// What is said of a token that is signed by nobody known, or wrongly.
 const NO_KEY: &str = "4002 the token is not trusted: no key of its name and algorithm is known";
+const NOT_SAID_WHICH: &str = "4002 the token is not trusted: it does not say which of the keys it is signed with";
 const WRONG_SIGNATURE: &str = "4002 the token is not trusted: its signature is wrong";
 const NOT_BASE64: &str = "4001 the token cannot be read: a part of it is not base64url without padding";
 const NOT_THREE_PARTS: &str = "4001 the token cannot be read: it does not consist of three parts";

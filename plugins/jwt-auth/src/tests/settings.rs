@@ -14,7 +14,6 @@ fn refused(settings: &[(&str, &str)]) -> String {
 fn a_key_is_needed() {
     assert!(refused(&[]).starts_with("there is no key: set JWT_KEYS, JWT_SECRET or JWT_PUBLIC_KEY"));
     for set in [
-        r#"{"keys":[]}"#,
         r#"{"kty":"RSA","use":"enc","n":"AQ","e":"AQ"}"#,
         r#"{"kty":"RSA","alg":"RS512"}"#,
         r#"{"kty":"EC","crv":"P-384"}"#,
@@ -22,6 +21,9 @@ fn a_key_is_needed() {
         r#"{"kty":"oct","key_ops":["sign"]}"#,
         r#"{"kty":"AKP","alg":"ML-DSA-65","pub":"x"}"#,
     ] {
+        assert!(refused(&[("JWT_KEYS", set)]).starts_with("there is no key"), "{set}");
+    }
+    for set in [r#"{"keys":[]}"#, r#"{"keys":[5]}"#, r#"{"keys":[{}]}"#] {
         assert!(refused(&[("JWT_KEYS", set)]).starts_with("there is no key"), "{set}");
     }
     for name in ["JWT_KEYS", "JWT_SECRET", "JWT_PUBLIC_KEY"] {
@@ -55,12 +57,12 @@ fn a_public_key_is_one() {
 
 #[test]
 fn the_keys_of_a_set_are_what_they_say() {
-    for set in ["", "x", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[5]}"#, r#"{"keys":[{}]}"#, r#"{"kty":5}"#] {
+    for set in ["", "x", "[]", "{}", r#"{"keys":{}}"#, r#"{"kid":"a"}"#, r#"{"kty":5}"#] {
         let refused = refused(&[("JWT_KEYS", set)]);
         assert!(refused.starts_with("JWT_KEYS "), "{set} {refused}");
     }
     let zero = base64url([0; 32]);
-    let short = base64url([255; 128]);
+    let (short, long) = (base64url([255; 128]), base64url([255; 513]));
     for (key, expected) in [
         (r#"{"kty":"oct"}"#.into(), "JWT_KEYS: usable key 1 has no `k`"),
         (r#"{"kty":"oct","kid":"a","k":"AA"}"#.into(), "JWT_KEYS: key \"a\" has a secret of under 32 bytes"),
@@ -69,6 +71,10 @@ fn the_keys_of_a_set_are_what_they_say() {
         (r#"{"kty":"RSA","n":"","e":""}"#.into(), "JWT_KEYS: usable key 1 is no RSA key that can be used"),
         (r#"{"kty":"RSA","n":"AQ","e":"AQAB"}"#.into(), "JWT_KEYS: usable key 1 is no RSA key that can be used"),
         (format!(r#"{{"kty":"RSA","n":"{short}","e":"AQAB"}}"#), "JWT_KEYS: usable key 1 is an RSA key of under 2048"),
+        (
+            format!(r#"{{"kty":"RSA","n":"{long}","e":"AQAB"}}"#),
+            "JWT_KEYS: usable key 1 is an RSA key of under 2048 or",
+        ),
         (r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#.into(), "JWT_KEYS: usable key 1 has an `x` or `y` that"),
         (format!(r#"{{"kty":"EC","crv":"P-256","x":"{zero}","y":"{zero}"}}"#), "JWT_KEYS: usable key 1 is no point"),
         (r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#.into(), "JWT_KEYS: usable key 1 has an `x` that is not 32"),
@@ -78,8 +84,35 @@ fn the_keys_of_a_set_are_what_they_say() {
         assert!(refused.starts_with(expected), "{key} {refused}");
     }
     let one = r#"{"kty":"oct","k":"AA"}"#;
+    let nothing = refused(&[("JWT_KEYS", &format!(r#"{{"keys":[{{"kid":"x"}},{one}]}}"#))]);
+    assert!(nothing.starts_with("there is no key"), "{nothing}");
+    let no_point = format!(r#"{{"keys":[{{"kty":"EC","crv":"P-256","x":"{zero}","y":"{zero}"}}]}}"#);
+    assert_eq!(refused(&[("JWT_KEYS", &no_point)]), "JWT_KEYS: usable key 1 is no point of its curve");
+    let one = format!(r#"{{"kty":"oct","k":"{zero}"}}"#);
+    let nothing = refused(&[("JWT_KEYS", r#"{"keys":[{"kty":"new"}]}"#), ("JWT_SECRET", SECRET)]);
+    assert_eq!(nothing, "JWT_KEYS holds no key that tokens can be checked with here");
+    let private = r#"{"kty":"RSA","use":"enc","kid":5,"d":"AA"}"#;
+    let private = refused(&[("JWT_KEYS", &format!(r#"{{"keys":[{private}]}}"#)), ("JWT_SECRET", SECRET)]);
+    assert_eq!(private, "JWT_KEYS holds a private key; nothing but its public part belongs here");
     let many = refused(&[("JWT_KEYS", &format!(r#"{{"keys":[{one}{}]}}"#, format!(",{one}").repeat(16)))]);
     assert_eq!(many, "JWT_KEYS may hold up to 16 keys that can check tokens");
+}
+
+#[test]
+fn a_token_is_tried_with_few_keys() {
+    let key = |name: &str| format!(r#"{{"kty":"oct"{name},"k":"{}"}}"#, base64url([7; 32]));
+    let set = |keys: &[String]| format!(r#"{{"keys":[{}]}}"#, keys.join(","));
+    let check = |settings: &[(&str, &str)]| JwtSettings::new(settings).unwrap().keys.check();
+    let refusal = "JWT_KEYS: a token would have to be tried with more than 4 keys of its algorithm";
+    let nameless = vec![key(""); 4];
+    assert_eq!(check(&[("JWT_KEYS", &set(&nameless))]), Ok(()));
+    assert!(refused(&[("JWT_KEYS", &set(&vec![key(""); 5]))]).starts_with(refusal));
+    assert!(refused(&[("JWT_KEYS", &set(&nameless)), ("JWT_SECRET", SECRET)]).starts_with(refusal));
+    assert!(refused(&[("JWT_KEYS", &set(&vec![key(r#","kid":"a""#); 5]))]).starts_with(refusal));
+    // Of another algorithm, or of different names, they are not tried with the same token.
+    assert_eq!(check(&[("JWT_KEYS", &set(&nameless)), ("JWT_PUBLIC_KEY", RSA_PEM)]), Ok(()));
+    let named: Vec<_> = (0..16).map(|kid| key(&format!(r#","kid":"{kid}""#))).collect();
+    assert_eq!(check(&[("JWT_KEYS", &set(&named))]), Ok(()));
 }
 
 /// As issuers publish them: with more keys than are of use here, and more members than are read.
@@ -90,6 +123,13 @@ fn keys_of_no_use_are_passed_over() {
         r#"[{"kty":"RSA","use":"enc","alg":"RSA-OAEP","n":"AQ","e":"AQ"},{"kty":"EC","crv":"P-521","x":"AA"},"#,
         1,
     );
+    // And some that are for nobody, or for nobody here.
+    let (short, long) = (base64url([255; 128]), base64url([255; 513]));
+    let bad = format!(
+        r#"[5,null,{{}},{{"kid":"a"}},{{"kty":5}},{{"kty":"new","kid":["x"]}},{{"kty":"RSA","n":"{short}","e":"AQAB"}},
+        {{"kty":"RSA","n":"{long}","e":"AQAB"}},{{"kty":"RSA"}},{{"kty":"EC","crv":"P-256","x":"AA"}},"#
+    );
+    let set = set.replacen('[', &bad, 1);
     let set = set.replacen("\"kty\":\"RSA\",\"e\"", r#""kty":"RSA","use":"sig","x5c":["MII"],"x5t":"a","e""#, 1);
     let settings = JwtSettings::new(&[("JWT_KEYS", &set), ("JWT_UID_CLAIM", "iss")]).unwrap();
     assert_eq!(settings.keys.check(), Ok(()));
