@@ -12,9 +12,10 @@
 //! | `{"type":"send","to":"u2","data":…}` | that uid gets the message | none, but an error if it is offline |
 //! | `{"type":"authenticate",…}` | the packet goes to the authenticators, to renew the session | theirs |
 //!
-//! `data` is any JSON value and is passed on as it is written. Nested deeper than 64, or with an escape in it that is half
-//! of a surrogate pair (`\ud800`), it is refused, for those who get it might be unable to read it. Rooms and uids have 1 to 256 bytes; an integer is taken for
-//! its digits. A packet may have an `id`, a string or a number of up to 64 bytes: the answer to it has the same.
+//! `data` is any JSON value and is passed on as it is written. Nested deeper than 64, or with an escape in it that is
+//! half of a surrogate pair (`\ud800`), it is refused, for those who get it might be unable to read it. Rooms and uids
+//! have 1 to 256 bytes; an integer is taken for its digits. A packet may have an `id`, a string or a number of up to 64
+//! bytes: the answer to it has the same.
 //!
 //! # What clients get
 //!
