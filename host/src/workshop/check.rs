@@ -136,7 +136,7 @@ impl Workshop {
                 // What comes first names slot and file, which are known.
                 let causes: Vec<_> = error.chain().skip(1).map(ToString::to_string).collect();
                 let why = if causes.is_empty() { error.to_string() } else { causes.join(": ") };
-                let (kind, advice) = match error.chain().any(|cause| cause.is::<CheckRefused>()) {
+                let (kind, advice) = match error.chain().any(<dyn std::error::Error>::is::<CheckRefused>) {
                     true => (Kind::Refused, SETTINGS),
                     false => (Kind::Load, ""),
                 };
