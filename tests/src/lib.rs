@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The peers know nothing of the host's code, not even of its WebSocket library: what they accept is what RFC 6455 and
-//! the protocol say. Every wait is bounded by [`PATIENCE`]; none is a sleep that hopes to be long enough.
+//! the protocol say. Every wait is bounded by [`patience`]; none is a sleep that hopes to be long enough.
 
 mod admin;
 mod build;
@@ -30,6 +30,7 @@ mod setup;
 mod upgrade;
 mod world;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 pub use admin::Admin;
@@ -44,24 +45,31 @@ pub use sender::{Answers, Sender};
 pub use setup::{Finished, Setup};
 pub use upgrade::{Response, Upgrade};
 
-/// What one step may take before its test fails. Far more than it needs: the machine may be slow and shared.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// What one step may take before its test fails: 30 s, far more than it needs, since the machine may be slow and shared; or as many
+/// seconds as `HOTGATE_TESTS_PATIENCE` says, for steps that build or compile what is large.
+pub fn patience() -> Duration {
+    static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
+        let seconds = std::env::var("HOTGATE_TESTS_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
+        Duration::from_secs(seconds.unwrap_or(30))
+    });
+    *PATIENCE
+}
 
 /// Waits for something that must happen.
 ///
 /// # Panics
-/// When it has not happened within [`PATIENCE`].
+/// When it has not happened within [`patience`].
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
+    match tokio::time::timeout(patience(), future).await {
         Ok(output) => output,
-        Err(_) => panic!("still waiting after {PATIENCE:?}: {what}"),
+        Err(_) => panic!("still waiting after {:?}: {what}", patience()),
     }
 }
 
 /// Asks again and again until the answer is yes.
 ///
 /// # Panics
-/// When it is still no after [`PATIENCE`].
+/// When it is still no after [`patience`].
 pub async fn eventually(what: &str, mut question: impl AsyncFnMut() -> bool) {
     within(what, async {
         while !question().await {
