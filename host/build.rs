@@ -55,6 +55,8 @@ fn build() -> Result<()> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the package is in a workspace")?;
     let out = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
     println!("cargo::rerun-if-changed=build.rs");
+    // They are embedded, too; a file more or less is noticed only here.
+    println!("cargo::rerun-if-changed=templates");
     println!("cargo::rustc-env=TARGET={}", env::var("TARGET").context("cargo sets TARGET")?);
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());

@@ -9,6 +9,7 @@ mod closing;
 mod compiling;
 mod contained;
 mod costs;
+mod developing;
 mod duplicates;
 mod foreign;
 mod frames;

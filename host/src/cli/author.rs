@@ -17,9 +17,27 @@ use crate::workshop::new::{self, Language};
 use crate::workshop::run::{Talk, Tally};
 use crate::workshop::{Workshop, cache_folder, voice};
 
-/// What to do with a component, or to get one.
+/// What plugin authors do.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(super) enum Action {
+    /// Write a project to begin with, into a folder of its own; nothing is fetched
+    New {
+        /// What the plugin is called, like my-auth
+        name: String,
+        /// What it is for
+        #[arg(long, value_enum, default_value = "authenticator")]
+        role: Role,
+        /// What it is written in
+        #[arg(long = "lang", value_enum, default_value = "rust")]
+        language: Language,
+    },
+    #[command(flatten)]
+    Component(Use),
+}
+
+/// What to do with a component.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub(super) enum Use {
     /// Say what a component is, whether it can serve, and if not what to do; exit code 0 if it can, 1 if not
     Check {
         #[command(flatten)]
@@ -32,17 +50,6 @@ pub(super) enum Action {
         subject: Subject,
         #[command(flatten)]
         said: Said,
-    },
-    /// Write a project to begin with, into a folder of its own; nothing is fetched
-    New {
-        /// What the plugin is called, like my-auth
-        name: String,
-        /// What it is for
-        #[arg(long, value_enum, default_value = "authenticator")]
-        role: Role,
-        /// What it is written in
-        #[arg(long = "lang", value_enum, default_value = "rust")]
-        language: Language,
     },
     /// Measure its calls
     Bench {
@@ -161,13 +168,14 @@ impl Subject {
 
 /// Does what the action says.
 pub(super) fn run(action: &Action, json: bool, settings: impl FnOnce() -> Result<Config, ConfigError>) -> ExitCode {
-    if let Action::New { name, role, language } = action {
-        let made = new::create(Path::new(""), name, (*role).into(), *language);
-        return match made.and_then(|folder| new::next_steps(&folder)) {
-            Ok(steps) => print(&steps),
-            Err(error) => failed(&error),
-        };
-    }
+    let used = match action {
+        Action::Component(used) => used,
+        Action::New { name, role, language } => {
+            let made = new::create(Path::new(""), name, (*role).into(), *language);
+            let steps = made.and_then(|folder| new::next_steps(&folder));
+            return steps.map_or_else(|error| failed(&error), |steps| print(&steps));
+        }
+    };
     let config = match settings() {
         Ok(config) => config,
         Err(error) => return refuse(&error),
@@ -175,17 +183,15 @@ pub(super) fn run(action: &Action, json: bool, settings: impl FnOnce() -> Result
     let run = || -> anyhow::Result<ExitCode> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            match action {
-                Action::Check { subject } => check(subject, &config, json).await,
-                Action::Run { subject, said } => play(subject, said, &config).await,
-                Action::Bench { subject, packet, message, line, seconds } => {
+            match used {
+                Use::Check { subject } => check(subject, &config, json).await,
+                Use::Run { subject, said } => play(subject, said, &config).await,
+                Use::Bench { subject, packet, message, line, seconds } => {
                     let text = |text: &String| ByteString::from(text.as_str());
                     let (packet, message, line) = (text(packet), text(message), text(line));
                     let load = Load { packet, message, line, time: Duration::from_secs(*seconds) };
                     bench(subject, &load, &config).await
                 }
-                // Needs neither settings nor a runtime: done above.
-                Action::New { .. } => Ok(ExitCode::SUCCESS),
             }
         })
     };

@@ -11,8 +11,8 @@ use super::contract;
 use super::project::Project;
 use crate::plugin::Roles;
 
-/// `LANGUAGE/common`, and beside it what differs by role. What ends in `.in` loses that: cargo and git are not to take it for
-/// theirs here.
+/// By languages, and in each `common` and what differs by role. What ends in `.in` loses that: cargo and git are not to take it
+/// for theirs here.
 static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/templates");
 
 /// Bytes of a name.
@@ -32,12 +32,13 @@ pub enum Language {
 }
 
 impl Language {
-    fn folder(self) -> &'static str {
+    /// The folders that its projects are put together from.
+    fn folders(self) -> &'static [&'static str] {
         match self {
-            Self::Rust => "rust",
-            Self::RustCargoComponent => "rust-cargo-component",
-            Self::Javascript => "javascript",
-            Self::Python => "python",
+            Self::Rust => &["all", "rust-sources", "rust"],
+            Self::RustCargoComponent => &["all", "rust-sources", "rust-cargo-component"],
+            Self::Javascript => &["all", "javascript"],
+            Self::Python => &["all", "python"],
         }
     }
 }
@@ -110,8 +111,8 @@ fn files(name: &str, roles: Roles, language: Language) -> Vec<(PathBuf, String)>
     };
     let mut files: Vec<_> =
         contract::FILES.iter().map(|(file, text)| (Path::new("wit").join(file), (*text).to_owned())).collect();
-    for part in ["common", role] {
-        let base = Path::new(language.folder()).join(part);
+    let parts = language.folders().iter().flat_map(|folder| ["common", role].map(|part| Path::new(folder).join(part)));
+    for base in parts {
         let Some(template) = TEMPLATES.get_dir(&base) else { continue };
         collect(template, &mut |path, text| {
             let path = path.strip_prefix(&base).unwrap_or(path).to_string_lossy();

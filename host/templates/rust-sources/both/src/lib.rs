@@ -7,18 +7,21 @@
 //! into its session (`Action::Remember`). The interfaces are explained in `wit/*.wit`; what they
 //! are called in Rust, `cargo doc --open` shows.
 
+// Rust types and traits of the interfaces in wit/, generated at each build.
+#[allow(warnings)]
+#[rustfmt::skip]
+mod bindings;
 mod packet;
 
-use exports::hotgate::gateway::authenticator::{self, Handshake, Identity, Prompt, Verdict};
-use exports::hotgate::gateway::lifecycle;
-use exports::hotgate::gateway::router::{
+use bindings::exports::hotgate::gateway::authenticator::{
+    self, Handshake, Identity, Prompt, Verdict,
+};
+use bindings::exports::hotgate::gateway::lifecycle;
+use bindings::exports::hotgate::gateway::router::{
     self, Action, Answer, Command, Delivery, Ending, Recipient, Sender, Session,
 };
-use hotgate::gateway::logging::{Level, log};
-use hotgate::gateway::types::{CloseReason, Message, Payload};
-
-// Makes Rust types and traits of the interfaces in wit/.
-wit_bindgen::generate!({ path: "wit", world: "{{world}}" });
+use bindings::hotgate::gateway::logging::{Level, log};
+use bindings::hotgate::gateway::types::{CloseReason, Message, Payload};
 
 /// Sent once a client is authenticated.
 const WELCOME: &str = "Link_successful";
@@ -31,7 +34,7 @@ const BAD_REQUEST: u16 = 4400;
 
 struct Plugin;
 
-export!(Plugin);
+bindings::export!(Plugin with_types_in bindings);
 
 impl lifecycle::Guest for Plugin {
     /// Asked before this plugin goes live. An error refuses it, and what served before goes on.

@@ -6,7 +6,7 @@
 //! never into a global. The interfaces are explained in `wit/*.wit`; what they are called in Rust,
 //! `cargo doc --open` shows.
 
-// Rust types and traits for the interfaces in wit/: cargo-component writes them at each build.
+// Rust types and traits of the interfaces in wit/, generated at each build.
 #[allow(warnings)]
 #[rustfmt::skip]
 mod bindings;

@@ -1,0 +1,179 @@
+//! `hotgate dev`, and the whole way of a plugin author that leads to it.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use hotgate_tests::{Component, Gateway, Mark, Setup, cache};
+
+/// A project whose build only copies `next.wasm`.
+fn project(component: &Component, build: &str) -> Setup {
+    let setup = Setup::new("");
+    let text = format!("build = \"{build}\"\ncomponent = \"built.wasm\"\nwatch = [\"next.wasm\"]\n");
+    std::fs::create_dir(setup.path().join("project")).expect("a writable folder");
+    setup.bytes("project/plugin.toml", text.as_bytes()).file("project/next.wasm", component).developing("project")
+}
+
+async fn swapped(gateway: &Gateway, mark: Mark) {
+    gateway.logged_since(mark, |line| line.message() == "plugin swapped").await;
+}
+
+#[tokio::test]
+async fn dev_serves_what_is_built_and_swaps_what_is_built_next() {
+    let gateway = project(&Component::version(1), "cp next.wasm built.wasm").start().await;
+    let mut anna = gateway.enter("anna").await;
+    anna.send("version").await;
+    anna.expect("v1").await;
+    gateway.logged(|line| line.message() == "authenticate: accept").await;
+    gateway.logged(|line| line.message() == "route: reply").await;
+
+    let mark = gateway.log().mark();
+    gateway.file("project/next.wasm").move_over(&Component::version(2));
+    swapped(&gateway, mark).await;
+    anna.send("version").await;
+    anna.expect("v2").await;
+
+    // What cannot serve is refused, and what does not build is said.
+    let mark = gateway.log().mark();
+    gateway.file("project/next.wasm").copy_over(&Component::fixture("check=refuse not today"));
+    gateway.logged_since(mark, |line| line.message() == "plugin refused" && line.says("not today")).await;
+    gateway.file("project/next.wasm").delete();
+    gateway.logged_since(mark, |line| line.message().contains("what was built before goes on serving")).await;
+    anna.send("version").await;
+    anna.expect("v2").await;
+
+    let mark = gateway.log().mark();
+    gateway.file("project/next.wasm").copy_over(&Component::version(3));
+    swapped(&gateway, mark).await;
+
+    // Settings are part of the project.
+    let mark = gateway.log().mark();
+    let text = "build = \"true\"\ncomponent = \"built.wasm\"\nwatch = [\"next.wasm\"]\n[settings]\nKEY = \"x\"\n";
+    gateway.file("project/plugin.toml").move_over(&Component::from_bytes(text.as_bytes()));
+    swapped(&gateway, mark).await;
+    anna.send("version").await;
+    anna.expect("v3").await;
+}
+
+#[tokio::test]
+async fn dev_waits_until_there_is_something_to_serve() {
+    let setup = project(&Component::command(), "cp next.wasm built.wasm");
+    let next = setup.path().join("project/next.wasm");
+    let wait = async {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        std::fs::write(next, Component::version(1).bytes()).expect("a writable folder");
+    };
+    let (gateway, ()) = tokio::join!(setup.start(), wait);
+    gateway.logged(|line| line.message().contains("it is a command (it exports wasi:cli/run)")).await;
+    gateway.connect().await.expect("hello v1").await;
+}
+
+#[tokio::test]
+async fn dev_gives_the_settings_of_the_project_from_the_first_build_on() {
+    let picky = Component::fixture("check=need KEY");
+    let setup = project(&picky, "cp next.wasm built.wasm");
+    let file = setup.path().join("project/plugin.toml");
+    let text = std::fs::read_to_string(&file).expect("the project");
+    std::fs::write(file, format!("{text}[settings]\nKEY = {{ file = \"key\" }}\n")).expect("a writable folder");
+    let gateway = setup.bytes("project/key", b"secret").start().await;
+    gateway.connect().await.expect("hello v1").await;
+}
+
+#[tokio::test]
+async fn dev_serves_nobody_else_and_says_what_is_wrong() {
+    let setup = project(&Component::version(1), "cp next.wasm built.wasm");
+    for (arguments, expected) in [
+        (&["dev", "project", "--websocket-listen", "0.0.0.0:0"][..], "serves this machine only"),
+        (&["dev", "."], "plugin.toml"),
+        (&["dev", "nowhere"], "nowhere"),
+        (&["--config", "hotgate.toml", "dev", "project"], "makes its own configuration"),
+    ] {
+        let ended = setup.run(arguments).await;
+        assert!(ended.code == Some(78) && ended.stderr.contains(expected), "{expected}: {ended:?}");
+    }
+}
+
+/// Runs a command of a project to its end, however long it takes. Returns whether it succeeded.
+async fn shell(folder: &Path, command: &str) -> bool {
+    let (folder, command) = (folder.to_owned(), command.to_owned());
+    let run = move || Command::new("sh").args(["-c", &command]).current_dir(folder).stdout(Stdio::null()).status();
+    tokio::task::spawn_blocking(run).await.expect("it runs").expect("there is a shell").success()
+}
+
+/// The whole way of an author: new, build, check, play the cases, serve, log in, change a rule in this source, be swapped.
+async fn from_nothing_to_a_swap(language: &str, source: &str) {
+    let setup = Setup::new("").developing("mine");
+    let made = setup.run(&["plugin", "new", "mine", "--role", "both", "--lang", language]).await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let folder = setup.path().join("mine");
+    // Cargo's work is kept for the next time.
+    let target = cache("authors").join(language);
+    std::fs::create_dir_all(&target).expect("a writable target directory");
+    std::os::unix::fs::symlink(target, folder.join("target")).expect("a writable folder");
+
+    let lines: Vec<_> = made.stdout.lines().map(str::trim).collect();
+    let (build, check, run) = (lines[2], lines[3], lines[4]);
+    assert!(shell(&folder, build).await, "{build}");
+    for command in [check, run] {
+        let words: Vec<_> = command.split(' ').skip(1).collect();
+        let words: Vec<_> = words
+            .iter()
+            .map(|word| if Path::new(word).extension().is_some() { format!("mine/{word}") } else { (*word).to_owned() })
+            .collect();
+        let ended = setup.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert_eq!(ended.code, Some(0), "{command}: {ended:?}");
+    }
+
+    let gateway = setup.start().await;
+    let mut anna = gateway.connect().await;
+    anna.expect("HeartBeat").await;
+    anna.send(r#"{"id":"anna"}"#).await;
+    anna.expect("Link_successful").await;
+    let mark = gateway.log().mark();
+    let source = gateway.folder().join("mine").join(source);
+    let text = std::fs::read_to_string(&source).expect("a source");
+    assert!(text.contains("Link_successful"));
+    std::fs::write(&source, text.replace("Link_successful", "Welcome")).expect("a writable folder");
+    swapped(&gateway, mark).await;
+    anna.send(r#"{"id":"anna","msg":"still here"}"#).await;
+    anna.expect("still here").await;
+    anna.expect("Already_Linked").await;
+    let mut bob = gateway.connect().await;
+    bob.expect("HeartBeat").await;
+    bob.send(r#"{"id":"bob"}"#).await;
+    bob.expect("Welcome").await;
+}
+
+#[tokio::test]
+async fn rust_from_nothing_to_a_swap() {
+    from_nothing_to_a_swap("rust", "src/lib.rs").await;
+}
+
+#[tokio::test]
+async fn javascript_from_nothing_to_a_swap() {
+    if Command::new("npm").arg("--version").stdout(Stdio::null()).status().is_err() {
+        eprintln!("SKIPPED: there is no npm");
+        return;
+    }
+    from_nothing_to_a_swap("javascript", "src/plugin.js").await;
+}
+
+#[tokio::test]
+async fn cargo_component_from_nothing_to_a_swap() {
+    if !Command::new("cargo")
+        .args(["component", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        eprintln!("SKIPPED: there is no cargo-component");
+        return;
+    }
+    from_nothing_to_a_swap("rust-cargo-component", "src/lib.rs").await;
+}
+
+#[tokio::test]
+#[ignore = "takes a minute of compiling, and 18 MB of downloads"]
+async fn python_from_nothing_to_a_swap() {
+    from_nothing_to_a_swap("python", "app.py").await;
+}
