@@ -256,28 +256,32 @@ impl Cli {
     /// then on; or the exit code.
     ///
     /// # Errors
-    /// The exit code of a folder that is no project, or of settings that cannot be.
+    /// The exit code: of a folder that is no project, of settings that cannot be, or of being asked to end before there is
+    /// anything to serve.
     pub fn dev(&self, folder: &Path) -> Result<(Config, Source, Builder), ExitCode> {
         if self.source.file.is_some() {
             let problem = "`hotgate dev` makes its own configuration: settings of the plugin stand in plugin.toml, the rest \
                            is set by flags";
             return Err(refuse(&problem));
         }
-        let prepare = || -> anyhow::Result<_> {
+        let refused = |error: anyhow::Error| refuse(&format_args!("{error:#}"));
+        let mut builder = Builder::open(folder, &self.source.overrides).map_err(refused)?;
+        let prepare = || -> anyhow::Result<Option<_>> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let mut builder = Builder::open(folder, &self.source.overrides)?;
-            let (source, config) = runtime.block_on(async {
+            runtime.block_on(async {
                 let mut terminate = signal(SignalKind::terminate())?;
                 // Ended here, and not by the signal itself, a build ends, too.
                 tokio::select! {
-                    ready = builder.first() => ready,
-                    _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-                    _ = terminate.recv() => anyhow::bail!("terminated"),
+                    ready = builder.first() => ready.map(Some),
+                    _ = tokio::signal::ctrl_c() => Ok(None),
+                    _ = terminate.recv() => Ok(None),
                 }
-            })?;
-            Ok((config, source, builder))
+            })
         };
-        prepare().map_err(|error| refuse(&format_args!("{error:#}")))
+        match prepare().map_err(refused)? {
+            Some((source, config)) => Ok((config, source, builder)),
+            None => Err(ExitCode::SUCCESS),
+        }
     }
 
     /// `hotgate config print`: prints the configuration in effect, or what is wrong with it.

@@ -186,7 +186,7 @@ impl fmt::Display for Measured {
         writeln!(f, "{:14}{:^34}  {:^34}", "", "a fresh instance for each call", "shared instances")?;
         write!(f, "{:14}", "")?;
         for _ in 0..2 {
-            write!(f, "{:>12} {:>10} {:>10}  ", "calls/s", "p50 µs", "p99 µs")?;
+            write!(f, "{:>12} {:>10} {:>10}  ", "1/p50 s", "p50 µs", "p99 µs")?;
         }
         writeln!(f, "answers")?;
         for Row { function, answer, fresh, shared } in &self.rows {

@@ -15,6 +15,9 @@ const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 /// The packages of WASI that plugins may import.
 const WASI: [&str; 6] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
 
+/// Those of which nothing works: languages' runtimes import them, whether they are used or not.
+const REFUSED: [&str; 2] = ["wasi:filesystem", "wasi:sockets"];
+
 /// What is known of a component.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
@@ -36,6 +39,8 @@ pub struct Report {
     pub imports: Vec<String>,
     /// What is in its way, the gravest first.
     pub problems: Vec<Problem>,
+    /// What is not in its way, but good to know.
+    pub notes: Vec<String>,
     /// What it takes; `None` if it could not be loaded.
     pub taken: Option<Taken>,
 }
@@ -199,7 +204,13 @@ fn roles(host: &Interfaces, component: &Interfaces, report: &mut Report) -> Role
     for found in component.imports() {
         match found.of_contract() {
             Some(_) => compare(host, component, found, false, report),
-            None if WASI.contains(&found.package().as_str()) => {}
+            None if WASI.contains(&found.package().as_str()) => {
+                let package = found.package();
+                let note = format!("it imports {package}: it may, but every attempt to use it is refused");
+                if REFUSED.contains(&package.as_str()) && !report.notes.contains(&note) {
+                    report.notes.push(note);
+                }
+            }
             None => {
                 let what = format!("it imports {}, which the gateway does not provide", found.full_name());
                 report.problem(Kind::Imports, what, NO_NETWORK);
@@ -297,6 +308,9 @@ impl fmt::Display for Report {
             writeln!(f, "  compiled  in {compile_ms} ms, to {} of machine code", size(code_bytes))?;
             writeln!(f, "  memory    {} at its start", size(memory_bytes))?;
             writeln!(f, "  check     agrees with these settings")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "  note      {note}")?;
         }
         for Problem { what, advice, .. } in &self.problems {
             writeln!(f, "  PROBLEM   {what}")?;

@@ -15,7 +15,7 @@
 //!
 //! | setting | default | meaning |
 //! | --- | --- | --- |
-//! | `JWT_KEYS` | | a JSON Web Key Set (RFC 7517), as issuers publish it, or a single key. Keys of a set that cannot check tokens here are passed over, but one must be left; private keys are refused |
+//! | `JWT_KEYS` | | a JSON Web Key Set (RFC 7517), as issuers publish it, or a single key. Keys of a set that cannot check tokens here are passed over, but one must be left, and at most 16; private keys are refused |
 //! | `JWT_PUBLIC_KEY` | | a public key in PEM: RSA (for RS256), P-256 (ES256) or Ed25519 (EdDSA) |
 //! | `JWT_SECRET` | | a secret of at least 32 bytes (for HS256; 48 for HS384, 64 for HS512), its text taken as it is. One in base64 goes into `JWT_KEYS`: `{"kty":"oct","k":"…"}` |
 //! | `JWT_ISSUER` | anybody | a list; `iss` must be among them, to the letter (Auth0's ends with `/`) |

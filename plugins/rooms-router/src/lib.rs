@@ -1,5 +1,5 @@
 //! Who gets this? Everybody in the same room, or one uid: JSON packets to join and leave rooms, to publish in them, to see
-//! who is there, and to write to somebody. Each needs a permission, and without settings there are none.
+//! who is there, and to write to somebody. Each but leaving needs a permission, and without attributes and settings there are none.
 //!
 //! # What clients send
 //!
@@ -24,7 +24,7 @@
 //! | the answers above | |
 //! | `{"type":"message","room":"lobby","from":"u1","data":…}` | somebody has published in a room |
 //! | `{"type":"message","from":"u1","data":…}` | somebody has written to this uid |
-//! | `{"type":"member-joined","room":"lobby","uid":"u1"}`, `{"type":"member-left",…}` | with `ROOMS_PRESENCE`: a connection of that uid came into the room, or left it or closed |
+//! | `{"type":"member-joined","room":"lobby","uid":"u1"}`, `{"type":"member-left",…}` | with `ROOMS_PRESENCE`: a connection of that uid came into the room, or left it or closed, but not at a shutdown of the gateway |
 //! | `{"type":"error","error":"forbidden","detail":"…"}` | a packet had no effect; `error` is for programs, `detail` for people |
 //!
 //! | `error` | meaning |
