@@ -115,6 +115,11 @@ async fn check_asks_with_the_settings_that_are_given() {
     let checked = check(&picky, &["--setting", "OTHER=x"]).await;
     assert!(checked.code == Some(1) && checked.stdout.contains("its own check refuses: no KEY"), "{checked:?}");
     assert!(checked.stdout.contains("--setting"), "{checked:?}");
+    let needy = Component::fixture("check=need KEY");
+    let without = check(&needy, &[]).await;
+    assert!(without.code == Some(1) && without.stdout.contains("KEY is missing"), "{without:?}");
+    assert_eq!(check(&needy, &["--setting", "KEY=x"]).await.code, Some(0));
+    assert_eq!(check(&needy, &["--setting", "KEY=@cases.toml"]).await.code, Some(1), "it is empty");
     let missing = check(&picky, &["--setting", "KEY=@nowhere"]).await;
     assert!(missing.code == Some(1) && missing.stdout.contains("nowhere"), "{missing:?}");
     let wrong = check(&Component::origin_auth(), &["--role", "router"]).await;
@@ -207,9 +212,11 @@ async fn a_conversation_goes_on_from_step_to_step() {
     let cases = r#"
         [[case]]
         name = "what is remembered and joined is there in the next step"
-        session = { uid = "anna", attributes = { role = "admin" } }
+        session = { uid = "anna", attributes = { role = "admin" }, state = "kept" }
         online = [{ uid = "bob", groups = ["lobby"] }]
         steps = [
+            { opened = true, expect = [] },
+            { route = "recall", expect = [{ reply = "kept" }] },
             { route = "remember secret", expect = [{ remember = "secret" }] },
             { route = "recall", expect = [{ reply = "secret" }] },
             { route = "me", expect = [{ reply = "anna [role=admin]" }] },
@@ -247,6 +254,8 @@ async fn bench_measures_each_function_and_says_what_that_means() {
     }
     let passing = plugin(&Component::origin_auth(), "", &["bench", "plugin.wasm", "--packet", "hello"]).await;
     assert!(passing.stdout.contains("No login was measured: authenticate answered deny"), "{passing:?}");
+    let json = plugin(&Component::origin_auth(), "", &["bench", "plugin.wasm", "--json"]).await;
+    assert!(json.code == Some(2) && json.stderr.contains("--json is for"), "{json:?}");
     let failing =
         plugin(&Component::fixture("greet=do trap"), "", &["bench", "plugin.wasm", "--role", "authenticator"]).await;
     assert!(failing.code == Some(1) && failing.stdout.contains("FAILED"), "{failing:?}");

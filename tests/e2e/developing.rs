@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use hotgate_tests::{Component, Gateway, Mark, Setup, cache};
+use hotgate_tests::{Component, Gateway, Mark, Setup, cache, eventually};
 
 /// A project whose build only copies `next.wasm`.
 fn project(component: &Component, build: &str) -> Setup {
@@ -57,14 +57,37 @@ async fn dev_serves_what_is_built_and_swaps_what_is_built_next() {
 #[tokio::test]
 async fn dev_waits_until_there_is_something_to_serve() {
     let setup = project(&Component::command(), "cp next.wasm built.wasm");
-    let next = setup.path().join("project/next.wasm");
+    let (next, served) = (setup.path().join("project/next.wasm"), setup.path().join("project/.hotgate/plugin.wasm"));
     let wait = async {
-        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        eventually("the first build", async || served.exists()).await;
         std::fs::write(next, Component::version(1).bytes()).expect("a writable folder");
     };
     let (gateway, ()) = tokio::join!(setup.start(), wait);
     gateway.logged(|line| line.message().contains("it is a command (it exports wasi:cli/run)")).await;
     gateway.connect().await.expect("hello v1").await;
+}
+
+#[tokio::test]
+async fn dev_still_notices_what_changes_in_a_folder_that_was_replaced() {
+    let setup = project(&Component::version(1), "cp src/next.wasm built.wasm");
+    let (folder, file) = (setup.path().join("project"), setup.path().join("project/plugin.toml"));
+    let text = std::fs::read_to_string(&file).expect("the project").replace("\"next.wasm\"", "\"src\"");
+    std::fs::write(file, text).expect("a writable folder");
+    let sources = |name: &str, version: u32| {
+        std::fs::create_dir(folder.join(name)).expect("a writable folder");
+        std::fs::write(folder.join(name).join("next.wasm"), Component::version(version).bytes())
+            .expect("a writable folder");
+    };
+    sources("src", 1);
+    let gateway = setup.start().await;
+    let mark = gateway.log().mark();
+    sources("new", 2);
+    std::fs::rename(folder.join("src"), folder.join("old")).expect("a writable folder");
+    std::fs::rename(folder.join("new"), folder.join("src")).expect("a writable folder");
+    swapped(&gateway, mark).await;
+    let mark = gateway.log().mark();
+    gateway.file("project/src/next.wasm").copy_over(&Component::version(3));
+    swapped(&gateway, mark).await;
 }
 
 #[tokio::test]

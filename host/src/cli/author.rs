@@ -13,6 +13,7 @@ use crate::config::{Config, ConfigError, Settings};
 use crate::message::Attribute;
 use crate::plugin::Roles;
 use crate::workshop::bench::Load;
+use crate::workshop::check::inspect;
 use crate::workshop::new::{self, Language};
 use crate::workshop::run::{Talk, Tally};
 use crate::workshop::{Workshop, cache_folder, voice};
@@ -33,6 +34,13 @@ pub(super) enum Action {
     },
     #[command(flatten)]
     Component(Use),
+}
+
+impl Action {
+    /// Whether it can answer in JSON.
+    pub(super) fn has_json(&self) -> bool {
+        matches!(self, Self::Component(Use::Check { .. }))
+    }
 }
 
 /// What to do with a component.
@@ -247,7 +255,7 @@ fn changed(subject: &Subject, said: &Said) -> Vec<Option<(std::time::SystemTime,
 }
 
 async fn once(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result<ExitCode> {
-    let workshop = subject.open(config, cache_folder())?;
+    let workshop = subject.open(config, Some(cache_folder()))?;
     let Some(roles) = roles(subject, &workshop, !said.cases.is_empty()).await? else { return Ok(ExitCode::FAILURE) };
     if said.cases.is_empty() {
         let (path, query) = match said.path.split_once('?') {
@@ -266,7 +274,7 @@ async fn once(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result
 }
 
 async fn bench(subject: &Subject, load: &Load, config: &Config) -> anyhow::Result<ExitCode> {
-    let workshop = subject.open(config, cache_folder())?;
+    let workshop = subject.open(config, Some(cache_folder()))?;
     let Some(roles) = roles(subject, &workshop, false).await? else { return Ok(ExitCode::FAILURE) };
     let measured = workshop.measure(roles, load).await?;
     let shown = print(&measured.to_string());
@@ -278,7 +286,7 @@ async fn bench(subject: &Subject, load: &Load, config: &Config) -> anyhow::Resul
 async fn roles(subject: &Subject, workshop: &Workshop, of_cases: bool) -> anyhow::Result<Option<Roles>> {
     let file = subject.file.display().to_string();
     let report = match of_cases {
-        true => workshop.inspect(&file, subject.roles())?,
+        true => inspect(&file, workshop.code(), subject.roles())?,
         false => workshop.check(&file, subject.roles()).await?,
     };
     if report.problems.is_empty() {

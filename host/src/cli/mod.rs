@@ -266,7 +266,7 @@ impl Cli {
         }
         let refused = |error: anyhow::Error| refuse(&format_args!("{error:#}"));
         let mut builder = Builder::open(folder, &self.source.overrides).map_err(refused)?;
-        let prepare = || -> anyhow::Result<Option<_>> {
+        let mut prepare = || -> anyhow::Result<Option<_>> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let mut terminate = signal(SignalKind::terminate())?;

@@ -19,6 +19,9 @@ use crate::admin::token::{self, Token};
 use crate::config::{Config, ConfigError, Source};
 use crate::state::StateFolder;
 
+/// The exit code of wrong usage, as clap has it.
+const EXIT_USAGE: u8 = 2;
+
 /// The exit code when there is no gateway to speak to: `EX_UNAVAILABLE` of sysexits.h.
 const EXIT_UNAVAILABLE: u8 = 69;
 
@@ -106,6 +109,9 @@ enum Failure {
 pub(super) fn run(arguments: &Arguments, source: &Source) -> ExitCode {
     let operation = match &arguments.action {
         Action::Operate(operation) => operation,
+        Action::Author(action) if arguments.json && !action.has_json() => {
+            return fail(EXIT_USAGE, "--json is for `check` and for what is asked of a gateway that runs");
+        }
         Action::Author(action) => return author::run(action, arguments.json, || source.load()),
     };
     let settings = || source.load_admin();

@@ -178,7 +178,8 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
         ("\n[[authenticator]]\n", "hotgate.toml:2: authenticator[0].file: must be set"),
         (
             "[router]\nfile = \"builtin:x\"",
-            "router.file = \"builtin:x\": must be the path of a component, or builtin:NAME",
+            "must be the path of a component, or builtin:NAME, where NAME is echo-router, hmac-auth, jwt-auth, origin-auth, \
+             origin-router or rooms-router",
         ),
         ("[router]\nfile = \"\"", "router.file = \"\": must be the path"),
         (

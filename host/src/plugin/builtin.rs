@@ -11,11 +11,22 @@ const ALL: [(&str, &[u8]); 6] = [
 ];
 
 /// The component of a built-in plugin.
-pub fn component(name: &str) -> Option<&'static [u8]> {
+pub(super) fn component(name: &str) -> Option<&'static [u8]> {
     ALL.iter().find(|(known, _)| *known == name).map(|(_, component)| *component)
 }
 
 /// The names of all built-in plugins, as an error message lists them.
 pub(super) fn names() -> String {
     ALL.map(|(name, _)| name).join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PluginSource;
+
+    #[test]
+    fn the_configuration_knows_their_names() {
+        assert_eq!(ALL.map(|(name, _)| name), PluginSource::BUILTINS);
+    }
 }

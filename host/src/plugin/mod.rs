@@ -54,7 +54,6 @@ use wasmtime::component::Linker;
 
 pub use self::bindings::Roles;
 pub(crate) use self::bindings::{authenticator, router, types};
-pub use self::builtin::component as builtin;
 pub use self::calls::Seat;
 pub use self::compile::child::{COMMAND as COMPILE, run as compile};
 pub use self::deploy::DeployError;
@@ -64,6 +63,7 @@ pub use self::generation::{CheckRefused, Generation};
 pub use self::identity::Digest;
 pub use self::slot::Slot;
 pub(crate) use self::slot::look_after;
+pub use self::source::read as read_component;
 use crate::config::{CompilerConfig, EngineConfig};
 use crate::registry::Registry;
 use crate::state::StateFolder;

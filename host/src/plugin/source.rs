@@ -10,8 +10,11 @@ use anyhow::{Context as _, bail};
 use super::builtin;
 use crate::config::{self, PluginSource};
 
-/// Reads a component. Blocks.
-pub(super) fn read(source: &PluginSource, limit: usize) -> anyhow::Result<Vec<u8>> {
+/// Reads a component of at most `limit` bytes. Blocks.
+///
+/// # Errors
+/// When there is none, or it is larger.
+pub fn read(source: &PluginSource, limit: usize) -> anyhow::Result<Vec<u8>> {
     match source {
         PluginSource::File(path) => read_file(path, limit),
         PluginSource::Builtin(name) => match builtin::component(name) {

@@ -1,23 +1,20 @@
 //! Case files: conversations with a plugin, and what is expected of it. What they look like is said in `plugins/README.md`.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::{Deserialize, Deserializer, de};
 use toml::Value;
 use toml::value::Datetime;
 
+use super::read_text;
 use super::setting::{Written, settings};
 use crate::config::Settings;
 use crate::message::{Attribute, Cause, Message};
-
-/// Bytes of a case file.
-const MAX_FILE: u64 = 4 << 20;
 
 /// The cases of one plugin.
 #[derive(Debug, Deserialize)]
@@ -234,9 +231,7 @@ impl Cases {
     /// What is wrong with it, and where.
     pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Case>> {
         let shown = path.display();
-        let size = fs::metadata(path).with_context(|| format!("cannot read {shown}"))?.len();
-        ensure!(size <= MAX_FILE, "{shown} is larger than {MAX_FILE} bytes");
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+        let text = read_text(path).with_context(|| format!("cannot read {shown}"))?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Self::parse(&text, folder).with_context(|| format!("{shown} is no case file"))
     }

@@ -95,37 +95,36 @@ const SETTINGS: &str =
 const NO_NETWORK: &str = "a plugin reaches no network and no service: what it must know, its settings say or the packet \
                           carries. Does a library import it that can do without?";
 
-impl Workshop {
-    /// Looks at the component, without running it: what it is, and whether it can fill the roles that are `wanted`.
-    ///
-    /// # Errors
-    /// When the contract itself cannot be read.
-    pub fn inspect(&self, file: &str, wanted: Option<Roles>) -> anyhow::Result<Report> {
-        let code = self.code();
-        let sha256 = Digest::of(code).full();
-        let mut report = Report { file: file.to_owned(), bytes: code.len(), sha256, ..Report::default() };
-        let Some(component) = component(code, &mut report) else { return Ok(report) };
-        let roles = roles(&Interfaces::of_host()?, &component, &mut report);
-        for (role, able, is_wanted) in [
-            ("authenticator", roles.authenticator, wanted.is_some_and(|wanted| wanted.authenticator)),
-            ("router", roles.router, wanted.is_some_and(|wanted| wanted.router)),
-        ] {
-            if is_wanted && !able {
-                let what = format!("it is no {role}: it does not export hotgate:gateway/{role}@{CONTRACT_VERSION}");
-                report.problem(Kind::Role, what, EXPORT);
-            }
+/// Looks at a component, without running it: what it is, and whether it can fill the roles that are `wanted`.
+///
+/// # Errors
+/// When the contract itself cannot be read.
+pub fn inspect(file: &str, code: &[u8], wanted: Option<Roles>) -> anyhow::Result<Report> {
+    let sha256 = Digest::of(code).full();
+    let mut report = Report { file: file.to_owned(), bytes: code.len(), sha256, ..Report::default() };
+    let Some(component) = component(code, &mut report) else { return Ok(report) };
+    let roles = roles(&Interfaces::of_host()?, &component, &mut report);
+    for (role, able, is_wanted) in [
+        ("authenticator", roles.authenticator, wanted.is_some_and(|wanted| wanted.authenticator)),
+        ("router", roles.router, wanted.is_some_and(|wanted| wanted.router)),
+    ] {
+        if is_wanted && !able {
+            let what = format!("it is no {role}: it does not export hotgate:gateway/{role}@{CONTRACT_VERSION}");
+            report.problem(Kind::Role, what, EXPORT);
         }
-        (report.authenticator, report.router) = (roles.authenticator, roles.router);
-        Ok(report)
     }
+    (report.authenticator, report.router) = (roles.authenticator, roles.router);
+    Ok(report)
+}
 
+impl Workshop {
     /// Looks at the component, and if nothing is in the way loads it as the gateway would, for the roles that are `wanted`, or
     /// all that it can fill. Its settings are those of the workshop.
     ///
     /// # Errors
     /// When the contract itself cannot be read.
     pub async fn check(&self, file: &str, wanted: Option<Roles>) -> anyhow::Result<Report> {
-        let mut report = self.inspect(file, wanted)?;
+        let mut report = inspect(file, self.code(), wanted)?;
         if !report.problems.is_empty() {
             return Ok(report);
         }
@@ -319,5 +318,24 @@ impl fmt::Display for Report {
             }
         }
         writeln!(f, "{}", if self.usable { "It can serve." } else { "It cannot serve." })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_that_of_the_contract() {
+        assert_eq!(Interfaces::of_host().unwrap().version().as_deref(), Some(CONTRACT_VERSION));
+    }
+
+    #[test]
+    fn versions_of_the_track_are_taken() {
+        for (version, taken) in
+            [("0.1.0", true), ("0.1.12", true), ("0.2.0", false), ("1.1.0", false), ("0.1.", false), ("0.1.x", false)]
+        {
+            assert_eq!(is_compatible(version), taken, "{version}");
+        }
     }
 }

@@ -105,6 +105,12 @@ impl Interfaces {
         Some(Found { id: *id, package, name: named.name.as_deref()? })
     }
 
+    /// The version of the one package that a set from WIT has.
+    #[cfg(test)]
+    pub(super) fn version(&self) -> Option<String> {
+        self.resolve.packages.iter().find_map(|(_, package)| package.name.version.as_ref().map(ToString::to_string))
+    }
+
     fn interface(&self, name: &str) -> Option<InterfaceId> {
         self.resolve.packages.iter().find_map(|(_, package)| package.interfaces.get(name).copied())
     }

@@ -12,11 +12,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use toml::{Table, Value};
 
 use super::Workshop;
-use super::check::Report;
+use super::check::{Report, inspect};
 use super::project::{self, Project};
 use super::setting::{Setting, settings};
 use crate::config::{Config, Overrides, PluginSource, Source};
@@ -34,9 +34,6 @@ const LOG: &str = "info,plugin=trace,verdict=trace";
 /// For how long nothing must have changed before it is built: an editor writes in several steps.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// How often it is looked whether a build has ended.
-const LOOK: Duration = Duration::from_millis(20);
-
 /// Watches the sources of a plugin, and builds.
 pub struct Builder {
     folder: PathBuf,
@@ -45,6 +42,7 @@ pub struct Builder {
     /// What it serves as, once it does.
     roles: Option<Roles>,
     changes: mpsc::Receiver<()>,
+    tell: mpsc::Sender<()>,
     _watcher: RecommendedWatcher,
 }
 
@@ -56,8 +54,10 @@ impl Builder {
     pub fn open(folder: &Path, overrides: &Overrides) -> anyhow::Result<Self> {
         let folder = folder.canonicalize().with_context(|| format!("cannot open {}", folder.display()))?;
         let project = Project::read(&folder)?;
-        let (changes, watcher) = watch(&folder, &project)?;
-        let builder = Self { folder, project, overrides: overrides.clone(), roles: None, changes, _watcher: watcher };
+        let (tell, changes) = mpsc::channel(1);
+        let watcher = watch(&folder, &project, tell.clone())?;
+        let overrides = overrides.clone();
+        let builder = Self { folder, project, overrides, roles: None, changes, tell, _watcher: watcher };
         builder.configure()?;
         Ok(builder)
     }
@@ -99,20 +99,11 @@ impl Builder {
 
     /// Builds, and puts what came out in the place of what is served.
     async fn take_over(&mut self) -> anyhow::Result<Report> {
-        let project = Project::read(&self.folder)?;
-        if project != self.project {
-            (self.changes, self._watcher) = watch(&self.folder, &project)?;
-            self.project = project;
-        }
+        self.project = Project::read(&self.folder)?;
+        // Anew: folders may have been replaced, and are watched for what they are and not for what they are called.
+        self._watcher = watch(&self.folder, &self.project, self.tell.clone())?;
         eprintln!("hotgate: {}", self.project.build);
-        let mut build = self.project.build(&self.folder)?;
-        let built = loop {
-            match build.succeeded()? {
-                Some(built) => break built,
-                None => sleep(LOOK).await,
-            }
-        };
-        if !built {
+        if !self.project.build(&self.folder)?.succeeded().await? {
             bail!("the build failed");
         }
         let component = self.folder.join(&self.project.component);
@@ -123,19 +114,17 @@ impl Builder {
         fs::rename(&next, self.served()).with_context(|| format!("cannot write {}", self.served().display()))?;
         // Settings may be new, too: the gateway reads its configuration again when that changes.
         let config = self.configure()?.1;
+        if self.roles.is_some() {
+            return inspect(&shown.to_string(), &fs::read(self.served())?, None);
+        }
         let told = settings(&self.project.settings, &self.folder);
         let workshop = Workshop::open(&self.served(), &config, Some(told), Some(&self.state()))?;
-        match self.roles {
-            None => workshop.check(&shown.to_string(), None).await,
-            Some(_) => workshop.inspect(&shown.to_string(), None),
-        }
+        workshop.check(&shown.to_string(), None).await
     }
 
     async fn changed(&mut self) {
-        // A closed channel would mean that nobody watches any more: then nothing ever changes.
-        if self.changes.recv().await.is_none() {
-            std::future::pending::<()>().await;
-        }
+        // Never closed: it has a sender of its own.
+        self.changes.recv().await;
         while timeout(QUIET, self.changes.recv()).await.is_ok() {}
     }
 
@@ -156,7 +145,9 @@ impl Builder {
         let text = self.configuration();
         // Written is what is new: the gateway reads it each time.
         if fs::read_to_string(&file).ok().as_ref() != Some(&text) {
-            fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+            let next = state.join("next.toml");
+            let written = fs::write(&next, text).and_then(|()| fs::rename(&next, &file));
+            written.with_context(|| format!("cannot write {}", file.display()))?;
         }
         let source = Source { file: Some(file), overrides: self.overrides.clone() };
         let config = source.load()?;
@@ -205,25 +196,32 @@ impl Builder {
 }
 
 /// Tells of changes that are worth building for.
-fn watch(folder: &Path, project: &Project) -> anyhow::Result<(mpsc::Receiver<()>, RecommendedWatcher)> {
+fn watch(folder: &Path, project: &Project, tell: mpsc::Sender<()>) -> anyhow::Result<RecommendedWatcher> {
     let all = |paths: &[PathBuf]| paths.iter().map(|path| folder.join(path)).collect::<Vec<_>>();
     let mut sources = all(&project.watch);
     sources.push(folder.join(project::FILE));
     let mut products = all(&project.ignore);
     products.extend([folder.join(STATE), folder.join("target"), folder.join(&project.component)]);
-    let (tell, changes) = mpsc::channel(1);
     let watched = sources.clone();
     let told = move |event: notify::Result<Event>| {
-        let Ok(event) = event else { return };
         let within = |path: &PathBuf, places: &[PathBuf]| places.iter().any(|place| path.starts_with(place));
         let concerns = |path: &PathBuf| within(path, &sources) && !within(path, &products);
-        // What a build reads is no change of it.
-        if !matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(concerns) {
+        let worth_it = event.map_or(true, |event| {
+            // What a build reads is no change of it. What was missed may be one.
+            event.need_rescan() || !matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(concerns)
+        });
+        if worth_it {
+            // Full, it says so already.
             let _ = tell.try_send(());
         }
     };
     let mut watcher = notify::recommended_watcher(told).context("files cannot be watched")?;
+    let folders: Vec<_> = watched.iter().filter(|path| path.is_dir()).collect();
     for path in &watched {
+        // Seen already, and to watch a part of it would end that.
+        if folders.iter().any(|folder| *folder != path && path.starts_with(folder)) {
+            continue;
+        }
         // An editor puts another file in a file's place: that happens in its folder.
         let (place, mode) = match path.parent().filter(|_| !path.is_dir()) {
             Some(folder) => (folder, RecursiveMode::NonRecursive),
@@ -232,5 +230,5 @@ fn watch(folder: &Path, project: &Project) -> anyhow::Result<(mpsc::Receiver<()>
         let watched = watcher.watch(place, mode);
         watched.with_context(|| format!("cannot watch {} ({}, watch)", path.display(), project::FILE))?;
     }
-    Ok((changes, watcher))
+    Ok(watcher)
 }

@@ -29,14 +29,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use rustix::process::geteuid;
 
 use crate::config::{Config, DuplicateLogin, PluginConfig, PluginSource, Settings, read_file};
-use crate::plugin::{self, Roles, Runtime, Surroundings};
+use crate::plugin::{Roles, Runtime, Surroundings, read_component};
 use crate::policy::Trial;
 use crate::registry::Registry;
 use crate::state::StateFolder;
 
-/// A plugin on the bench.
+/// A plugin that is worked on.
 pub struct Workshop {
     runtime: Arc<Runtime>,
     plugin: PluginConfig,
@@ -55,7 +56,6 @@ impl Workshop {
         settings: Option<Settings>,
         cache: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        let shown = file.display();
         let source = match file.to_str().and_then(|name| name.strip_prefix("builtin:")) {
             Some(name) => PluginSource::Builtin(name.to_owned()),
             None => PluginSource::File(std::path::absolute(file)?),
@@ -66,16 +66,8 @@ impl Workshop {
         if let Some(settings) = settings {
             plugin.settings = settings;
         }
-        let limit = plugin.limits.max_component;
-        let code = match &plugin.source {
-            PluginSource::Builtin(name) => plugin::builtin(name)
-                .map(<[u8]>::to_vec)
-                .with_context(|| format!("there is no {shown}; built in are {}", PluginSource::BUILTINS.join(", ")))?,
-            PluginSource::File(path) => {
-                let code = read_file(path, limit).with_context(|| format!("cannot read {shown}"))?;
-                code.with_context(|| format!("{shown} is larger than {limit} bytes (limits.max_component)"))?
-            }
-        };
+        let code = read_component(&plugin.source, plugin.limits.max_component);
+        let code = code.with_context(|| format!("cannot read {}", file.display()))?;
         let cache = match cache {
             Some(folder) => StateFolder::open(Some(folder)),
             None => StateFolder::none("nothing is to be kept"),
@@ -112,8 +104,17 @@ fn registry() -> Arc<Registry> {
 }
 
 /// Where the user's programs keep what they can make again (XDG base directories).
-pub fn cache_folder() -> Option<PathBuf> {
+pub fn cache_folder() -> PathBuf {
     let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
-    Some(cache.join("hotgate"))
+    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    // Where others may write, it is only used while it is the user's own.
+    cache.map_or_else(|| env::temp_dir().join(format!("hotgate-{}", geteuid().as_raw())), |cache| cache.join("hotgate"))
+}
+
+/// Bytes of a case file or `plugin.toml`.
+const MAX_TEXT: usize = 4 << 20;
+
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    let bytes = read_file(path, MAX_TEXT)?.with_context(|| format!("it is larger than {MAX_TEXT} bytes"))?;
+    Ok(String::from_utf8(bytes)?)
 }

@@ -11,7 +11,7 @@ use crate::delivery;
 use crate::message::{ConnectionId, Message};
 use crate::outbox::{Budget, Outbox};
 use crate::plugin::CallError;
-use crate::policy::{Ending, Handshake, Sender, Session, Trial, Verdict};
+use crate::policy::{Action, Ending, Handshake, Sender, Session, Trial, Verdict};
 use crate::registry::{Member, Registry};
 
 /// The connection that a conversation is about; others have the numbers after it.
@@ -117,21 +117,14 @@ impl Play {
                 let own = self.own();
                 let actions = self.trial.opened(&self.session).await?;
                 let shown = outcome::actions(&actions);
-                if let Some(own) = own {
-                    self.session.state =
-                        delivery::act(&self.registry, &own, actions).await.remember.unwrap_or_default();
-                }
+                self.act(own, actions).await;
                 shown
             }
             Call::Route(packet) => {
                 let own = self.own();
                 let actions = self.trial.route(&self.session, packet).await?;
                 let shown = outcome::actions(&actions);
-                if let Some(own) = own
-                    && let Some(state) = delivery::act(&self.registry, &own, actions).await.remember
-                {
-                    self.session.state = state;
-                }
+                self.act(own, actions).await;
                 shown
             }
             Call::Closed(Closed { cause, code, groups, remaining }) => {
@@ -155,6 +148,14 @@ impl Play {
                 shown
             }
         })
+    }
+
+    async fn act(&mut self, own: Option<Arc<Member>>, actions: Vec<Action>) {
+        if let Some(own) = own
+            && let Some(state) = delivery::act(&self.registry, &own, actions).await.remember
+        {
+            self.session.state = state;
+        }
     }
 
     /// Whoever is accepted is who the router hears of.

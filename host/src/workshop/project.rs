@@ -1,14 +1,14 @@
 //! `plugin.toml`: how the plugin in a folder is built, and what it is told while it is developed.
 
-use std::fs;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
+use tokio::process::{Child, Command};
 
+use super::read_text;
 use super::setting::Written;
 
 /// Its name.
@@ -40,7 +40,7 @@ impl Project {
     pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join(FILE);
         let shown = path.display();
-        let text = fs::read_to_string(&path).with_context(|| {
+        let text = read_text(&path).with_context(|| {
             format!("cannot read {shown}, which says how the plugin is built (`hotgate plugin new` writes one)")
         })?;
         let project: Self = toml::from_str(&text).with_context(|| format!("{shown} cannot be"))?;
@@ -60,28 +60,32 @@ impl Project {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(&self.build).current_dir(folder).stdin(Stdio::null()).stdout(std::io::stderr());
         // Of its own group, to be ended with all that it starts.
-        shell.process_group(0).spawn().map(Build).context("cannot run sh to build the plugin")
+        let child = shell.process_group(0).spawn().context("cannot run sh to build the plugin")?;
+        Ok(Build { group: child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)), child })
     }
 }
 
 /// A build that is under way. It ends when this is dropped.
-pub(super) struct Build(Child);
+pub(super) struct Build {
+    child: Child,
+    /// Its processes, while there are some.
+    group: Option<Pid>,
+}
 
 impl Build {
-    /// Whether it has succeeded; `None` while it has not ended.
+    /// Waits for its end. Returns whether it has succeeded.
     ///
     /// # Errors
     /// When the operating system does not tell.
-    pub(super) fn succeeded(&mut self) -> anyhow::Result<Option<bool>> {
-        Ok(self.0.try_wait()?.map(|status| status.success()))
+    pub(super) async fn succeeded(mut self) -> anyhow::Result<bool> {
+        let status = self.child.wait().await?;
+        self.group = None;
+        Ok(status.success())
     }
 }
 
 impl Drop for Build {
     fn drop(&mut self) {
-        if let (Ok(None), Ok(id)) = (self.0.try_wait(), i32::try_from(self.0.id())) {
-            let _ = Pid::from_raw(id).map(|group| kill_process_group(group, Signal::KILL));
-            let _ = self.0.wait();
-        }
+        let _ = self.group.map(|group| kill_process_group(group, Signal::KILL));
     }
 }
