@@ -179,7 +179,8 @@ async fn a_case_that_fails_says_where() {
         name = "wrong"
         steps = [
             { greet = true },
-            { authenticate = '{"id":"u1"}', expect = { accept = { uid = "u2" } } },
+            { authenticate = '{"id":"u1"}', expect = { accept = { uid = "u2", reply = false } } },
+            { route = "hi" },
         ]
         [[case]]
         name = "not refused"
@@ -192,6 +193,8 @@ async fn a_case_that_fails_says_where() {
         "FAIL  wrong\n",
         "step 2: authenticate",
         r#"accept.uid: expected "u2", got "u1""#,
+        r#"accept.reply: expected none, got "Link_successful""#,
+        "step 3: route hi\n        is for a plugin whose role is router; this one is played as authenticator",
         "FAIL  not refused\n",
         "1 passed, 2 failed",
     ] {

@@ -35,6 +35,11 @@ pub struct Roles {
 }
 
 impl Roles {
+    /// Whether these are among its roles.
+    pub fn include(self, others: Self) -> bool {
+        (self.authenticator || !others.authenticator) && (self.router || !others.router)
+    }
+
     /// The interfaces that a component must export.
     fn interfaces(self) -> impl Iterator<Item = &'static str> {
         let role = |wanted: bool, interface| wanted.then_some(interface);

@@ -111,9 +111,7 @@ fn config(allocation: InstanceAllocationStrategy, processor: Processor) -> wasmt
         .wasm_component_model(true)
         .wasm_memory64(false)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        .wasm_backtrace_max_frames(Some(BACKTRACE_FRAMES))
-        // A compilation on all cores would starve the connections for as long as it takes.
-        .parallel_compilation(false);
+        .wasm_backtrace_max_frames(Some(BACKTRACE_FRAMES));
     Ok(config)
 }
 

@@ -15,6 +15,7 @@ use super::read_text;
 use super::setting::{Written, settings};
 use crate::config::Settings;
 use crate::message::{Attribute, Cause, Message};
+use crate::plugin::Roles;
 
 /// The cases of one plugin.
 #[derive(Debug, Deserialize)]
@@ -115,6 +116,14 @@ pub(super) enum Call {
     Route(Message),
     Closed(Closed),
     Push(ByteString),
+}
+
+impl Call {
+    /// Whose function it is.
+    pub(super) fn role(&self) -> Roles {
+        let authenticator = matches!(self, Self::Greet | Self::Authenticate(_));
+        Roles { authenticator, router: !authenticator }
+    }
 }
 
 /// How a session ended.

@@ -131,11 +131,14 @@ pub(super) fn answer(answer: &Result<Answer, String>) -> Value {
     }
 }
 
+/// Stands for what must not be there: no answer has a boolean.
+const NONE: Value = Value::Boolean(false);
+
 /// Under this name stands how a call failed.
 pub(super) const FAILED: &str = "failed";
 
 /// In which places an outcome is not what was expected; each with its path. What an expected table does not mention is not
-/// compared; lists are compared whole.
+/// compared, and what it says is `false` must not be there; lists are compared whole.
 pub(super) fn differences(expected: &Value, actual: &Value) -> Vec<String> {
     let mut found = Vec::new();
     if actual.get(FAILED).is_some() && expected.get(FAILED).is_none() {
@@ -155,7 +158,9 @@ fn compare(path: String, expected: &Value, actual: &Value, found: &mut Vec<Strin
                     // Words may be said in part: they are for people.
                     Some(Value::String(words))
                         if name == "refused" && wanted.as_str().is_some_and(|wanted| words.contains(wanted)) => {}
+                    Some(value) if *wanted == NONE => found.push(format!("{path}: expected none, got {value}")),
                     Some(value) => compare(path, wanted, value, found),
+                    None if *wanted == NONE => {}
                     None => {
                         let there: Vec<_> = actual.keys().map(String::as_str).collect();
                         found.push(format!("{path}: expected {wanted}, got none; there is {}", there.join(", ")));
@@ -206,6 +211,13 @@ mod tests {
         differ(r#"{ refused = "missing" }"#, r#"{ refused = "`uid` is missing" }"#, &[]);
         differ("{}", r#"{ failed = "trap" }"#, &["the call failed"]);
         differ(r#"{ failed = "trap" }"#, r#"{ failed = "trap", why = "…" }"#, &[]);
+    }
+
+    #[test]
+    fn what_must_not_be_there_is_false() {
+        differ(r#"{ accept = { reply = false, expires_at = false } }"#, r#"{ accept = { uid = "u1" } }"#, &[]);
+        let more = r#"{ accept = { uid = "u1", reply = "hi" } }"#;
+        differ("{ accept = { reply = false } }", more, &["accept.reply: expected none, got \"hi\""]);
     }
 
     #[test]

@@ -58,6 +58,14 @@ impl Workshop {
         let mut problems = String::new();
         voice::take();
         for (number, step) in (1..).zip(&case.steps) {
+            let (call, role) = (shown(&step.call), step.call.role());
+            if !roles.include(role) {
+                let _ = writeln!(
+                    problems,
+                    "      step {number}: {call}\n        is for a plugin whose role is {role}; this one is played as {roles}"
+                );
+                continue;
+            }
             let Outcome { value, backtrace } = play.call(&step.call).await;
             let said = voice::take();
             let anything = Value::Table(Table::new());
@@ -69,7 +77,7 @@ impl Workshop {
             if differences.is_empty() {
                 continue;
             }
-            let _ = writeln!(problems, "      step {number}: {}", shown(&step.call));
+            let _ = writeln!(problems, "      step {number}: {call}");
             for difference in differences {
                 let _ = writeln!(problems, "        {difference}");
             }
