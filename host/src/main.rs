@@ -27,11 +27,12 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// One arena a processor, and what is unused goes back to the operating system within a second.
+/// One arena a processor, also where the process may use only some of them: their numbers are what must be below 1,024. What is
+/// unused goes back to the operating system within a second.
 // SAFETY: jemalloc reads its settings from a C string under this name, which it leaves to the program to define.
 #[allow(unsafe_code)]
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static ALLOCATOR_SETTINGS: &[u8; 57] = b"percpu_arena:percpu,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
+pub static ALLOCATOR_SETTINGS: &[u8; 70] = b"percpu_arena:percpu,narenas:1024,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == plugin::COMPILE) {
@@ -70,8 +71,9 @@ fn serve(config: Config, source: Source, lost: ErrorCounter, builder: Option<Bui
         }
     };
     let code = runtime.block_on(async {
-        // A hangup must not end a gateway that is starting.
-        let (mut signals, hangup) = match Signals::new().and_then(|ends| Ok((ends, signal(SignalKind::hangup())?))) {
+        // A hangup must not end a gateway that is starting; whoever develops has closed the terminal.
+        let signals = Signals::new(builder.is_some());
+        let (mut signals, hangup) = match signals.and_then(|ends| Ok((ends, signal(SignalKind::hangup())?))) {
             Ok(signals) => signals,
             Err(error) => {
                 error!(%error, "cannot listen for signals");
@@ -124,18 +126,28 @@ async fn build(builder: Option<Builder>) -> Infallible {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    fn new(of_terminal: bool) -> io::Result<Self> {
+        let hangup = of_terminal.then(|| signal(SignalKind::hangup())).transpose()?;
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, hangup })
     }
 
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            () = hung_up(self.hangup.as_mut()) => {}
         }
+    }
+}
+
+async fn hung_up(hangup: Option<&mut Signal>) {
+    match hangup {
+        Some(hangup) => _ = hangup.recv().await,
+        None => std::future::pending().await,
     }
 }
 

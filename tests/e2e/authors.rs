@@ -95,7 +95,7 @@ async fn check_says_what_is_wrong_and_what_to_do() {
         (
             hollow(&[("    export lifecycle;\n    export authenticator;", "    export authenticator;")]),
             "lifecycle@0.1.0",
-            "lifecycle",
+            "`hotgate plugin new` writes one",
         ),
         (hollow(&[]), "its check failed: it trapped: ", ""),
     ] {
@@ -277,14 +277,24 @@ async fn new_writes_a_project_and_never_over_one() {
     assert!(named.code == Some(1) && named.stderr.contains("like my-auth"), "{named:?}");
 }
 
+fn built_elsewhere(language: &str) -> Component {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/languages").join(language).with_extension("wasm");
+    Component::from_bytes(&std::fs::read(file).expect("a fixture"))
+}
+
+#[tokio::test]
+async fn check_tells_what_is_imported_in_vain() {
+    let checked = check(&built_elsewhere("rust-cargo-component"), &[]).await;
+    let note = "it imports wasi:filesystem: it may, but every attempt to use it is refused";
+    assert!(checked.code == Some(0) && checked.stdout.contains(note), "{checked:?}");
+}
+
 #[tokio::test]
 async fn what_other_toolchains_have_built_serves_like_rust() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/templates/all/both/cases.toml");
     for language in ["javascript", "rust-cargo-component"] {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let component = std::fs::read(folder.join("fixtures/languages").join(language).with_extension("wasm"));
-        let component = Component::from_bytes(&component.expect("a fixture"));
-        let cases = folder.join("../host/templates/all/both/cases.toml");
-        let cases = std::fs::read_to_string(cases).expect("the template has cases").replace("{{name}}", "mine");
+        let component = built_elsewhere(language);
+        let cases = std::fs::read_to_string(&cases).expect("the template has cases").replace("{{name}}", "mine");
         let ran = plugin(&component, &cases, &["run", "plugin.wasm", "--cases", "cases.toml"]).await;
         assert!(ran.code == Some(0) && ran.stdout.contains(", 0 failed"), "{language}: {ran:?}");
 

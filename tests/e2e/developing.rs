@@ -2,8 +2,9 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use hotgate_tests::{Component, Gateway, Mark, Setup, cache, eventually};
+use hotgate_tests::{Component, Gateway, Line, Mark, Setup, cache, eventually};
 
 /// A project whose build only copies `next.wasm`.
 fn project(component: &Component, build: &str) -> Setup {
@@ -11,6 +12,18 @@ fn project(component: &Component, build: &str) -> Setup {
     let text = format!("build = \"{build}\"\ncomponent = \"built.wasm\"\nwatch = [\"next.wasm\"]\n");
     std::fs::create_dir(setup.path().join("project")).expect("a writable folder");
     setup.bytes("project/plugin.toml", text.as_bytes()).file("project/next.wasm", component).developing("project")
+}
+
+/// Adds lines to its `plugin.toml`, after replacing what is to be watched.
+fn change(setup: &Setup, watch: &str, more: &str) {
+    let file = setup.path().join("project/plugin.toml");
+    let text = std::fs::read_to_string(&file).expect("the project").replace("[\"next.wasm\"]", watch);
+    std::fs::write(file, text + more).expect("a writable folder");
+}
+
+fn create(folder: &Path, version: u32) {
+    std::fs::create_dir_all(folder).expect("a writable folder");
+    std::fs::write(folder.join("next.wasm"), Component::version(version).bytes()).expect("a writable folder");
 }
 
 async fn swapped(gateway: &Gateway, mark: Mark) {
@@ -62,26 +75,67 @@ async fn dev_waits_until_there_is_something_to_serve() {
         eventually("the first build", async || served.exists()).await;
         std::fs::write(next, Component::version(1).bytes()).expect("a writable folder");
     };
-    let (gateway, ()) = tokio::join!(setup.start(), wait);
+    let (mut gateway, ()) = tokio::join!(setup.start(), wait);
     gateway.logged(|line| line.message().contains("it is a command (it exports wasi:cli/run)")).await;
     gateway.connect().await.expect("hello v1").await;
+    // Its terminal is closed.
+    gateway.signal("HUP");
+    assert_eq!(gateway.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn dev_that_is_ended_ends_its_build_with_all_that_it_started() {
+    let setup = project(&Component::version(1), "sleep 1000 & echo $PPID $! > started; wait");
+    for signal in ["TERM", "HUP", "INT"] {
+        let file = setup.path().join("project/started");
+        let interrupt = async {
+            eventually("the build", async || std::fs::read_to_string(&file).is_ok_and(|ids| ids.ends_with('\n'))).await;
+            let ids = std::fs::read_to_string(&file).expect("just written");
+            let (own, started) = ids.trim().split_once(' ').expect("two processes");
+            Command::new("kill").args(["-s", signal, own]).status().expect("kill is everywhere");
+            started.to_owned()
+        };
+        let (ended, started) = tokio::join!(setup.run(&["dev", "project"]), interrupt);
+        assert_eq!(ended.code, Some(0), "{signal}: {ended:?}");
+        let status = format!("/proc/{started}/stat");
+        let gone = || std::fs::read_to_string(&status).map_or(true, |stat| stat.contains(") Z "));
+        eventually("the end of what the build has started", async || gone()).await;
+        std::fs::remove_file(file).expect("just read");
+    }
+}
+
+#[tokio::test]
+async fn dev_leaves_everything_as_it_was_when_settings_cannot_be() {
+    let setup = project(&Component::version(1), "cp next.wasm built.wasm");
+    let gateway = setup.start().await;
+    let mut anna = gateway.enter("anna").await;
+    let mark = gateway.log().mark();
+    let text = "build = \"cp next.wasm built.wasm\"\ncomponent = \"built.wasm\"\nwatch = [\"next.wasm\"]\n";
+    let broken = format!("{text}[settings]\nKEY = {{ file = \"nowhere\" }}\n");
+    gateway.file("project/plugin.toml").move_over(&Component::from_bytes(broken.as_bytes()));
+    gateway.file("project/next.wasm").move_over(&Component::version(2));
+    let refused = |line: &Line| line.message().contains("KEY") && line.message().contains("goes on serving");
+    gateway.logged_since(mark, refused).await;
+    // More than the gateway takes to notice another component.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    anna.send("version").await;
+    anna.expect("v1").await;
+    let mark = gateway.log().mark();
+    gateway.file("project/plugin.toml").move_over(&Component::from_bytes(text.as_bytes()));
+    swapped(&gateway, mark).await;
+    anna.send("version").await;
+    anna.expect("v2").await;
 }
 
 #[tokio::test]
 async fn dev_still_notices_what_changes_in_a_folder_that_was_replaced() {
     let setup = project(&Component::version(1), "cp src/next.wasm built.wasm");
-    let (folder, file) = (setup.path().join("project"), setup.path().join("project/plugin.toml"));
-    let text = std::fs::read_to_string(&file).expect("the project").replace("\"next.wasm\"", "\"src\"");
-    std::fs::write(file, text).expect("a writable folder");
-    let sources = |name: &str, version: u32| {
-        std::fs::create_dir(folder.join(name)).expect("a writable folder");
-        std::fs::write(folder.join(name).join("next.wasm"), Component::version(version).bytes())
-            .expect("a writable folder");
-    };
-    sources("src", 1);
+    let folder = setup.path().join("project");
+    change(&setup, "[\"src\"]", "");
+    create(&folder.join("src"), 1);
     let gateway = setup.start().await;
     let mark = gateway.log().mark();
-    sources("new", 2);
+    create(&folder.join("new"), 2);
     std::fs::rename(folder.join("src"), folder.join("old")).expect("a writable folder");
     std::fs::rename(folder.join("new"), folder.join("src")).expect("a writable folder");
     swapped(&gateway, mark).await;
@@ -91,12 +145,35 @@ async fn dev_still_notices_what_changes_in_a_folder_that_was_replaced() {
 }
 
 #[tokio::test]
+async fn dev_notices_what_changes_in_a_folder_that_was_away() {
+    let setup = project(&Component::version(1), "cp crates/mine/next.wasm built.wasm");
+    let folder = setup.path().join("project/crates/mine");
+    change(&setup, "[\"crates/mine\"]", "");
+    create(&folder, 1);
+    let gateway = setup.start().await;
+    let mark = gateway.log().mark();
+    std::fs::remove_dir_all(&folder).expect("a writable folder");
+    gateway.logged_since(mark, |line| line.message().contains("there is no crates/mine")).await;
+    create(&folder, 2);
+    swapped(&gateway, mark).await;
+}
+
+#[tokio::test]
+async fn dev_notices_what_changes_beside_the_project() {
+    let setup = project(&Component::version(1), "cp ../shared/next.wasm built.wasm");
+    change(&setup, "[\".\", \"../shared\"]", "");
+    create(&setup.path().join("shared"), 1);
+    let gateway = setup.start().await;
+    let mark = gateway.log().mark();
+    gateway.file("shared/next.wasm").copy_over(&Component::version(2));
+    swapped(&gateway, mark).await;
+}
+
+#[tokio::test]
 async fn dev_gives_the_settings_of_the_project_from_the_first_build_on() {
     let picky = Component::fixture("check=need KEY");
     let setup = project(&picky, "cp next.wasm built.wasm");
-    let file = setup.path().join("project/plugin.toml");
-    let text = std::fs::read_to_string(&file).expect("the project");
-    std::fs::write(file, format!("{text}[settings]\nKEY = {{ file = \"key\" }}\n")).expect("a writable folder");
+    change(&setup, "[\"next.wasm\"]", "[settings]\nKEY = { file = \"key\" }\n");
     let gateway = setup.bytes("project/key", b"secret").start().await;
     gateway.connect().await.expect("hello v1").await;
 }

@@ -269,12 +269,13 @@ impl Cli {
         let mut prepare = || -> anyhow::Result<Option<_>> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                let mut terminate = signal(SignalKind::terminate())?;
+                let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
                 // Ended here, and not by the signal itself, a build ends, too.
                 tokio::select! {
                     ready = builder.first() => ready.map(Some),
                     _ = tokio::signal::ctrl_c() => Ok(None),
                     _ = terminate.recv() => Ok(None),
+                    _ = hangup.recv() => Ok(None),
                 }
             })
         };

@@ -4,7 +4,9 @@
 //! why not.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::fs;
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +35,9 @@ const LOG: &str = "info,plugin=trace,verdict=trace";
 
 /// For how long nothing must have changed before it is built: an editor writes in several steps.
 const QUIET: Duration = Duration::from_millis(100);
+
+/// After which time it is built all the same.
+const LONGEST_WRITING: Duration = Duration::from_secs(2);
 
 /// Watches the sources of a plugin, and builds.
 pub struct Builder {
@@ -74,10 +79,10 @@ impl Builder {
                     self.roles = Some(report.roles());
                     return self.configure();
                 }
-                Ok(report) => eprint!("{report}"),
-                Err(error) => eprintln!("hotgate: {error:#}"),
+                Ok(report) => say(format_args!("{report}")),
+                Err(error) => say(format_args!("hotgate: {error:#}\n")),
             }
-            eprintln!("hotgate: waiting for a change in {}", self.folder.display());
+            say(format_args!("hotgate: waiting for a change in {}\n", self.folder.display()));
             self.changed().await;
         }
     }
@@ -88,11 +93,13 @@ impl Builder {
             self.changed().await;
             match self.take_over().await {
                 Ok(report) if self.roles.is_some_and(|roles| roles != report.roles()) && report.problems.is_empty() => {
-                    eprintln!("hotgate: this is another role than before; start `hotgate dev` again to serve it");
+                    say(format_args!(
+                        "hotgate: this is another role than before; start `hotgate dev` again to serve it\n"
+                    ));
                 }
                 // Why it cannot serve, the gateway says.
                 Ok(_) => {}
-                Err(error) => eprintln!("hotgate: {error:#}; what was built before goes on serving"),
+                Err(error) => say(format_args!("hotgate: {error:#}; what was built before goes on serving\n")),
             }
         }
     }
@@ -101,8 +108,11 @@ impl Builder {
     async fn take_over(&mut self) -> anyhow::Result<Report> {
         self.project = Project::read(&self.folder)?;
         // Anew: folders may have been replaced, and are watched for what they are and not for what they are called.
-        self._watcher = watch(&self.folder, &self.project, self.tell.clone())?;
-        eprintln!("hotgate: {}", self.project.build);
+        match watch(&self.folder, &self.project, self.tell.clone()) {
+            Ok(watcher) => self._watcher = watcher,
+            Err(error) => say(format_args!("hotgate: {error:#}; what was watched before still is\n")),
+        }
+        say(format_args!("hotgate: {}\n", self.project.build));
         if !self.project.build(&self.folder)?.succeeded().await? {
             bail!("the build failed");
         }
@@ -111,9 +121,9 @@ impl Builder {
         let next = self.state().join("next.wasm");
         fs::copy(&component, &next)
             .with_context(|| format!("cannot read {shown}, which the build should have written"))?;
-        fs::rename(&next, self.served()).with_context(|| format!("cannot write {}", self.served().display()))?;
-        // Settings may be new, too: the gateway reads its configuration again when that changes.
+        // Settings may be new, too. First, so that what cannot be leaves everything as it was, and new code does not meet old settings.
         let config = self.configure()?.1;
+        fs::rename(&next, self.served()).with_context(|| format!("cannot write {}", self.served().display()))?;
         if self.roles.is_some() {
             return inspect(&shown.to_string(), &fs::read(self.served())?, None);
         }
@@ -125,7 +135,8 @@ impl Builder {
     async fn changed(&mut self) {
         // Never closed: it has a sender of its own.
         self.changes.recv().await;
-        while timeout(QUIET, self.changes.recv()).await.is_ok() {}
+        let settle = async { while timeout(QUIET, self.changes.recv()).await.is_ok() {} };
+        let _ = timeout(LONGEST_WRITING, settle).await;
     }
 
     fn state(&self) -> PathBuf {
@@ -136,21 +147,16 @@ impl Builder {
         self.state().join(SERVED)
     }
 
-    /// Writes the configuration for the plugin in its roles, if they are known yet.
+    /// Writes the configuration for the plugin in its roles, if they are known yet, unless it is one that cannot be.
     fn configure(&self) -> anyhow::Result<(Source, Config)> {
         let state = self.state();
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&state);
         made.with_context(|| format!("cannot create {}", state.display()))?;
-        let file = state.join("hotgate.toml");
+        let (file, next) = (state.join("hotgate.toml"), state.join("next.toml"));
         let text = self.configuration();
-        // Written is what is new: the gateway reads it each time.
-        if fs::read_to_string(&file).ok().as_ref() != Some(&text) {
-            let next = state.join("next.toml");
-            let written = fs::write(&next, text).and_then(|()| fs::rename(&next, &file));
-            written.with_context(|| format!("cannot write {}", file.display()))?;
-        }
-        let source = Source { file: Some(file), overrides: self.overrides.clone() };
-        let config = source.load()?;
+        fs::write(&next, &text).with_context(|| format!("cannot write {}", next.display()))?;
+        let source = |file| Source { file: Some(file), overrides: self.overrides.clone() };
+        let config = source(next.clone()).load()?;
         for (key, address) in [
             ("websocket.listen", config.websocket.listen),
             ("text.listen", config.text.listen),
@@ -159,7 +165,11 @@ impl Builder {
             let ip = address.ip();
             ensure!(ip.is_loopback(), "{key}: `hotgate dev` serves this machine only, and {address} is not on it");
         }
-        Ok((source, config))
+        // The gateway reads it whenever it is written: only if it says something new.
+        if fs::read_to_string(&file).ok() != Some(text) {
+            fs::rename(&next, &file).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok((source(file), config))
     }
 
     fn configuration(&self) -> String {
@@ -216,19 +226,26 @@ fn watch(folder: &Path, project: &Project, tell: mpsc::Sender<()>) -> anyhow::Re
         }
     };
     let mut watcher = notify::recommended_watcher(told).context("files cannot be watched")?;
-    let folders: Vec<_> = watched.iter().filter(|path| path.is_dir()).collect();
-    for path in &watched {
-        // Seen already, and to watch a part of it would end that.
-        if folders.iter().any(|folder| *folder != path && path.starts_with(folder)) {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let (folders, files): (Vec<_>, Vec<_>) = watched.into_iter().partition(|path| path.is_dir());
+    // Editors put another file in a file's place, and tools another folder in a folder's: that happens in the folder above.
+    let above = folders.iter().filter(|path| real(path) != folder).chain(&files).filter_map(|path| path.parent());
+    let above = above.map(|path| (path, RecursiveMode::NonRecursive));
+    let places: Vec<_> = folders.iter().map(|path| (path.as_path(), RecursiveMode::Recursive)).chain(above).collect();
+    for (place, mode) in places {
+        // Seen already, and to watch a part of what is watched would end that.
+        let (of, is_part) = (real(place), mode == RecursiveMode::NonRecursive);
+        if folders.iter().map(|folder| real(folder)).any(|folder| of.starts_with(&folder) && (is_part || of != folder))
+        {
             continue;
         }
-        // An editor puts another file in a file's place: that happens in its folder.
-        let (place, mode) = match path.parent().filter(|_| !path.is_dir()) {
-            Some(folder) => (folder, RecursiveMode::NonRecursive),
-            None => (path.as_path(), RecursiveMode::Recursive),
-        };
         let watched = watcher.watch(place, mode);
-        watched.with_context(|| format!("cannot watch {} ({}, watch)", path.display(), project::FILE))?;
+        watched.with_context(|| format!("cannot watch {} ({}, watch)", place.display(), project::FILE))?;
     }
     Ok(watcher)
+}
+
+/// Says something to whoever develops, who may have closed the terminal.
+fn say(what: fmt::Arguments<'_>) {
+    let _ = io::stderr().write_fmt(what);
 }

@@ -153,7 +153,7 @@ mod tests {
                         !text.contains("{{name") && !text.contains("{{world") && !text.contains("{{role"),
                         "{path:?}"
                     );
-                    assert!(!text.is_empty() && !path.ends_with(".in"), "{path:?}");
+                    assert!(!text.is_empty() && path.extension().is_none_or(|end| end != "in"), "{path:?}");
                 }
                 let folder = tempfile::tempdir().unwrap();
                 let project = create(folder.path(), "my-plugin", roles, *language).unwrap();

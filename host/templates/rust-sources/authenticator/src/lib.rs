@@ -5,7 +5,7 @@
 //!
 //! A plugin is asked and answers; the gateway does the rest. Each call may meet a fresh instance,
 //! so nothing can be kept in a global. The interfaces are explained in `wit/*.wit`; what they are
-//! called in Rust, `cargo doc --open` shows.
+//! called in Rust, `cargo doc --document-private-items --open` shows.
 
 // Rust types and traits of the interfaces in wit/, generated at each build.
 #[allow(warnings)]

@@ -5,7 +5,7 @@
 //! A plugin is asked and answers; the gateway does the rest, in the order of the answer. Each call
 //! may meet another instance, so nothing can be kept in a global: what belongs to a client goes
 //! into its session (`Action::Remember`). The interfaces are explained in `wit/*.wit`; what they
-//! are called in Rust, `cargo doc --open` shows.
+//! are called in Rust, `cargo doc --document-private-items --open` shows.
 
 // Rust types and traits of the interfaces in wit/, generated at each build.
 #[allow(warnings)]

@@ -4,7 +4,7 @@
 //! A plugin is asked and answers; the gateway does the rest, in the order of the answer. Instances
 //! serve many users, so what belongs to one of them goes into its session (`Action::Remember`),
 //! never into a global. The interfaces are explained in `wit/*.wit`; what they are called in Rust,
-//! `cargo doc --open` shows.
+//! `cargo doc --document-private-items --open` shows.
 
 // Rust types and traits of the interfaces in wit/, generated at each build.
 #[allow(warnings)]
