@@ -76,6 +76,12 @@ async fn the_text_port_serves_only_whom_it_is_told_to() {
 }
 
 #[tokio::test]
+async fn a_part_of_the_processors_is_nothing_to_talk_about() {
+    let told = Setup::new("").one_processor().run(&["--version"]).await;
+    assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
+}
+
+#[tokio::test]
 async fn running_out_of_descriptors_passes() {
     let gateway = Setup::new("").descriptors(64).start().await;
     let mut early = gateway.login("early").await;

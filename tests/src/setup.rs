@@ -87,6 +87,15 @@ impl Setup {
         self
     }
 
+    /// Has it run on one of the processors, although there are more.
+    pub fn one_processor(mut self) -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+        let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("Linux says so");
+        let first = allowed.trim().split([',', '-']).next().expect("at least one");
+        self.launcher = ["taskset", "-c", first].map(str::to_owned).into();
+        self
+    }
+
     /// Adds words to the command that starts the process: it runs the command that follows it.
     pub(crate) fn launcher(mut self, words: &[&str]) -> Self {
         self.launcher.extend(words.iter().map(|&word| word.to_owned()));
