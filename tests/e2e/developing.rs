@@ -250,11 +250,69 @@ async fn rust_from_nothing_to_a_swap() {
 
 #[tokio::test]
 async fn javascript_from_nothing_to_a_swap() {
-    if Command::new("npm").arg("--version").stdout(Stdio::null()).status().is_err() {
-        eprintln!("SKIPPED: there is no npm");
+    if !has_npm() {
         return;
     }
     from_nothing_to_a_swap("javascript", "src/plugin.js").await;
+}
+
+/// Two fresh instances of a plugin whose greeting is `uid = Math.random()`.
+async fn two_numbers(setup: &Setup, component: &str) -> [String; 2] {
+    let mut numbers = Vec::new();
+    for _ in 0..2 {
+        let ran = setup.run(&["plugin", "run", component, "--packet", r#"{"id":"u1"}"#]).await;
+        let number = ran.stdout.split('"').find(|word| word.parse::<f64>().is_ok_and(|it| (0.0..1.0).contains(&it)));
+        numbers.push(number.unwrap_or_else(|| panic!("no random number: {ran:?}")).to_owned());
+    }
+    [numbers.remove(0), numbers.remove(0)]
+}
+
+#[tokio::test]
+async fn each_instance_of_the_javascript_template_draws_numbers_of_its_own() {
+    if !has_npm() {
+        return;
+    }
+    let setup = Setup::new("");
+    let made = setup.run(&["plugin", "new", "mine", "--lang", "javascript"]).await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let source = setup.path().join("mine/src/plugin.js");
+    let text = std::fs::read_to_string(&source).expect("a source");
+    assert!(text.contains("val: greeting()"));
+    let text = text.replace("val: greeting()", "val: String(Math.random())");
+    std::fs::write(&source, text).expect("a writable folder");
+    assert!(shell(&setup.path().join("mine"), made.stdout.lines().nth(2).expect("a build command")).await);
+    let [first, second] = two_numbers(&setup, "mine/mine.wasm").await;
+    assert_ne!(first, second);
+}
+
+#[tokio::test]
+#[ignore = "takes 100 MB of downloads"]
+async fn each_instance_of_the_guides_javascript_draws_numbers_of_its_own() {
+    if !has_npm() {
+        return;
+    }
+    let setup = Setup::new("");
+    let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
+    let guide = std::fs::read_to_string(contract.join("README.md")).expect("the guide");
+    let block = |kind: &str| guide.split_once(kind).and_then(|(_, rest)| rest.split_once("```")).expect("a block").0;
+    let (source, world) = (block("```js\n"), block("```wit\n"));
+    let command = guide.split_once("    npx @bytecodealliance").expect("a command").1.split("\n\n").next();
+    assert!(source.contains("String(handshake.connection)"));
+    let source = source.replace("String(handshake.connection)", "String(Math.random())");
+    let setup = setup.bytes("open-auth.js", source.as_bytes());
+    assert!(shell(setup.path(), &format!("cp -r '{}' wit", contract.display())).await);
+    std::fs::write(setup.path().join("wit/plugin.wit"), world).expect("a writable folder");
+    assert!(shell(setup.path(), &format!("npx --yes @bytecodealliance{}", command.expect("its end"))).await);
+    let [first, second] = two_numbers(&setup, "open-auth.wasm").await;
+    assert_ne!(first, second);
+}
+
+fn has_npm() -> bool {
+    let has = Command::new("npm").arg("--version").stdout(Stdio::null()).status().is_ok();
+    if !has {
+        eprintln!("SKIPPED: there is no npm");
+    }
+    has
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 // nothing can be kept in a global. The interfaces are explained in wit/*.wit. In JavaScript, their
 // names are in camelCase, a record is an object, a variant is { tag, val }, and none is null.
 
+import "./random.js";
 import logging from "hotgate:gateway/logging@0.1.0";
 import { Unusable, object, text, uid } from "./packet.js";
 import { setting } from "./settings.js";

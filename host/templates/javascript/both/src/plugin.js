@@ -7,6 +7,7 @@
 // its session (the action `remember`). The interfaces are explained in wit/*.wit. In JavaScript,
 // their names are in camelCase, a record is an object, a variant is { tag, val }, and none is null.
 
+import "./random.js";
 import logging from "hotgate:gateway/logging@0.1.0";
 import { Unusable, object, text, uid } from "./packet.js";
 import { setting } from "./settings.js";
