@@ -2,6 +2,8 @@
 //! message to many recipients is stored once.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
@@ -58,6 +60,24 @@ impl ConnectionId {
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Tells clients apart without holding who they are: the same address and uid make the same key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientKey(u64);
+
+impl ClientKey {
+    /// The client of this uid at this address; an empty uid for one that is not authenticated.
+    pub fn new(address: IpAddr, uid: &str) -> Self {
+        let address = match address.to_canonical() {
+            // Whoever has one address of such a network has all of them.
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+            address => address,
+        };
+        let mut hasher = DefaultHasher::new();
+        (address, uid).hash(&mut hasher);
+        Self(hasher.finish())
     }
 }
 

@@ -19,6 +19,7 @@ mod heartbeat;
 mod limits;
 mod login;
 mod operators;
+mod pinning;
 mod plugin_files;
 mod proxies;
 mod refused;

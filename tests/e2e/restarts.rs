@@ -67,12 +67,15 @@ async fn a_rollback_that_was_answered_is_not_forgotten() {
 #[tokio::test]
 async fn a_rollback_by_itself_is_not_forgotten_when_the_gateway_is_told_to_end() {
     let mut gateway = Setup::plugin(&Component::version(1), "").start().await;
-    let mut anna = gateway.enter("anna").await;
+    let mut clients = Vec::new();
+    for n in 0..5 {
+        clients.push(gateway.enter(&format!("c{n}")).await);
+    }
     let mark = gateway.log().mark();
     gateway.file("plugin.wasm").move_over(&Component::fixture("version=2;trap-on=unlucky"));
     gateway.swapped_since(mark).await;
-    for _ in 0..5 {
-        anna.send("say unlucky").await;
+    for client in &mut clients {
+        client.send("say unlucky").await;
     }
     gateway.logged_since(mark, |line| line.message() == "plugin rolled back").await;
     gateway.signal("TERM");

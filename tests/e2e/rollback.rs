@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::bystanders::Bystanders;
 
 /// Version 2, which does not survive one packet of five that version 1 does.
-fn fragile() -> Component {
+pub(crate) fn fragile() -> Component {
     Component::fixture("version=2;trap-on=unlucky")
 }
 
@@ -251,8 +251,9 @@ async fn a_canary_that_fails_is_withdrawn_and_harms_only_its_own() {
     gateway.file("plugin.wasm").move_over(&Component::fixture("version=2;authenticate=do trap"));
     gateway.logged_since(mark, |line| line.message() == "plugin serves as a canary").await;
     let mut failed = 0;
-    for n in 0.. {
-        let mut client = gateway.connect().await;
+    for n in 1_u8.. {
+        // Each is a client of its own, as far as is known before a login.
+        let mut client = gateway.connect_from([127, 0, 0, n]).await.expect("an upgrade");
         client.text().await;
         client.send(format!("login c{n}")).await;
         if let hotgate_tests::Received::Frame(frame) = client.next().await

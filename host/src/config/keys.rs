@@ -328,13 +328,14 @@ keys! {
             "Percentage of new connections that a new generation serves until it is promoted. 0: it skips that stage.";
         probation: Time(Duration::ZERO..=DAY), = secs(30),
             "How long a new generation that serves everybody is on probation, and at least until it has been called \
-             min_failures times. \"0s\": it skips that stage.";
+             min_failures times and does not fail too often. \"0s\": it skips that stage.";
         probation_calls: Count(1..=i64::MAX as u64), = 100_000,
             "Calls after which the probation ends before its time.";
         max_failures: Count(0..=100), = 5,
             "By how many percent of its calls a new generation may fail more often than the one before.";
         min_failures: Count(1..=1_000_000), = 5,
-            "Failures before anything is concluded.";
+            "Failures of a function before anything is concluded. For a rollback they must be of as many clients (at least \
+             2, 5 are enough), or 20 times as many. A client is an address and a uid.";
         rollback: ROLLBACKS, = Rollback::Auto,
             "When a new generation fails too often: \"auto\" puts the one before back, \"alert\" only says so.";
     }

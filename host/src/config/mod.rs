@@ -351,7 +351,7 @@ pub struct PluginDeploy {
     pub probation_calls: u64,
     /// By how many percent of its calls a new generation may fail more often than the one before.
     pub max_failures: u8,
-    /// Failures before anything is concluded.
+    /// Failures of a function before anything is concluded; a rollback needs as many clients, within bounds.
     pub min_failures: u32,
     /// What happens when it fails more often than that.
     pub rollback: Rollback,

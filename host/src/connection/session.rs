@@ -1,6 +1,6 @@
 //! An authenticated connection: its packets are routed one after the other until it ends.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use super::socket::{End, Socket};
 use super::{Context, try_again};
 use crate::config::RouteFailure;
 use crate::delivery;
-use crate::message::{Cause, CloseReason, Message};
+use crate::message::{Cause, ClientKey, CloseReason, Message};
 use crate::metrics::METRICS;
 use crate::outbox::{Closing, Outbox, Refused};
 use crate::policy::{self, Decision, Ending, Handshake, Identity};
@@ -47,13 +47,15 @@ impl Session {
             queue(&link.outbox, reply).map_err(|end| (end, None))?;
         }
         // Written from one.
-        let address = handshake.remote_address.parse().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into());
+        let address: SocketAddr =
+            handshake.remote_address.parse().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into());
         let Some(member) = context.registry.open(link.id, uid.clone(), link.outbox.clone(), address) else {
             link.outbox.clear();
             return Err((End::new(Cause::Replaced, 4904, "this uid is connected already"), None));
         };
         let member = Registered { registry: context.registry.clone(), member };
-        let routed = policy::Session { connection: link.id, uid, attributes, state: Default::default() };
+        let client = ClientKey::new(address.ip(), &uid);
+        let routed = policy::Session { connection: link.id, uid, client, attributes, state: Default::default() };
         let mut session = Self { member, handshake, routed, expiry };
         let opened = link.unless_closing(pin!(context.policy.router.opened(&session.routed))).await;
         match opened {

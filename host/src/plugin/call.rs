@@ -7,6 +7,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::blame::Caller;
 use super::error::{CallError, TimeLimit};
 use super::generation::Generation;
 use super::instance::Instance;
@@ -106,6 +107,7 @@ impl Call<'_> {
     pub(super) fn end<R, T>(
         mut self,
         function: Function,
+        caller: Caller<'_>,
         outcome: Option<wasmtime::Result<R>>,
         read: impl FnOnce(R, &Arc<Generation>) -> Result<T, CallError>,
     ) -> (Result<T, CallError>, Arc<Generation>) {
@@ -123,7 +125,7 @@ impl Call<'_> {
         let out_of_time = matches!(outcome, Err(CallError::Deadline { .. }));
         // It says nothing of the plugin when the process did not run.
         if !(out_of_time && self.generation.spec().runtime.clock.stood_still_since(self.begun)) {
-            self.generation.stats().ended(function, ended - self.begun, outcome.as_ref().err());
+            self.generation.stats().ended(function, caller, ended - self.begun, outcome.as_ref().err());
         }
         self.instance.calls_left = self.instance.calls_left.saturating_sub(1);
         if outcome.is_ok() && self.isolation == Isolation::Pooled && self.instance.calls_left > 0 {

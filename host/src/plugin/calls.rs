@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::bindings::authenticator::{Handshake, Verdict};
 use super::bindings::router::{Action, Answer, Command, Ending, Sender, Session};
 use super::bindings::types::Message;
+use super::blame::Caller;
 use super::call::{Call, Wait};
 use super::error::CallError;
 use super::generation::Generation;
@@ -40,12 +41,12 @@ impl Seat {
     }
 }
 
-/// Each function takes its arguments, and last how its result is read: what that refuses is a failure of the plugin
-/// like a trap. Where a generation can be held, that one is called and not the one that serves the connection.
+/// Each function takes whom the call is about, its arguments, and last how its result is read: what that refuses is a failure of
+/// the plugin like a trap. Where a generation can be held, that one is called and not the one that serves the connection.
 macro_rules! calls {
     ($(
         $(#[$doc:meta])*
-        $name:ident$([$held:ident])?($caller:ident: $from:ty $(, $argument:ident: $type:ty)*) -> $result:ty
+        $name:ident$([$held:ident])?($about:ident: $record:ty $(, $argument:ident: $type:ty)*) -> $result:ty
             = $role:ident.$function:ident, $kind:ident, $wait:ident;
     )*) => {
         impl Seat {
@@ -57,14 +58,15 @@ macro_rules! calls {
                 pub async fn $name<T>(
                     &self,
                     $($held: Option<Arc<Generation>>,)?
-                    $caller: $from,
+                    caller: Caller<'_>,
+                    $about: $record,
                     $($argument: $type,)*
                     read: impl FnOnce($result, &Arc<Generation>) -> Result<T, CallError>,
                 ) -> Result<T, CallError> {
                     let held = None::<Arc<Generation>>$(.or($held))?;
                     // Boxed: else every connection would hold it, also while it makes no call.
                     Box::pin(async move {
-                        let connection = ConnectionId($caller.connection);
+                        let connection = ConnectionId($about.connection);
                         let begun = self.slot.begin(self.isolation, Wait::$wait, connection, held).await;
                         let mut call = begun.inspect_err(|error| self.slot.failed(None, Function::$kind, error))?;
                         let (turns, deadline) = call.instance.bounds();
@@ -72,14 +74,14 @@ macro_rules! calls {
                             let Call { instance, generation, .. } = &mut call;
                             let running = pin!(async {
                                 let exports = instance.$role(generation).await?;
-                                exports.$function(&mut instance.store, $caller $(, $argument)*).await
+                                exports.$function(&mut instance.store, $about $(, $argument)*).await
                             });
                             within(&turns, deadline, running).await
                         };
                         if outcome.is_none() {
                             turns.last().await;
                         }
-                        let (outcome, by) = call.end(Function::$kind, outcome, read);
+                        let (outcome, by) = call.end(Function::$kind, caller, outcome, read);
                         outcome.inspect_err(|error| self.slot.failed(Some(&by), Function::$kind, error))
                     })
                     .await

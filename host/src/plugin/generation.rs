@@ -14,6 +14,7 @@ use wasmtime::component::{Component, InstancePre};
 
 use super::bindings::Exports;
 use super::bindings::logging::Level;
+use super::blame::Spread;
 use super::error::{CallError, TimeLimit};
 use super::guest_log::{GuestLog, clean};
 use super::host::Host;
@@ -23,7 +24,7 @@ use super::lane::Pace;
 use super::lock;
 use super::rollout::Counted;
 use super::spec::Spec;
-use super::stats::{Counts, Stats};
+use super::stats::{Counts, Function, Stats};
 use crate::config::Settings;
 use crate::stripe::Striped;
 
@@ -283,6 +284,14 @@ impl fmt::Debug for Generation {
 impl Counted for Generation {
     fn counts(&self) -> Counts {
         self.stats.counts()
+    }
+
+    fn spread(&self, function: Function) -> Spread {
+        self.stats.spread(function)
+    }
+
+    fn forget_clients(&self) {
+        self.stats.forget_clients();
     }
 
     fn last_failure(&self) -> Option<String> {

@@ -13,12 +13,13 @@
 //! | `bindings`, `calls`, `call`, `error` | the contract as Rust, its functions, how each is called, their failures |
 //! | `host`, `guest_log`, `limits` | what a plugin finds around it |
 //! | `instance`, `generation`, `spec` | from one instance to all of one component, and what the slot's have in common |
-//! | `slot`, `rollout`, `stats` | which generation serves whom, how they come and go, how they fare |
+//! | `slot`, `rollout`, `stats`, `blame` | which generation serves whom, how they come and go, how they fare, and for whom |
 //! | `load`, `compile`, `source`, `file`, `builtin` | where new generations come from |
 //! | `deploy` | what is done to a slot |
 //! | `identity`, `ledger`, `status` | what a generation is known by, what is remembered of it, what operators see |
 
 mod bindings;
+mod blame;
 mod builtin;
 mod call;
 mod calls;
@@ -53,6 +54,7 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 pub use self::bindings::Roles;
+pub use self::blame::Caller;
 pub(crate) use self::bindings::{authenticator, router, types};
 pub use self::calls::Seat;
 pub use self::compile::child::{COMMAND as COMPILE, run as compile};

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::blame::Spread;
 use super::stats::{Count, Counts, FUNCTIONS, Function};
 use super::status::{Stage, What};
 use crate::config::{PluginDeploy, Rollback};
@@ -18,6 +19,12 @@ use crate::config::{PluginDeploy, Rollback};
 pub(super) trait Counted {
     /// What they came to so far.
     fn counts(&self) -> Counts;
+
+    /// Over how many clients the failures of a function are spread, since [`Counted::forget_clients`].
+    fn spread(&self, function: Function) -> Spread;
+
+    /// Forgets for which clients calls have failed: a stage begins.
+    fn forget_clients(&self);
 
     /// How the last one failed.
     fn last_failure(&self) -> Option<String>;
@@ -46,6 +53,14 @@ enum Before {
     Beside(Counts),
 }
 
+/// A generation fails too often.
+#[derive(Debug)]
+struct Fault {
+    reason: String,
+    /// For many: it is not the doing of one client, who may want the generation before back.
+    for_many: bool,
+}
+
 /// Something that has happened, to be carried out and told.
 #[derive(Debug)]
 pub(super) struct Step<G> {
@@ -72,6 +87,14 @@ const MARK: Duration = Duration::from_secs(5);
 
 /// Calls below which a share says little: fewer count as so many.
 const FEW: u64 = 20;
+
+/// For how many clients calls must have failed before a generation is rolled back: `deploy.min_failures`, within these
+/// bounds. With one client for each failure, a generation that fails for everybody waits for nothing.
+const MIN_CLIENTS: u64 = 2;
+const MAX_CLIENTS: u64 = 5;
+
+/// Where there are fewer clients than that, failures are enough that are so many times `deploy.min_failures`.
+const FEW_CLIENTS: u64 = 20;
 
 impl<G: Counted> Rollout<G> {
     /// A slot's first generation.
@@ -159,31 +182,31 @@ impl<G: Counted> Rollout<G> {
         let mut steps = Vec::new();
 
         if let Some(mut candidate) = self.candidate.take() {
-            let reason = self.too_many_failures(&candidate, deploy);
-            match reason {
-                Some(reason) if auto && candidate.stage == Stage::Canary => steps.push(rolled_back(candidate, reason)),
-                reason => {
-                    steps.extend(candidate.alert(reason));
+            match self.fault(&candidate, deploy) {
+                Some(fault) if auto && fault.for_many && candidate.stage == Stage::Canary => {
+                    steps.push(rolled_back(candidate, fault.reason));
+                }
+                fault => {
+                    steps.extend(candidate.alert(fault));
                     self.candidate = Some(candidate);
                 }
             }
         }
 
-        let reason = self.too_many_failures(&self.live, deploy);
-        match reason {
-            Some(reason) if auto && self.live.stage == Stage::Probation => {
-                steps.extend(self.back(now).map(|given_up| rolled_back(given_up, reason)));
+        match self.fault(&self.live, deploy) {
+            Some(fault) if auto && fault.for_many && self.live.stage == Stage::Probation => {
+                steps.extend(self.back(now).map(|given_up| rolled_back(given_up, fault.reason)));
             }
-            reason => steps.extend(self.live.alert(reason)),
-        }
-        if self.live.stage == Stage::Probation && self.is_over(deploy, now) {
-            steps.extend(self.settle(now));
+            None if self.live.stage == Stage::Probation && self.is_over(deploy, now) => {
+                steps.extend(self.settle(now));
+            }
+            fault => steps.extend(self.live.alert(fault)),
         }
         steps
     }
 
-    /// Whether the probation is over. It is not before there was something to see: some calls, and enough of each function
-    /// that has failed.
+    /// Whether the probation of a generation that does not fail too often is over. It is not before there was something to
+    /// see: some calls, and enough of each function that has failed.
     fn is_over(&self, deploy: &PluginDeploy, now: Instant) -> bool {
         let (counts, enough) = (self.live.since_begun(), u64::from(deploy.min_failures));
         let calls: u64 = counts.iter().map(|count| count.calls).sum();
@@ -204,7 +227,7 @@ impl<G: Counted> Rollout<G> {
         self.marks = VecDeque::from([(now, back.begun)]);
         if let Some(candidate) = &mut self.candidate {
             // It serves beside another one from now on.
-            (candidate.begun, candidate.before) = (candidate.generation.counts(), Before::Beside(back.begun));
+            candidate.begin(Before::Beside(back.begun));
         }
         Some(std::mem::replace(&mut self.live, back))
     }
@@ -261,32 +284,76 @@ impl<G: Counted> Rollout<G> {
         since(&self.live.generation.counts(), &then)
     }
 
-    /// Why a generation fails too often, if it does.
-    fn too_many_failures(&self, place: &Place<G>, deploy: &PluginDeploy) -> Option<String> {
+    /// Whether and how a generation fails too often: the gravest of what its functions show.
+    fn fault(&self, place: &Place<G>, deploy: &PluginDeploy) -> Option<Fault> {
         let (own, before) = match &place.before {
             _ if place.stage == Stage::Live => (self.of_late(), [0.0; FUNCTIONS]),
             Before::Shares(shares) => (place.since_begun(), *shares),
             Before::Beside(then) => (place.since_begun(), shares(&since(&self.live.generation.counts(), then))),
         };
-        let failed = Function::ALL.into_iter().zip(own).zip(before).find_map(|((function, own), before)| {
-            let Count { calls, failures } = own;
-            let share = failures as f64 / calls.max(1) as f64;
-            let allowed = before + f64::from(deploy.max_failures) / 100.0;
-            (failures >= u64::from(deploy.min_failures) && share > allowed).then(|| {
-                format!(
-                    "{failures} of {calls} calls of {} failed ({:.0} %, of those before {:.0} %, and deploy.max_failures is {} %)",
-                    function.name(), share * 100.0, before * 100.0, deploy.max_failures
-                )
-            })
+        let functions = Function::ALL.into_iter().zip(own).zip(before);
+        let faults = functions.filter_map(|((function, own), before)| {
+            Fault::of(function, own, before, place.generation.spread(function), place.stage, deploy)
         });
-        let last = || place.generation.last_failure().map(|last| format!("; the last one: {last}")).unwrap_or_default();
-        failed.map(|failed| failed + &last())
+        let mut fault = faults.max_by_key(|fault| fault.for_many)?;
+        if let Some(last) = place.generation.last_failure() {
+            fault.reason += &format!("; the last one: {last}");
+        }
+        Some(fault)
+    }
+}
+
+impl Fault {
+    /// The fault of a function that has counted this, while of the calls of the generation before the share `before` failed.
+    fn of(
+        function: Function,
+        Count { calls, failures }: Count,
+        before: f64,
+        Spread { clients, most }: Spread,
+        stage: Stage,
+        deploy: &PluginDeploy,
+    ) -> Option<Self> {
+        let min_failures = u64::from(deploy.min_failures);
+        let share = |spared: u64| failures.saturating_sub(spared) as f64 / calls.saturating_sub(spared).max(1) as f64;
+        let too_many = |spared: u64| share(spared) > before + f64::from(deploy.max_failures) / 100.0;
+        if failures < min_failures || !too_many(0) {
+            return None;
+        }
+        // Without the failures of the one client that has most of them: it can cause as many as it likes.
+        let wanted = min_failures.clamp(MIN_CLIENTS, MAX_CLIENTS);
+        let many_clients = clients >= wanted && too_many(most);
+        // Before a login it is not known how many clients there are behind an address.
+        let spared = if function.is_before_login() { 0 } else { most };
+        let many_calls = failures.saturating_sub(spared) >= FEW_CLIENTS * min_failures && too_many(spared);
+
+        let mut reason = format!(
+            "{failures} of {calls} calls of {} failed ({:.0} %, of those before {:.0} %, and deploy.max_failures is {} %)",
+            function.name(),
+            share(0) * 100.0,
+            before * 100.0,
+            deploy.max_failures
+        );
+        let for_many = many_clients || many_calls;
+        if matches!(stage, Stage::Canary | Stage::Probation) && !for_many && deploy.rollback == Rollback::Auto {
+            reason += &match clients < wanted {
+                true => format!(", for {clients} of the {wanted} clients that a rollback needs"),
+                false => ", most of them for one client".to_owned(),
+            };
+        }
+        Some(Self { reason, for_many })
     }
 }
 
 impl<G: Counted> Place<G> {
     fn new(generation: Arc<G>, stage: Stage, before: Before, now: Instant) -> Self {
+        generation.forget_clients();
         Self { begun: generation.counts(), generation, stage, since: now, before, alerted: false }
+    }
+
+    /// Counts anew from here on.
+    fn begin(&mut self, before: Before) {
+        self.generation.forget_clients();
+        (self.begun, self.before) = (self.generation.counts(), before);
     }
 
     fn since_begun(&self) -> Counts {
@@ -294,10 +361,10 @@ impl<G: Counted> Place<G> {
     }
 
     /// Says once that it fails too often, and again after it has stopped and begun anew.
-    fn alert(&mut self, reason: Option<String>) -> Option<Step<G>> {
-        let alerted = std::mem::replace(&mut self.alerted, reason.is_some());
+    fn alert(&mut self, fault: Option<Fault>) -> Option<Step<G>> {
+        let alerted = std::mem::replace(&mut self.alerted, fault.is_some());
         let (what, generation) = (What::Alert, self.generation.clone());
-        reason.filter(|_| !alerted).map(|reason| Step { what, generation, reason: Some(reason) })
+        fault.filter(|_| !alerted).map(|fault| Step { what, generation, reason: Some(fault.reason) })
     }
 }
 

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::PluginDeploy;
+use crate::message::ClientKey;
+use crate::plugin::blame::{Blame, Caller};
 use crate::plugin::lock;
 
 /// A generation that only counts.
@@ -14,11 +16,20 @@ use crate::plugin::lock;
 struct Fake {
     number: u64,
     counts: Mutex<Counts>,
+    blame: Mutex<[Blame; FUNCTIONS]>,
 }
 
 impl Counted for Fake {
     fn counts(&self) -> Counts {
         *lock(&self.counts)
+    }
+
+    fn spread(&self, function: Function) -> Spread {
+        lock(&self.blame)[function as usize].spread()
+    }
+
+    fn forget_clients(&self) {
+        *lock(&self.blame) = Default::default();
     }
 
     fn last_failure(&self) -> Option<String> {
@@ -31,9 +42,21 @@ impl Fake {
         Arc::new(Self { number, ..Self::default() })
     }
 
+    /// Calls have ended, each that failed for another client.
     fn called(&self, function: Function, calls: u64, failures: u64) {
+        let before = lock(&self.counts)[function as usize].failures;
+        let uids = (before..before + failures).map(|number| number.to_string());
+        self.called_for(function, calls, &uids.collect::<Vec<_>>());
+    }
+
+    /// Calls have ended. Those for these uids, all at one address, have failed.
+    fn called_for<T: AsRef<str>>(&self, function: Function, calls: u64, failed: &[T]) {
+        for uid in failed {
+            let client = Caller::Client(ClientKey::new([192, 0, 2, 1].into(), uid.as_ref()));
+            lock(&self.blame)[function as usize].add(client);
+        }
         let count = &mut lock(&self.counts)[function as usize];
-        (count.calls, count.failures) = (count.calls + calls, count.failures + failures);
+        (count.calls, count.failures) = (count.calls + calls, count.failures + failed.len() as u64);
     }
 }
 
@@ -76,6 +99,10 @@ impl Story {
 
     fn calls(&self, calls: u64, failures: u64) {
         self.rollout.live.generation.called(Function::Route, calls, failures);
+    }
+
+    fn calls_for(&self, function: Function, calls: u64, failed: &[&str]) {
+        self.rollout.live.generation.called_for(function, calls, failed);
     }
 
     fn live(&self) -> (u64, Stage) {
@@ -145,6 +172,74 @@ fn one_that_fails_on_probation_is_rolled_back() {
     assert_eq!(story.after(1), [(What::RolledBack, 2)]);
     assert_eq!((story.live(), story.kept()), ((1, Stage::Live), None));
     assert_eq!(story.rollback(), None);
+}
+
+#[test]
+fn one_client_alone_rolls_nothing_back_and_is_told_of() {
+    let mut story = Story::new(deploy());
+    story.offer(2);
+    story.calls_for(Function::Route, 5, &["mallory"; 5]);
+    assert_eq!(story.after(1), [(What::Alert, 2)]);
+    story.calls_for(Function::Route, 100_000, &["mallory"; 100_000]);
+    assert_eq!(story.after(1), []);
+    // Not even with the help of those for whom calls fail as seldom as ever.
+    story.calls_for(Function::Route, 1000, &["anna", "bob", "carol", "dave"]);
+    assert_eq!(story.after(3600), [], "while it fails it stays on probation");
+    assert_eq!(story.live(), (2, Stage::Probation));
+    story.calls_for(Function::Route, 100, &["anna", "bob", "carol", "dave"].repeat(20));
+    assert_eq!(story.after(1), [(What::RolledBack, 2)]);
+}
+
+#[test]
+fn a_canary_is_not_rolled_back_by_one_client_either() {
+    let mut story = Story::new(PluginDeploy { canary: 5, ..deploy() });
+    story.offer(2);
+    let canary = story.rollout.candidate.as_ref().unwrap().generation.clone();
+    canary.called_for(Function::Route, 100, &["mallory"; 100]);
+    assert_eq!(story.after(1), [(What::Alert, 2)]);
+    canary.called_for(Function::Route, 4, &["anna", "bob", "carol", "dave"]);
+    assert_eq!(story.after(1), [(What::RolledBack, 2)]);
+}
+
+#[test]
+fn few_clients_are_enough_after_many_failures() {
+    let mut story = Story::new(deploy());
+    story.offer(2);
+    story.calls_for(Function::Route, 198, &["anna", "bob"].repeat(99));
+    assert_eq!(story.after(1), [(What::Alert, 2)]);
+    story.calls_for(Function::Route, 2, &["anna", "bob"]);
+    assert_eq!(story.after(1), [(What::RolledBack, 2)]);
+}
+
+#[test]
+fn behind_one_address_there_may_be_many_strangers() {
+    let mut story = Story::new(deploy());
+    story.offer(2);
+    story.calls_for(Function::Authenticate, 99, &[""; 99]);
+    assert_eq!(story.after(1), [(What::Alert, 2)]);
+    story.calls_for(Function::Authenticate, 1, &[""; 1]);
+    assert_eq!(story.after(1), [(What::RolledBack, 2)]);
+}
+
+#[test]
+fn failed_pushes_always_count() {
+    let mut story = Story::new(deploy());
+    story.offer(2);
+    let live = story.rollout.live.generation.clone();
+    (0..5).for_each(|_| lock(&live.blame)[Function::Push as usize].add(Caller::Sender));
+    lock(&live.counts)[Function::Push as usize] = Count { calls: 5, failures: 5 };
+    assert_eq!(story.after(1), [(What::RolledBack, 2)]);
+}
+
+#[test]
+fn each_stage_counts_clients_anew() {
+    let mut story = Story::new(PluginDeploy { canary: 5, ..deploy() });
+    story.offer(2);
+    let canary = story.rollout.candidate.as_ref().unwrap().generation.clone();
+    canary.called_for(Function::Route, 1000, &["anna", "bob", "carol", "dave"]);
+    story.promote();
+    story.calls_for(Function::Route, 5, &["mallory"; 5]);
+    assert_eq!(story.after(1), [(What::Alert, 2)]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
+use super::blame::{Blame, Caller, Spread};
 use super::error::{CallError, KINDS};
 use super::lock;
 use super::status::{FunctionStatus, LastError, ShadowStatus};
@@ -31,6 +32,11 @@ pub(super) const FUNCTIONS: usize = 6;
 impl Function {
     pub(super) const ALL: [Self; FUNCTIONS] =
         [Self::Greet, Self::Authenticate, Self::Opened, Self::Route, Self::Closed, Self::Push];
+
+    /// Whether the client has no uid yet.
+    pub(super) fn is_before_login(self) -> bool {
+        matches!(self, Self::Greet | Self::Authenticate)
+    }
 
     /// Its name in the contract.
     pub(super) fn name(self) -> &'static str {
@@ -67,13 +73,15 @@ pub(super) struct Stats {
 
 impl Stats {
     /// A call has ended. One that was shed does not count.
-    pub(super) fn ended(&self, function: Function, took: Duration, failure: Option<&CallError>) {
+    pub(super) fn ended(&self, function: Function, caller: Caller<'_>, took: Duration, failure: Option<&CallError>) {
         if failure.is_some_and(CallError::is_overload) {
             return;
         }
         let stats = &self.functions[function as usize];
         stats.times.record(took);
         let Some(failure) = failure else { return };
+        // Before it is counted: failures whose client is not known yet would look like another client's.
+        lock(&stats.blame).add(caller);
         if let Some(count) = KINDS.iter().position(|kind| *kind == failure.kind()).map(|kind| &stats.failures[kind]) {
             count.fetch_add(1, Relaxed);
         }
@@ -86,6 +94,16 @@ impl Stats {
             calls: stats.times.count(),
             failures: stats.failures.iter().map(|count| count.load(Relaxed)).sum(),
         })
+    }
+
+    /// Over how many clients the failures of a function are spread, since [`Stats::forget_clients`].
+    pub(super) fn spread(&self, function: Function) -> Spread {
+        lock(&self.functions[function as usize].blame).spread()
+    }
+
+    /// Forgets for which clients calls have failed.
+    pub(super) fn forget_clients(&self) {
+        self.functions.iter().for_each(|stats| *lock(&stats.blame) = Blame::default());
     }
 
     /// Those functions that were called.
@@ -122,6 +140,7 @@ impl Stats {
 #[derive(Debug, Default)]
 struct FunctionStats {
     failures: [AtomicU64; KINDS.len()],
+    blame: Mutex<Blame>,
     times: Times,
 }
 
@@ -234,9 +253,10 @@ mod tests {
         ];
         let stats = Stats::default();
         for failure in &failures {
-            stats.ended(Function::Greet, Duration::ZERO, Some(failure));
+            stats.ended(Function::Greet, Caller::Sender, Duration::ZERO, Some(failure));
         }
-        stats.ended(Function::Greet, Duration::ZERO, Some(&CallError::NoRoom(String::new())));
+        let shed = CallError::NoRoom(String::new());
+        stats.ended(Function::Greet, Caller::Sender, Duration::ZERO, Some(&shed));
         assert_eq!(stats.counts()[0], Count { calls: 5, failures: 5 });
         assert_eq!(stats.functions()[0].failures.len(), KINDS.len());
     }
@@ -245,9 +265,10 @@ mod tests {
     fn quantiles_are_of_calls() {
         let stats = Stats::default();
         for millis in 1..=100 {
-            stats.ended(Function::Route, Duration::from_millis(millis), None);
+            stats.ended(Function::Route, Caller::Sender, Duration::from_millis(millis), None);
         }
-        stats.ended(Function::Route, Duration::from_secs(2), Some(&CallError::Result("nonsense".to_owned())));
+        let nonsense = CallError::Result("nonsense".to_owned());
+        stats.ended(Function::Route, Caller::Sender, Duration::from_secs(2), Some(&nonsense));
         let route = stats.functions().pop().unwrap();
         assert_eq!((route.function, route.calls, route.failures.get("result")), ("route", 101, Some(&1)));
         assert!((51_000..=64_000).contains(&route.p50_us), "{}", route.p50_us);

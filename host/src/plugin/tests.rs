@@ -51,7 +51,7 @@ async fn builtin_slot() -> Arc<Slot> {
 async fn greet(slot: &Arc<Slot>, isolation: Isolation) -> Result<bool, CallError> {
     let handshake = Handshake { connection: 1, remote_address: "", path: "/", query: None, headers: &[] };
     let read = |verdict, _: &_| Ok(matches!(verdict, Verdict::Challenge(_)));
-    Seat::new(slot.clone(), isolation).greet(None, handshake, read).await
+    Seat::new(slot.clone(), isolation).greet(None, Caller::Sender, handshake, read).await
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn the_result_that_a_caller_refuses_is_a_failure() {
     let slot = builtin_slot().await;
     let handshake = Handshake { connection: 1, remote_address: "", path: "/", query: None, headers: &[] };
     let refuse = |_, _: &_| Err::<(), _>(CallError::Result("nonsense".to_owned()));
-    let outcome = Seat::new(slot.clone(), Isolation::Pooled).greet(None, handshake, refuse).await;
+    let outcome = Seat::new(slot.clone(), Isolation::Pooled).greet(None, Caller::Sender, handshake, refuse).await;
     assert_eq!((outcome.unwrap_err().kind(), slot.live().idle_instances()), ("result", 0));
 }
 

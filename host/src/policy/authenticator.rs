@@ -11,7 +11,7 @@ use super::router::lower;
 use super::shadow::Shadow;
 use crate::config::PluginLimits;
 use crate::message::{Attribute, CloseReason, ConnectionId, Message};
-use crate::plugin::{CallError, Generation, Seat, authenticator, types};
+use crate::plugin::{CallError, Caller, Generation, Seat, authenticator, types};
 
 /// Challenges that may follow packets of one connection.
 const MAX_ROUNDS: u32 = 8;
@@ -198,7 +198,7 @@ pub(super) async fn greet(
 ) -> Result<Verdict, CallError> {
     let headers = attributes(&handshake.headers);
     let read = |verdict, by: &_| Verdict::read(verdict, by, seat.limits(), None);
-    let verdict = seat.greet(held, borrow(handshake, &headers), read).await?;
+    let verdict = seat.greet(held, Caller::Stranger(&handshake.remote_address), borrow(handshake, &headers), read).await?;
     verdict.tell("greet", handshake.connection);
     Ok(verdict)
 }
@@ -213,7 +213,8 @@ pub(super) async fn authenticate(
     let headers = attributes(&handshake.headers);
     let read = |verdict, by: &_| Verdict::read(verdict, by, seat.limits(), Some(packet));
     let (state, held) = held.map_or_else(Default::default, |held| (held.state, Some(held.generation)));
-    let verdict = seat.authenticate(held, borrow(handshake, &headers), lower(packet), &state, read).await?;
+    let caller = Caller::Stranger(&handshake.remote_address);
+    let verdict = seat.authenticate(held, caller, borrow(handshake, &headers), lower(packet), &state, read).await?;
     verdict.tell("authenticate", handshake.connection);
     Ok(verdict)
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::message::{Attribute, Cause, CloseReason, ConnectionId, Message};
+use crate::message::{Attribute, Cause, ClientKey, CloseReason, ConnectionId, Message};
 
 /// An authenticated connection, as the router sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Session {
     pub connection: ConnectionId,
     /// Who the client is.
     pub uid: ByteString,
+    /// The client's uid and address, by which failures are counted. Routers are not told.
+    pub client: ClientKey,
     /// As the authenticator set them.
     pub attributes: Vec<Attribute>,
     /// What the router last remembered for this connection, at most 4 KiB; empty at first.

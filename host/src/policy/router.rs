@@ -10,7 +10,7 @@ use super::authenticator::attributes;
 use super::command::{Action, Answer, Command, Ending, Sender, Session};
 use super::read::Reader;
 use crate::message::{Cause, ConnectionId, Message};
-use crate::plugin::{CallError, Generation, Seat, router, types};
+use crate::plugin::{CallError, Caller, Generation, Seat, router, types};
 
 /// Decides what becomes of messages. Each call is decided by the newest generation of the plugin; dropping a call ends
 /// it.
@@ -61,7 +61,7 @@ impl Router {
 pub(super) async fn opened(seat: &Seat, session: &Session) -> Result<Vec<Action>, CallError> {
     let attributes = attributes(&session.attributes);
     let read = |actions, _: &_| Reader::new(seat.limits(), None).actions(actions);
-    let actions = seat.opened(borrow(session, &attributes), read).await?;
+    let actions = seat.opened(Caller::Client(session.client), borrow(session, &attributes), read).await?;
     tell(session.connection, "opened", actions.iter().map(Action::name));
     Ok(actions)
 }
@@ -69,7 +69,7 @@ pub(super) async fn opened(seat: &Seat, session: &Session) -> Result<Vec<Action>
 pub(super) async fn route(seat: &Seat, session: &Session, packet: &Message) -> Result<Vec<Action>, CallError> {
     let attributes = attributes(&session.attributes);
     let read = |actions, _: &_| Reader::new(seat.limits(), Some(packet)).actions(actions);
-    let actions = seat.route(borrow(session, &attributes), lower(packet), read).await?;
+    let actions = seat.route(Caller::Client(session.client), borrow(session, &attributes), lower(packet), read).await?;
     tell(session.connection, "route", actions.iter().map(Action::name));
     Ok(actions)
 }
@@ -80,7 +80,7 @@ pub(super) async fn closed(seat: &Seat, session: &Session, ending: Ending) -> Re
     let Ending { cause, code, remaining, .. } = ending;
     let ending = router::Ending { cause: cause.into(), code, groups: &groups, remaining };
     let read = |commands, _: &_| Reader::new(seat.limits(), None).commands(commands);
-    let commands = seat.closed(borrow(session, &attributes), ending, read).await?;
+    let commands = seat.closed(Caller::Client(session.client), borrow(session, &attributes), ending, read).await?;
     tell(session.connection, "closed", commands.iter().map(Command::name));
     Ok(commands)
 }
@@ -96,7 +96,7 @@ pub(super) async fn push(seat: &Seat, sender: &Sender, line: &ByteString) -> Res
             Ok(Err(text))
         }
     };
-    let answer = seat.push(sender, line, read).await?;
+    let answer = seat.push(Caller::Sender, sender, line, read).await?;
     if let Ok(answer) = &answer {
         tell(connection, "push", answer.commands.iter().map(Command::name));
     }

@@ -1,10 +1,11 @@
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytestring::ByteString;
 
 use super::*;
 use crate::config::{Isolation, Overrides, PluginSource, Settings};
-use crate::message::{CloseReason, ConnectionId, Message};
+use crate::message::{ClientKey, CloseReason, ConnectionId, Message};
 
 fn config() -> Config {
     Config::load(None, &Overrides::default()).expect("the defaults are valid")
@@ -44,6 +45,7 @@ async fn the_default_plugins_speak_the_origin_protocol() {
 
     let session = Session {
         connection: ConnectionId(1),
+        client: ClientKey::new(Ipv4Addr::LOCALHOST.into(), &identity.uid),
         uid: identity.uid,
         attributes: identity.attributes,
         state: Default::default(),

@@ -1,6 +1,7 @@
 //! How long the calls of a plugin take, each kind for itself, in fresh instances and in shared ones.
 
 use std::fmt::{self, Write as _};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
@@ -10,7 +11,7 @@ use super::Workshop;
 use super::cases::{Client, Opening};
 use super::outcome;
 use crate::config::Isolation;
-use crate::message::{Cause, ConnectionId, Message};
+use crate::message::{Cause, ClientKey, ConnectionId, Message};
 use crate::plugin::{CallError, Roles, Surroundings};
 use crate::policy::{Action, Command, Ending, Handshake, Sender, Session, Trial};
 
@@ -74,8 +75,9 @@ impl Workshop {
             headers: Vec::new(),
         };
         let client = Client::default();
+        let key = ClientKey::new(Ipv4Addr::LOCALHOST.into(), &client.uid);
         let (uid, state) = (client.uid.into(), client.state.bytes());
-        let session = Session { connection, uid, attributes: client.attributes, state };
+        let session = Session { connection, uid, client: key, attributes: client.attributes, state };
         let sender = Sender { connection: ConnectionId(2), remote_address: "127.0.0.1:40001".to_owned() };
         let (packet, message) = (Message::Text(load.packet.clone()), Message::Text(load.message.clone()));
 

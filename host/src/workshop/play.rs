@@ -8,7 +8,7 @@ use toml::Value;
 use super::cases::{Call, Case, Client, Closed, Online, Opening};
 use super::outcome::{self, FAILED};
 use crate::delivery;
-use crate::message::{ConnectionId, Message};
+use crate::message::{ClientKey, ConnectionId, Message};
 use crate::outbox::{Budget, Outbox};
 use crate::plugin::CallError;
 use crate::policy::{Action, Ending, Handshake, Sender, Session, Trial, Verdict};
@@ -61,6 +61,7 @@ impl Play {
         let session = Session {
             connection: OWN,
             uid: client.uid.clone().into(),
+            client: ClientKey::new(ADDRESS.ip(), &client.uid),
             attributes: client.attributes.clone(),
             state: client.state.bytes(),
         };
