@@ -239,7 +239,10 @@ impl WebSocketEdge {
             Ok(_) => None,
             Err(_) => match self.refusing.clone().try_acquire_owned() {
                 Ok(place) => Some(place),
-                Err(_) => return,
+                Err(_) => {
+                    METRICS.handshakes_refused.increment();
+                    return;
+                }
             },
         };
         let _ = stream.set_nodelay(true);

@@ -113,6 +113,8 @@ pub enum Cause {
     Client,
     /// A plugin denied or closed it, or failed.
     Plugin,
+    /// No authenticator accepted it, or none in time.
+    Unauthenticated,
     /// An operator closed it.
     Operator,
     /// Nothing arrived for longer than the heartbeat's timeout.

@@ -35,7 +35,7 @@ pub trait Reason: Copy + 'static {
 }
 
 /// The most variants that a [`Reason`] has.
-const MAX_REASONS: usize = 10;
+const MAX_REASONS: usize = 11;
 
 /// What was counted.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,8 +137,10 @@ macro_rules! metrics {
 metrics! {
     /// TCP connections accepted on the WebSocket port.
     connections_accepted: Counter,
-    /// Upgrade requests refused, for whatever reason.
+    /// Connections refused before they were upgraded, for whatever reason.
     handshakes_refused: Counter,
+    /// Connections that ended before they were upgraded or refused.
+    handshakes_abandoned: Counter,
     /// WebSocket connections that have ended, by who or what ended them.
     connections_ended: By<Cause>,
     /// Clients that an authenticator accepted.
@@ -238,8 +240,19 @@ reasons! {
 
 impl Reason for Cause {
     const LABEL: &'static str = "cause";
-    const NAMES: &'static [&'static str] =
-        &["client", "plugin", "operator", "silent", "slow", "replaced", "expired", "protocol", "lost", "shutdown"];
+    const NAMES: &'static [&'static str] = &[
+        "client",
+        "plugin",
+        "unauthenticated",
+        "operator",
+        "silent",
+        "slow",
+        "replaced",
+        "expired",
+        "protocol",
+        "lost",
+        "shutdown",
+    ];
 
     fn index(self) -> usize {
         self as usize

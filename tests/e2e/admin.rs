@@ -287,6 +287,56 @@ async fn what_happens_is_counted() {
 }
 
 #[tokio::test]
+async fn each_connection_that_is_accepted_comes_to_one_end() {
+    let config = "[limits]\nconnections = 1\n[websocket]\nhandshake_timeout = \"500ms\"";
+    let gateway = Gateway::configured(config).await;
+    let admin = gateway.admin().await;
+    let anna = gateway.login("anna").await;
+    let refusal = gateway.upgrade(&Default::default()).await.expect_err("no place is left");
+    assert_eq!(refusal.status, 503);
+    // More than are told that there is no place.
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(gateway.websocket).await.expect("the port is open"));
+    }
+    anna.close().await;
+    drop(TcpStream::connect(gateway.websocket).await.expect("the port is open"));
+    eventually("each is counted", async || {
+        let text = admin.ask("GET /metrics").await.body;
+        let sum = |name: &str| {
+            let samples = text.lines().filter(|line| line.starts_with(&format!("hotgate_{name}_total")));
+            samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+        };
+        let names = ["connections_accepted", "handshakes_refused", "handshakes_abandoned", "connections_ended"];
+        let [accepted, refused, abandoned, ended] = names.map(sum);
+        (accepted, ended) == (303.0, 1.0) && accepted == refused + abandoned + ended
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_authenticated_is_no_plugin_s_doing() {
+    let config = "[websocket]\nauthentication_timeout = \"500ms\"";
+    let gateway = Setup::plugin(&Component::fixture(""), "").and(config).start().await;
+    let admin = gateway.admin().await;
+    for (sentence, code) in [("pass", 4902), ("silence", 4901), ("deny 4000 no", 4000)] {
+        let mut client = gateway.connect().await;
+        client.expect("hello v1").await;
+        client.send(sentence).await;
+        client.expect_close(code).await;
+    }
+    for (name, expected) in [
+        ("hotgate_connections_ended_total{cause=\"unauthenticated\"}", 2.0),
+        ("hotgate_connections_ended_total{cause=\"plugin\"}", 1.0),
+        ("hotgate_logins_denied_total{reason=\"not-accepted\"}", 1.0),
+        ("hotgate_logins_denied_total{reason=\"too-late\"}", 1.0),
+        ("hotgate_logins_denied_total{reason=\"plugin\"}", 1.0),
+    ] {
+        assert_eq!(admin.metric(name).await, expected, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn few_connections_and_short_requests_suffice() {
     let gateway = Gateway::start().await;
     let admin = gateway.admin().await;

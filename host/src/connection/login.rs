@@ -23,7 +23,7 @@ pub(super) async fn authenticate(
     let deadline = context.config.authentication_timeout;
     match timeout(deadline, ask(context, socket, link, handshake)).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(End::new(Cause::Plugin, 4901, "not authenticated in time")),
+        Err(_) => Err(End::new(Cause::Unauthenticated, 4901, "not authenticated in time")),
     }
 }
 
@@ -33,7 +33,7 @@ async fn ask(context: &Context, socket: &mut Socket, link: &Arc<Link>, handshake
     loop {
         match decision {
             Decision::Accept(identity) => return Ok(identity),
-            Decision::Deny(reason) => return Err(End::Closing(Closing { reason, cause: Cause::Plugin })),
+            Decision::Deny(cause, reason) => return Err(End::Closing(Closing { reason, cause })),
             Decision::Failed => return Err(try_again()),
             Decision::Prompt(message) => {
                 if let Some(message) = message {

@@ -96,7 +96,10 @@ async fn upgrade(
             let _ = timeout(context.config.close_timeout, refused.answer(&mut stream)).await;
             None
         }
-        _ => None,
+        _ => {
+            METRICS.handshakes_abandoned.increment();
+            None
+        }
     }
 }
 
@@ -206,11 +209,9 @@ fn denial(end: &End) -> Option<Denial> {
     Some(match end.cause() {
         Cause::Client | Cause::Lost => return None,
         Cause::Plugin if end.farewell() == Some(&TRY_AGAIN) => Denial::Failed,
-        Cause::Plugin => match end.code() {
-            Some(4901) => Denial::TooLate,
-            Some(4902) => Denial::NotAccepted,
-            _ => Denial::Plugin,
-        },
+        Cause::Plugin => Denial::Plugin,
+        Cause::Unauthenticated if end.code() == Some(4901) => Denial::TooLate,
+        Cause::Unauthenticated => Denial::NotAccepted,
         Cause::Replaced => Denial::Duplicate,
         Cause::Expired => Denial::Expired,
         Cause::ProtocolError => Denial::Protocol,

@@ -129,9 +129,9 @@ impl Session {
                     None => Ok(()),
                 }
             }
-            Decision::Accept(_) => Err(End::new(Cause::Plugin, 4902, "a session's uid cannot change")),
-            Decision::Deny(reason) => Err(End::Closing(Closing { reason, cause: Cause::Plugin })),
-            Decision::Prompt(_) => Err(End::new(Cause::Plugin, 4902, "no authenticator accepted")),
+            Decision::Accept(_) => Err(End::new(Cause::Unauthenticated, 4902, "a session's uid cannot change")),
+            Decision::Deny(cause, reason) => Err(End::Closing(Closing { reason, cause })),
+            Decision::Prompt(_) => Err(End::new(Cause::Unauthenticated, 4902, "no authenticator accepted")),
             Decision::Failed => Err(try_again()),
         }
     }

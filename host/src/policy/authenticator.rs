@@ -10,7 +10,7 @@ use super::read::Reader;
 use super::router::lower;
 use super::shadow::Shadow;
 use crate::config::PluginLimits;
-use crate::message::{Attribute, CloseReason, ConnectionId, Message};
+use crate::message::{Attribute, Cause, CloseReason, ConnectionId, Message};
 use crate::plugin::{CallError, Caller, Generation, Seat, authenticator, types};
 
 /// Challenges that may follow packets of one connection.
@@ -54,22 +54,22 @@ pub enum Decision {
     Accept(Identity),
     /// Send this, if anything, and hand the next packet to [`Authenticator::authenticate`].
     Prompt(Option<Message>),
-    /// Close with this reason: a plugin's, or 4902.
-    Deny(CloseReason),
+    /// Close with this reason: a plugin's, or 4902, which is no plugin's.
+    Deny(Cause, CloseReason),
     /// A plugin failed; close with 1013. Logged already.
     Failed,
 }
 
 impl Decision {
     fn deny(reason: &'static str) -> Self {
-        Self::Deny(CloseReason::new(NOT_ACCEPTED, reason))
+        Self::Deny(Cause::Unauthenticated, CloseReason::new(NOT_ACCEPTED, reason))
     }
 
     fn accept(identity: Identity, limits: &PluginLimits) -> Self {
         let (bytes, most) = (identity.uid.len(), limits.max_name);
         if bytes == 0 || bytes > most {
             let reason = format!("the uid has {bytes} bytes, allowed are 1 to {most}").into();
-            return Self::Deny(CloseReason { code: NOT_ACCEPTED, reason });
+            return Self::Deny(Cause::Unauthenticated, CloseReason { code: NOT_ACCEPTED, reason });
         }
         Self::Accept(identity)
     }
@@ -123,7 +123,7 @@ impl Authenticator {
                     continue;
                 }
                 Ok(Verdict::Accept(identity)) => Decision::accept(identity, seat.limits()),
-                Ok(Verdict::Deny(reason)) => Decision::Deny(reason),
+                Ok(Verdict::Deny(reason)) => Decision::Deny(Cause::Plugin, reason),
                 Err(_logged) => Decision::Failed,
             };
             return (login, decision);
@@ -161,7 +161,7 @@ impl Authenticator {
                     return Decision::Prompt(message);
                 }
                 Ok(Verdict::Accept(identity)) => return Decision::accept(identity, seat.limits()),
-                Ok(Verdict::Deny(reason)) => return Decision::Deny(reason),
+                Ok(Verdict::Deny(reason)) => return Decision::Deny(Cause::Plugin, reason),
                 Err(_logged) => return Decision::Failed,
             }
         }
@@ -176,7 +176,7 @@ impl Authenticator {
                 Ok(Verdict::Pass) => {}
                 Ok(Verdict::Challenge(..)) => return Decision::deny("a session is renewed by one packet"),
                 Ok(Verdict::Accept(identity)) => return Decision::accept(identity, seat.limits()),
-                Ok(Verdict::Deny(reason)) => return Decision::Deny(reason),
+                Ok(Verdict::Deny(reason)) => return Decision::Deny(Cause::Plugin, reason),
                 Err(_logged) => return Decision::Failed,
             }
         }
@@ -198,7 +198,8 @@ pub(super) async fn greet(
 ) -> Result<Verdict, CallError> {
     let headers = attributes(&handshake.headers);
     let read = |verdict, by: &_| Verdict::read(verdict, by, seat.limits(), None);
-    let verdict = seat.greet(held, Caller::Stranger(&handshake.remote_address), borrow(handshake, &headers), read).await?;
+    let verdict =
+        seat.greet(held, Caller::Stranger(&handshake.remote_address), borrow(handshake, &headers), read).await?;
     verdict.tell("greet", handshake.connection);
     Ok(verdict)
 }

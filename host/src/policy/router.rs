@@ -124,7 +124,8 @@ impl From<Cause> for router::Cause {
     fn from(cause: Cause) -> Self {
         match cause {
             Cause::Client => Self::Client,
-            Cause::Plugin => Self::Plugin,
+            // The contract has no other name for it; routers hear of it when a session is renewed in vain.
+            Cause::Plugin | Cause::Unauthenticated => Self::Plugin,
             Cause::Operator => Self::Operator,
             Cause::Silent => Self::Silent,
             Cause::Slow => Self::Slow,

@@ -69,7 +69,7 @@ async fn a_packet_without_an_id_is_denied_by_the_plugin() {
     let policy = load(&config()).await.unwrap();
     let (mut login, _) = policy.authenticator.greet(&handshake()).await;
     let decision = policy.authenticator.authenticate(&mut login, &handshake(), &text("{}")).await;
-    assert!(matches!(decision, Decision::Deny(CloseReason { code: 4400, .. })), "{decision:?}");
+    assert!(matches!(decision, Decision::Deny(_, CloseReason { code: 4400, .. })), "{decision:?}");
 }
 
 #[tokio::test]
