@@ -55,6 +55,8 @@ fn build() -> Result<()> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the package is in a workspace")?;
     let out = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
     println!("cargo::rerun-if-changed=build.rs");
+    // Set by tests/fuzz/run.
+    println!("cargo::rustc-check-cfg=cfg(fuzzing)");
     // They are embedded, too; a file more or less is noticed only here.
     println!("cargo::rerun-if-changed=templates");
     println!("cargo::rustc-env=TARGET={}", env::var("TARGET").context("cargo sets TARGET")?);

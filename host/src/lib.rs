@@ -38,6 +38,8 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod delivery;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod gateway;
 pub mod heartbeat;
 pub mod message;

@@ -4,6 +4,8 @@
 mod changes;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod keys;
 mod kinds;
 mod names;

@@ -51,9 +51,15 @@ impl Config {
     ///
     /// The first key that is unknown or whose value cannot be, and plugin files that cannot be read.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let reader = read(path, overrides, |_| true)?;
-        rules::check(&reader.config, &reader.places)?;
-        Ok(reader.config)
+        read(path, overrides, |_| true)?.checked()
+    }
+
+    /// The defaults, changed by this text, as if it stood at `path`.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut reader = Reader::default();
+        reader.file(path, text, |_| true)?;
+        reader.checked()
     }
 }
 
@@ -91,6 +97,12 @@ struct Reader {
 }
 
 impl Reader {
+    /// What was read, if its keys agree with each other.
+    fn checked(self) -> Result<Config, ConfigError> {
+        rules::check(&self.config, &self.places)?;
+        Ok(self.config)
+    }
+
     fn file(&mut self, path: &Path, text: &str, wanted: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
         let file = File { path, text };
         // Not the whole error: it shows the line, which may hold a secret.

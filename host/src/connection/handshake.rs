@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use ipnet::IpNet;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -82,7 +82,7 @@ pub(super) struct Upgrade {
 }
 
 /// Reads until the end of the request head. The caller bounds the time.
-pub(super) async fn read_head(stream: &mut TcpStream) -> io::Result<Result<Head, Refused>> {
+pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Head, Refused>> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
         let before = bytes.len();

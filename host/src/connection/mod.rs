@@ -2,6 +2,8 @@
 //! its last.
 
 mod admission;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod handshake;
 mod link;
 mod login;

@@ -54,10 +54,12 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 pub use self::bindings::Roles;
-pub use self::blame::Caller;
 pub(crate) use self::bindings::{authenticator, router, types};
+pub use self::blame::Caller;
 pub use self::calls::Seat;
 pub use self::compile::child::{COMMAND as COMPILE, run as compile};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::compile::fuzz;
 pub use self::deploy::DeployError;
 pub use self::error::CallError;
 pub use self::file::PluginFiles;

@@ -3,6 +3,8 @@
 
 mod authenticator;
 mod command;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod read;
 mod router;
 mod shadow;

@@ -1,6 +1,8 @@
 //! The life of one internal sender's TCP connection: lines come in, each is answered, in order. Many lines may arrive
 //! in one read; their answers leave in one write.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod lines;
 
 use std::net::{IpAddr, SocketAddr};

@@ -245,7 +245,7 @@ impl Cases {
         Self::parse(&text, folder).with_context(|| format!("{shown} is no case file"))
     }
 
-    fn parse(text: &str, folder: &Path) -> anyhow::Result<Vec<Case>> {
+    pub(super) fn parse(text: &str, folder: &Path) -> anyhow::Result<Vec<Case>> {
         let Self { settings: common, mut cases } = toml::from_str(text)?;
         for case in &mut cases {
             if case.check.is_some() != case.steps.is_empty() {

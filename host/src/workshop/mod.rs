@@ -16,6 +16,8 @@ mod cases;
 pub mod check;
 mod contract;
 pub mod dev;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod new;
 mod outcome;
 mod play;

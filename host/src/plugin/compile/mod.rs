@@ -7,6 +7,8 @@
 mod cache;
 pub(super) mod child;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod inspect;
 mod process;
 

@@ -1,0 +1,36 @@
+//! Lines of the text port, as any sender may write them.
+
+use super::is_http_request;
+use super::lines::Lines;
+
+/// Lines of at most as many bytes as the first byte says: in one piece, and in pieces of the size that the second one says.
+pub(crate) fn lines(bytes: &[u8]) {
+    let [max_line, size, bytes @ ..] = bytes else { return };
+    let max_line = usize::from(*max_line);
+    let (lines, ended) = split(std::iter::once(bytes), max_line);
+    let cut = split(bytes.chunks(usize::from(*size).max(1)), max_line);
+    assert_eq!((&lines, ended), (&cut.0, cut.1), "it depends on how lines are cut on their way");
+    for line in &lines {
+        assert!(line.len() <= max_line && !line.contains(&b'\n'), "{line:?}");
+        assert!(!is_http_request(line) || line.contains(&b' '));
+    }
+    let ends = bytes.iter().filter(|&&byte| byte == b'\n').count();
+    assert!(lines.len() <= ends && (ended || lines.len() == ends), "{} lines, {ends} line ends", lines.len());
+}
+
+/// The lines, and whether the last was refused.
+fn split<'a>(pieces: impl Iterator<Item = &'a [u8]>, max_line: usize) -> (Vec<Vec<u8>>, bool) {
+    let mut lines = Lines::new(max_line);
+    let mut all = Vec::new();
+    for piece in pieces {
+        lines.buffer().extend_from_slice(piece);
+        loop {
+            match lines.next() {
+                Ok(Some(line)) => all.push(line.to_vec()),
+                Ok(None) => break,
+                Err(_) => return (all, true),
+            }
+        }
+    }
+    (all, false)
+}
