@@ -301,6 +301,57 @@ async fn a_function_leaves_its_code_only_so_often_in_a_straight_line() {
 }
 
 #[tokio::test]
+async fn a_module_takes_only_so_many_steps_before_its_first_function() {
+    let gateway = Setup::plugin(&Component::version(1), "").start().await;
+    for (segments, items, reason) in [
+        (
+            20_001,
+            0,
+            "one of its modules takes 20001 steps to fill its tables and memories (element segments, their items, data \
+             segments), the limit is 20000",
+        ),
+        (1, 1001, "one of its modules has 1001 items in passive element segments, the limit is 1000"),
+    ] {
+        let mark = gateway.log().mark();
+        gateway.file("plugin.wasm").move_over(&Component::version(2).with_segments(segments, items));
+        assert_eq!(gateway.refused_since(mark).await.get("reason"), reason);
+    }
+    gateway.connect().await.expect("hello v1").await;
+
+    let mark = gateway.log().mark();
+    gateway.file("plugin.wasm").move_over(&Component::version(3).with_segments(19_000, 0).with_segments(1, 1000));
+    gateway.swapped_since(mark).await;
+    gateway.connect().await.expect("hello v3").await;
+}
+
+#[tokio::test]
+async fn what_an_instance_takes_beside_its_memory_is_bounded_wherever_it_lives() {
+    // With little address space there is no pool of instances.
+    for address_space in [None, Some(64)] {
+        let setup = Setup::plugin(&Component::version(1), "");
+        let setup = match address_space {
+            None => setup,
+            Some(limit) => setup.address_space(limit),
+        };
+        let gateway = setup.start().await;
+        let pooled =
+            gateway.log().since(Default::default()).iter().all(|line| !line.says("no address space for a pool"));
+        assert_eq!(pooled, address_space.is_none());
+
+        let mark = gateway.log().mark();
+        gateway.file("plugin.wasm").move_over(&Component::version(2).with_instances(150, 60_000));
+        let refused = gateway.refused_since(mark).await;
+        assert!(refused.get("reason").contains("1048576"), "{refused:?}");
+        gateway.connect().await.expect("hello v1").await;
+
+        let mark = gateway.log().mark();
+        gateway.file("plugin.wasm").move_over(&Component::version(3).with_instances(150, 100));
+        gateway.swapped_since(mark).await;
+        gateway.connect().await.expect("hello v3").await;
+    }
+}
+
+#[tokio::test]
 async fn the_directory_is_for_routers() {
     let config = "[[authenticator]]\nfile = \"plugin.wasm\"";
     let gateway = Setup::new(config).file("plugin.wasm", &Component::fixture("")).start().await;

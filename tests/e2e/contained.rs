@@ -257,6 +257,25 @@ async fn when_all_instances_are_busy_logins_and_lines_are_shed_and_packets_wait(
 }
 
 #[tokio::test]
+async fn logins_that_take_long_do_not_hold_up_packets_of_the_same_plugin() {
+    let keys = "limits = { deadline = \"9s\", max_wait = \"100ms\", concurrency = 2 }";
+    let gateway = Setup::plugin(&Component::fixture(""), keys).start().await;
+    let mut anna = gateway.enter("anna").await;
+    let mut logins = [greeted(&gateway).await, greeted(&gateway).await];
+    for client in &mut logins {
+        client.send("do sleep").await;
+    }
+    hotgate_tests::eventually("logins are shed", async || {
+        gateway.connect().await.next_frame().await.opcode == Opcode::CLOSE
+    })
+    .await;
+    let begun = std::time::Instant::now();
+    anna.send("say at once").await;
+    anna.expect("at once").await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn nothing_of_one_user_is_left_for_the_next_where_calls_are_isolated() {
     let count = async |isolation: &str| {
         let keys = format!("isolation = \"{isolation}\"\nlimits = {{ recycle_after = 10 }}");

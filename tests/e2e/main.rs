@@ -18,6 +18,7 @@ mod handshake;
 mod heartbeat;
 mod limits;
 mod login;
+mod memory;
 mod operators;
 mod pinning;
 mod plugin_files;

@@ -80,7 +80,7 @@ impl Component {
             let content = [leb128(count), items].concat();
             module.extend([vec![id], leb128(content.len()), content].concat());
         }
-        self.0.extend([vec![1], leb128(module.len()), module].concat());
+        self.push_module(&module);
         self
     }
 
@@ -98,11 +98,53 @@ impl Component {
         let body = [b"\0", &grow.repeat(exits)[..], b"\x0b"].concat();
         let code = [b"\x01", &leb128(body.len())[..], &body].concat();
         let (types, functions, memory) = (b"\x01\x04\x01\x60\0\0", b"\x03\x02\x01\0", b"\x05\x03\x01\0\0");
-        let module = [b"\0asm\x01\0\0\0", &types[..], functions, memory, b"\x0a", &leb128(code.len()), &code].concat();
+        self.push_module(
+            &[b"\0asm\x01\0\0\0", &types[..], functions, memory, b"\x0a", &leb128(code.len()), &code].concat(),
+        );
+        self
+    }
+
+    /// The same plugin with one module more that nobody instantiates: this many element segments of so many items each, for
+    /// code to fill tables with.
+    pub fn with_segments(mut self, segments: usize, items: usize) -> Self {
+        let segment = [b"\x01\0", &leb128(items)[..], &vec![0; items]].concat();
+        let elements = [leb128(segments), segment.repeat(segments)].concat();
+        let (types, functions, code) = (b"\x01\x04\x01\x60\0\0", b"\x03\x02\x01\0", b"\x0a\x04\x01\x02\0\x0b");
+        let before = [b"\0asm\x01\0\0\0", &types[..], functions, b"\x09"].concat();
+        self.push_module(&[&before, &leb128(elements.len())[..], &elements, code].concat());
+        self
+    }
+
+    /// The same plugin, each instance of which has so many instances more of one module with so many globals.
+    pub fn with_instances(mut self, instances: usize, globals: usize) -> Self {
+        let sections = self.sections();
+        let module = leb128(sections.iter().filter(|id| **id == 1).count());
+        let content = [leb128(globals), b"\x7f\0\x41\x01\x0b".repeat(globals)].concat();
+        self.push_module(&[b"\0asm\x01\0\0\0\x06", &leb128(content.len())[..], &content].concat());
+        let instance = [b"\0", &module[..], b"\0"].concat();
+        let content = [leb128(instances), instance.repeat(instances)].concat();
+        self.0.push(2);
+        self.0.extend(leb128(content.len()));
+        self.0.extend(content);
+        self
+    }
+
+    fn push_module(&mut self, module: &[u8]) {
         self.0.push(1);
         self.0.extend(leb128(module.len()));
         self.0.extend(module);
-        self
+    }
+
+    /// The kinds of its sections, in their order.
+    fn sections(&self) -> Vec<u8> {
+        let (mut rest, mut kinds) = (&self.0[8..], Vec::new());
+        while let [kind, after @ ..] = rest {
+            let digits = after.iter().take_while(|byte| **byte >= 0x80).count() + 1;
+            let length = after[..digits].iter().rev().fold(0, |length, byte| length << 7 | usize::from(byte & 0x7f));
+            kinds.push(*kind);
+            rest = &after[digits + length..];
+        }
+        kinds
     }
 
     /// The same plugin built against another version of the contract, say `0.1.9`.

@@ -87,6 +87,13 @@ impl Setup {
         self
     }
 
+    /// Lets the process have this much address space, in GiB.
+    pub fn address_space(mut self, limit: u32) -> Self {
+        let limit = u64::from(limit) << 20;
+        self.launcher = ["sh", "-c", &format!("ulimit -v {limit}; exec \"$0\" \"$@\"")].map(str::to_owned).into();
+        self
+    }
+
     /// Has it run on one of the processors, although there are more.
     pub fn one_processor(mut self) -> Self {
         let status = std::fs::read_to_string("/proc/self/status").expect("Linux");

@@ -28,7 +28,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoR
         counted(&mut text);
         shared.served.get().into_iter().for_each(|served| {
             connections(&mut text, &served.registry, &served.admission, &served.budget);
-            plugins(&mut text, &served.policy.plugins());
+            plugins(&mut text, &served.policy.plugins(), served.policy.memory());
         });
         text.text()
     });
@@ -103,7 +103,7 @@ fn functions(plugins: &[PluginStatus]) -> impl Iterator<Item = (&FunctionStatus,
     })
 }
 
-fn plugins(text: &mut Exposition, plugins: &[PluginStatus]) {
+fn plugins(text: &mut Exposition, plugins: &[PluginStatus], memory: usize) {
     let name = "hotgate_plugin_info";
     text.metric(name, "gauge", "Generations that serve, are about to, or did last, and how far each has come.");
     for (status, [slot, plugin], number) in generations(plugins) {
@@ -148,12 +148,20 @@ fn plugins(text: &mut Exposition, plugins: &[PluginStatus]) {
         }
     }
 
-    let mut per_slot = |name, meaning, count: fn(&PluginStatus) -> u64| {
-        text.metric(name, "counter", meaning);
+    let meaning = "Bytes of linear memory that all plugins together may have (engine.memory).";
+    text.single("hotgate_plugin_memory_limit_bytes", "gauge", meaning, memory);
+
+    let mut per_slot = |name: &str, meaning, count: fn(&PluginStatus) -> u64| {
+        text.metric(name, if name.ends_with("_total") { "counter" } else { "gauge" }, meaning);
         for status in plugins {
             text.sample(name, &[("slot", &status.slot), ("plugin", &status.plugin)], count(status));
         }
     };
+    let meaning = "Bytes of linear memory that the instances of a plugin have, idle ones included.";
+    per_slot("hotgate_plugin_memory_bytes", meaning, |status| status.memory_bytes as u64);
+    per_slot("hotgate_plugin_instances", "Instances of a plugin, idle ones included.", |status| {
+        status.instances as u64
+    });
     let meaning = "Generations that have gone live after the first.";
     per_slot("hotgate_plugin_swaps_total", meaning, |status| status.swaps);
     let meaning = "Generations that were rolled back, by themselves or by an operator.";
@@ -162,7 +170,7 @@ fn plugins(text: &mut Exposition, plugins: &[PluginStatus]) {
     per_slot("hotgate_plugin_refusals_total", meaning, |status| status.refusals);
     let meaning = "Generations that fail too often and go on serving.";
     per_slot("hotgate_plugin_alerts_total", meaning, |status| status.alerts);
-    let meaning = "Calls that found no free instance in time.";
+    let meaning = "Calls that found no free instance, or no memory for one, in time.";
     per_slot("hotgate_plugin_calls_shed_total", meaning, |status| status.overloaded);
 }
 
@@ -211,9 +219,11 @@ mod tests {
         let (slot, plugin, source) = ("router".to_owned(), "my \"own\"".to_owned(), "/x".to_owned());
         let (candidate, previous, history) = (Some(candidate), None, Vec::new());
         let (swaps, rollbacks, refusals, alerts, overloaded) = (6, 5, 4, 3, 1);
+        let (instances, memory_bytes) = (2, 2 << 20);
         #[rustfmt::skip]
         let status = PluginStatus {
             slot, plugin, source, live, candidate, previous, history, swaps, rollbacks, refusals, alerts, overloaded,
+            instances, memory_bytes,
         };
         status
     }
@@ -221,7 +231,7 @@ mod tests {
     #[test]
     fn every_slot_generation_function_and_outcome_is_shown() {
         let mut text = Exposition::default();
-        plugins(&mut text, &[sample()]);
+        plugins(&mut text, &[sample()], 1 << 30);
         let text = text.text();
         let of = r#"slot="router",plugin="my \"own\"",generation="7""#;
         for line in [
@@ -235,6 +245,9 @@ mod tests {
                 r#"hotgate_plugin_shadow_verdicts_total{{{},outcome="accept → deny"}} 2"#,
                 of.replace("\"7\"", "\"8\"")
             ),
+            "hotgate_plugin_memory_limit_bytes 1073741824".to_owned(),
+            r#"hotgate_plugin_memory_bytes{slot="router",plugin="my \"own\""} 2097152"#.to_owned(),
+            r#"hotgate_plugin_instances{slot="router",plugin="my \"own\""} 2"#.to_owned(),
             r#"hotgate_plugin_swaps_total{slot="router",plugin="my \"own\""} 6"#.to_owned(),
             r#"hotgate_plugin_refusals_total{slot="router",plugin="my \"own\""} 4"#.to_owned(),
         ] {
@@ -247,7 +260,7 @@ mod tests {
         let mut text = Exposition::default();
         process(&mut text, SystemTime::now());
         counted(&mut text);
-        plugins(&mut text, &[sample()]);
+        plugins(&mut text, &[sample()], 0);
         let budget = Budget::new(1);
         let registry = Registry::new(crate::config::DuplicateLogin::All);
         connections(&mut text, &registry, &Admission::new(Default::default()), &budget);

@@ -136,7 +136,10 @@ fn notes(text: &mut String, plugin: &Plugin, now: SystemTime) {
         }
     }
     if plugin.overloaded > 0 {
-        lines.push(format!("{} calls found no free instance in time (limits.concurrency)", plugin.overloaded));
+        lines.push(format!(
+            "{} calls found no free instance in time (limits.concurrency, engine.memory)",
+            plugin.overloaded
+        ));
     }
     let latest = &plugin.history[plugin.history.len().saturating_sub(EVENTS)..];
     if lines.is_empty() && latest.is_empty() {
@@ -248,7 +251,7 @@ authenticator  jwt     2           live   4 min ago  140    4       0.95 ms  12 
 
 authenticator from /p/jwt.wasm
   generation 2 failed: 1 deadline, 3 trap; last 10 s ago, route (trap): it trapped:  [31mbad
-  7 calls found no free instance in time (limits.concurrency)
+  7 calls found no free instance in time (limits.concurrency, engine.memory)
   9 days ago  live         generation 1  000000000000
   2 min ago   rolled back  generation 3  abababababab: 21 % of 140 calls failed
   0 s ago     refused                    no file
@@ -282,6 +285,7 @@ authenticator from /p/jwt.wasm
         #[rustfmt::skip]
         let status = PluginStatus {
             slot, plugin, source, live, candidate, previous, history, swaps, rollbacks, refusals, alerts, overloaded,
+            instances: 0, memory_bytes: 0,
         };
         let read: Plugin = serde_json::from_value(json!(status)).unwrap();
         assert!(show(&[read], now).contains("probation"));

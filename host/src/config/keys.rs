@@ -14,8 +14,8 @@ use super::names::{HEADER, LOG_LEVEL, NETWORK, Origins, SUBPROTOCOL};
 use super::settings::SettingsTable;
 use super::{
     AdminConfig, AllowedOrigins, CompilerConfig, Config, DuplicateLogin, EngineConfig, HeartbeatConfig, Isolation,
-    LimitsConfig, LogConfig, LogFormat, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits, PluginSource,
-    Processor, Rollback, RouteFailure, RouterConfig, SessionsConfig, Settings, TextConfig, WatchConfig,
+    LimitsConfig, LogConfig, LogFormat, MAX_CALLS, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits,
+    PluginSource, Processor, Rollback, RouteFailure, RouterConfig, SessionsConfig, Settings, TextConfig, WatchConfig,
     WebSocketConfig,
 };
 
@@ -233,6 +233,10 @@ keys! {
     }
 
     EngineConfig {
+        memory: SizeOrAuto(MIB..=TIB), = None,
+            "Linear memory of all instances of all plugins together, at least twice the sum of every plugin's limits.memory. \
+             Half of it is split among the plugins by their limits.memory, the other half is for whoever needs it. \
+             \"auto\": 2 GiB, or half of what the machine or the cgroup has if that is less.";
         stack: Size(64 * KIB..=64 * MIB), = 512 * KIB,
             "Stack of one call of any plugin: how deep its functions may call each other.";
         processor: PROCESSORS, = Processor::Native,
@@ -293,8 +297,8 @@ keys! {
         host_call_bytes: SizeOrAuto(KIB..=2 * GIB), = None,
             "Bytes that one call may hand to functions of the host in all, or return; at least max_output. \
              \"auto\" has room for max_output and max_actions.";
-        concurrency: Count(1..=4096), = 64,
-            "Calls that run at the same time.";
+        concurrency: Count(1..=MAX_CALLS), = 64,
+            "Calls that run at the same time, in each role of the plugin; at most 2048 in all roles of all plugins together.";
         recycle_after: Count(1..=u32::MAX), = 10_000,
             "Calls after which a pooled instance is replaced.";
         max_actions: Count(1..=1_000_000), = 4096,

@@ -30,6 +30,7 @@ pub use files::read_file;
 pub use overrides::Overrides;
 pub use print::settings_table;
 pub use read::Source;
+pub use rules::MAX_CALLS;
 pub use settings::Settings;
 
 /// What the gateway runs on: checked, with every default filled in.
@@ -193,6 +194,9 @@ pub struct WatchConfig {
 /// What all plugins run on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineConfig {
+    /// Linear memory of all instances of all plugins, in bytes. `None`: 2 GiB, or half of what the machine or the process's
+    /// cgroup has if that is less, but at least twice the `limits.memory` of all plugins together.
+    pub memory: Option<usize>,
     /// Stack of one call, in bytes.
     pub stack: usize,
     /// What plugins are compiled for.
@@ -313,7 +317,7 @@ pub struct PluginLimits {
     pub handles: usize,
     /// Bytes that one call may hand to functions of the host in all, or return; `None`: what the other limits need.
     pub host_call_bytes: Option<usize>,
-    /// Calls that run at the same time.
+    /// Calls that run at the same time, in each role of the plugin.
     pub concurrency: usize,
     /// Calls after which a pooled instance is replaced.
     pub recycle_after: u32,

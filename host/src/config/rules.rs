@@ -13,6 +13,8 @@ pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError>
     outbox(config, places)?;
     cookies(config, places)?;
     memory(config, places)?;
+    all_memory(config, places)?;
+    calls(config, places)?;
     host_calls(config, places)?;
     plugins(config, places)
 }
@@ -101,6 +103,34 @@ fn memory(config: &Config, places: &Places) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Half of the memory of all plugins is split among them, and each share must be enough for one instance.
+fn all_memory(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let least = all(config).map(|(_, plugin)| plugin.limits.memory).fold(0, usize::saturating_add).saturating_mul(2);
+    let Some(memory) = config.engine.memory.filter(|memory| *memory < least) else { return Ok(()) };
+    let (memory, least) = (show_size(memory), show_size(least));
+    let problem = format!(
+        "must be at least twice the sum of limits.memory of every [[authenticator]] and [router], which makes \"{least}\", \
+         or \"auto\""
+    );
+    refuse(places.of(&["engine.memory"]), format!("engine.memory = \"{memory}\": {problem}"))
+}
+
+/// Calls of all plugins that may run at the same time. The engine reserves 16 GiB of address space for an instance, and two
+/// instances for a call: so it takes 64 TiB of the 128 TiB of a process, in one piece. The program itself lies 85 TiB up.
+pub const MAX_CALLS: usize = 2048;
+
+fn calls(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let sum: usize = all(config).map(|(_, plugin)| plugin.limits.concurrency).sum();
+    if sum <= MAX_CALLS {
+        return Ok(());
+    }
+    let keys: Vec<_> = all(config).map(|(path, _)| format!("{path}.limits.concurrency")).collect();
+    let place = places.of(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+    let problem =
+        format!("the sum over every [[authenticator]] and [router] must be at most {MAX_CALLS}, and is {sum}");
+    refuse(place, format!("limits.concurrency: {problem}"))
 }
 
 fn host_calls(config: &Config, places: &Places) -> Result<(), ConfigError> {

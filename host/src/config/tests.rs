@@ -188,6 +188,17 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
         ),
         ("[router]\nfile = \".\"", "must be a file that can be read: it is not a regular file"),
         ("watch.settle = \"2m\"", "watch.settle = \"2m\": must be a duration from 1ms to 1m"),
+        (
+            "engine.memory = \"255MiB\"",
+            "hotgate.toml:1: engine.memory = \"255MiB\": must be at least twice the sum of limits.memory of every \
+             [[authenticator]] and [router], which makes \"256MiB\", or \"auto\"",
+        ),
+        ("[router.limits]\nconcurrency = 2049", "concurrency = 2049: must be a whole number from 1 to 2048"),
+        (
+            "[router.limits]\nconcurrency = 2048",
+            "hotgate.toml:2: limits.concurrency: the sum over every [[authenticator]] and [router] must be at most 2048, and \
+             is 2112",
+        ),
         ("engine.stack = 1", "engine.stack = 1: must be a size from 64KiB to 64MiB"),
         (
             "[router.limits]\nhost_call_bytes = 1",

@@ -34,7 +34,45 @@ pub struct Roles {
     pub router: bool,
 }
 
+/// One role of a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It answers who a client is.
+    Authenticator,
+    /// It answers who gets a message.
+    Router,
+}
+
+/// The same thing once for each role, so that the calls of one role do not hold up those of the other.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PerRole<T> {
+    authenticator: T,
+    router: T,
+}
+
+impl<T> PerRole<T> {
+    pub(super) fn new(make: impl Fn() -> T) -> Self {
+        Self { authenticator: make(), router: make() }
+    }
+
+    pub(super) fn of(&self, role: Role) -> &T {
+        match role {
+            Role::Authenticator => &self.authenticator,
+            Role::Router => &self.router,
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        [&self.authenticator, &self.router].into_iter()
+    }
+}
+
 impl Roles {
+    /// How many there are.
+    pub(super) fn count(self) -> usize {
+        usize::from(self.authenticator) + usize::from(self.router)
+    }
+
     /// Whether these are among its roles.
     pub fn include(self, others: Self) -> bool {
         (self.authenticator || !others.authenticator) && (self.router || !others.router)

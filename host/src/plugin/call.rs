@@ -7,6 +7,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::bindings::Role;
 use super::blame::Caller;
 use super::error::{CallError, TimeLimit};
 use super::generation::Generation;
@@ -38,30 +39,30 @@ pub(super) struct Call<'a> {
 }
 
 impl Slot {
-    /// Waits for permission to call, then for a turn where it needs one, and finds the instance. The call is that of the
-    /// generation that serves this connection, unless another is held. Its time begins when this returns.
+    /// Waits for permission to call, then for a turn where it needs one and for memory where it needs an instance of its
+    /// own, and finds the instance. The call is that of the generation that serves this connection, unless another is held.
+    /// Its time begins when this returns.
     pub(super) async fn begin(
         &self,
+        function: Function,
         isolation: Isolation,
         wait: Wait,
         connection: ConnectionId,
         held: Option<Arc<Generation>>,
     ) -> Result<Call<'_>, CallError> {
-        let spec = self.spec();
+        let (spec, role) = (self.spec(), function.role());
         let asked = || held.clone().unwrap_or_else(|| self.serving(connection));
-        let mut generation = asked();
-        let now = if generation.pace().is_slow() { None } else { spec.permits.try_acquire().ok() };
-        let (permit, turn) = match now {
-            Some(permit) => (permit, None),
-            None => {
-                let admitted = admit(spec, generation, wait).await?;
-                // Whatever was swapped in meanwhile decides.
-                generation = asked();
-                admitted
-            }
+        let now = || {
+            let generation = asked();
+            let permit = if generation.is_slow(role) { None } else { spec.permits.of(role).try_acquire().ok() }?;
+            let instance = generation.instance(role, isolation)?;
+            Some(Admitted { instance, generation, permit, turn: None })
         };
-        let idle = if isolation == Isolation::Pooled { generation.take_idle() } else { None };
-        let mut instance = idle.unwrap_or_else(|| Box::new(Instance::new(&generation)));
+        let admitted = match now() {
+            Some(admitted) => admitted,
+            None => admit(spec, role, isolation, wait, asked).await?,
+        };
+        let Admitted { mut instance, generation, permit, turn } = admitted;
         let begun = Instant::now();
         instance.begin_call(begun, spec.limits.deadline, turn);
         Ok(Call { instance, generation, isolation, begun, _permit: permit })
@@ -83,22 +84,55 @@ impl Slot {
     }
 }
 
+/// What a call needs.
+struct Admitted<'a> {
+    instance: Box<Instance>,
+    generation: Arc<Generation>,
+    permit: SemaphorePermit<'a>,
+    turn: Option<Turn>,
+}
+
+/// Waits for all that a call needs. Whatever is swapped in meanwhile decides.
 async fn admit(
     spec: &Spec,
-    generation: Arc<Generation>,
+    role: Role,
+    isolation: Isolation,
     wait: Wait,
-) -> Result<(SemaphorePermit<'_>, Option<Turn>), CallError> {
+    asked: impl Fn() -> Arc<Generation>,
+) -> Result<Admitted<'_>, CallError> {
+    let (limits, memory) = (&spec.limits, spec.account.memory());
+    let overloaded = || CallError::Overloaded { concurrency: limits.concurrency, waited: limits.max_wait };
+    let mut short = false;
     let admitted = async {
-        let permit = spec.permits.acquire().await;
-        let turn = if generation.pace().is_slow() { spec.runtime.lane.first().await } else { None };
-        permit.map(|permit| (permit, turn)).ok()
+        let permit = spec.permits.of(role).acquire().await.map_err(|_| overloaded())?;
+        let waiting = memory.wait();
+        loop {
+            let freed = waiting.freed();
+            let turn = if asked().is_slow(role) { spec.runtime.lane.first().await } else { None };
+            let generation = asked();
+            if let Some(instance) = generation.instance(role, isolation) {
+                return Ok(Admitted { instance, generation, permit, turn });
+            }
+            // Nobody waits in the lane for something else.
+            drop(turn);
+            short = true;
+            freed.await;
+        }
     };
     let admitted = match wait {
-        Wait::Unbounded => admitted.await,
-        Wait::Bounded => timeout(spec.limits.max_wait, admitted).await.ok().flatten(),
+        Wait::Unbounded => Some(admitted.await),
+        Wait::Bounded => timeout(limits.max_wait, admitted).await.ok(),
     };
-    let limits = &spec.limits;
-    admitted.ok_or(CallError::Overloaded { concurrency: limits.concurrency, waited: limits.max_wait })
+    admitted.unwrap_or_else(|| {
+        Err(match short {
+            false => overloaded(),
+            true => CallError::NoRoom(format!(
+                "no memory was free within {:?} (limits.max_wait); all plugins together may have {} bytes (engine.memory)",
+                limits.max_wait,
+                memory.total()
+            )),
+        })
+    })
 }
 
 impl Call<'_> {
@@ -129,7 +163,7 @@ impl Call<'_> {
         }
         self.instance.calls_left = self.instance.calls_left.saturating_sub(1);
         if outcome.is_ok() && self.isolation == Isolation::Pooled && self.instance.calls_left > 0 {
-            self.generation.keep_idle(self.instance, ended);
+            self.generation.keep_idle(function.role(), self.instance, ended);
         }
         (outcome, self.generation)
     }

@@ -67,7 +67,7 @@ macro_rules! calls {
                     // Boxed: else every connection would hold it, also while it makes no call.
                     Box::pin(async move {
                         let connection = ConnectionId($about.connection);
-                        let begun = self.slot.begin(self.isolation, Wait::$wait, connection, held).await;
+                        let begun = self.slot.begin(Function::$kind, self.isolation, Wait::$wait, connection, held).await;
                         let mut call = begun.inspect_err(|error| self.slot.failed(None, Function::$kind, error))?;
                         let (turns, deadline) = call.instance.bounds();
                         let outcome = {

@@ -24,10 +24,6 @@ const SHORT_TICK: Duration = Duration::from_micros(250);
 /// Between two ticks there is never as much time, unless the process does not run.
 const STALL: Duration = Duration::from_millis(50);
 
-/// Instances beyond those that serve calls: for `lifecycle.check` of new components and those whose last call ends
-/// while their successor's first begins.
-const SPARE_INSTANCES: u32 = 16;
-
 /// Linear memories and tables of one instance. JavaScript runtimes come as components of two or three modules.
 pub(super) const MEMORIES: u32 = 4;
 pub(super) const TABLES: u32 = 8;
@@ -41,6 +37,10 @@ const HOST_STACK: usize = 3 << 19;
 const MEMORY: usize = 4 << 30;
 const TABLE_ELEMENTS: usize = 1_000_000;
 
+/// Bytes of an instance beside its memories and tables: globals, imported functions, core instances. Those of JavaScript
+/// and Python have some 100 KiB.
+const INSTANCE_SIZE: usize = 1 << 20;
+
 /// Bytes of a memory that stay mapped between two instances. Fresh instances for each call cost 54 µs when everything
 /// is unmapped, and get slower with a second core (page tables are locked); 8 µs when what a small plugin touches stays.
 const KEEP_RESIDENT: usize = 1 << 20;
@@ -52,17 +52,17 @@ const WARM_SLOTS: u32 = 8;
 /// Frames of a trap's backtrace.
 const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
-/// Starts the engine and its clock, for `concurrency` calls at the same time, the long ones in this lane.
+/// Starts the engine and its clock, for so many calls at the same time, the long ones in this lane.
 ///
 /// # Errors
 /// When the processor or the operating system cannot run it.
-pub(super) fn start(concurrency: usize, settings: &EngineConfig, lane: &Lane) -> anyhow::Result<(Engine, Clock)> {
+pub(super) fn start(calls: usize, settings: &EngineConfig, lane: &Lane) -> anyhow::Result<(Engine, Clock)> {
     let start = |allocation| {
         let mut config = config(allocation, settings.processor)?;
         config.max_wasm_stack(settings.stack).async_stack_size(settings.stack + HOST_STACK);
         Engine::new(&config)
     };
-    let engine = match start(InstanceAllocationStrategy::Pooling(pool(concurrency))) {
+    let engine = match start(pool(calls)) {
         Ok(engine) => engine,
         Err(error) => {
             // Containers may limit the address space; then every instance is mapped when it is needed.
@@ -81,9 +81,11 @@ pub(super) fn start(concurrency: usize, settings: &EngineConfig, lane: &Lane) ->
 }
 
 /// The engine of the process that compiles. What it compiles runs in the engine with this [`compatibility`] that [`start`]
-/// has started: they differ only in where instances live.
+/// has started: they differ only in where instances live. Its pool has no places, but the same bounds: what one instance
+/// would take beside its memories and tables (globals, imports, core instances of nested components) is checked when the
+/// component is compiled, and so is bounded wherever instances live later.
 pub(super) fn for_compiling(wanted: u64) -> anyhow::Result<Engine> {
-    let engine = |processor| Engine::new(&config(InstanceAllocationStrategy::OnDemand, processor)?);
+    let engine = |processor| Engine::new(&config(pool(0), processor)?);
     match engine(Processor::Any) {
         Ok(engine) if compatibility(&engine) == wanted => Ok(engine),
         _ => engine(Processor::Native).map_err(super::plain),
@@ -115,10 +117,9 @@ fn config(allocation: InstanceAllocationStrategy, processor: Processor) -> wasmt
     Ok(config)
 }
 
-fn pool(concurrency: usize) -> PoolingAllocationConfig {
-    // For each that serves a call another may be idle: the calls of another role run in fresh ones.
-    let concurrency = u32::try_from(concurrency).unwrap_or(u32::MAX);
-    let instances = concurrency.saturating_mul(2).saturating_add(SPARE_INSTANCES);
+fn pool(calls: usize) -> InstanceAllocationStrategy {
+    // For each that serves a call another may be idle or about to end.
+    let instances = u32::try_from(calls).unwrap_or(u32::MAX).saturating_mul(2);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_stacks(instances)
@@ -126,7 +127,8 @@ fn pool(concurrency: usize) -> PoolingAllocationConfig {
         .total_core_instances(u32::MAX)
         .total_memories(instances.saturating_mul(MEMORIES))
         .max_memories_per_component(MEMORIES)
-        .total_tables(instances.saturating_mul(TABLES))
+        // Even for no instance: a component with more tables than the pool is refused.
+        .total_tables(instances.max(1).saturating_mul(TABLES))
         .max_tables_per_component(TABLES)
         .max_tables_per_module(TABLES)
         .table_elements(TABLE_ELEMENTS)
@@ -134,8 +136,10 @@ fn pool(concurrency: usize) -> PoolingAllocationConfig {
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(64 << 10)
         .max_unused_warm_slots(WARM_SLOTS)
+        .max_component_instance_size(INSTANCE_SIZE)
+        .max_core_instance_size(INSTANCE_SIZE)
         .pagemap_scan(Enabled::Auto);
-    pool
+    InstanceAllocationStrategy::Pooling(pool)
 }
 
 /// Tells when calls ran out of time through nobody's fault: the process was stopped, or had no processor.
@@ -190,6 +194,7 @@ fn start_clock(engine: &Engine, lane: Lane, clock: Clock) -> anyhow::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::MAX_CALLS;
 
     #[test]
     fn a_process_that_was_stopped_is_told_from_one_that_runs() {
@@ -203,9 +208,17 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_sum_of_calls_fits_the_pool() {
+        // And one more for the checks of each of some plugins.
+        let calls = MAX_CALLS + 32;
+        let engine = start(calls, &EngineConfig::default(), &Lane::new()).unwrap().0;
+        assert!(engine.pooling_allocator_metrics().is_some(), "instances are mapped when they are needed");
+    }
+
+    #[test]
     fn what_is_compiled_elsewhere_runs_here() {
         let compatibilities = [Processor::Native, Processor::Any].map(|processor| {
-            let settings = EngineConfig { processor, stack: 64 << 20 };
+            let settings = EngineConfig { processor, stack: 64 << 20, memory: None };
             let wanted = compatibility(&start(64, &settings, &Lane::new()).unwrap().0);
             assert_eq!(compatibility(&for_compiling(wanted).unwrap()), wanted);
             wanted

@@ -118,7 +118,7 @@ impl CallError {
         match self {
             Self::Trap { .. } => "trap",
             Self::Deadline { .. } => "deadline",
-            Self::Limit { setting, .. } if *setting == MEMORY => "memory",
+            Self::Limit { setting, .. } if [MEMORY, ENGINE_MEMORY].contains(setting) => "memory",
             Self::Limit { .. } => "limit",
             Self::Result(_) => "result",
             Self::Overloaded { .. } | Self::NoRoom(_) => "overloaded",
@@ -161,7 +161,8 @@ impl CallError {
         match past_limit(error, &reason, host, limits) {
             Some((did, limit, setting)) => {
                 // What the engine says of these says no more.
-                let reason = if setting == MEMORY || setting == TABLE_ELEMENTS { reason } else { String::new() };
+                let reason =
+                    if [MEMORY, ENGINE_MEMORY, TABLE_ELEMENTS].contains(&setting) { reason } else { String::new() };
                 Self::Limit { did, limit, setting, reason, backtrace, stderr }
             }
             None => Self::Trap { reason, backtrace, stderr },
@@ -170,6 +171,7 @@ impl CallError {
 }
 
 const MEMORY: &str = "limits.memory";
+const ENGINE_MEMORY: &str = "engine.memory";
 const TABLE_ELEMENTS: &str = "limits.table_elements";
 
 /// Some of the engine's errors are private, and known by what they say.
@@ -200,6 +202,10 @@ fn past_limit(
     }
     if let Some(wanted) = host.limiter.refused_memory() {
         return Some((format!("asked for {wanted} bytes of memory"), limits.memory, MEMORY));
+    }
+    if let Some((wanted, limit)) = host.limiter.unavailable_memory() {
+        let did = format!("asked for {wanted} bytes of memory, and all plugins together had no more");
+        return Some((did, limit, ENGINE_MEMORY));
     }
     let wanted = host.limiter.refused_table_elements()?;
     Some((format!("asked for {wanted} elements of tables"), limits.table_elements, TABLE_ELEMENTS))

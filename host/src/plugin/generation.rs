@@ -3,17 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::task::spawn_blocking;
 use tracing::debug;
 use wasmtime::component::{Component, InstancePre};
 
-use super::bindings::Exports;
 use super::bindings::logging::Level;
+use super::bindings::{Exports, PerRole, Role};
 use super::blame::Spread;
 use super::error::{CallError, TimeLimit};
 use super::guest_log::{GuestLog, clean};
@@ -21,12 +19,12 @@ use super::host::Host;
 use super::identity::{Digest, Identity};
 use super::instance::{Instance, within};
 use super::lane::Pace;
-use super::lock;
+use super::memory::Holding;
+use super::pool::Pool;
 use super::rollout::Counted;
 use super::spec::Spec;
 use super::stats::{Counts, Function, Stats};
-use crate::config::Settings;
-use crate::stripe::Striped;
+use crate::config::{Isolation, Settings};
 
 /// Bytes of what a plugin's own check says against it.
 const MAX_REFUSAL: usize = 1024;
@@ -45,9 +43,6 @@ pub(super) struct Given {
     pub(super) values: BTreeMap<String, String>,
 }
 
-/// Boxed: they are large, and come and go with every call.
-type Idle = Mutex<Vec<Box<Instance>>>;
-
 /// A component that has passed all checks, or is passing them.
 pub struct Generation {
     /// Counts the generations of its slot, from 1.
@@ -59,12 +54,9 @@ pub struct Generation {
     component: InstancePre<Host>,
     exports: Exports,
     log: Arc<GuestLog>,
-    /// Instances waiting for a call, where the thread put them that they served last, the latest on top: their memory is
-    /// still in the processor's caches. A lock is held for a push or a pop.
-    idle: Striped<Idle>,
-    /// It does not serve: instances end with their calls.
-    retired: AtomicBool,
-    pace: Arc<Pace>,
+    /// Idle instances. Each serves one role only.
+    pools: PerRole<Arc<Pool>>,
+    paces: PerRole<Arc<Pace>>,
     /// Boxed: it is large, and a generation is passed around while it is made.
     stats: Box<Stats>,
     /// From its bytes to the end of its checks.
@@ -95,9 +87,8 @@ impl Generation {
             exports: Exports::find(&component, spec.roles)?,
             component,
             log: Arc::new(GuestLog::new(spec, number, identity.component)),
-            idle: Striped::default(),
-            retired: AtomicBool::new(false),
-            pace: Pace::new(),
+            pools: PerRole::new(|| Pool::new(&spec.account)),
+            paces: PerRole::new(Pace::new),
             stats: Box::default(),
             loading: Duration::ZERO,
             compiling: None,
@@ -111,7 +102,7 @@ impl Generation {
     /// Asks the plugin itself, on an instance that serves nothing else. Returns how many bytes of memory that has.
     async fn check(&self) -> anyhow::Result<usize> {
         let limit = TimeLimit { setting: "check_timeout", value: self.spec.limits.check_timeout };
-        let mut instance = Instance::new(self);
+        let mut instance = Instance::new(self, Pace::new(), Holding::new(self.spec.account.clone()));
         instance.begin_call(Instant::now(), limit.value, None);
         let (turns, deadline) = instance.bounds();
 
@@ -166,8 +157,9 @@ impl Generation {
         &self.given
     }
 
-    pub(super) fn pace(&self) -> &Arc<Pace> {
-        &self.pace
+    /// Whether the calls of this role have been long of late.
+    pub(super) fn is_slow(&self, role: Role) -> bool {
+        self.paces.of(role).is_slow()
     }
 
     pub(super) fn stats(&self) -> &Stats {
@@ -223,55 +215,41 @@ impl Generation {
         self.stats.update_shadow(|shadow| shadow.skipped += 1);
     }
 
-    /// An instance that waits for a call.
-    pub(super) fn take_idle(&self) -> Option<Box<Instance>> {
-        self.idle.iter().find_map(|idle| lock(idle).pop())
+    /// An instance for a call: an idle one where calls share instances, or else a fresh one. `None` if there is no memory
+    /// for it now.
+    pub(super) fn instance(&self, role: Role, isolation: Isolation) -> Option<Box<Instance>> {
+        let idle = if isolation == Isolation::Pooled { self.pools.of(role).take() } else { None };
+        idle.or_else(|| {
+            let mut holding = Holding::new(self.spec.account.clone());
+            // As much as it will have at its start, so that it does not fail there.
+            let covered = holding.cover(self.memory);
+            covered.then(|| Box::new(Instance::new(self, self.paces.of(role).clone(), holding)))
+        })
     }
 
-    /// Keeps an instance for another call, from now on.
-    pub(super) fn keep_idle(&self, mut instance: Box<Instance>, now: Instant) {
-        instance.idle_since = now;
-        let mut idle = lock(self.idle.own());
-        // Under the lock, or else it would wait among the idle of a generation that has been retired.
-        if !self.retired.load(Relaxed) {
-            idle.push(instance);
-        }
+    /// Keeps an instance for another call of its role, from now on.
+    pub(super) fn keep_idle(&self, role: Role, instance: Box<Instance>, now: Instant) {
+        self.pools.of(role).keep(instance, now);
     }
 
     /// Gives up the instances that have been idle for longer than this, with their memory.
     pub(super) fn shrink(&self, longest: Duration) {
-        let mut given_up = Vec::new();
-        for idle in self.idle.iter() {
-            let mut idle = lock(idle);
-            // The longest idle is at the bottom.
-            let long = idle.partition_point(|instance| instance.idle_since.elapsed() > longest);
-            given_up.extend(idle.drain(..long));
-        }
-        discard(given_up);
+        self.pools.iter().for_each(|pool| pool.shrink(longest));
     }
 
     /// It does not serve any more. Instances without a call end at once, those with a call end after it.
     pub(super) fn retire(&self) {
-        self.retired.store(true, Relaxed);
-        discard(self.idle.iter().flat_map(|idle| std::mem::take(&mut *lock(idle))).collect());
+        self.pools.iter().for_each(|pool| pool.retire());
     }
 
     /// It serves, perhaps again.
     pub(super) fn revive(&self) {
-        self.retired.store(false, Relaxed);
+        self.pools.iter().for_each(|pool| pool.revive());
     }
 
     #[cfg(test)]
     pub(super) fn idle_instances(&self) -> usize {
-        self.idle.iter().map(|idle| lock(idle).len()).sum()
-    }
-}
-
-/// Ends instances, away from the threads that serve connections: returning much memory takes its time.
-#[expect(clippy::vec_box, reason = "as they were kept")]
-fn discard(instances: Vec<Box<Instance>>) {
-    if !instances.is_empty() {
-        spawn_blocking(move || drop(instances));
+        self.pools.iter().map(|pool| pool.len()).sum()
     }
 }
 

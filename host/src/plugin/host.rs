@@ -16,8 +16,9 @@ use super::bindings::logging::Level;
 use super::bindings::{directory, logging, types};
 use super::generation::Generation;
 use super::guest_log::{InstanceLog, Output};
-use super::lane::Turns;
+use super::lane::{Pace, Turns};
 use super::limits::Limiter;
+use super::memory::Holding;
 use crate::message::ConnectionId;
 use crate::registry::Registry;
 
@@ -45,10 +46,10 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(generation: &Generation) -> Self {
+    pub(super) fn new(generation: &Generation, pace: Arc<Pace>, holding: Holding) -> Self {
         let spec = generation.spec();
         let log = Arc::new(InstanceLog::new(generation.log().clone(), &spec.limits));
-        let turns = Turns::new(spec.runtime.lane.clone(), generation.pace().clone());
+        let turns = Turns::new(spec.runtime.lane.clone(), pace);
         let stdout = Output::new(log.clone(), turns.clone(), Level::Info);
         let stderr = Output::new(log.clone(), turns.clone(), Level::Warn);
         // Nothing is inherited and nothing opened: no files, no sockets, no arguments, no environment but the settings.
@@ -76,7 +77,7 @@ impl Host {
             log,
             stdout,
             stderr,
-            limiter: Limiter::new(&spec.limits),
+            limiter: Limiter::new(&spec.limits, holding),
             turns,
             deadline: Instant::now(),
             stack: spec.runtime.stack,

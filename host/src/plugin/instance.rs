@@ -14,8 +14,9 @@ use super::bindings::{authenticator, lifecycle, router};
 use super::engine::TICK;
 use super::generation::Generation;
 use super::host::Host;
-use super::lane::{Turn, Turns};
+use super::lane::{Pace, Turn, Turns};
 use super::limits::host_call_bytes;
+use super::memory::Holding;
 
 /// A store with its one instance: whatever goes wrong in it ends with it.
 pub(super) struct Instance {
@@ -31,10 +32,10 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// An empty one.
-    pub(super) fn new(generation: &Generation) -> Self {
+    /// An empty one, whose calls are as long as this tells, and whose memory is accounted for here.
+    pub(super) fn new(generation: &Generation, pace: Arc<Pace>, holding: Holding) -> Self {
         let spec = generation.spec();
-        let mut store = Store::new(&spec.runtime.engine, Host::new(generation));
+        let mut store = Store::new(&spec.runtime.engine, Host::new(generation, pace, holding));
         store.limiter(|host| &mut host.limiter);
         store.set_max_component_handles(spec.limits.handles);
         store.set_hostcall_fuel(host_call_bytes(&spec.limits));
@@ -57,6 +58,11 @@ impl Instance {
             calls_left: spec.calls_per_instance(),
             idle_since: Instant::now(),
         }
+    }
+
+    /// What it has of its slot's account.
+    pub(super) fn holding(&mut self) -> &mut Holding {
+        self.store.data_mut().limiter.holding()
     }
 
     /// Prepares for one more call, which begins now.

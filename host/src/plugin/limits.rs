@@ -3,6 +3,7 @@
 use wasmtime::{ResourceLimiter, Result};
 
 use super::engine;
+use super::memory::Holding;
 use crate::config::PluginLimits;
 
 /// Core modules of one component. Python comes as dozens of libraries.
@@ -27,6 +28,9 @@ pub(super) fn host_call_bytes(limits: &PluginLimits) -> usize {
 #[derive(Debug)]
 pub(super) struct Limiter {
     memory: Budget,
+    holding: Holding,
+    /// The largest amount of memory that the call was refused because all plugins together have too much.
+    unavailable: Option<usize>,
     table_elements: Budget,
 }
 
@@ -56,8 +60,14 @@ impl Budget {
 }
 
 impl Limiter {
-    pub(super) fn new(limits: &PluginLimits) -> Self {
-        Self { memory: Budget::new(limits.memory), table_elements: Budget::new(limits.table_elements) }
+    pub(super) fn new(limits: &PluginLimits, holding: Holding) -> Self {
+        let (memory, table_elements) = (Budget::new(limits.memory), Budget::new(limits.table_elements));
+        Self { memory, holding, unavailable: None, table_elements }
+    }
+
+    /// What the instance has of its slot's account.
+    pub(super) fn holding(&mut self) -> &mut Holding {
+        &mut self.holding
     }
 
     /// Bytes of linear memory that it has.
@@ -67,12 +77,18 @@ impl Limiter {
 
     /// What was refused to earlier calls explains nothing of the next.
     pub(super) fn begin_call(&mut self) {
-        (self.memory.refused, self.table_elements.refused) = (None, None);
+        (self.memory.refused, self.unavailable, self.table_elements.refused) = (None, None, None);
     }
 
     /// How many bytes of memory the call has asked for in vain, if it has.
     pub(super) fn refused_memory(&self) -> Option<usize> {
         self.memory.refused
+    }
+
+    /// How many bytes of memory the call has asked for although all plugins together had no more, and how many they may
+    /// have.
+    pub(super) fn unavailable_memory(&self) -> Option<(usize, usize)> {
+        self.unavailable.map(|wanted| (wanted, self.holding.total()))
     }
 
     /// How many elements of tables the call has asked for in vain, if it has.
@@ -82,12 +98,25 @@ impl Limiter {
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
-        Ok(self.memory.grow(current, desired))
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+        // Not counted: the engine does not grow it.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(true);
+        }
+        let before = self.memory.used;
+        if !self.memory.grow(current, desired) {
+            return Ok(false);
+        }
+        let available = self.holding.cover(self.memory.used);
+        if !available {
+            self.unavailable = self.unavailable.max(Some(self.memory.used));
+            self.memory.used = before;
+        }
+        Ok(available)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
-        Ok(self.table_elements.grow(current, desired))
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+        Ok(maximum.is_some_and(|maximum| desired > maximum) || self.table_elements.grow(current, desired))
     }
 
     fn instances(&self) -> usize {
@@ -105,10 +134,39 @@ impl ResourceLimiter for Limiter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory::{Demand, Memory};
     use super::*;
 
+    /// One that all plugins together may have this much memory beside.
+    fn limiter_within(total: usize) -> Limiter {
+        let demand = Demand { calls: 1, memory: 100 };
+        let account = Memory::new(Some(total), demand).open(demand);
+        let limits = PluginLimits { memory: 100, table_elements: 10, ..PluginLimits::default() };
+        Limiter::new(&limits, Holding::new(account))
+    }
+
     fn limiter() -> Limiter {
-        Limiter::new(&PluginLimits { memory: 100, table_elements: 10, ..PluginLimits::default() })
+        limiter_within(1000)
+    }
+
+    #[test]
+    fn what_all_plugins_may_have_is_a_limit_too() {
+        let mut limiter = limiter_within(50);
+        assert!(limiter.memory_growing(0, 40, None).unwrap());
+        assert!(!limiter.memory_growing(40, 60, None).unwrap());
+        assert_eq!((limiter.refused_memory(), limiter.unavailable_memory()), (None, Some((60, 50))));
+        assert_eq!(limiter.memory(), 40);
+        limiter.begin_call();
+        assert_eq!(limiter.unavailable_memory(), None);
+        assert!(limiter.memory_growing(40, 50, None).unwrap());
+    }
+
+    #[test]
+    fn what_the_engine_does_not_grant_is_not_counted() {
+        let mut limiter = limiter();
+        assert!(limiter.memory_growing(0, 60, Some(50)).unwrap() && limiter.table_growing(0, 6, Some(5)).unwrap());
+        assert_eq!(limiter.memory(), 0);
+        assert!(limiter.memory_growing(0, 100, Some(100)).unwrap() && limiter.table_growing(0, 10, Some(10)).unwrap());
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //! | `engine`, `lane` | the engine and its clock; who may run for longer than a tick |
 //! | `bindings`, `calls`, `call`, `error` | the contract as Rust, its functions, how each is called, their failures |
 //! | `host`, `guest_log`, `limits` | what a plugin finds around it |
-//! | `instance`, `generation`, `spec` | from one instance to all of one component, and what the slot's have in common |
+//! | `instance`, `pool`, `generation`, `spec` | from one instance to all of one component, and what the slot's have in common |
+//! | `memory`, `machine` | what all instances together may have |
 //! | `slot`, `rollout`, `stats`, `blame` | which generation serves whom, how they come and go, how they fare, and for whom |
 //! | `load`, `compile`, `source`, `file`, `builtin` | where new generations come from |
 //! | `deploy` | what is done to a slot |
@@ -37,6 +38,9 @@ mod lane;
 mod ledger;
 mod limits;
 mod load;
+mod machine;
+mod memory;
+mod pool;
 mod rollout;
 mod slot;
 mod source;
@@ -65,6 +69,7 @@ pub use self::error::CallError;
 pub use self::file::PluginFiles;
 pub use self::generation::{CheckRefused, Generation};
 pub use self::identity::Digest;
+pub use self::memory::Demand;
 pub use self::slot::Slot;
 pub(crate) use self::slot::look_after;
 pub use self::source::read as read_component;
@@ -82,6 +87,7 @@ pub struct Runtime {
     linker: Linker<host::Host>,
     compiler: compile::Compiler,
     lane: lane::Lane,
+    memory: Arc<memory::Memory>,
     registry: Arc<Registry>,
     state: Arc<StateFolder>,
     surroundings: Surroundings,
@@ -99,25 +105,30 @@ pub struct Surroundings {
 }
 
 impl Runtime {
-    /// Starts the engine for plugins that make `concurrency` calls at the same time, all together.
+    /// Starts the engine for plugins that need this much, all together.
     ///
     /// # Errors
     /// When the processor or the operating system cannot run it.
     pub fn start(
-        concurrency: usize,
+        demand: Demand,
         config: &EngineConfig,
         compiler: &CompilerConfig,
         registry: Arc<Registry>,
         state: Arc<StateFolder>,
     ) -> anyhow::Result<Arc<Self>> {
         let lane = lane::Lane::new();
-        let (engine, clock) = engine::start(concurrency, config, &lane)?;
+        let (engine, clock) = engine::start(demand.calls, config, &lane)?;
         let mut linker = Linker::new(&engine);
         host::link(&mut linker).map_err(plain).context("cannot link the plugin interfaces")?;
         let compiler = compile::Compiler::new(compiler, &state);
         let surroundings = Surroundings::default();
-        let stack = config.stack;
-        Ok(Arc::new(Self { engine, clock, linker, compiler, lane, registry, state, surroundings, stack }))
+        let (memory, stack) = (memory::Memory::new(config.memory, demand), config.stack);
+        Ok(Arc::new(Self { engine, clock, linker, compiler, lane, memory, registry, state, surroundings, stack }))
+    }
+
+    /// Bytes of linear memory that all plugins together may have.
+    pub fn memory(&self) -> usize {
+        self.memory.total()
     }
 
     /// The same for other surroundings and connections. Nothing is remembered of what serves there but compiled code.
@@ -129,6 +140,7 @@ impl Runtime {
             linker: self.linker.clone(),
             compiler: self.compiler.clone(),
             lane: self.lane.clone(),
+            memory: self.memory.clone(),
             registry,
             state: Arc::new(StateFolder::none("nothing is to be remembered")),
             surroundings,

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+use super::bindings::Role;
 use super::deploy::Declined;
 use super::generation::Generation;
 use super::guest_log::clean;
@@ -139,9 +140,9 @@ impl Slot {
         serving.shadow.as_ref().filter(|shadow| shadow.takes(connection)).map(|shadow| shadow.generation.clone())
     }
 
-    /// Whether half of the calls that may run at the same time could begin now.
+    /// Whether more than half of the permits for calls of the authenticator are free.
     pub fn has_room(&self) -> bool {
-        self.spec.permits.available_permits() > self.spec.limits.concurrency / 2
+        self.spec.permits.of(Role::Authenticator).available_permits() > self.spec.limits.concurrency / 2
     }
 
     pub(super) fn spec(&self) -> &Arc<Spec> {
@@ -313,6 +314,8 @@ impl Slot {
             refusals: state.refusals,
             alerts: state.alerts,
             overloaded: self.overloaded.load(Relaxed),
+            instances: self.spec.account.instances(),
+            memory_bytes: self.spec.account.used(),
         }
     }
 }

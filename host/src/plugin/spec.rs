@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::Runtime;
-use super::bindings::Roles;
+use super::bindings::{PerRole, Roles};
 use super::guest_log::line_limit;
+use super::memory::{Account, Demand};
 use crate::config::{PluginConfig, PluginLimits, PluginSource};
 use crate::throttle::Throttle;
 
@@ -24,8 +25,10 @@ pub(super) struct Spec {
     pub(super) source: PluginSource,
     pub(super) roles: Roles,
     pub(super) limits: PluginLimits,
-    /// One for each call that may run at the same time, whichever generation serves it.
-    pub(super) permits: Semaphore,
+    /// One for each call of a role that may run at the same time, whichever generation serves it.
+    pub(super) permits: PerRole<Semaphore>,
+    /// The memory of all its instances.
+    pub(super) account: Arc<Account>,
     pub(super) lines: Arc<Throttle>,
     pub(super) failures: Throttle,
     pub(super) runtime: Arc<Runtime>,
@@ -33,12 +36,14 @@ pub(super) struct Spec {
 
 impl Spec {
     pub(super) fn new(slot: String, plugin: &PluginConfig, roles: Roles, runtime: Arc<Runtime>) -> Self {
+        let permits = plugin.limits.concurrency.min(Semaphore::MAX_PERMITS);
         Self {
             slot,
             plugin: name(&plugin.source),
             source: plugin.source.clone(),
             roles,
-            permits: Semaphore::new(plugin.limits.concurrency.min(Semaphore::MAX_PERMITS)),
+            permits: PerRole::new(|| Semaphore::new(permits)),
+            account: runtime.memory.open(Demand::of(&plugin.limits, roles)),
             limits: plugin.limits.clone(),
             lines: line_limit(&plugin.limits),
             failures: Throttle::new(FAILURES_PER_SECOND, FAILURES_AT_ONCE),

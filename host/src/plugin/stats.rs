@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
+use super::bindings::Role;
 use super::blame::{Blame, Caller, Spread};
 use super::error::{CallError, KINDS};
 use super::lock;
@@ -36,6 +37,14 @@ impl Function {
     /// Whether the client has no uid yet.
     pub(super) fn is_before_login(self) -> bool {
         matches!(self, Self::Greet | Self::Authenticate)
+    }
+
+    /// Whose function it is.
+    pub(super) fn role(self) -> Role {
+        match self {
+            Self::Greet | Self::Authenticate => Role::Authenticator,
+            Self::Opened | Self::Route | Self::Closed | Self::Push => Role::Router,
+        }
     }
 
     /// Its name in the contract.

@@ -31,8 +31,12 @@ pub struct PluginStatus {
     pub refusals: u64,
     /// How often a generation failed too often and went on serving.
     pub alerts: u64,
-    /// Calls that were shed because as many were running as may run.
+    /// Calls that were shed because as many were running as may run, or no memory was free.
     pub overloaded: u64,
+    /// Instances that there are, of all generations.
+    pub instances: usize,
+    /// Bytes of linear memory that they have.
+    pub memory_bytes: usize,
 }
 
 /// How far a generation has come.

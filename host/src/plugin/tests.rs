@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::authenticator::{Handshake, Verdict};
 use super::call::Wait;
+use super::stats::Function;
 use super::*;
 use crate::config::{
     DuplicateLogin, EngineConfig, Isolation, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Settings,
@@ -37,10 +38,16 @@ fn digest(code: &[u8]) -> Digest {
 }
 
 async fn slot(source: PluginSource) -> Arc<Slot> {
+    slot_within(source, limits(), None).await
+}
+
+/// A slot with these limits, in a runtime with this much memory.
+async fn slot_within(source: PluginSource, limits: PluginLimits, memory: Option<usize>) -> Arc<Slot> {
     let registry = Arc::new(Registry::new(DuplicateLogin::Newest));
     let state = Arc::new(StateFolder::none("a test"));
-    let runtime = Runtime::start(4, &EngineConfig::default(), &CompilerConfig::default(), registry, state).unwrap();
-    let plugin = PluginConfig { limits: limits(), ..PluginConfig::authenticator(source) };
+    let (demand, engine) = (Demand::of(&limits, AUTHENTICATOR), EngineConfig { memory, ..EngineConfig::default() });
+    let runtime = Runtime::start(demand, &engine, &CompilerConfig::default(), registry, state).unwrap();
+    let plugin = PluginConfig { limits, ..PluginConfig::authenticator(source) };
     Slot::load("authenticator".to_owned(), &plugin, AUTHENTICATOR, runtime).await.unwrap()
 }
 
@@ -57,8 +64,8 @@ async fn greet(slot: &Arc<Slot>, isolation: Isolation) -> Result<bool, CallError
 #[tokio::test]
 async fn a_swap_decides_the_next_call_and_lets_the_last_one_finish() {
     let slot = builtin_slot().await;
-    let old = slot.begin(Isolation::Pooled, Wait::Bounded, ConnectionId(1), None).await.unwrap();
-    let waiting = slot.begin(Isolation::Pooled, Wait::Unbounded, ConnectionId(1), None);
+    let old = slot.begin(Function::Greet, Isolation::Pooled, Wait::Bounded, ConnectionId(1), None).await.unwrap();
+    let waiting = slot.begin(Function::Greet, Isolation::Pooled, Wait::Unbounded, ConnectionId(1), None);
     let swap = async {
         slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap();
         let number = old.generation.number();
@@ -77,7 +84,8 @@ async fn a_generation_that_is_held_goes_on_after_a_swap() {
     let slot = builtin_slot().await;
     let held = slot.live();
     slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap();
-    let call = slot.begin(Isolation::Pooled, Wait::Bounded, ConnectionId(1), Some(held)).await.unwrap();
+    let call =
+        slot.begin(Function::Greet, Isolation::Pooled, Wait::Bounded, ConnectionId(1), Some(held)).await.unwrap();
     assert_eq!((call.generation.number(), slot.live().number()), (1, 2));
 }
 
@@ -127,16 +135,69 @@ async fn pooled_instances_are_used_again_and_replaced_in_time() {
 #[tokio::test]
 async fn past_the_concurrency_calls_are_shed_or_wait() {
     let slot = builtin_slot().await;
-    let running = slot.begin(Isolation::PerCall, Wait::Bounded, ConnectionId(1), None).await.unwrap();
+    let running = slot.begin(Function::Greet, Isolation::PerCall, Wait::Bounded, ConnectionId(1), None).await.unwrap();
     let shed = greet(&slot, Isolation::PerCall).await;
     assert!(matches!(shed, Err(CallError::Overloaded { concurrency: 1, .. })), "{shed:?}");
-    let waiting = slot.begin(Isolation::PerCall, Wait::Unbounded, ConnectionId(1), None);
+    let waiting = slot.begin(Function::Greet, Isolation::PerCall, Wait::Unbounded, ConnectionId(1), None);
     let release = async {
         tokio::time::sleep(2 * limits().max_wait).await;
         drop(running);
     };
     let (outcome, ()) = tokio::join!(waiting, release);
     assert!(outcome.is_ok());
+}
+
+#[tokio::test]
+async fn the_roles_of_a_plugin_do_not_wait_for_each_other() {
+    let slot = builtin_slot().await;
+    let begin = |function| slot.begin(function, Isolation::PerCall, Wait::Bounded, ConnectionId(1), None);
+    let (login, packet) = (begin(Function::Authenticate).await, begin(Function::Route).await);
+    assert!(login.is_ok() && packet.is_ok());
+    assert!(begin(Function::Greet).await.is_err() && begin(Function::Push).await.is_err());
+}
+
+#[tokio::test]
+async fn a_call_waits_for_memory_after_idle_instances_have_ended() {
+    let builtin = || PluginSource::Builtin(BUILTIN.to_owned());
+    let one = builtin_slot().await.live().memory;
+    let limits = PluginLimits { concurrency: 2, ..limits() };
+    // Enough for one instance.
+    let slot = slot_within(builtin(), limits, Some(one * 3 / 2)).await;
+    greet(&slot, Isolation::Pooled).await.unwrap();
+    assert_eq!((slot.live().idle_instances(), slot.status().memory_bytes), (1, one));
+    let begin = |wait| slot.begin(Function::Greet, Isolation::PerCall, wait, ConnectionId(1), None);
+    let running = begin(Wait::Bounded).await.unwrap();
+    assert_eq!((slot.live().idle_instances(), slot.status().memory_bytes), (0, one));
+    let error = begin(Wait::Bounded).await.err().unwrap();
+    assert_eq!(error.kind(), "overloaded");
+    let (error, total) = (error.to_string(), format!("{} bytes (engine.memory)", one * 3 / 2));
+    assert!(error.contains("limits.max_wait") && error.contains(&total), "{error}");
+    let (waited, ()) = tokio::join!(begin(Wait::Unbounded), async { drop(running) });
+    assert!(waited.is_ok());
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_memory_takes_that_of_an_instance_that_becomes_idle() {
+    let one = builtin_slot().await.live().memory;
+    let limits = PluginLimits { concurrency: 2, ..limits() };
+    let slot = slot_within(PluginSource::Builtin(BUILTIN.to_owned()), limits, Some(one * 3 / 2)).await;
+    let begin = |isolation| slot.begin(Function::Greet, isolation, Wait::Unbounded, ConnectionId(1), None);
+    let running = begin(Isolation::Pooled).await.unwrap();
+    let ended = async { slot.live().keep_idle(Function::Greet.role(), running.instance, Instant::now()) };
+    let (waited, ()) = tokio::join!(begin(Isolation::PerCall), ended);
+    assert!(waited.is_ok() && slot.live().idle_instances() == 0);
+}
+
+#[tokio::test]
+async fn a_slot_with_more_instances_than_calls_keeps_none_idle() {
+    let slot = builtin_slot().await;
+    let holding = || memory::Holding::new(slot.spec().account.clone());
+    let others = [holding(), holding()];
+    greet(&slot, Isolation::Pooled).await.unwrap();
+    assert_eq!(slot.live().idle_instances(), 0);
+    drop(others);
+    greet(&slot, Isolation::Pooled).await.unwrap();
+    assert_eq!(slot.live().idle_instances(), 1);
 }
 
 #[tokio::test]

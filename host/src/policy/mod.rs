@@ -24,8 +24,8 @@ use self::shadow::Shadow;
 pub use self::trial::{Trial, Verdict};
 use crate::config::{Config, PluginConfig, PluginLimits};
 use crate::plugin::status::PluginStatus;
+use crate::plugin::{Demand, PluginFiles, Roles, Runtime, Seat, Slot, look_after};
 pub use crate::plugin::{DeployError, status};
-use crate::plugin::{PluginFiles, Roles, Runtime, Seat, Slot, look_after};
 use crate::registry::Registry;
 use crate::state::StateFolder;
 
@@ -42,6 +42,7 @@ pub struct Policy {
     /// Who gets this?
     pub router: Router,
     slots: Vec<Arc<Slot>>,
+    memory: usize,
     _files: PluginFiles,
     /// Ended with it.
     _tasks: JoinSet<()>,
@@ -54,8 +55,8 @@ impl Policy {
     /// When one cannot be loaded or refuses to serve. The error names slot, file and cause.
     pub async fn load(config: &Config, registry: Arc<Registry>, state: Arc<StateFolder>) -> anyhow::Result<Self> {
         let places = places(config);
-        let concurrency = places.iter().map(|place| place.plugin.limits.concurrency).sum();
-        let runtime = Runtime::start(concurrency, &config.engine, &config.compiler, registry, state)?;
+        let demand = places.iter().map(|place| Demand::of(&place.plugin.limits, place.roles())).sum();
+        let runtime = Runtime::start(demand, &config.engine, &config.compiler, registry, state)?;
 
         // What a plugin receives it may return, unless the configuration says otherwise.
         let largest = config.websocket.max_message.max(config.text.max_line);
@@ -83,8 +84,14 @@ impl Policy {
             router: Router::new(Seat::new(router, config.router.plugin.isolation)),
             _files: PluginFiles::watch(&slots, &config.watch),
             _tasks: tasks,
+            memory: runtime.memory(),
             slots,
         })
+    }
+
+    /// Bytes of linear memory that all plugins together may have.
+    pub fn memory(&self) -> usize {
+        self.memory
     }
 
     /// What serves in each slot, and what else is there.

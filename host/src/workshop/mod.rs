@@ -34,7 +34,7 @@ use anyhow::Context as _;
 use rustix::process::geteuid;
 
 use crate::config::{Config, DuplicateLogin, PluginConfig, PluginSource, Settings, read_file};
-use crate::plugin::{Roles, Runtime, Surroundings, read_component};
+use crate::plugin::{Demand, Roles, Runtime, Surroundings, read_component};
 use crate::policy::Trial;
 use crate::registry::Registry;
 use crate::state::StateFolder;
@@ -74,8 +74,8 @@ impl Workshop {
             Some(folder) => StateFolder::open(Some(folder)),
             None => StateFolder::none("nothing is to be kept"),
         };
-        let concurrency = plugin.limits.concurrency;
-        let runtime = Runtime::start(concurrency, &config.engine, &config.compiler, registry(), Arc::new(cache))?;
+        let demand = Demand::of(&plugin.limits, Roles { authenticator: true, router: true });
+        let runtime = Runtime::start(demand, &config.engine, &config.compiler, registry(), Arc::new(cache))?;
         Ok(Self { runtime, plugin, code })
     }
 

@@ -11,6 +11,7 @@ use std::thread;
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use wasmtime::Engine;
+use wasmtime::component::Component;
 
 use super::CompileError;
 use super::inspect::inspect;
@@ -162,7 +163,11 @@ pub(super) fn answer(engine: &Engine, job: Job, code: &[u8], output: &mut impl W
 }
 
 fn compile(engine: &Engine, code: &[u8]) -> anyhow::Result<Vec<u8>> {
-    engine.precompile_component(code).map_err(plain).context("it cannot be compiled")
+    // Not only compiled but loaded: that is where the engine checks what an instance would take.
+    Component::new(engine, code)
+        .and_then(|component| component.serialize())
+        .map_err(plain)
+        .context("it cannot be compiled")
 }
 
 /// What the child's answer means.

@@ -3,10 +3,11 @@
 use anyhow::{bail, ensure};
 use wasmparser::{FunctionBody, ImportSectionReader, Operator, Parser, Payload, TypeRef};
 
+use super::startup::Startup;
 use crate::plugin::limits::MODULES;
 
 /// Which rules these are: what was compiled under others is inspected, and so compiled, again. To be raised with each change.
-pub(super) const RULES: u32 = 1;
+pub(super) const RULES: u32 = 2;
 
 /// Places in one function from which it leaves its own code: for a function of the host, for one that is known only when it runs, or to move
 /// memory (of which the engine does a large piece in parts). A function is
@@ -23,10 +24,18 @@ pub(super) fn inspect(component: &[u8]) -> anyhow::Result<()> {
     let mut modules = 0;
     // Of the module that is being read: its imported functions are numbered first.
     let mut imported = 0;
+    let mut startup = Startup::default();
     for payload in Parser::new(0).parse_all(component).map_while(Result::ok) {
         match payload {
-            Payload::ModuleSection { .. } => (modules, imported) = (modules + 1, 0),
-            Payload::ImportSection(imports) => imported = functions(imports),
+            Payload::ModuleSection { .. } => (modules, imported, startup) = (modules + 1, 0, Startup::default()),
+            Payload::ImportSection(imports) => {
+                startup.imports(imports.clone());
+                imported = functions(imports);
+            }
+            Payload::TableSection(tables) => startup.tables(tables)?,
+            Payload::GlobalSection(globals) => startup.globals(globals)?,
+            Payload::ElementSection(elements) => startup.elements(elements)?,
+            Payload::DataSection(data) => startup.data(data)?,
             Payload::CodeSectionEntry(function) => {
                 let exits = exits(&function, imported);
                 ensure!(exits <= EXITS, "one of its functions has {exits} calls out of its code, the limit is {EXITS}");

@@ -11,6 +11,7 @@ mod error;
 pub(crate) mod fuzz;
 mod inspect;
 mod process;
+mod startup;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
