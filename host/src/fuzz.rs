@@ -7,8 +7,9 @@ use crate::{config, connection, plugin, policy, text_port, workshop};
 pub type Target = fn(&[u8]);
 
 /// All targets. Each has a folder of its name in `tests/fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("head", connection::fuzz::head),
+    ("frames", connection::fuzz::frames),
     ("lines", text_port::fuzz::lines),
     ("settings", config::fuzz::settings),
     ("cases", workshop::fuzz::cases),

@@ -19,8 +19,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::admin::{Admin, Served};
 use crate::config::{Config, Source};
-use crate::connection::{self, Admission, Link};
-use crate::heartbeat::Heartbeat;
+use crate::connection::{self, Admission, InboxBudget, is_trusted};
+use crate::heartbeat::{self, Heartbeat};
 use crate::message::{CloseReason, ConnectionId};
 use crate::metrics::METRICS;
 use crate::outbox::{Budget, Outbox};
@@ -73,6 +73,8 @@ impl Gateway {
     /// When a port is taken, or a plugin cannot be used.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let websocket = listen(config.websocket.listen, "websocket.listen").map_err(StartError::Listen)?;
+        // Accepted connections inherit it.
+        let _ = SockRef::from(&websocket).set_tcp_keepalive(&heartbeat::keepalive(&config.heartbeat));
         let text = listen(config.text.listen, "text.listen").map_err(StartError::Listen)?;
         let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
         let state = Arc::new(StateFolder::open(config.state_folder.as_deref()));
@@ -104,6 +106,7 @@ impl Gateway {
         let tasks = TaskTracker::new();
         let heartbeat = Arc::new(Heartbeat::new(config.heartbeat.clone()));
 
+        let inbox = Arc::new(InboxBudget::new(config.inbox.total_bytes));
         let edge = WebSocketEdge {
             context: Arc::new(connection::Context {
                 config: config.websocket.clone(),
@@ -111,6 +114,7 @@ impl Gateway {
                 route_failure: config.router.route_failure,
                 policy: policy.clone(),
                 registry: registry.clone(),
+                inbox: inbox.clone(),
             }),
             admission: Arc::new(Admission::new(config.limits.clone())),
             refusing: Arc::new(Semaphore::new(MAX_REFUSING)),
@@ -120,7 +124,7 @@ impl Gateway {
         };
         if let Some(admin) = &admin {
             let (admission, budget) = (edge.admission.clone(), edge.budget.clone());
-            admin.serve(Served { policy: policy.clone(), registry: registry.clone(), admission, budget });
+            admin.serve(Served { policy: policy.clone(), registry: registry.clone(), admission, budget, inbox });
         }
         let senders = TextEdge {
             context: Arc::new(text_port::Context { config: config.text.clone(), policy, registry }),
@@ -234,7 +238,8 @@ struct WebSocketEdge {
 impl WebSocketEdge {
     fn admit(&self, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
         METRICS.connections_accepted.increment();
-        let permit = self.admission.admit();
+        let proxy = is_trusted(&self.context.config.trusted_proxies, peer.ip());
+        let permit = self.admission.admit((!proxy).then_some(peer.ip()));
         let refusing = match &permit {
             Ok(_) => None,
             Err(_) => match self.refusing.clone().try_acquire_owned() {
@@ -246,8 +251,8 @@ impl WebSocketEdge {
             },
         };
         let _ = stream.set_nodelay(true);
-        let link = Arc::new(Link::new(ConnectionId::next(), Outbox::new(self.max_outbox, self.budget.clone())));
-        self.heartbeat.watch(&link);
+        let outbox = Outbox::new(self.max_outbox, self.budget.clone());
+        let link = self.heartbeat.watch(ConnectionId::next(), outbox);
         tasks.spawn(connection::serve(self.context.clone(), stream, peer, link, permit, refusing));
     }
 }

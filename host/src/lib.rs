@@ -20,9 +20,9 @@
 //! | [`plugin`] | the WebAssembly runtime: compile, instances, live generations, how they come to serve |
 //! | [`policy`] | authenticators and router as plain Rust: packet in, decision out |
 //! | [`delivery`] | carries decisions out |
+//! | [`heartbeat`] | closes what has gone silent |
 //! | [`connection`] | the life of one WebSocket |
 //! | [`text_port`] | the life of one internal sender's connection |
-//! | [`heartbeat`] | closes what has gone silent |
 //! | [`admin`] | where operators look and act, by HTTP |
 //! | [`reload`] | reads the configuration again while the gateway runs |
 //! | [`gateway`] | binds listeners, owns tasks, drains on shutdown |

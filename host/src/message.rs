@@ -70,14 +70,17 @@ pub struct ClientKey(u64);
 impl ClientKey {
     /// The client of this uid at this address; an empty uid for one that is not authenticated.
     pub fn new(address: IpAddr, uid: &str) -> Self {
-        let address = match address.to_canonical() {
-            // Whoever has one address of such a network has all of them.
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-            address => address,
-        };
         let mut hasher = DefaultHasher::new();
-        (address, uid).hash(&mut hasher);
+        (network_of(address), uid).hash(&mut hasher);
         Self(hasher.finish())
+    }
+}
+
+/// What one client has of the addresses: an IPv4 address, or a /64 of IPv6 (RFC 6177 §2), of which this is the first.
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        address => address,
     }
 }
 

@@ -33,6 +33,33 @@ async fn what_is_no_valid_frame_is_a_protocol_error() {
     .await;
 }
 
+/// Each of these is a header, or its beginning, and announces a payload that never comes.
+#[tokio::test]
+async fn a_wrong_frame_is_refused_before_its_payload_is_there() {
+    let gateway = Gateway::start().await;
+    let large = (1_u64 << 20).to_be_bytes();
+    for (what, header) in [
+        ("an unmasked frame", [&[0x82, 0x7f][..], &large].concat()),
+        ("a reserved bit", [&[0xa2, 0xff][..], &large, &[0; 4]].concat()),
+        ("a reserved opcode", [&[0x83, 0xff][..], &large, &[0; 4]].concat()),
+        ("a ping of a megabyte", [&[0x89, 0xff][..], &large, &[0; 4]].concat()),
+        ("a close of 126 bytes", vec![0x88, 0xfe, 0, 126, 0, 0, 0, 0]),
+        ("a fragmented ping", vec![0x09, 0x80 | 125]),
+        ("a continuation of nothing", [&[0x80, 0xff][..], &large, &[0; 4]].concat()),
+        ("125 bytes, said in 16 bits", vec![0x81, 0xfe, 0, 125]),
+        ("no byte, said in 16 bits", vec![0x81, 0xfe, 0, 0]),
+        ("65,535 bytes, said in 64 bits", [&[0x81, 0xff][..], &65_535_u64.to_be_bytes()].concat()),
+        ("more than 63 bits", vec![0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0]),
+    ] {
+        eprintln!("{what}");
+        let mut client = gateway.login("client").await;
+        // What came before is carried out.
+        client.bytes(&[Frame::text("anything").encode(), header].concat()).await;
+        client.expect("Already_Linked").await;
+        client.expect_close(1002).await;
+    }
+}
+
 #[tokio::test]
 async fn text_that_is_not_utf_8_is_refused() {
     let text = |bytes: &[u8]| Frame::text(bytes);
@@ -76,6 +103,28 @@ async fn a_message_over_the_bound_is_too_big() {
     }
     let mut client = gateway.login("client").await;
     client.send("x".repeat(1024)).await;
+    client.expect("Already_Linked").await;
+}
+
+#[tokio::test]
+async fn before_the_login_a_message_is_smaller() {
+    let gateway = Gateway::configured("[websocket]\nmax_first_message = \"1KiB\"").await;
+    let padded = |length: usize| {
+        let packet = r#"{"id":"anna"}"#.to_owned();
+        packet.clone() + &" ".repeat(length - packet.len())
+    };
+    let mut client = gateway.connect().await;
+    client.expect("HeartBeat").await;
+    // It is not waited for the payload.
+    client.bytes(&Frame::text(padded(1025)).encode()[..20]).await;
+    assert!(client.expect_close(1009).await.contains("1024"));
+
+    let mut client = gateway.connect().await;
+    client.expect("HeartBeat").await;
+    let large = format!(r#"{{"id":"anna","msg":"{}"}}"#, "x".repeat(1_000_000));
+    client.bytes(&[Frame::text(padded(1024)).encode(), Frame::text(&*large).encode()].concat()).await;
+    client.expect("Link_successful").await;
+    client.expect("x".repeat(1_000_000)).await;
     client.expect("Already_Linked").await;
 }
 

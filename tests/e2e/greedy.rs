@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use hotgate_tests::{Frame, Gateway, Upgrade, eventually, within};
+use hotgate_tests::{Frame, Gateway, Setup, Upgrade, eventually, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -96,6 +96,53 @@ async fn all_outboxes_together_hold_no_more_than_their_budget() {
     if let (Some(before), Some(after)) = (before, gateway.resident_bytes()) {
         assert!(after < before + (24 << 20), "114 MB were pushed, and memory grew from {before} to {after}");
     }
+}
+
+#[tokio::test]
+async fn unfinished_messages_hold_no_more_than_their_budget() {
+    let gateway = Gateway::configured("[inbox]\ntotal_bytes = \"2MiB\"").await;
+    let admin = gateway.admin().await;
+    let taken = async || admin.metric("hotgate_inbox_budget_bytes").await;
+    let part = Frame::text("x".repeat(900_000)).unfinished();
+    let (mut first, mut second) = (gateway.login("first").await, gateway.login("second").await);
+    for client in [&mut first, &mut second] {
+        let before = taken().await;
+        client.frame(part.clone()).await;
+        eventually("it has arrived", async || taken().await >= before + 895_000.0).await;
+    }
+    let mut third = gateway.login("third").await;
+    third.try_bytes(&part.encode()).await;
+    third.expect_close(1013).await;
+    assert!(taken().await <= f64::from(2 << 20));
+
+    // Ordinary traffic goes on, and so do the messages that have begun.
+    let mut fourth = gateway.login("fourth").await;
+    fourth.send(r#"{"id":"fourth","msg":"hello"}"#).await;
+    fourth.expect("hello").await;
+    fourth.expect("Already_Linked").await;
+    first.frame(Frame::continuation("")).await;
+    first.expect("Already_Linked").await;
+    drop(second);
+    eventually("all is given back", async || taken().await == 0.0).await;
+}
+
+#[tokio::test]
+async fn a_large_message_leaves_nothing_behind() {
+    const CLIENTS: usize = 20;
+    let gateway = Setup::new("").environment("_RJEM_MALLOC_CONF", "tcache:false").start().await;
+    let admin = gateway.admin().await;
+    let allocated = async || admin.metric("hotgate_memory_allocated_bytes").await;
+    let mut clients = Vec::new();
+    for n in 0..CLIENTS {
+        clients.push(gateway.login(&n.to_string()).await);
+    }
+    let before = allocated().await;
+    let large = format!(r#"{{"id":"nobody","msg":"{}"}}"#, "x".repeat(1_000_000));
+    for client in &mut clients {
+        client.send(&large).await;
+        client.expect("Already_Linked").await;
+    }
+    eventually("their memory is free", async || allocated().await < before + 2e6).await;
 }
 
 #[tokio::test]

@@ -122,6 +122,21 @@ async fn a_handshake_that_takes_too_long_is_cut() {
 }
 
 #[tokio::test]
+async fn what_is_no_http_is_told_so_at_once() {
+    let gateway = Gateway::start().await;
+    // The first two are how a TLS client begins.
+    for bytes in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"\x16", b"SSH-2.0-OpenSSH_9.9\r\n"] {
+        let mut stream = TcpStream::connect(gateway.websocket).await.expect("the port is open");
+        let begin = Instant::now();
+        stream.write_all(bytes).await.expect("the connection is open");
+        let mut status = [0; 12];
+        within("a response", stream.read_exact(&mut status)).await.expect("a response");
+        assert_eq!(&status, b"HTTP/1.1 400");
+        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    }
+}
+
+#[tokio::test]
 async fn a_connection_that_says_nothing_is_cut() {
     let gateway = Gateway::configured(
         "[websocket]\nhandshake_timeout = \"1s\"\nclose_timeout = \"500ms\"\n[limits]\nconnections = 1",

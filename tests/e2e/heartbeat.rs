@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hotgate_tests::{Client, Frame, Gateway, Opcode, eventually};
+use hotgate_tests::{Client, Component, Frame, Gateway, Opcode, Setup, eventually};
 
 /// Silence is noticed after 2 s.
 const QUICK: &str = "[heartbeat]\ntimeout = \"2s\"\ncheck_interval = \"100ms\"\n";
@@ -98,9 +98,71 @@ async fn fragments_count_as_life() {
     let gateway = Gateway::configured(QUICK).await;
     let mut client = gateway.login("client").await;
     client.frame(Frame::text(r#"{"id":"client","msg":""#).unfinished()).await;
-    keep_alive(&mut client, async |client| client.frame(Frame::continuation("x").unfinished()).await).await;
+    // More than the least rate of an unfinished message.
+    let more = Frame::continuation("x".repeat(300)).unfinished();
+    keep_alive(&mut client, async |client| client.frame(more.clone()).await).await;
     client.frame(Frame::continuation(r#""}"#)).await;
     assert!(client.text().await.starts_with("xx"));
+}
+
+#[tokio::test]
+async fn an_unfinished_message_must_make_progress() {
+    let gateway = Gateway::configured(QUICK).await;
+    let begin = Frame::text(r#"{"id":"client","msg":""#).unfinished();
+    for sign_of_life in [Frame::ping(""), Frame::ping("x".repeat(125)), Frame::continuation("x").unfinished()] {
+        let mut client = gateway.login("client").await;
+        client.frame(begin.clone()).await;
+        let begun = Instant::now();
+        let mut last = None;
+        while last.as_ref().is_none_or(|frame: &Frame| frame.opcode != Opcode::CLOSE) {
+            client.try_bytes(&sign_of_life.encode()).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            last = tokio::time::timeout(Duration::from_millis(10), client.next_frame()).await.ok();
+        }
+        let (code, reason) = last.expect("a close frame").close_reason();
+        assert_eq!(code, 4900, "{reason:?}");
+        assert!(begun.elapsed() >= Duration::from_millis(1900), "{:?}", begun.elapsed());
+    }
+}
+
+/// The only instance of the router takes its time. What clients send meanwhile cannot be heard.
+#[tokio::test]
+async fn who_is_not_read_is_not_silent() {
+    let limits = "limits = { deadline = \"20s\", concurrency = 1 }";
+    let gateway = Setup::plugin(&Component::fixture(""), limits).and(QUICK).start().await;
+    let (mut anna, mut bob) = (gateway.enter("anna").await, gateway.enter("bob").await);
+    anna.send("nap 6000").await;
+    bob.send("say hello").await;
+    let begin = Instant::now();
+    let pings = async |client: &mut Client| {
+        while begin.elapsed() < Duration::from_secs(5) {
+            client.frame(Frame::ping("")).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    tokio::join!(pings(&mut anna), pings(&mut bob));
+    for (client, answer) in [(&mut anna, "v1"), (&mut bob, "hello")] {
+        let mut frame = client.next_frame().await;
+        while frame.opcode == Opcode::PONG {
+            frame = client.next_frame().await;
+        }
+        assert_eq!((frame.opcode, &frame.payload[..]), (Opcode::TEXT, answer.as_bytes()));
+    }
+}
+
+#[tokio::test]
+async fn a_dead_peer_is_found_although_it_is_not_read() {
+    let limits = "limits = { deadline = \"25s\" }";
+    let config = format!("{QUICK}[limits]\nconnections = 1");
+    let gateway = Setup::plugin(&Component::fixture(""), limits).and(&config).start().await;
+    let mut client = gateway.enter("client").await;
+    client.send("nap 20000").await;
+    let begin = Instant::now();
+    // The router has it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    client.reset();
+    eventually("the place is free", async || gateway.upgrade(&Default::default()).await.is_ok()).await;
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]

@@ -47,6 +47,26 @@ async fn past_the_unauthenticated_the_upgrade_is_refused() {
     drop((second, third));
 }
 
+/// Connections that say nothing keep nobody out but others of their own address.
+#[tokio::test]
+async fn one_address_takes_at_most_its_share_of_the_unauthenticated() {
+    let config = "[websocket]\nhandshake_timeout = \"1m\"\n[limits]\nunauthenticated = 4";
+    let gateway = Gateway::configured(config).await;
+    let mut silent = Vec::new();
+    for _ in 0..2 {
+        silent.push(tokio::net::TcpStream::connect(gateway.websocket).await.expect("the port is open"));
+    }
+    let refusal = refusal(&gateway).await;
+    assert_eq!(refusal.status, 503);
+    assert!(refusal.body.contains("limits.unauthenticated_share"), "{refusal:?}");
+    if cfg!(target_os = "linux") {
+        let mut other = gateway.connect_from([127, 0, 0, 2]).await.expect("half of the places are left to others");
+        other.expect("HeartBeat").await;
+    }
+    silent.pop();
+    eventually("a place of its own is free", async || gateway.upgrade(&Upgrade::default()).await.is_ok()).await;
+}
+
 #[tokio::test]
 async fn past_the_text_connections_a_sender_is_turned_away() {
     let gateway = Gateway::configured("[limits]\ntext_connections = 1").await;

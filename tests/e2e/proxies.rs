@@ -19,6 +19,14 @@ async fn path_and_query_are_shown() {
     let gateway = start("").await;
     let shown_ = shown(&gateway, Upgrade::path("/a/b%20c?token=x&y=?")).await;
     assert!(shown_.contains(r#"path=/a/b%20c query=Some("token=x&y=?")"#), "{shown_}");
+    for (target, seen) in [
+        ("ws://127.0.0.1:1234", "path=/ query=None"),
+        ("ws://127.0.0.1:1234?token=x", "path=/ query=Some(\"token=x\")"),
+        ("ws://127.0.0.1:1234/a?token=x", "path=/a query=Some(\"token=x\")"),
+    ] {
+        let shown_ = shown(&gateway, Upgrade::path(target)).await;
+        assert!(shown_.contains(seen), "{target}: {shown_}");
+    }
     let shown_ = shown(&gateway, Upgrade::path("/")).await;
     assert!(shown_.contains("path=/ query=None"), "{shown_}");
     assert!(shown_.contains("remote=127.0.0.1:"), "{shown_}");
@@ -67,6 +75,35 @@ async fn nobody_else_is_believed() {
     let gateway = start("[websocket]\ntrusted_proxies = [\"10.0.0.0/8\"]").await;
     let shown = shown(&gateway, Upgrade::default().header("X-Forwarded-For", "203.0.113.7")).await;
     assert!(shown.contains("remote=127.0.0.1:"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_proxy_is_not_counted_before_it_says_for_whom_it_connects() {
+    let config = "[websocket]\ntrusted_proxies = [\"127.0.0.1/32\"]\nhandshake_timeout = \"1m\"\n\
+                  [limits]\nunauthenticated = 10\nunauthenticated_share = 20";
+    let gateway = Gateway::configured(config).await;
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.push(tokio::net::TcpStream::connect(gateway.websocket).await.expect("the port is open"));
+    }
+    let of = |client: &str| Upgrade::default().header("X-Forwarded-For", client);
+    let _first = gateway.upgrade(&of("203.0.113.1")).await.expect("an upgrade");
+    let _second = gateway.upgrade(&of("203.0.113.1")).await.expect("an upgrade");
+    let refusal = gateway.upgrade(&of("203.0.113.1")).await.expect_err("a refusal");
+    assert!(refusal.status == 503 && refusal.body.contains("limits.unauthenticated_share"), "{refusal:?}");
+    gateway.upgrade(&of("203.0.113.2")).await.expect("an upgrade");
+}
+
+/// An address of IPv6 is one of many that its client has.
+#[tokio::test]
+async fn a_network_of_ipv6_counts_as_one_client() {
+    let config = "[websocket]\ntrusted_proxies = [\"127.0.0.1/32\"]\n[limits]\nconnections_per_address = 1";
+    let gateway = Gateway::configured(config).await;
+    let of = |client: &str| Upgrade::default().header("X-Forwarded-For", client);
+    let _first = gateway.upgrade(&of("2001:db8:0:1::1")).await.expect("an upgrade");
+    let refusal = gateway.upgrade(&of("2001:db8:0:1:2:3:4:5")).await.expect_err("a refusal");
+    assert!(refusal.status == 503 && refusal.body.contains("limits.connections_per_address"), "{refusal:?}");
+    gateway.upgrade(&of("2001:db8:0:2::1")).await.expect("an upgrade");
 }
 
 #[tokio::test]

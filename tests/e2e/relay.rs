@@ -13,6 +13,23 @@ async fn a_message_goes_to_its_uid_then_the_sender_is_told() {
     anna.expect_nothing().await;
 }
 
+/// It leaves without reading a single answer: writing them fails.
+#[tokio::test]
+async fn what_a_client_sent_before_it_left_is_carried_out() {
+    let gateway = Gateway::start().await;
+    let mut bob = gateway.login("bob").await;
+    for round in 0..10 {
+        let packet = |n: usize| Frame::text(format!(r#"{{"id":"bob","msg":"{round}: {n}"}}"#)).encode();
+        let login = Frame::text(r#"{"id":"anna"}"#).encode();
+        let mut anna = gateway.connect().await;
+        anna.bytes(&[login, (0..100).flat_map(packet).collect()].concat()).await;
+        drop(anna);
+        for n in 0..100 {
+            bob.expect(format!("{round}: {n}")).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_message_to_oneself_arrives_before_the_acknowledgement() {
     let gateway = Gateway::start().await;

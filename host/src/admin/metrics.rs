@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use super::Shared;
 use super::exposition::{self, Exposition};
 use super::problem::Problem;
-use crate::connection::Admission;
+use crate::connection::{Admission, InboxBudget};
 use crate::metrics::{Count, METRICS};
 use crate::outbox::Budget;
 use crate::policy::status::{FunctionStatus, GenerationStatus, PluginStatus};
@@ -27,7 +27,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoR
         process(&mut text, shared.started);
         counted(&mut text);
         shared.served.get().into_iter().for_each(|served| {
-            connections(&mut text, &served.registry, &served.admission, &served.budget);
+            connections(&mut text, &served.registry, &served.admission, &served.budget, &served.inbox);
             plugins(&mut text, &served.policy.plugins(), served.policy.memory());
         });
         text.text()
@@ -71,7 +71,13 @@ fn counted(text: &mut Exposition) {
     }
 }
 
-fn connections(text: &mut Exposition, registry: &Registry, admission: &Admission, budget: &Budget) {
+fn connections(
+    text: &mut Exposition,
+    registry: &Registry,
+    admission: &Admission,
+    budget: &Budget,
+    inbox: &InboxBudget,
+) {
     let (connections, unauthenticated) = (admission.connections(), admission.unauthenticated());
     text.single(
         "hotgate_connections",
@@ -86,6 +92,8 @@ fn connections(text: &mut Exposition, registry: &Registry, admission: &Admission
     text.single("hotgate_outbox_bytes", "gauge", "Bytes that wait for authenticated connections.", waiting);
     let meaning = "Bytes of outbox.total_bytes that are taken, in steps.";
     text.single("hotgate_outbox_budget_bytes", "gauge", meaning, budget.used());
+    let meaning = "Bytes of inbox.total_bytes that are taken.";
+    text.single("hotgate_inbox_budget_bytes", "gauge", meaning, inbox.used());
 }
 
 /// All generations of a slot that are shown, with the labels that name them.
@@ -263,7 +271,7 @@ mod tests {
         plugins(&mut text, &[sample()], 0);
         let budget = Budget::new(1);
         let registry = Registry::new(crate::config::DuplicateLogin::All);
-        connections(&mut text, &registry, &Admission::new(Default::default()), &budget);
+        connections(&mut text, &registry, &Admission::new(Default::default()), &budget, &InboxBudget::new(1));
         let text = text.text();
         let shown: BTreeSet<_> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();

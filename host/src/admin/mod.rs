@@ -39,7 +39,7 @@ use self::listener::{Bounded, Peer};
 use self::problem::Problem;
 use self::token::Token;
 use crate::config::AdminConfig;
-use crate::connection::Admission;
+use crate::connection::{Admission, InboxBudget};
 use crate::outbox::Budget;
 use crate::policy::Policy;
 use crate::registry::Registry;
@@ -78,6 +78,8 @@ pub struct Served {
     pub admission: Arc<Admission>,
     /// What waits for them.
     pub budget: Arc<Budget>,
+    /// What has arrived from them in part.
+    pub inbox: Arc<InboxBudget>,
 }
 
 /// What requests share.

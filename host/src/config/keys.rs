@@ -13,8 +13,8 @@ use super::kinds::{
 use super::names::{HEADER, LOG_LEVEL, NETWORK, Origins, SUBPROTOCOL};
 use super::settings::SettingsTable;
 use super::{
-    AdminConfig, AllowedOrigins, CompilerConfig, Config, DuplicateLogin, EngineConfig, HeartbeatConfig, Isolation,
-    LimitsConfig, LogConfig, LogFormat, MAX_CALLS, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits,
+    AdminConfig, AllowedOrigins, CompilerConfig, Config, DuplicateLogin, EngineConfig, HeartbeatConfig, InboxConfig,
+    Isolation, LimitsConfig, LogConfig, LogFormat, MAX_CALLS, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits,
     PluginSource, Processor, Rollback, RouteFailure, RouterConfig, SessionsConfig, Settings, TextConfig, WatchConfig,
     WebSocketConfig,
 };
@@ -148,7 +148,7 @@ keys! {
         state_folder: FOLDER, = None,
             "The folder, private to the gateway's user, for compiled plugins, the admin token and what was rolled back. \
              Gateways must not share one. Empty: $STATE_DIRECTORY, as systemd sets it, else $XDG_STATE_HOME/hotgate, else ~/.local/state/hotgate.";
-        [sections: log, websocket, text, heartbeat, sessions, outbox, limits, watch, engine, compiler, admin]
+        [sections: log, websocket, text, heartbeat, sessions, outbox, inbox, limits, watch, engine, compiler, admin]
         [rest: authenticators = vec![PluginConfig::default()], router = RouterConfig::default()]
     }
 
@@ -164,8 +164,13 @@ keys! {
             "Where clients connect; port 0 takes a free one, which the log tells.";
         max_message: Size(1..=GIB), = MIB,
             "The largest message a client may send; a larger one closes its connection (1009).";
+        max_first_message: Size(1..=GIB), = 64 * KIB,
+            "The largest message until an authenticator has accepted the client; never more than max_message.";
+        min_message_rate: Size(0..=MIB), = KIB,
+            "Bytes a second by which a message that has begun must grow, on average: who falls behind by more than \
+             heartbeat.timeout is closed (4900), whatever else it sends. 0B: any byte is a sign of life.";
         handshake_timeout: Time(MS..=HOUR), = secs(5),
-            "From accept until the upgrade request has been read whole.";
+            "From accept until the upgrade request has been read whole and answered.";
         authentication_timeout: Time(MS..=HOUR), = secs(10),
             "From the upgrade until an authenticator has accepted; then the connection is closed (4901).";
         close_timeout: Time(MS..=HOUR), = secs(2),
@@ -197,7 +202,8 @@ keys! {
         check_interval: Time(MS..=HOUR), = secs(1),
             "How often silence is looked for; at most the timeout.";
         ping_interval: TimeOrNever(MS..=DAY), = None,
-            "After how much silence the server sends a ping; less than the timeout.";
+            "After how much silence the server sends a ping, or up to a quarter sooner, so that clients which came at \
+             the same time are not pinged at the same time; less than the timeout.";
     }
 
     SessionsConfig {
@@ -214,13 +220,23 @@ keys! {
             "Bytes that may wait for all connections together, at least max_bytes; past them messages are refused.";
     }
 
+    InboxConfig {
+        total_bytes: Size(KIB..=TIB), = 256 * MIB,
+            "Bytes that all connections together may hold of messages that have begun to arrive, or wait for the router, \
+             beside 4 KiB each; at least websocket.max_message. Past them a connection that needs more is closed (1013).";
+    }
+
     LimitsConfig {
         connections: Count(1..=10_000_000), = 60_000,
             "WebSocket connections in all; past it the upgrade request is refused (503).";
         connections_per_address: Count(1..=10_000_000), = 20_000,
-            "WebSocket connections of one client address; past it the upgrade request is refused (503).";
+            "WebSocket connections of one client address, which with IPv6 is a network of 64 bits; past it the upgrade \
+             request is refused (503).";
         unauthenticated: Count(1..=10_000_000), = 10_000,
             "WebSocket connections that no authenticator has accepted yet; past it the upgrade request is refused (503).";
+        unauthenticated_share: Count(1..=100), = 50,
+            "Percentage of unauthenticated that one client address may take, from accept on; past it the upgrade request \
+             is refused (503). A trusted proxy may take more: its clients are counted once their addresses are known.";
         text_connections: Count(1..=1_000_000), = 1024,
             "Connections to the text port; past it a new one is closed.";
     }

@@ -52,6 +52,8 @@ pub struct Config {
     pub sessions: SessionsConfig,
     /// How much may wait for a connection that reads slowly.
     pub outbox: OutboxConfig,
+    /// How much may have arrived in part.
+    pub inbox: InboxConfig,
     /// How many connections there may be.
     pub limits: LimitsConfig,
     /// How plugin files are watched.
@@ -93,7 +95,11 @@ pub struct WebSocketConfig {
     pub listen: SocketAddr,
     /// The largest message that a client may send, in bytes; a larger one closes its connection with 1009.
     pub max_message: usize,
-    /// From accept until the upgrade request has been read whole.
+    /// The same until an authenticator has accepted the client; at most `max_message`.
+    pub max_first_message: usize,
+    /// The bytes a second by which a message that has begun must grow on average; 0: by any.
+    pub min_message_rate: usize,
+    /// From accept until the upgrade request has been read whole and answered.
     pub handshake_timeout: Duration,
     /// From the upgrade until an authenticator has accepted; then 4901.
     pub authentication_timeout: Duration,
@@ -169,15 +175,25 @@ pub struct OutboxConfig {
     pub total_bytes: usize,
 }
 
+/// How much may have arrived in part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxConfig {
+    /// Bytes that all connections together may hold of unfinished messages and of those that wait for the router, beside
+    /// 4 KiB each; past them a connection is closed with 1013.
+    pub total_bytes: usize,
+}
+
 /// How many connections there may be. Past a limit the upgrade request is refused with 503.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsConfig {
     /// WebSocket connections in all.
     pub connections: usize,
-    /// WebSocket connections of one client address.
+    /// WebSocket connections of one client address: an IPv4 address or a /64 of IPv6.
     pub connections_per_address: usize,
     /// WebSocket connections that no authenticator has accepted yet.
     pub unauthenticated: usize,
+    /// The percentage of `unauthenticated` that one client address may take.
+    pub unauthenticated_share: u8,
     /// Connections to the text port.
     pub text_connections: usize,
 }

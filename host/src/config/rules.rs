@@ -11,6 +11,7 @@ pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError>
     heartbeat(config, places)?;
     listeners(config, places)?;
     outbox(config, places)?;
+    inbox(config, places)?;
     cookies(config, places)?;
     memory(config, places)?;
     all_memory(config, places)?;
@@ -68,6 +69,16 @@ fn outbox(config: &Config, places: &Places) -> Result<(), ConfigError> {
         let (total, max) = (show_size(outbox.total_bytes), show_size(outbox.max_bytes));
         let problem = format!("must be at least outbox.max_bytes, which is \"{max}\"");
         return refuse(place, format!("outbox.total_bytes = \"{total}\": {problem}"));
+    }
+    Ok(())
+}
+
+fn inbox(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let (total, max) = (config.inbox.total_bytes, config.websocket.max_message);
+    if total < max {
+        let place = places.of(&["inbox.total_bytes", "websocket.max_message"]);
+        let problem = format!("must be at least websocket.max_message, which is \"{}\"", show_size(max));
+        return refuse(place, format!("inbox.total_bytes = \"{}\": {problem}", show_size(total)));
     }
     Ok(())
 }

@@ -161,6 +161,11 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
         ("text.allow_from = [\"10.0.0.0/8\", \"x\"]", "text.allow_from[1] = \"x\": must be an IP address or a network"),
         ("outbox.max_bytes = 1023", "outbox.max_bytes = 1023: must be a size from 1KiB"),
         (
+            "inbox.total_bytes = \"512KiB\"",
+            "inbox.total_bytes = \"512KiB\": must be at least websocket.max_message, which is \"1MiB\"",
+        ),
+        ("limits.unauthenticated_share = 0", "limits.unauthenticated_share = 0: must be a whole number from 1 to 100"),
+        (
             "outbox.total_bytes = \"1MiB\"",
             "outbox.total_bytes = \"1MiB\": must be at least outbox.max_bytes, which is \"4MiB\"",
         ),

@@ -2,9 +2,12 @@
 
 use futures_util::FutureExt as _;
 
+use std::sync::Arc;
+
 use super::handshake::{Refused, read_head};
+use super::inbox::{Frame, Inbox, InboxBudget};
 use crate::config::{AllowedOrigins, WebSocketConfig};
-use crate::message::ConnectionId;
+use crate::message::{CloseReason, ConnectionId};
 
 /// The statuses of refusals.
 const STATUSES: [&str; 5] = [
@@ -14,6 +17,47 @@ const STATUSES: [&str; 5] = [
     "426 Upgrade Required",
     "431 Request Header Fields Too Large",
 ];
+
+/// Frames: read at once and byte by byte, they mean the same.
+pub(crate) fn frames(bytes: &[u8]) {
+    let budget = Arc::new(InboxBudget::new(1 << 30));
+    let at_once = read([bytes], 1 << 20, &budget);
+    assert!(at_once == read(bytes.chunks(1), 1 << 20, &budget), "{at_once:?}");
+    assert_eq!(budget.used(), 0);
+    if let Some(CloseReason { code, reason }) = at_once.1 {
+        assert!([1002, 1007, 1009].contains(&code) && (1..=123).contains(&reason.len()), "{code}: {reason}");
+    }
+}
+
+/// What an inbox makes of bytes that arrive in these parts, up to a close frame or an error.
+pub(super) fn read<'a>(
+    parts: impl IntoIterator<Item = &'a [u8]>,
+    max_message: usize,
+    budget: &Arc<InboxBudget>,
+) -> (Vec<Frame>, Option<CloseReason>) {
+    let mut inbox = Inbox::new(Vec::new(), max_message, budget.clone());
+    let mut frames = Vec::new();
+    for part in parts {
+        let mut buffer = vec![0; 200 + part.len()];
+        let waited = inbox.prepare(&mut buffer);
+        assert!(waited < 14 + 125, "{waited} bytes wait for more");
+        let end = waited + part.len();
+        buffer[waited..end].copy_from_slice(part);
+        let mut taken = inbox.arrived(&buffer[..end]);
+        loop {
+            match taken {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                Err(reason) => return (frames, Some(reason)),
+            }
+            if matches!(frames.last(), Some(Frame::Close(_))) {
+                return (frames, None);
+            }
+            taken = inbox.next();
+        }
+    }
+    (frames, None)
+}
 
 /// A request head and what follows it, judged by default settings and by strict ones.
 pub(crate) fn head(bytes: &[u8]) {

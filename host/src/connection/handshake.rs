@@ -4,11 +4,13 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use ipnet::IpNet;
+use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::socket::linger;
 use crate::config::{AllowedOrigins, WebSocketConfig};
@@ -81,13 +83,23 @@ pub(super) struct Upgrade {
     pub(super) early: Vec<u8>,
 }
 
-/// Reads until the end of the request head. The caller bounds the time.
+/// Reads until the end of the request head, or until it can be none. The caller bounds the time.
 pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Head, Refused>> {
     let mut bytes = Vec::with_capacity(1024);
+    let mut has_line = false;
     loop {
         let before = bytes.len();
         if stream.read_buf(&mut bytes).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // Checked only when the first bytes and when the first line are there: the time for a head does not grow with the
+        // number of segments.
+        let ends_line = !has_line && bytes[before..].contains(&b'\n');
+        has_line |= ends_line;
+        if (before == 0 || ends_line)
+            && let Err(refused) = check_beginning(&bytes)
+        {
+            return Ok(Err(refused));
         }
         // Only what is new is searched: a head that arrives byte by byte costs no more than one in a piece.
         let from = before.saturating_sub(3);
@@ -102,6 +114,15 @@ pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
             return Ok(Err(Refused::new("431 Request Header Fields Too Large", reason)));
         }
         bytes.reserve(1024);
+    }
+}
+
+/// Refuses what cannot become a request, such as a TLS handshake: its sender must not have to wait for an answer.
+fn check_beginning(bytes: &[u8]) -> Result<(), Refused> {
+    match Request::new(&mut []).parse(bytes) {
+        // The headers are checked once all of them are there.
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => Ok(()),
+        Err(error) => Err(bad(format!("not an HTTP request: {error}"))),
     }
 }
 
@@ -153,7 +174,7 @@ impl Head {
 
         let mut response = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n",
-            derive_accept_key(key.as_bytes())
+            accept_key(key)
         );
         if let Some(subprotocol) = subprotocol(&fields, &config.subprotocols) {
             response.push_str("Sec-WebSocket-Protocol: ");
@@ -163,8 +184,8 @@ impl Head {
         response.push_str("\r\n");
 
         let client = client_address(peer, &fields, &config.trusted_proxies);
-        let target = path_of(request.path.unwrap_or_default()).ok_or_else(|| bad("the request target is no path"))?;
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let target = path_and_query(request.path.unwrap_or_default());
+        let (path, query) = target.ok_or_else(|| bad("the request target is no path"))?;
         let handshake = Handshake {
             connection,
             remote_address: client.to_string(),
@@ -220,13 +241,28 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The path and query of a request target, which may be absolute (RFC 9112 §3.2.2).
-fn path_of(target: &str) -> Option<&str> {
-    let path = match target.split_once("://") {
-        Some((scheme, rest)) if !scheme.contains('/') => &rest[rest.find(['/', '?'])?..],
+/// The path and query of a request target. It may be absolute (RFC 9112 §3.2.2), and an absolute one without a path means
+/// `/` (RFC 9110 §4.2.3).
+fn path_and_query(target: &str) -> Option<(&str, Option<&str>)> {
+    let target = match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => {
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            let target = rest.get(end..).filter(|_| end > 0)?;
+            if !target.starts_with('/') {
+                return Some(("/", target.strip_prefix('?')));
+            }
+            target
+        }
         _ => target,
     };
-    path.starts_with('/').then_some(path)
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    path.starts_with('/').then_some((path, query))
+}
+
+/// What proves that the key of a request was understood (RFC 6455 §4.2.2).
+fn accept_key(key: &str) -> String {
+    const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    BASE64.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
 }
 
 fn bad(reason: impl Into<String>) -> Refused {
@@ -258,14 +294,19 @@ fn subprotocol<'a>(fields: &Fields<'a>, accepted: &[String]) -> Option<&'a str> 
     fields.elements("sec-websocket-protocol").find(|offered| accepted.iter().any(|name| name == offered))
 }
 
+/// Whether a peer is one of the proxies that say for whom they connect.
+pub fn is_trusted(proxies: &[IpNet], peer: IpAddr) -> bool {
+    let peer = peer.to_canonical();
+    proxies.iter().any(|net| net.contains(&peer))
+}
+
 /// Who the client is: the peer, or, behind trusted proxies, the last address of `X-Forwarded-For` that is none of
 /// them. What stands before that was written by strangers. Its port is unknown and given as 0.
 fn client_address(peer: SocketAddr, fields: &Fields<'_>, trusted: &[IpNet]) -> SocketAddr {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
     let mut client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let forwarded: Vec<_> = fields.elements("x-forwarded-for").collect();
     for element in forwarded.into_iter().rev() {
-        if !is_trusted(client.ip()) {
+        if !is_trusted(trusted, client.ip()) {
             break;
         }
         let Some(next) = address_of(element) else { break };
@@ -311,12 +352,32 @@ mod tests {
 
     #[test]
     fn a_target_may_be_absolute_but_is_a_path() {
-        for (target, path) in
-            [("http://x/a?b", Some("/a")), ("ws://x:1/", Some("/")), ("/a://b", Some("/a://b")), ("*", None)]
-        {
-            let request = format!("GET {target} HTTP/1.1\r\n{FIELDS}{KEY}\r\n");
-            let shown = upgrade(request.as_bytes(), &[]).map(|upgrade| upgrade.handshake.path);
-            assert_eq!(shown.as_deref().ok(), path, "{target}");
+        for (target, shown) in [
+            ("http://x/a?b", Some(("/a", Some("b")))),
+            ("ws://x:1/", Some(("/", None))),
+            ("ws://127.0.0.1:1234", Some(("/", None))),
+            ("ws://127.0.0.1:1234?token=x", Some(("/", Some("token=x")))),
+            ("ws://x?a=/b?c", Some(("/", Some("a=/b?c")))),
+            ("ws://x?", Some(("/", Some("")))),
+            ("/a://b", Some(("/a://b", None))),
+            ("/?a=b://c", Some(("/", Some("a=b://c")))),
+            ("ws://", None),
+            ("ws:///a", None),
+            ("ws://?token=x", None),
+            ("x:1", None),
+            ("*", None),
+        ] {
+            assert_eq!(path_and_query(target), shown, "{target}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_become_a_request_is_noticed_at_once() {
+        for bytes in [&b"\x16"[..], b"\x16\x03\x01\x02\0\x01", b"SSH-2.0-x\r\n", b"\0", b"GET / HTTP/2\r\n"] {
+            assert_eq!(check_beginning(bytes).unwrap_err().status, "400 Bad Request", "{bytes:?}");
+        }
+        for bytes in [&b"G"[..], b"GET /a", b"\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n"] {
+            assert_eq!(check_beginning(bytes), Ok(()), "{bytes:?}");
         }
     }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
-use super::link::Link;
+use super::end::End;
 use super::session::queue;
-use super::socket::{End, Socket};
+use super::socket::Socket;
 use super::{Context, try_again};
+use crate::heartbeat::Link;
 use crate::message::Cause;
 use crate::outbox::Closing;
 use crate::policy::{Decision, Handshake, Identity};

@@ -2,10 +2,11 @@
 //! its last.
 
 mod admission;
+mod end;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod handshake;
-mod link;
+mod inbox;
 mod login;
 mod session;
 mod socket;
@@ -19,17 +20,22 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 pub use self::admission::{Admission, Permit, Refusal};
-pub use self::link::Link;
+pub use self::handshake::is_trusted;
+pub use self::inbox::InboxBudget;
 
+use self::end::End;
 use self::handshake::{Head, Refused, Upgrade, read_head};
+use self::inbox::Inbox;
 use self::login::authenticate;
 use self::session::Session;
-use self::socket::{End, Socket};
+use self::socket::Socket;
+use self::wire::Wire;
 use crate::config::{RouteFailure, WebSocketConfig};
+use crate::heartbeat::Link;
 use crate::message::{Cause, CloseReason};
 use crate::metrics::{Denial, METRICS};
 use crate::outbox::Closing;
@@ -51,6 +57,8 @@ pub struct Context {
     pub policy: Arc<Policy>,
     /// Who is connected.
     pub registry: Arc<Registry>,
+    /// What all connections together may hold of what has arrived.
+    pub inbox: Arc<InboxBudget>,
 }
 
 /// Serves one connection until it has ended. A connection past a limit is refused once it has sent its request, and has
@@ -88,8 +96,10 @@ async fn upgrade(
 ) -> Option<Upgraded> {
     match (open(&context, &mut stream, peer, &link, &mut permit).await, permit) {
         (Opened::Upgraded(handshake, early), Ok(permit)) => {
-            let socket = Socket::new(stream, early, link, context.config.max_message).await;
-            Some((Box::new(socket), Box::new(handshake), permit))
+            let WebSocketConfig { max_message, max_first_message, min_message_rate, .. } = context.config;
+            let inbox = Inbox::new(early, max_first_message.min(max_message), context.inbox.clone());
+            let wire = Wire::new(stream, link.clone(), inbox, min_message_rate);
+            Some((Box::new(Socket::new(wire, link)), Box::new(handshake), permit))
         }
         // The permit is held until the answer has been given: a refused connection counts, too, for as long as it is there.
         (Opened::Refused(refused), _permit) => {
@@ -121,7 +131,8 @@ async fn open(
     permit: &mut Result<Permit, Refusal>,
 ) -> Opened {
     let config = &context.config;
-    let head = match timeout(config.handshake_timeout, link.unless_closing(pin!(read_head(stream)))).await {
+    let end = Instant::now() + config.handshake_timeout;
+    let head = match timeout_at(end, link.unless_closing(pin!(read_head(stream)))).await {
         Ok(Ok(Ok(Ok(head)))) => head,
         Ok(Ok(Ok(Err(refused)))) => return Opened::Refused(refused),
         Ok(Ok(Err(_)) | Err(_)) => return Opened::Gone,
@@ -130,7 +141,7 @@ async fn open(
     match judge(head, config, peer, link, permit) {
         Err(refused) => Opened::Refused(refused),
         Ok(Upgrade { handshake, response, early, .. }) => {
-            let answered = timeout(config.handshake_timeout, stream.write_all(response.as_bytes())).await;
+            let answered = timeout_at(end, stream.write_all(response.as_bytes())).await;
             if matches!(answered, Ok(Ok(()))) { Opened::Upgraded(handshake, early) } else { Opened::Gone }
         }
     }
@@ -185,6 +196,7 @@ async fn log_in(
 ) -> Result<Session, (End, Option<Session>)> {
     let identity = authenticate(context, socket, link, &handshake).await.map_err(|end| (end, None))?;
     permit.authenticated();
+    socket.allow(context.config.max_message);
     let session = Session::open(context, link, handshake, identity).await?;
     METRICS.logins.increment();
     Ok(session)

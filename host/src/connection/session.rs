@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Sleep, sleep};
 use tracing::debug;
 
-use super::link::Link;
-use super::socket::{End, Socket};
+use super::end::End;
+use super::socket::Socket;
 use super::{Context, try_again};
 use crate::config::RouteFailure;
 use crate::delivery;
+use crate::heartbeat::Link;
 use crate::message::{Cause, ClientKey, CloseReason, Message};
 use crate::metrics::METRICS;
 use crate::outbox::{Closing, Outbox, Refused};

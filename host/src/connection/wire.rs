@@ -1,9 +1,8 @@
-//! The TCP stream below a WebSocket: what tungstenite reads from, and what both it and the outbox are written to.
+//! The TCP stream below a WebSocket.
 //!
-//! tungstenite reads and checks what the client sends, and answers its pings. Everything else that we send we frame
-//! ourselves: a server's frames are a few header bytes before the payload (RFC 6455 §5.2), so a message goes from its
-//! shared bytes to the socket with at most one copy, many of them in one system call. The buffers for that belong to the
-//! threads: a connection holds none while it waits.
+//! A server's frames are a few header bytes before the payload (RFC 6455 §5.2), so a message goes from its shared bytes to
+//! the socket with at most one copy, many of them in one system call; and what arrives goes from the system call to the
+//! message that it is part of. The buffers for both belong to the threads: a connection holds none while it waits.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -12,11 +11,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::link::Link;
+use super::end::End;
+use super::inbox::{Frame, Inbox};
+use crate::heartbeat::Link;
 use crate::message::{CloseReason, Message};
 use crate::outbox::Outbox;
 
@@ -35,12 +36,13 @@ thread_local! {
     static BATCH_BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Pongs (at most 127 bytes each) that may wait for a peer that does not read; further ones wait in tungstenite, which
-/// answers only the latest ping when it has no room either (RFC 6455 §5.5.3 allows that).
+/// Frames that are taken off what arrives before other tasks have their turn: a client that sends nothing but pings or
+/// fragments must not keep its thread.
+const FRAMES_PER_TURN: u32 = 256;
+
+/// Pongs (at most 127 bytes each) that may wait for a peer that does not read; when there is no room, only the latest
+/// ping is answered (RFC 6455 §5.5.3 allows that).
 const MAX_CONTROL: usize = 1 << 10;
-/// What the frames of one message may cost on the wire beyond twice the message bound: a message cut into fragments of
-/// a few bytes, or of none, is refused before it has cost much.
-const FRAGMENT_ALLOWANCE: usize = 64 << 10;
 
 /// The longest reason that fits a close frame, in bytes (RFC 6455 §5.5).
 const MAX_REASON: usize = 123;
@@ -51,19 +53,22 @@ mod first_byte {
     pub(super) const BINARY: u8 = 0x82;
     pub(super) const CLOSE: u8 = 0x88;
     pub(super) const PING: u8 = 0x89;
+    pub(super) const PONG: u8 = 0x8a;
 }
 
-/// A TCP stream with frames waiting to be written to it.
+/// A TCP stream with what has arrived from it, and with frames waiting to be written to it.
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: TcpStream,
     link: Arc<Link>,
-    /// Bytes that have been read and not been asked for yet.
-    ahead: Bytes,
-    /// Bytes received since the last whole message, and the most that there may be.
-    received: usize,
-    max_received: usize,
-    /// Pongs of tungstenite and our pings, whole, not yet part of `batch`.
+    inbox: Inbox,
+    /// The bytes a second that an unfinished message must grow by, on average.
+    min_message_rate: usize,
+    /// Something has arrived since it was last noted when the client was heard.
+    arrived: bool,
+    /// Frames taken in this turn.
+    frames: u32,
+    /// Pongs and our pings, whole, not yet part of `batch`.
     control: Vec<u8>,
     /// Bytes on their way; up to `written` they have left.
     batch: Vec<u8>,
@@ -74,50 +79,112 @@ pub(super) struct Wire {
     last: Option<Vec<u8>>,
     /// A close frame is on its way: nothing may follow it.
     closed: bool,
+    /// Writing has failed: the peer is gone, and only what it sent before is left to do.
+    broken: bool,
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, link: Arc<Link>, max_message: usize) -> Self {
+    pub(super) fn new(stream: TcpStream, link: Arc<Link>, inbox: Inbox, min_message_rate: usize) -> Self {
         Self {
             stream,
             link,
-            ahead: Bytes::new(),
-            received: 0,
-            max_received: max_message.saturating_mul(2).saturating_add(FRAGMENT_ALLOWANCE),
+            inbox,
+            min_message_rate,
+            arrived: true,
+            frames: 0,
             control: Vec::new(),
             batch: Vec::new(),
             written: 0,
             large: Bytes::new(),
             last: None,
             closed: false,
+            broken: false,
         }
     }
 
-    /// To be called for each data message read: its frames are paid for.
-    pub(super) fn message_completed(&mut self) {
-        self.received = 0;
+    /// From now on, messages may have `max_message` bytes.
+    pub(super) fn allow(&mut self, max_message: usize) {
+        self.inbox.allow(max_message);
     }
 
-    /// To be called for each ping or pong read; they may stand between the fragments of a message (RFC 6455 §5.4), whose
-    /// bound they neither use up nor renew.
-    pub(super) fn control_completed(&mut self, payload: usize) {
-        // Opcode, length and mask take six bytes.
-        self.received = self.received.saturating_sub(payload + 6);
+    /// The next frame of the client. While it is pending, the heartbeat may judge how long the client is silent.
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, End>> {
+        if self.frames >= FRAMES_PER_TURN {
+            self.end_turn();
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let frame = match self.inbox.next().map_err(End::Failed)? {
+            Some(frame) => frame,
+            None => loop {
+                match self.poll_read(cx) {
+                    Poll::Ready(read) => {
+                        if let Some(frame) = read? {
+                            break frame;
+                        }
+                    }
+                    Poll::Pending => {
+                        self.end_turn();
+                        self.link.set_listening(true);
+                        return Poll::Pending;
+                    }
+                }
+            },
+        };
+        self.frames += 1;
+        if matches!(frame, Frame::Message(_)) {
+            self.link.set_listening(false);
+        }
+        Poll::Ready(Ok(frame))
     }
 
-    /// Whether a control frame waits to be written.
-    pub(super) fn has_control(&self) -> bool {
-        !self.control.is_empty()
+    /// Reads once, and takes the first frame off what has arrived.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, End>> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let waited = self.inbox.prepare(buffer);
+            let mut read = ReadBuf::new(&mut buffer[waited..]);
+            if ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)).is_err() || read.filled().is_empty() {
+                return Poll::Ready(Err(End::Lost));
+            }
+            let end = waited + read.filled().len();
+            self.arrived = true;
+            Poll::Ready(self.inbox.arrived(&buffer[..end]).map_err(End::Failed))
+        })
     }
 
-    /// Whether there may be something to read.
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ahead.is_empty() { self.stream.poll_read_ready(cx).map(drop) } else { Poll::Ready(()) }
+    /// Notes when the client was heard: once for all that was read in a turn.
+    fn end_turn(&mut self) {
+        self.frames = 0;
+        if std::mem::take(&mut self.arrived) {
+            match self.inbox.growth() {
+                Some(bytes) => self.link.heard_part(bytes, self.min_message_rate),
+                None => self.link.heard(),
+            }
+        }
+    }
+
+    /// Whether the kernel has found out that the peer is gone.
+    pub(super) fn is_dead(&self) -> bool {
+        !matches!(self.stream.take_error(), Ok(None))
     }
 
     /// Writes what waits in `outbox` and of control frames, in as few system calls as possible, until all has left or
-    /// the peer takes no more.
-    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<()>> {
+    /// the peer takes no more. If the peer is gone, all is discarded instead: what it has sent before can still be read.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<()> {
+        if !self.broken {
+            match self.poll_write(cx, outbox) {
+                Poll::Ready(written) => self.broken = written.is_err(),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if self.broken {
+            (self.batch, self.written, self.large, self.control) = Default::default();
+            outbox.clear();
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_flush(cx))?;
             self.batch = BATCH_BUFFER.take();
@@ -139,7 +206,7 @@ impl Wire {
     }
 
     /// Writes what has been gathered, and no more.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.batch.len() || !self.large.is_empty() {
             let head = &self.batch[self.written..];
             let stream = Pin::new(&mut self.stream);
@@ -190,6 +257,15 @@ impl Wire {
         self.control.extend([first_byte::PING, 0]);
     }
 
+    /// Queues the answer to a ping.
+    pub(super) fn pong(&mut self, payload: &[u8]) {
+        if self.control.len() + 2 + payload.len() > MAX_CONTROL {
+            self.control.clear();
+        }
+        self.control.extend([first_byte::PONG, payload.len() as u8]);
+        self.control.extend_from_slice(payload);
+    }
+
     /// The stream itself, for reading and discarding what still comes.
     pub(super) fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
@@ -229,69 +305,3 @@ impl Wire {
         if self.batch.len() < BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 }
-
-impl Wire {
-    /// Counts what has arrived.
-    fn arrived(&mut self, count: usize) -> io::Result<()> {
-        if count > 0 {
-            self.link.heard();
-            self.received += count;
-        }
-        if self.received > self.max_received {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, TooManyFragments));
-        }
-        Ok(())
-    }
-}
-
-/// tungstenite's buffer is small, because each connection has one; what is read beyond it waits here.
-impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() {
-            return READ_BUFFER.with_borrow_mut(|buffer| {
-                let mut read = ReadBuf::new(buffer);
-                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
-                let (now, later) = read.filled().split_at(buf.remaining().min(read.filled().len()));
-                buf.put_slice(now);
-                if !later.is_empty() {
-                    self.ahead = Bytes::copy_from_slice(later);
-                }
-                Poll::Ready(self.arrived(read.filled().len()))
-            });
-        }
-        let count = self.ahead.len().min(buf.remaining());
-        buf.put_slice(&self.ahead[..count]);
-        self.ahead.advance(count);
-        if self.ahead.is_empty() {
-            // Its memory, too.
-            self.ahead = Bytes::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// Where tungstenite writes: only pongs ever come this way, each frame in one piece. It is not polled again once it would
-/// answer a close frame.
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, frame: &[u8]) -> Poll<io::Result<usize>> {
-        if self.control.len() + frame.len() > MAX_CONTROL {
-            // No waker is kept: whoever makes room by `poll_send` polls tungstenite again.
-            return Poll::Pending;
-        }
-        self.control.extend_from_slice(frame);
-        Poll::Ready(Ok(frame.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// The frames of one message cost too much.
-#[derive(Debug, thiserror::Error)]
-#[error("a message in too many fragments")]
-pub(super) struct TooManyFragments;

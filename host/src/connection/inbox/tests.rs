@@ -1,0 +1,254 @@
+//! The inbox beside tungstenite, and what tungstenite does not bound.
+
+use std::io::{Cursor, Read, Write};
+
+use proptest::prelude::*;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
+use tokio_tungstenite::tungstenite::protocol::{Message as Theirs, Role, WebSocket, WebSocketConfig};
+
+use super::super::fuzz::read;
+use super::budget::FREE;
+use super::*;
+
+const MAX_MESSAGE: usize = 1000;
+
+/// What came of some bytes: messages, the payloads of pings, and how it ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    messages: Vec<Message>,
+    pings: Vec<Vec<u8>>,
+    /// The code of the client's close frame, or of ours.
+    closed: Option<u16>,
+}
+
+/// Our reading of bytes that arrive in these parts.
+fn ours<'a>(parts: impl IntoIterator<Item = &'a [u8]>, budget: &Arc<InboxBudget>) -> Outcome {
+    let (frames, error) = read(parts, MAX_MESSAGE, budget);
+    let mut outcome = Outcome { closed: error.map(|reason| reason.code), ..Outcome::default() };
+    for frame in frames {
+        match frame {
+            Frame::Message(message) => outcome.messages.push(message),
+            Frame::Ping(payload) => outcome.pings.push(payload),
+            Frame::Fragment | Frame::Pong => {}
+            Frame::Close(code) => outcome.closed = Some(code.unwrap_or(1000)),
+        }
+    }
+    outcome
+}
+
+/// Bytes to read, and nowhere to write to.
+struct Stream(Cursor<Vec<u8>>);
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// tungstenite's reading of the same.
+fn theirs(bytes: &[u8]) -> Outcome {
+    let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+    let mut socket = WebSocket::from_raw_socket(Stream(Cursor::new(bytes.to_vec())), Role::Server, Some(config));
+    let mut outcome = Outcome::default();
+    loop {
+        match socket.read() {
+            Ok(Theirs::Text(text)) => outcome.messages.push(Message::Text(text.as_str().into())),
+            Ok(Theirs::Binary(bytes)) => outcome.messages.push(Message::Binary(bytes)),
+            Ok(Theirs::Ping(payload)) => outcome.pings.push(payload.to_vec()),
+            Ok(Theirs::Close(frame)) => {
+                outcome.closed = Some(frame.map_or(1000, |frame| frame.code.into()));
+                return outcome;
+            }
+            Ok(_) => {}
+            Err(Error::Protocol(error)) => {
+                let end = error.to_string().contains("without closing handshake");
+                outcome.closed = (!end).then_some(1002);
+                return outcome;
+            }
+            Err(Error::Utf8(_)) => {
+                outcome.closed = Some(1007);
+                return outcome;
+            }
+            Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => {
+                outcome.closed = Some(1009);
+                return outcome;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// A frame as a client may send it, or nearly so, with its length in its shortest form.
+fn frame(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
+    let mask = if masked { 0x80 } else { 0 };
+    let mut bytes = vec![first];
+    match payload.len() {
+        length @ 0..126 => bytes.push(mask | length as u8),
+        length => {
+            bytes.push(mask | 126);
+            bytes.extend((length as u16).to_be_bytes());
+        }
+    }
+    let key = [0x37, 0xfa, 0x21, 0x3d];
+    if masked {
+        bytes.extend(key);
+    }
+    bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| if masked { byte ^ key } else { *byte }));
+    bytes
+}
+
+fn some_frame() -> impl Strategy<Value = Vec<u8>> {
+    let opcode = prop_oneof![6 => Just(0u8), 4 => Just(1), 3 => Just(2), 3 => Just(9), 1 => Just(10), 1 => Just(8), 1 => 0u8..16];
+    let fin = prop_oneof![2 => Just(0x80u8), 1 => Just(0)];
+    let reserved = prop_oneof![60 => Just(0u8), 1 => (1u8..8).prop_map(|bits| bits << 4)];
+    let text = prop_oneof![
+        4 => "[a-zé€😀]{0,60}".prop_map(String::into_bytes),
+        2 => proptest::collection::vec(any::<u8>(), 0..200),
+        1 => "é{100,600}".prop_map(String::into_bytes),
+        1 => Just("é".as_bytes()[..1].to_vec()),
+        1 => Just("é".as_bytes()[1..].to_vec()),
+        // Not 1014, which tungstenite does not know yet.
+        1 => prop_oneof![1000u16..1014, 1015u16..1020].prop_map(|code| code.to_be_bytes().to_vec()),
+    ];
+    let masked = prop_oneof![60 => Just(true), 1 => Just(false)];
+    (fin, reserved, opcode, masked, text)
+        .prop_map(|(fin, reserved, opcode, masked, text)| frame(fin | reserved | opcode, masked, &text))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    /// Frames valid and wrong, however they are cut on their way: what tungstenite makes of them, we do.
+    #[test]
+    fn it_reads_what_tungstenite_reads(
+        frames in proptest::collection::vec(some_frame(), 0..12),
+        cuts in proptest::collection::vec(1usize..300, 1..20),
+    ) {
+        let bytes = frames.concat();
+        let budget = Arc::new(InboxBudget::new(1 << 20));
+        let mut parts = Vec::new();
+        let mut left = &bytes[..];
+        for cut in cuts.iter().cycle() {
+            if left.is_empty() {
+                break;
+            }
+            let (part, rest) = left.split_at((*cut).min(left.len()));
+            parts.push(part);
+            left = rest;
+        }
+        let (ours, theirs) = (ours(parts, &budget), theirs(&bytes));
+        // A frame that is wrong in two ways may be refused for either, and we do not wait for its end.
+        let (our_end, their_end) = (ours.closed, theirs.closed);
+        let early = our_end == Some(1002) && their_end != Some(1002);
+        prop_assert!(our_end == their_end || early, "closed with {our_end:?}, not with {their_end:?}");
+        prop_assert_eq!(ours.messages, theirs.messages);
+        prop_assert_eq!(ours.pings, theirs.pings);
+        prop_assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn nothing_that_arrives_breaks_it(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        let budget = Arc::new(InboxBudget::new(1 << 20));
+        ours(bytes.chunks(300), &budget);
+        prop_assert_eq!(budget.used(), 0);
+    }
+}
+
+fn inbox(max_message: usize, budget: &Arc<InboxBudget>) -> Inbox {
+    Inbox::new(Vec::new(), max_message, budget.clone())
+}
+
+#[test]
+fn a_header_takes_no_memory_for_what_it_announces() {
+    let budget = Arc::new(InboxBudget::new(1 << 30));
+    let mut inbox = inbox(1 << 20, &budget);
+    let announced = [&[0x82, 0xff][..], &(1u64 << 20).to_be_bytes(), &[0; 4]].concat();
+    assert_eq!(inbox.arrived(&[&announced[..], &[0; 10_000]].concat()), Ok(None));
+    assert_eq!(inbox.payload.capacity(), 10_000);
+    assert_eq!(budget.used(), 10_000 - FREE);
+    assert_eq!(inbox.arrived(&[0; 10]), Ok(None));
+    assert_eq!(inbox.payload.capacity(), 20_000);
+}
+
+#[test]
+fn all_inboxes_together_hold_no_more_than_the_budget() {
+    let budget = Arc::new(InboxBudget::new(100_000));
+    let begun = frame(0x02, true, &[0; 30_000]);
+    let mut inboxes: Vec<_> = (0..5).map(|_| inbox(1 << 20, &budget)).collect();
+    let mut refused = 0;
+    for inbox in &mut inboxes {
+        match inbox.arrived(&begun) {
+            Ok(frame) => assert_eq!(frame, Some(Frame::Fragment)),
+            Err(reason) => {
+                assert_eq!(reason.code, 1013);
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((refused, budget.used()), (2, 3 * (30_000 - FREE)));
+    // What is whole needs none of it, nor does what is short.
+    let mut late = inbox(1 << 20, &budget);
+    assert!(matches!(late.arrived(&frame(0x82, true, &[0; 30_000])), Ok(Some(Frame::Message(_)))));
+    assert_eq!(late.arrived(&frame(0x02, true, &[0; FREE])), Ok(Some(Frame::Fragment)));
+    // A message that ends gives back what it took.
+    assert!(matches!(inboxes[0].arrived(&frame(0x80, true, b"")), Ok(Some(Frame::Message(_)))));
+    assert_eq!(budget.used(), 2 * (30_000 - FREE));
+    drop(inboxes);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn whole_messages_that_wait_count_too() {
+    let budget = Arc::new(InboxBudget::new(6000));
+    let waiting = frame(0x82, true, &[0; 1000]).repeat(10);
+    let mut first = inbox(1000, &budget);
+    assert!(matches!(first.arrived(&waiting), Ok(Some(Frame::Message(_)))));
+    assert!(budget.used() > 0);
+    assert_eq!(inbox(1000, &budget).arrived(&waiting).unwrap_err().code, 1013);
+    for _ in 1..10 {
+        assert!(matches!(first.next(), Ok(Some(Frame::Message(_)))));
+    }
+    assert_eq!((first.next(), budget.used()), (Ok(None), 0));
+}
+
+#[test]
+fn only_the_same_message_grows() {
+    let budget = Arc::new(InboxBudget::new(1 << 20));
+    let mut inbox = inbox(1000, &budget);
+    assert_eq!(inbox.growth(), None);
+    inbox.arrived(&frame(0x02, true, &[0; 10])).unwrap();
+    assert_eq!((inbox.growth(), inbox.growth()), (None, Some(0)));
+    inbox.arrived(&frame(0x89, true, &[0; 100])).unwrap();
+    assert_eq!(inbox.growth(), Some(0), "a ping is no part of it");
+    inbox.arrived(&frame(0x00, true, &[0; 20])).unwrap();
+    assert_eq!(inbox.growth(), Some(20));
+    inbox.arrived(&[frame(0x80, true, &[]), frame(0x02, true, &[0; 50])].concat()).unwrap();
+    assert_eq!(inbox.next(), Ok(Some(Frame::Fragment)));
+    assert_eq!((inbox.growth(), inbox.growth()), (None, Some(0)), "another has begun");
+}
+
+#[test]
+fn fragments_cost_no_more_than_their_allowance() {
+    let budget = Arc::new(InboxBudget::new(1 << 20));
+    let mut inbox = inbox(1000, &budget);
+    inbox.arrived(&frame(0x01, true, b"")).unwrap();
+    let mut fragments = 0;
+    let refused = loop {
+        match inbox.arrived(&frame(0x00, true, b"")) {
+            Ok(frame) => assert_eq!(frame, Some(Frame::Fragment)),
+            Err(reason) => break reason,
+        }
+        fragments += 1;
+    };
+    assert_eq!((refused.code, fragments), (1009, (1000 + FRAGMENT_ALLOWANCE) / 6));
+}
