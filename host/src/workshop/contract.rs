@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use anyhow::Context as _;
+use wasmparser::Parser;
 use wit_parser::decoding::{DecodedWasm, decode};
 use wit_parser::{
     Function, InterfaceId, PackageName, Resolve, SourceMap, Type, TypeDefKind, WorldId, WorldItem, WorldKey,
@@ -70,6 +71,10 @@ impl Interfaces {
     /// # Errors
     /// When it is malformed.
     pub(super) fn of_component(code: &[u8]) -> anyhow::Result<Self> {
+        // `decode` makes room for all that the header of a section announces, whether it follows or not.
+        for payload in Parser::new(0).parse_all(code) {
+            payload?;
+        }
         match decode(code)? {
             DecodedWasm::Component(resolve, world) => Ok(Self { resolve, world: Some(world) }),
             DecodedWasm::WitPackage(..) => anyhow::bail!("it holds interfaces and no code (a WIT package)"),
