@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Served};
 use crate::config::{Config, Source};
@@ -127,7 +127,7 @@ impl Gateway {
             admin.serve(Served { policy: policy.clone(), registry: registry.clone(), admission, budget, inbox });
         }
         let senders = TextEdge {
-            context: Arc::new(text_port::Context { config: config.text.clone(), policy, registry }),
+            context: Arc::new(text_port::Context::new(config.text.clone(), policy, registry)),
             places: Arc::new(Semaphore::new(config.limits.text_connections)),
             shutdown: shutdown.clone(),
         };
@@ -177,20 +177,13 @@ impl Gateway {
     }
 }
 
-/// The admin listener, if there is to be one. Without a private place for its token there is none, and the gateway
-/// serves all the same.
+/// The admin listener, if there is to be one.
 async fn admin(config: &Config, state: Arc<StateFolder>) -> Result<Option<Admin>, StartError> {
     if !config.admin.enabled {
         return Ok(None);
     }
     let listener = listen(config.admin.listen, "admin.listen").map_err(StartError::Listen)?;
-    match Admin::start(&config.admin, state, listener).await {
-        Ok(admin) => Ok(Some(admin)),
-        Err(error) => {
-            warn!(error = format!("{error:#}"), "no admin listener");
-            Ok(None)
-        }
-    }
+    Admin::start(&config.admin, state, listener).await.map(Some).map_err(StartError::Listen)
 }
 
 /// Accepts connections until told to stop. Errors of one connection concern nobody else, and shortages pass.
@@ -268,12 +261,12 @@ impl TextEdge {
     fn admit(&self, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
         if !text_port::is_allowed(&self.context.config.allow_from, peer.ip()) {
             METRICS.senders_refused.increment();
-            debug!(%peer, "sender turned away (text.allow_from)");
+            self.context.refuse(peer, "text.allow_from does not list it");
             return;
         }
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             METRICS.senders_refused.increment();
-            debug!(%peer, "sender turned away (limits.text_connections)");
+            self.context.refuse(peer, "there are as many as limits.text_connections allows");
             return;
         };
         let _ = stream.set_nodelay(true);

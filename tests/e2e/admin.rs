@@ -1,6 +1,6 @@
 //! The admin listener: who gets in, what is shown, and what it counts.
 
-use hotgate_tests::{Component, Gateway, Setup, eventually};
+use hotgate_tests::{Admin, Component, Gateway, Setup, eventually, within};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -91,7 +91,7 @@ async fn the_token_is_private_and_stays_the_same() {
 }
 
 #[tokio::test]
-async fn without_a_private_place_for_the_token_there_is_no_listener_and_the_rest_serves() {
+async fn without_a_private_place_for_the_token_only_probes_are_answered_and_the_rest_serves() {
     use std::os::unix::fs::PermissionsExt;
     let setup = Setup::new("state_folder = \"open\"").bytes("x", b"");
     let open = setup.path().join("open");
@@ -99,11 +99,45 @@ async fn without_a_private_place_for_the_token_there_is_no_listener_and_the_rest
     std::fs::set_permissions(&open, PermissionsExt::from_mode(0o755)).expect("its mode");
     let gateway = setup.start().await;
     gateway.login("anna").await;
-    let line = gateway.logged(|line| line.message() == "no admin listener").await;
+    let line = gateway.logged(|line| line.message().starts_with("no admin token")).await;
     assert!(line.get("error").contains("755"), "{line:?}");
+    let line = gateway.logged(|line| line.get("listener") == "admin").await;
+    let address = line.get("address").parse().expect("an address");
+    let admin = Admin { address, token: "0123456789abcdef0123456789abcdef".to_owned() };
+    for probe in ["GET /healthz", "GET /readyz"] {
+        eventually(probe, async || admin.ask(probe).await.status == 200).await;
+    }
+    let refused = admin.ask("GET /plugins").await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.error().contains("no state folder"), "{refused:?}");
     let disabled = Setup::new("[admin]\nenabled = false").start().await;
     disabled.login("anna").await;
     assert!(!disabled.log().since(Default::default()).iter().any(|line| line.get("listener") == "admin"));
+}
+
+#[tokio::test]
+async fn probes_may_be_as_simple_as_supervisors_send_them() {
+    let gateway = Gateway::start().await;
+    let admin = gateway.admin().await;
+    let answer = async |request: String| {
+        let mut stream = TcpStream::connect(admin.address).await.expect("the port is open");
+        stream.write_all(request.as_bytes()).await.expect("it is sent");
+        let mut answer = String::new();
+        within("an answer", stream.read_to_string(&mut answer)).await.expect("text");
+        answer.split(' ').nth(1).expect("a status").to_owned()
+    };
+    eventually("it is ready", async || admin.ask("GET /readyz").await.status == 200).await;
+    for probe in ["GET /healthz", "GET /readyz", "HEAD /readyz"] {
+        assert_eq!(answer(format!("{probe} HTTP/1.0\r\n\r\n")).await, "200", "{probe}");
+        // A browser names whom it asks: a foreign name is that of a page that was made to point here.
+        let foreign = format!("{probe} HTTP/1.0\r\nHost: attacker.example\r\n\r\n");
+        assert_eq!(answer(foreign).await, "421", "{probe}");
+    }
+    assert_eq!(answer("GET /plugins HTTP/1.0\r\n\r\n".to_owned()).await, "400");
+    for wrong in ["GET /readyz/", "GET /healthz/"] {
+        let response = admin.send(admin.request(wrong).without("Authorization"), b"").await;
+        assert_eq!(response.status, 404, "{wrong} {response:?}");
+    }
 }
 
 #[tokio::test]
@@ -201,6 +235,18 @@ async fn connections_are_listed_in_pages_and_by_uid() {
     let second = admin.json(&format!("GET /connections?uid=user%200&limit=1&after={}", ids(&own)[0])).await;
     assert_eq!((ids(&second), &second["next"]), (vec![ids(&own)[1]], &json!(ids(&own)[1])));
     assert_eq!(ids(&admin.json("GET /connections?uid=nobody").await), [0; 0]);
+}
+
+#[tokio::test]
+async fn a_plus_in_a_query_is_a_plus() {
+    let gateway = Gateway::start().await;
+    let admin = gateway.admin().await;
+    let mut anna = gateway.login("+49 30").await;
+    let listed = admin.json("GET /connections?uid=+49%2030").await;
+    assert_eq!(listed["connections"].as_array().map(Vec::len), Some(1), "{listed}");
+    assert_eq!(admin.json("DELETE /connections?uid=%2049+30").await, json!({ "closed": 0 }));
+    assert_eq!(admin.json("DELETE /connections?uid=+49%2030&reason=1+1").await, json!({ "closed": 1 }));
+    assert_eq!(anna.next_frame().await.close_reason(), (4907, "1+1".to_owned()));
 }
 
 #[tokio::test]

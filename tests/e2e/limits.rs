@@ -93,6 +93,22 @@ async fn the_text_port_serves_only_whom_it_is_told_to() {
     sender.try_bytes("{\"uid\":\"anna\"}\n").await;
     let answer = sender.answer().await;
     assert!(answer.is_none(), "{answer:?}");
+    let line = gateway.logged(|line| line.message() == "sender refused").await;
+    assert_eq!((line.get("level"), line.get("reason")), ("WARN", "text.allow_from does not list it"));
+    assert!(line.get("peer").starts_with("127.0.0.1:"), "{line:?}");
+    // They may come as fast as they like.
+    for _ in 0..50 {
+        gateway.sender().await.ended().await;
+    }
+    let lines = gateway.log().since(Default::default());
+    let told = lines.iter().filter(|line| line.message() == "sender refused").count();
+    assert!((1..30).contains(&told), "{told}");
+}
+
+#[tokio::test]
+async fn an_ipv4_address_is_one_however_it_is_written() {
+    let gateway = Gateway::configured("[text]\nallow_from = [\"::ffff:127.0.0.1\"]").await;
+    assert_eq!(gateway.sender().await.ask("hello").await, "fail");
 }
 
 #[tokio::test]

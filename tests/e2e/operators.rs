@@ -109,6 +109,20 @@ async fn deploy_asks_which_slot_where_there_are_several() {
 }
 
 #[tokio::test]
+async fn a_plugin_in_both_roles_is_found_by_either() {
+    let gateway = start().await;
+    for slot in ["router", "authenticator", "authenticator+router", "plugin"] {
+        let reloaded = gateway.plugin(&["reload", slot]).await;
+        assert_eq!(reloaded.code, Some(0), "{slot}: {reloaded:?}");
+    }
+    gateway.file("next").copy_over(&Component::version(2));
+    let deployed = gateway.plugin(&["deploy", "next", "--slot", "router"]).await;
+    assert_eq!(deployed.code, Some(0), "{deployed:?}");
+    gateway.connect().await.expect("hello v2").await;
+    assert_ne!(gateway.plugin(&["reload", "rout"]).await.code, Some(0));
+}
+
+#[tokio::test]
 async fn what_cannot_be_done_now_is_said() {
     let gateway = start().await;
     for (arguments, words) in [

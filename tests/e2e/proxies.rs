@@ -71,6 +71,13 @@ async fn a_trusted_proxy_names_the_client() {
 }
 
 #[tokio::test]
+async fn a_proxy_may_be_named_by_the_ipv6_form_of_its_ipv4_address() {
+    let gateway = start("[websocket]\ntrusted_proxies = [\"::ffff:127.0.0.0/104\"]").await;
+    let shown = shown(&gateway, Upgrade::default().header("X-Forwarded-For", "203.0.113.7")).await;
+    assert!(shown.contains("remote=203.0.113.7:"), "{shown}");
+}
+
+#[tokio::test]
 async fn nobody_else_is_believed() {
     let gateway = start("[websocket]\ntrusted_proxies = [\"10.0.0.0/8\"]").await;
     let shown = shown(&gateway, Upgrade::default().header("X-Forwarded-For", "203.0.113.7")).await;

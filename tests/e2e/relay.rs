@@ -148,3 +148,21 @@ async fn a_message_in_many_fragments_is_one_message() {
     anna.expect("é in pieces").await;
     anna.expect("Already_Linked").await;
 }
+
+#[tokio::test]
+async fn whoever_leaves_without_reading_the_answers_has_all_packets_carried_out() {
+    const PACKETS: usize = 64;
+    let gateway = Gateway::start().await;
+    let mut bob = gateway.login("bob").await;
+    for round in 0..10 {
+        let message = |number: usize| format!("{round}: {number}");
+        let packet = |number| Frame::text(format!(r#"{{"id":"bob","msg":"{}"}}"#, message(number))).encode();
+        let mut anna = gateway.login("anna").await;
+        anna.bytes(&(0..PACKETS).flat_map(packet).collect::<Vec<_>>()).await;
+        drop(anna);
+        for number in 0..PACKETS {
+            bob.expect(message(number)).await;
+        }
+    }
+    bob.expect_nothing().await;
+}

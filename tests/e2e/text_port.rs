@@ -96,6 +96,16 @@ async fn what_is_not_a_push_fails_and_the_connection_stays() {
 }
 
 #[tokio::test]
+async fn a_line_that_the_router_refuses_is_logged_with_its_sender() {
+    let gateway = Gateway::start().await;
+    let mut sender = gateway.sender().await;
+    assert_eq!(sender.ask("hello").await, "fail");
+    let line = gateway.logged(|line| line.message() == "plugin says").await;
+    assert!(line.says("json") && line.number("connection") > 0, "{line:?}");
+    assert!(line.get("sender").starts_with("127.0.0.1:"), "{line:?}");
+}
+
+#[tokio::test]
 async fn an_unterminated_line_at_the_end_is_dropped() {
     let gateway = Gateway::start().await;
     let mut anna = gateway.login("anna").await;
@@ -161,6 +171,78 @@ async fn a_line_over_the_bound_fails_and_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn line_ends_without_a_line_are_bounded_like_lines() {
+    let gateway = Gateway::configured("[text]\nmax_line = \"1KiB\"").await;
+    let mut sender = gateway.sender().await;
+    sender.bytes("\r".repeat(1025)).await;
+    sender.bytes("\r".repeat(1025)).await;
+    sender.expect("fail").await;
+    sender.ended().await;
+}
+
+/// Each of these is what some program sends that was told to fetch an address, with a line of the attacker's in it.
+#[tokio::test]
+async fn no_other_protocol_reaches_a_push() {
+    let gateway = Gateway::start().await;
+    let mut anna = gateway.login("anna").await;
+    let push = "\n{\"uid\":\"anna\"}\n";
+    let hello = |session: &str, ticket: &str| {
+        let mut body = b"\x03\x03".to_vec();
+        body.extend([7; 32]);
+        body.push(session.len() as u8);
+        body.extend(session.as_bytes());
+        body.extend(b"\0\x02\x13\x01\x01\0");
+        let ticket = [b"\0\x23", &(ticket.len() as u16).to_be_bytes()[..], ticket.as_bytes()].concat();
+        body.extend((ticket.len() as u16).to_be_bytes());
+        body.extend(ticket);
+        let length = (body.len() as u32).to_be_bytes();
+        let handshake = [b"\x01", &length[1..], &body].concat();
+        [b"\x16\x03\x01", &(handshake.len() as u16).to_be_bytes()[..], &handshake].concat()
+    };
+    let text = |start: &str| format!("{start}{push}").into_bytes();
+    for (what, bytes) in [
+        ("a TLS session", hello(push, "")),
+        ("a TLS ticket", hello("", push)),
+        ("TURN", [&b"\0\x03\0\x20\x21\x12\xa4\x42"[..], push.as_bytes()].concat()),
+        ("LDAP", [&b"0\x30\x02\x01\x01\x60"[..], push.as_bytes()].concat()),
+        ("a body", text("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")),
+        ("a header", text("GET / HTTP/1.1\r\nHost: x\r\nX-Any: ")),
+        ("a method of its own", text("anna's / HTTP/1.1\r\n\r\n")),
+        ("a method in lower case", text("post / HTTP/1.1\r\n\r\n")),
+        ("an empty line and a request", text("\r\nGET / HTTP/1.1\r\n\r\n")),
+        ("a path with a line end", text("GET /")),
+        ("a query with a line end", text("GET /?q=")),
+        ("an address with a line end", text("GET http://x/")),
+        ("RTSP", text("OPTIONS rtsp://x/ RTSP/1.0\r\n\r\n")),
+        ("git", text("0032git-upload-pack /")),
+        ("dict", text("CLIENT libcurl 8.5.0\r\n")),
+        ("SMTP", text("EHLO x\r\n")),
+        ("FTP", text("USER anonymous\r\n")),
+    ] {
+        eprintln!("{what}");
+        let mut sender = gateway.sender().await;
+        sender.try_bytes(bytes).await;
+        sender.expect("fail").await;
+        // An empty line before it is answered, too.
+        while let Some(answer) = sender.answer().await {
+            assert_eq!(answer, "fail");
+        }
+    }
+    anna.expect_nothing().await;
+    let line = gateway.logged(|line| line.message() == "sender refused").await;
+    assert!(line.get("reason").contains("another protocol") && line.get("peer").starts_with("127.0.0.1:"), "{line:?}");
+}
+
+#[tokio::test]
+async fn a_binary_protocol_is_not_waited_for() {
+    let gateway = Gateway::start().await;
+    let mut sender = gateway.sender().await;
+    sender.bytes(b"\x16\x03\x01").await;
+    sender.expect("fail").await;
+    sender.ended().await;
+}
+
+#[tokio::test]
 async fn http_is_answered_fail_once_and_closed() {
     let gateway = Gateway::start().await;
     let mut anna = gateway.login("anna").await;
@@ -173,6 +255,30 @@ async fn http_is_answered_fail_once_and_closed() {
         sender.bytes(request).await;
         sender.expect("fail").await;
         sender.ended().await;
+    }
+    // Also after lines that may be a sender's.
+    let mut sender = gateway.sender().await;
+    sender.bytes("{\"uid\":\"bob\"}\nGET / HTTP/1.1\r\n\r\n{\"uid\":\"anna\"}\n").await;
+    sender.expect("fail").await;
+    sender.expect("fail").await;
+    sender.ended().await;
+    anna.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn whoever_leaves_without_reading_the_answers_has_all_lines_carried_out() {
+    const LINES: usize = 300;
+    let gateway = Gateway::start().await;
+    let mut anna = gateway.login("anna").await;
+    for round in 0..5 {
+        let line =
+            |number: usize| format!(r#"{{"uid":"anna","round":{round},"n":{number},"msg":"{}"}}"#, "x".repeat(90));
+        let mut sender = gateway.sender().await;
+        sender.bytes((0..LINES).map(|number| line(number) + "\n").collect::<String>()).await;
+        drop(sender);
+        for number in 0..LINES {
+            anna.expect(line(number)).await;
+        }
     }
     anna.expect_nothing().await;
 }

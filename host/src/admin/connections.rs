@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::Shared;
 use super::problem::Problem;
+use super::query::Query;
 use crate::message::{Cause, CloseReason, ConnectionId};
 use crate::registry::Member;
 
@@ -57,8 +58,8 @@ impl<'a> Connection<'a> {
     }
 }
 
-pub(super) async fn list(State(shared): State<Arc<Shared>>, page: Result<Query<Page>, QueryRejection>) -> Answer {
-    let Query(Page { after, limit, uid }) = page.map_err(bad)?;
+pub(super) async fn list(State(shared): State<Arc<Shared>>, Query(page): Query<Page>) -> Answer {
+    let Page { after, limit, uid } = page;
     let limit = limit.unwrap_or(PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {
         return Err(bad(format!("limit: must be from 1 to {LARGEST_PAGE}")));
@@ -115,9 +116,9 @@ impl Farewell {
 pub(super) async fn close(
     State(shared): State<Arc<Shared>>,
     id: Result<Path<u64>, PathRejection>,
-    farewell: Result<Query<Farewell>, QueryRejection>,
+    Query(farewell): Query<Farewell>,
 ) -> Answer {
-    let (Path(id), Query(farewell)) = (id.map_err(bad)?, farewell.map_err(bad)?);
+    let Path(id) = id.map_err(bad)?;
     if farewell.uid.is_some() {
         return Err(bad("a connection is named by its id or by its uid, not both"));
     }
@@ -129,11 +130,7 @@ pub(super) async fn close(
     Ok(end(&[member], &reason))
 }
 
-pub(super) async fn close_uid(
-    State(shared): State<Arc<Shared>>,
-    farewell: Result<Query<Farewell>, QueryRejection>,
-) -> Answer {
-    let Query(mut farewell) = farewell.map_err(bad)?;
+pub(super) async fn close_uid(State(shared): State<Arc<Shared>>, Query(mut farewell): Query<Farewell>) -> Answer {
     let uid = farewell.uid.take().ok_or_else(|| bad("?uid= must say whose connections to close"))?;
     let reason = farewell.reason()?;
     Ok(end(&shared.served()?.registry.of_uid(&uid), &reason))

@@ -1,7 +1,7 @@
 //! Who may ask: a request passes here before anything else looks at it. What passes must name the listener itself as its
 //! `Host` (a page whose name was made to point here, DNS rebinding, names its own), must not come from a page at all
 //! (`Origin`), and must have the token, unless it asks for nothing but health. Who has not shown the token has one request
-//! to a connection.
+//! to a connection. Supervisors' probes may be of HTTP/1.0, which knows no `Host`; every browser sends one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, ORIGIN};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tokio::time::timeout;
@@ -95,31 +95,42 @@ enum Visitor {
 
 impl Shared {
     fn judge(&self, request: &Request, peer: &Peer) -> Result<Visitor, Problem> {
-        self.check_host(request.uri(), request.headers(), peer.own)?;
+        // Also a misspelt one: a supervisor is to read that there is no such path, not that it needs a token.
+        let is_probe = [HEALTH, READINESS].contains(&request.uri().path().trim_end_matches('/'));
+        let is_hostless = request.version() == Version::HTTP_10 && !request.headers().contains_key(HOST);
+        if !(is_probe && is_hostless) {
+            self.check_host(request, peer.own)?;
+        }
         if request.headers().contains_key(ORIGIN) {
             return Err(Problem::new(StatusCode::FORBIDDEN, "this is not for web pages (Origin)"));
         }
-        if [HEALTH, READINESS].contains(&request.uri().path()) {
+        if is_probe {
             return Ok(Visitor::Stranger);
         }
+        let Some(token) = &self.token else {
+            let problem = "there is no token, for the gateway has no state folder to keep it in: see its log";
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, problem));
+        };
         let mut given = request.headers().get_all(AUTHORIZATION).iter();
         match (given.next(), given.next()) {
-            (Some(header), None) if self.token.is_in(header.as_bytes()) => Ok(Visitor::Operator),
+            (Some(header), None) if token.is_in(header.as_bytes()) => Ok(Visitor::Operator),
             (None, _) => Err(unauthorized("a token is needed: \"Authorization: Bearer …\"")),
             _ => Err(unauthorized("this is not the token")),
         }
     }
 
     /// Every name that the request gives the listener must be one of its own.
-    fn check_host(&self, uri: &Uri, headers: &HeaderMap, own: Option<SocketAddr>) -> Result<(), Problem> {
-        let mut hosts = headers.get_all(HOST).iter();
+    fn check_host(&self, request: &Request, own: Option<SocketAddr>) -> Result<(), Problem> {
+        let mut hosts = request.headers().get_all(HOST).iter();
         let header = match (hosts.next().map(HeaderValue::to_str), hosts.next()) {
             (Some(Ok(host)), None) => host.parse::<Authority>().ok(),
             _ => None,
         };
         let header = header.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "there must be one Host header"))?;
-        let foreign =
-            [Some(&header), uri.authority()].into_iter().flatten().find(|name| !self.is_own(name.host(), own));
+        let foreign = [Some(&header), request.uri().authority()]
+            .into_iter()
+            .flatten()
+            .find(|name| !self.is_own(name.host(), own));
         match foreign {
             None => Ok(()),
             Some(_) => {

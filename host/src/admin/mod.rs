@@ -4,7 +4,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `listener`, `guard`, [`token`] | who gets to ask, and for how long |
-//! | `plugins`, `connections`, `problem` | what is shown and done, and what is answered when it cannot be |
+//! | `plugins`, `connections`, `query`, `problem` | what is shown and done, and what is answered when it cannot be |
 //! | `metrics`, `exposition` | everything counted, as Prometheus reads it |
 
 mod connections;
@@ -14,6 +14,7 @@ mod listener;
 mod metrics;
 mod plugins;
 mod problem;
+mod query;
 pub mod token;
 
 use std::net::SocketAddr;
@@ -21,7 +22,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post, put};
@@ -85,7 +85,8 @@ pub struct Served {
 /// What requests share.
 #[derive(Debug)]
 struct Shared {
-    token: Token,
+    /// None where there is no private place for it: then only health is answered.
+    token: Option<Token>,
     allowed_hosts: Vec<String>,
     refusals: Throttle,
     started: SystemTime,
@@ -97,12 +98,19 @@ struct Shared {
 }
 
 impl Admin {
-    /// Answers from now on: at first, that the gateway is starting.
+    /// Answers from now on: at first, that the gateway is starting. Without a private place for a token, operators are
+    /// turned away; supervisors' probes are answered all the same.
     ///
     /// # Errors
-    /// When there is no token, nor a place for one.
+    /// When the socket is none to listen on.
     pub async fn start(config: &AdminConfig, state: Arc<StateFolder>, listener: TcpListener) -> anyhow::Result<Self> {
-        let token = spawn_blocking(move || Token::create(&state)).await?.context("no admin token")?;
+        let token = match spawn_blocking(move || Token::create(&state)).await? {
+            Ok(token) => Some(token),
+            Err(error) => {
+                warn!(%error, "no admin token: the admin listener answers health probes only");
+                None
+            }
+        };
         let shared = Arc::new(Shared {
             token,
             allowed_hosts: config.allowed_hosts.clone(),

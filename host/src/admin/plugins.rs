@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, HttpBody as _};
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use futures_util::StreamExt as _;
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::problem::Problem;
+use super::query::Query;
 use crate::policy::DeployError;
 use crate::policy::status::PluginStatus;
 
@@ -23,7 +24,6 @@ use crate::policy::status::PluginStatus;
 const STANDSTILL: Duration = Duration::from_secs(15);
 
 type Shares = State<Arc<Shared>>;
-type Question = Result<Query<Meant>, QueryRejection>;
 type Status = Result<Json<PluginStatus>, Problem>;
 
 /// The slot that a path names.
@@ -45,20 +45,16 @@ pub(super) struct Meant {
     generation: Option<u64>,
 }
 
-fn generation(meant: Question) -> Result<Option<u64>, Problem> {
-    meant.map(|Query(meant)| meant.generation).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error))
-}
-
 pub(super) async fn list(State(shared): Shares) -> Result<Json<Value>, Problem> {
     Ok(Json(json!({ "plugins": shared.served()?.policy.plugins() })))
 }
 
-pub(super) async fn rollback(State(shared): Shares, Slot(slot): Slot, meant: Question) -> Status {
-    Ok(Json(shared.served()?.policy.rollback(&slot, generation(meant)?).await?))
+pub(super) async fn rollback(State(shared): Shares, Slot(slot): Slot, Query(meant): Query<Meant>) -> Status {
+    Ok(Json(shared.served()?.policy.rollback(&slot, meant.generation).await?))
 }
 
-pub(super) async fn promote(State(shared): Shares, Slot(slot): Slot, meant: Question) -> Status {
-    Ok(Json(shared.served()?.policy.promote(&slot, generation(meant)?).await?))
+pub(super) async fn promote(State(shared): Shares, Slot(slot): Slot, Query(meant): Query<Meant>) -> Status {
+    Ok(Json(shared.served()?.policy.promote(&slot, meant.generation).await?))
 }
 
 pub(super) async fn reload(State(shared): Shares, Slot(slot): Slot) -> Status {

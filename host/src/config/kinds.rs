@@ -1,7 +1,7 @@
 //! The kinds of values that keys take: how each is read, printed, and described.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -197,11 +197,14 @@ impl<T> Kind for Text<T> {
     }
 }
 
-/// An address to listen on.
+/// An address to listen on. The one name that needs nobody to be asked is understood, too.
 pub(super) const ADDRESS: Text<SocketAddr> = Text {
-    parse: |text| text.parse().ok(),
+    parse: |text| match text.strip_prefix("localhost:") {
+        Some(port) => Some((Ipv4Addr::LOCALHOST, port.parse::<u16>().ok()?).into()),
+        None => text.parse().ok(),
+    },
     show: SocketAddr::to_string,
-    allowed: "an IP address and port, like \"127.0.0.1:5678\" or \"[::1]:5678\"",
+    allowed: "an IP address and port, like \"127.0.0.1:5678\" or \"[::1]:5678\", or localhost and a port",
 };
 
 /// The name of a host, as a `Host` header has it without the port, in lower case.

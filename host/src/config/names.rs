@@ -1,8 +1,8 @@
 //! The kinds of values that other standards define: origins, header names, subprotocols, networks, log filters.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use toml::de::DeValue;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -11,15 +11,42 @@ use super::AllowedOrigins;
 use super::error::Wrong;
 use super::kinds::{Kind, List, Text};
 
-/// A range of addresses, without host bits; a single address is a range of one.
+/// A range of addresses, without host bits; a single address is a range of one. IPv4 addresses written as IPv6 ones
+/// (`::ffff:10.0.0.0/104`) are what they stand for, as the peers' are; a range that no peer's address can be in is refused.
 pub(super) const NETWORK: Text<IpNet> = Text {
-    parse: |text| match text.parse::<IpAddr>() {
-        Ok(address) => Some(address.into()),
-        Err(_) => text.parse::<IpNet>().ok().map(|network| network.trunc()),
+    parse: |text| {
+        let network = match text.parse::<IpAddr>() {
+            Ok(address) => IpNet::from(address),
+            Err(_) => text.parse::<IpNet>().ok()?.trunc(),
+        };
+        Some(canonical(network)).filter(|network| !is_of_nobody(network))
     },
     show: IpNet::to_string,
-    allowed: "an IP address or a network, like \"10.0.0.0/8\"",
+    allowed: "an IP address or a network that peers can have, like \"10.0.0.0/8\"",
 };
+
+/// Whether no peer can have an address in it: "this network", multicast, broadcast.
+fn is_of_nobody(network: &IpNet) -> bool {
+    match network {
+        IpNet::V4(network) => {
+            let first = network.network();
+            first.is_multicast() || first.is_broadcast() || (first.octets()[0] == 0 && network.prefix_len() >= 8)
+        }
+        IpNet::V6(network) => {
+            let first = network.network();
+            first.is_multicast() || (first.is_unspecified() && network.prefix_len() == 128)
+        }
+    }
+}
+
+fn canonical(network: IpNet) -> IpNet {
+    match (network.addr().to_canonical(), network.prefix_len().checked_sub(96)) {
+        (IpAddr::V4(address), Some(prefix)) if network.addr().is_ipv6() => {
+            Ipv4Net::new(address, prefix).map_or(network, IpNet::V4)
+        }
+        _ => network,
+    }
+}
 
 /// The name of a header (RFC 9110 §5.1), in lower case.
 pub(super) const HEADER: Text<String> = Text {
@@ -85,14 +112,22 @@ const ORIGIN: Text<String> = Text {
         }
         let (scheme, authority) = text.split_once("://")?;
         let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse::<u16>().ok()?)),
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             _ => (authority, None),
         };
-        let default_port = matches!((scheme, port), ("http", Some(80)) | ("https", Some(443)));
-        (is_scheme(scheme) && is_host(host) && !default_port).then_some(text)
+        // A page is not served by WebSocket: its own scheme is what the browser sends.
+        let is_page = is_scheme(scheme) && !matches!(scheme, "ws" | "wss");
+        let is_port = match port {
+            None => true,
+            Some(port) => {
+                let number = port.parse::<u16>().ok().filter(|number| number.to_string() == port)?;
+                !matches!((scheme, number), ("http", 80) | ("https", 443))
+            }
+        };
+        (is_page && is_port && is_host(host)).then_some(text)
     },
     show: String::clone,
-    allowed: "an origin as browsers send it: scheme, host and, unless it is the scheme's own, port, \
+    allowed: "an origin as browsers send it: the page's scheme (not ws), host and, unless it is the scheme's own, port, \
               like \"https://example.com\" or \"http://localhost:8080\"; \"*\" only alone",
 };
 
@@ -101,12 +136,16 @@ fn is_scheme(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
+/// A host as a browser writes it (<https://url.spec.whatwg.org/#host-serializing>): an address has one form only, and
+/// a name that ends in a number is an IPv4 address or none.
 fn is_host(text: &str) -> bool {
     match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        Some(address) => address.parse::<Ipv6Addr>().is_ok_and(|parsed| parsed.to_string() == address),
         None => {
             let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-            !text.is_empty() && text.bytes().all(allowed)
+            let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+            let is_name = !last.is_empty() && !last.bytes().all(|byte| byte.is_ascii_digit());
+            text.bytes().all(allowed) && (is_name || text.parse::<Ipv4Addr>().is_ok())
         }
     }
 }
@@ -139,6 +178,17 @@ mod tests {
             ("https://example.com:x", None),
             ("https://*.example.com", None),
             ("https://user@example.com", None),
+            ("http://127.0.0.1:8080", Some("http://127.0.0.1:8080")),
+            ("https://example.com.", Some("https://example.com.")),
+            // What browsers never send, and so would match nobody.
+            ("ws://example.com", None),
+            ("wss://example.com", None),
+            ("https://example.com:08443", None),
+            ("https://example.com:+8443", None),
+            ("http://[0:0::1]", None),
+            ("http://127.1", None),
+            ("http://127.0.0.01", None),
+            ("http://.", None),
         ] {
             assert_eq!((ORIGIN.parse)(text).as_deref(), origin, "{text}");
         }
@@ -150,6 +200,17 @@ mod tests {
             ("10.1.2.3", Some("10.1.2.3/32")),
             ("10.1.2.3/8", Some("10.0.0.0/8")),
             ("::1", Some("::1/128")),
+            ("::ffff:127.0.0.1", Some("127.0.0.1/32")),
+            ("::ffff:127.0.0.0/104", Some("127.0.0.0/8")),
+            ("::ffff:0:0/96", Some("0.0.0.0/0")),
+            ("::/0", Some("::/0")),
+            ("0.0.0.0/0", Some("0.0.0.0/0")),
+            // Nobody has such an address.
+            ("0.0.0.0", None),
+            ("::", None),
+            ("::ffff:0.0.0.0", None),
+            ("224.0.0.0/4", None),
+            ("ff02::1", None),
             ("10.0.0.0/33", None),
             ("localhost", None),
         ] {

@@ -12,6 +12,7 @@ const WIDTH: usize = 110;
 const HEADER: &str = "\
 # The settings of hotgate: every key with its value, what it means, what it may be, and its default.
 # A key that is left out has its default. Unknown keys are refused.
+# Sizes are in bytes, or have a unit: KiB, MiB, GiB, TiB count by 1024, and kB, MB, GB, TB by 1000.
 # `hotgate config check` checks a file, `hotgate config print` prints the settings in effect.
 ";
 

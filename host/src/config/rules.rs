@@ -1,5 +1,9 @@
 //! What no single key can tell: which settings go together, and whether plugin files are there.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use super::error::{ConfigError, Place};
 use super::files::open_file;
 use super::read::Places;
@@ -10,6 +14,7 @@ use super::{AllowedOrigins, Config, PluginConfig, PluginSource};
 pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError> {
     heartbeat(config, places)?;
     listeners(config, places)?;
+    peers(config, places)?;
     outbox(config, places)?;
     inbox(config, places)?;
     cookies(config, places)?;
@@ -57,6 +62,28 @@ fn listeners(config: &Config, places: &Places) -> Result<(), ConfigError> {
         if let Some((other, _)) = addresses[..index].iter().find(|(_, other)| other == address) {
             let problem = format!("must not be the same as {other}");
             return refuse(places.of(&[key, other]), format!("{key} = \"{address}\": {problem}"));
+        }
+    }
+    Ok(())
+}
+
+/// Peers that are listed must be able to reach the listener: those that only speak the other version of IP cannot.
+fn peers(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let (text, websocket) = (&config.text, &config.websocket);
+    for (key, listed, listener, listen) in [
+        ("text.allow_from", &text.allow_from, "text.listen", text.listen),
+        ("websocket.trusted_proxies", &websocket.trusted_proxies, "websocket.listen", websocket.listen),
+    ] {
+        let address = listen.ip().to_canonical();
+        let reaches = |network: &IpNet| match (address, network) {
+            (IpAddr::V6(address), _) if address.is_unspecified() => true,
+            (IpAddr::V4(_), IpNet::V4(_)) | (IpAddr::V6(_), IpNet::V6(_)) => true,
+            _ => false,
+        };
+        if !listed.is_empty() && !listed.iter().any(reaches) {
+            let problem =
+                format!("none of these can reach {listener}, which is \"{listen}\": use the same version of IP");
+            return refuse(places.of(&[key, listener]), format!("{key}: {problem}"));
         }
     }
     Ok(())

@@ -94,6 +94,21 @@ fn what_is_printed_loads_to_an_equal_configuration() {
 }
 
 #[test]
+fn peers_are_named_as_they_are_known() {
+    let config = load(
+        "text.listen = \"localhost:0\"\ntext.allow_from = [\"::ffff:127.0.0.1\"]\n\
+         websocket.trusted_proxies = [\"::ffff:10.0.0.0/104\"]",
+    )
+    .unwrap();
+    assert_eq!(config.text.listen, SocketAddr::from(([127, 0, 0, 1], 0)));
+    assert_eq!(config.text.allow_from, ["127.0.0.1/32".parse().unwrap()]);
+    assert_eq!(config.websocket.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
+    // Written in another way it is the same, and stands in the list twice.
+    let twice = error("text.allow_from = [\"127.0.0.1\", \"::ffff:127.0.0.1\"]");
+    assert!(twice.contains("text.allow_from[1] = \"::ffff:127.0.0.1\": stands in the list twice"), "{twice}");
+}
+
+#[test]
 fn sizes_durations_and_counts_are_read_in_either_form() {
     let config = load(
         "[websocket]\nmax_message = \"64KiB\"\nhandshake_timeout = 7\n[text]\nmax_line = 0x1_0000\n\
@@ -127,7 +142,7 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
             "websocket.max_message = \"0B\"",
             "websocket.max_message = \"0B\": must be a size from 1B to 1GiB: bytes, or like \"64KiB\"",
         ),
-        ("websocket.max_message = \"1MB\"", "websocket.max_message = \"1MB\": must be a size"),
+        ("websocket.max_message = \"1Mb\"", "websocket.max_message = \"1Mb\": must be a size"),
         ("websocket.max_message = -1", "websocket.max_message = -1: must be a size"),
         ("websocket.max_message = 1.5", "websocket.max_message = 1.5: must be a size"),
         (
@@ -145,8 +160,8 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
         ("log.format = \"xml\"", "log.format = \"xml\": must be \"text\" or \"json\""),
         ("log.level = \"inof\"", "log.level = \"inof\": must be off, error, warn"),
         (
-            "websocket.listen = \"localhost:1234\"",
-            "websocket.listen = \"localhost:1234\": must be an IP address and port",
+            "websocket.listen = \"example.com:1234\"",
+            "websocket.listen = \"example.com:1234\": must be an IP address and port",
         ),
         ("websocket.listen = 1234", "websocket.listen = 1234: must be an IP address and port"),
         (
@@ -158,6 +173,24 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
             "hotgate.toml:1: admin.listen = \"127.0.0.1:5678\": must not be the same as text.listen",
         ),
         ("text.listen = \"0.0.0.0:5678\"", "text.allow_from must say who may connect"),
+        ("websocket.listen = \"localhost\"", "websocket.listen = \"localhost\": must be an IP address and port"),
+        ("websocket.listen = \"localhost:x\"", "websocket.listen = \"localhost:x\": must be an IP address and port"),
+        (
+            "text.allow_from = [\"0.0.0.0\"]",
+            "text.allow_from[0] = \"0.0.0.0\": must be an IP address or a network that",
+        ),
+        (
+            "text.listen = \"127.0.0.1:5678\"\ntext.allow_from = [\"::1\"]",
+            "hotgate.toml:2: text.allow_from: none of these can reach text.listen, which is \"127.0.0.1:5678\"",
+        ),
+        (
+            "websocket.listen = \"[::1]:1234\"\nwebsocket.trusted_proxies = [\"10.0.0.0/8\"]",
+            "hotgate.toml:2: websocket.trusted_proxies: none of these can reach websocket.listen",
+        ),
+        (
+            "websocket.allowed_origins = [\"wss://a.b\"]",
+            "websocket.allowed_origins[0] = \"wss://a.b\": must be an origin",
+        ),
         ("text.allow_from = [\"10.0.0.0/8\", \"x\"]", "text.allow_from[1] = \"x\": must be an IP address or a network"),
         ("outbox.max_bytes = 1023", "outbox.max_bytes = 1023: must be a size from 1KiB"),
         (

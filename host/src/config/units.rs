@@ -1,15 +1,19 @@
-//! Sizes and durations as people write them: `64KiB`, `500ms`.
+//! Sizes and durations as people write them: `64KiB`, `64kB`, `500ms`.
 
 use std::time::Duration;
 
 const SIZES: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
+/// Powers of 1000, which are read and not printed.
+const DECIMAL_SIZES: [(&str, u64); 5] =
+    [("TB", 10_u64.pow(12)), ("GB", 10_u64.pow(9)), ("MB", 10_u64.pow(6)), ("kB", 1000), ("KB", 1000)];
+
 /// In milliseconds.
 const DURATIONS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
-/// Bytes, from text such as `64KiB`; a unit is needed.
+/// Bytes, from text such as `64KiB` or `64kB`; a unit is needed.
 pub(super) fn parse_size(text: &str) -> Option<usize> {
-    parse(text, &SIZES)?.try_into().ok()
+    parse(text, &SIZES).or_else(|| parse(text, &DECIMAL_SIZES))?.try_into().ok()
 }
 
 /// The shortest exact text: 65536 is `64KiB`, 1500 is `1500B`.
@@ -63,6 +67,15 @@ mod tests {
     }
 
     #[test]
+    fn sizes_may_be_decimal() {
+        for (text, bytes) in [("1kB", 1000), ("64KB", 64_000), ("1MB", 1_000_000), ("2GB", 2_000_000_000)] {
+            assert_eq!(parse_size(text), Some(bytes));
+        }
+        assert_eq!(parse_size("1TB"), Some(1_000_000_000_000));
+        assert_eq!(show_size(1_000_000), "1000000B");
+    }
+
+    #[test]
     fn durations_read_and_print_in_their_roundest_form() {
         for (millis, text) in [
             (0, "0s"),
@@ -81,8 +94,20 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "12", "B", "1MB", "1mib", "1 MiB", "-1B", "1.5MiB", "99999999999999999999B", "99999999999GiB"]
-        {
+        for text in [
+            "",
+            "12",
+            "B",
+            "1Mb",
+            "1mb",
+            "1M",
+            "1mib",
+            "1 MiB",
+            "-1B",
+            "1.5MiB",
+            "99999999999999999999B",
+            "99999999999GiB",
+        ] {
             assert_eq!(parse_size(text), None, "{text}");
         }
         for text in ["", "12", "s", "1d", "1S", "1 s", "-1s", "1.5s", "1m30s", "9999999999999999999h"] {

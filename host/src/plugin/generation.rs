@@ -11,7 +11,7 @@ use tracing::debug;
 use wasmtime::component::{Component, InstancePre};
 
 use super::bindings::logging::Level;
-use super::bindings::{Exports, PerRole, Role};
+use super::bindings::{Exports, PerRole, Role, router};
 use super::blame::Spread;
 use super::error::{CallError, TimeLimit};
 use super::guest_log::{GuestLog, clean};
@@ -188,9 +188,9 @@ impl Generation {
         &self.log
     }
 
-    /// Says something in the plugin's name, within its limit of log lines.
-    pub fn say(&self, line: &str) {
-        self.log.line(Level::Warn, line.as_bytes());
+    /// Says something in the plugin's name about what a sender sent, within its limit of log lines.
+    pub fn say_of(&self, sender: &router::Sender<'_>, line: &str) {
+        self.log.line_of(Some(sender), Level::Warn, line.as_bytes());
     }
 
     /// Says how many log lines of the plugin were dropped, if any were.

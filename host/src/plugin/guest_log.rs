@@ -14,6 +14,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::bindings::logging::Level;
+use super::bindings::router::Sender;
 use super::identity::Digest;
 use super::lane::Turns;
 use super::limits::host_call_bytes;
@@ -51,10 +52,11 @@ pub(super) struct GuestLog {
 
 /// Writes a line. Its text is a field, quoted: it cannot be taken for a line or a field of the host.
 macro_rules! say {
-    ($log:expr, $level:ident, $line:expr) => {{
+    ($log:expr, $sender:expr, $level:ident, $line:expr) => {{
         let GuestLog { slot, plugin, generation, digest, .. } = $log;
+        let (connection, sender) = ($sender.map(|sender| sender.connection), $sender.map(|sender| sender.remote_address));
         let line = clean($line, $log.line_bytes);
-        event!(target: "plugin", tracing::Level::$level, slot, plugin, generation, %digest, line, "plugin says");
+        event!(target: "plugin", tracing::Level::$level, slot, plugin, generation, %digest, connection, sender, line, "plugin says");
     }};
 }
 
@@ -66,6 +68,11 @@ impl GuestLog {
 
     /// Writes a line if anybody sees it. What is dropped costs next to nothing.
     pub(super) fn line(&self, level: Level, line: &[u8]) {
+        self.line_of(None, level, line);
+    }
+
+    /// The same for a line about what a sender sent: whoever reads it must find out which of them to mend.
+    pub(super) fn line_of(&self, sender: Option<&Sender<'_>>, level: Level, line: &[u8]) {
         if !is_seen(level) {
             return;
         }
@@ -73,11 +80,11 @@ impl GuestLog {
         let Some(dropped) = self.throttle.admit(reserve) else { return };
         self.tell_dropped(dropped);
         match level {
-            Level::Trace => say!(self, TRACE, line),
-            Level::Debug => say!(self, DEBUG, line),
-            Level::Info => say!(self, INFO, line),
-            Level::Warn => say!(self, WARN, line),
-            Level::Error => say!(self, ERROR, line),
+            Level::Trace => say!(self, sender, TRACE, line),
+            Level::Debug => say!(self, sender, DEBUG, line),
+            Level::Info => say!(self, sender, INFO, line),
+            Level::Warn => say!(self, sender, WARN, line),
+            Level::Error => say!(self, sender, ERROR, line),
         }
     }
 

@@ -93,10 +93,13 @@ async fn a_generation_that_is_held_goes_on_after_a_swap() {
 async fn what_will_not_do_leaves_the_live_one_serving() {
     let slot = builtin_slot().await;
     let whole = marked(b'a');
-    let cases: [(&[u8], &str); 6] = [
+    let cases: [(&[u8], &str); 9] = [
         (b"", "no WebAssembly component"),
         (b"(component)", "no WebAssembly component"),
         (b"\0asm\x01\0\0\0", "a WebAssembly module, not a component"),
+        (b"\0asm\x0c\0\x01\0", "it is a component in an older encoding: rebuild it"),
+        (b"\0asm\x0e\0\x01\0", "it is a component in a newer encoding: rebuild it"),
+        (b"\0asm\x0b\0\0\0", "no WebAssembly component"),
         (&whole[..8], "wanted are exports of hotgate:gateway/lifecycle@0.1.0"),
         (&whole[..whole.len() / 2], "cannot be compiled"),
         (builtin::component("origin-router").unwrap(), "it is no authenticator"),

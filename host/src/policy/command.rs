@@ -16,7 +16,7 @@ pub struct Session {
     pub client: ClientKey,
     /// As the authenticator set them.
     pub attributes: Vec<Attribute>,
-    /// What the router last remembered for this connection, at most 4 KiB; empty at first.
+    /// What the router last remembered for this connection, at most `limits.max_state` bytes; empty at first.
     pub state: Bytes,
 }
 
@@ -60,7 +60,7 @@ pub struct Delivery {
 pub struct Membership {
     /// The connections.
     pub who: Recipient,
-    /// The group: 1 to 256 bytes.
+    /// The group: 1 to `limits.max_name` bytes.
     pub group: ByteString,
 }
 
@@ -105,7 +105,7 @@ pub enum Action {
     Command(Command),
     /// Send to the session's own connection.
     Reply(Message),
-    /// Keep this as the session's state; at most 4 KiB.
+    /// Keep this as the session's state; at most `limits.max_state` bytes.
     Remember(Bytes),
     /// Hand the packet to [`Authenticator::renew`](super::Authenticator::renew).
     Authenticate,

@@ -170,9 +170,10 @@ impl Policy {
         self.slot(slot).map(|slot| slot.max_component())
     }
 
-    /// The slot of this name, or else the only one whose plugin has it.
+    /// The slot of this name, or that has this place among others, or else the only one whose plugin has the name.
     fn slot(&self, name: &str) -> Result<&Arc<Slot>, DeployError> {
-        let by_slot = self.slots.iter().find(|slot| slot.name() == name);
+        let has_place = |slot: &&Arc<Slot>| slot.name() == name || slot.name().split('+').any(|place| place == name);
+        let by_slot = self.slots.iter().find(has_place);
         let mut by_plugin = self.slots.iter().filter(|slot| slot.plugin() == name);
         let by_plugin = by_plugin.next().filter(|_| by_plugin.next().is_none());
         by_slot.or(by_plugin).ok_or_else(|| {

@@ -86,19 +86,18 @@ pub(super) async fn closed(seat: &Seat, session: &Session, ending: Ending) -> Re
 }
 
 pub(super) async fn push(seat: &Seat, sender: &Sender, line: &ByteString) -> Result<Result<Answer, String>, CallError> {
-    let connection = sender.connection;
-    let sender = router::Sender { connection: sender.connection.0, remote_address: &sender.remote_address };
+    let lowered = || router::Sender { connection: sender.connection.0, remote_address: &sender.remote_address };
     let input = Message::Text(line.clone());
     let read = |outcome: Result<_, String>, by: &Arc<Generation>| match outcome {
         Ok(answer) => Reader::new(seat.limits(), Some(&input)).answer(answer).map(Ok),
         Err(text) => {
-            by.say(&text);
+            by.say_of(&lowered(), &text);
             Ok(Err(text))
         }
     };
-    let answer = seat.push(Caller::Sender, sender, line, read).await?;
+    let answer = seat.push(Caller::Sender, lowered(), line, read).await?;
     if let Ok(answer) = &answer {
-        tell(connection, "push", answer.commands.iter().map(Command::name));
+        tell(sender.connection, "push", answer.commands.iter().map(Command::name));
     }
     Ok(answer)
 }

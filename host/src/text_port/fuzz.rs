@@ -1,6 +1,6 @@
 //! Lines of the text port, as any sender may write them.
 
-use super::is_http_request;
+use super::foreign::Opening;
 use super::lines::Lines;
 
 /// Lines of at most as many bytes as the first byte says: in one piece, and in pieces of the size that the second one says.
@@ -10,9 +10,11 @@ pub(crate) fn lines(bytes: &[u8]) {
     let (lines, ended) = split(std::iter::once(bytes), max_line);
     let cut = split(bytes.chunks(usize::from(*size).max(1)), max_line);
     assert_eq!((&lines, ended), (&cut.0, cut.1), "it depends on how lines are cut on their way");
+    let mut opening = Opening::default();
     for line in &lines {
         assert!(line.len() <= max_line && !line.contains(&b'\n'), "{line:?}");
-        assert!(!is_http_request(line) || line.contains(&b' '));
+        let has_control = line.iter().any(u8::is_ascii_control);
+        assert!(!opening.is_foreign(line) || !line.starts_with(b"{") || has_control, "{line:?}");
     }
     let ends = bytes.iter().filter(|&&byte| byte == b'\n').count();
     assert!(lines.len() <= ends && (ended || lines.len() == ends), "{} lines, {ends} line ends", lines.len());

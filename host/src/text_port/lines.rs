@@ -9,7 +9,7 @@ const CHUNK: usize = 16 << 10;
 /// A buffer that has grown past this for one line is given back once that line is gone.
 const KEEP: usize = 64 << 10;
 
-/// A line has no end within the bound.
+/// A line is longer than the bound, as it came: a `\n` and one `\r` before it are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("line longer than {0} bytes (text.max_line)")]
 pub(super) struct TooLong(usize);
@@ -28,7 +28,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Lines of at most `max_line` bytes, line ends not counted.
+    /// Lines of at most `max_line` bytes, without their `\n` or `\r\n`.
     pub(super) fn new(max_line: usize) -> Self {
         Self { buffer: BytesMut::new(), taken: 0, searched: 0, max_line, largest: 0 }
     }
@@ -58,14 +58,24 @@ impl Lines {
         self.forget_taken();
         let Some(at) = memchr(b'\n', &self.buffer[self.searched..]) else {
             self.searched = self.buffer.len();
-            let unfinished = trimmed(&self.buffer).len();
-            return if unfinished > self.max_line { Err(TooLong(self.max_line)) } else { Ok(None) };
+            return self.bounded(&self.buffer).map(|_| None);
         };
         let end = self.searched + at;
         self.searched = 0;
         self.taken = end + 1;
-        let line = trimmed(&self.buffer[..end]);
-        if line.len() > self.max_line { Err(TooLong(self.max_line)) } else { Ok(Some(line)) }
+        self.bounded(&self.buffer[..end]).map(|line| Some(trimmed(line)))
+    }
+
+    /// What has arrived of a line whose end has not, once [`next`](Self::next) has found no other.
+    pub(super) fn unfinished(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// The line, if it is within the bound. More than one `\r` at its end counts: whoever sends nothing else must not
+    /// fill the memory.
+    fn bounded<'a>(&self, line: &'a [u8]) -> Result<&'a [u8], TooLong> {
+        let length = line.strip_suffix(b"\r").unwrap_or(line).len();
+        if length > self.max_line { Err(TooLong(self.max_line)) } else { Ok(line) }
     }
 
     fn forget_taken(&mut self) {
@@ -87,23 +97,20 @@ mod tests {
 
     /// What the lines of `bytes` are, said in the simplest way.
     fn model(bytes: &[u8], max_line: usize) -> (Vec<Vec<u8>>, bool) {
+        let is_too_long = |piece: &[u8]| piece.strip_suffix(b"\r").unwrap_or(piece).len() > max_line;
         let mut lines = Vec::new();
         let mut pieces: Vec<_> = bytes.split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect();
-        let mut rest = pieces.pop().unwrap_or_default();
+        let rest = pieces.pop().unwrap_or_default();
         for mut piece in pieces {
+            if is_too_long(&piece) {
+                return (lines, true);
+            }
             while piece.ends_with(b"\r") {
                 piece.pop();
             }
-            if piece.len() > max_line {
-                return (lines, true);
-            }
             lines.push(piece);
         }
-        while rest.ends_with(b"\r") {
-            rest.pop();
-        }
-        let too_long = rest.len() > max_line;
-        (lines, too_long)
+        (lines, is_too_long(&rest))
     }
 
     fn split(segments: &[Vec<u8>], max_line: usize) -> (Vec<Vec<u8>>, bool) {
@@ -127,9 +134,9 @@ mod tests {
         #[test]
         fn agrees_with_the_model_however_the_segments_are_cut(
             segments in prop::collection::vec(prop::collection::vec(prop::sample::select(b"ab\r\n".to_vec()), 0..12), 0..12),
+            max_line in prop::sample::select(vec![100, 9]),
         ) {
-            let whole = segments.concat();
-            prop_assert_eq!(split(&segments, 100), model(&whole, 100));
+            prop_assert_eq!(split(&segments, max_line), model(&segments.concat(), max_line));
         }
 
         #[test]
@@ -146,6 +153,19 @@ mod tests {
     fn an_unterminated_line_does_not_grow_past_the_bound() {
         let mut lines = Lines::new(10);
         lines.buffer().extend_from_slice(b"12345678901");
+        assert_eq!(lines.next(), Err(TooLong(10)));
+    }
+
+    #[test]
+    fn line_ends_that_never_end_a_line_are_bounded_too() {
+        let mut lines = Lines::new(10);
+        lines.buffer().extend_from_slice(b"1234567890\r\r\n");
+        assert_eq!(lines.next(), Err(TooLong(10)));
+        let mut lines = Lines::new(10);
+        lines.buffer().extend_from_slice(b"1\r\r\r\n\r\r\r\r\r\r\r\r\r\r\r");
+        assert_eq!(lines.next(), Ok(Some(&b"1"[..])));
+        assert_eq!(lines.next(), Ok(None));
+        lines.buffer().extend_from_slice(b"\r");
         assert_eq!(lines.next(), Err(TooLong(10)));
     }
 

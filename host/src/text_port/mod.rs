@@ -1,6 +1,7 @@
 //! The life of one internal sender's TCP connection: lines come in, each is answered, in order. Many lines may arrive
 //! in one read; their answers leave in one write.
 
+mod foreign;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod lines;
@@ -15,8 +16,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
+use self::foreign::Opening;
 use self::lines::Lines;
 use crate::config::TextConfig;
 use crate::delivery;
@@ -24,13 +26,21 @@ use crate::message::ConnectionId;
 use crate::metrics::{METRICS, PushFailure};
 use crate::policy::{Answer, Policy, Sender};
 use crate::registry::Registry;
+use crate::throttle::Throttle;
 
 /// Answers gathered before they are written although more lines wait.
 const MAX_ANSWERS: usize = 16 << 10;
 /// How long a sender may leave its answers unread. Its lines are not read meanwhile.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection that is being closed may take to read why.
+/// How long a connection that is being closed may take to read why. Also how long to wait for more of what a sender has
+/// sent that does not take its answers.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long what such a sender has sent may take to be carried out.
+const REST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Peers refused that are logged in a second, and at once.
+const REFUSALS_PER_SECOND: u32 = 1;
+const REFUSALS_AT_ONCE: u32 = 5;
 
 const OK: &str = "ok";
 const FAIL: &str = "fail";
@@ -43,6 +53,22 @@ pub struct Context {
     pub policy: Arc<Policy>,
     /// Who is connected.
     pub registry: Arc<Registry>,
+    /// Limits the lines of the log about those who are no senders: they come as fast as they like.
+    refusals: Throttle,
+}
+
+impl Context {
+    /// What the text port is served with.
+    pub fn new(config: TextConfig, policy: Arc<Policy>, registry: Arc<Registry>) -> Self {
+        Self { config, policy, registry, refusals: Throttle::new(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE) }
+    }
+
+    /// Logs that a peer is refused, unless many are.
+    pub fn refuse(&self, peer: SocketAddr, reason: &str) {
+        if let Some(unlogged) = self.refusals.admit(0) {
+            warn!(%peer, reason, unlogged, "sender refused");
+        }
+    }
 }
 
 /// Whether a peer may connect: one of `allow_from`, or, when that is empty, of this machine.
@@ -60,8 +86,11 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let sender = Sender { connection, remote_address: peer.to_string() };
-    let end = converse(&context, &mut stream, &sender, &shutdown).await;
+    let end = Conversation::new(&context, &sender).run(&mut stream, &shutdown).await;
     debug!(connection = connection.0, ?end, "sender's connection ended");
+    if end == End::Foreign {
+        context.refuse(peer, "it speaks another protocol, such as HTTP or TLS, to the text port");
+    }
     if end != End::Gone {
         // What the sender still sends is discarded: closing with unread data would reset the connection, and the
         // last answers might be lost.
@@ -77,67 +106,109 @@ pub async fn serve(
 enum End {
     /// The sender ended it, or went away.
     Gone,
-    /// A line was too long, or is HTTP.
-    Refused,
+    /// A line was too long.
+    TooLong,
+    /// This is no sender.
+    Foreign,
     /// The gateway shuts down.
     Shutdown,
 }
 
-async fn converse(context: &Context, stream: &mut TcpStream, sender: &Sender, shutdown: &CancellationToken) -> End {
-    let mut lines = Lines::new(context.config.max_line);
-    let mut answers = String::new();
-    loop {
-        let mut refused = false;
+/// One sender's lines and answers.
+struct Conversation<'a> {
+    context: &'a Context,
+    sender: &'a Sender,
+    lines: Lines,
+    opening: Opening,
+    /// Answers that have not been written yet.
+    answers: String,
+}
+
+impl<'a> Conversation<'a> {
+    fn new(context: &'a Context, sender: &'a Sender) -> Self {
+        let lines = Lines::new(context.config.max_line);
+        Self { context, sender, lines, opening: Opening::default(), answers: String::new() }
+    }
+
+    async fn run(&mut self, stream: &mut TcpStream, shutdown: &CancellationToken) -> End {
         loop {
-            match lines.next() {
-                Ok(None) => break,
-                Ok(Some(line)) => refused = answer(context, sender, line, &mut answers).await.is_err(),
-                Err(too_long) => {
-                    debug!(connection = sender.connection.0, %too_long);
-                    fail(&mut answers, PushFailure::TooLong);
-                    refused = true;
+            let answered = self.answer_lines().await;
+            if !self.answers.is_empty() {
+                let written = timeout(WRITE_TIMEOUT, stream.write_all(self.answers.as_bytes())).await;
+                self.answers.clear();
+                if !matches!(written, Ok(Ok(()))) {
+                    return match answered {
+                        Ok(()) => self.carry_out_rest(stream, shutdown).await,
+                        Err(_) => End::Gone,
+                    };
+                }
+                if answered.is_ok() && self.lines.has_more() {
+                    continue;
                 }
             }
-            if refused || answers.len() >= MAX_ANSWERS {
-                break;
+            if let Err(end) = answered {
+                return end;
             }
+            tokio::select! {
+                () = shutdown.cancelled() => return End::Shutdown,
+                read = stream.read_buf(self.lines.buffer()) => match read {
+                    Ok(0) | Err(_) => return End::Gone,
+                    Ok(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Carries out what has arrived from a sender that takes no answers any more: it has left without reading them, or
+    /// has not read them for too long.
+    async fn carry_out_rest(&mut self, stream: &mut TcpStream, shutdown: &CancellationToken) -> End {
+        let rest = async {
+            while self.answer_lines().await.is_ok() && !shutdown.is_cancelled() {
+                self.answers.clear();
+                if !self.lines.has_more()
+                    && !matches!(timeout(LINGER, stream.read_buf(self.lines.buffer())).await, Ok(Ok(1..)))
+                {
+                    break;
+                }
+            }
+        };
+        let _ = timeout(REST_TIMEOUT, rest).await;
+        End::Gone
+    }
+
+    /// Answers the lines that have arrived whole, or as many of them as have answers for one write.
+    async fn answer_lines(&mut self) -> Result<(), End> {
+        while self.answers.len() < MAX_ANSWERS {
+            let line = match self.lines.next() {
+                Ok(Some(line)) => line,
+                Ok(None) => {
+                    let foreign = self.opening.is_binary(self.lines.unfinished());
+                    return if foreign { Err(self.refuse(PushFailure::Malformed, End::Foreign)) } else { Ok(()) };
+                }
+                Err(too_long) => {
+                    debug!(connection = self.sender.connection.0, %too_long);
+                    return Err(self.refuse(PushFailure::TooLong, End::TooLong));
+                }
+            };
+            if self.opening.is_foreign(line) {
+                return Err(self.refuse(PushFailure::Malformed, End::Foreign));
+            }
+            answer(self.context, self.sender, line, &mut self.answers).await;
             // Nobody waits behind a sender that has a great many lines ready.
             tokio::task::coop::consume_budget().await;
         }
-        if !answers.is_empty() {
-            let written = timeout(WRITE_TIMEOUT, stream.write_all(answers.as_bytes())).await;
-            if !matches!(written, Ok(Ok(()))) {
-                return End::Gone;
-            }
-            answers.clear();
-            if !refused && lines.has_more() {
-                continue;
-            }
-        }
-        if refused {
-            return End::Refused;
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return End::Shutdown,
-            read = stream.read_buf(lines.buffer()) => match read {
-                Ok(0) | Err(_) => return End::Gone,
-                Ok(_) => {}
-            }
-        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, why: PushFailure, end: End) -> End {
+        fail(&mut self.answers, why);
+        end
     }
 }
 
-/// HTTP has come to the wrong port: by mistake, or sent by a web page in the hope that its body is taken for lines.
-struct Http;
-
-async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut String) -> Result<(), Http> {
-    if is_http_request(line) {
-        fail(answers, PushFailure::Malformed);
-        return Err(Http);
-    }
+async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut String) {
     let Ok(line) = str::from_utf8(line).map(ByteString::from) else {
-        fail(answers, PushFailure::Malformed);
-        return Ok(());
+        return fail(answers, PushFailure::Malformed);
     };
     let answer = match context.policy.router.push(sender, &line).await {
         Ok(Ok(answer)) => Ok(answer),
@@ -146,10 +217,7 @@ async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut S
     };
     let Answer { commands, reply } = match answer {
         Ok(answer) => answer,
-        Err(why) => {
-            fail(answers, why);
-            return Ok(());
-        }
+        Err(why) => return fail(answers, why),
     };
     let reached = delivery::act_alone(&context.registry, commands).await;
     match reply {
@@ -159,7 +227,6 @@ async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut S
             push_line(answers, reply.as_deref().unwrap_or(OK));
         }
     }
-    Ok(())
 }
 
 fn fail(answers: &mut String, why: PushFailure) {
@@ -172,26 +239,9 @@ fn push_line(answers: &mut String, line: &str) {
     answers.push('\n');
 }
 
-/// `METHOD target HTTP/x`, as every HTTP/1 client begins (RFC 9112 §3).
-fn is_http_request(line: &[u8]) -> bool {
-    let mut words = line.split(|&byte| byte == b' ');
-    let method = words.next().is_some_and(|word| !word.is_empty() && word.iter().all(u8::is_ascii_uppercase));
-    method && words.next().is_some() && words.next().is_some_and(|word| word.starts_with(b"HTTP/"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn http_is_recognised_and_nothing_else() {
-        for line in ["GET / HTTP/1.1", "POST /push?x=1 HTTP/1.0", "OPTIONS * HTTP/1.1", "PRI * HTTP/2.0"] {
-            assert!(is_http_request(line.as_bytes()), "{line}");
-        }
-        for line in ["", " ", "GET", "GET /", r#"{"uid":"GET / HTTP/1.1"}"#, "Host: x", "get / HTTP/1.1"] {
-            assert!(!is_http_request(line.as_bytes()), "{line}");
-        }
-    }
 
     #[test]
     fn only_this_machine_may_connect_unless_told_otherwise() {

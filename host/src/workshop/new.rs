@@ -164,6 +164,17 @@ mod tests {
     }
 
     #[test]
+    fn rust_projects_and_the_guide_take_the_bindings_that_are_tested_here() {
+        let version = |text: &str| {
+            let line = text.lines().find(|line| line.starts_with("wit-bindgen = ")).unwrap();
+            line.to_owned()
+        };
+        let own = version(include_str!("../../../Cargo.toml"));
+        assert_eq!(version(include_str!("../../../wit/README.md")), own);
+        assert_eq!(version(TEMPLATES.get_file("rust/common/Cargo.toml.in").unwrap().contents_utf8().unwrap()), own);
+    }
+
+    #[test]
     fn names_are_such_that_every_toolchain_takes_them() {
         for name in ["a", "my-auth", "auth2-v3"] {
             assert!(check_name(name).is_ok(), "{name}");

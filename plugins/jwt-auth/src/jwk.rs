@@ -27,30 +27,50 @@ pub(crate) struct Jwk {
     y: Option<String>,
     k: Option<String>,
     d: Option<serde::de::IgnoredAny>,
+    /// Its place in its set, from 1.
+    #[serde(skip)]
+    pub(crate) number: usize,
 }
 
 impl Jwk {
-    /// Whether it is a key that tokens can be checked with here. Others are passed over, as RFC 7517 §5 has it: sets
-    /// that are published hold keys for encryption and for newer algorithms, too.
-    pub(crate) fn is_of_use(&self) -> bool {
-        let kind = (self.kty.as_str(), self.crv.as_deref());
-        matches!(kind, ("oct" | "RSA", _) | ("EC", Some("P-256")) | ("OKP", Some("Ed25519")))
-            && self.purpose.as_deref().is_none_or(|purpose| purpose == "sig")
-            && self.key_ops.as_ref().is_none_or(|operations| operations.iter().any(|operation| operation == "verify"))
-            && self.alg.as_deref().is_none_or(|name| Algorithm::named(name).is_some())
+    /// What messages call it.
+    pub(crate) fn name(&self) -> String {
+        self.kid.as_ref().map_or_else(|| format!("key {}", self.number), |kid| format!("key \"{kid}\""))
     }
 
-    /// Whether everything is there, and of the right size. That it is a key, too, takes arithmetic to see.
-    pub(crate) fn is_complete(&self) -> bool {
-        let length = |value: &Option<String>| bytes("", value.as_ref()).map_or(0, |bytes| bytes.len());
+    /// Whether it is a key that tokens can be checked with here; if not, why. Others are passed over, as RFC 7517 §5 has
+    /// it: sets that are published hold keys for encryption and for newer algorithms, too.
+    pub(crate) fn check_use(&self) -> Result<(), &'static str> {
+        let kind = (self.kty.as_str(), self.crv.as_deref());
+        if !matches!(kind, ("oct" | "RSA", _) | ("EC", Some("P-256")) | ("OKP", Some("Ed25519"))) {
+            return Err("is of another kind (kty, crv) than RSA, EC with P-256, OKP with Ed25519, and oct");
+        }
+        if self.purpose.as_deref().is_some_and(|purpose| purpose != "sig") {
+            return Err("is not for signatures (use)");
+        }
+        // An empty list says nothing: some write every member that there is.
+        let operations = self.key_ops.as_ref().filter(|operations| !operations.is_empty());
+        if operations.is_some_and(|operations| !operations.iter().any(|operation| operation == "verify")) {
+            return Err("is not for checking signatures (key_ops)");
+        }
+        if self.alg.as_deref().is_some_and(|name| Algorithm::named(name).is_none()) {
+            return Err("is for another algorithm (alg) than HS256, HS384, HS512, RS256, ES256 and EdDSA");
+        }
+        Ok(())
+    }
+
+    /// Whether everything is there, and of the right size; if not, what is wrong. That it is a key, too, takes arithmetic
+    /// to see. For one that is of use.
+    pub(crate) fn check_size(&self) -> Result<(), String> {
         match self.kty.as_str() {
-            "oct" => length(&self.k) >= crate::keys::MIN_SECRET,
+            "oct" => self.secret().map(drop),
             "RSA" => {
-                let n = bytes("n", self.n.as_ref()).map(|n| BoxedUint::from_be_slice_vartime(&n).bit_width_vartime());
-                n.is_ok_and(|bits| (MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits)) && length(&self.e) > 0
+                let n = BoxedUint::from_be_slice_vartime(&bytes("n", self.n.as_ref())?);
+                check_rsa_bits(n.bit_width_vartime())?;
+                if bytes("e", self.e.as_ref())?.is_empty() { Err("has an empty `e`".into()) } else { Ok(()) }
             }
-            "EC" => length(&self.x) == 32 && length(&self.y) == 32,
-            _ => length(&self.x) == 32,
+            "EC" => coordinate("x", self.x.as_ref()).and(coordinate("y", self.y.as_ref())).map(drop),
+            _ => coordinate("x", self.x.as_ref()).map(drop),
         }
     }
 
@@ -81,42 +101,42 @@ impl Jwk {
             return Err("holds a private key; nothing but its public part belongs here".into());
         }
         match self.kty.as_str() {
-            "oct" => {
-                let secret = bytes("k", self.k.as_ref())?;
-                if secret.len() < crate::keys::MIN_SECRET {
-                    return Err(format!("has a secret of under {} bytes", crate::keys::MIN_SECRET));
-                }
-                Ok(Key::Secret(secret))
-            }
+            "oct" => self.secret().map(Key::Secret),
             "RSA" => rsa(&bytes("n", self.n.as_ref())?, &bytes("e", self.e.as_ref())?),
             "EC" => {
-                let (x, y) = (bytes("x", self.x.as_ref())?, bytes("y", self.y.as_ref())?);
-                let (Ok(x), Ok(y)) = (<[u8; 32]>::try_from(x), <[u8; 32]>::try_from(y)) else {
-                    return Err("has an `x` or `y` that is not 32 bytes long".into());
-                };
+                let (x, y) = (coordinate("x", self.x.as_ref())?, coordinate("y", self.y.as_ref())?);
                 let point = p256::Sec1Point::from_affine_coordinates(&x.into(), &y.into(), false);
                 Option::<p256::PublicKey>::from(p256::PublicKey::from_sec1_point(&point))
                     .map(|key| Key::P256(Box::new(key.into())))
                     .ok_or_else(|| "is no point of its curve".into())
             }
-            _ => {
-                let x = <[u8; 32]>::try_from(bytes("x", self.x.as_ref())?)
-                    .map_err(|_| "has an `x` that is not 32 bytes long")?;
-                ed25519_dalek::VerifyingKey::from_bytes(&x)
-                    .map(|key| Key::Ed25519(Box::new(key)))
-                    .map_err(|_| "is no point of its curve".into())
-            }
+            _ => ed25519_dalek::VerifyingKey::from_bytes(&coordinate("x", self.x.as_ref())?)
+                .map(|key| Key::Ed25519(Box::new(key)))
+                .map_err(|_| "is no point of its curve".into()),
         }
+    }
+
+    fn secret(&self) -> Result<Vec<u8>, String> {
+        let secret = bytes("k", self.k.as_ref())?;
+        if secret.len() < crate::keys::MIN_SECRET {
+            return Err(format!("has a secret of under {} bytes", crate::keys::MIN_SECRET));
+        }
+        Ok(secret)
     }
 }
 
 /// An RSA key of a size that is safe and quick enough.
 pub(crate) fn rsa_key(key: rsa::PublicKey) -> Result<Key, String> {
     use rsa::traits::PublicKeyParts;
-    if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&key.n().bit_width_vartime()) {
-        return Err(format!("is an RSA key of under {MIN_RSA_BITS} or over {MAX_RSA_BITS} bits"));
-    }
+    check_rsa_bits(key.n().bit_width_vartime())?;
     Ok(Key::Rsa(Box::new(rsa::pkcs1v15::VerifyingKey::new(key))))
+}
+
+fn check_rsa_bits(bits: u32) -> Result<(), String> {
+    if (MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
+        return Ok(());
+    }
+    Err(format!("is an RSA key of under {MIN_RSA_BITS} or over {MAX_RSA_BITS} bits"))
 }
 
 fn rsa(n: &[u8], e: &[u8]) -> Result<Key, String> {
@@ -128,4 +148,9 @@ fn rsa(n: &[u8], e: &[u8]) -> Result<Key, String> {
 fn bytes(name: &str, value: Option<&String>) -> Result<Vec<u8>, String> {
     let value = value.ok_or_else(|| format!("has no `{name}`"))?;
     BASE64_URL_SAFE_NO_PAD.decode(value).map_err(|_| format!("has an `{name}` that is not base64url without padding"))
+}
+
+/// A coordinate of a point (RFC 7518 §6.2.1.2, RFC 8037 §2).
+fn coordinate(name: &str, value: Option<&String>) -> Result<[u8; 32], String> {
+    bytes(name, value)?.try_into().map_err(|_| format!("has an `{name}` that is not 32 bytes long"))
 }

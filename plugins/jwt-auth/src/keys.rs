@@ -1,4 +1,6 @@
-use p256::pkcs8::{Document, SubjectPublicKeyInfoRef};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use p256::pkcs8::SubjectPublicKeyInfoRef;
 use plugin_settings::Settings;
 use serde_json::value::RawValue;
 
@@ -12,6 +14,11 @@ use crate::token::Token;
 pub(crate) const MIN_SECRET: usize = 32;
 /// Each login reads them all, so there cannot be any number.
 const MAX_KEYS: usize = 16;
+/// Keys of a set that are named, with why they cannot be used, when none can.
+const MAX_PROBLEMS: usize = 4;
+/// Where a public key in PEM begins and ends.
+const BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
+const END: &str = "-----END PUBLIC KEY-----";
 /// How many keys a token may be tried with: anybody can send one, and have this much done for it.
 const MAX_TRIES: usize = 4;
 
@@ -26,20 +33,16 @@ pub(crate) struct Keys {
     set: Vec<Jwk>,
     /// Whether `JWT_KEYS` is one key, which must then be good. Of a set, those that cannot be used are passed over.
     is_lone: bool,
-    /// Whether there is a `JWT_KEYS` at all.
-    has_set: bool,
 }
 
 impl Keys {
     pub(crate) fn read(settings: &Settings) -> Result<Self, String> {
         let text = |name| settings.text(name).map(|value| value.map(str::to_owned));
         let (secret, pem) = (text("JWT_SECRET")?, text("JWT_PUBLIC_KEY")?);
-        let (mut set, is_lone) = match settings.text("JWT_KEYS")? {
+        let (set, is_lone) = match settings.text("JWT_KEYS")? {
             Some(json) => web_keys(json)?,
             None => (Vec::new(), false),
         };
-        let has_set = settings.text("JWT_KEYS")?.is_some();
-        set.retain(|jwk| jwk.is_of_use() && (is_lone || jwk.is_complete()));
         if set.len() > MAX_KEYS {
             return Err(format!("JWT_KEYS may hold up to {MAX_KEYS} keys that can check tokens"));
         }
@@ -48,7 +51,7 @@ impl Keys {
                         HS256, HS384, HS512, RS256, ES256 or EdDSA"
                 .into());
         }
-        Ok(Self { secret, pem, set, is_lone, has_set })
+        Ok(Self { secret, pem, set, is_lone })
     }
 
     /// Whether the keys can be used: every one that stands alone, and at least one of a set.
@@ -56,20 +59,14 @@ impl Keys {
         self.secret()?;
         self.pem()?;
         let (mut usable, mut unusable) = (0, None);
-        for (number, jwk) in self.set.iter().enumerate() {
-            // Keys that are passed over are not counted: the name is the better hint.
-            let kid =
-                jwk.kid.as_ref().map_or_else(|| format!("usable key {}", number + 1), |kid| format!("key \"{kid}\""));
+        for jwk in &self.set {
             match jwk.key() {
                 Ok(_) => usable += 1,
-                Err(problem) => unusable = unusable.or_else(|| Some(format!("JWT_KEYS: {kid} {problem}"))),
+                Err(problem) => unusable = unusable.or_else(|| Some(format!("JWT_KEYS: {} {problem}", jwk.name()))),
             }
         }
         match unusable {
             Some(problem) if self.is_lone || usable == 0 => Err(problem),
-            _ if self.has_set && usable == 0 => {
-                Err("JWT_KEYS holds no key that tokens can be checked with here".into())
-            }
             _ => self.check_tries(),
         }
     }
@@ -152,25 +149,51 @@ impl Keys {
     }
 }
 
-/// The keys of a set, or the one that stands alone, and which of both it is. What cannot be read in a set is passed over:
-/// it may be for others, and those who publish sets add to them. Private keys are nowhere in their place.
+/// The keys of a set, or the one that stands alone, and which of both it is: at least one that tokens can be checked with,
+/// as far as can be seen without arithmetic. Others in a set are passed over: they may be for others, and those who
+/// publish sets add to them. Private keys are nowhere in their place.
 fn web_keys(json: &str) -> Result<(Vec<Jwk>, bool), String> {
     let wrong = || "JWT_KEYS must be a JSON Web Key, or a set of them in \"keys\" (RFC 7517)".to_owned();
-    let keys = match Object::parse(json.as_bytes()).ok_or_else(wrong)?.get("keys") {
-        Some(keys) => keys.get(),
-        None => return serde_json::from_str(json).map(|key| (vec![key], true)).map_err(|_| wrong()),
-    };
-    let entries: Vec<&RawValue> = serde_json::from_str(keys).map_err(|_| wrong())?;
+    let (entries, is_lone): (Vec<&RawValue>, _) =
+        match Object::parse(json.as_bytes()).ok_or_else(wrong)?.get("keys").filter(|keys| !is_null(keys)) {
+            Some(keys) => (serde_json::from_str(keys.get()).map_err(|_| wrong())?, false),
+            None => (vec![serde_json::from_str(json).map_err(|_| wrong())?], true),
+        };
     let is_private = |entry: &&RawValue| {
-        Object::parse(entry.get().as_bytes()).is_some_and(|key| key.get("d").or(key.get("priv")).is_some())
+        let members = Object::parse(entry.get().as_bytes());
+        let has = |name| members.as_ref().and_then(|key| key.get(name)).is_some_and(|value| !is_null(value));
+        has("d") || has("priv")
     };
-    if entries.iter().any(is_private) {
+    if !is_lone && entries.iter().any(is_private) {
         return Err("JWT_KEYS holds a private key; nothing but its public part belongs here".into());
     }
-    Ok((entries.into_iter().filter_map(|entry| serde_json::from_str(entry.get()).ok()).collect(), false))
+    let entries = || entries.iter().enumerate().map(|(index, entry)| read(index + 1, entry, is_lone));
+    let keys: Vec<Jwk> = entries().filter_map(Result::ok).collect();
+    if keys.is_empty() {
+        let problems: Vec<_> = entries().filter_map(Result::err).take(MAX_PROBLEMS).collect();
+        let problems = if problems.is_empty() { "it is empty".to_owned() } else { problems.join("; ") };
+        return Err(format!("JWT_KEYS holds no key that tokens can be checked with here: {problems}"));
+    }
+    Ok((keys, is_lone))
 }
 
-/// The key in a PEM block (RFC 7468 §13).
+/// A key that tokens can be checked with, or why not. A key that stands alone must be good, which [`Keys::check`] sees.
+fn read(number: usize, entry: &RawValue, is_lone: bool) -> Result<Jwk, String> {
+    let mut jwk: Jwk = serde_json::from_str(entry.get()).map_err(|_| format!("key {number} is no JSON Web Key"))?;
+    jwk.number = number;
+    jwk.check_use().map_err(|problem| format!("{} {problem}", jwk.name()))?;
+    if !is_lone {
+        jwk.check_size().map_err(|problem| format!("{} {problem}", jwk.name()))?;
+    }
+    Ok(jwk)
+}
+
+/// A member that is `null` is absent: some write every member that there is.
+fn is_null(value: &RawValue) -> bool {
+    value.get() == "null"
+}
+
+/// The key in a PEM block (RFC 7468 §13), read as generously as OpenSSL does: however its lines are cut.
 fn public_key(pem: &str) -> Result<Key, String> {
     if pem.contains("PRIVATE KEY") {
         return Err("is a private key; its public part belongs here: openssl pkey -pubout -in FILE".into());
@@ -178,18 +201,23 @@ fn public_key(pem: &str) -> Result<Key, String> {
     if pem.contains("BEGIN CERTIFICATE") {
         return Err("is a certificate; its key belongs here: openssl x509 -pubkey -noout -in FILE".into());
     }
-    let unusable =
-        || "must be an RSA, P-256 or Ed25519 key in PEM, from -----BEGIN PUBLIC KEY----- to the end".to_owned();
-    let (label, document) = Document::from_pem(pem.trim()).map_err(|_| unusable())?;
-    if label != "PUBLIC KEY" {
-        return Err(unusable());
-    }
-    let info = SubjectPublicKeyInfoRef::try_from(document.as_bytes()).map_err(|_| unusable())?;
+    let unusable = |cause| {
+        format!(
+            "must be an RSA, P-256 or Ed25519 key in PEM, from {BEGIN} to the end, in as many lines as you like: {cause}"
+        )
+    };
+    let body = pem.trim().strip_prefix(BEGIN).ok_or_else(|| unusable("it begins with something else"))?;
+    let body = body.strip_suffix(END).ok_or_else(|| unusable("it ends with something else"))?;
+    let base64: String = body.split_ascii_whitespace().collect();
+    let der = BASE64_STANDARD.decode(base64).map_err(|_| unusable("what stands between is not base64"))?;
+    let info = SubjectPublicKeyInfoRef::try_from(&*der).map_err(|_| unusable("what stands in it is no key"))?;
     if let Ok(key) = rsa::PublicKey::try_from(info.clone()) {
         return rsa_key(key);
     }
     if let Ok(key) = p256::ecdsa::VerifyingKey::try_from(info.clone()) {
         return Ok(Key::P256(Box::new(key)));
     }
-    ed25519_dalek::VerifyingKey::try_from(info).map(|key| Key::Ed25519(Box::new(key))).map_err(|_| unusable())
+    ed25519_dalek::VerifyingKey::try_from(info)
+        .map(|key| Key::Ed25519(Box::new(key)))
+        .map_err(|_| unusable("it is a key of another kind"))
 }

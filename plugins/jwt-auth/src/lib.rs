@@ -15,8 +15,8 @@
 //!
 //! | setting | default | meaning |
 //! | --- | --- | --- |
-//! | `JWT_KEYS` | | a JSON Web Key Set (RFC 7517), as issuers publish it, or a single key. Keys of a set that cannot check tokens here are passed over, but one must be left, and at most 16; private keys are refused |
-//! | `JWT_PUBLIC_KEY` | | a public key in PEM: RSA (for RS256), P-256 (ES256) or Ed25519 (EdDSA) |
+//! | `JWT_KEYS` | | a JSON Web Key Set (RFC 7517), as issuers publish it, or a single key. Keys of a set that cannot check tokens here are passed over, but one must be left, and at most 16; private keys are refused. A member that is `null`, and an empty `key_ops`, count as absent |
+//! | `JWT_PUBLIC_KEY` | | a public key in PEM: RSA (for RS256), P-256 (ES256) or Ed25519 (EdDSA), in lines of any length |
 //! | `JWT_SECRET` | | a secret of at least 32 bytes (for HS256; 48 for HS384, 64 for HS512), its text taken as it is. One in base64 goes into `JWT_KEYS`: `{"kty":"oct","k":"…"}` |
 //! | `JWT_ISSUER` | anybody | a list; `iss` must be among them, to the letter (Auth0's ends with `/`) |
 //! | `JWT_AUDIENCE` | nobody | a list; one in `aud` must be among them. Without it a token with an `aud` is denied, for it is meant for somebody else. `*` is anybody |
@@ -25,7 +25,7 @@
 //! | `JWT_UID_CLAIM` | `sub` | the claim that holds the uid, a string or an integer |
 //! | `JWT_ATTRIBUTES` | none | a list of claims that routers are told, each under its own name or another: `role,rooms=https://example.com/rooms` |
 //! | `JWT_FIELD` | `token` | the field of a JSON packet that holds the token |
-//! | `JWT_HEADER` | | a header of the handshake to look in, `authorization` most often: `Bearer …`; in any other header also a token alone |
+//! | `JWT_HEADER` | | a header of the handshake to look in, `authorization` most often: `Bearer …`; in any other header also a token alone. Pages can fill one only: see below |
 //! | `JWT_QUERY` | | a parameter of the handshake's query to look in. Addresses end up in logs: rather for tokens that live for seconds |
 //! | `JWT_COOKIE` | | a cookie of the handshake to look in |
 //! | `JWT_REPLY` | `Link_successful` | what a client is told once it is in; nothing if empty |
@@ -35,6 +35,12 @@
 //! `null`, or a list without such an item, makes one attribute with an empty value; one that is missing makes none. For
 //! routers that is a difference: by an empty attribute `rooms-router` grants nothing, without one whatever its setting
 //! grants. An issuer takes a permission away by an empty claim, not by leaving the claim out.
+//!
+//! A page cannot set headers, but it can offer subprotocols, one of which may be a token: `new WebSocket(url, ["bearer",
+//! token])`. Set `JWT_HEADER = "sec-websocket-protocol"`, and in the gateway's settings `pass_headers =
+//! ["sec-websocket-protocol"]` and `subprotocols = ["bearer"]`: browsers go on only if the gateway answers with one of what
+//! they offer, and that is `bearer`. A token offered alone is read, but never sent back, so that only other clients can
+//! use that.
 //!
 //! The host shows no header that `websocket.pass_headers` does not list: `JWT_HEADER` needs its header there, and
 //! `JWT_COOKIE` needs `cookie`, for which `websocket.allowed_origins` must name whose pages may connect.

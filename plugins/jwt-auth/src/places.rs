@@ -7,6 +7,9 @@ use crate::exports::hotgate::gateway::authenticator::Handshake;
 use crate::hotgate::gateway::types::Message;
 use crate::object::string;
 
+/// The one header that a page can fill: `new WebSocket(url, ["bearer", token])`. It is a list (RFC 6455 §11.3.4).
+const SUBPROTOCOLS: &str = "sec-websocket-protocol";
+
 /// Where tokens are looked for.
 #[derive(Debug)]
 pub(crate) struct Places {
@@ -42,7 +45,10 @@ impl Places {
             handshake.headers.iter().filter(move |header| header.name == name).map(|header| header.value.trim())
         };
         let places = [
-            self.header.as_ref().map(|name| only(fields(name).filter_map(|value| credentials(name, value)))),
+            self.header.as_ref().map(|name| match name.eq_ignore_ascii_case(SUBPROTOCOLS) {
+                true => only(offered(fields(name))),
+                false => only(fields(name).filter_map(|value| credentials(name, value))),
+            }),
             self.query.as_ref().map(|name| only(pairs(handshake.query.as_deref().unwrap_or_default(), '&', name))),
             self.cookie.as_ref().map(|name| only(fields("cookie").flat_map(|cookies| pairs(cookies, ';', name)))),
         ];
@@ -90,6 +96,16 @@ fn credentials<'a>(header: &str, value: &'a str) -> Option<&'a str> {
         _ if header.eq_ignore_ascii_case("authorization") => None,
         _ => Some(value),
     }
+}
+
+/// The tokens among the subprotocols that a client offers: what follows `bearer`, or alone has the form of one.
+fn offered<'a>(values: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+    let mut after_bearer = false;
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(move |element| {
+        let is_token = std::mem::take(&mut after_bearer) || is_like_token(element);
+        after_bearer = !is_token && element.eq_ignore_ascii_case("bearer");
+        is_token
+    })
 }
 
 /// The values that a list of `name=value` gives for a name.

@@ -9,10 +9,10 @@ use crate::plugin::limits::MODULES;
 /// Which rules these are: what was compiled under others is inspected, and so compiled, again. To be raised with each change.
 pub(super) const RULES: u32 = 2;
 
-/// Places in one function from which it leaves its own code: for a function of the host, for one that is known only when it runs, or to move
-/// memory (of which the engine does a large piece in parts). A function is
-/// interrupted where it begins and where it loops, and not in a straight line between: this many calls take about a
-/// millisecond. The largest functions of JavaScript's and Python's runtimes have some hundreds.
+/// Places in one function from which it leaves its own code: for an imported function, for one that is known only when it
+/// runs, or for what the engine does for it on memories and tables. A function is interrupted where it begins, where it
+/// loops, and between the parts of a large copy or fill of memory, but not in a straight line between these: this many
+/// exits take about a millisecond. The largest functions of JavaScript's and Python's runtimes have some hundreds.
 const EXITS: usize = 10_000;
 
 /// Checks that a component has no more of anything than it may have. What is malformed is left to the compiler.

@@ -13,10 +13,11 @@ mod inspect;
 mod process;
 mod startup;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tracing::{debug, info};
@@ -31,9 +32,33 @@ use super::identity::Digest;
 use crate::config::CompilerConfig;
 use crate::state::StateFolder;
 
-/// How the two binary formats begin: a magic number, then version and layer.
-const MODULE: &[u8] = b"\0asm\x01\0\0\0";
-const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+/// How the binary formats of modules and components begin.
+const MAGIC: &[u8] = b"\0asm";
+/// Then follow version and layer, two bytes each, the lower first.
+const MODULE: [u8; 4] = [1, 0, 0, 0];
+const VERSION: u16 = 13;
+const LAYER: u16 = 1;
+
+/// Checks that this begins as a component does.
+///
+/// # Errors
+/// What it is instead.
+fn check_encoding(code: &[u8]) -> anyhow::Result<()> {
+    let Some(&[a, b, c, d]) = code.strip_prefix(MAGIC).and_then(|rest| rest.first_chunk()) else {
+        bail!("it is no WebAssembly component");
+    };
+    let (version, layer) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+    if [a, b, c, d] == MODULE {
+        bail!("it is a WebAssembly module, not a component (in Rust, compile for wasm32-wasip2)");
+    }
+    ensure!(layer == LAYER, "it is no WebAssembly component");
+    let rebuild = match version.cmp(&VERSION) {
+        Ordering::Equal => return Ok(()),
+        Ordering::Less => "an older encoding: rebuild it with current tools",
+        Ordering::Greater => "a newer encoding: rebuild it with older tools, or take a newer gateway",
+    };
+    bail!("it is a component in {rebuild} (it has version {version}, {VERSION} is needed)");
+}
 
 /// Compiles components, one at a time, outside the process.
 #[derive(Debug, Clone)]
@@ -63,12 +88,7 @@ impl Compiler {
     /// # Errors
     /// When it is no component, or a [`CompileError`].
     pub(super) async fn compile(&self, engine: &Engine, code: &[u8], digest: Digest) -> anyhow::Result<Compiled> {
-        if code.starts_with(MODULE) {
-            bail!("it is a WebAssembly module, not a component (in Rust, compile for wasm32-wasip2)");
-        }
-        if !code.starts_with(COMPONENT) {
-            bail!("it is no WebAssembly component");
-        }
+        check_encoding(code)?;
         let begun = Instant::now();
         let name = format!("{}-{:016x}-{RULES}", digest.full(), compatibility(engine));
 

@@ -117,6 +117,26 @@ fn a_header_holds_a_token_after_its_scheme_or_alone() {
 }
 
 #[test]
+fn a_page_offers_a_token_as_a_subprotocol() {
+    let token = genuine(CLAIMS);
+    let settings = with(&[("JWT_HEADER", "Sec-WebSocket-Protocol")]);
+    let greeted = |values: &[&str]| {
+        let headers: Vec<_> = values.iter().map(|value| ("sec-websocket-protocol", *value)).collect();
+        greeted(&settings, &handshake(None, &headers))
+    };
+    for value in ["bearer, {}", "Bearer,{}", "chat.v1, bearer, {}", "bearer, {}, chat.v1", "{}", "chat.v1, {}"] {
+        assert_eq!(greeted(&[&value.replace("{}", &token)]), Ok(Some("u1".into())), "{value}");
+    }
+    assert_eq!(greeted(&["bearer", &token]), Ok(Some("u1".into())));
+    for value in ["", "chat.v1", "bearer", "bearer,", "chat, superchat"] {
+        assert_eq!(greeted(&[value]), Ok(None), "{value}");
+    }
+    assert!(matches!(greeted(&["bearer, chat"]), Err(Denial::Malformed(_))));
+    let two = format!("bearer, {token}, {}", genuine(r#"{"sub":"u2","exp":2000}"#));
+    assert_eq!(greeted(&[&two]), Err(Denial::Malformed("two are given in one place")));
+}
+
+#[test]
 fn a_cookie_or_parameter_is_found_among_others() {
     let token = genuine(CLAIMS);
     let settings = with(&[("JWT_COOKIE", "s"), ("JWT_QUERY", "t")]);

@@ -1,4 +1,4 @@
-use super::vectors::{RSA_PEM, keys};
+use super::vectors::{ED25519_PEM, P256_PEM, RSA_PEM, keys, keys_of_the_rfcs};
 use super::*;
 
 /// Why these settings are refused: by reading or by checking them.
@@ -13,22 +13,60 @@ fn refused(settings: &[(&str, &str)]) -> String {
 #[test]
 fn a_key_is_needed() {
     assert!(refused(&[]).starts_with("there is no key: set JWT_KEYS, JWT_SECRET or JWT_PUBLIC_KEY"));
-    for set in [
-        r#"{"kty":"RSA","use":"enc","n":"AQ","e":"AQ"}"#,
-        r#"{"kty":"RSA","alg":"RS512"}"#,
-        r#"{"kty":"EC","crv":"P-384"}"#,
-        r#"{"kty":"OKP","crv":"X25519"}"#,
-        r#"{"kty":"oct","key_ops":["sign"]}"#,
-        r#"{"kty":"AKP","alg":"ML-DSA-65","pub":"x"}"#,
-    ] {
-        assert!(refused(&[("JWT_KEYS", set)]).starts_with("there is no key"), "{set}");
-    }
-    for set in [r#"{"keys":[]}"#, r#"{"keys":[5]}"#, r#"{"keys":[{}]}"#] {
-        assert!(refused(&[("JWT_KEYS", set)]).starts_with("there is no key"), "{set}");
-    }
     for name in ["JWT_KEYS", "JWT_SECRET", "JWT_PUBLIC_KEY"] {
         assert_eq!(refused(&[(name, "")]), format!("{name} is empty: leave it out, or give it a value"));
     }
+}
+
+/// Which key, and why.
+#[test]
+fn a_key_that_is_of_no_use_is_named() {
+    let short = base64url([255; 31]);
+    for (key, expected) in [
+        (r#"{"kty":"RSA","use":"enc","n":"AQ","e":"AQ"}"#.to_owned(), "key 1 is not for signatures (use)"),
+        (r#"{"kty":"RSA","alg":"RS512","kid":"a"}"#.into(), "key \"a\" is for another algorithm (alg) than HS256, "),
+        (r#"{"kty":"EC","crv":"P-384"}"#.into(), "key 1 is of another kind (kty, crv) than RSA, "),
+        (r#"{"kty":"OKP","crv":"X25519"}"#.into(), "key 1 is of another kind (kty, crv) than RSA, "),
+        (r#"{"kty":"AKP","alg":"ML-DSA-65","pub":"x"}"#.into(), "key 1 is of another kind (kty, crv) than RSA, "),
+        (r#"{"kty":"oct","key_ops":["sign"]}"#.into(), "key 1 is not for checking signatures (key_ops)"),
+    ] {
+        let expected = format!("JWT_KEYS holds no key that tokens can be checked with here: {expected}");
+        for set in [key.clone(), format!(r#"{{"keys":[{key}]}}"#)] {
+            let refused = refused(&[("JWT_KEYS", &set)]);
+            assert!(refused.starts_with(&expected), "{set} {refused}");
+        }
+    }
+    for (entries, expected) in [
+        ("".to_owned(), "it is empty"),
+        ("5".into(), "key 1 is no JSON Web Key"),
+        (r#"{},{"kid":"x"}"#.into(), "key 1 is no JSON Web Key; key 2 is no JSON Web Key"),
+        (
+            format!(r#"{{"kty":"EC","crv":"P-256","x":"{short}","y":"{short}","kid":"a"}}"#),
+            "key \"a\" has an `x` that is not 32 bytes long",
+        ),
+        (format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{short}"}}"#), "key 1 has an `x` that is not 32 bytes long"),
+        (format!(r#"{{"kty":"oct","k":"{short}"}}"#), "key 1 has a secret of under 32 bytes"),
+        (r#"{"kty":"RSA","n":"AQ","e":"AQAB"}"#.into(), "key 1 is an RSA key of under 2048 or over 4096 bits"),
+    ] {
+        let refused = refused(&[("JWT_KEYS", &format!(r#"{{"keys":[{entries}]}}"#))]);
+        let expected = format!("JWT_KEYS holds no key that tokens can be checked with here: {expected}");
+        assert_eq!(refused, expected, "{entries}");
+    }
+}
+
+/// As some write keys: with every member that there is.
+#[test]
+fn a_member_that_says_nothing_is_absent() {
+    for key in keys_of_the_rfcs() {
+        let rest = r#","d":null,"priv":null,"use":null,"alg":null,"key_ops":[],"kid":null}"#;
+        let key = key.replacen('}', rest, 1);
+        for set in [key.clone(), format!(r#"{{"keys":[{key}]}}"#)] {
+            let read = JwtSettings::new(&[("JWT_KEYS", &set)]).unwrap();
+            assert_eq!(read.keys.check(), Ok(()), "{set}");
+        }
+    }
+    let lone = keys_of_the_rfcs()[0].replacen('{', r#"{"keys":null,"#, 1);
+    assert!(JwtSettings::new(&[("JWT_KEYS", &lone)]).is_ok());
 }
 
 #[test]
@@ -49,10 +87,26 @@ fn a_public_key_is_one() {
         let refused = refused(&[("JWT_PUBLIC_KEY", pem)]);
         assert!(refused.starts_with("JWT_PUBLIC_KEY must be an RSA, P-256 or Ed25519 key in PEM"), "{pem} {refused}");
     }
+    let two = refused(&[("JWT_PUBLIC_KEY", &RSA_PEM.repeat(2))]);
+    assert!(two.ends_with("what stands between is not base64"), "{two}");
     let private = refused(&[("JWT_PUBLIC_KEY", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----")]);
     assert!(private.starts_with("JWT_PUBLIC_KEY is a private key"));
     let certificate = refused(&[("JWT_PUBLIC_KEY", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----")]);
     assert!(certificate.starts_with("JWT_PUBLIC_KEY is a certificate"));
+}
+
+#[test]
+fn a_public_key_may_be_cut_into_any_lines() {
+    for pem in [RSA_PEM, P256_PEM, ED25519_PEM] {
+        let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        for (width, end) in [(64, "\n"), (64, "\r\n"), (70, "\n"), (76, "\n"), (500, "\n"), (500, " "), (3, "  \n\n")] {
+            let lines: Vec<_> = base64.as_bytes().chunks(width).map(|line| str::from_utf8(line).unwrap()).collect();
+            let lines = lines.join(end);
+            let pem = format!("-----BEGIN PUBLIC KEY-----{end}{lines}{end}-----END PUBLIC KEY-----{end}");
+            let settings = JwtSettings::new(&[("JWT_PUBLIC_KEY", &pem)]).unwrap();
+            assert_eq!(settings.keys.check(), Ok(()), "{pem}");
+        }
+    }
 }
 
 #[test]
@@ -64,33 +118,30 @@ fn the_keys_of_a_set_are_what_they_say() {
     let zero = base64url([0; 32]);
     let (short, long) = (base64url([255; 128]), base64url([255; 513]));
     for (key, expected) in [
-        (r#"{"kty":"oct"}"#.into(), "JWT_KEYS: usable key 1 has no `k`"),
+        (r#"{"kty":"oct"}"#.into(), "JWT_KEYS: key 1 has no `k`"),
         (r#"{"kty":"oct","kid":"a","k":"AA"}"#.into(), "JWT_KEYS: key \"a\" has a secret of under 32 bytes"),
         (r#"{"kty":"oct","kid":"a","k":"A="}"#.into(), "JWT_KEYS: key \"a\" has an `k` that is not base64url"),
-        (r#"{"kty":"RSA","n":"AQ"}"#.into(), "JWT_KEYS: usable key 1 has no `e`"),
-        (r#"{"kty":"RSA","n":"","e":""}"#.into(), "JWT_KEYS: usable key 1 is no RSA key that can be used"),
-        (r#"{"kty":"RSA","n":"AQ","e":"AQAB"}"#.into(), "JWT_KEYS: usable key 1 is no RSA key that can be used"),
-        (format!(r#"{{"kty":"RSA","n":"{short}","e":"AQAB"}}"#), "JWT_KEYS: usable key 1 is an RSA key of under 2048"),
-        (
-            format!(r#"{{"kty":"RSA","n":"{long}","e":"AQAB"}}"#),
-            "JWT_KEYS: usable key 1 is an RSA key of under 2048 or",
-        ),
-        (r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#.into(), "JWT_KEYS: usable key 1 has an `x` or `y` that"),
-        (format!(r#"{{"kty":"EC","crv":"P-256","x":"{zero}","y":"{zero}"}}"#), "JWT_KEYS: usable key 1 is no point"),
-        (r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#.into(), "JWT_KEYS: usable key 1 has an `x` that is not 32"),
-        (r#"{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA"}"#.into(), "JWT_KEYS: usable key 1 holds a private key"),
+        (r#"{"kty":"RSA","n":"AQ"}"#.into(), "JWT_KEYS: key 1 has no `e`"),
+        (r#"{"kty":"RSA","n":"","e":""}"#.into(), "JWT_KEYS: key 1 is no RSA key that can be used"),
+        (r#"{"kty":"RSA","n":"AQ","e":"AQAB"}"#.into(), "JWT_KEYS: key 1 is no RSA key that can be used"),
+        (format!(r#"{{"kty":"RSA","n":"{short}","e":"AQAB"}}"#), "JWT_KEYS: key 1 is an RSA key of under 2048"),
+        (format!(r#"{{"kty":"RSA","n":"{long}","e":"AQAB"}}"#), "JWT_KEYS: key 1 is an RSA key of under 2048 or"),
+        (r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#.into(), "JWT_KEYS: key 1 has an `x` that"),
+        (format!(r#"{{"kty":"EC","crv":"P-256","x":"{zero}","y":"{zero}"}}"#), "JWT_KEYS: key 1 is no point"),
+        (r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#.into(), "JWT_KEYS: key 1 has an `x` that is not 32"),
+        (r#"{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA"}"#.into(), "JWT_KEYS: key 1 holds a private key"),
     ] {
         let refused = refused(&[("JWT_KEYS", &key)]);
         assert!(refused.starts_with(expected), "{key} {refused}");
     }
-    let one = r#"{"kty":"oct","k":"AA"}"#;
-    let nothing = refused(&[("JWT_KEYS", &format!(r#"{{"keys":[{{"kid":"x"}},{one}]}}"#))]);
-    assert!(nothing.starts_with("there is no key"), "{nothing}");
     let no_point = format!(r#"{{"keys":[{{"kty":"EC","crv":"P-256","x":"{zero}","y":"{zero}"}}]}}"#);
-    assert_eq!(refused(&[("JWT_KEYS", &no_point)]), "JWT_KEYS: usable key 1 is no point of its curve");
+    assert_eq!(refused(&[("JWT_KEYS", &no_point)]), "JWT_KEYS: key 1 is no point of its curve");
     let one = format!(r#"{{"kty":"oct","k":"{zero}"}}"#);
     let nothing = refused(&[("JWT_KEYS", r#"{"keys":[{"kty":"new"}]}"#), ("JWT_SECRET", SECRET)]);
-    assert_eq!(nothing, "JWT_KEYS holds no key that tokens can be checked with here");
+    assert!(
+        nothing.starts_with("JWT_KEYS holds no key that tokens can be checked with here: key 1 is of"),
+        "{nothing}"
+    );
     let private = r#"{"kty":"RSA","use":"enc","kid":5,"d":"AA"}"#;
     let private = refused(&[("JWT_KEYS", &format!(r#"{{"keys":[{private}]}}"#)), ("JWT_SECRET", SECRET)]);
     assert_eq!(private, "JWT_KEYS holds a private key; nothing but its public part belongs here");

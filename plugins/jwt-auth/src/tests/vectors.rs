@@ -39,7 +39,7 @@ MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEf83OJ3D2xF1Bg8vub9tLe1gHMzV7
 6e8Tus9uPHvRVEXH8UTNG72bfocs3+257rn0s2ldbqkLJK2KRiMohYjlrQ==
 -----END PUBLIC KEY-----
 ";
-const ED25519_PEM: &str = "-----BEGIN PUBLIC KEY-----
+pub(super) const ED25519_PEM: &str = "-----BEGIN PUBLIC KEY-----
 MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
 -----END PUBLIC KEY-----
 ";
@@ -52,7 +52,11 @@ const THEN: u64 = 1_300_819_379;
 const SIGNED_BUT_NO_CLAIMS: Denial = Denial::Malformed("its claims are not a JSON object");
 
 pub(super) fn keys() -> String {
-    format!("{{\"keys\":[{OCT},{RSA},{P256},{ED25519}]}}")
+    format!("{{\"keys\":[{}]}}", keys_of_the_rfcs().join(","))
+}
+
+pub(super) fn keys_of_the_rfcs() -> [&'static str; 4] {
+    [OCT, RSA, P256, ED25519]
 }
 
 fn judged(key: (&str, &str), token: &str) -> Result<String, Denial> {
