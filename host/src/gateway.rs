@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Served};
-use crate::config::{Config, Source};
+use crate::config::{Config, Loaded, Source};
 use crate::connection::{self, Admission, InboxBudget, is_trusted};
 use crate::heartbeat::{self, Heartbeat};
 use crate::message::{CloseReason, ConnectionId};
@@ -70,8 +70,9 @@ impl Gateway {
     /// Binds the ports and loads the plugins. The first lines of the log tell about them.
     ///
     /// # Errors
-    /// When a port is taken, or a plugin cannot be used.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    /// When a port is taken, or a plugin cannot be used and nothing has proven itself in its place.
+    pub async fn start(loaded: Loaded) -> Result<Self, StartError> {
+        let config = &loaded.config;
         let websocket = listen(config.websocket.listen, "websocket.listen").map_err(StartError::Listen)?;
         // Accepted connections inherit it.
         let _ = SockRef::from(&websocket).set_tcp_keepalive(&heartbeat::keepalive(&config.heartbeat));
@@ -81,8 +82,8 @@ impl Gateway {
         if let Some(problem) = state.problem() {
             warn!(problem, "no state folder: nothing is kept for the next start");
         }
-        let admin = admin(&config, state.clone()).await?;
-        let policy = Policy::load(&config, registry.clone(), state).await.map_err(StartError::Plugin)?;
+        let admin = admin(config, state.clone()).await?;
+        let policy = Policy::load(&loaded, registry.clone(), state).await.map_err(StartError::Plugin)?;
         for plugin in policy.plugins() {
             let PluginStatus { slot, plugin, source, live: GenerationStatus { generation, digest, .. }, .. } = plugin;
             let digest = &digest[..12];
@@ -95,7 +96,7 @@ impl Gateway {
         if let Some(Admin { address, .. }) = admin {
             info!(listener = "admin", %address, "listening");
         }
-        Ok(Self { config, websocket, text, admin, registry, policy: Arc::new(policy) })
+        Ok(Self { config: loaded.config, websocket, text, admin, registry, policy: Arc::new(policy) })
     }
 
     /// Serves until `stop` is done, reading the configuration from `source` again when it changes and on `hangup`, then says goodbye to everybody, for at most `shutdown_grace`.

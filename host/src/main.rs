@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use hotgate::cli::{self, Command, EXIT_CONFIG};
-use hotgate::config::{Config, LogConfig, LogFormat, Source};
+use hotgate::config::{Config, Loaded, LogConfig, LogFormat, Source};
 use hotgate::gateway::{Gateway, StartError};
 use hotgate::plugin;
 use hotgate::workshop::dev::Builder;
@@ -43,26 +43,26 @@ fn main() -> ExitCode {
         Command::ConfigCheck => cli.config_check(),
         Command::ConfigPrint => cli.config_print(),
         Command::Plugin(arguments) => cli.plugin(arguments),
-        Command::Serve => match cli.source.load() {
-            Ok(config) => {
+        Command::Serve => match cli.source.load_to_serve() {
+            Ok(loaded) => {
                 // Dropped last: it writes what is still in the log's queue.
-                let (_log, lost) = start_log(&config.log);
-                serve(config, cli.source, lost, None)
+                let (_log, lost) = start_log(&loaded.config.log);
+                serve(loaded, cli.source, lost, None)
             }
             Err(error) => cli::refuse(&error),
         },
         Command::Dev(folder) => match cli.dev(folder) {
             Ok((config, source, builder)) => {
                 let (_log, lost) = start_log(&config.log);
-                serve(config, source, lost, Some(builder))
+                serve(config.into(), source, lost, Some(builder))
             }
             Err(code) => code,
         },
     }
 }
 
-fn serve(config: Config, source: Source, lost: ErrorCounter, builder: Option<Builder>) -> ExitCode {
-    raise_descriptor_limit(&config);
+fn serve(loaded: Loaded, source: Source, lost: ErrorCounter, builder: Option<Builder>) -> ExitCode {
+    raise_descriptor_limit(&loaded.config);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -81,7 +81,7 @@ fn serve(config: Config, source: Source, lost: ErrorCounter, builder: Option<Bui
             }
         };
         let gateway = tokio::select! {
-            started = Gateway::start(config) => match started {
+            started = Gateway::start(loaded) => match started {
                 Ok(gateway) => gateway,
                 Err(error) => {
                     error!(error = format!("{error:#}"), "cannot start");

@@ -2,20 +2,17 @@
 //! setting stands in. What plugins are told takes effect as a new generation; what is wrong changes nothing.
 
 use std::collections::BTreeSet;
-use std::future::poll_fn;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::task::Poll;
 
 use tokio::signal::unix::Signal;
-use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, Source, WatchConfig};
-use crate::policy::Policy;
-use crate::watch::{News, Watch};
+use crate::config::{Config, Source};
+use crate::policy::{Configured, Policy};
+use crate::watch::{Settling, Stamp, Watch};
 
 /// The configuration that is in force, and where another one comes from.
 pub struct Reload {
@@ -26,15 +23,18 @@ pub struct Reload {
     started: Config,
     /// What was read last.
     latest: Config,
+    /// What its files looked like then; `None` if they may change and look the same.
+    stamps: Option<Stamps>,
     /// What has been said of the last look. Of the same nothing is said again.
     said: Said,
 }
 
+type Stamps = Vec<Result<Stamp, String>>;
+
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Said {
-    problem: Option<String>,
+    problems: Vec<String>,
     waiting: Vec<String>,
-    refused: Vec<String>,
 }
 
 /// Why to look.
@@ -42,28 +42,39 @@ struct Said {
 enum Why {
     /// Somebody wants to.
     Signal,
-    /// Something may have changed.
+    /// Something may have changed, here or near here.
     News,
+    /// It is time.
+    Time,
 }
 
 impl Reload {
     /// For a gateway that runs on this configuration from there. `hangup` is SIGHUP.
     pub fn new(source: Source, hangup: Signal, policy: Arc<Policy>, config: Config) -> Self {
-        Self { source, hangup, policy, latest: config.clone(), started: config, said: Said::default() }
+        Self { source, hangup, policy, latest: config.clone(), started: config, stamps: None, said: Said::default() }
     }
 
     /// Never ends.
     pub async fn run(mut self) {
+        let mut settling = Settling::new(self.started.watch.settle);
         loop {
             let files = self.files();
             let (_watch, mut news) = Watch::start(files.iter().cloned().collect(), &self.started.watch);
+            let mut next = Instant::now() + self.started.watch.rescan;
             // Until other files are to be watched.
             while self.files() == files {
                 let why = tokio::select! {
                     _ = self.hangup.recv() => Why::Signal,
-                    () = quiet_after_news(&mut news, &self.started.watch) => Why::News,
+                    () = settling.quiet(&mut news, next) => if Instant::now() < next { Why::News } else { Why::Time },
                 };
-                self.look(why).await;
+                if settling.is_over() {
+                    let settle = self.started.watch.settle;
+                    warn!(?settle, "the configuration does not come to rest (watch.settle); it is read as it is");
+                }
+                settling.done();
+                if self.look(why).await {
+                    next = Instant::now() + self.started.watch.rescan;
+                }
             }
         }
     }
@@ -75,7 +86,8 @@ impl Reload {
         files.chain(self.source.file.iter().filter_map(|file| std::path::absolute(file).ok())).collect()
     }
 
-    async fn look(&mut self, why: Why) {
+    /// Reads the configuration, unless only other files near it have changed. Returns whether it was read.
+    async fn look(&mut self, why: Why) -> bool {
         if why == Why::Signal {
             self.said = Said::default();
             match &self.source.file {
@@ -83,63 +95,52 @@ impl Reload {
                 None => info!("there is no configuration file to read again (--config)"),
             }
         }
-        let source = self.source.clone();
-        let loaded = match spawn_blocking(move || source.load()).await {
-            Ok(Ok(config)) => Ok(config),
-            Ok(Err(error)) => Err(error.to_string()),
+        let (source, files) = (self.source.clone(), self.files());
+        let known = self.stamps.take().filter(|_| why == Why::News);
+        let look = move || {
+            let stamps: Stamps = files.iter().map(|file| Stamp::of(file)).collect();
+            let is_young = stamps.iter().flatten().any(Stamp::is_young);
+            let loaded = (known.as_ref() != Some(&stamps)).then(|| source.load_to_serve());
+            (Some(stamps).filter(|_| !is_young), loaded)
+        };
+        let loaded = match spawn_blocking(look).await {
+            Ok((stamps, None)) => {
+                self.stamps = stamps;
+                return false;
+            }
+            Ok((stamps, Some(loaded))) => {
+                self.stamps = stamps;
+                loaded.map_err(|error| error.to_string())
+            }
             Err(panic) => Err(panic.to_string()),
         };
+        let insist = why == Why::Signal;
         let said = match loaded {
-            Err(problem) => Said { problem: Some(problem), ..Said::default() },
-            Ok(config) => {
-                let mut waiting = self.started.changes(&config);
-                let configured = self.policy.configure(&config, why == Why::Signal).await;
-                waiting.extend(configured.waiting.into_iter().map(|slot| format!("the plugin of {slot}")));
-                let refused = configured.refused;
-                self.latest = config;
-                Said { problem: None, waiting, refused }
+            Err(problem) => {
+                // A secret may have changed all the same.
+                self.policy.look_again(insist);
+                Said { problems: vec![problem], waiting: Vec::new() }
+            }
+            Ok(loaded) => {
+                let mut keys = self.started.changes(&loaded.config);
+                let Configured { waiting, missing } = self.policy.configure(&loaded, insist);
+                keys.extend(waiting.into_iter().map(|slot| format!("the plugin of {slot}")));
+                self.latest = loaded.config;
+                Said { problems: missing, waiting: keys }
             }
         };
         self.say(said);
+        true
     }
 
     fn say(&mut self, said: Said) {
-        if let Some(reason) = said.problem.as_ref().filter(|_| said.problem != self.said.problem) {
+        for reason in said.problems.iter().filter(|problem| !self.said.problems.contains(problem)) {
             error!(reason, "configuration refused; what is in force stays");
         }
         if !said.waiting.is_empty() && said.waiting != self.said.waiting {
             let keys = said.waiting.join(", ");
             warn!(keys, "configuration changed; these keys take effect at the next start");
         }
-        for reason in said.refused.iter().filter(|refused| !self.said.refused.contains(refused)) {
-            error!(reason, "settings refused; the plugin goes on with those it has");
-        }
         self.said = said;
     }
-}
-
-/// Returns when the files have been quiet after some news, or when it is time to look without.
-async fn quiet_after_news(news: &mut [mpsc::Receiver<News>], config: &WatchConfig) {
-    let latest = Instant::now() + config.rescan;
-    let mut until = latest;
-    while let Ok(news) = timeout_at(until, any(news)).await {
-        let quiet = Instant::now() + config.settle;
-        until = match news {
-            // Other files in the folder may be written all the time; they do not put it off.
-            News::Near => until.min(quiet),
-            News::Writing | News::Changed => quiet.min(latest),
-        };
-    }
-}
-
-/// What happens to any of the files.
-async fn any(news: &mut [mpsc::Receiver<News>]) -> News {
-    poll_fn(|context| {
-        let mut ready = news.iter_mut().filter_map(|news| match news.poll_recv(context) {
-            Poll::Ready(told) => told,
-            Poll::Pending => None,
-        });
-        ready.next().map_or(Poll::Pending, Poll::Ready)
-    })
-    .await
 }

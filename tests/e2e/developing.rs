@@ -128,6 +128,25 @@ async fn dev_leaves_everything_as_it_was_when_settings_cannot_be() {
 }
 
 #[tokio::test]
+async fn dev_serves_new_code_while_new_settings_are_refused() {
+    let gateway = project(&Component::version(1), "cp next.wasm built.wasm").start().await;
+    let mut anna = gateway.enter("anna").await;
+    let mark = gateway.log().mark();
+    let text = "build = \"cp next.wasm built.wasm\"\ncomponent = \"built.wasm\"\nwatch = [\"next.wasm\"]\n";
+    let panics = format!("{text}[settings]\nCHECK = \"do trap\"\n");
+    gateway.file("project/plugin.toml").move_over(&Component::from_bytes(panics.as_bytes()));
+    gateway.logged_since(mark, |line| line.message().starts_with("settings refused")).await;
+    gateway.file("project/next.wasm").move_over(&Component::version(2));
+    swapped(&gateway, mark).await;
+    anna.send("version").await;
+    anna.expect("v2").await;
+    let mark = gateway.log().mark();
+    let right = format!("{text}[settings]\nVERSION = \"3\"\n");
+    gateway.file("project/plugin.toml").move_over(&Component::from_bytes(right.as_bytes()));
+    swapped(&gateway, mark).await;
+}
+
+#[tokio::test]
 async fn dev_still_notices_what_changes_in_a_folder_that_was_replaced() {
     let setup = project(&Component::version(1), "cp src/next.wasm built.wasm");
     let folder = setup.path().join("project");

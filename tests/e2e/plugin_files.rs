@@ -288,3 +288,24 @@ async fn the_default_plugins_as_files_are_swapped_like_any() {
         gateway.login("bob").await.close().await;
     }
 }
+
+#[tokio::test]
+async fn a_file_that_is_written_all_the_time_is_live_all_the_same_and_the_log_says_so() {
+    let gateway = start().await;
+    let mut anna = gateway.enter("anna").await;
+    let mark = gateway.log().mark();
+    let (file, next) = (gateway.file("plugin.wasm"), Component::version(2));
+    let writing = async {
+        loop {
+            file.copy_over(&next);
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+    };
+    tokio::select! {
+        () = writing => {}
+        _ = gateway.swapped_since(mark) => {}
+    }
+    expect_version(&mut anna, 2).await;
+    let says = gateway.logged_since(mark, |line| line.says("does not come to rest")).await;
+    assert!(says.message().contains("watch.settle") && says.get("file").ends_with("plugin.wasm"), "{says:?}");
+}

@@ -1,8 +1,9 @@
 //! The configuration, read again while the gateway runs.
 
 use std::path::Path;
+use std::time::Duration;
 
-use hotgate_tests::{Client, Component, Gateway, Setup};
+use hotgate_tests::{Client, Component, Gateway, Line, Setup};
 
 /// The fixture in both roles, with these settings; it takes its version from them.
 fn config(settings: &str) -> String {
@@ -97,6 +98,8 @@ async fn settings_that_the_plugin_refuses_leave_it_with_those_it_has() {
     let refused = gateway.logged_since(mark, |line| line.says("settings refused")).await;
     assert!(refused.get("reason").contains("VERSION must be odd"), "{refused:?}");
     gateway.connect().await.expect("hello v1").await;
+    let listed = gateway.plugin(&["list"]).await.stdout;
+    assert!(listed.contains("the settings on disk do not serve") && listed.contains("VERSION must be odd"), "{listed}");
     // A component that agrees to them takes them.
     gateway.file("plugin.wasm").move_over(&Component::fixture("check=agree"));
     gateway.swapped_since(mark).await;
@@ -183,4 +186,116 @@ async fn a_new_secret_does_not_bring_back_what_was_rolled_back() {
     write(&gateway, "version", "2");
     gateway.swapped_since(mark).await;
     expect_version(&mut anna, 2).await;
+}
+
+#[tokio::test]
+async fn new_code_is_not_refused_for_settings_that_are() {
+    let gateway = start("VERSION = \"1\"").await;
+    let mut anna = gateway.enter("anna").await;
+    let refused = config("VERSION = \"1\", CHECK = \"refuse not today\"");
+    let mark = gateway.log().mark();
+    write(&gateway, "hotgate.toml", &refused);
+    gateway.logged_since(mark, |line| line.says("settings refused")).await;
+    // Neither from its file nor by hand.
+    gateway.file("plugin.wasm").move_over(&Component::version(2));
+    gateway.swapped_since(mark).await;
+    expect_version(&mut anna, 2).await;
+    std::fs::write(gateway.folder().join("build.wasm"), Component::version(3).bytes()).expect("a writable folder");
+    let deployed = gateway.plugin(&["deploy", "build.wasm"]).await;
+    assert_eq!(deployed.code, Some(0), "{deployed:?}");
+    assert!(deployed.stdout.contains("the settings on disk do not serve"), "{deployed:?}");
+    expect_version(&mut anna, 3).await;
+}
+
+#[tokio::test]
+async fn what_was_refused_for_its_settings_serves_once_they_are_right_again() {
+    let gateway = start("VERSION = \"1\"").await;
+    let mut anna = gateway.enter("anna").await;
+    let mark = gateway.log().mark();
+    write(&gateway, "hotgate.toml", &config("CHECK = \"refuse not today\""));
+    gateway.logged_since(mark, |line| line.says("settings refused")).await;
+    // This one does neither with the settings that serve nor with those that were refused.
+    gateway.file("plugin.wasm").move_over(&Component::fixture("version=2;check=need KEY"));
+    let refused = gateway.refused_since(mark).await;
+    assert!(refused.get("reason").contains("KEY is missing"), "{refused:?}");
+    let listed = gateway.plugin(&["list"]).await.stdout;
+    assert!(listed.contains("the component on disk (") && listed.contains("KEY is missing"), "{listed}");
+    write(&gateway, "hotgate.toml", &config("VERSION = \"1\", KEY = \"x\""));
+    gateway.swapped_since(mark).await;
+    expect_version(&mut anna, 2).await;
+    let listed = gateway.plugin(&["list"]).await.stdout;
+    assert!(!listed.contains("on disk"), "{listed}");
+}
+
+#[tokio::test]
+async fn new_code_that_met_wrong_settings_serves_once_they_are_as_they_were() {
+    let gateway = start("VERSION = \"1\"").await;
+    let mut anna = gateway.enter("anna").await;
+    let mark = gateway.log().mark();
+    write(&gateway, "hotgate.toml", &config("VERSION = \"1\", CHECK = \"refuse not today\""));
+    gateway.logged_since(mark, |line| line.says("settings refused")).await;
+    gateway.file("plugin.wasm").move_over(&Component::version(2));
+    let judged = |line: &Line| ["plugin refused", "plugin swapped"].contains(&line.message());
+    gateway.logged_since(mark, judged).await;
+    write(&gateway, "hotgate.toml", &config("VERSION = \"1\""));
+    let serves = async || {
+        anna.send("version").await;
+        anna.text().await == "v2" && !gateway.plugin(&["list"]).await.stdout.contains("on disk")
+    };
+    hotgate_tests::eventually("what is on disk serves", serves).await;
+}
+
+#[tokio::test]
+async fn what_one_plugin_lacks_does_not_hold_up_another() {
+    let text = |version: u32| {
+        let first = "[[authenticator]]\nfile = \"a.wasm\"\nsettings = { KEY = { file = \"key\" } }\n";
+        let second = format!("[router]\nfile = \"b.wasm\"\nsettings = {{ VERSION = \"{version}\" }}\n");
+        format!("[watch]\nrescan = \"1h\"\n{first}{second}")
+    };
+    let setup = Setup::new(&text(1)).file("a.wasm", &Component::version(1)).bytes("key", b"x");
+    let gateway = setup.file("b.wasm", &Component::fixture("")).start().await;
+    let mut anna = gateway.enter("anna").await;
+    expect_version(&mut anna, 1).await;
+    let mark = gateway.log().mark();
+    gateway.file("a.wasm").delete();
+    let missing = gateway.logged_since(mark, |line| line.says("cannot be read")).await;
+    assert_eq!((missing.get("slot"), missing.get("level")), ("authenticator", "WARN"));
+    std::fs::remove_file(gateway.folder().join("key")).expect("it is there");
+    let refused = gateway.logged_since(mark, |line| line.says("settings refused")).await;
+    assert_eq!(refused.get("slot"), "authenticator");
+
+    write(&gateway, "hotgate.toml", &text(2));
+    assert_eq!(gateway.swapped_since(mark).await.get("slot"), "router");
+    expect_version(&mut anna, 2).await;
+    // Nor does a configuration that cannot be hold up a secret.
+    write(&gateway, "hotgate.toml", "[[authenticator]\n");
+    gateway.logged_since(mark, |line| line.says("configuration refused")).await;
+    let after = gateway.log().mark();
+    write(&gateway, "key", "y");
+    gateway.swapped_since(after).await;
+    let wrong = gateway.log().since(mark).into_iter().filter(|line| line.says("configuration refused"));
+    assert_eq!(wrong.count(), 1, "nothing else is wrong with it");
+}
+
+#[tokio::test]
+async fn a_busy_folder_is_no_reason_to_read_the_configuration_again() {
+    let comment = format!("# {}\n", "x".repeat(98)).repeat(5_000);
+    let gateway =
+        Setup::new(&(comment + &config("VERSION = \"1\""))).file("plugin.wasm", &Component::fixture("")).start().await;
+    let bytes_read = || {
+        let counts = std::fs::read_to_string(format!("/proc/{}/io", gateway.id())).ok()?;
+        counts.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok())
+    };
+    // Once it is at rest.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let Some(before) = bytes_read() else {
+        eprintln!("SKIPPED: this system does not count what is read");
+        return;
+    };
+    for number in 0..40 {
+        std::fs::write(gateway.folder().join("busy"), format!("{number}")).expect("a writable folder");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let read = bytes_read().expect("counted") - before;
+    assert!(read < 400_000, "{read} bytes were read, and the configuration has 500,000");
 }

@@ -1,6 +1,8 @@
 //! What is remembered when the gateway starts again, however it ended.
 
-use hotgate_tests::{Component, Setup};
+use std::time::{Duration, Instant};
+
+use hotgate_tests::{Component, Gateway, Setup};
 
 use crate::rollback::{SLOT, plugin, plugins};
 
@@ -17,6 +19,9 @@ async fn a_restart_does_not_load_again_what_was_rolled_back() {
     let refused = gateway.refused_since(Default::default()).await;
     assert!(refused.get("reason").contains("because an operator said so"), "{refused:?}");
     gateway.connect().await.expect("hello v1").await;
+    // More than it takes to look at the file a second time.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(count(&gateway, "plugin refused"), 1);
 
     plugin(&gateway, &["reload", SLOT]).await;
     gateway.connect().await.expect("hello v2").await;
@@ -32,6 +37,7 @@ async fn what_a_restart_finds_new_takes_the_same_way() {
     gateway.file("plugin.wasm").move_over(&Component::version(2));
     gateway.logged(|line| line.message() == "plugin serves as a canary").await;
     gateway.restart().await;
+    gateway.logged(|line| line.message() == "plugin serves as a canary").await;
     let status = plugins(&gateway).await;
     assert_eq!(
         (&status["live"]["stage"], &status["candidate"]["stage"]),
@@ -122,4 +128,84 @@ async fn a_new_secret_at_a_restart_does_not_bring_back_what_was_rolled_back() {
     std::fs::write(gateway.folder().join("version"), "2").expect("a writable folder");
     gateway.restart().await;
     gateway.connect().await.expect("hello v2").await;
+}
+
+/// How often the log says this.
+fn count(gateway: &Gateway, message: &str) -> usize {
+    gateway.log().since(Default::default()).iter().filter(|line| line.message() == message).count()
+}
+
+#[tokio::test]
+async fn a_start_does_not_wait_for_what_is_new_on_disk() {
+    let limits = "limits = { check_timeout = \"8s\" }";
+    let mut gateway = Setup::plugin(&Component::version(1), limits).start().await;
+    gateway.file("plugin.wasm").move_over(&Component::fixture("version=2;check=do loop"));
+    gateway.signal("TERM");
+    assert_eq!(gateway.exit_code().await, Some(0));
+    let begun = Instant::now();
+    gateway.start_again().await;
+    gateway.connect().await.expect("hello v1").await;
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    let refused = gateway.refused_since(Default::default()).await;
+    assert!(refused.get("reason").contains("limits.check_timeout"), "{refused:?}");
+    gateway.connect().await.expect("hello v1").await;
+}
+
+#[tokio::test]
+async fn a_start_needs_neither_the_file_nor_the_secret_that_it_had() {
+    let settings = "settings = { VERSION = { file = \"version\" } }";
+    let mut gateway = Setup::plugin(&Component::fixture(""), settings).bytes("version", b"1").start().await;
+    let secret = gateway.folder().join("version");
+    gateway.connect().await.expect("hello v1").await;
+    gateway.file("plugin.wasm").delete();
+    std::fs::remove_file(&secret).expect("it is there");
+    gateway.restart().await;
+    gateway.connect().await.expect("hello v1").await;
+    let missing = gateway.logged(|line| line.message() == "plugin file cannot be read").await;
+    assert!(missing.get("file").ends_with("plugin.wasm"), "{missing:?}");
+    let refused = gateway.logged(|line| line.message().starts_with("settings refused")).await;
+    assert!(refused.get("reason").contains("settings.VERSION: cannot use the file"), "{refused:?}");
+    let listed = plugin(&gateway, &["list"]).await;
+    assert!(listed.contains("the component on disk does not serve: it cannot be read"), "{listed}");
+    assert!(listed.contains("the settings on disk do not serve: settings.VERSION"), "{listed}");
+
+    // Each comes back on its own.
+    let mark = gateway.log().mark();
+    std::fs::write(&secret, "2").expect("a writable folder");
+    gateway.swapped_since(mark).await;
+    gateway.connect().await.expect("hello v2").await;
+    let mark = gateway.log().mark();
+    gateway.file("plugin.wasm").move_over(&Component::version(3));
+    gateway.swapped_since(mark).await;
+    gateway.connect().await.expect("hello v3").await;
+    let listed = plugin(&gateway, &["list"]).await;
+    assert!(!listed.contains("on disk"), "{listed}");
+}
+
+#[tokio::test]
+async fn what_was_rolled_back_is_remembered_when_its_slot_is_renamed_and_forgotten_when_nothing_names_its_file() {
+    let mut gateway =
+        Setup::plugin(&Component::version(1), "").file("other.wasm", &Component::fixture("greet=pass")).start().await;
+    let mark = gateway.log().mark();
+    gateway.file("plugin.wasm").move_over(&Component::version(2));
+    gateway.swapped_since(mark).await;
+    plugin(&gateway, &["rollback", SLOT]).await;
+
+    gateway.reconfigure(
+        "[[authenticator]]\nfile = \"other.wasm\"\n[[authenticator]]\nfile = \"plugin.wasm\"\n[router]\nfile = \"plugin.wasm\"\n",
+    );
+    gateway.restart().await;
+    let refused = gateway.refused_since(Default::default()).await;
+    assert_eq!(refused.get("slot"), "authenticator-2+router");
+    assert!(refused.get("reason").contains("because an operator said so"), "{refused:?}");
+    gateway.connect().await.expect("hello v1").await;
+
+    let kept = |gateway: &Gateway, folder: &str| {
+        std::fs::read_dir(gateway.state_folder().join(folder)).expect("it is there").count()
+    };
+    assert_eq!(kept(&gateway, "slots"), 2);
+    gateway.reconfigure("");
+    gateway.restart().await;
+    gateway.login("anna").await.close().await;
+    assert_eq!((kept(&gateway, "slots"), kept(&gateway, "components")), (2, 2), "those of the built-in pair");
 }

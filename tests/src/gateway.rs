@@ -62,6 +62,11 @@ impl Gateway {
         self.listening().await;
     }
 
+    /// From the next start on it has these settings.
+    pub fn reconfigure(&mut self, config: &str) {
+        self.setup.reconfigure(config);
+    }
+
     async fn listening(&mut self) {
         let address = async |name| {
             let line = self.logged(|line| line.message() == "listening" && line.get("listener") == name).await;

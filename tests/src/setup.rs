@@ -58,6 +58,10 @@ impl Setup {
         self
     }
 
+    pub(crate) fn reconfigure(&mut self, config: &str) {
+        config.clone_into(&mut self.config);
+    }
+
     /// Puts a plugin file beside `hotgate.toml`.
     pub fn file(self, name: &str, component: &Component) -> Self {
         self.bytes(name, component.bytes())

@@ -299,7 +299,7 @@ fn load_plugins(config: &Config) -> anyhow::Result<String> {
     // Checked is what the configuration names: nothing is left behind, and nothing that was kept before helps.
     let state = Arc::new(StateFolder::none("it is only a check"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let policy = runtime.block_on(Policy::load(config, registry, state))?;
+    let policy = runtime.block_on(Policy::load(&config.clone().into(), registry, state))?;
     let line = |plugin: PluginStatus| {
         let PluginStatus { slot, plugin, source, live, .. } = plugin;
         format!("{slot}: {plugin}, {}, from {source}\n", &live.digest[..12])

@@ -112,7 +112,7 @@ pub(super) fn run(arguments: &Arguments, source: &Source) -> ExitCode {
         Action::Author(action) if arguments.json && !action.has_json() => {
             return fail(EXIT_USAGE, "--json is for `check` and for what is asked of a gateway that runs");
         }
-        Action::Author(action) => return author::run(action, arguments.json, || source.load()),
+        Action::Author(action) => return author::run(action, arguments.json, || Ok(source.load_to_serve()?.config)),
     };
     let settings = || source.load_admin();
     let answered = Client::new(arguments, settings).and_then(|client| client.answer(operation));

@@ -20,6 +20,8 @@ pub(super) struct Plugin {
     live: Generation,
     candidate: Option<Generation>,
     previous: Option<Generation>,
+    #[serde(default)]
+    refused: Vec<Unserved>,
     history: Vec<Event>,
     overloaded: u64,
 }
@@ -59,6 +61,13 @@ struct Shadow {
     agreed: u64,
     differed: BTreeMap<String, u64>,
     skipped: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Unserved {
+    what: String,
+    digest: Option<String>,
+    reason: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -140,6 +149,11 @@ fn notes(text: &mut String, plugin: &Plugin, now: SystemTime) {
             "{} calls found no free instance in time (limits.concurrency, engine.memory)",
             plugin.overloaded
         ));
+    }
+    for Unserved { what, digest, reason } in &plugin.refused {
+        let digest = digest.as_deref().map(|digest| format!(" ({})", short(digest))).unwrap_or_default();
+        let verb = if what == "settings" { "do" } else { "does" };
+        lines.push(format!("the {what} on disk{digest} {verb} not serve: {reason}"));
     }
     let latest = &plugin.history[plugin.history.len().saturating_sub(EVENTS)..];
     if lines.is_empty() && latest.is_empty() {
@@ -236,6 +250,10 @@ mod tests {
         let plugins: Vec<Plugin> = serde_json::from_value(json!([{
             "slot": "authenticator", "plugin": "jwt", "source": "/p/jwt.wasm", "live": live,
             "candidate": null, "previous": generation(1, "kept", json!([])), "swaps": 2, "overloaded": 7,
+            "refused": [
+                { "what": "component", "digest": "cd".repeat(32), "reason": "it is no WebAssembly component" },
+                { "what": "settings", "digest": null, "reason": "KEY is missing" }
+            ],
             "history": [
                 { "at": "2025-12-24T00:00:00Z", "what": "live", "generation": 1, "digest": "00".repeat(32), "reason": null },
                 { "at": "2026-01-02T03:02:00Z", "what": "rolled-back", "generation": 3, "digest": "ab".repeat(32),
@@ -252,6 +270,8 @@ authenticator  jwt     2           live   4 min ago  140    4       0.95 ms  12 
 authenticator from /p/jwt.wasm
   generation 2 failed: 1 deadline, 3 trap; last 10 s ago, route (trap): it trapped:  [31mbad
   7 calls found no free instance in time (limits.concurrency, engine.memory)
+  the component on disk (cdcdcdcdcdcd) does not serve: it is no WebAssembly component
+  the settings on disk do not serve: KEY is missing
   9 days ago  live         generation 1  000000000000
   2 min ago   rolled back  generation 3  abababababab: 21 % of 140 calls failed
   0 s ago     refused                    no file
@@ -261,7 +281,7 @@ authenticator from /p/jwt.wasm
 
     #[test]
     fn what_the_gateway_says_is_what_is_read() {
-        use crate::policy::status::{Event, GenerationStatus, PluginStatus, Stage, What};
+        use crate::policy::status::{Event, GenerationStatus, PluginStatus, Stage, Unserved, What};
         let now = SystemTime::now();
         let live = GenerationStatus {
             generation: 1,
@@ -280,11 +300,12 @@ authenticator from /p/jwt.wasm
         };
         let event = Event { at: now, what: What::RolledBack, generation: None, digest: None, reason: None };
         let (slot, plugin, source) = ("router".to_owned(), "x".to_owned(), "builtin:x".to_owned());
+        let refused = vec![Unserved { what: "settings", digest: None, reason: "KEY is missing".to_owned() }];
         let (candidate, previous, history) = (None, Some(live.clone()), vec![event]);
         let (swaps, rollbacks, refusals, alerts, overloaded) = (0, 0, 0, 0, 0);
         #[rustfmt::skip]
         let status = PluginStatus {
-            slot, plugin, source, live, candidate, previous, history, swaps, rollbacks, refusals, alerts, overloaded,
+            slot, plugin, source, live, candidate, previous, refused, history, swaps, rollbacks, refusals, alerts, overloaded,
             instances: 0, memory_bytes: 0,
         };
         let read: Plugin = serde_json::from_value(json!(status)).unwrap();

@@ -146,7 +146,8 @@ keys! {
         shutdown_grace: Time(Duration::ZERO..=HOUR), = secs(10),
             "How long a shutdown waits for queued messages and close handshakes.";
         state_folder: FOLDER, = None,
-            "The folder, private to the gateway's user, for compiled plugins, the admin token and what was rolled back. \
+            "The folder, private to the gateway's user, for compiled plugins, the admin token, what was rolled back and what \
+             has proven itself, with its secrets. \
              Gateways must not share one. Empty: $STATE_DIRECTORY, as systemd sets it, else $XDG_STATE_HOME/hotgate, else ~/.local/state/hotgate.";
         [sections: log, websocket, text, heartbeat, sessions, outbox, inbox, limits, watch, engine, compiler, admin]
         [rest: authenticators = vec![PluginConfig::default()], router = RouterConfig::default()]
@@ -243,7 +244,7 @@ keys! {
 
     WatchConfig {
         settle: Time(MS..=secs(60)), = millis(100),
-            "How long a changed plugin file must have been quiet before it is read.";
+            "How long a changed plugin file must have been quiet before it is read. After 5s more it is read in any case.";
         rescan: Time(millis(10)..=DAY), = secs(10),
             "How often plugin files are compared although no change was announced.";
     }

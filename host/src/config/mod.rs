@@ -29,7 +29,7 @@ pub use error::ConfigError;
 pub use files::read_file;
 pub use overrides::Overrides;
 pub use print::settings_table;
-pub use read::Source;
+pub use read::{Loaded, Missing, Source};
 pub use rules::MAX_CALLS;
 pub use settings::Settings;
 

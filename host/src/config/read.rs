@@ -23,13 +23,49 @@ pub struct Source {
     pub overrides: Overrides,
 }
 
+/// A configuration that can be. What its plugins need may be missing all the same.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Files of plugins and of their settings that cannot be read.
+    pub missing: Vec<Missing>,
+}
+
+/// A plugin's file, or one that a setting of it stands in, which cannot be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Missing {
+    /// The plugin's place in the chain; `None` for the router.
+    pub authenticator: Option<usize>,
+    /// Which file, where it is named, and why it cannot be read.
+    pub problem: String,
+}
+
+/// A configuration whose plugins' files nobody has looked for.
+impl From<Config> for Loaded {
+    fn from(config: Config) -> Self {
+        Self { config, missing: Vec::new() }
+    }
+}
+
 impl Source {
-    /// The configuration as it is now.
+    /// The configuration as it is now. Blocks.
     ///
     /// # Errors
     /// See [`Config::load`].
     pub fn load(&self) -> Result<Config, ConfigError> {
         Config::load(self.file.as_deref(), &self.overrides)
+    }
+
+    /// The configuration as it is now, even if files of plugins are missing: those that serve go on without. Blocks.
+    ///
+    /// # Errors
+    /// The first key that is unknown or whose value cannot be.
+    pub fn load_to_serve(&self) -> Result<Loaded, ConfigError> {
+        let Reader { config, places } = read(self.file.as_deref(), &self.overrides, |_| true)?.checked()?;
+        let missing = rules::files(&config, &places).into_iter();
+        let missing = missing.map(|(authenticator, error)| Missing { authenticator, problem: error.to_string() });
+        Ok(Loaded { missing: missing.collect(), config })
     }
 
     /// What leads to a gateway that runs with this configuration: `admin` and `state_folder`. Nothing else is looked at,
@@ -51,7 +87,7 @@ impl Config {
     ///
     /// The first key that is unknown or whose value cannot be, and plugin files that cannot be read.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
-        read(path, overrides, |_| true)?.checked()
+        read(path, overrides, |_| true)?.checked()?.complete()
     }
 
     /// The defaults, changed by this text, as if it stood at `path`.
@@ -59,7 +95,7 @@ impl Config {
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut reader = Reader::default();
         reader.file(path, text, |_| true)?;
-        reader.checked()
+        reader.checked()?.complete()
     }
 }
 
@@ -98,9 +134,17 @@ struct Reader {
 
 impl Reader {
     /// What was read, if its keys agree with each other.
-    fn checked(self) -> Result<Config, ConfigError> {
+    fn checked(self) -> Result<Self, ConfigError> {
         rules::check(&self.config, &self.places)?;
-        Ok(self.config)
+        Ok(self)
+    }
+
+    /// What was read, if all files of plugins are there, too.
+    fn complete(self) -> Result<Config, ConfigError> {
+        match rules::files(&self.config, &self.places).into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(self.config),
+        }
     }
 
     fn file(&mut self, path: &Path, text: &str, wanted: impl Fn(&str) -> bool) -> Result<(), ConfigError> {

@@ -1,4 +1,4 @@
-//! What no single key can tell: which settings go together, and whether plugin files are there.
+//! What no single key can tell: which settings go together, and whether the files of plugins are there.
 
 use std::net::IpAddr;
 
@@ -21,8 +21,7 @@ pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError>
     memory(config, places)?;
     all_memory(config, places)?;
     calls(config, places)?;
-    host_calls(config, places)?;
-    plugins(config, places)
+    host_calls(config, places)
 }
 
 fn refuse<T>(place: Place, problem: String) -> Result<T, ConfigError> {
@@ -184,8 +183,10 @@ fn host_calls(config: &Config, places: &Places) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn plugins(config: &Config, places: &Places) -> Result<(), ConfigError> {
-    for (path, plugin) in all(config) {
+/// What of plugins cannot be read: their files and those that their settings stand in. Each with the plugin's place in the
+/// chain, or `None` for the router.
+pub(super) fn files(config: &Config, places: &Places) -> Vec<(Option<usize>, ConfigError)> {
+    let problem = |path: &str, plugin: &PluginConfig| -> Result<(), ConfigError> {
         let key = format!("{path}.file");
         if let PluginSource::File(file) = &plugin.source
             && let Err(error) = open_file(file)
@@ -196,8 +197,11 @@ fn plugins(config: &Config, places: &Places) -> Result<(), ConfigError> {
         if let Err(error) = plugin.settings.read() {
             return refuse(places.of(&[&format!("{path}.settings")]), format!("{path}.{error:#}"));
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    let chain = (0..config.authenticators.len()).map(Some).chain([None]);
+    let problems = all(config).zip(chain).map(|((path, plugin), index)| Some((index, problem(&path, plugin).err()?)));
+    problems.flatten().collect()
 }
 
 /// All plugins, and where they are configured.

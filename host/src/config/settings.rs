@@ -44,6 +44,15 @@ impl Settings {
         self.0.iter().map(|(name, setting)| Ok((name.clone(), value(name, setting)?))).collect()
     }
 
+    /// The settings as they are now: blocks while files are read. Where a file cannot be used, the value is the one in `kept`.
+    pub fn read_or(&self, kept: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let value = |name: &str, setting: &Setting| match setting {
+            Setting::Value(value) => Some(value.clone()),
+            Setting::File(path) => read(path).ok().or_else(|| kept.get(name).cloned()),
+        };
+        self.0.iter().filter_map(|(name, setting)| Some((name.clone(), value(name, setting)?))).collect()
+    }
+
     /// The files that values stand in.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.0.values().filter_map(|setting| match setting {

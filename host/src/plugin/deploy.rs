@@ -1,21 +1,20 @@
 //! What is done to a slot: offering, replacing, promoting and rolling back what serves in it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::ensure;
 
+use super::compile::CompileError;
 use super::error::is_passing;
-use super::generation::Generation;
-use super::identity::Digest;
-use super::load::{Candidate, Code, Values, before, blocking, written};
+use super::generation::{Generation, Given};
+use super::identity::{Digest, Identity};
+use super::ledger::Refusal;
+use super::load::{Code, Wanted, before, blocking, written};
 use super::rollout::Step;
 use super::slot::{Slot, State};
 use super::source;
-use crate::config::{PluginDeploy, PluginSource, Settings};
-
-/// How soon settings are tried again that did not do for a reason that may pass.
-const AGAIN: Duration = Duration::from_secs(60);
+use crate::config::PluginSource;
 
 /// Why a slot stays as it is.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -39,7 +38,7 @@ pub enum DeployError {
     Failed(String),
 }
 
-/// How a candidate is taken in.
+/// How something is offered.
 #[derive(Default)]
 pub(super) struct Manner {
     /// Before it is offered: puts the component where it will be read from.
@@ -48,80 +47,126 @@ pub(super) struct Manner {
     forgiving: bool,
 }
 
+impl Manner {
+    async fn write(&mut self) -> anyhow::Result<()> {
+        match self.write.take() {
+            Some(write) => blocking(write).await.map_err(|error| Unwritten(error).into()),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The component would do, but could not be put in place.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:#}")]
 struct Unwritten(anyhow::Error);
 
-/// Settings that did not do.
-pub(super) struct Declined {
-    /// Their values, or why they could not be read.
-    seen: Result<Values, String>,
-    error: DeployError,
-    /// When they may be tried again, if ever.
-    again: Option<Instant>,
+/// What of a slot's source and settings does not serve, and why.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Refused {
+    pub(super) component: Option<Reason>,
+    pub(super) settings: Option<Reason>,
+}
+
+/// Why something does not serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reason {
+    /// Of the component, if it could be read.
+    pub(super) digest: Option<Digest>,
+    pub(super) text: String,
+    /// It might do at another time.
+    pub(super) is_passing: bool,
+    /// There is no machine code: other settings do not help.
+    is_of_compiling: bool,
+}
+
+impl Reason {
+    fn of(error: &anyhow::Error, digest: Option<Digest>) -> Self {
+        let is_of_compiling = error.is::<CompileError>();
+        Self { digest, text: super::line(error), is_passing: is_passing(error), is_of_compiling }
+    }
+
+    pub(super) fn rolled_back(digest: Option<Digest>, reason: &str) -> Self {
+        Self { digest, text: format!("it was rolled back: {reason}"), is_passing: false, is_of_compiling: false }
+    }
+}
+
+impl Refused {
+    pub(super) fn reasons(&self) -> impl Iterator<Item = &Reason> {
+        self.component.iter().chain(&self.settings)
+    }
+
+    /// All of it in one sentence, if there is anything, with the digest of the component that it is about.
+    fn told(self) -> Option<(Option<Digest>, String)> {
+        match (self.component, self.settings) {
+            (Some(component), Some(settings)) if component.text != settings.text => {
+                Some((component.digest, format!("{}; its settings: {}", component.text, settings.text)))
+            }
+            (Some(component), _) => Some((component.digest, component.text)),
+            (None, settings) => settings.map(|settings| (None, format!("its settings: {}", settings.text))),
+        }
+    }
 }
 
 impl Slot {
-    /// Has a component take its way to serve, if it passes all checks and has not been rolled back before. What serves
-    /// stays as it is until then. `false` if it is not what the file holds any more.
-    pub(super) async fn offer(
+    /// Has what source and settings hold take its way to serve, if it passes all checks and has not been rolled back before.
+    /// What serves stays as it is until then. `None` if that is not what they hold any more.
+    pub(super) async fn take_over(
         &self,
-        code: Vec<u8>,
-        digest: Digest,
+        wanted: Wanted,
         is_current: impl FnOnce() -> bool + Send + 'static,
-    ) -> anyhow::Result<bool> {
+    ) -> anyhow::Result<Option<Refused>> {
         let _loading = self.loading.lock().await;
         // Another may have been deployed while this one waited for its turn.
         if !blocking(move || Ok(is_current())).await? {
-            return Ok(false);
+            return Ok(None);
         }
-        let settings = self.state(|state| state.settings.clone());
-        let candidate = Candidate { digest, code: Code::Bytes(Arc::new(code)), settings };
-        self.take_in(candidate, Manner::default()).await.map(|()| true)
+        self.settle(wanted, Manner::default()).await.map(Some)
     }
 
     /// Reads source and settings again, and offers them even if they were rolled back before.
     ///
     /// # Errors
-    /// Why they do not do.
+    /// Why they do not do. If only one of both does, that one is taken over.
     pub async fn reload(&self) -> Result<(), DeployError> {
         let _loading = self.loading.lock().await;
-        let settings = self.state(|state| state.settings.clone());
-        let taken_in = async {
-            let candidate = Candidate::read(self.spec(), settings).await?;
-            self.take_in(candidate, Manner { forgiving: true, ..Manner::default() }).await
+        let settings = self.settings();
+        let taken_over = async {
+            let wanted = Wanted::read(self.spec(), settings).await?;
+            self.settle(wanted, Manner { forgiving: true, ..Manner::default() }).await
         };
-        taken_in.await.map_err(|reason| self.turned_down(None, reason))
+        let refused = taken_over.await.map_err(|reason| self.turned_down(None, super::line(&reason)))?;
+        match refused.told() {
+            Some((digest, reason)) => Err(self.turned_down(digest, reason)),
+            None => Ok(()),
+        }
     }
 
     /// Puts a component in the place of the slot's file, if it passes all checks, and offers it.
     ///
     /// # Errors
     /// Why it does not do, or why the file cannot be written.
-    pub async fn deploy(&self, code: Vec<u8>) -> Result<(), DeployError> {
+    pub async fn deploy(&self, bytes: Vec<u8>) -> Result<(), DeployError> {
         let PluginSource::File(path) = &self.spec().source else {
             let problem = format!("{} is part of the gateway: configure a file to deploy to", self.spec().source);
             return Err(DeployError::NotNow(problem));
         };
         let _loading = self.loading.lock().await;
-        let code = Arc::new(code);
-        let hashed = code.clone();
-        let digest = blocking(move || Ok(Digest::of(&hashed))).await;
-        let digest = digest.map_err(|reason| self.turned_down(None, reason))?;
-        let taken_in = async {
-            let limit = self.spec().limits.max_component;
-            ensure!(code.len() <= limit, "it is larger than {limit} bytes (limits.max_component)");
-            let settings = self.state(|state| state.settings.clone());
-            let (path, copy) = (path.clone(), code.clone());
-            let write = Box::new(move || source::replace_file(&path, &copy));
-            let candidate = Candidate { digest, code: Code::Bytes(code), settings };
-            self.take_in(candidate, Manner { write: Some(write), ..Manner::default() }).await
+        let (settings, limit) = (self.settings(), self.spec().limits.max_component);
+        let wanted = async {
+            ensure!(bytes.len() <= limit, "it is larger than {limit} bytes (limits.max_component)");
+            blocking(move || Ok(Wanted { code: Ok(Code::new(bytes)), given: Given::read(settings) })).await
         };
-        taken_in.await.map_err(|reason| match reason.downcast::<Unwritten>() {
-            Ok(unwritten) => DeployError::Failed(unwritten.to_string()),
-            Err(reason) => self.turned_down(Some(digest), reason),
-        })
+        let wanted = wanted.await.map_err(|reason| self.turned_down(None, super::line(&reason)))?;
+        let code = wanted.code.as_ref().ok().and_then(Code::bytes).unwrap_or_default();
+        let path = path.clone();
+        let write = Box::new(move || source::replace_file(&path, &code));
+        let manner = Manner { write: Some(write), ..Manner::default() };
+        let refused = self.settle(wanted, manner).await.map_err(|error| DeployError::Failed(error.to_string()))?;
+        match refused.component {
+            Some(reason) => Err(self.turned_down(reason.digest, reason.text)),
+            None => Ok(()),
+        }
     }
 
     /// On to the next stage, if the newest generation is this one.
@@ -167,86 +212,108 @@ impl Slot {
         written(&self.ledger).await;
     }
 
-    /// Takes over what the configuration, and the files that it names for settings, say now. Other settings make another
-    /// generation. Those that did not do before are tried again when somebody insists.
+    /// Has what is wanted take its way to serve. A component and settings that do not do together are tried each with what
+    /// serves now, first the component, then the settings: what is wrong with one of them does not hold up the other. Must be
+    /// called while loading is locked.
     ///
     /// # Errors
-    /// Why it does not do with these settings. What serves goes on with those it has.
-    pub async fn configure(&self, settings: &Settings, deploy: &PluginDeploy, insist: bool) -> Result<(), DeployError> {
-        let _loading = self.loading.lock().await;
-        // The same configuration, but perhaps another secret in a file that it names.
-        let same = self.state(|state| state.settings == *settings);
-        self.configured(settings, deploy);
-        let given = settings.clone();
-        let seen = blocking(move || given.read()).await.map_err(|reason| super::line(&reason));
+    /// When the component would do, and cannot be written.
+    async fn settle(&self, wanted: Wanted, mut manner: Manner) -> anyhow::Result<Refused> {
         let newest = self.state(|state| state.rollout.newest().clone());
-        if seen.as_ref() == Ok(&newest.given().values) {
-            return Ok(());
+        let serving = newest.given();
+        let is_deployment = manner.write.is_some();
+        let mut refused = Refused::default();
+        let code = wanted.code.map_err(|error| refused.component = Some(Reason::of(&error, None))).ok();
+        let mut code = code.map(|code| self.find_compiled(code.digest).unwrap_or(code));
+        let given = wanted.given.map_err(|error| refused.settings = Some(Reason::of(&error, None))).ok();
+        let is_new_code = code.as_ref().is_none_or(|code| code.digest != newest.digest());
+        let are_new_settings = given.as_ref().is_none_or(|given| given.values != serving.values);
+
+        let mut done = false;
+        if let (Some(code), Some(given)) = (&mut code, &given) {
+            let reason = self.attempt(code, given, &mut manner).await?;
+            done = reason.is_none();
+            refused.component = reason.clone().filter(|_| is_new_code);
+            refused.settings = reason.filter(|_| are_new_settings);
         }
-        let known = self.state(|state| {
-            let known = state.declined.as_ref().filter(|declined| declined.seen == seen)?;
-            known.again.is_none_or(|again| Instant::now() < again).then(|| known.error.clone())
-        });
-        if let Some(error) = known.filter(|_| !insist) {
-            return Err(error);
+        let is_hopeless = refused.component.as_ref().is_some_and(|reason| reason.is_of_compiling);
+        if let Some(code) = code.as_mut().filter(|_| !done && !is_hopeless && (is_new_code || is_deployment)) {
+            if are_new_settings {
+                refused.component = self.attempt(code, serving, &mut manner).await?;
+            }
+            done = refused.component.is_none();
         }
-        let taken_in = async {
-            let candidate = match Candidate::read(self.spec(), settings.clone()).await {
-                // A new secret is no reason to try again what was rolled back; what serves needs it.
-                Ok(read) if same && read.digest != newest.digest() && self.ledger.has_refused(read.digest) => None,
-                read => read.ok(),
-            };
-            // Without a file, too, settings count for what serves.
-            let candidate = candidate.unwrap_or_else(|| Candidate::of(&newest, settings.clone()));
-            self.take_in(candidate, Manner::default()).await
-        };
-        taken_in.await.map_err(|reason| {
-            let again = is_passing(&reason).then(|| Instant::now() + AGAIN);
-            let error = self.turned_down(None, reason);
-            self.decline(Declined { seen, error: error.clone(), again });
-            error
-        })
+        if let Some(given) = given.filter(|_| !done && is_new_code && are_new_settings && !is_deployment) {
+            refused.settings = self.attempt(&mut Code::of(&newest), &given, &mut manner).await?;
+        }
+        // What was sent and refused is not on disk.
+        if done || !is_deployment {
+            self.remember_refused(&refused);
+        }
+        Ok(refused)
     }
 
-    /// From a candidate to a generation at its first stage. Must be called while loading is locked.
-    pub(super) async fn take_in(&self, candidate: Candidate, manner: Manner) -> anyhow::Result<()> {
-        let Manner { write, forgiving } = manner;
-        let write = async || match write {
-            Some(write) => blocking(write).await.map_err(|error| Unwritten(error).into()),
-            None => anyhow::Ok(()),
-        };
-        let known = candidate.identity().await?;
-        let identity = known.0;
+    /// Why this does not do, if it does not.
+    ///
+    /// # Errors
+    /// When it would do, and cannot be written.
+    async fn attempt(&self, code: &mut Code, given: &Given, manner: &mut Manner) -> anyhow::Result<Option<Reason>> {
+        match self.offer(code, given, manner).await {
+            Ok(()) => Ok(None),
+            Err(error) if error.is::<Unwritten>() => Err(error),
+            Err(error) => Ok(Some(Reason::of(&error, Some(code.digest)))),
+        }
+    }
+
+    /// The component of this digest, if a generation runs it.
+    fn find_compiled(&self, digest: Digest) -> Option<Code> {
+        let generations = self.state(|state| state.rollout.generations());
+        generations.iter().find(|generation| generation.digest() == digest).map(|generation| Code::of(generation))
+    }
+
+    /// From a component with settings to a generation at its first stage.
+    async fn offer(&self, code: &mut Code, given: &Given, manner: &mut Manner) -> anyhow::Result<()> {
+        let identity = Identity::new(code.digest, &given.values);
         let is = |other: &Generation| *other.identity() == identity;
         if self.state(|state| is(state.rollout.newest()) || is(&state.rollout.live().generation)) {
-            write().await?;
+            manner.write().await?;
             // Whoever puts back what is live does not want the candidate any more.
             let unwanted = |state: &State| !is(state.rollout.newest());
             self.change(|state| if unwanted(state) { (state.rollout.withdraw(), ()) } else { (Vec::new(), ()) });
             return Ok(());
         }
-        if let Some(refusal) = self.ledger.refusal(&identity).filter(|_| !forgiving) {
+        if !manner.forgiving
+            && let Some(refusal) = self.refusal(&identity, given)
+        {
             return Err(before(&refusal));
         }
         let (number, others) = self.state(|state| {
             let present = state.rollout.generations();
             (state.newest + 1, present.iter().map(|generation| generation.digest()).collect())
         });
-        let generation = candidate.verify(self.spec(), &self.ledger, number, known, others).await?;
-        write().await?;
-        self.ledger.forgive(&identity);
+        let generation = code.verify(self.spec(), &self.ledger, number, given.clone(), others).await?;
+        manner.write().await?;
+        self.ledger.forgive(&identity, &given.settings);
         let shadow = self.spec().roles.authenticator;
         self.change(|state| {
-            (state.newest, state.declined) = (number, None);
+            state.newest = number;
             let steps = state.rollout.offer(Arc::new(generation), shadow, &state.deploy, Instant::now());
             (steps, ())
         });
         Ok(())
     }
 
-    fn turned_down(&self, digest: Option<Digest>, reason: anyhow::Error) -> DeployError {
-        let reason = super::line(&reason);
-        self.refused(digest, &reason);
+    /// Why this was rolled back, if it was. Another component than the one that serves was rolled back whatever secrets it has
+    /// now: what serves needs new ones, and they are no reason to try it again.
+    fn refusal(&self, identity: &Identity, given: &Given) -> Option<Refusal> {
+        let serves = self.state(|state| state.rollout.newest().digest());
+        let but_for_secrets = || self.ledger.refusal_but_for_secrets(identity.component, &given.settings);
+        let is_other = identity.component != serves;
+        self.ledger.refusal(identity).or_else(|| is_other.then(but_for_secrets).flatten())
+    }
+
+    fn turned_down(&self, digest: Option<Digest>, reason: String) -> DeployError {
+        self.remember_refusal(digest, &reason);
         DeployError::Refused(reason)
     }
 }

@@ -35,7 +35,7 @@ const MAX_REFUSAL: usize = 1024;
 pub struct CheckRefused(String);
 
 /// What a plugin is told.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Given {
     /// As the configuration has it.
     pub(super) settings: Settings,

@@ -1,7 +1,11 @@
-//! What a slot remembers on disk, so that a restart repeats no mistake: what was rolled back, and what has proven itself.
+//! What is remembered on disk of a source of plugins, so that a restart repeats no mistake: what was rolled back, and what
+//! has proven itself. Slots may come, go and be renamed; the source stays.
 //!
-//! Settings are written as the configuration has them: of those that stand in files of their own, only the path.
+//! What has proven itself is kept whole, the values of its settings included, so that it can serve while the file of a
+//! secret is missing. The state folder is as private as the files of secrets should be.
 
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -10,69 +14,139 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
+use super::Runtime;
+use super::generation::Given;
 use super::identity::{Digest, Identity};
+use super::load::{Values, blocking};
 use super::lock;
-use crate::config::{PluginSource, Settings};
+use crate::config::{PluginConfig, PluginSource, Settings};
 use crate::state::StateFolder;
 
 /// Refused generations that are remembered; then the oldest is forgotten.
 const MAX_REFUSED: usize = 32;
 
+/// The folder of ledgers in the state folder.
+const LEDGERS: &str = "slots";
+
 /// The folder of components in the state folder.
 const COMPONENTS: &str = "components";
 
-/// Components of one slot that are kept: those of the live generation, the one before and some candidates.
+/// Components of one source that are kept: those of the live generation, the one before and some candidates.
 const MAX_COMPONENTS: usize = 8;
 
 /// Bytes of a ledger file.
 const MAX_LEDGER: usize = 4 << 20;
 
-/// The memory of one slot. Without a state folder it ends with the process.
-#[derive(Debug)]
+/// The ledgers of all sources that slots have.
+pub struct Ledgers {
+    folder: Arc<StateFolder>,
+    all: HashMap<PluginSource, Arc<Ledger>>,
+}
+
+impl Ledgers {
+    /// Opens the ledgers for these slots and their plugins.
+    ///
+    /// # Errors
+    /// When the state folder does not answer.
+    pub async fn open<'a>(
+        runtime: &Runtime,
+        slots: impl IntoIterator<Item = (&'a str, &'a PluginConfig)>,
+    ) -> anyhow::Result<Self> {
+        let mut sources: HashMap<PluginSource, Vec<(String, Settings)>> = HashMap::new();
+        for (slot, plugin) in slots {
+            let entry = (slot.to_owned(), plugin.settings.clone());
+            sources.entry(plugin.source.clone()).or_default().push(entry);
+        }
+        let folder = runtime.state.clone();
+        let open = move || {
+            let open = |(source, slots): (PluginSource, Vec<_>)| {
+                let ledger = Arc::new(Ledger::open(folder.clone(), &source, &slots));
+                (source, ledger)
+            };
+            Ok(Self { all: sources.into_iter().map(open).collect(), folder })
+        };
+        blocking(open).await
+    }
+
+    pub(super) fn of(&self, source: &PluginSource) -> anyhow::Result<Arc<Ledger>> {
+        self.all.get(source).cloned().with_context(|| format!("there is no ledger of {source}"))
+    }
+
+    /// Removes what is kept of sources that no slot has any more. Failing is told, and tried again at the next start.
+    pub async fn prune(self) {
+        let prune = move || {
+            if self.folder.problem().is_some() {
+                return Ok(());
+            }
+            let known = |name: &str| self.all.values().any(|ledger| ledger.name == name);
+            for (folder, end) in [(LEDGERS, ".json"), (COMPONENTS, ".wasm")] {
+                let unknown = |file: &str| {
+                    let ledger = file.strip_suffix(end).and_then(|stem| stem.split('-').next());
+                    ledger.is_some_and(|ledger| !known(ledger))
+                };
+                for file in self.folder.files(folder)?.iter().filter(|file| unknown(&file.name)) {
+                    self.folder.remove(&format!("{folder}/{}", file.name))?;
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = blocking(prune).await {
+            warn!(error = super::line(&error), "what is kept of plugins that are not configured cannot be removed");
+        }
+    }
+}
+
+/// The memory of one source. Without a state folder it ends with the process.
 pub(super) struct Ledger {
     folder: Arc<StateFolder>,
-    /// Of this slot's files in it.
+    /// Of this source's files in it.
     name: String,
     pages: Mutex<Pages>,
     /// Held while writing: what was written last is what is there.
     writing: Mutex<()>,
 }
 
-#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[derive(Default, Clone, Serialize, Deserialize)]
 struct Pages {
-    /// Slot and source, for whoever reads the file.
+    /// The source, for whoever reads the file.
     about: String,
     refused: Vec<Refusal>,
-    /// What served for good last.
-    proven: Option<Proven>,
+    /// What served for good last in each slot.
+    proven: BTreeMap<String, Proven>,
 }
 
 /// A generation that was rolled back.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Refusal {
     identity: Identity,
+    /// Its settings as they were configured: the same whatever the files of secrets hold.
+    configured: Digest,
     pub(super) at: SystemTime,
     pub(super) reason: String,
 }
 
 /// A generation that served for good.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Proven {
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Proven {
     identity: Identity,
-    settings: Settings,
+    pub(super) settings: Settings,
+    /// What they were then.
+    pub(super) values: Values,
 }
 
 impl Ledger {
-    /// Opens the ledger of a slot. Blocks. One that cannot be read is begun anew.
-    pub(super) fn open(folder: Arc<StateFolder>, slot: &str, source: &PluginSource) -> Self {
-        let about = format!("{slot}: {source}");
+    /// Opens the ledger of a source for the slots that have it now, each with its settings. Blocks. One that cannot be read
+    /// is begun anew.
+    pub(super) fn open(folder: Arc<StateFolder>, source: &PluginSource, slots: &[(String, Settings)]) -> Self {
+        let about = source.to_string();
         let name = Digest::of(about.as_bytes()).to_string();
         let found = if folder.problem().is_some() { Ok(None) } else { read(&folder, &name) };
-        let mut pages = found.unwrap_or_else(|error| {
-            warn!(slot, error = format!("{error:#}"), "what was rolled back is forgotten");
+        let pages = found.unwrap_or_else(|error| {
+            warn!(source = about, error = format!("{error:#}"), "what was rolled back is forgotten");
             None
         });
-        let pages = Pages { about, ..pages.take().unwrap_or_default() };
+        let Pages { refused, proven, .. } = pages.unwrap_or_default();
+        let pages = Pages { about, refused, proven: assign(proven, slots) };
         Self { folder, name, pages: Mutex::new(pages), writing: Mutex::default() }
     }
 
@@ -81,35 +155,45 @@ impl Ledger {
         lock(&self.pages).refused.iter().find(|refusal| refusal.identity == *identity).cloned()
     }
 
-    /// Whether this component has been rolled back, with whatever settings.
-    pub(super) fn has_refused(&self, component: Digest) -> bool {
-        lock(&self.pages).refused.iter().any(|refusal| refusal.identity.component == component)
+    /// Why this component was rolled back with the same settings but for their secrets, if it was.
+    pub(super) fn refusal_but_for_secrets(&self, component: Digest, settings: &Settings) -> Option<Refusal> {
+        let configured = configured(settings);
+        let same = |refusal: &&Refusal| refusal.identity.component == component && refusal.configured == configured;
+        lock(&self.pages).refused.iter().find(same).cloned()
     }
 
     /// Remembers that a generation was rolled back.
-    pub(super) fn refuse(self: &Arc<Self>, identity: Identity, reason: String) {
+    pub(super) fn refuse(self: &Arc<Self>, identity: Identity, settings: &Settings, reason: String) {
         let mut pages = lock(&self.pages);
         pages.refused.retain(|refusal| refusal.identity != identity);
         if pages.refused.len() == MAX_REFUSED {
             pages.refused.remove(0);
         }
-        pages.refused.push(Refusal { identity, at: SystemTime::now(), reason });
+        let configured = configured(settings);
+        pages.refused.push(Refusal { identity, configured, at: SystemTime::now(), reason });
         drop(pages);
         self.save();
     }
 
-    /// Remembers what serves for good, once it is [saved](Self::save) if it is something else.
-    pub(super) fn prove(&self, identity: Identity, settings: &Settings) -> bool {
-        let proven = Some(Proven { identity, settings: settings.clone() });
-        let before = std::mem::replace(&mut lock(&self.pages).proven, proven.clone());
-        before != proven
+    /// Remembers what serves a slot for good, once it is [saved](Self::save) if it is something else.
+    pub(super) fn prove(&self, slot: &str, identity: Identity, given: &Given) -> bool {
+        let Given { settings, values } = given;
+        let proven = Proven { identity, settings: settings.clone(), values: values.clone() };
+        let mut pages = lock(&self.pages);
+        let before = pages.proven.insert(slot.to_owned(), proven);
+        before.as_ref() != pages.proven.get(slot)
     }
 
     /// Forgets that this was rolled back: somebody wants it all the same.
-    pub(super) fn forgive(self: &Arc<Self>, identity: &Identity) {
+    pub(super) fn forgive(self: &Arc<Self>, identity: &Identity, settings: &Settings) {
+        let configured = configured(settings);
+        let forgiven = |refusal: &Refusal| {
+            refusal.identity == *identity
+                || (refusal.identity.component == identity.component && refusal.configured == configured)
+        };
         let mut pages = lock(&self.pages);
         let before = pages.refused.len();
-        pages.refused.retain(|refusal| refusal.identity != *identity);
+        pages.refused.retain(|refusal| !forgiven(refusal));
         let changed = pages.refused.len() < before;
         drop(pages);
         if changed {
@@ -117,18 +201,19 @@ impl Ledger {
         }
     }
 
-    /// What served for good last, with its component. Blocks.
+    /// What served a slot for good last, with its component. Blocks.
     ///
     /// # Errors
     /// When the component is not there any more, or is not what it was.
-    pub(super) fn proven(&self, limit: usize) -> anyhow::Result<Option<(Vec<u8>, Identity, Settings)>> {
-        let Some(Proven { identity, settings }) = lock(&self.pages).proven.clone() else { return Ok(None) };
-        let file = self.component_file(&identity.component);
+    pub(super) fn proven(&self, slot: &str, limit: usize) -> anyhow::Result<Option<(Vec<u8>, Proven)>> {
+        let Some(proven) = lock(&self.pages).proven.get(slot).cloned() else { return Ok(None) };
+        let digest = proven.identity.component;
+        let file = self.component_file(&digest);
         let code = self.folder.read_private(&file, limit).map_err(anyhow::Error::from);
         let code = code.and_then(|code| code.context("it is gone"));
         let code = code.with_context(|| format!("cannot read {file} in the state folder"))?;
-        anyhow::ensure!(Digest::of(&code) == identity.component, "{file} in the state folder has been changed");
-        Ok(Some((code, identity, settings)))
+        anyhow::ensure!(Digest::of(&code) == digest, "{file} in the state folder has been changed");
+        Ok(Some((code, proven)))
     }
 
     /// Keeps a component for a restart, and of those kept before only what served for good, the last few, and these. Blocks.
@@ -141,7 +226,7 @@ impl Ledger {
         found.retain(|file| file.name.starts_with(&own));
         found.sort_by_key(|file| std::cmp::Reverse(file.modified));
         let found: Vec<_> = found.into_iter().map(|file| format!("{COMPONENTS}/{}", file.name)).collect();
-        let proven = lock(&self.pages).proven.as_ref().map(|proven| proven.identity.component);
+        let proven: Vec<_> = lock(&self.pages).proven.values().map(|proven| proven.identity.component).collect();
         let wanted = others.iter().copied().chain(proven).chain([digest]);
         let wanted: Vec<_> = wanted.map(|digest| self.component_file(&digest)).collect();
         for old in found.iter().skip(MAX_COMPONENTS - 1).filter(|old| !wanted.contains(old)) {
@@ -184,82 +269,47 @@ impl Ledger {
     }
 }
 
+impl fmt::Debug for Ledger {
+    /// Without its pages, which hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Gives each slot what has proven itself: there with the same settings, else elsewhere with the same settings, else there
+/// with others, else what is left. Slots are renamed when others come or go before them. What no slot gets is dropped.
+fn assign(mut kept: BTreeMap<String, Proven>, slots: &[(String, Settings)]) -> BTreeMap<String, Proven> {
+    let mut assigned = BTreeMap::new();
+    for (same_slot, same_settings) in [(true, true), (false, true), (true, false), (false, false)] {
+        for (slot, settings) in slots {
+            let fits = |(name, proven): &(&String, &Proven)| {
+                (!same_slot || *name == slot) && (!same_settings || proven.settings == *settings)
+            };
+            let found = kept.iter().find(fits).map(|(name, _)| name.clone());
+            let free = !assigned.contains_key(slot);
+            if let Some(proven) = found.filter(|_| free).and_then(|name| kept.remove(&name)) {
+                assigned.insert(slot.clone(), proven);
+            }
+        }
+    }
+    assigned
+}
+
+/// What settings are known by as they are configured.
+fn configured(settings: &Settings) -> Digest {
+    // Writing a table of texts to memory does not fail.
+    Digest::of(&serde_json::to_vec(settings).unwrap_or_default())
+}
+
 fn read(folder: &StateFolder, name: &str) -> anyhow::Result<Option<Pages>> {
     let Some(bytes) = folder.read_private(&file(name), MAX_LEDGER)? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is damaged", file(name)))
 }
 
 fn file(name: &str) -> String {
-    format!("slots/{name}.json")
+    format!("{LEDGERS}/{name}.json")
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-    use std::time::{Duration, Instant};
-
-    use super::*;
-
-    fn open(folder: &Path) -> Arc<Ledger> {
-        let folder = Arc::new(StateFolder::open(Some(folder)));
-        assert_eq!(folder.problem(), None);
-        Arc::new(Ledger::open(folder, "router", &PluginSource::File("/router.wasm".into())))
-    }
-
-    fn identity(code: &[u8]) -> Identity {
-        Identity::new(Digest::of(code), &Default::default())
-    }
-
-    /// Waits for what is written meanwhile.
-    async fn soon(done: impl Fn() -> bool) {
-        let begun = Instant::now();
-        while !done() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "not written");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    #[tokio::test]
-    async fn a_restart_remembers_what_was_rolled_back_and_what_has_proven_itself() {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().join("state");
-        let ledger = open(&folder);
-        let settings = Settings::from_iter([("KEY".to_owned(), "value".to_owned())]);
-        ledger.keep(b"good", Digest::of(b"good"), &[]);
-        ledger.keep(b"bad", Digest::of(b"bad"), &[]);
-        assert!(ledger.prove(identity(b"good"), &settings) && !ledger.prove(identity(b"good"), &settings));
-        ledger.refuse(identity(b"bad"), "it trapped".to_owned());
-        soon(|| open(&folder).refusal(&identity(b"bad")).is_some()).await;
-
-        let ledger = open(&folder);
-        assert_eq!(ledger.refusal(&identity(b"bad")).unwrap().reason, "it trapped");
-        assert!(ledger.refusal(&identity(b"good")).is_none());
-        assert_eq!(ledger.proven(4).unwrap(), Some((b"good".to_vec(), identity(b"good"), settings)));
-        for number in 0..20_u8 {
-            ledger.keep(&[number], Digest::of(&[number]), &[Digest::of(&[0])]);
-        }
-        assert!(ledger.proven(4).unwrap().is_some(), "what served for good is kept");
-        let components = std::fs::read_dir(folder.join(COMPONENTS)).unwrap().count();
-        assert!(components <= MAX_COMPONENTS + 2, "{components} are kept");
-        assert!(folder.join(ledger.component_file(&Digest::of(&[0]))).exists(), "what is still there is kept");
-
-        ledger.forgive(&identity(b"bad"));
-        soon(|| open(&folder).refusal(&identity(b"bad")).is_none()).await;
-    }
-
-    #[tokio::test]
-    async fn what_is_damaged_is_not_trusted() {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().join("state");
-        let ledger = open(&folder);
-        ledger.keep(b"good", Digest::of(b"good"), &[]);
-        ledger.prove(identity(b"good"), &Settings::default());
-        ledger.refuse(identity(b"bad"), String::new());
-        soon(|| open(&folder).refusal(&identity(b"bad")).is_some()).await;
-
-        std::fs::write(folder.join(ledger.component_file(&Digest::of(b"good"))), b"evil").unwrap();
-        assert!(ledger.proven(4).unwrap_err().to_string().contains("has been changed"));
-        std::fs::write(folder.join(file(&ledger.name)), b"{").unwrap();
-        assert!(open(&folder).refusal(&identity(b"bad")).is_none());
-    }
-}
+#[path = "ledger_tests.rs"]
+mod tests;

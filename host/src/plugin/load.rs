@@ -8,12 +8,12 @@ use anyhow::{Context as _, anyhow};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, warn};
-use wasmtime::component::Component;
 
 use super::bindings::Roles;
+use super::compile::Compiled;
 use super::generation::{Generation, Given};
 use super::identity::{Digest, Identity};
-use super::ledger::{Ledger, Refusal};
+use super::ledger::{Ledger, Ledgers, Proven, Refusal};
 use super::slot::Slot;
 use super::spec::Spec;
 use super::{Runtime, source};
@@ -26,74 +26,86 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Files are not ready: they cannot be read or written now.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:#}")]
-pub(super) struct Unready(anyhow::Error);
+pub(super) struct Unready(pub(super) anyhow::Error);
 
 /// The values of settings.
 pub(super) type Values = BTreeMap<String, String>;
 
-/// A component and the settings that it is to run with.
-pub(super) struct Candidate {
-    pub(super) digest: Digest,
-    pub(super) code: Code,
-    pub(super) settings: Settings,
+/// What a slot is to serve: what its source and its settings hold, or why they cannot be read.
+pub(super) struct Wanted {
+    pub(super) code: anyhow::Result<Code>,
+    pub(super) given: anyhow::Result<Given>,
 }
 
-pub(super) enum Code {
-    Bytes(Arc<Vec<u8>>),
-    /// What is compiled already.
-    Compiled(Component),
-}
-
-impl Candidate {
-    /// What the source holds now.
+impl Wanted {
+    /// Both as they are now.
+    ///
+    /// # Errors
+    /// When the file system does not answer.
     pub(super) async fn read(spec: &Arc<Spec>, settings: Settings) -> anyhow::Result<Self> {
         let spec = spec.clone();
-        let read = move || {
-            let code = source::read(&spec.source, spec.limits.max_component)?;
-            Ok((Digest::of(&code), code))
-        };
-        let (digest, code) = blocking(read).await.context("it cannot be read")?;
-        Ok(Self { digest, code: Code::Bytes(Arc::new(code)), settings })
+        blocking(move || {
+            let code = source::read(&spec.source, spec.limits.max_component).context("it cannot be read");
+            Ok(Self { code: code.map(Code::new), given: Given::read(settings) })
+        })
+        .await
+    }
+}
+
+impl Given {
+    /// Settings with their values as they are now. Blocks.
+    ///
+    /// # Errors
+    /// [`Unready`] when a file that one of them stands in cannot be used.
+    pub(super) fn read(settings: Settings) -> anyhow::Result<Self> {
+        let values = settings.read().map_err(Unready)?;
+        Ok(Self { settings, values })
+    }
+}
+
+/// A component. It is compiled once at most, whatever settings it is tried with.
+pub(super) struct Code {
+    pub(super) digest: Digest,
+    /// Its bytes, unless they are kept already.
+    bytes: Option<Arc<Vec<u8>>>,
+    compiled: Option<Compiled>,
+}
+
+impl Code {
+    /// A component that is to be compiled. Hashes it.
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
+        Self { digest: Digest::of(&bytes), bytes: Some(Arc::new(bytes)), compiled: None }
     }
 
-    /// The component of a generation, with other settings.
-    pub(super) fn of(generation: &Generation, settings: Settings) -> Self {
-        let code = Code::Compiled(generation.component().component().clone());
-        Self { digest: generation.digest(), code, settings }
+    /// The component of a generation.
+    pub(super) fn of(generation: &Generation) -> Self {
+        let component = generation.component().component().clone();
+        let compiled = Compiled { component, took: Duration::ZERO, cached: true };
+        Self { digest: generation.digest(), bytes: None, compiled: Some(compiled) }
     }
 
-    /// What it would be known by, and the settings' values as they are now.
-    pub(super) async fn identity(&self) -> anyhow::Result<(Identity, Values)> {
-        let settings = self.settings.clone();
-        let values = blocking(move || settings.read().map_err(|error| Unready(error).into())).await?;
-        Ok((Identity::new(self.digest, &values), values))
+    /// The bytes, as a deployment writes them.
+    pub(super) fn bytes(&self) -> Option<Arc<Vec<u8>>> {
+        self.bytes.clone()
     }
 
     /// Compiles it and passes it through all checks. Of the components that are kept, `others` are needed, too.
     pub(super) async fn verify(
-        self,
+        &mut self,
         spec: &Arc<Spec>,
         ledger: &Arc<Ledger>,
         number: u64,
-        (identity, values): (Identity, Values),
+        given: Given,
         others: Vec<Digest>,
     ) -> anyhow::Result<Generation> {
         let begun = Instant::now();
-        let Self { digest, code, settings } = self;
-        let (component, code, compiling) = match code {
-            Code::Compiled(component) => (component, None, None),
-            Code::Bytes(code) => {
-                let compiled = Box::pin(spec.runtime.compiler.compile(&spec.runtime.engine, &code, digest)).await?;
-                if !compiled.cached {
-                    METRICS.plugin_compile_seconds.observe(compiled.took);
-                }
-                (compiled.component, Some(code), Some(compiled.took).filter(|_| !compiled.cached))
-            }
-        };
-        let given = Given { settings, values };
-        let mut generation = Box::pin(Generation::verify(spec, number, identity, given, &component, begun)).await?;
+        let identity = Identity::new(self.digest, &given.values);
+        let digest = self.digest;
+        let Compiled { component, took, cached } = self.compile(spec).await?;
+        let compiling = Some(*took).filter(|_| !*cached);
+        let mut generation = Box::pin(Generation::verify(spec, number, identity, given, component, begun)).await?;
         generation.compiling = compiling;
-        if let Some(code) = code {
+        if let Some(code) = self.bytes.clone() {
             let ledger = ledger.clone();
             let keep = move || {
                 ledger.keep(&code, digest, &others);
@@ -105,50 +117,49 @@ impl Candidate {
         }
         Ok(generation)
     }
+
+    async fn compile(&mut self, spec: &Spec) -> anyhow::Result<&Compiled> {
+        if self.compiled.is_none() {
+            let bytes = self.bytes.as_ref().context("there is no component")?;
+            let compiled = Box::pin(spec.runtime.compiler.compile(&spec.runtime.engine, bytes, self.digest)).await?;
+            if !compiled.cached {
+                METRICS.plugin_compile_seconds.observe(compiled.took);
+            }
+            self.compiled = Some(compiled);
+        }
+        self.compiled.as_ref().context("it has just been compiled")
+    }
 }
 
 impl Slot {
     /// Loads the plugin of a slot for the first time. What served for good when the gateway ran last serves first, if it is
-    /// still there, and anything else is offered to the slot like any new component.
+    /// still there; what the source and the settings hold now is looked at later. Only where nothing has proven itself it must
+    /// do at once.
     ///
     /// # Errors
-    /// When it cannot be read; or cannot be compiled or linked, is not what the slot needs, or refuses to serve, and nothing
-    /// that served before is there. The error names the slot and the source.
+    /// When nothing that served before is there, and the component cannot be read, compiled or linked, is not what the slot
+    /// needs, or refuses to serve. The error names the slot and the source.
     pub async fn load(
         name: String,
         plugin: &PluginConfig,
         roles: Roles,
         runtime: Arc<Runtime>,
+        ledgers: &Ledgers,
     ) -> anyhow::Result<Arc<Self>> {
         let spec = Arc::new(Spec::new(name, plugin, roles, runtime));
         let load = async {
-            let opened = spec.clone();
-            let open = move || Ok(Ledger::open(opened.runtime.state.clone(), &opened.slot, &opened.source));
-            let ledger = Arc::new(blocking(open).await?);
-            let wanted = Candidate::read(&spec, plugin.settings.clone()).await?;
-            let known = wanted.identity().await?;
-
-            if let Some(proven) = proven(&spec, &ledger, &known.0).await {
-                let digest = wanted.digest;
-                // A new secret is no reason to try again what was rolled back; what serves has it already.
-                let same = proven.given().settings == plugin.settings;
-                let only_a_secret = same && ledger.refusal(&known.0).is_none() && ledger.has_refused(digest);
-                let slot = Self::new(spec.clone(), plugin, ledger, proven);
-                if only_a_secret {
-                    let reason = anyhow!("it was rolled back; `hotgate plugin reload` loads it all the same");
-                    slot.turn_down(Some(digest), &reason);
-                } else if let Err(reason) = slot.take_in(wanted, Default::default()).await {
-                    slot.turn_down(Some(digest), &reason);
-                }
-                return Ok(slot);
+            let ledger = ledgers.of(&spec.source)?;
+            if let Some(proven) = proven(&spec, &ledger).await {
+                return Ok(Self::new(spec.clone(), plugin, ledger, proven));
             }
-            if let Some(refusal) = ledger.refusal(&known.0) {
+            let Wanted { code, given } = Wanted::read(&spec, plugin.settings.clone()).await?;
+            let (mut code, given) = (code?, given?);
+            if let Some(refusal) = ledger.refusal(&Identity::new(code.digest, &given.values)) {
                 let (Spec { slot, plugin, .. }, reason) = (&*spec, before(&refusal).to_string());
-                error!(slot, plugin, digest = %wanted.digest, reason, "nothing else is there, so it serves again");
+                error!(slot, plugin, digest = %code.digest, reason, "nothing else is there, so it serves again");
             }
-            let identity = known.0;
-            let generation = wanted.verify(&spec, &ledger, 1, known, Vec::new()).await?;
-            if ledger.prove(identity, &plugin.settings) {
+            let generation = code.verify(&spec, &ledger, 1, given, Vec::new()).await?;
+            if ledger.prove(&spec.slot, *generation.identity(), generation.given()) {
                 written(&ledger).await;
             }
             anyhow::Ok(Self::new(spec.clone(), plugin, ledger, generation))
@@ -157,18 +168,29 @@ impl Slot {
     }
 }
 
-/// What served for good when the gateway ran last, unless it is what is wanted now, or will not do any more.
-async fn proven(spec: &Arc<Spec>, ledger: &Arc<Ledger>, wanted: &Identity) -> Option<Generation> {
+/// What served for good when the gateway ran last, unless it will not do any more. It is told what files hold now, which may be
+/// a new secret; where one cannot be read, and where that does not do, what it was told then.
+async fn proven(spec: &Arc<Spec>, ledger: &Arc<Ledger>) -> Option<Generation> {
     let load = async {
-        let (read, limit) = (ledger.clone(), spec.limits.max_component);
-        let Some((code, before, settings)) = blocking(move || read.proven(limit)).await? else { return Ok(None) };
-        let candidate = Candidate { digest: before.component, code: Code::Bytes(Arc::new(code)), settings };
-        // Files that settings stand in may have changed since.
-        let known = candidate.identity().await?;
-        if known.0 == *wanted {
-            return Ok(None);
+        let (read, slot, limit) = (ledger.clone(), spec.slot.clone(), spec.limits.max_component);
+        let found = move || {
+            let Some((code, proven)) = read.proven(&slot, limit)? else { return Ok(None) };
+            let Proven { settings, values, .. } = proven;
+            let now = settings.read_or(&values);
+            Ok(Some((Code::new(code), [now, values].map(|values| Given { settings: settings.clone(), values }))))
+        };
+        let Some((mut code, [now, then])) = blocking(found).await? else { return Ok(None) };
+        let is_same = now.values == then.values;
+        if !is_same && ledger.refusal(&Identity::new(code.digest, &now.values)).is_none() {
+            match code.verify(spec, ledger, 1, now, Vec::new()).await {
+                Ok(generation) => return Ok(Some(generation)),
+                Err(reason) => {
+                    let (Spec { slot, plugin, .. }, reason) = (&**spec, super::line(&reason));
+                    warn!(slot, plugin, reason, "the plugin starts with the secrets it had: new ones are refused");
+                }
+            }
         }
-        candidate.verify(spec, ledger, 1, known, Vec::new()).await.map(Some)
+        code.verify(spec, ledger, 1, then, Vec::new()).await.map(Some)
     };
     load.await.unwrap_or_else(|reason: anyhow::Error| {
         let (Spec { slot, plugin, .. }, reason) = (&**spec, super::line(&reason));

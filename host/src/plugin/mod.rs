@@ -3,7 +3,7 @@
 //!
 //! A [`Slot`] is the place of one plugin. In it one [`Generation`] is live: a compiled component with its settings and
 //! instances. A call takes an instance (fresh, or from the generation's idle ones), runs in it until its deadline, and
-//! gives it back if nothing went wrong. [`PluginFiles`] notices new components; one that has been compiled, linked,
+//! gives it back if nothing went wrong. [`Keepers`] notice new components and settings; what has been compiled, linked,
 //! compared with the contract and asked by `lifecycle.check` becomes a generation and takes its way to serve: in shadow,
 //! as a canary, on probation, for good.
 //!
@@ -15,9 +15,9 @@
 //! | `instance`, `pool`, `generation`, `spec` | from one instance to all of one component, and what the slot's have in common |
 //! | `memory`, `machine` | what all instances together may have |
 //! | `slot`, `rollout`, `stats`, `blame` | which generation serves whom, how they come and go, how they fare, and for whom |
-//! | `load`, `compile`, `source`, `file`, `builtin` | where new generations come from |
+//! | `load`, `compile`, `source`, `keeper`, `builtin` | where new generations come from |
 //! | `deploy` | what is done to a slot |
-//! | `identity`, `ledger`, `status` | what a generation is known by, what is remembered of it, what operators see |
+//! | `identity`, `ledger`, `status`, `report` | what a generation is known by, what is remembered of it, what operators see |
 
 mod bindings;
 mod blame;
@@ -28,12 +28,12 @@ mod compile;
 mod deploy;
 mod engine;
 mod error;
-mod file;
 mod generation;
 mod guest_log;
 mod host;
 mod identity;
 mod instance;
+mod keeper;
 mod lane;
 mod ledger;
 mod limits;
@@ -41,6 +41,7 @@ mod load;
 mod machine;
 mod memory;
 mod pool;
+mod report;
 mod rollout;
 mod slot;
 mod source;
@@ -66,9 +67,10 @@ pub use self::compile::child::{COMMAND as COMPILE, run as compile};
 pub(crate) use self::compile::fuzz;
 pub use self::deploy::DeployError;
 pub use self::error::CallError;
-pub use self::file::PluginFiles;
 pub use self::generation::{CheckRefused, Generation};
 pub use self::identity::Digest;
+pub use self::keeper::Keepers;
+pub use self::ledger::Ledgers;
 pub use self::memory::Demand;
 pub use self::slot::Slot;
 pub(crate) use self::slot::look_after;

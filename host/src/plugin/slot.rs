@@ -7,19 +7,21 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::bindings::Role;
-use super::deploy::Declined;
+use super::deploy::{Reason, Refused};
 use super::generation::Generation;
 use super::guest_log::clean;
 use super::identity::Digest;
 use super::ledger::Ledger;
 use super::lock;
-use super::rollout::{Place, Rollout, Step};
+use super::report::{generation_status, unserved};
+use super::rollout::{Rollout, Step};
 use super::spec::Spec;
-use super::status::{Event, GenerationStatus, PluginStatus, Stage, What};
+use super::status::{Event, PluginStatus, Stage, What};
 use crate::config::{PluginConfig, PluginDeploy, PluginSource, Settings};
 use crate::message::ConnectionId;
 use crate::metrics::METRICS;
@@ -32,7 +34,7 @@ const LONGEST_IDLE: Duration = Duration::from_secs(10);
 const MAX_HISTORY: usize = 32;
 
 /// Bytes of the reason of an event.
-const MAX_REASON: usize = 512;
+pub(super) const MAX_REASON: usize = 512;
 
 /// The place of one plugin. A call takes the generation that serves its connection when it begins, and finishes on it,
 /// whatever is swapped meanwhile.
@@ -42,6 +44,10 @@ pub struct Slot {
     state: Mutex<State>,
     /// Held while a generation is loaded.
     pub(super) loading: tokio::sync::Mutex<()>,
+    /// Its source and its settings are to be looked at.
+    pub(super) changed: Notify,
+    /// What was refused before is to be tried and told again.
+    insisted: AtomicBool,
     pub(super) ledger: Arc<Ledger>,
     /// Failures have consequences that do not wait.
     on_trial: AtomicBool,
@@ -61,8 +67,8 @@ pub(super) struct State {
     rollbacks: u64,
     refusals: u64,
     alerts: u64,
-    /// Settings that did not do, so that they are not tried all the time.
-    pub(super) declined: Option<Declined>,
+    /// What of source and settings does not serve.
+    refused: Refused,
 }
 
 /// Which generation serves whom.
@@ -105,7 +111,7 @@ impl Slot {
             rollbacks: 0,
             refusals: 0,
             alerts: 0,
-            declined: None,
+            refused: Refused::default(),
         };
         state.remember(What::Live, Some(live.number()), Some(live.digest()), None);
         Arc::new(Self {
@@ -113,6 +119,8 @@ impl Slot {
             serving: ArcSwap::from_pointee(Serving { live, canary: None, shadow: None }),
             state: Mutex::new(state),
             loading: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
+            insisted: AtomicBool::new(false),
             ledger,
             on_trial: AtomicBool::new(false),
             overloaded: AtomicU64::new(0),
@@ -154,6 +162,11 @@ impl Slot {
         &self.spec.source
     }
 
+    /// What new generations are told.
+    pub(super) fn settings(&self) -> Settings {
+        self.state(|state| state.settings.clone())
+    }
+
     /// What the slot is called.
     pub fn name(&self) -> &str {
         &self.spec.slot
@@ -189,16 +202,26 @@ impl Slot {
         result
     }
 
-    /// What new generations are told, and how they come to serve, from now on.
-    pub(super) fn configured(&self, settings: &Settings, deploy: &PluginDeploy) {
+    /// What new generations are told, and how they come to serve, from now on. Has source and settings looked at; what was
+    /// refused before is tried again if somebody insists.
+    pub fn configure(&self, settings: &Settings, deploy: &PluginDeploy, insist: bool) {
         let mut state = lock(&self.state);
         (state.settings, state.deploy) = (settings.clone(), deploy.clone());
         // The share of a candidate may be another.
         self.publish(&state, &[]);
+        drop(state);
+        self.look_again(insist);
     }
 
-    pub(super) fn decline(&self, declined: Declined) {
-        lock(&self.state).declined = Some(declined);
+    /// Has source and settings looked at; what was refused before is tried again if somebody insists.
+    pub fn look_again(&self, insist: bool) {
+        self.insisted.fetch_or(insist, Relaxed);
+        self.changed.notify_one();
+    }
+
+    /// Whether somebody has insisted since this was asked last.
+    pub(super) fn take_insisted(&self) -> bool {
+        self.insisted.swap(false, Relaxed)
     }
 
     fn publish(&self, state: &State, before: &[Arc<Generation>]) {
@@ -258,30 +281,50 @@ impl Slot {
             What::RolledBack => {
                 let serves = live.generation.number();
                 warn!(slot, plugin, generation, %digest, reason = reason_shown, serves, "plugin rolled back");
-                self.ledger.refuse(*by.identity(), reason.clone().unwrap_or_default());
+                let text = reason.clone().unwrap_or_default();
+                self.ledger.refuse(*by.identity(), &by.given().settings, text);
+                let Refused { component, settings } = &mut state.refused;
+                let (part, digest) = match digest == live.generation.digest() {
+                    true => (settings, None),
+                    false => (component, Some(digest)),
+                };
+                part.get_or_insert(Reason::rolled_back(digest, reason_shown));
             }
             // That happens to components, before there is a generation.
             What::Refused => {}
         }
         let (identity, given) = (*live.generation.identity(), live.generation.given());
-        if live.stage == Stage::Live && self.ledger.prove(identity, &given.settings) {
+        if live.stage == Stage::Live && self.ledger.prove(slot, identity, given) {
             self.ledger.save();
         }
         state.remember(what, Some(generation), Some(digest), reason);
     }
 
-    /// Says that a component does not do.
-    pub(super) fn turn_down(&self, digest: Option<Digest>, reason: &anyhow::Error) {
+    /// Says that the component of the source does not do.
+    pub(super) fn tell_refused_component(&self, reason: &Reason) {
         let (Spec { slot, plugin, source, .. }, still_live) = (&*self.spec, self.live().number());
-        let reason = super::line(reason);
-        self.refused(digest, &reason);
+        let Reason { digest, text: reason, .. } = reason;
+        self.remember_refusal(*digest, reason);
         let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
         error!(slot, plugin, file = source.to_string(), digest, reason, still_live, "plugin refused");
     }
 
-    /// Remembers that a component did not become a generation.
-    pub(super) fn refused(&self, digest: Option<Digest>, reason: &str) {
+    /// Says that the settings do not do.
+    pub(super) fn tell_refused_settings(&self, reason: &Reason) {
+        let (Spec { slot, plugin, .. }, still_live) = (&*self.spec, self.live().number());
+        let reason = &reason.text;
+        self.remember_refusal(None, reason);
+        error!(slot, plugin, reason, still_live, "settings refused; the plugin goes on with those it has");
+    }
+
+    /// Remembers that something did not become a generation.
+    pub(super) fn remember_refusal(&self, digest: Option<Digest>, reason: &str) {
         lock(&self.state).remember(What::Refused, None, digest, Some(reason.to_owned()));
+    }
+
+    /// Remembers what of source and settings does not serve.
+    pub(super) fn remember_refused(&self, refused: &Refused) {
+        lock(&self.state).refused = refused.clone();
     }
 
     /// A call has failed, or was shed.
@@ -308,6 +351,7 @@ impl Slot {
             live: generation_status(state.rollout.live()),
             candidate: state.rollout.candidate().map(generation_status),
             previous: state.rollout.previous().map(generation_status),
+            refused: unserved(&state.refused),
             history: state.history.iter().cloned().collect(),
             swaps: self.swaps.load(Relaxed),
             rollbacks: state.rollbacks,
@@ -334,35 +378,6 @@ impl State {
         let digest = digest.map(|digest| digest.full());
         self.history.push_back(Event { at: SystemTime::now(), what, generation, digest, reason });
     }
-}
-
-fn generation_status(place: &Place<Generation>) -> GenerationStatus {
-    let generation = &place.generation;
-    let functions = generation.stats().functions();
-    let mut failures = std::collections::BTreeMap::new();
-    for (kind, count) in functions.iter().flat_map(|function| &function.failures) {
-        *failures.entry(*kind).or_default() += count;
-    }
-    let shadow = generation.stats().shadow();
-    GenerationStatus {
-        generation: generation.number(),
-        digest: generation.digest().full(),
-        stage: place.stage,
-        since: SystemTime::now() - place.since.elapsed(),
-        calls: functions.iter().map(|function| function.calls).sum(),
-        failures,
-        functions,
-        last_error: generation.stats().last_error(),
-        shadow: (place.stage == Stage::Shadow || shadow.compared > 0).then_some(shadow),
-        load_ms: millis(generation.loading),
-        compile_ms: generation.compiling.map(millis),
-        code_bytes: generation.code(),
-        memory_bytes: generation.memory,
-    }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Gives back what slots do not need any more, says what is left to say, and draws conclusions, for as long as it is

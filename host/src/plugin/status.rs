@@ -21,6 +21,8 @@ pub struct PluginStatus {
     pub candidate: Option<GenerationStatus>,
     /// What a rollback brings back.
     pub previous: Option<GenerationStatus>,
+    /// What source and settings hold and does not serve. Empty while all of it serves, or is on its way to.
+    pub refused: Vec<Unserved>,
     /// What happened last, the oldest first.
     pub history: Vec<Event>,
     /// Generations that have gone live after the first.
@@ -37,6 +39,17 @@ pub struct PluginStatus {
     pub instances: usize,
     /// Bytes of linear memory that they have.
     pub memory_bytes: usize,
+}
+
+/// Something that is there to be served and is not.
+#[derive(Debug, Clone, Serialize)]
+pub struct Unserved {
+    /// `component` or `settings`.
+    pub what: &'static str,
+    /// The SHA-256 of the component, in hexadecimal, if it could be read.
+    pub digest: Option<String>,
+    /// Why it does not serve.
+    pub reason: String,
 }
 
 /// How far a generation has come.

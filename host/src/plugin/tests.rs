@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::authenticator::{Handshake, Verdict};
 use super::call::Wait;
+use super::generation::Given;
+use super::load::{Code, Wanted};
 use super::stats::Function;
 use super::*;
 use crate::config::{
@@ -48,7 +50,24 @@ async fn slot_within(source: PluginSource, limits: PluginLimits, memory: Option<
     let (demand, engine) = (Demand::of(&limits, AUTHENTICATOR), EngineConfig { memory, ..EngineConfig::default() });
     let runtime = Runtime::start(demand, &engine, &CompilerConfig::default(), registry, state).unwrap();
     let plugin = PluginConfig { limits, ..PluginConfig::authenticator(source) };
-    Slot::load("authenticator".to_owned(), &plugin, AUTHENTICATOR, runtime).await.unwrap()
+    let ledgers = Ledgers::open(&runtime, [("authenticator", &plugin)]).await.unwrap();
+    Slot::load("authenticator".to_owned(), &plugin, AUTHENTICATOR, runtime, &ledgers).await.unwrap()
+}
+
+/// Offers a component as if it stood in the slot's file.
+async fn offer(slot: &Slot, code: Vec<u8>) -> Result<(), String> {
+    take_over(slot, Wanted { code: Ok(Code::new(code)), given: Given::read(slot.settings()) }).await
+}
+
+/// Configures a slot, and has it look at its source and its settings.
+async fn configure(slot: &Slot, settings: &Settings, deploy: &PluginDeploy) -> Result<(), String> {
+    slot.configure(settings, deploy, false);
+    take_over(slot, Wanted::read(slot.spec(), slot.settings()).await.unwrap()).await
+}
+
+async fn take_over(slot: &Slot, wanted: Wanted) -> Result<(), String> {
+    let refused = slot.take_over(wanted, || true).await.unwrap().expect("it is current");
+    refused.reasons().next().map_or(Ok(()), |reason| Err(reason.text.clone()))
 }
 
 async fn builtin_slot() -> Arc<Slot> {
@@ -67,7 +86,7 @@ async fn a_swap_decides_the_next_call_and_lets_the_last_one_finish() {
     let old = slot.begin(Function::Greet, Isolation::Pooled, Wait::Bounded, ConnectionId(1), None).await.unwrap();
     let waiting = slot.begin(Function::Greet, Isolation::Pooled, Wait::Unbounded, ConnectionId(1), None);
     let swap = async {
-        slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap();
+        offer(&slot, marked(b'a')).await.unwrap();
         let number = old.generation.number();
         drop(old);
         number
@@ -83,7 +102,7 @@ async fn a_swap_decides_the_next_call_and_lets_the_last_one_finish() {
 async fn a_generation_that_is_held_goes_on_after_a_swap() {
     let slot = builtin_slot().await;
     let held = slot.live();
-    slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap();
+    offer(&slot, marked(b'a')).await.unwrap();
     let call =
         slot.begin(Function::Greet, Isolation::Pooled, Wait::Bounded, ConnectionId(1), Some(held)).await.unwrap();
     assert_eq!((call.generation.number(), slot.live().number()), (1, 2));
@@ -105,7 +124,7 @@ async fn what_will_not_do_leaves_the_live_one_serving() {
         (builtin::component("origin-router").unwrap(), "it is no authenticator"),
     ];
     for (code, reason) in cases {
-        let error = format!("{:#}", slot.offer(code.to_vec(), digest(code), || true).await.unwrap_err());
+        let error = offer(&slot, code.to_vec()).await.unwrap_err();
         assert!(error.contains(reason) && !error.contains('\n'), "{error}");
     }
     assert_eq!(slot.live().number(), 1);
@@ -241,10 +260,10 @@ async fn becomes(slot: &Slot, mark: u8) {
     eventually(|| async { slot.live().digest() == wanted }).await;
 }
 
-fn watch(slot: &Arc<Slot>) -> PluginFiles {
+fn watch(slot: &Arc<Slot>) -> Keepers {
     // Only what the operating system tells counts here.
     let config = WatchConfig { settle: Duration::from_millis(20), rescan: Duration::from_secs(3600) };
-    PluginFiles::watch(std::slice::from_ref(slot), &config)
+    Keepers::start(std::slice::from_ref(slot), &config)
 }
 
 fn move_over(file: &Path, code: &[u8]) {
@@ -321,8 +340,7 @@ async fn whoever_wins_a_race_of_swaps_and_rollbacks_serves_alone() {
     let mut racing = tokio::task::JoinSet::new();
     for mark in 0..6 {
         let (own, back) = (slot.clone(), slot.clone());
-        racing
-            .spawn(async move { own.offer(marked(b'a' + mark), digest(&marked(b'a' + mark)), || true).await.is_ok() });
+        racing.spawn(async move { offer(&own, marked(b'a' + mark)).await.is_ok() });
         racing.spawn(async move {
             tokio::time::sleep(Duration::from_millis(u64::from(mark) * 40)).await;
             back.rollback(None).await.is_ok()
@@ -350,12 +368,12 @@ async fn whoever_wins_a_race_of_swaps_and_rollbacks_serves_alone() {
 #[tokio::test]
 async fn what_was_rolled_back_is_not_offered_again_until_somebody_insists() {
     let slot = builtin_slot().await;
-    slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap();
+    offer(&slot, marked(b'a')).await.unwrap();
     slot.rollback(None).await.unwrap();
     assert_eq!(slot.live().number(), 1);
-    let refused = slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap_err().to_string();
+    let refused = offer(&slot, marked(b'a')).await.unwrap_err();
     assert!(refused.contains("it was rolled back with these settings") && refused.contains("an operator"), "{refused}");
-    slot.offer(marked(b'b'), digest(&marked(b'b')), || true).await.unwrap();
+    offer(&slot, marked(b'b')).await.unwrap();
     assert_eq!(slot.status().live.generation, 3);
     assert!(slot.rollback(None).await.is_ok() && slot.rollback(None).await.is_err());
 }
@@ -364,14 +382,14 @@ async fn what_was_rolled_back_is_not_offered_again_until_somebody_insists() {
 async fn other_settings_make_another_generation_and_no_compilation() {
     let slot = builtin_slot().await;
     let settings = |value: &str| Settings::from_iter([("KEY".to_owned(), value.to_owned())]);
-    slot.configure(&settings("1"), &PluginDeploy::default(), false).await.unwrap();
-    slot.configure(&settings("1"), &PluginDeploy::default(), false).await.unwrap();
+    configure(&slot, &settings("1"), &PluginDeploy::default()).await.unwrap();
+    configure(&slot, &settings("1"), &PluginDeploy::default()).await.unwrap();
     assert_eq!(slot.live().number(), 2);
     slot.rollback(None).await.unwrap();
     assert_eq!((slot.live().number(), slot.live().given().values.len()), (1, 0));
-    let refused = slot.configure(&settings("1"), &PluginDeploy::default(), false).await.unwrap_err();
-    assert!(matches!(refused, DeployError::Refused(_)), "{refused}");
-    slot.configure(&settings("2"), &PluginDeploy::default(), false).await.unwrap();
+    let refused = configure(&slot, &settings("1"), &PluginDeploy::default()).await.unwrap_err();
+    assert!(refused.contains("it was rolled back"), "{refused}");
+    configure(&slot, &settings("2"), &PluginDeploy::default()).await.unwrap();
     assert_eq!(slot.live().given().values["KEY"], "2");
     assert!(!format!("{:?}", slot.status()).contains("KEY"));
 }
@@ -380,9 +398,9 @@ async fn other_settings_make_another_generation_and_no_compilation() {
 async fn a_canary_serves_its_share_of_the_connections_that_open_from_now_on() {
     let slot = builtin_slot().await;
     let deploy = PluginDeploy { canary: 25, ..PluginDeploy::default() };
-    slot.configure(&Settings::default(), &deploy, false).await.unwrap();
+    configure(&slot, &Settings::default(), &deploy).await.unwrap();
     let before: Vec<_> = (0..1000).map(|_| ConnectionId::next()).collect();
-    slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap();
+    offer(&slot, marked(b'a')).await.unwrap();
     let after: Vec<_> = (0..1000).map(|_| ConnectionId::next()).collect();
     let served = |connections: &[ConnectionId]| {
         connections.iter().filter(|connection| slot.serving(**connection).number() == 2).count()
@@ -397,12 +415,12 @@ async fn a_canary_serves_its_share_of_the_connections_that_open_from_now_on() {
 async fn putting_back_what_is_live_withdraws_the_candidate() {
     let slot = builtin_slot().await;
     let deploy = PluginDeploy { shadow: 100, ..PluginDeploy::default() };
-    slot.configure(&Settings::default(), &deploy, false).await.unwrap();
-    slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap();
+    configure(&slot, &Settings::default(), &deploy).await.unwrap();
+    offer(&slot, marked(b'a')).await.unwrap();
     assert_eq!(slot.status().candidate.unwrap().stage, status::Stage::Shadow);
     let live = builtin::component(BUILTIN).unwrap().to_vec();
-    slot.offer(live.clone(), digest(&live), || true).await.unwrap();
+    offer(&slot, live.clone()).await.unwrap();
     assert!(slot.status().candidate.is_none());
-    slot.offer(marked(b'a'), digest(&marked(b'a')), || true).await.unwrap();
+    offer(&slot, marked(b'a')).await.unwrap();
     assert!(slot.status().candidate.is_some(), "it was not refused");
 }

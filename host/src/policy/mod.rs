@@ -13,18 +13,20 @@ mod tests;
 mod trial;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 pub use self::authenticator::{Authenticator, Decision, Handshake, Identity, Login};
 pub use self::command::{Action, Answer, Closing, Command, Delivery, Ending, Membership, Recipient, Sender, Session};
 pub use self::router::Router;
 use self::shadow::Shadow;
 pub use self::trial::{Trial, Verdict};
-use crate::config::{Config, PluginConfig, PluginLimits};
+use crate::config::{Config, Loaded, Missing, PluginConfig, PluginLimits};
 use crate::plugin::status::PluginStatus;
-use crate::plugin::{Demand, PluginFiles, Roles, Runtime, Seat, Slot, look_after};
+use crate::plugin::{Demand, Keepers, Ledgers, Roles, Runtime, Seat, Slot, look_after};
 pub use crate::plugin::{DeployError, status};
 use crate::registry::Registry;
 use crate::state::StateFolder;
@@ -33,6 +35,9 @@ use crate::state::StateFolder;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a plugin failed")]
 pub struct Failed;
+
+/// How long a start waits for what is new on disk: what is found good or bad by then is so from the first connection on.
+const HEAD_START: Duration = Duration::from_millis(500);
 
 /// All plugins, in their places. Watches their files for as long as it lives.
 #[derive(Debug)]
@@ -43,17 +48,20 @@ pub struct Policy {
     pub router: Router,
     slots: Vec<Arc<Slot>>,
     memory: usize,
-    _files: PluginFiles,
+    _keepers: Keepers,
     /// Ended with it.
     _tasks: JoinSet<()>,
 }
 
 impl Policy {
-    /// Loads every plugin.
+    /// Loads every plugin: what served for good when the gateway ran last, where there is that. What is new on disk takes its
+    /// way behind it, with a short head start.
     ///
     /// # Errors
-    /// When one cannot be loaded or refuses to serve. The error names slot, file and cause.
-    pub async fn load(config: &Config, registry: Arc<Registry>, state: Arc<StateFolder>) -> anyhow::Result<Self> {
+    /// When nothing has proven itself in a slot, and what is on disk cannot be loaded or refuses to serve. The error names
+    /// slot, file and cause.
+    pub async fn load(loaded: &Loaded, registry: Arc<Registry>, state: Arc<StateFolder>) -> anyhow::Result<Self> {
+        let config = &loaded.config;
         let places = places(config);
         let demand = places.iter().map(|place| Demand::of(&place.plugin.limits, place.roles())).sum();
         let runtime = Runtime::start(demand, &config.engine, &config.compiler, registry, state)?;
@@ -61,14 +69,21 @@ impl Policy {
         // What a plugin receives it may return, unless the configuration says otherwise.
         let largest = config.websocket.max_message.max(config.text.max_line);
         let default = PluginLimits::default().max_output;
+        let names: Vec<_> = places.iter().map(|place| place.name(config)).collect();
+        let plugins = places.iter().map(|place| place.plugin);
+        let ledgers = Ledgers::open(&runtime, names.iter().map(String::as_str).zip(plugins)).await?;
         let mut slots = Vec::new();
         let mut chain: Vec<Option<Seat>> = vec![None; config.authenticators.len()];
-        for place in &places {
+        for (place, name) in places.iter().zip(names) {
             let mut plugin = place.plugin.clone();
             if plugin.limits.max_output == default {
                 plugin.limits.max_output = default.max(largest);
             }
-            let slot = Slot::load(place.name(config), &plugin, place.roles(), runtime.clone()).await?;
+            let slot = Slot::load(name, &plugin, place.roles(), runtime.clone(), &ledgers).await;
+            let slot = slot.map_err(|error| match place.missing(loaded).next() {
+                Some(missing) => anyhow::Error::msg(missing.problem.clone()),
+                None => error,
+            })?;
             for &index in &place.authenticators {
                 chain[index] = Some(Seat::new(slot.clone(), config.authenticators[index].isolation));
             }
@@ -76,13 +91,16 @@ impl Policy {
         }
         let router = places.iter().position(|place| place.router).map(|index| slots[index].clone());
         let router = router.ok_or_else(|| anyhow::anyhow!("there is no router"))?;
+        ledgers.prune().await;
+        let mut keepers = Keepers::start(&slots, &config.watch);
+        let _ = timeout(HEAD_START, keepers.looked()).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(look_after(slots.clone()));
         let chain = chain.into_iter().flatten().map(|seat| (seat.clone(), Shadow::start(seat, &mut tasks)));
         Ok(Self {
             authenticator: Authenticator::new(chain.collect()),
             router: Router::new(Seat::new(router, config.router.plugin.isolation)),
-            _files: PluginFiles::watch(&slots, &config.watch),
+            _keepers: keepers,
             _tasks: tasks,
             memory: runtime.memory(),
             slots,
@@ -135,26 +153,28 @@ impl Policy {
         slot.deploy(component).await.map(|()| slot.status())
     }
 
-    /// Takes over what another configuration of the same plugins says of their settings and deployment. What a slot
-    /// refused before is tried again if somebody insists.
-    pub async fn configure(&self, config: &Config, insist: bool) -> Configured {
-        let mut configured = Configured::default();
-        let mut slots = Vec::new();
+    /// Takes over what another configuration of the same plugins says of their settings and deployment: what comes of it, each
+    /// slot says itself. What a slot refused before is tried again if somebody insists.
+    pub fn configure(&self, loaded: &Loaded, insist: bool) -> Configured {
+        let (config, mut configured) = (&loaded.config, Configured::default());
         for place in places(config) {
             let name = place.name(config);
             // Settings belong to a file: where another one is configured, they wait with it.
             match self.slots.iter().find(|slot| slot.name() == name && *slot.source() == place.plugin.source) {
-                Some(slot) => slots.push((name, slot, place.plugin)),
-                None => configured.waiting.push(name),
+                Some(slot) => slot.configure(&place.plugin.settings, &place.plugin.deploy, insist),
+                None => {
+                    configured.missing.extend(place.missing(loaded).map(|missing| missing.problem.clone()));
+                    configured.waiting.push(name);
+                }
             }
         }
-        // Side by side: none waits for what another one compiles.
-        let configure = slots.into_iter().map(async |(name, slot, plugin)| {
-            let done = slot.configure(&plugin.settings, &plugin.deploy, insist).await;
-            done.err().map(|error| format!("{name}: {error}"))
-        });
-        configured.refused.extend(join_all(configure).await.into_iter().flatten());
         configured
+    }
+
+    /// Has every slot look at its file and the files of its settings again. What was refused before is tried again if somebody
+    /// insists.
+    pub fn look_again(&self, insist: bool) {
+        self.slots.iter().for_each(|slot| slot.look_again(insist));
     }
 
     /// Waits until what must be remembered is on disk.
@@ -183,13 +203,13 @@ impl Policy {
     }
 }
 
-/// What came of another configuration.
+/// What of another configuration is not taken over.
 #[derive(Debug, Default)]
 pub struct Configured {
-    /// Slots that refuse their settings and go on with what they had, and why.
-    pub refused: Vec<String>,
     /// Slots that are not there, or hold another plugin: they wait for the next start.
     pub waiting: Vec<String>,
+    /// Files that those need and that cannot be read.
+    pub missing: Vec<String>,
 }
 
 /// One plugin and everything that it is for.
@@ -210,6 +230,14 @@ impl Place<'_> {
 
     fn roles(&self) -> Roles {
         Roles { authenticator: !self.authenticators.is_empty(), router: self.router }
+    }
+
+    /// Its files that cannot be read.
+    fn missing<'l>(&self, loaded: &'l Loaded) -> impl Iterator<Item = &'l Missing> {
+        loaded.missing.iter().filter(|missing| match missing.authenticator {
+            Some(index) => self.authenticators.contains(&index),
+            None => self.router,
+        })
     }
 
     fn name(&self, config: &Config) -> String {

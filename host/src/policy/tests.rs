@@ -13,7 +13,7 @@ fn config() -> Config {
 
 async fn load(config: &Config) -> anyhow::Result<Policy> {
     let state = Arc::new(StateFolder::none("a test"));
-    Policy::load(config, Arc::new(Registry::new(config.sessions.duplicate_login)), state).await
+    Policy::load(&config.clone().into(), Arc::new(Registry::new(config.sessions.duplicate_login)), state).await
 }
 
 fn handshake() -> Handshake {

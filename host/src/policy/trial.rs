@@ -10,7 +10,7 @@ use super::router;
 use super::{Action, Answer, Command, Ending, Handshake, Identity, Sender, Session};
 use crate::config::{Isolation, PluginConfig};
 use crate::message::{CloseReason, Message};
-use crate::plugin::{CallError, Roles, Runtime, Seat, Slot};
+use crate::plugin::{CallError, Ledgers, Roles, Runtime, Seat, Slot};
 
 /// What an authenticator says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,9 @@ impl Trial {
     /// # Errors
     /// Why the gateway would refuse it.
     pub async fn load(plugin: &PluginConfig, roles: Roles, runtime: Arc<Runtime>) -> anyhow::Result<Self> {
-        let slot = Slot::load(roles.to_string(), plugin, roles, runtime).await?;
+        let name = roles.to_string();
+        let ledgers = Ledgers::open(&runtime, [(name.as_str(), plugin)]).await?;
+        let slot = Slot::load(name, plugin, roles, runtime, &ledgers).await?;
         let seat = |isolation| Seat::new(slot.clone(), isolation);
         // As they are by default in a gateway.
         let (authenticator, router) = (seat(Isolation::PerCall), seat(Isolation::Pooled));

@@ -3,6 +3,9 @@
 //! Watched are folders, not files: a rename puts another file in place, and a link may come to point elsewhere. Where the
 //! operating system does not tell (network file systems, folders made anew), the regular look at every file does.
 
+mod settling;
+mod stamp;
+
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +19,8 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
+pub use self::settling::Settling;
+pub use self::stamp::{Stamp, YOUNG};
 use crate::config::WatchConfig;
 
 /// How soon folders are looked for again of which not all were there.
