@@ -22,7 +22,7 @@
 //!
 //! | setting | default | meaning |
 //! | --- | --- | --- |
-//! | `HMAC_SECRET` | needed | a text of at least 32 bytes, random: `openssl rand -hex 32` |
+//! | `HMAC_SECRET` | needed | a text of at least 32 bytes, without white space at its beginning or end, random: `openssl rand -hex 32` |
 //! | `HMAC_KEYS` | `shared` | `shared`: the key is the secret; whoever has it may be any uid. `per-uid`: each uid has a key of its own, made from the secret, and can be nobody else |
 //! | `HMAC_REPLY` | `Link_successful` | what a client is told once it is in; nothing if empty |
 //!

@@ -32,7 +32,7 @@ impl HmacSettings {
     }
 
     fn read(settings: &Settings) -> Result<Self, String> {
-        let secret = settings.text("HMAC_SECRET")?.ok_or("HMAC_SECRET is missing: set it to a random text")?;
+        let secret = settings.secret("HMAC_SECRET")?.ok_or("HMAC_SECRET is missing: set it to a random text")?;
         if secret.len() < MIN_SECRET {
             return Err(format!("HMAC_SECRET is too short: it must have at least {MIN_SECRET} bytes"));
         }

@@ -43,7 +43,6 @@ impl Algorithm {
 }
 
 /// What a signature is checked with. Its type says by which algorithms: a public key is never taken for a secret.
-#[derive(Debug)]
 pub(crate) enum Key {
     Secret(Vec<u8>),
     Rsa(Box<pkcs1v15::VerifyingKey<Sha256>>),

@@ -12,7 +12,7 @@ const MAX_RSA_BITS: u32 = 4096;
 
 /// A JSON Web Key (RFC 7517), as it is written: what it means is looked at when a token needs it, since each login has
 /// an instance of its own and would pay for all keys.
-#[derive(Debug, serde::Deserialize)]
+#[derive(serde::Deserialize)]
 pub(crate) struct Jwk {
     kty: String,
     pub(crate) kid: Option<String>,

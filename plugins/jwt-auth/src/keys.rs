@@ -1,3 +1,5 @@
+use std::fmt;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use p256::pkcs8::SubjectPublicKeyInfoRef;
@@ -22,8 +24,7 @@ const END: &str = "-----END PUBLIC KEY-----";
 /// How many keys a token may be tried with: anybody can send one, and have this much done for it.
 const MAX_TRIES: usize = 4;
 
-/// The keys that tokens are trusted by.
-#[derive(Debug)]
+/// The keys that tokens are trusted by. Its `Debug` shows none of them.
 pub(crate) struct Keys {
     /// `JWT_SECRET`.
     secret: Option<String>,
@@ -35,10 +36,16 @@ pub(crate) struct Keys {
     is_lone: bool,
 }
 
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").finish_non_exhaustive()
+    }
+}
+
 impl Keys {
     pub(crate) fn read(settings: &Settings) -> Result<Self, String> {
-        let text = |name| settings.text(name).map(|value| value.map(str::to_owned));
-        let (secret, pem) = (text("JWT_SECRET")?, text("JWT_PUBLIC_KEY")?);
+        let own = |value: Option<&str>| value.map(str::to_owned);
+        let (secret, pem) = (own(settings.secret("JWT_SECRET")?), own(settings.text("JWT_PUBLIC_KEY")?));
         let (set, is_lone) = match settings.text("JWT_KEYS")? {
             Some(json) => web_keys(json)?,
             None => (Vec::new(), false),

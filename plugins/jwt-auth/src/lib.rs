@@ -17,7 +17,7 @@
 //! | --- | --- | --- |
 //! | `JWT_KEYS` | | a JSON Web Key Set (RFC 7517), as issuers publish it, or a single key. Keys of a set that cannot check tokens here are passed over, but one must be left, and at most 16; private keys are refused. A member that is `null`, and an empty `key_ops`, count as absent |
 //! | `JWT_PUBLIC_KEY` | | a public key in PEM: RSA (for RS256), P-256 (ES256) or Ed25519 (EdDSA), in lines of any length |
-//! | `JWT_SECRET` | | a secret of at least 32 bytes (for HS256; 48 for HS384, 64 for HS512), its text taken as it is. One in base64 goes into `JWT_KEYS`: `{"kty":"oct","k":"…"}` |
+//! | `JWT_SECRET` | | a secret of at least 32 bytes (for HS256; 48 for HS384, 64 for HS512), its text taken as it is; white space at its beginning or end is refused. One in base64 goes into `JWT_KEYS`: `{"kty":"oct","k":"…"}` |
 //! | `JWT_ISSUER` | anybody | a list; `iss` must be among them, to the letter (Auth0's ends with `/`) |
 //! | `JWT_AUDIENCE` | nobody | a list; one in `aud` must be among them. Without it a token with an `aud` is denied, for it is meant for somebody else. `*` is anybody |
 //! | `JWT_LEEWAY` | `60` | by how many seconds clocks may differ, up to 600 |

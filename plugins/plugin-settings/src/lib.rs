@@ -5,19 +5,25 @@
 //! silently check nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// The settings of one plugin, by their names.
-#[derive(Debug)]
+/// The settings of one plugin, by their names. Its `Debug` shows the names only.
 pub struct Settings(BTreeMap<String, String>);
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl Settings {
     /// What the environment says. `known` are the names that the plugin reads.
     ///
     /// # Errors
     ///
-    /// A name that is not among them, or a value that is not UTF-8.
+    /// A name that is not among them, or a value that is not UTF-8 or has an invisible character at an edge.
     pub fn from_environment(known: &[&str]) -> Result<Self, String> {
         let variables = std::env::vars_os().map(|(name, value)| {
             let name = name.to_string_lossy().into_owned();
@@ -33,7 +39,8 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// A name that is not among them.
+    /// A name that is not among them, or a value with an invisible character at an edge, such as a byte order mark or a
+    /// zero-width space: nobody means it, and nobody would see why tokens and names do not match.
     pub fn new<N, V>(settings: impl IntoIterator<Item = (N, V)>, known: &[&str]) -> Result<Self, String>
     where
         N: Into<String>,
@@ -41,10 +48,16 @@ impl Settings {
     {
         let settings: BTreeMap<String, String> =
             settings.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        match settings.keys().find(|name| !known.contains(&name.as_str())) {
-            Some(name) => Err(format!("{name} is no setting of this plugin; it has {}", known.join(", "))),
-            None => Ok(Self(settings)),
+        if let Some(name) = settings.keys().find(|name| !known.contains(&name.as_str())) {
+            return Err(format!("{name} is no setting of this plugin; it has {}", known.join(", ")));
         }
+        for (name, value) in &settings {
+            if let Some(c) = edges(value).find(|c| is_invisible(*c)) {
+                let code = u32::from(c);
+                return Err(format!("{name} begins or ends with an invisible character (U+{code:04X}): remove it"));
+            }
+        }
+        Ok(Self(settings))
     }
 
     /// A value as it is, even an empty one.
@@ -63,6 +76,20 @@ impl Settings {
             Some("") => Err(format!("{name} is empty: leave it out, or give it a value")),
             value => Ok(value),
         }
+    }
+
+    /// A secret, which must not be empty if it is given. Its text is taken as it is, so white space at an edge is most
+    /// likely a mistake: of who made the file, or copied the secret.
+    ///
+    /// # Errors
+    ///
+    /// It is empty, or begins or ends with white space.
+    pub fn secret(&self, name: &str) -> Result<Option<&str>, String> {
+        let secret = self.text(name)?;
+        if secret.is_some_and(|secret| edges(secret).any(char::is_whitespace)) {
+            return Err(format!("{name} begins or ends with white space or a line end: remove it"));
+        }
+        Ok(secret)
     }
 
     /// The parts of a value between commas, without the space around them.
@@ -112,6 +139,18 @@ impl Settings {
     }
 }
 
+/// The first and the last character.
+fn edges(text: &str) -> impl Iterator<Item = char> {
+    text.chars().next().into_iter().chain(text.chars().next_back())
+}
+
+/// Whether nobody sees a character: control characters but for white space, and Unicode's format characters.
+fn is_invisible(c: char) -> bool {
+    c.is_control() && !c.is_ascii_whitespace()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::Settings;
@@ -139,6 +178,25 @@ mod tests {
         assert_eq!(a(" x, y ,z").list("A"), Ok(Some(vec!["x", "y", "z"])));
         assert_eq!(a("9").number("A", 7, 0..=9), Ok(9));
         assert_eq!(a("off").choice("A", &[("on", 1), ("off", 2)]), Ok(2));
+    }
+
+    #[test]
+    fn what_nobody_sees_at_an_edge_is_refused() {
+        for value in ["\u{feff}x", "x\u{200b}", "\u{202e}x", "\u{feff}", "x\u{7f}", "\0x"] {
+            let refused = Settings::new([("A", value)], KNOWN).unwrap_err();
+            assert!(refused.starts_with("A begins or ends with an invisible character (U+"), "{refused}");
+        }
+        assert_eq!(a("x\u{200b}y\n").text("A"), Ok(Some("x\u{200b}y\n")));
+        for value in [" x", "x\n", "x\r", "\u{a0}x", "x\t"] {
+            assert_eq!(a(value).secret("A").unwrap_err(), "A begins or ends with white space or a line end: remove it");
+        }
+        assert_eq!(a("x y").secret("A"), Ok(Some("x y")));
+        assert!(a("").secret("A").unwrap_err().starts_with("A is empty"));
+    }
+
+    #[test]
+    fn debug_shows_no_values() {
+        assert_eq!(format!("{:?}", a("hunter2")), "{\"A\"}");
     }
 
     #[test]
