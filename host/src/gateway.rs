@@ -28,7 +28,7 @@ use crate::policy::Policy;
 use crate::policy::status::{GenerationStatus, PluginStatus};
 use crate::registry::Registry;
 use crate::reload::Reload;
-use crate::state::StateFolder;
+use crate::state::{InUse, StateFolder};
 use crate::text_port;
 
 /// Connections that may wait to be accepted: enough for everybody to come back at once.
@@ -54,6 +54,9 @@ pub enum StartError {
     /// A plugin cannot be used.
     #[error("{0:#}")]
     Plugin(anyhow::Error),
+    /// Another gateway has the state folder.
+    #[error(transparent)]
+    InUse(#[from] InUse),
 }
 
 /// A gateway that is ready to serve.
@@ -70,7 +73,7 @@ impl Gateway {
     /// Binds the ports and loads the plugins. The first lines of the log tell about them.
     ///
     /// # Errors
-    /// When a port is taken, or a plugin cannot be used and nothing has proven itself in its place.
+    /// When a port is taken, another gateway has the state folder, or a plugin cannot be used and nothing has proven itself in its place.
     pub async fn start(loaded: Loaded) -> Result<Self, StartError> {
         let config = &loaded.config;
         let websocket = listen(config.websocket.listen, "websocket.listen").map_err(StartError::Listen)?;
@@ -78,7 +81,9 @@ impl Gateway {
         let _ = SockRef::from(&websocket).set_tcp_keepalive(&heartbeat::keepalive(&config.heartbeat));
         let text = listen(config.text.listen, "text.listen").map_err(StartError::Listen)?;
         let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
-        let state = Arc::new(StateFolder::open(config.state_folder.as_deref()));
+        let mut state = StateFolder::open(config.state_folder.as_deref());
+        state.lock()?;
+        let state = Arc::new(state);
         if let Some(problem) = state.problem() {
             warn!(problem, "no state folder: nothing is kept for the next start");
         }

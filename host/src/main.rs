@@ -1,27 +1,19 @@
 //! The `hotgate` binary: settings → log → gateway → signal → drain; or, for itself, a compiler.
 
+mod log;
+
 use std::convert::Infallible;
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use hotgate::cli::{self, Command, EXIT_CONFIG};
-use hotgate::config::{Config, Loaded, LogConfig, LogFormat, Source};
+use hotgate::config::{Config, Loaded, Source};
 use hotgate::gateway::{Gateway, StartError};
 use hotgate::plugin;
 use hotgate::workshop::dev::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
-
-/// Lines of the log that wait to be written.
-const WAITING_LINES: usize = 8192;
-
-/// How often it is told that lines were lost.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+use tracing_appender::non_blocking::ErrorCounter;
 
 /// The system's own keeps much of what it was given back, by thread: what swaps take would grow for a long time.
 #[global_allocator]
@@ -46,14 +38,14 @@ fn main() -> ExitCode {
         Command::Serve => match cli.source.load_to_serve() {
             Ok(loaded) => {
                 // Dropped last: it writes what is still in the log's queue.
-                let (_log, lost) = start_log(&loaded.config.log);
+                let (_log, lost) = log::start(&loaded.config.log);
                 serve(loaded, cli.source, lost, None)
             }
             Err(error) => cli::refuse(&error),
         },
         Command::Dev(folder) => match cli.dev(folder) {
             Ok((config, source, builder)) => {
-                let (_log, lost) = start_log(&config.log);
+                let (_log, lost) = log::start(&config.log);
                 serve(config.into(), source, lost, Some(builder))
             }
             Err(code) => code,
@@ -73,6 +65,8 @@ fn serve(loaded: Loaded, source: Source, lost: ErrorCounter, builder: Option<Bui
     let code = runtime.block_on(async {
         // A hangup must not end a gateway that is starting; whoever develops has closed the terminal.
         let signals = Signals::new(builder.is_some());
+        // A file size limit (`ulimit -f`) is an error of the write, like a full disk, and must not end the gateway.
+        let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
         let (mut signals, hangup) = match signals.and_then(|ends| Ok((ends, signal(SignalKind::hangup())?))) {
             Ok(signals) => signals,
             Err(error) => {
@@ -86,7 +80,7 @@ fn serve(loaded: Loaded, source: Source, lost: ErrorCounter, builder: Option<Bui
                 Err(error) => {
                     error!(error = format!("{error:#}"), "cannot start");
                     return match error {
-                        StartError::Plugin(_) => ExitCode::from(EXIT_CONFIG),
+                        StartError::Plugin(_) | StartError::InUse(_) => ExitCode::from(EXIT_CONFIG),
                         StartError::Listen(_) => ExitCode::FAILURE,
                     };
                 }
@@ -105,7 +99,7 @@ fn serve(loaded: Loaded, source: Source, lost: ErrorCounter, builder: Option<Bui
                 warn!("second signal: ending at once");
                 ExitCode::FAILURE
             }
-            never = tell_lost(lost) => match never {},
+            never = log::tell_lost(lost) => match never {},
             never = build(builder) => match never {},
         }
     });
@@ -148,44 +142,6 @@ async fn hung_up(hangup: Option<&mut Signal>) {
     match hangup {
         Some(hangup) => _ = hangup.recv().await,
         None => std::future::pending().await,
-    }
-}
-
-/// Logs to standard error from a thread of its own: a terminal or pipe that is not read must not stall the gateway.
-/// What it does not take in time is counted as lost.
-fn start_log(config: &LogConfig) -> (WorkerGuard, ErrorCounter) {
-    let (writer, guard) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(io::stderr());
-    let lost = writer.error_counter();
-    let log = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::TRACE)
-        .with_writer(writer)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal());
-    // Checked when the configuration was loaded.
-    let targets: Targets = config.level.parse().unwrap_or_default();
-    match config.format {
-        LogFormat::Text => log.finish().with(targets).init(),
-        LogFormat::Json => {
-            log.json().flatten_event(true).with_current_span(false).with_span_list(false).finish().with(targets).init();
-        }
-    }
-    (guard, lost)
-}
-
-/// Says from time to time how many lines were lost, once there is room for more.
-async fn tell_lost(counter: ErrorCounter) -> Infallible {
-    let mut told = 0;
-    loop {
-        tokio::time::sleep(TELL_EVERY).await;
-        let lost = counter.dropped_lines();
-        if lost > told {
-            warn!(lost, "log lines lost since the start: standard error is not read fast enough");
-            // This line may have been lost like the others.
-            if counter.dropped_lines() == lost {
-                told = lost;
-            }
-        }
     }
 }
 

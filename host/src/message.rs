@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 use bytestring::ByteString;
 
-/// One WebSocket data message (RFC 6455 §5.6), or one line of the text port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One WebSocket data message (RFC 6455 §5.6), or one line of the text port. Its `Debug` shows how long it is, not what is in
+/// it: the first packet of a client most often holds a password or token.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Message {
     /// UTF-8.
     Text(ByteString),
@@ -35,6 +36,13 @@ impl Message {
     /// Whether there is no payload. Empty messages are delivered like any other.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if matches!(self, Self::Text(_)) { "Text" } else { "Binary" };
+        write!(f, "{kind}({} bytes)", self.len())
     }
 }
 
@@ -100,13 +108,19 @@ impl CloseReason {
     }
 }
 
-/// A named value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A named value. Its `Debug` shows the name only: the value may be a cookie or a token.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Attribute {
     /// What it is called.
     pub name: String,
     /// What it is.
     pub value: String,
+}
+
+impl fmt::Debug for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: …", self.name)
+    }
 }
 
 /// Who ended a connection, or what.
@@ -134,4 +148,16 @@ pub enum Cause {
     Lost,
     /// The gateway shuts down.
     Shutdown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_nothing_that_may_be_secret() {
+        let message = Message::Text("{\"token\":\"hunter2\"}".into());
+        let attribute = Attribute { name: "cookie".to_owned(), value: "hunter2".to_owned() };
+        assert_eq!(format!("{message:?} {attribute:?}"), "Text(19 bytes) \"cookie\": …");
+    }
 }

@@ -171,6 +171,8 @@ metrics! {
     plugin_compile_seconds: Timing,
     /// Log lines of plugins that were dropped.
     plugin_log_lines_dropped: Counter,
+    /// Log lines that were lost: standard error was not read fast enough, or could not be written.
+    log_lines_lost: Counter,
     /// Requests to the admin listener that were refused: the token, the Host or the Origin.
     admin_refused: Counter,
 }

@@ -39,7 +39,9 @@ async fn only_the_token_opens_it_and_health_needs_none() {
 
 #[tokio::test]
 async fn a_name_that_was_made_to_point_here_is_refused() {
-    let gateway = Setup::new("[admin]\nallowed_hosts = [\"hotgate.internal\"]").start().await;
+    let gateway = Setup::new("[admin]\nallowed_hosts = [\"hotgate.internal\", \"2001:DB8::0:1\", \"[2001:db8::2]\"]")
+        .start()
+        .await;
     let admin = gateway.admin().await;
     let port = admin.address.port();
     for (host, status) in [
@@ -48,6 +50,10 @@ async fn a_name_that_was_made_to_point_here_is_refused() {
         (format!("LOCALHOST:{port}"), 200),
         ("[::1]:99".to_owned(), 200),
         ("hotgate.internal:80".to_owned(), 200),
+        ("Hotgate.Internal.".to_owned(), 200),
+        ("[2001:db8::1]:80".to_owned(), 200),
+        ("[2001:db8:0::2]".to_owned(), 200),
+        ("[2001:db8::3]".to_owned(), 421),
         (format!("attacker.example:{port}"), 421),
         ("localhost.attacker.example".to_owned(), 421),
         ("127.0.0.1.attacker.example".to_owned(), 421),
@@ -79,15 +85,13 @@ async fn web_pages_are_refused() {
 #[tokio::test]
 async fn the_token_is_private_and_stays_the_same() {
     use std::os::unix::fs::PermissionsExt;
-    let gateway = Gateway::start().await;
+    let mut gateway = Gateway::start().await;
     let admin = gateway.admin().await;
     let mode = |path: &std::path::Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
     assert_eq!((mode(&gateway.state_folder()), mode(&gateway.state_folder().join("admin-token"))), (0o700, 0o600));
-    let state = gateway.state_folder();
-    let again = Setup::new(&format!("state_folder = {:?}", state)).start().await;
-    let line = again.logged(|line| line.get("listener") == "admin").await;
-    let elsewhere = hotgate_tests::Admin { address: line.get("address").parse().expect("an address"), ..admin };
-    assert_eq!(elsewhere.ask("GET /plugins").await.status, 200);
+    gateway.restart().await;
+    let again = hotgate_tests::Admin { address: gateway.admin().await.address, ..admin };
+    assert_eq!(again.ask("GET /plugins").await.status, 200);
 }
 
 #[tokio::test]

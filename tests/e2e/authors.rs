@@ -37,6 +37,44 @@ async fn check_says_what_a_component_is_and_takes() {
 }
 
 #[tokio::test]
+async fn what_one_tool_has_compiled_no_tool_compiles_again() {
+    let cache = "XDG_CACHE_HOME";
+    let setup = Setup::new("[compiler]\ntimeout = \"1ms\"").file("plugin.wasm", &Component::version(1));
+    let place = setup.path().join("cache").display().to_string();
+    let setup = setup.environment(cache, &place);
+    let first = setup.run(&["plugin", "check", "plugin.wasm", "--json"]).await;
+    assert_eq!(first.code, Some(0), "{first:?}");
+    // Whoever compiled now would not be done in time.
+    for arguments in [
+        &["plugin", "check", "plugin.wasm", "--json"] as &[&str],
+        &["plugin", "run", "plugin.wasm", "--packet", "login anna"],
+        &["plugin", "bench", "plugin.wasm", "--packet", "login anna"],
+    ] {
+        let again = setup.run(&[arguments, &["--config", "hotgate.toml"]].concat()).await;
+        assert_eq!(again.code, Some(0), "{again:?}");
+        if arguments.contains(&"--json") {
+            assert_eq!(again.stdout, first.stdout, "also how long compiling took");
+        }
+    }
+}
+
+#[tokio::test]
+async fn secrets_with_what_nobody_sees_at_an_edge_are_refused_in_words() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    for (plugin, name, value, words) in [
+        ("builtin:hmac-auth", "HMAC_SECRET", format!("{secret}\n\n"), "white space or a line end"),
+        ("builtin:jwt-auth", "JWT_SECRET", format!(" {secret}"), "white space or a line end"),
+        ("builtin:jwt-auth", "JWT_SECRET", format!("{secret}\u{200b}"), "invisible character (U+200B)"),
+        ("builtin:jwt-auth", "JWT_KEYS", "\u{feff}\u{feff}{}".to_owned(), "invisible character (U+FEFF)"),
+    ] {
+        let setup = Setup::new("").bytes("secret", value.as_bytes());
+        let checked = setup.run(&["plugin", "check", plugin, "--setting", &format!("{name}=@secret")]).await;
+        assert!(checked.code == Some(1) && checked.stdout.contains(words), "{checked:?}");
+        assert!(checked.stdout.contains(name) && !checked.stdout.contains(secret), "{checked:?}");
+    }
+}
+
+#[tokio::test]
 async fn check_says_what_is_wrong_and_what_to_do() {
     let text = Component::from_bytes(b"fn main() {}\n");
     let module = Component::from_bytes(b"\0asm\x01\0\0\0");

@@ -13,6 +13,7 @@ mod developing;
 mod duplicates;
 mod foreign;
 mod frames;
+mod full_disk;
 mod greedy;
 mod handshake;
 mod heartbeat;

@@ -93,6 +93,39 @@ async fn a_component_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
+async fn what_is_no_file_or_endless_is_not_read() {
+    let gateway = start().await;
+    let admin = gateway.admin().await;
+    let token = gateway.state_folder().join("admin-token").display().to_string();
+    // Less than the file that is refused for its size.
+    let setup = Setup::new("").bytes("next", b"").memory(512 << 20);
+    std::fs::File::create(setup.path().join("large")).and_then(|file| file.set_len(1 << 30)).expect("a sparse file");
+    let pipe = std::process::Command::new("mkfifo").arg(setup.path().join("pipe")).status().expect("mkfifo");
+    assert!(pipe.success());
+    let (address, token) = (admin.address.to_string(), token.as_str());
+    for (arguments, code, words) in [
+        (
+            &["plugin", "deploy", "/dev/zero", "--address", &address, "--token-file", token] as &[&str],
+            1,
+            "regular file",
+        ),
+        (&["plugin", "deploy", "pipe", "--address", &address, "--token-file", token], 1, "regular file"),
+        (&["plugin", "deploy", "large", "--address", &address, "--token-file", token], 1, "limits.max_component"),
+        (&["plugin", "deploy", "next", "--address", &address, "--token-file", token], 1, "component"),
+        (&["plugin", "list", "--address", &address, "--token-file", "pipe"], 1, "regular file"),
+        (&["plugin", "list", "--address", &address, "--token-file", "/dev/zero"], 1, "regular file"),
+        (&["plugin", "list", "--config", "pipe"], 78, "regular file"),
+        (&["config", "check", "--config", "/dev/zero"], 78, "regular file"),
+        (&["config", "check", "--config", "large"], 78, "larger than"),
+        (&["plugin", "run", "builtin:echo-router", "--cases", "pipe"], 1, "regular file"),
+    ] {
+        let finished = setup.run(arguments).await;
+        assert_eq!(finished.code, Some(code), "{arguments:?}: {finished:?}");
+        assert!(finished.stderr.contains(words), "{arguments:?}: {finished:?}");
+    }
+}
+
+#[tokio::test]
 async fn deploy_asks_which_slot_where_there_are_several() {
     let gateway = Setup::new("[[authenticator]]\nfile = \"a.wasm\"\n[router]\nfile = \"b.wasm\"\n")
         .file("a.wasm", &Component::version(1))

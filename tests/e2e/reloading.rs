@@ -64,6 +64,15 @@ async fn a_secret_in_a_file_changes_with_the_file() {
 }
 
 #[tokio::test]
+async fn a_byte_order_mark_is_no_part_of_a_secret_nor_of_the_configuration() {
+    let marked = config("VERSION = { file = \"version\" }");
+    let setup = Setup::new(&format!("\u{feff}{marked}")).file("plugin.wasm", &Component::fixture(""));
+    let gateway = setup.bytes("version", b"\xef\xbb\xbf1\r\n").start().await;
+    let mut anna = gateway.enter("anna").await;
+    expect_version(&mut anna, 1).await;
+}
+
+#[tokio::test]
 async fn a_broken_configuration_changes_nothing_and_says_why() {
     let gateway = start("VERSION = \"1\"").await;
     let mut anna = gateway.enter("anna").await;

@@ -209,3 +209,21 @@ async fn what_was_rolled_back_is_remembered_when_its_slot_is_renamed_and_forgott
     gateway.login("anna").await.close().await;
     assert_eq!((kept(&gateway, "slots"), kept(&gateway, "components")), (2, 2), "those of the built-in pair");
 }
+
+#[tokio::test]
+async fn two_gateways_do_not_share_a_state_folder() {
+    let mut gateway = Gateway::start().await;
+    let state = gateway.state_folder();
+    let second = Setup::new(&format!("state_folder = {state:?}"));
+    let arguments = ["--config", "hotgate.toml", "--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"];
+    let refused = second.run(&arguments).await;
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+    let words = [format!("process {}", gateway.id()), state.display().to_string(), "state_folder".to_owned()];
+    assert!(words.iter().all(|words| refused.stderr.contains(words)), "{refused:?}");
+    gateway.login("anna").await;
+
+    gateway.restart().await;
+    gateway.signal("TERM");
+    assert_eq!(gateway.exit_code().await, Some(0));
+    second.start().await.login("anna").await;
+}

@@ -25,6 +25,13 @@ async fn a_wrong_setting_is_refused_by_file_key_and_value() {
         ("[sessions]\nduplicate_login = \"oldest\"", &["duplicate_login", "oldest", "newest"]),
         ("[limits]\nconnections = \"many\"", &["connections", "many"]),
         ("[log]\nformat = \"xml\"", &["format", "xml", "json"]),
+        (
+            "[admin]\nallowed_hosts = [\"hotgate.internal:1235\"]",
+            &["allowed_hosts[0]", "internal:1235", "without a port"],
+        ),
+        ("[admin]\nallowed_hosts = [\"[::1]:1235\"]", &["allowed_hosts[0]", "without a port"]),
+        ("[admin]\nallowed_hosts = [\".internal\"]", &["allowed_hosts[0]"]),
+        ("[admin]\nallowed_hosts = [\"::1\", \"[0::1]\"]", &["allowed_hosts[1]", "twice"]),
         ("[router]\nfile = \"missing.wasm\"", &["missing.wasm"]),
         ("[router]\nfile = \"builtin:nonsense\"", &["builtin:nonsense", "origin-router"]),
         ("[router]\nfile = \"builtin:origin-router\"\nroute_failure = \"retry\"", &["route_failure", "retry", "drop"]),

@@ -225,6 +225,13 @@ impl Gateway {
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success(), "{kill}");
     }
 
+    /// Lets it write no file past this many bytes from now on, or any with `unlimited`: it meets a full disk so. `false` where
+    /// there is no `prlimit`.
+    pub fn limit_files(&self, bytes: &str) -> bool {
+        let (pid, limit) = (format!("--pid={}", self.process.id()), format!("--fsize={bytes}:"));
+        Command::new("prlimit").args([pid, limit]).status().is_ok_and(|status| status.success())
+    }
+
     /// Waits for the end; the exit code, or `None` after a signal that nobody handled.
     pub async fn exit_code(&mut self) -> Option<i32> {
         exit_code(&mut self.process).await

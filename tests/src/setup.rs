@@ -86,8 +86,17 @@ impl Setup {
     }
 
     /// Lets the process have this many open files and sockets at most.
-    pub fn descriptors(mut self, limit: u32) -> Self {
-        self.launcher = ["sh", "-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")].map(str::to_owned).into();
+    pub fn descriptors(self, limit: u32) -> Self {
+        self.limited(&format!("-n {limit}"))
+    }
+
+    /// Lets the process have this many bytes of memory at most. Too few for a gateway.
+    pub fn memory(self, bytes: u64) -> Self {
+        self.limited(&format!("-d {}", bytes >> 10))
+    }
+
+    fn limited(mut self, limit: &str) -> Self {
+        self.launcher = ["sh", "-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")].map(str::to_owned).into();
         self
     }
 

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::listener::{PATIENCE, Peer};
 use super::problem::Problem;
 use super::{HEALTH, READINESS, Shared};
+use crate::config;
 use crate::metrics::METRICS;
 
 /// How long a request that may be made has: it may carry a component that takes long to arrive and to compile.
@@ -142,13 +143,11 @@ impl Shared {
     }
 
     fn is_own(&self, host: &str, own: Option<SocketAddr>) -> bool {
-        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        let is_address = bare.parse().is_ok_and(|ip: IpAddr| {
-            let ip = ip.to_canonical();
-            ip.is_loopback() || own.is_some_and(|own| own.ip().to_canonical() == ip)
-        });
-        let is = |name: &str| host.eq_ignore_ascii_case(name);
-        is_address || is("localhost") || self.allowed_hosts.iter().any(|name| is(name))
+        let Some(host) = config::host(host) else { return false };
+        let is_address = host
+            .parse()
+            .is_ok_and(|ip: IpAddr| ip.is_loopback() || own.is_some_and(|own| own.ip().to_canonical() == ip));
+        is_address || host == "localhost" || self.allowed_hosts.contains(&host)
     }
 }
 

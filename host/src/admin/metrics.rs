@@ -226,12 +226,12 @@ mod tests {
         let candidate = GenerationStatus { generation: 8, stage: Stage::Shadow, shadow: Some(shadow), ..live.clone() };
         let (slot, plugin, source) = ("router".to_owned(), "my \"own\"".to_owned(), "/x".to_owned());
         let (candidate, previous, refused, history) = (Some(candidate), None, Vec::new(), Vec::new());
-        let (swaps, rollbacks, refusals, alerts, overloaded) = (6, 5, 4, 3, 1);
+        let (swaps, rollbacks, refusals, alerts, overloaded, unsaved) = (6, 5, 4, 3, 1, None);
         let (instances, memory_bytes) = (2, 2 << 20);
         #[rustfmt::skip]
         let status = PluginStatus {
             slot, plugin, source, live, candidate, previous, refused, history, swaps, rollbacks, refusals, alerts, overloaded,
-            instances, memory_bytes,
+            instances, memory_bytes, unsaved,
         };
         status
     }

@@ -18,7 +18,7 @@ use super::Shared;
 use super::problem::Problem;
 use super::query::Query;
 use crate::policy::DeployError;
-use crate::policy::status::PluginStatus;
+use crate::policy::status::{Deployed, PluginStatus};
 
 /// How long a component that is being sent may stand still.
 const STANDSTILL: Duration = Duration::from_secs(15);
@@ -61,7 +61,7 @@ pub(super) async fn reload(State(shared): Shares, Slot(slot): Slot) -> Status {
     Ok(Json(Box::pin(shared.served()?.policy.reload(&slot)).await?))
 }
 
-pub(super) async fn deploy(State(shared): Shares, Slot(slot): Slot, body: Body) -> Status {
+pub(super) async fn deploy(State(shared): Shares, Slot(slot): Slot, body: Body) -> Result<Json<Deployed>, Problem> {
     let policy = &shared.served()?.policy;
     let limit = policy.max_component(&slot)?;
     let component = shared.read(body, limit).await?;
@@ -78,7 +78,7 @@ impl Shared {
             return Err(too_large());
         }
         let _uploading = self.uploading.try_acquire().map_err(|_| {
-            let problem = "another component is being sent: try again in a moment";
+            let problem = "another deploy is under way: another component is being sent; try again in a moment";
             Problem::from(DeployError::NotNow(problem.to_owned()))
         })?;
         let mut pieces = body.into_data_stream();

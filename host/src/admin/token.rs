@@ -5,6 +5,7 @@ use std::io;
 
 use subtle::ConstantTimeEq as _;
 
+use crate::config::BYTE_ORDER_MARK;
 use crate::state::StateFolder;
 
 /// What its file in the state folder is called.
@@ -13,7 +14,9 @@ pub const FILE: &str = "admin-token";
 /// Fewer characters could be guessed.
 const MIN_LENGTH: usize = 32;
 /// More would not fit a header.
-pub(crate) const MAX_LENGTH: usize = 1024;
+const MAX_LENGTH: usize = 1024;
+/// Bytes of its file: white space may stand around it.
+pub(crate) const MAX_FILE: usize = 4096;
 
 /// The admin token. Never displayed.
 #[derive(Clone)]
@@ -39,7 +42,7 @@ impl Token {
     /// # Errors
     /// When it cannot be one.
     pub fn parse(content: &[u8]) -> io::Result<Self> {
-        let text = content.trim_ascii();
+        let text = content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(content).trim_ascii();
         let fits = (MIN_LENGTH..=MAX_LENGTH).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
         let text = str::from_utf8(text).ok().filter(|_| fits);
         let problem = || io::Error::other(format!("{FILE}: a token is a word of at least {MIN_LENGTH} characters"));
@@ -72,6 +75,8 @@ mod tests {
     fn only_the_token_itself_opens() {
         let token = Token::parse(b"0123456789abcdef0123456789abcdef\n").unwrap();
         assert!(token.is_in(token.header().as_bytes()));
+        let by_an_editor = Token::parse(b"\xef\xbb\xbf0123456789abcdef0123456789abcdef\r\n").unwrap();
+        assert_eq!(by_an_editor.header(), token.header());
         assert!(token.is_in(b"bearer 0123456789abcdef0123456789abcdef"));
         for wrong in [
             "",

@@ -1,5 +1,6 @@
 //! `hotgate plugin check|run|bench|new`: what plugin authors do before a plugin serves. None of them needs a gateway.
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,10 +9,10 @@ use std::time::Duration;
 use bytestring::ByteString;
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{print, refuse};
+use super::{complain, print_json, refuse, show};
 use crate::config::{Config, ConfigError, Settings};
 use crate::message::Attribute;
-use crate::plugin::Roles;
+use crate::plugin::{Roles, tame};
 use crate::workshop::bench::Load;
 use crate::workshop::check::inspect;
 use crate::workshop::new::{self, Language};
@@ -87,6 +88,19 @@ Examples:
   hotgate plugin run auth.wasm --cases cases.toml --watch
       Play the cases, again each time the component changes.";
 
+/// A setting as the command line has it. Its `Debug` shows no value, which may be a secret.
+#[derive(Clone, PartialEq, Eq)]
+struct SettingFlag {
+    name: String,
+    value: String,
+}
+
+impl fmt::Debug for SettingFlag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=…", self.name)
+    }
+}
+
 /// The component, and what it is told.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(super) struct Subject {
@@ -94,7 +108,7 @@ pub(super) struct Subject {
     file: PathBuf,
     /// A setting of the plugin; NAME=@FILE takes it from a file. Repeat it for more [default: those in --config]
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
-    setting: Vec<(String, String)>,
+    setting: Vec<SettingFlag>,
     /// What it is for [default: all that it can be]
     #[arg(long, value_enum)]
     role: Option<Role>,
@@ -143,9 +157,10 @@ impl From<Role> for Roles {
     }
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
+fn setting(text: &str) -> Result<SettingFlag, String> {
     let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE, or NAME=@FILE")?;
-    if name.is_empty() { Err("has no name".to_owned()) } else { Ok((name.to_owned(), value.to_owned())) }
+    let flag = SettingFlag { name: name.to_owned(), value: value.to_owned() };
+    if name.is_empty() { Err("has no name".to_owned()) } else { Ok(flag) }
 }
 
 fn header(text: &str) -> Result<Attribute, String> {
@@ -156,7 +171,7 @@ fn header(text: &str) -> Result<Attribute, String> {
 impl Subject {
     fn settings(&self) -> Option<Settings> {
         let mut settings = Settings::default();
-        for (name, value) in &self.setting {
+        for SettingFlag { name, value } in &self.setting {
             match value.strip_prefix('@') {
                 Some(file) => settings.set_file(name.clone(), file.into()),
                 None => settings.set(name.clone(), value.clone()),
@@ -165,8 +180,9 @@ impl Subject {
         (!self.setting.is_empty()).then_some(settings)
     }
 
-    fn open(&self, config: &Config, cache: Option<PathBuf>) -> anyhow::Result<Workshop> {
-        Workshop::open(&self.file, config, self.settings(), cache.as_deref())
+    /// What was compiled before is not compiled again, for whichever command that was.
+    fn open(&self, config: &Config) -> anyhow::Result<Workshop> {
+        Workshop::open(&self.file, config, self.settings(), &cache_folder())
     }
 
     fn roles(&self) -> Option<Roles> {
@@ -181,7 +197,7 @@ pub(super) fn run(action: &Action, json: bool, settings: impl FnOnce() -> Result
         Action::New { name, role, language } => {
             let made = new::create(Path::new(""), name, (*role).into(), *language);
             let steps = made.and_then(|folder| new::next_steps(&folder));
-            return steps.map_or_else(|error| failed(&error), |steps| print(&steps));
+            return steps.map_or_else(|error| failed(&error), |steps| show(&steps));
         }
     };
     let config = match settings() {
@@ -207,16 +223,14 @@ pub(super) fn run(action: &Action, json: bool, settings: impl FnOnce() -> Result
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    let _ = writeln!(io::stderr(), "hotgate: {error:#}");
+    complain(&format_args!("{error:#}"));
     ExitCode::FAILURE
 }
 
 async fn check(subject: &Subject, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
-    // What was compiled before would hide how long that takes.
-    let workshop = subject.open(config, None)?;
+    let workshop = subject.open(config)?;
     let report = workshop.check(&subject.file.display().to_string(), subject.roles()).await?;
-    let text = if json { format!("{:#}\n", serde_json::to_value(&report)?) } else { report.to_string() };
-    let shown = print(&text);
+    let shown = if json { print_json(&serde_json::to_value(&report)?) } else { show(&report.to_string()) };
     Ok(if report.usable { shown } else { ExitCode::FAILURE })
 }
 
@@ -229,7 +243,7 @@ async fn play(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result
             return played;
         }
         if let Err(error) = played {
-            let _ = writeln!(io::stderr(), "hotgate: {error:#}");
+            complain(&format_args!("{error:#}"));
         }
         let _ = writeln!(io::stderr(), "--- waiting for a change of {}", subject.file.display());
         let mut seen = begun.clone();
@@ -255,7 +269,7 @@ fn changed(subject: &Subject, said: &Said) -> Vec<Option<(std::time::SystemTime,
 }
 
 async fn once(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result<ExitCode> {
-    let workshop = subject.open(config, Some(cache_folder()))?;
+    let workshop = subject.open(config)?;
     let Some(roles) = roles(subject, &workshop, !said.cases.is_empty()).await? else { return Ok(ExitCode::FAILURE) };
     if said.cases.is_empty() {
         let (path, query) = match said.path.split_once('?') {
@@ -265,19 +279,19 @@ async fn once(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result
         let texts = |texts: &[String]| texts.iter().map(|text| ByteString::from(text.as_str())).collect();
         let (packets, lines) = (texts(&said.packet), texts(&said.line));
         let talk = Talk { path, query, headers: said.header.clone(), uid: said.uid.clone(), packets, lines };
-        let well = workshop.talk(roles, &talk, |text| _ = print(text)).await?;
+        let well = workshop.talk(roles, &talk, |text| _ = show(text)).await?;
         return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let Tally { passed, failed } = workshop.play(&said.cases, roles, |text| _ = print(text)).await?;
-    print(&format!("{passed} passed, {failed} failed\n"));
+    let Tally { passed, failed } = workshop.play(&said.cases, roles, |text| _ = show(text)).await?;
+    show(&format!("{passed} passed, {failed} failed\n"));
     Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn bench(subject: &Subject, load: &Load, config: &Config) -> anyhow::Result<ExitCode> {
-    let workshop = subject.open(config, Some(cache_folder()))?;
+    let workshop = subject.open(config)?;
     let Some(roles) = roles(subject, &workshop, false).await? else { return Ok(ExitCode::FAILURE) };
     let measured = workshop.measure(roles, load).await?;
-    let shown = print(&measured.to_string());
+    let shown = show(&measured.to_string());
     Ok(if measured.is_clean() { shown } else { ExitCode::FAILURE })
 }
 
@@ -292,6 +306,6 @@ async fn roles(subject: &Subject, workshop: &Workshop, of_cases: bool) -> anyhow
     if report.problems.is_empty() {
         return Ok(Some(subject.roles().unwrap_or(report.roles())));
     }
-    let _ = write!(io::stderr(), "{report}");
+    let _ = io::stderr().write_all(tame(&report.to_string()).as_bytes());
     Ok(None)
 }

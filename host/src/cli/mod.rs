@@ -17,6 +17,7 @@ use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, S
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, Overrides, Source};
+use crate::plugin::{is_harmful, tame};
 use crate::policy::Policy;
 use crate::policy::status::PluginStatus;
 use crate::registry::Registry;
@@ -241,7 +242,7 @@ impl Cli {
         match load_plugins(&config) {
             Ok(plugins) => {
                 let name = self.source.file.as_ref().map_or("settings".into(), |path| path.to_string_lossy());
-                print(&format!("{plugins}{name}: ok\n"))
+                show(&format!("{plugins}{name}: ok\n"))
             }
             Err(error) => refuse(&format_args!("{error:#}")),
         }
@@ -307,18 +308,45 @@ fn load_plugins(config: &Config) -> anyhow::Result<String> {
     Ok(policy.plugins().into_iter().map(line).collect())
 }
 
+/// Prints text for people, some of which may come from plugins.
+fn show(text: &str) -> ExitCode {
+    print(&tame(text))
+}
+
+/// Prints JSON. What a terminal should not be shown is escaped; it can only stand within strings.
+fn print_json(json: &serde_json::Value) -> ExitCode {
+    let mut text = String::new();
+    for c in format!("{json:#}\n").chars() {
+        match is_harmful(c) && c != '\n' {
+            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}")),
+            false => text.push(c),
+        }
+    }
+    print(&text)
+}
+
 /// Not `println!`, which panics when a pager that has seen enough closes the pipe.
 fn print(text: &str) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Err(error) => {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                complain(&format_args!("cannot write the answer: {error}"));
+            }
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// Says something on standard error. Nobody is left to tell when that is closed.
+fn complain(problem: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr(), "hotgate: {}", tame(&problem.to_string()));
 }
 
 /// Says on standard error why the configuration is refused, and gives the exit code for that.
 pub fn refuse(error: &dyn fmt::Display) -> ExitCode {
-    // Nobody is left to tell when standard error is closed.
-    let _ = writeln!(io::stderr(), "hotgate: {error}");
+    complain(error);
     ExitCode::from(EXIT_CONFIG)
 }
 

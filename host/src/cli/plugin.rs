@@ -1,7 +1,5 @@
 //! `hotgate plugin …`: speaks to the admin listener of a gateway that runs.
 
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,14 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
-use ureq::Agent;
 use ureq::http::{Method, Request, StatusCode};
+use ureq::{Agent, AsSendBody};
 
 use super::author;
-use super::show::{Plugin, show};
-use super::{print, refuse};
+use super::show::{Plugin, table};
+use super::{complain, print, print_json, refuse};
 use crate::admin::token::{self, Token};
-use crate::config::{Config, ConfigError, Source};
+use crate::config::{Config, ConfigError, Source, open_file, read_file};
 use crate::state::StateFolder;
 
 /// The exit code of wrong usage, as clap has it.
@@ -117,12 +115,12 @@ pub(super) fn run(arguments: &Arguments, source: &Source) -> ExitCode {
     let settings = || source.load_admin();
     let answered = Client::new(arguments, settings).and_then(|client| client.answer(operation));
     let plugins = match answered {
-        Ok(answer) if arguments.json => return print(&format!("{answer:#}\n")),
+        Ok(answer) if arguments.json => return print_json(&answer),
         Ok(answer) => plugins(answer),
         Err(failure) => Err(failure),
     };
     match plugins {
-        Ok(plugins) => print(&show(&plugins, SystemTime::now())),
+        Ok(plugins) => print(&table(&plugins, SystemTime::now())),
         Err(Failure::Settings(error)) => {
             refuse(&format_args!("{error}; mend it, or name both --address and --token-file"))
         }
@@ -132,8 +130,7 @@ pub(super) fn run(arguments: &Arguments, source: &Source) -> ExitCode {
 }
 
 fn fail(code: u8, problem: &str) -> ExitCode {
-    // Nobody is left to tell when standard error is closed.
-    let _ = writeln!(io::stderr(), "hotgate: {problem}");
+    complain(&problem);
     ExitCode::from(code)
 }
 
@@ -175,25 +172,26 @@ impl Client {
     fn answer(&self, operation: &Operation) -> Result<Value, Failure> {
         let act = |slot: &str, action: &str, generation: &Option<u64>| {
             let query = generation.map(|number| format!("?generation={number}")).unwrap_or_default();
-            self.ask(Method::POST, &format!("/plugins/{}/{action}{query}", encoded(slot)), &[])
+            self.ask(Method::POST, &format!("/plugins/{}/{action}{query}", encoded(slot)), ())
         };
         match operation {
-            Operation::List => self.ask(Method::GET, "/plugins", &[]),
+            Operation::List => self.ask(Method::GET, "/plugins", ()),
             Operation::Rollback { slot, generation } => act(slot, "rollback", generation),
             Operation::Promote { slot, generation } => act(slot, "promote", generation),
             Operation::Reload { slot } => act(slot, "reload", &None),
             Operation::Deploy { file, slot } => {
-                let component = std::fs::read(file)
+                // Sent as it is read: how large it may be, the gateway says before it is sent.
+                let component = open_file(file)
                     .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", file.display())))?;
                 let slot = slot.clone().map_or_else(|| self.only_slot(), Ok)?;
-                self.ask(Method::PUT, &format!("/plugins/{}", encoded(&slot)), &component)
+                self.ask(Method::PUT, &format!("/plugins/{}", encoded(&slot)), component)
             }
         }
     }
 
     /// The slot that a component can only be for.
     fn only_slot(&self) -> Result<String, Failure> {
-        let plugins = plugins(self.ask(Method::GET, "/plugins", &[])?)?;
+        let plugins = plugins(self.ask(Method::GET, "/plugins", ())?)?;
         let mut of_files = plugins.iter().filter(|plugin| !plugin.source.starts_with("builtin:"));
         match (of_files.next(), of_files.next()) {
             (Some(only), None) => Ok(only.slot.clone()),
@@ -209,12 +207,13 @@ impl Client {
         }
     }
 
-    fn ask(&self, method: Method, path: &str, body: &[u8]) -> Result<Value, Failure> {
+    fn ask(&self, method: Method, path: &str, body: impl AsSendBody) -> Result<Value, Failure> {
         let url = format!("http://{}{path}", self.address);
         let timeout = if method == Method::GET { LOOK_TIMEOUT } else { ACT_TIMEOUT };
+        let has_body = method == Method::PUT;
         let request = Request::builder().method(method).uri(&url).header("authorization", self.token.header());
         // A component that will be refused unseen, as one too many or too large, is not sent.
-        let request = if body.is_empty() { request } else { request.header("expect", "100-continue") };
+        let request = if has_body { request.header("expect", "100-continue") } else { request };
         let request = request.body(body).map_err(|error| Failure::Failed(format!("{url}: {error}")))?;
         let request = self.agent.configure_request(request).timeout_global(Some(timeout)).build();
         let mut response = self.agent.run(request).map_err(|error| self.failure(&error))?;
@@ -270,7 +269,7 @@ fn address_of(config: &Config) -> Result<String, Failure> {
 /// The token of a gateway with these settings.
 fn token_of(config: &Config) -> Result<Token, Failure> {
     let state = StateFolder::existing(config.state_folder.as_deref());
-    let content = state.read_private(token::FILE, token::MAX_LENGTH).map_err(|error| {
+    let content = state.read_private(token::FILE, token::MAX_FILE).map_err(|error| {
         let hint = "Run this as the user that the gateway runs as, or name the file by --token-file";
         Failure::Failed(format!("cannot read the token: {error}. {hint}"))
     })?;
@@ -286,11 +285,7 @@ fn token_of(config: &Config) -> Result<Token, Failure> {
 }
 
 fn read_token(file: &Path) -> Result<Token, Failure> {
-    let read = || {
-        let mut content = Vec::new();
-        File::open(file)?.take(token::MAX_LENGTH as u64 + 1).read_to_end(&mut content)?;
-        Token::parse(&content)
-    };
+    let read = || Token::parse(&read_file(file, token::MAX_FILE)?.unwrap_or_default());
     read().map_err(|error| Failure::Failed(format!("cannot read the token from {}: {error}", file.display())))
 }
 

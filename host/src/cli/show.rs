@@ -24,6 +24,12 @@ pub(super) struct Plugin {
     refused: Vec<Unserved>,
     history: Vec<Event>,
     overloaded: u64,
+    unsaved: Option<String>,
+    /// After a deploy: the slots that serve the file.
+    #[serde(default)]
+    slots: Vec<String>,
+    /// After a deploy: where the file led, if it was a symbolic link.
+    replaced_link: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,7 +100,7 @@ impl Plugin {
 const HEAD: [&str; 10] = ["SLOT", "PLUGIN", "GENERATION", "STAGE", "SINCE", "CALLS", "FAILED", "P50", "P99", "DIGEST"];
 
 /// All of them, as of now.
-pub(super) fn show(plugins: &[Plugin], now: SystemTime) -> String {
+pub(super) fn table(plugins: &[Plugin], now: SystemTime) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     for plugin in plugins {
         for (index, generation) in plugin.generations().enumerate() {
@@ -155,6 +161,18 @@ fn notes(text: &mut String, plugin: &Plugin, now: SystemTime) {
         let verb = if what == "settings" { "do" } else { "does" };
         lines.push(format!("the {what} on disk{digest} {verb} not serve: {reason}"));
     }
+    if let Some(problem) = &plugin.unsaved {
+        lines.push(format!("what was rolled back cannot be remembered, and a restart would load it again: {problem}"));
+    }
+    if plugin.slots.len() > 1 {
+        lines.push(format!(
+            "its file serves in all of {}; the others load it like any changed file",
+            plugin.slots.join(", ")
+        ));
+    }
+    if let Some(link) = &plugin.replaced_link {
+        lines.push(format!("its file was a symbolic link to {link}; the component has taken the link's place"));
+    }
     let latest = &plugin.history[plugin.history.len().saturating_sub(EVENTS)..];
     if lines.is_empty() && latest.is_empty() {
         return;
@@ -198,9 +216,9 @@ fn short(digest: &str) -> String {
     tame(digest).chars().take(DIGITS).collect()
 }
 
-/// Names of files and words of plugins must not command the terminal.
+/// Names of files and words of plugins must not command the terminal, nor look like another line.
 fn tame(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    crate::plugin::tame(text).replace('\n', " ")
 }
 
 fn millis(micros: u64) -> String {
@@ -245,7 +263,7 @@ mod tests {
             generation(2, "live", json!([{ "p50_us": 9, "p99_us": 12_345 }, { "p50_us": 950, "p99_us": 1 }]));
         live["failures"] = json!({ "trap": 3, "deadline": 1 });
         live["last_error"] = json!({
-            "at": "2026-01-02T03:03:50Z", "function": "route", "kind": "trap", "reason": "it trapped: \u{1b}[31mbad"
+            "at": "2026-01-02T03:03:50Z", "function": "route", "kind": "trap", "reason": "it trapped: \u{1b}[31m\u{202e}bad"
         });
         let plugins: Vec<Plugin> = serde_json::from_value(json!([{
             "slot": "authenticator", "plugin": "jwt", "source": "/p/jwt.wasm", "live": live,
@@ -268,7 +286,7 @@ authenticator  jwt     2           live   4 min ago  140    4       0.95 ms  12 
                        1           kept   4 min ago  140    0       -        -      9f2c1a9f2c1a
 
 authenticator from /p/jwt.wasm
-  generation 2 failed: 1 deadline, 3 trap; last 10 s ago, route (trap): it trapped:  [31mbad
+  generation 2 failed: 1 deadline, 3 trap; last 10 s ago, route (trap): it trapped:  [31m bad
   7 calls found no free instance in time (limits.concurrency, engine.memory)
   the component on disk (cdcdcdcdcdcd) does not serve: it is no WebAssembly component
   the settings on disk do not serve: KEY is missing
@@ -276,7 +294,7 @@ authenticator from /p/jwt.wasm
   2 min ago   rolled back  generation 3  abababababab: 21 % of 140 calls failed
   0 s ago     refused                    no file
 ";
-        assert_eq!(show(&plugins, at("2026-01-02T03:04:00.500Z")), expected);
+        assert_eq!(table(&plugins, at("2026-01-02T03:04:00.500Z")), expected);
     }
 
     #[test]
@@ -302,13 +320,14 @@ authenticator from /p/jwt.wasm
         let (slot, plugin, source) = ("router".to_owned(), "x".to_owned(), "builtin:x".to_owned());
         let refused = vec![Unserved { what: "settings", digest: None, reason: "KEY is missing".to_owned() }];
         let (candidate, previous, history) = (None, Some(live.clone()), vec![event]);
-        let (swaps, rollbacks, refusals, alerts, overloaded) = (0, 0, 0, 0, 0);
+        let (swaps, rollbacks, refusals, alerts, overloaded, unsaved) = (0, 0, 0, 0, 0, Some("full".to_owned()));
         #[rustfmt::skip]
         let status = PluginStatus {
             slot, plugin, source, live, candidate, previous, refused, history, swaps, rollbacks, refusals, alerts, overloaded,
-            instances: 0, memory_bytes: 0,
+            instances: 0, memory_bytes: 0, unsaved,
         };
         let read: Plugin = serde_json::from_value(json!(status)).unwrap();
-        assert!(show(&[read], now).contains("probation"));
+        let shown = table(&[read], now);
+        assert!(shown.contains("probation") && shown.contains("cannot be remembered"), "{shown}");
     }
 }

@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+/// What some editors write before text in UTF-8. It is no part of the text.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Opens a regular file; anything else is an error. Blocks.
 ///
 /// # Errors
 /// When it is not there, is something else, or must not be read.
-pub(super) fn open_file(path: &Path) -> io::Result<File> {
+pub fn open_file(path: &Path) -> io::Result<File> {
     // Opening a pipe would wait for its other end.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path)?;
@@ -29,6 +32,22 @@ pub fn read_file(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     open_file(path)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() <= limit).then_some(bytes))
+}
+
+/// Reads a text file whole, but for a byte order mark at its start. Blocks.
+///
+/// # Errors
+/// When it is not there, is no regular file, cannot be read, is larger than `limit` bytes, or is not UTF-8. The error never
+/// shows what is in it.
+pub fn read_text(path: &Path, limit: usize) -> io::Result<String> {
+    let bytes = read_file(path, limit)?;
+    let bytes = bytes.ok_or_else(|| io::Error::other(format!("it is larger than {limit} bytes")))?;
+    let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+    // Not the error itself: it holds the bytes.
+    str::from_utf8(text).map(str::to_owned).map_err(|_| {
+        let is_utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+        io::Error::other(if is_utf16 { "it is UTF-16: save it as UTF-8" } else { "it is not UTF-8" })
+    })
 }
 
 /// The path made absolute, if it is relative to `folder`: it must mean the same file for as long as the process runs,

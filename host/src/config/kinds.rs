@@ -1,7 +1,7 @@
 //! The kinds of values that keys take: how each is read, printed, and described.
 
 use std::fmt::Display;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -207,15 +207,31 @@ pub(super) const ADDRESS: Text<SocketAddr> = Text {
     allowed: "an IP address and port, like \"127.0.0.1:5678\" or \"[::1]:5678\", or localhost and a port",
 };
 
-/// The name of a host, as a `Host` header has it without the port, in lower case.
+/// The host that a `Host` header names, in the form of [`host`].
 pub(super) const HOST: Text<String> = Text {
-    parse: |text| {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-        (!text.is_empty() && text.bytes().all(allowed)).then(|| text.to_ascii_lowercase())
-    },
+    parse: host,
     show: String::clone,
-    allowed: "the name or address of a host, without a port",
+    allowed: "the name or IP address of a host, without a port, like \"hotgate.internal\" or \"::1\"",
 };
+
+/// A host in the one form in which two that are the same are equal: an IP address without brackets, IPv4 where it is mapped to
+/// IPv6; or a name in lower case, without a dot at its end. `None` for what is neither, such as a host with its port.
+pub fn host(text: &str) -> Option<String> {
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    if bracketed.is_some() || text.contains(':') {
+        let address: Ipv6Addr = bracketed.unwrap_or(text).parse().ok()?;
+        return Some(address.to_canonical().to_string());
+    }
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let is_label = |label: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        (1..=63).contains(&label.len()) && label.bytes().all(allowed)
+    };
+    let is_name = name.len() <= 253 && name.split('.').all(is_label);
+    // Whatever ends in a number is an address: clients look for no name there.
+    let is_number = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    (is_name && (!is_number || name.parse::<Ipv4Addr>().is_ok())).then_some(name)
+}
 
 /// A folder, or none, which is written as an empty text.
 pub(super) const FOLDER: Text<Option<PathBuf>> = Text {

@@ -26,12 +26,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use error::ConfigError;
-pub use files::read_file;
+pub use files::{BYTE_ORDER_MARK, open_file, read_file, read_text};
+pub use kinds::host;
 pub use overrides::Overrides;
 pub use print::settings_table;
 pub use read::{Loaded, Missing, Source};
 pub use rules::MAX_CALLS;
-pub use settings::Settings;
+pub use settings::{Settings, Values};
 
 /// What the gateway runs on: checked, with every default filled in.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,18 +1,20 @@
 //! From a file and overrides to a [`Config`].
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Place, join};
-use super::files::absolute;
+use super::files::{absolute, read_text};
 use super::keys::Section;
 use super::kinds::{Kind, SOURCE};
 use super::overrides::{Override, Overrides};
 use super::{Config, PluginConfig, PluginSource, rules};
+
+/// Bytes of a configuration file.
+const MAX_FILE: usize = 4 << 20;
 
 /// What a configuration is made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -103,7 +105,7 @@ impl Config {
 fn read(path: Option<&Path>, overrides: &Overrides, wanted: impl Fn(&str) -> bool) -> Result<Reader, ConfigError> {
     let mut reader = Reader::default();
     if let Some(path) = path {
-        let text = fs::read_to_string(path).map_err(|error| {
+        let text = read_text(path, MAX_FILE).map_err(|error| {
             let place = Place::File(path.to_owned(), None);
             ConfigError::new(place, format!("cannot read this file, named by --config or HOTGATE_CONFIG: {error}"))
         })?;

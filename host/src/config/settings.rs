@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
 use super::error::Wrong;
-use super::files::{absolute, read_file};
+use super::files::{absolute, read_text};
 use super::kinds::Kind;
 
 /// Bytes of a value that stands in a file.
@@ -28,29 +29,51 @@ enum Setting {
     File(PathBuf),
 }
 
+/// The values of settings by their names. Its `Debug` shows the names only.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Values(BTreeMap<String, String>);
+
+impl Deref for Values {
+    type Target = BTreeMap<String, String>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.keys()).finish()
+    }
+}
+
 impl Settings {
-    /// The settings as they are now: blocks while files are read. Of a value in a file, a line end at its end is no part.
+    /// The settings as they are now: blocks while files are read. Of a value in a file, a byte order mark
+    /// at its start and a line end at its end are no part.
     ///
     /// # Errors
     /// The first file that cannot be read, is empty, or holds what no setting can be. The error names setting and file,
     /// and never shows what is in it.
-    pub fn read(&self) -> anyhow::Result<BTreeMap<String, String>> {
+    pub fn read(&self) -> anyhow::Result<Values> {
         let value = |name: &str, setting: &Setting| match setting {
             Setting::Value(value) => Ok(value.clone()),
             Setting::File(path) => {
                 read(path).with_context(|| format!("settings.{name}: cannot use the file {}", path.display()))
             }
         };
-        self.0.iter().map(|(name, setting)| Ok((name.clone(), value(name, setting)?))).collect()
+        let values = self.0.iter().map(|(name, setting)| Ok((name.clone(), value(name, setting)?)));
+        values.collect::<anyhow::Result<_>>().map(Values)
     }
 
     /// The settings as they are now: blocks while files are read. Where a file cannot be used, the value is the one in `kept`.
-    pub fn read_or(&self, kept: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    pub fn read_or(&self, kept: &Values) -> Values {
         let value = |name: &str, setting: &Setting| match setting {
             Setting::Value(value) => Some(value.clone()),
             Setting::File(path) => read(path).ok().or_else(|| kept.get(name).cloned()),
         };
-        self.0.iter().filter_map(|(name, setting)| Some((name.clone(), value(name, setting)?))).collect()
+        let values = self.0.iter().filter_map(|(name, setting)| Some((name.clone(), value(name, setting)?)));
+        Values(values.collect())
     }
 
     /// The files that values stand in.
@@ -110,9 +133,7 @@ impl fmt::Debug for Setting {
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
-    let Some(bytes) = read_file(path, MAX_VALUE)? else { bail!("it is larger than {MAX_VALUE} bytes") };
-    // Not the error itself: it holds the bytes.
-    let Ok(mut text) = String::from_utf8(bytes) else { bail!("it is not UTF-8") };
+    let mut text = read_text(path, MAX_VALUE)?;
     if text.contains('\0') {
         bail!("it contains NUL");
     }
@@ -185,7 +206,7 @@ mod tests {
         let path = folder.path().join("secret");
         std::fs::write(&path, bytes).unwrap();
         let settings = Settings(BTreeMap::from([("KEY".to_owned(), Setting::File(path))]));
-        settings.read().map(|mut values| values.remove("KEY").unwrap()).map_err(|error| format!("{error:#}"))
+        settings.read().map(|values| values["KEY"].clone()).map_err(|error| format!("{error:#}"))
     }
 
     #[test]
@@ -196,6 +217,7 @@ mod tests {
             (b"hunter2\r\n", "hunter2"),
             (b"hunter2\n\n", "hunter2\n"),
             (b" hunter 2 \nx", " hunter 2 \nx"),
+            (b"\xef\xbb\xbfhunter2\r\n", "hunter2"),
         ] {
             assert_eq!(read_as(bytes).as_deref(), Ok(value));
         }
@@ -207,6 +229,8 @@ mod tests {
         for (bytes, problem) in [
             (&b""[..], "it is empty"),
             (b"\n", "it is empty"),
+            (b"\xef\xbb\xbf\n", "it is empty"),
+            (b"\xff\xfeh\0", "it is UTF-16: save it as UTF-8"),
             (b"hunter2\0", "it contains NUL"),
             (b"hunter2\xff", "it is not UTF-8"),
             (&[b'h'; MAX_VALUE + 1], "it is larger than 65536 bytes"),
@@ -223,5 +247,7 @@ mod tests {
         settings.0.insert("FILE".to_owned(), Setting::File("/run/secret".into()));
         assert_eq!(format!("{settings:?}"), "{\"FILE\": \"/run/secret\", \"KEY\": …}");
         assert_eq!(settings.files().collect::<Vec<_>>(), [Path::new("/run/secret")]);
+        let values = Settings::from_iter([("KEY".to_owned(), "hunter2".to_owned())]).read().unwrap();
+        assert_eq!(format!("{values:?}"), "{\"KEY\"}");
     }
 }

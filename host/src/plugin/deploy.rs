@@ -1,9 +1,12 @@
 //! What is done to a slot: offering, replacing, promoting and rolling back what serves in it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::anyhow;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::warn;
 
 use super::compile::CompileError;
 use super::error::is_passing;
@@ -13,8 +16,12 @@ use super::ledger::Refusal;
 use super::load::{Code, Wanted, before, blocking, written};
 use super::rollout::Step;
 use super::slot::{Slot, State};
-use super::source;
+use super::source::{Replacement, WriteError};
+use super::spec::Spec;
 use crate::config::PluginSource;
+
+/// How long it may take to give a component that is written the name of the plugin file. Nobody can call that back.
+const RENAMING: Duration = Duration::from_secs(60);
 
 /// Why a slot stays as it is.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -41,16 +48,16 @@ pub enum DeployError {
 /// How something is offered.
 #[derive(Default)]
 pub(super) struct Manner {
-    /// Before it is offered: puts the component where it will be read from.
-    write: Option<Box<dyn FnOnce() -> anyhow::Result<()> + Send>>,
+    /// Takes the place of the plugin file before it is offered.
+    replacement: Option<Replacement>,
     /// Even if it was rolled back before.
     forgiving: bool,
 }
 
 impl Manner {
     async fn write(&mut self) -> anyhow::Result<()> {
-        match self.write.take() {
-            Some(write) => blocking(write).await.map_err(|error| Unwritten(error).into()),
+        match self.replacement.take() {
+            Some(replacement) => commit(replacement).await.map_err(|error| Unwritten(error).into()),
             None => Ok(()),
         }
     }
@@ -142,31 +149,41 @@ impl Slot {
         }
     }
 
-    /// Puts a component in the place of the slot's file, if it passes all checks, and offers it.
+    /// Puts a component in the place of the slot's file, if it passes all checks, and offers it. Where the file was a
+    /// symbolic link, returns where that led.
+    ///
+    /// It is written before it is checked: only what takes no time is left to do then, and what takes too long changes
+    /// nothing later.
     ///
     /// # Errors
     /// Why it does not do, or why the file cannot be written.
-    pub async fn deploy(&self, bytes: Vec<u8>) -> Result<(), DeployError> {
-        let PluginSource::File(path) = &self.spec().source else {
-            let problem = format!("{} is part of the gateway: configure a file to deploy to", self.spec().source);
+    pub async fn deploy(&self, bytes: Vec<u8>) -> Result<Option<String>, DeployError> {
+        let Spec { slot, source, limits, .. } = &**self.spec();
+        let PluginSource::File(path) = source else {
+            let problem = format!("{source} is part of the gateway: configure a file to deploy to");
             return Err(DeployError::NotNow(problem));
         };
-        let _loading = self.loading.lock().await;
-        let (settings, limit) = (self.settings(), self.spec().limits.max_component);
-        let wanted = async {
-            ensure!(bytes.len() <= limit, "it is larger than {limit} bytes (limits.max_component)");
-            blocking(move || Ok(Wanted { code: Ok(Code::new(bytes)), given: Given::read(settings) })).await
-        };
-        let wanted = wanted.await.map_err(|reason| self.turned_down(None, super::line(&reason)))?;
-        let code = wanted.code.as_ref().ok().and_then(Code::bytes).unwrap_or_default();
-        let path = path.clone();
-        let write = Box::new(move || source::replace_file(&path, &code));
-        let manner = Manner { write: Some(write), ..Manner::default() };
-        let refused = self.settle(wanted, manner).await.map_err(|error| DeployError::Failed(error.to_string()))?;
-        match refused.component {
-            Some(reason) => Err(self.turned_down(reason.digest, reason.text)),
-            None => Ok(()),
+        let limit = limits.max_component;
+        if bytes.len() > limit {
+            return Err(self.turned_down(None, format!("it is larger than {limit} bytes (limits.max_component)")));
         }
+        let file = path.clone();
+        let write = move || Ok((Replacement::write(&file, &bytes)?, Code::new(bytes)));
+        let (replacement, code) = blocking(write).await.map_err(unwritten)?;
+        let link = replacement.link().map(|link| link.display().to_string());
+        let _loading = self.loading.lock().await;
+        let settings = self.settings();
+        let given = blocking(move || Ok(Given::read(settings))).await.unwrap_or_else(Err);
+        let manner = Manner { replacement: Some(replacement), ..Manner::default() };
+        let refused = self.settle(Wanted { code: Ok(code), given }, manner).await.map_err(unwritten)?;
+        if let Some(reason) = refused.component {
+            return Err(self.turned_down(reason.digest, reason.text));
+        }
+        if let Some(link) = &link {
+            let file = path.display().to_string();
+            warn!(slot, file, link, "the plugin file was a symbolic link; a component was deployed in its place");
+        }
+        Ok(link)
     }
 
     /// On to the next stage, if the newest generation is this one.
@@ -221,7 +238,7 @@ impl Slot {
     async fn settle(&self, wanted: Wanted, mut manner: Manner) -> anyhow::Result<Refused> {
         let newest = self.state(|state| state.rollout.newest().clone());
         let serving = newest.given();
-        let is_deployment = manner.write.is_some();
+        let is_deployment = manner.replacement.is_some();
         let mut refused = Refused::default();
         let code = wanted.code.map_err(|error| refused.component = Some(Reason::of(&error, None))).ok();
         let mut code = code.map(|code| self.find_compiled(code.digest).unwrap_or(code));
@@ -315,5 +332,21 @@ impl Slot {
     fn turned_down(&self, digest: Option<Digest>, reason: String) -> DeployError {
         self.remember_refusal(digest, &reason);
         DeployError::Refused(reason)
+    }
+}
+
+async fn commit(replacement: Replacement) -> anyhow::Result<()> {
+    let done = timeout(RENAMING, spawn_blocking(move || replacement.commit())).await;
+    let late = || anyhow!("replacing the file has not ended after {RENAMING:?}: it may still take effect");
+    Ok(done.map_err(|_| late())???)
+}
+
+/// Why nothing was deployed although nothing is wrong with the component.
+fn unwritten(reason: anyhow::Error) -> DeployError {
+    let reason = reason.downcast::<Unwritten>().map_or_else(|other| other, |Unwritten(reason)| reason);
+    let words = super::line(&reason);
+    match reason.downcast_ref() {
+        Some(WriteError::UnderWay(_)) => DeployError::NotNow(words),
+        _ => DeployError::Failed(words),
     }
 }

@@ -1,6 +1,5 @@
 //! One generation of a plugin: a compiled component with its instances.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use super::pool::Pool;
 use super::rollout::Counted;
 use super::spec::Spec;
 use super::stats::{Counts, Function, Stats};
-use crate::config::{Isolation, Settings};
+use crate::config::{Isolation, Settings, Values};
 
 /// Bytes of what a plugin's own check says against it.
 const MAX_REFUSAL: usize = 1024;
@@ -40,7 +39,7 @@ pub(super) struct Given {
     /// As the configuration has it.
     pub(super) settings: Settings,
     /// The values as they were when it was loaded.
-    pub(super) values: BTreeMap<String, String>,
+    pub(super) values: Values,
 }
 
 /// A component that has passed all checks, or is passing them.
@@ -61,7 +60,7 @@ pub struct Generation {
     stats: Box<Stats>,
     /// From its bytes to the end of its checks.
     pub(super) loading: Duration,
-    /// How long it took to get the machine code; `None` when it was there.
+    /// How long compiling took, now or before; `None` for the component of another generation.
     pub(super) compiling: Option<Duration>,
     /// Bytes of linear memory that an instance has which has done nothing but its check.
     pub(super) memory: usize,

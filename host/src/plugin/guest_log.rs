@@ -212,7 +212,13 @@ pub(super) fn clean(line: &[u8], limit: usize) -> String {
     clean
 }
 
-fn is_harmful(c: char) -> bool {
+/// Text for a terminal, which it cannot command. Line ends stay.
+pub fn tame(text: &str) -> String {
+    text.chars().map(|c| if c != '\n' && is_harmful(c) { ' ' } else { c }).collect()
+}
+
+/// Whether a character commands a terminal, or makes a line look like another one.
+pub(crate) fn is_harmful(c: char) -> bool {
     // Zero-width characters and marks; line and paragraph separator, embeddings and overrides; joiners, invisible
     // operators and isolates; the byte order mark; tags, which nobody sees and some programs read.
     c.is_control()

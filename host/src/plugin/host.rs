@@ -54,7 +54,7 @@ impl Host {
         let stderr = Output::new(log.clone(), turns.clone(), Level::Warn);
         // Nothing is inherited and nothing opened: no files, no sockets, no arguments, no environment but the settings.
         let mut wasi = WasiCtx::builder();
-        for (name, value) in &generation.given().values {
+        for (name, value) in generation.given().values.iter() {
             wasi.env(name, value);
         }
         // Not even unconnected: each would be a file descriptor.

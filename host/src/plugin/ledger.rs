@@ -7,19 +7,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Runtime;
 use super::generation::Given;
 use super::identity::{Digest, Identity};
-use super::load::{Values, blocking};
+use super::load::blocking;
 use super::lock;
-use crate::config::{PluginConfig, PluginSource, Settings};
+use crate::config::{PluginConfig, PluginSource, Settings, Values};
 use crate::state::StateFolder;
 
 /// Refused generations that are remembered; then the oldest is forgotten.
@@ -33,6 +33,9 @@ const COMPONENTS: &str = "components";
 
 /// Components of one source that are kept: those of the live generation, the one before and some candidates.
 const MAX_COMPONENTS: usize = 8;
+
+/// How long it is waited until what could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Bytes of a ledger file.
 const MAX_LEDGER: usize = 4 << 20;
@@ -104,6 +107,8 @@ pub(super) struct Ledger {
     pages: Mutex<Pages>,
     /// Held while writing: what was written last is what is there.
     writing: Mutex<()>,
+    /// Why the pages cannot be written, and when that was tried last.
+    unsaved: Mutex<Option<(String, Instant)>>,
 }
 
 #[derive(Default, Clone, Serialize, Deserialize)]
@@ -147,7 +152,7 @@ impl Ledger {
         });
         let Pages { refused, proven, .. } = pages.unwrap_or_default();
         let pages = Pages { about, refused, proven: assign(proven, slots) };
-        Self { folder, name, pages: Mutex::new(pages), writing: Mutex::default() }
+        Self { folder, name, pages: Mutex::new(pages), writing: Mutex::default(), unsaved: Mutex::default() }
     }
 
     /// Why this must not be loaded, if it must not.
@@ -262,9 +267,37 @@ impl Ledger {
         let _writing = lock(&self.writing);
         let pages = lock(&self.pages).clone();
         let written = serde_json::to_vec_pretty(&pages).map_err(std::io::Error::from);
-        if let Err(error) = written.and_then(|bytes| self.folder.write_private(&file(&self.name), &bytes)) {
-            let about = &pages.about;
-            warn!(about, %error, "what was rolled back cannot be remembered: a restart would load it again");
+        let written = written.and_then(|bytes| self.folder.write_private(&file(&self.name), &bytes));
+        let problem = written.err().map(|error| error.to_string());
+        let unsaved = problem.clone().map(|problem| (problem, Instant::now()));
+        let before = std::mem::replace(&mut *lock(&self.unsaved), unsaved);
+        let about = &pages.about;
+        match (before, problem) {
+            (None, Some(error)) => {
+                warn!(about, error, "what was rolled back cannot be remembered: a restart would load it again");
+            }
+            (Some(_), None) => info!(about, "what was rolled back is remembered again"),
+            // Said already.
+            _ => {}
+        }
+    }
+
+    /// Why what was rolled back since cannot be remembered for the next start, if so.
+    pub(super) fn unsaved(&self) -> Option<String> {
+        lock(&self.unsaved).as_ref().map(|(problem, _)| problem.clone())
+    }
+
+    /// Tries again from time to time what could not be written.
+    pub(super) fn retry(self: &Arc<Self>) {
+        let is_due = |(_, tried): &mut (String, Instant)| {
+            let is_due = tried.elapsed() >= RETRY;
+            if is_due {
+                *tried = Instant::now();
+            }
+            is_due
+        };
+        if lock(&self.unsaved).as_mut().is_some_and(is_due) {
+            self.save();
         }
     }
 }

@@ -1,6 +1,5 @@
 //! From a component and its settings to a generation: what is read, and what it must pass.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,9 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 #[error("{0:#}")]
 pub(super) struct Unready(pub(super) anyhow::Error);
-
-/// The values of settings.
-pub(super) type Values = BTreeMap<String, String>;
 
 /// What a slot is to serve: what its source and its settings hold, or why they cannot be read.
 pub(super) struct Wanted {
@@ -84,11 +80,6 @@ impl Code {
         Self { digest: generation.digest(), bytes: None, compiled: Some(compiled) }
     }
 
-    /// The bytes, as a deployment writes them.
-    pub(super) fn bytes(&self) -> Option<Arc<Vec<u8>>> {
-        self.bytes.clone()
-    }
-
     /// Compiles it and passes it through all checks. Of the components that are kept, `others` are needed, too.
     pub(super) async fn verify(
         &mut self,
@@ -101,8 +92,8 @@ impl Code {
         let begun = Instant::now();
         let identity = Identity::new(self.digest, &given.values);
         let digest = self.digest;
-        let Compiled { component, took, cached } = self.compile(spec).await?;
-        let compiling = Some(*took).filter(|_| !*cached);
+        let Compiled { component, took, .. } = self.compile(spec).await?;
+        let compiling = Some(*took);
         let mut generation = Box::pin(Generation::verify(spec, number, identity, given, component, begun)).await?;
         generation.compiling = compiling;
         if let Some(code) = self.bytes.clone() {

@@ -68,6 +68,8 @@ pub(crate) use self::compile::fuzz;
 pub use self::deploy::DeployError;
 pub use self::error::CallError;
 pub use self::generation::{CheckRefused, Generation};
+pub(crate) use self::guest_log::is_harmful;
+pub use self::guest_log::tame;
 pub use self::identity::Digest;
 pub use self::keeper::Keepers;
 pub use self::ledger::Ledgers;

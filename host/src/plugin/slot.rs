@@ -360,6 +360,7 @@ impl Slot {
             overloaded: self.overloaded.load(Relaxed),
             instances: self.spec.account.instances(),
             memory_bytes: self.spec.account.used(),
+            unsaved: self.ledger.unsaved(),
         }
     }
 }
@@ -390,6 +391,7 @@ pub(crate) async fn look_after(slots: Vec<Arc<Slot>>) {
                 generation.flush_log();
                 generation.shrink(LONGEST_IDLE);
             }
+            slot.ledger.retry();
             slot.look();
         }
     }

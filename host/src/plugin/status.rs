@@ -39,6 +39,21 @@ pub struct PluginStatus {
     pub instances: usize,
     /// Bytes of linear memory that they have.
     pub memory_bytes: usize,
+    /// Why what was rolled back cannot be remembered for the next start; `None` if it can.
+    pub unsaved: Option<String>,
+}
+
+/// What came of a deploy.
+#[derive(Debug, Clone, Serialize)]
+pub struct Deployed {
+    /// The slot that it was deployed to.
+    #[serde(flatten)]
+    pub status: PluginStatus,
+    /// All slots that serve the file, this one included. The others take the component like any changed file.
+    pub slots: Vec<String>,
+    /// Where the file led, if it was a symbolic link: the component has taken the link's place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_link: Option<String>,
 }
 
 /// Something that is there to be served and is not.
@@ -102,7 +117,7 @@ pub struct GenerationStatus {
     pub last_error: Option<LastError>,
     /// From reading its component to the end of its checks, in ms.
     pub load_ms: u64,
-    /// How long compiling it took, in ms; `None` if it had been compiled before.
+    /// How long compiling it took, in ms, now or before; `None` for the component of another generation.
     pub compile_ms: Option<u64>,
     /// Bytes of its machine code.
     pub code_bytes: usize,

@@ -1,5 +1,6 @@
 //! Who is this? The chain of authenticators, and one connection's progress through it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,8 +20,8 @@ const MAX_ROUNDS: u32 = 8;
 /// The close code for a client that no authenticator accepts.
 const NOT_ACCEPTED: u16 = 4902;
 
-/// What is known of a connection before it has sent a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is known of a connection before it has sent a message. Its `Debug` leaves out the query, which may hold a token.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Handshake {
     /// The connection.
     pub connection: ConnectionId,
@@ -32,6 +33,13 @@ pub struct Handshake {
     pub query: Option<String>,
     /// Those headers that the configuration lets through; names in lower case.
     pub headers: Vec<Attribute>,
+}
+
+impl fmt::Debug for Handshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connection, remote_address, path, query: _, headers } = self;
+        f.debug_tuple("Handshake").field(connection).field(remote_address).field(path).field(headers).finish()
+    }
 }
 
 /// Who a client turned out to be.

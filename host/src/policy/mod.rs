@@ -25,7 +25,7 @@ pub use self::router::Router;
 use self::shadow::Shadow;
 pub use self::trial::{Trial, Verdict};
 use crate::config::{Config, Loaded, Missing, PluginConfig, PluginLimits};
-use crate::plugin::status::PluginStatus;
+use crate::plugin::status::{Deployed, PluginStatus};
 use crate::plugin::{Demand, Keepers, Ledgers, Roles, Runtime, Seat, Slot, look_after};
 pub use crate::plugin::{DeployError, status};
 use crate::registry::Registry;
@@ -148,9 +148,12 @@ impl Policy {
     ///
     /// # Errors
     /// Why it does not do, or why the file cannot be written.
-    pub async fn deploy(&self, slot: &str, component: Vec<u8>) -> Result<PluginStatus, DeployError> {
+    pub async fn deploy(&self, slot: &str, component: Vec<u8>) -> Result<Deployed, DeployError> {
         let slot = self.slot(slot)?;
-        slot.deploy(component).await.map(|()| slot.status())
+        let replaced_link = slot.deploy(component).await?;
+        let of_file = self.slots.iter().filter(|other| other.source() == slot.source());
+        let slots = of_file.map(|slot| slot.name().to_owned()).collect();
+        Ok(Deployed { status: slot.status(), slots, replaced_link })
     }
 
     /// Takes over what another configuration of the same plugins says of their settings and deployment: what comes of it, each

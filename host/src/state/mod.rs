@@ -3,17 +3,19 @@
 //! Compiled plugins are code that runs in the gateway, and the admin token opens its door. So the folder must be a real
 //! one that belongs to the user the gateway runs as and that nobody else can enter, and so must everything in it;
 //! links are never followed. Each use opens and checks it anew, so that nothing depends on what it was at the start.
-//! Where there is no such folder, the gateway serves without.
+//! Where there is no such folder, the gateway serves without. A gateway locks its folder: two that share one would overwrite
+//! what the other remembers.
 
 #[cfg(test)]
 mod tests;
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::fd::OwnedFd;
@@ -28,13 +30,35 @@ const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 const UNFINISHED: &str = ".unfinished";
 const OLD: Duration = Duration::from_secs(600);
 
+/// The file that a gateway locks, with the number of its process.
+const LOCK: &str = "lock";
+const MAX_HOLDER: u64 = 20;
+
 /// The largest secret.
 const MAX_SECRET: usize = 4096;
 
 /// The private folder for what outlives the process. Names of things in it are relative, like `slots/router.json`.
 /// Everything here blocks.
 #[derive(Debug, Clone)]
-pub struct StateFolder(Result<PathBuf, String>);
+pub struct StateFolder {
+    /// Where it is, or why there is none.
+    path: Result<PathBuf, String>,
+    /// Keeps others out for as long as it is open.
+    lock: Option<Arc<OwnedFd>>,
+}
+
+/// Another gateway has locked the state folder.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the state folder {} is in use by another gateway{}: each needs one of its own (state_folder)",
+    .folder.display(),
+    .holder.as_ref().map(|process| format!(", process {process}")).unwrap_or_default()
+)]
+pub struct InUse {
+    folder: PathBuf,
+    /// The number of its process, if it could write it down.
+    holder: Option<String>,
+}
 
 /// A file in the state folder.
 #[derive(Debug)]
@@ -54,35 +78,51 @@ impl StateFolder {
     /// Never fails: see [`problem`](Self::problem).
     pub fn open(configured: Option<&Path>) -> Self {
         let open = || {
-            let path = Self::existing(configured).0?;
+            let path = Self::existing(configured).path?;
             let create = || DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER.as_raw_mode()).create(&path);
             match create().and_then(|()| open_top(&path)) {
                 Ok(_) => Ok(path),
                 Err(error) => Err(format!("{}: {error}", path.display())),
             }
         };
-        Self(open())
+        Self { path: open(), lock: None }
     }
 
     /// Finds the folder without creating it. Where it is not there, nothing is in it.
     pub fn existing(configured: Option<&Path>) -> Self {
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-        Self(locate(configured, variable).ok_or("state_folder, $STATE_DIRECTORY and $HOME are not set".to_owned()))
+        let path = locate(configured, variable);
+        Self { path: path.ok_or("state_folder, $STATE_DIRECTORY and $HOME are not set".to_owned()), lock: None }
     }
 
     /// No folder, for this reason.
     pub fn none(problem: &str) -> Self {
-        Self(Err(problem.to_owned()))
+        Self { path: Err(problem.to_owned()), lock: None }
+    }
+
+    /// Takes the folder for this process alone, until the last clone is dropped or the process ends. A folder that cannot be
+    /// locked becomes a [`problem`](Self::problem).
+    ///
+    /// # Errors
+    /// When another gateway has it.
+    pub fn lock(&mut self) -> Result<(), InUse> {
+        let Ok(folder) = self.path.clone() else { return Ok(()) };
+        match lock(&folder) {
+            Ok(Ok(lock)) => self.lock = Some(Arc::new(lock)),
+            Ok(Err(holder)) => return Err(InUse { folder, holder }),
+            Err(error) => self.path = Err(format!("{}: cannot be locked: {error}", folder.display())),
+        }
+        Ok(())
     }
 
     /// Why there is no folder; then every use of it fails.
     pub fn problem(&self) -> Option<&str> {
-        self.0.as_ref().err().map(String::as_str)
+        self.path.as_ref().err().map(String::as_str)
     }
 
     /// The path of a thing in the folder, for people.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
-        self.0.as_ref().ok().map(|path| path.join(name))
+        self.path.as_ref().ok().map(|path| path.join(name))
     }
 
     /// Reads a file whole; `None` if there is none.
@@ -192,7 +232,7 @@ impl StateFolder {
 
     /// The open folder that a thing is in, and its name there.
     fn folder_of<'n>(&self, name: &'n str, create: bool) -> io::Result<(OwnedFd, &'n str)> {
-        let path = self.0.as_ref().map_err(|problem| other(&format!("no state folder: {problem}")))?;
+        let path = self.path.as_ref().map_err(|problem| other(&format!("no state folder: {problem}")))?;
         let mut folder = open_top(path)?;
         let mut parts = name.split('/').peekable();
         while let Some(part) = parts.next() {
@@ -218,6 +258,28 @@ impl StateFolder {
             Some(path) => io::Error::new(error.kind(), format!("{}: {error}", path.display())),
             None => error,
         }
+    }
+}
+
+/// Locks the folder, and writes down which process has it; or tells which process has it, if that could write it down.
+fn lock(folder: &Path) -> io::Result<Result<OwnedFd, Option<String>>> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let lock = fs::openat(open_top(folder)?, LOCK, flags, PRIVATE_FILE).map_err(no_link)?;
+    check_private(&fs::fstat(&lock)?)?;
+    let mut file = File::from(lock);
+    match file.try_lock() {
+        Ok(()) => {
+            // Only for people. A full disk is no reason not to start.
+            let _ = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
+            Ok(Ok(file.into()))
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            file.take(MAX_HOLDER).read_to_string(&mut holder)?;
+            let is_number = !holder.is_empty() && holder.bytes().all(|byte| byte.is_ascii_digit());
+            Ok(Err(is_number.then_some(holder)))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

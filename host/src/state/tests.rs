@@ -139,6 +139,32 @@ fn what_a_crash_left_behind_is_cleaned_up() {
 }
 
 #[test]
+fn one_gateway_has_it_at_a_time() {
+    let (place, mut first) = folder();
+    let again = || StateFolder::open(Some(&place.path().join("deep/state")));
+    first.lock().unwrap();
+    let clone = first.clone();
+    drop(first);
+    let error = again().lock().unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("deep/state is in use by another gateway, process {}:", std::process::id())),
+        "{error}"
+    );
+    // Whoever only looks, or keeps compiled code there, is not kept out.
+    again().write_private("compiled/a", b"a").unwrap();
+    assert_eq!(mode(&clone.path(LOCK).unwrap()), 0o600);
+    drop(clone);
+    again().lock().unwrap();
+
+    std::fs::remove_file(again().path(LOCK).unwrap()).unwrap();
+    symlink("/dev/null", again().path(LOCK).unwrap()).unwrap();
+    let mut linked = again();
+    linked.lock().unwrap();
+    assert!(linked.problem().unwrap().ends_with("cannot be locked: it is a link"), "{linked:?}");
+    StateFolder::none("nowhere").lock().unwrap();
+}
+
+#[test]
 fn names_do_not_lead_out() {
     let (_place, state) = folder();
     for name in ["", "/etc/passwd", "../a", "slots/../../a", "slots/", "."] {

@@ -11,9 +11,10 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Value;
 use toml::value::Datetime;
 
-use super::read_text;
+use super::MAX_TEXT;
 use super::setting::{Written, settings};
 use crate::config::Settings;
+use crate::config::read_text;
 use crate::message::{Attribute, Cause, Message};
 use crate::plugin::Roles;
 
@@ -240,7 +241,7 @@ impl Cases {
     /// What is wrong with it, and where.
     pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Case>> {
         let shown = path.display();
-        let text = read_text(path).with_context(|| format!("cannot read {shown}"))?;
+        let text = read_text(path, MAX_TEXT).with_context(|| format!("cannot read {shown}"))?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Self::parse(&text, folder).with_context(|| format!("{shown} is no case file"))
     }

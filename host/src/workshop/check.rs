@@ -77,7 +77,7 @@ pub enum Kind {
 /// What a plugin takes.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Taken {
-    /// How long compiling took, in ms.
+    /// How long compiling took, in ms, now or before.
     pub compile_ms: u64,
     /// Bytes of machine code.
     pub code_bytes: usize,

@@ -21,8 +21,8 @@ use super::Workshop;
 use super::check::{Report, inspect};
 use super::project::{self, Project};
 use super::setting::{Setting, settings};
-use crate::config::{Config, Overrides, PluginSource, Source};
-use crate::plugin::Roles;
+use crate::config::{Config, Overrides, PluginLimits, PluginSource, Source, read_text};
+use crate::plugin::{Roles, read_component, tame};
 
 /// What the gateway keeps of this plugin: what it serves, its configuration, compiled code, the admin token.
 const STATE: &str = ".hotgate";
@@ -119,16 +119,17 @@ impl Builder {
         let component = self.folder.join(&self.project.component);
         let shown = self.project.component.display();
         let next = self.state().join("next.wasm");
-        fs::copy(&component, &next)
-            .with_context(|| format!("cannot read {shown}, which the build should have written"))?;
+        let code = read_component(&PluginSource::File(component), PluginLimits::default().max_component);
+        let code = code.with_context(|| format!("cannot read {shown}, which the build should have written"))?;
+        fs::write(&next, &code).with_context(|| format!("cannot write {}", next.display()))?;
         // Settings may be new, too. First, so that what cannot be leaves everything as it was, and new code does not meet old settings.
         let config = self.configure()?.1;
         fs::rename(&next, self.served()).with_context(|| format!("cannot write {}", self.served().display()))?;
         if self.roles.is_some() {
-            return inspect(&shown.to_string(), &fs::read(self.served())?, None);
+            return inspect(&shown.to_string(), &code, None);
         }
         let told = settings(&self.project.settings, &self.folder);
-        let workshop = Workshop::open(&self.served(), &config, Some(told), Some(&self.state()))?;
+        let workshop = Workshop::open(&self.served(), &config, Some(told), &self.state())?;
         workshop.check(&shown.to_string(), None).await
     }
 
@@ -166,7 +167,7 @@ impl Builder {
             ensure!(ip.is_loopback(), "{key}: `hotgate dev` serves this machine only, and {address} is not on it");
         }
         // The gateway reads it whenever it is written: only if it says something new.
-        if fs::read_to_string(&file).ok() != Some(text) {
+        if read_text(&file, text.len()).ok() != Some(text) {
             fs::rename(&next, &file).with_context(|| format!("cannot write {}", file.display()))?;
         }
         Ok((source(file), config))
@@ -247,5 +248,5 @@ fn watch(folder: &Path, project: &Project, tell: mpsc::Sender<()>) -> anyhow::Re
 
 /// Says something to whoever develops, who may have closed the terminal.
 fn say(what: fmt::Arguments<'_>) {
-    let _ = io::stderr().write_fmt(what);
+    let _ = io::stderr().write_all(tame(&what.to_string()).as_bytes());
 }

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use rustix::process::geteuid;
 
-use crate::config::{Config, DuplicateLogin, PluginConfig, PluginSource, Settings, read_file};
+use crate::config::{Config, DuplicateLogin, PluginConfig, PluginSource, Settings};
 use crate::plugin::{Demand, Roles, Runtime, Surroundings, read_component};
 use crate::policy::Trial;
 use crate::registry::Registry;
@@ -48,16 +48,11 @@ pub struct Workshop {
 
 impl Workshop {
     /// Takes a component from a file, or by `builtin:NAME`. Limits, and settings where none are given, are those of the plugin
-    /// with this file in the configuration, or else the defaults. What was compiled is kept in the folder `cache`, if there is one.
+    /// with this file in the configuration, or else the defaults. What was compiled is kept in the folder `cache`.
     ///
     /// # Errors
     /// When the file cannot be read, or the runtime not be started.
-    pub fn open(
-        file: &Path,
-        config: &Config,
-        settings: Option<Settings>,
-        cache: Option<&Path>,
-    ) -> anyhow::Result<Self> {
+    pub fn open(file: &Path, config: &Config, settings: Option<Settings>, cache: &Path) -> anyhow::Result<Self> {
         let source = match file.to_str().and_then(|name| name.strip_prefix("builtin:")) {
             Some(name) => PluginSource::Builtin(name.to_owned()),
             None => PluginSource::File(std::path::absolute(file)?),
@@ -70,10 +65,7 @@ impl Workshop {
         }
         let code = read_component(&plugin.source, plugin.limits.max_component);
         let code = code.with_context(|| format!("cannot read {}", file.display()))?;
-        let cache = match cache {
-            Some(folder) => StateFolder::open(Some(folder)),
-            None => StateFolder::none("nothing is to be kept"),
-        };
+        let cache = StateFolder::open(Some(cache));
         let demand = Demand::of(&plugin.limits, Roles { authenticator: true, router: true });
         let runtime = Runtime::start(demand, &config.engine, &config.compiler, registry(), Arc::new(cache))?;
         Ok(Self { runtime, plugin, code })
@@ -115,8 +107,3 @@ pub fn cache_folder() -> PathBuf {
 
 /// Bytes of a case file or `plugin.toml`.
 const MAX_TEXT: usize = 4 << 20;
-
-fn read_text(path: &Path) -> anyhow::Result<String> {
-    let bytes = read_file(path, MAX_TEXT)?.with_context(|| format!("it is larger than {MAX_TEXT} bytes"))?;
-    Ok(String::from_utf8(bytes)?)
-}

@@ -60,7 +60,11 @@ pub fn create(parent: &Path, name: &str, roles: Roles, language: Language) -> an
             fs::create_dir_all(path.parent().unwrap_or(&folder))?;
             fs::write(&path, text)
         };
-        write().with_context(|| format!("cannot write {}", path.display()))?;
+        if let Err(error) = write() {
+            // Half a project would only be in the way of the next attempt.
+            let _ = fs::remove_dir_all(&folder);
+            return Err(error).with_context(|| format!("cannot write {}", path.display()));
+        }
     }
     Ok(folder)
 }

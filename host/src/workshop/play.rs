@@ -10,7 +10,7 @@ use super::outcome::{self, FAILED};
 use crate::delivery;
 use crate::message::{ClientKey, ConnectionId, Message};
 use crate::outbox::{Budget, Outbox};
-use crate::plugin::CallError;
+use crate::plugin::{CallError, is_harmful};
 use crate::policy::{Action, Ending, Handshake, Sender, Session, Trial, Verdict};
 use crate::registry::{Member, Registry};
 
@@ -175,7 +175,7 @@ pub(super) fn shown(call: &Call) -> String {
     const MOST: usize = 100;
     let with = |name: &str, message: &Message| match message {
         Message::Text(text) => {
-            let text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+            let text: String = text.chars().map(|c| if is_harmful(c) { '\u{fffd}' } else { c }).collect();
             let end = text.floor_char_boundary(MOST);
             format!("{name} {}{}", &text[..end], if end < text.len() { "…" } else { "" })
         }

@@ -8,8 +8,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use tokio::process::{Child, Command};
 
-use super::read_text;
+use super::MAX_TEXT;
 use super::setting::Written;
+use crate::config::read_text;
 
 /// Its name.
 pub(super) const FILE: &str = "plugin.toml";
@@ -40,7 +41,7 @@ impl Project {
     pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join(FILE);
         let shown = path.display();
-        let text = read_text(&path).with_context(|| {
+        let text = read_text(&path, MAX_TEXT).with_context(|| {
             format!("cannot read {shown}, which says how the plugin is built (`hotgate plugin new` writes one)")
         })?;
         let project: Self = toml::from_str(&text).with_context(|| format!("{shown} cannot be"))?;

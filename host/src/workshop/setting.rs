@@ -1,18 +1,28 @@
 //! Settings of a plugin as authors write them, in `plugin.toml` and in case files.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::config::Settings;
 
-/// A value, or the file that holds it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// A value, or the file that holds it. Its `Debug` shows no value, which may be a secret.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "a setting must be a string, or { file = \"path\" }")]
 pub(super) enum Setting {
     Value(String),
     File { file: PathBuf },
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(_) => f.write_str("…"),
+            Self::File { file } => fmt::Debug::fmt(file, f),
+        }
+    }
 }
 
 /// By their names.

@@ -1,7 +1,7 @@
 //! What has been compiled is kept in the state folder, so that a restart or a rollback does not compile it again.
 //!
-//! An entry is called after the component's digest and after everything that compiling depends on, and ends with a
-//! digest of its name and its content. What is not as it was written is compiled anew; where nothing can be kept,
+//! An entry is called after the component's digest and after everything that compiling depends on, and ends with how long
+//! compiling took and a digest of its name and its content. What is not as it was written is compiled anew; where nothing can be kept,
 //! everything is.
 
 use std::io;
@@ -18,10 +18,14 @@ use crate::state::StateFolder;
 
 const FOLDER: &str = "compiled";
 
-/// How an entry ends: this, and the digest.
-const MAGIC: &[u8; 16] = b"hotgate code 01\n";
+/// The form of an entry, which its name ends with: what an older or newer gateway keeps is not in the way.
+pub(super) const FORMAT: u8 = 2;
+
+/// How an entry ends: how long compiling took in ms, this, and the digest.
+const MAGIC: &[u8; 16] = b"hotgate code 02\n";
+const TIME: usize = size_of::<u64>();
 const DIGEST: usize = 32;
-const TRAILER: usize = MAGIC.len() + DIGEST;
+const TRAILER: usize = TIME + MAGIC.len() + DIGEST;
 
 /// What is kept; what was used least recently goes first.
 const MAX_ENTRIES: usize = 256;
@@ -46,8 +50,8 @@ impl Cache {
         Self { state, max_code, fails: AtomicBool::new(false), hangs: AtomicBool::new(false) }
     }
 
-    /// The code of this name, as it was stored.
-    pub(super) async fn load(self: &Arc<Self>, name: &str) -> Option<Vec<u8>> {
+    /// The code of this name, as it was stored, and how long compiling took.
+    pub(super) async fn load(self: &Arc<Self>, name: &str) -> Option<(Vec<u8>, Duration)> {
         let file = path(name);
         let entry = self.access({
             let file = file.clone();
@@ -69,11 +73,11 @@ impl Cache {
         }
     }
 
-    /// Stores code. Does nothing but tell when that is not possible.
-    pub(super) async fn store(self: &Arc<Self>, name: &str, mut code: Vec<u8>) {
+    /// Stores code that took so long to compile. Does nothing but tell when that is not possible.
+    pub(super) async fn store(self: &Arc<Self>, name: &str, mut code: Vec<u8>, took: Duration) {
         let file = path(name);
         let store = move |cache: &Self| {
-            seal(&file, &mut code);
+            seal(&file, &mut code, took);
             cache.state.write_private(&file, &code)?;
             cache.prune()
         };
@@ -138,20 +142,26 @@ fn path(name: &str) -> String {
     format!("{FOLDER}/{name}")
 }
 
-fn digest(file: &str, code: &[u8]) -> [u8; DIGEST] {
-    Sha256::new().chain_update(file).chain_update(code).finalize().into()
+fn digest(file: &str, content: &[u8]) -> [u8; DIGEST] {
+    Sha256::new().chain_update(file).chain_update(content).finalize().into()
 }
 
-fn seal(file: &str, code: &mut Vec<u8>) {
+fn seal(file: &str, code: &mut Vec<u8>, took: Duration) {
+    code.extend(u64::try_from(took.as_millis()).unwrap_or(u64::MAX).to_le_bytes());
     let digest = digest(file, code);
     code.extend(MAGIC);
     code.extend(digest);
 }
 
-/// The code of an entry, if it is whole and has the name that it was given.
-fn open(file: &str, mut entry: Vec<u8>) -> Option<Vec<u8>> {
-    let trailer = entry.split_off(entry.len().checked_sub(TRAILER)?);
-    (trailer[..MAGIC.len()] == *MAGIC && trailer[MAGIC.len()..] == digest(file, &entry)).then_some(entry)
+/// The code of an entry and how long compiling took, if it is whole and has the name that it was given.
+fn open(file: &str, mut entry: Vec<u8>) -> Option<(Vec<u8>, Duration)> {
+    let code = entry.len().checked_sub(TRAILER)?;
+    let seal = entry.split_off(code + TIME);
+    if seal[..MAGIC.len()] != *MAGIC || seal[MAGIC.len()..] != digest(file, &entry) {
+        return None;
+    }
+    let took = entry.split_off(code).try_into().ok().map(u64::from_le_bytes)?;
+    Some((entry, Duration::from_millis(took)))
 }
 
 #[cfg(test)]
@@ -163,6 +173,8 @@ mod tests {
 
     use super::*;
 
+    const TOOK: Duration = Duration::from_millis(1234);
+
     struct Place {
         _folder: tempfile::TempDir,
         cache: Arc<Cache>,
@@ -173,13 +185,15 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let cache = Arc::new(Cache::new(StateFolder::open(Some(&folder.path().join("state"))), 100));
             for name in names {
-                cache.store(name, format!("code of {name}").into_bytes()).await;
+                cache.store(name, format!("code of {name}").into_bytes(), TOOK).await;
             }
             Self { _folder: folder, cache }
         }
 
         async fn load(&self, name: &str) -> Option<String> {
-            self.cache.load(name).await.map(|code| String::from_utf8(code).unwrap())
+            let (code, took) = self.cache.load(name).await?;
+            assert_eq!(took, TOOK);
+            Some(String::from_utf8(code).unwrap())
         }
 
         fn file(&self, name: &str) -> PathBuf {
@@ -233,7 +247,7 @@ mod tests {
             damage(&place);
             assert_eq!(place.load("a").await, None, "{index}");
             assert!(place.file("a").symlink_metadata().is_err(), "{index}");
-            place.cache.store("a", b"new".to_vec()).await;
+            place.cache.store("a", b"new".to_vec(), TOOK).await;
             assert_eq!(place.load("a").await.as_deref(), Some("new"), "{index}");
         }
     }
@@ -244,16 +258,16 @@ mod tests {
         fs::remove_dir_all(place.cache.state.path(FOLDER).unwrap()).unwrap();
         assert_eq!(place.load("a").await, None);
         fs::write(place.cache.state.path(FOLDER).unwrap(), "a file is in the way").unwrap();
-        place.cache.store("a", b"code".to_vec()).await;
+        place.cache.store("a", b"code".to_vec(), TOOK).await;
         assert!(place.cache.fails.load(Relaxed));
         assert_eq!(place.load("a").await, None);
         fs::remove_file(place.cache.state.path(FOLDER).unwrap()).unwrap();
-        place.cache.store("a", b"code".to_vec()).await;
+        place.cache.store("a", b"code".to_vec(), TOOK).await;
         assert!(!place.cache.fails.load(Relaxed));
         assert_eq!(place.load("a").await.as_deref(), Some("code"));
 
         let none = Arc::new(Cache::new(StateFolder::none("for a test"), 100));
-        none.store("a", b"code".to_vec()).await;
+        none.store("a", b"code".to_vec(), TOOK).await;
         assert_eq!(none.load("a").await, None);
     }
 
@@ -268,7 +282,7 @@ mod tests {
         age("b", 1);
         assert!(place.load("a").await.is_some());
         for number in 0..MAX_ENTRIES - 1 {
-            place.cache.store(&format!("{number}"), Vec::new()).await;
+            place.cache.store(&format!("{number}"), Vec::new(), TOOK).await;
         }
         assert_eq!(place.count(), MAX_ENTRIES);
         assert_eq!(place.load("b").await, None);
@@ -278,7 +292,7 @@ mod tests {
         age("0", 1);
         File::options().write(true).open(place.file("0")).unwrap().set_len(MAX_BYTES).unwrap();
         age("0", 1);
-        place.cache.store("large", Vec::new()).await;
+        place.cache.store("large", Vec::new(), TOOK).await;
         assert!(place.file("0").symlink_metadata().is_err());
         assert!(place.load("large").await.is_some());
     }

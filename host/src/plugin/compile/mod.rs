@@ -24,7 +24,7 @@ use tracing::{debug, info};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use self::cache::Cache;
+use self::cache::{Cache, FORMAT};
 pub(super) use self::error::CompileError;
 use self::inspect::RULES;
 use super::engine::compatibility;
@@ -71,7 +71,7 @@ pub(super) struct Compiler {
 /// A component that can be linked.
 pub(super) struct Compiled {
     pub(super) component: Component,
-    /// How long it took to get it.
+    /// How long compiling took, now or before.
     pub(super) took: Duration,
     /// Whether it had been compiled before.
     pub(super) cached: bool,
@@ -90,32 +90,32 @@ impl Compiler {
     pub(super) async fn compile(&self, engine: &Engine, code: &[u8], digest: Digest) -> anyhow::Result<Compiled> {
         check_encoding(code)?;
         let begun = Instant::now();
-        let name = format!("{}-{:016x}-{RULES}", digest.full(), compatibility(engine));
+        let name = format!("{}-{:016x}-{RULES}-{FORMAT}", digest.full(), compatibility(engine));
 
-        let (component, cached) = match self.find(engine, &name).await {
-            Some(component) => (component, true),
+        let compiled = match self.find(engine, &name).await {
+            Some(compiled) => compiled,
             None => {
                 let _turn = self.turn.lock().await;
                 // It may have been compiled for another slot meanwhile.
                 match self.find(engine, &name).await {
-                    Some(component) => (component, true),
-                    None => (self.make(engine, &name, code).await?, false),
+                    Some(compiled) => compiled,
+                    None => self.make(engine, &name, code).await?,
                 }
             }
         };
         let took = begun.elapsed();
-        if cached {
+        if compiled.cached {
             debug!(%digest, ?took, "plugin found compiled");
         } else {
             info!(%digest, ?took, "plugin compiled");
         }
-        Ok(Compiled { component, took, cached })
+        Ok(compiled)
     }
 
-    async fn find(&self, engine: &Engine, name: &str) -> Option<Component> {
-        let machine_code = self.cache.load(name).await?;
+    async fn find(&self, engine: &Engine, name: &str) -> Option<Compiled> {
+        let (machine_code, took) = self.cache.load(name).await?;
         match map(engine, machine_code).await {
-            Ok((component, _)) => Some(component),
+            Ok((component, _)) => Some(Compiled { component, took, cached: true }),
             Err(error) => {
                 self.cache.ignore(name, &format!("{error:#}")).await;
                 None
@@ -123,15 +123,17 @@ impl Compiler {
         }
     }
 
-    async fn make(&self, engine: &Engine, name: &str, code: &[u8]) -> anyhow::Result<Component> {
+    async fn make(&self, engine: &Engine, name: &str, code: &[u8]) -> anyhow::Result<Compiled> {
+        let begun = Instant::now();
         let machine_code = match compile(engine, code, &self.config).await {
             // Whoever ended it may not have meant it.
             Err(CompileError::Killed { .. }) => compile(engine, code, &self.config).await?,
             done => done?,
         };
         let (component, machine_code) = map(engine, machine_code).await?;
-        self.cache.store(name, machine_code).await;
-        Ok(component)
+        let took = begun.elapsed();
+        self.cache.store(name, machine_code, took).await;
+        Ok(Compiled { component, took, cached: false })
     }
 }
 
@@ -185,7 +187,7 @@ mod tests {
 
         // Right by its digest, and no machine code.
         let name = state.files("compiled").unwrap().remove(0).name;
-        first.cache.store(&name, b"nonsense".to_vec()).await;
+        first.cache.store(&name, b"nonsense".to_vec(), Duration::ZERO).await;
         assert!(!cached(&compiler(&state)).await);
         assert!(cached(&compiler(&state)).await);
 

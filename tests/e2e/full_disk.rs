@@ -1,0 +1,90 @@
+//! The disk is full, or a file must not grow: nothing is half-written, what serves goes on, and the operator is told.
+
+use hotgate_tests::{Component, Gateway, Setup, eventually};
+
+use crate::rollback::{SLOT, plugin, plugins};
+
+/// A gateway with a plugin in both roles, that lets nobody write a file past this many bytes from now on; `None`, if nobody
+/// can be kept from that here.
+async fn start(bytes: &str) -> Option<Gateway> {
+    let gateway = Setup::plugin(&Component::version(1), "").compiling().start().await;
+    if !gateway.limit_files(bytes) {
+        eprintln!("SKIPPED: this needs prlimit");
+        return None;
+    }
+    Some(gateway)
+}
+
+fn names(gateway: &Gateway) -> Vec<String> {
+    let entries = std::fs::read_dir(gateway.folder()).expect("a folder");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("read").file_name().into_string().expect("UTF-8")).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_deploy_that_finds_no_room_leaves_the_file_as_it_was_and_says_so() {
+    let Some(gateway) = start("4096").await else { return };
+    let mut anna = gateway.enter("anna").await;
+    let admin = gateway.admin().await;
+    let deploy = async || admin.send(admin.request("PUT /plugins/plugin"), Component::version(2).bytes()).await;
+    let refused = deploy().await;
+    assert_eq!(refused.status, 500, "{refused:?}");
+    assert!(refused.error().contains("cannot write") && refused.error().contains("File too large"), "{refused:?}");
+    assert_eq!(names(&gateway), ["hotgate.toml", "plugin.wasm"]);
+    assert_eq!(std::fs::read(gateway.file("plugin.wasm").path()).expect("it"), Component::version(1).bytes());
+    anna.send("version").await;
+    anna.expect("v1").await;
+
+    assert!(gateway.limit_files("unlimited"));
+    assert_eq!(deploy().await.status, 200);
+    anna.send("version").await;
+    anna.expect("v2").await;
+}
+
+#[tokio::test]
+async fn a_rollback_that_cannot_be_written_down_takes_place_is_told_and_is_written_once_there_is_room() {
+    let Some(mut gateway) = start("unlimited").await else { return };
+    let mark = gateway.log().mark();
+    gateway.file("plugin.wasm").move_over(&Component::version(2));
+    gateway.swapped_since(mark).await;
+    assert!(gateway.limit_files("0"));
+    let answer = plugin(&gateway, &["rollback", SLOT]).await;
+    assert!(answer.contains("what was rolled back cannot be remembered"), "{answer}");
+    gateway.connect().await.expect("hello v1").await;
+    assert!(plugins(&gateway).await["unsaved"].as_str().is_some_and(|problem| problem.contains("File too large")));
+    gateway.logged(|line| line.message().starts_with("what was rolled back cannot be remembered")).await;
+
+    assert!(gateway.limit_files("unlimited"));
+    eventually("it is remembered", async || plugins(&gateway).await["unsaved"].is_null()).await;
+    gateway.restart().await;
+    gateway.connect().await.expect("hello v1").await;
+}
+
+#[tokio::test]
+async fn a_swap_takes_place_although_nothing_can_be_kept_of_it() {
+    if !Setup::may_mount() {
+        eprintln!("SKIPPED: this needs a file system of its own (unshare -rm)");
+        return;
+    }
+    // A limit of the size of files would count for the plugin's memory, too.
+    let gateway = Setup::plugin(&Component::version(1), "").compiling().disk("16k").start().await;
+    let mut anna = gateway.enter("anna").await;
+    let mark = gateway.log().mark();
+    gateway.file("plugin.wasm").move_over(&Component::version(2));
+    gateway.swapped_since(mark).await;
+    anna.send("version").await;
+    anna.expect("v2").await;
+    for words in ["compiled plugins cannot be kept", "the component is not kept"] {
+        gateway.logged(|line| line.message().starts_with(words)).await;
+    }
+    // The disk as the gateway sees it.
+    let state = format!("/proc/{}/root{}", gateway.id(), gateway.state_folder().display());
+    for folder in ["compiled", "components", "slots"] {
+        for entry in std::fs::read_dir(format!("{state}/{folder}")).into_iter().flatten() {
+            let path = entry.expect("read").path();
+            assert!(!path.to_string_lossy().contains("unfinished"), "{}", path.display());
+        }
+    }
+}
