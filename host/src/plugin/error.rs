@@ -93,7 +93,13 @@ pub(super) fn is_passing(reason: &anyhow::Error) -> bool {
         || reason.is::<Unready>()
         || reason.downcast_ref::<CompileError>().is_some_and(CompileError::is_passing)
         || failure.is_some_and(|failure| {
-            matches!(failure, CallError::Deadline { .. } | CallError::Overloaded { .. } | CallError::NoRoom(_))
+            matches!(
+                failure,
+                CallError::Deadline { .. }
+                    | CallError::Overloaded { .. }
+                    | CallError::NoRoom(_)
+                    | CallError::Limit { setting: ENGINE_MEMORY, .. }
+            )
         })
 }
 

@@ -211,6 +211,17 @@ async fn a_call_that_waits_for_memory_takes_that_of_an_instance_that_becomes_idl
 }
 
 #[tokio::test]
+async fn a_component_that_finds_no_memory_for_its_check_may_be_offered_again() {
+    let one = builtin_slot().await.live().memory;
+    let slot = slot_within(PluginSource::Builtin(BUILTIN.to_owned()), limits(), Some(one * 3 / 2)).await;
+    let running = slot.begin(Function::Greet, Isolation::PerCall, Wait::Bounded, ConnectionId(1), None).await;
+    let refused = offer(&slot, marked(b'a')).await.unwrap_err();
+    assert!(refused.contains("engine.memory"), "{refused}");
+    drop(running);
+    offer(&slot, marked(b'a')).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_slot_with_more_instances_than_calls_keeps_none_idle() {
     let slot = builtin_slot().await;
     let holding = || memory::Holding::new(slot.spec().account.clone());
