@@ -46,3 +46,21 @@ fn sees_a_server_that_does_not_broadcast() {
     let r = Server::start("").run("broadcast --connections 50 --repeat 1 --pause 0 --loss-timeout 0.5 --strict");
     assert_eq!((r.code, r.count("delivered"), r.count("lost")), (3, 1, 49), "{}", r.json);
 }
+
+#[test]
+fn many_lines_at_a_time_are_counted_like_one() {
+    let run = |server: &str| {
+        let server = Server::start(&format!("--bare-broadcast {server}"));
+        server.run("broadcast --connections 100 --repeat 50 --window 50 --pause 0 --loss-timeout 1")
+    };
+    let r = run("");
+    assert_eq!((r.code, &r.json["faults"]), (0, &0.into()), "{}", r.json);
+    assert_eq!((r.count("sent"), r.count("delivered"), r.count("replies_ok")), (50, 5000, 50));
+    assert_eq!((&r.json["last_us"]["count"], &r.json["latency_us"]["count"]), (&50.into(), &5000.into()));
+    let counts = |server| {
+        let r = run(server);
+        (r.count("delivered"), r.count("lost"), r.count("surplus"))
+    };
+    assert_eq!(counts("--drop-every 70"), (4929, 71, 0));
+    assert_eq!(counts("--dup-every 70"), (5000, 0, 71));
+}

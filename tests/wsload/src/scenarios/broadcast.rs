@@ -1,4 +1,6 @@
-//! One pushed line that goes to many connections: how long until the last of them has it.
+//! Pushed lines that go to many connections: how long until the last of them has each.
+
+use std::collections::VecDeque;
 
 use clap::Args;
 use serde_json::json;
@@ -25,9 +27,12 @@ pub(crate) struct BroadcastArgs {
     /// Bytes of the line
     #[arg(long, default_value_t = 64)]
     size: usize,
-    /// Lines, one after the other has reached everybody
+    /// Lines
     #[arg(long, default_value_t = 20)]
     repeat: u32,
+    /// Lines that may be under way at the same time
+    #[arg(long, default_value_t = 1)]
+    window: usize,
     /// Seconds between one line and the next
     #[arg(long, default_value_t = 0.2)]
     pause: f64,
@@ -44,15 +49,27 @@ struct Counts {
     fail: u64,
 }
 
+/// A line that has not reached everybody yet.
+struct Line {
+    sent_at: u64,
+    missing: usize,
+}
+
 struct Broadcast {
     crowd: Crowd,
     sender: Option<ConnId>,
-    /// The line that is under way, as it is to arrive.
+    /// A line as it is to arrive, but for its number, which stands from `digits` on.
     line: Vec<u8>,
-    sent_at: u64,
-    /// Who has not had it yet.
-    waiting: Vec<bool>,
-    missing: usize,
+    digits: usize,
+    /// The lines under way; the last one sent is the last.
+    under_way: VecDeque<Line>,
+    sent: u32,
+    /// The line that each client is to get next.
+    next: Vec<u32>,
+    /// When something last arrived or was sent.
+    progress_at: u64,
+    /// Answers that are no longer waited for.
+    written_off: u64,
     n: Counts,
     oddities: Samples,
     closures: Samples,
@@ -61,6 +78,9 @@ struct Broadcast {
     last: Latency,
     last_ms: Vec<f64>,
 }
+
+/// Digits of a line's number.
+const DIGITS: usize = 8;
 
 impl Broadcast {
     fn connect_sender(&mut self, net: &mut Net, c: &Common) -> Result<ConnId, String> {
@@ -76,35 +96,41 @@ impl Broadcast {
         Err(format!("text port: no connection: {}", self.closures.json()))
     }
 
-    /// Sends one line and waits until everybody has it.
-    fn line(&mut self, net: &mut Net, args: &BroadcastArgs, number: u32, sender: ConnId) -> Result<(), String> {
-        let prefix = format!("{{\"uid\":\"{}\",\"msg\":\"{number:08}", self.crowd.uid(0));
-        let suffix = "\"}";
-        let room = args.size.saturating_sub(prefix.len() + suffix.len());
-        self.line = [prefix.as_bytes(), &padding(room), suffix.as_bytes()].concat();
-        for (waiting, member) in self.waiting.iter_mut().zip(&self.crowd.members) {
-            *waiting = member.ready;
+    /// Sends the next line.
+    fn send(&mut self, net: &mut Net, sender: ConnId) -> Result<(), String> {
+        let missing = self.crowd.alive();
+        if missing == 0 {
+            return Err("all connections are gone".into());
         }
-        let addressed = self.crowd.alive();
-        self.missing = addressed;
-        let answers = self.n.ok + self.n.fail + 1;
-
-        self.sent_at = net.now();
-        let line = std::mem::take(&mut self.line);
+        let number = format!("{:0DIGITS$}", self.sent);
+        self.line[self.digits..self.digits + DIGITS].copy_from_slice(number.as_bytes());
+        self.progress_at = net.now();
+        self.under_way.push_back(Line { sent_at: self.progress_at, missing });
+        self.sent += 1;
         net.write(sender, |out| {
-            out.extend_from_slice(&line);
+            out.extend_from_slice(&self.line);
             out.push(b'\n');
         });
-        self.line = line;
         net.flush_one(sender);
-        let give_up = self.sent_at + secs(args.common.loss_timeout);
-        while (self.missing > 0 || self.n.ok + self.n.fail < answers) && net.now() < give_up {
+        Ok(())
+    }
+
+    /// Waits until at most so many lines are under way. What makes no progress is lost.
+    fn wait(&mut self, net: &mut Net, args: &BroadcastArgs, most: usize) -> Result<(), String> {
+        let patience = secs(args.common.loss_timeout);
+        while self.under_way.len() > most || self.unanswered() > most as u64 {
             self.turn(net)?;
+            if net.now() > self.progress_at + patience {
+                self.n.lost += self.under_way.drain(..).map(|line| line.missing as u64).sum::<u64>();
+                self.next.fill(self.sent);
+                self.written_off += self.unanswered();
+            }
         }
-        self.n.lost += self.missing as u64;
-        self.missing = 0;
-        self.waiting.fill(false);
-        if addressed == 0 { Err("all connections are gone".into()) } else { Ok(()) }
+        Ok(())
+    }
+
+    fn unanswered(&self) -> u64 {
+        u64::from(self.sent).saturating_sub(self.n.ok + self.n.fail + self.written_off)
     }
 
     fn pause(&mut self, net: &mut Net, seconds: f64) -> Result<(), String> {
@@ -120,18 +146,46 @@ impl Broadcast {
         net.poll(self, 5_000_000).map_err(|e| format!("epoll: {e}"))
     }
 
-    fn delivered(&mut self, i: u32, now: u64) {
-        if !std::mem::take(&mut self.waiting[i as usize]) {
+    /// The number of a line that has arrived whole and unchanged.
+    fn number(&self, data: &[u8]) -> Option<u32> {
+        let (before, after) = (self.digits, self.digits + DIGITS);
+        let same = data.len() == self.line.len()
+            && data[..before] == self.line[..before]
+            && data[after..] == self.line[after..];
+        same.then(|| std::str::from_utf8(&data[before..after]).ok()?.parse().ok()).flatten()
+    }
+
+    fn delivered(&mut self, i: u32, number: u32, now: u64) {
+        let next = self.next[i as usize];
+        if number < next || number >= self.sent {
             self.n.surplus += 1;
             return;
         }
-        let took = now - self.sent_at;
+        self.n.lost += u64::from(number - next);
         self.n.delivered += 1;
-        self.each.record(took);
-        self.missing -= 1;
-        if self.missing == 0 {
-            self.last.record(took);
-            self.last_ms.push(round(took as f64 / 1e6, 3));
+        self.settle(i, number + 1, Some(now));
+    }
+
+    /// Lines before this one are no longer under way to this client; the last of them has been delivered `at` a time, or
+    /// none has.
+    fn settle(&mut self, i: u32, next: u32, at: Option<u64>) {
+        let first = self.sent - self.under_way.len() as u32;
+        let from = std::mem::replace(&mut self.next[i as usize], next);
+        for number in from.max(first)..next {
+            let line = &mut self.under_way[(number - first) as usize];
+            line.missing -= 1;
+            if let Some(now) = at.filter(|_| number + 1 == next) {
+                let took = now - line.sent_at;
+                self.progress_at = now;
+                self.each.record(took);
+                if line.missing == 0 {
+                    self.last.record(took);
+                    self.last_ms.push(round(took as f64 / 1e6, 3));
+                }
+            }
+        }
+        while self.under_way.front().is_some_and(|line| line.missing == 0) {
+            self.under_way.pop_front();
         }
     }
 }
@@ -148,21 +202,26 @@ impl Handler for Broadcast {
         if self.crowd.on_message(net, i, data) {
             return;
         }
-        if data == self.line {
-            self.delivered(i, now);
-        } else {
-            self.n.unexpected += 1;
-            self.oddities.add(&sample(data));
+        match self.number(data) {
+            Some(number) => self.delivered(i, number, now),
+            None => {
+                self.n.unexpected += 1;
+                self.oddities.add(&sample(data));
+            }
         }
     }
 
-    fn on_raw(&mut self, _net: &mut Net, _conn: ConnId, _tag: u32, data: &[u8], _now: u64) -> usize {
-        let Some(end) = memchr::memchr(b'\n', data) else { return 0 };
-        match &data[..end] {
-            b"ok" => self.n.ok += 1,
-            _ => self.n.fail += 1,
+    fn on_raw(&mut self, _net: &mut Net, _conn: ConnId, _tag: u32, data: &[u8], now: u64) -> usize {
+        let mut used = 0;
+        while let Some(end) = memchr::memchr(b'\n', &data[used..]) {
+            self.progress_at = now;
+            match &data[used..used + end] {
+                b"ok" => self.n.ok += 1,
+                _ => self.n.fail += 1,
+            }
+            used += end + 1;
         }
-        end + 1
+        used
     }
 
     fn on_close(&mut self, _net: &mut Net, _conn: ConnId, tag: u32, why: &Gone, _now: u64) {
@@ -171,9 +230,9 @@ impl Handler for Broadcast {
             self.closures.add(&format!("sender: {why}"));
             return;
         }
-        if std::mem::take(&mut self.waiting[tag as usize]) {
-            self.n.lost += 1;
-            self.missing -= 1;
+        if self.crowd.members[tag as usize].ready {
+            self.n.lost += u64::from(self.sent - self.next[tag as usize]);
+            self.settle(tag, self.sent, None);
         }
         self.crowd.on_close(tag, why);
     }
@@ -195,8 +254,8 @@ pub(crate) fn run(a: &BroadcastArgs) -> Result<Report, String> {
     if c.adapter != Adapter::Origin {
         return Err("a broadcast goes through the text port, which only the origin adapter has".into());
     }
-    if a.connections == 0 || a.repeat == 0 {
-        return Err("--connections and --repeat must be at least 1".into());
+    if a.connections == 0 || a.repeat == 0 || a.window == 0 {
+        return Err("--connections, --repeat and --window must be at least 1".into());
     }
     if !(a.pause.is_finite() && (0.0..=60.0).contains(&a.pause)) {
         return Err("--pause must be between 0 and 60".into());
@@ -208,9 +267,12 @@ pub(crate) fn run(a: &BroadcastArgs) -> Result<Report, String> {
         crowd: Crowd::new(c, &path, sources, a.connections, Uids::Same(format!("{}0", c.uid_prefix))),
         sender: None,
         line: Vec::new(),
-        sent_at: 0,
-        waiting: vec![false; a.connections],
-        missing: 0,
+        digits: 0,
+        under_way: VecDeque::new(),
+        sent: 0,
+        next: vec![0; a.connections],
+        progress_at: 0,
+        written_off: 0,
         n: Counts::default(),
         oddities: Samples::default(),
         closures: Samples::default(),
@@ -218,13 +280,20 @@ pub(crate) fn run(a: &BroadcastArgs) -> Result<Report, String> {
         last: Latency::default(),
         last_ms: Vec::new(),
     };
+    let prefix = format!("{{\"uid\":\"{}\",\"msg\":\"", h.crowd.uid(0));
+    let suffix = "\"}";
+    h.digits = prefix.len();
+    let room = a.size.saturating_sub(prefix.len() + DIGITS + suffix.len());
+    h.line = [prefix.as_bytes(), &[b'0'; DIGITS], &padding(room), suffix.as_bytes()].concat();
     let setup_s = open_all(&mut net, &mut h, a.connections, c, true)?;
     let sender = h.connect_sender(&mut net, c)?;
     let begin = Mark::take(&net, &c.server_pid);
-    for number in 0..a.repeat {
+    for _ in 0..a.repeat {
         h.pause(&mut net, a.pause)?;
-        h.line(&mut net, a, number, sender)?;
+        h.wait(&mut net, a, a.window - 1)?;
+        h.send(&mut net, sender)?;
     }
+    h.wait(&mut net, a, 0)?;
     // Whatever else comes is too much.
     h.pause(&mut net, a.pause)?;
     let end = Mark::take(&net, &c.server_pid);
@@ -236,7 +305,7 @@ pub(crate) fn run(a: &BroadcastArgs) -> Result<Report, String> {
     let mut json = head(
         "broadcast",
         c,
-        json!({"connections": a.connections, "size": a.size, "repeat": a.repeat, "pause_s": a.pause}),
+        json!({"connections": a.connections, "size": a.size, "repeat": a.repeat, "window": a.window, "pause_s": a.pause}),
     );
     json.insert("setup_s".into(), json!(round(setup_s, 4)));
     json.insert("effective_size".into(), json!(h.line.len()));
