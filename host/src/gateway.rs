@@ -126,7 +126,7 @@ impl Gateway {
             refusing: Arc::new(Semaphore::new(MAX_REFUSING)),
             heartbeat: heartbeat.clone(),
             max_outbox: config.outbox.max_bytes,
-            budget: Arc::new(Budget::new(config.outbox.total_bytes)),
+            budget: Arc::new(Budget::new(config.outbox.total_bytes, config.limits.connections)),
         };
         if let Some(admin) = &admin {
             let (admission, budget) = (edge.admission.clone(), edge.budget.clone());

@@ -33,6 +33,14 @@ impl Message {
         self.as_bytes().len()
     }
 
+    /// Whether nobody else holds these bytes.
+    pub fn is_unique(&self) -> bool {
+        match self {
+            Self::Text(text) => text.as_bytes().is_unique(),
+            Self::Binary(bytes) => bytes.is_unique(),
+        }
+    }
+
     /// Whether there is no payload. Empty messages are delivered like any other.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -233,6 +233,8 @@ reasons! {
         Refused = "refused",
         /// The plugin failed or had too much to do.
         Failed = "failed",
+        /// The plugin's reply finds no room (`text.total_replies`).
+        NoRoom = "no-room",
         /// It is longer than `text.max_line`.
         TooLong = "too-long",
         /// It is not UTF-8, or is HTTP.

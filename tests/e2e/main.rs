@@ -21,6 +21,7 @@ mod limits;
 mod login;
 mod memory;
 mod operators;
+mod outboxes;
 mod pinning;
 mod plugin_files;
 mod proxies;

@@ -18,7 +18,7 @@ use crate::connection::{Admission, InboxBudget};
 use crate::metrics::{Count, METRICS};
 use crate::outbox::Budget;
 use crate::policy::status::{FunctionStatus, GenerationStatus, PluginStatus};
-use crate::registry::Registry;
+use crate::registry::{Registry, Several};
 
 pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Problem> {
     // Everybody's outbox is looked at.
@@ -87,10 +87,12 @@ fn connections(
     );
     let meaning = "Those of them that no authenticator has accepted yet.";
     text.single("hotgate_connections_unauthenticated", "gauge", meaning, unauthenticated);
-    let mut waiting = 0;
-    registry.with_everyone(|member| waiting += member.outbox.waiting().unwrap_or(0));
+    let (mut walk, mut part, mut waiting) = (registry.walk(Several::Everyone), Vec::new(), 0);
+    while walk.next(&mut part) {
+        waiting += part.iter().map(|member| member.outbox.waiting().unwrap_or(0)).sum::<usize>();
+    }
     text.single("hotgate_outbox_bytes", "gauge", "Bytes that wait for authenticated connections.", waiting);
-    let meaning = "Bytes of outbox.total_bytes that are taken, in steps.";
+    let meaning = "Bytes of outbox.total_bytes that are drawn, in steps, beyond what each connection has of its own.";
     text.single("hotgate_outbox_budget_bytes", "gauge", meaning, budget.used());
     let meaning = "Bytes of inbox.total_bytes that are taken.";
     text.single("hotgate_inbox_budget_bytes", "gauge", meaning, inbox.used());
@@ -269,7 +271,7 @@ mod tests {
         process(&mut text, SystemTime::now());
         counted(&mut text);
         plugins(&mut text, &[sample()], 0);
-        let budget = Budget::new(1);
+        let budget = Budget::new(1, 1);
         let registry = Registry::new(crate::config::DuplicateLogin::All);
         connections(&mut text, &registry, &Admission::new(Default::default()), &budget, &InboxBudget::new(1));
         let text = text.text();

@@ -195,6 +195,9 @@ keys! {
             "The longest line; a longer one is answered `fail` and ends the connection.";
         allow_from: List(NETWORK), = Vec::new(),
             "Who may connect. Empty: loopback only.";
+        total_replies: Size(KIB..=TIB), = 64 * MIB,
+            "Bytes of the router's own replies that may wait for all senders together; a line whose reply finds no \
+             room is answered `fail`, and nothing else comes of it.";
     }
 
     HeartbeatConfig {
@@ -215,10 +218,13 @@ keys! {
 
     OutboxConfig {
         max_bytes: Size(KIB..=GIB), = 4 * MIB,
-            "Bytes that may wait for one connection; past them it is closed as a slow consumer (4905). One message \
-             always fits an empty outbox.";
+            "Bytes that may wait for one connection, and 128 more for each message; past them it is closed as a slow \
+             consumer (4905). One message always fits an empty outbox.";
         total_bytes: Size(KIB..=TIB), = GIB,
-            "Bytes that may wait for all connections together, at least max_bytes; past them messages are refused.";
+            "Memory for what waits for all connections together, at least max_bytes. A message to many counts once, \
+             and 96 bytes for each of them. Each of limits.connections has up to 4 KiB of its own, all of them at \
+             most half; the rest is common. When that is used up, those who have most waiting are closed (4905), and \
+             what finds no room is refused.";
     }
 
     InboxConfig {
@@ -320,6 +326,9 @@ keys! {
             "Calls after which a pooled instance is replaced.";
         max_actions: Count(1..=1_000_000), = 4096,
             "Actions that one call may return.";
+        max_recipients: Count(1..=1_000_000_000), = 1_000_000,
+            "Connections that the actions of one call may be about in all, each counted once for every action. A \
+             router's is at least limits.connections, so that it can reach everyone.";
         max_output: Size(KIB..=GIB), = 8 * MIB,
             "Bytes that one call may return in all. The default grows with the largest message or line.";
         max_name: Count(1..=256), = 256,

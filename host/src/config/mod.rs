@@ -134,6 +134,8 @@ pub struct TextConfig {
     pub max_line: usize,
     /// Who may connect. Empty: loopback only, which is why it must be set for `listen` to be another address.
     pub allow_from: Vec<IpNet>,
+    /// Bytes of plugins' replies that may wait for all senders together.
+    pub total_replies: usize,
 }
 
 /// When a silent connection is closed.
@@ -340,6 +342,8 @@ pub struct PluginLimits {
     pub recycle_after: u32,
     /// Actions that one call may return.
     pub max_actions: usize,
+    /// Connections that the actions of one call may be about in all.
+    pub max_recipients: usize,
     /// Bytes that one call may return in all.
     pub max_output: usize,
     /// Bytes of a uid that is accepted, and of a group's name.

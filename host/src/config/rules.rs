@@ -21,7 +21,8 @@ pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError>
     memory(config, places)?;
     all_memory(config, places)?;
     calls(config, places)?;
-    host_calls(config, places)
+    host_calls(config, places)?;
+    recipients(config, places)
 }
 
 fn refuse<T>(place: Place, problem: String) -> Result<T, ConfigError> {
@@ -179,6 +180,17 @@ fn host_calls(config: &Config, places: &Places) -> Result<(), ConfigError> {
             let problem = format!("must be at least {output}, which is \"{most}\", or \"auto\"");
             return refuse(places.of(&[&key, &output]), format!("{key} = \"{bytes}\": {problem}"));
         }
+    }
+    Ok(())
+}
+
+/// A router that could not send to everyone would fail when it does.
+fn recipients(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let (most, connections) = (config.router.plugin.limits.max_recipients, config.limits.connections);
+    if most < connections {
+        let place = places.of(&["router.limits.max_recipients", "limits.connections"]);
+        let problem = format!("must be at least limits.connections, which is {connections}");
+        return refuse(place, format!("router.limits.max_recipients = {most}: {problem}"));
     }
     Ok(())
 }

@@ -246,6 +246,10 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
             "[router.limits]\nmax_output = \"2MiB\"\nhost_call_bytes = \"1MiB\"",
             "hotgate.toml:3: router.limits.host_call_bytes = \"1MiB\": must be at least router.limits.max_output, which is \"2MiB\"",
         ),
+        (
+            "limits.connections = 2_000_000",
+            "hotgate.toml:1: router.limits.max_recipients = 1000000: must be at least limits.connections, which is 2000000",
+        ),
         ("[router.limits]\nmax_name = 257", "router.limits.max_name = 257: must be a whole number from 1 to 256"),
         (
             "[router.limits]\nmax_state = \"65KiB\"",

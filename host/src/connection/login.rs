@@ -38,7 +38,7 @@ async fn ask(context: &Context, socket: &mut Socket, link: &Arc<Link>, handshake
             Decision::Failed => return Err(try_again()),
             Decision::Prompt(message) => {
                 if let Some(message) = message {
-                    queue(&link.outbox, message)?;
+                    queue(context, &link.outbox, message).await?;
                 }
                 let packet = socket.receive().await?;
                 let judged = pin!(authenticator.authenticate(&mut login, handshake, &packet));

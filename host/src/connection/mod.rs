@@ -235,5 +235,9 @@ fn denial(end: &End) -> Option<Denial> {
 
 /// The end that a plugin's failure means.
 fn try_again() -> End {
-    End::Closing(Closing { reason: TRY_AGAIN, cause: Cause::Plugin })
+    End::Closing(failure())
+}
+
+fn failure() -> Closing {
+    Closing { reason: TRY_AGAIN, cause: Cause::Plugin }
 }

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::end::End;
 use super::socket::Socket;
-use super::{Context, try_again};
+use super::{Context, failure, try_again};
 use crate::config::RouteFailure;
 use crate::delivery;
 use crate::heartbeat::Link;
@@ -45,7 +45,7 @@ impl Session {
         let expiry = expiry(expires_at).map_err(|end| (end, None))?;
         // First in the queue, which nobody drains until the session is open.
         if let Some(reply) = reply {
-            queue(&link.outbox, reply).map_err(|end| (end, None))?;
+            queue(context, &link.outbox, reply).await.map_err(|end| (end, None))?;
         }
         // Written from one.
         let address: SocketAddr =
@@ -67,8 +67,11 @@ impl Session {
                 Ok(session)
             }
             failed => {
+                let closing = failed.err().unwrap_or_else(failure);
+                // Closed first: what is pushed after it was emptied would reach a client that has had no reply.
+                link.outbox.close(closing.reason.clone(), closing.cause);
                 link.outbox.clear();
-                Err((failed.err().map_or_else(try_again, End::Closing), Some(session)))
+                Err((End::Closing(closing), Some(session)))
             }
         }
     }
@@ -126,7 +129,7 @@ impl Session {
                 self.expiry = expiry(identity.expires_at)?;
                 self.routed.attributes = identity.attributes;
                 match identity.reply {
-                    Some(reply) => queue(&self.member.member.outbox, reply),
+                    Some(reply) => queue(context, &self.member.member.outbox, reply).await,
                     None => Ok(()),
                 }
             }
@@ -175,9 +178,9 @@ impl Drop for Registered {
 
 /// Queues what the login owes the client. When there is no memory for that, the client had better try again than wait;
 /// any other refusal means that the connection is closing, which its task finds out by itself.
-pub(super) fn queue(outbox: &Outbox, message: Message) -> Result<(), End> {
-    match outbox.push(message) {
-        Err(Refused::OverBudget) => Err(try_again()),
+pub(super) async fn queue(context: &Context, outbox: &Outbox, message: Message) -> Result<(), End> {
+    match delivery::queue(&context.registry, outbox, message).await {
+        Err(Refused::OverBudget(_)) => Err(try_again()),
         Ok(()) | Err(Refused::Closed | Refused::Full) => Ok(()),
     }
 }

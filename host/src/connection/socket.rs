@@ -224,7 +224,7 @@ mod tests {
             stream.readable().await.unwrap();
 
             let heartbeat = Arc::new(Heartbeat::new(Config::default().heartbeat));
-            let outbox = Outbox::new(1 << 20, Arc::new(Budget::new(1 << 20)));
+            let outbox = Outbox::new(1 << 20, Arc::new(Budget::new(1 << 20, 1)));
             let link = heartbeat.watch(ConnectionId::next(), outbox);
             let inbox = Inbox::new(Vec::new(), 1 << 20, Arc::new(InboxBudget::new(1 << 20)));
             let mut socket = Socket::new(Wire::new(stream, link.clone(), inbox, 0), link);

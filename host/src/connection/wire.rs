@@ -186,7 +186,10 @@ impl Wire {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.poll_flush(cx))?;
+            if self.poll_flush(cx)?.is_pending() {
+                outbox.keep_batch(self.batch.len());
+                return Poll::Pending;
+            }
             self.batch = BATCH_BUFFER.take();
             self.gather_control();
             if !self.closed {

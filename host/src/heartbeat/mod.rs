@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn watch(heartbeat: &Arc<Heartbeat>, id: u64) -> Arc<Link> {
-        heartbeat.watch(ConnectionId(id), Outbox::new(1 << 20, Arc::new(Budget::new(1 << 20))))
+        heartbeat.watch(ConnectionId(id), Outbox::new(1 << 20, Arc::new(Budget::new(1 << 20, 1))))
     }
 
     #[test]

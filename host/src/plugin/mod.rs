@@ -135,6 +135,11 @@ impl Runtime {
         self.memory.total()
     }
 
+    /// Who is connected, as plugins are told.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
     /// The same for other surroundings and connections. Nothing is remembered of what serves there but compiled code.
     #[must_use]
     pub fn apart(&self, registry: Arc<Registry>, surroundings: Surroundings) -> Arc<Self> {

@@ -64,7 +64,7 @@ impl Policy {
         let config = &loaded.config;
         let places = places(config);
         let demand = places.iter().map(|place| Demand::of(&place.plugin.limits, place.roles())).sum();
-        let runtime = Runtime::start(demand, &config.engine, &config.compiler, registry, state)?;
+        let runtime = Runtime::start(demand, &config.engine, &config.compiler, registry.clone(), state)?;
 
         // What a plugin receives it may return, unless the configuration says otherwise.
         let largest = config.websocket.max_message.max(config.text.max_line);
@@ -99,7 +99,7 @@ impl Policy {
         let chain = chain.into_iter().flatten().map(|seat| (seat.clone(), Shadow::start(seat, &mut tasks)));
         Ok(Self {
             authenticator: Authenticator::new(chain.collect()),
-            router: Router::new(Seat::new(router, config.router.plugin.isolation)),
+            router: Router::new(Seat::new(router, config.router.plugin.isolation), registry),
             _keepers: keepers,
             _tasks: tasks,
             memory: runtime.memory(),

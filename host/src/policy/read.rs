@@ -7,6 +7,7 @@ use super::command::{Action, Answer, Closing, Command, Delivery, Membership, Rec
 use crate::config::PluginLimits;
 use crate::message::{CloseReason, ConnectionId, Message};
 use crate::plugin::{CallError, router, types};
+use crate::registry::{Registry, Several};
 
 /// Bytes of a close reason: what fits a control frame (RFC 6455 §5.5).
 const MAX_REASON: usize = 123;
@@ -16,7 +17,10 @@ pub(super) struct Reader<'a> {
     /// What `payload.input` stands for.
     input: Option<&'a Message>,
     limits: &'a PluginLimits,
+    /// Where recipients are counted; a plugin that returns some is a router.
+    registry: Option<&'a Registry>,
     bytes: usize,
+    recipients: usize,
 }
 
 type Result<T> = std::result::Result<T, CallError>;
@@ -27,7 +31,12 @@ fn wrong<T>(what: impl Into<String>) -> Result<T> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(limits: &'a PluginLimits, input: Option<&'a Message>) -> Self {
-        Self { input, limits, bytes: 0 }
+        Self { input, limits, registry: None, bytes: 0, recipients: 0 }
+    }
+
+    /// Counts recipients, too.
+    pub(super) fn counting(self, registry: &'a Registry) -> Self {
+        Self { registry: Some(registry), ..self }
     }
 
     /// Counts some bytes.
@@ -98,13 +107,30 @@ impl<'a> Reader<'a> {
     }
 
     fn recipient(&mut self, recipient: router::Recipient) -> Result<Recipient> {
-        Ok(match recipient {
+        let recipient = match recipient {
             router::Recipient::Uid(uid) => Recipient::Uid(self.text(uid)?),
             router::Recipient::Connection(id) => Recipient::Connection(ConnectionId(id)),
             router::Recipient::Group(group) => Recipient::Group(self.group(group)?),
             router::Recipient::GroupOthers(group) => Recipient::GroupOthers(self.group(group)?),
             router::Recipient::Everyone => Recipient::Everyone,
-        })
+        };
+        let count = match (&recipient, self.registry) {
+            (Recipient::Uid(uid), Some(registry)) if !registry.reaches_one_of_a_uid() => {
+                registry.count(Several::Uid(uid))
+            }
+            (Recipient::Group(group) | Recipient::GroupOthers(group), Some(registry)) => {
+                registry.count(Several::Group(group))
+            }
+            (Recipient::Everyone, Some(registry)) => registry.count(Several::Everyone),
+            _ => 1,
+        };
+        // Nobody is looked up, too.
+        self.recipients = self.recipients.saturating_add(count.max(1));
+        let limit = self.limits.max_recipients;
+        if self.recipients > limit {
+            return wrong(format!("commands about more than {limit} connections (limits.max_recipients)"));
+        }
+        Ok(recipient)
     }
 
     fn delivery(&mut self, delivery: router::Delivery) -> Result<Command> {

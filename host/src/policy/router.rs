@@ -11,17 +11,20 @@ use super::command::{Action, Answer, Command, Ending, Sender, Session};
 use super::read::Reader;
 use crate::message::{Cause, ConnectionId, Message};
 use crate::plugin::{CallError, Caller, Generation, Seat, router, types};
+use crate::registry::Registry;
 
 /// Decides what becomes of messages. Each call is decided by the newest generation of the plugin; dropping a call ends
 /// it.
 #[derive(Debug)]
 pub struct Router {
     seat: Seat,
+    /// Where the recipients of a call are counted.
+    registry: Arc<Registry>,
 }
 
 impl Router {
-    pub(super) fn new(seat: Seat) -> Self {
-        Self { seat }
+    pub(super) fn new(seat: Seat, registry: Arc<Registry>) -> Self {
+        Self { seat, registry }
     }
 
     /// A client is authenticated, and has received nothing yet.
@@ -29,7 +32,7 @@ impl Router {
     /// # Errors
     /// When the plugin failed, or no instance became free in time.
     pub async fn opened(&self, session: &Session) -> Result<Vec<Action>, Failed> {
-        opened(&self.seat, session).await.map_err(|_logged| Failed)
+        opened(&self.seat, &self.registry, session).await.map_err(|_logged| Failed)
     }
 
     /// An authenticated client has sent a packet. Waits for as long as all instances are busy, which is to pause the
@@ -38,7 +41,7 @@ impl Router {
     /// # Errors
     /// When the plugin failed.
     pub async fn route(&self, session: &Session, packet: &Message) -> Result<Vec<Action>, Failed> {
-        route(&self.seat, session, packet).await.map_err(|_logged| Failed)
+        route(&self.seat, &self.registry, session, packet).await.map_err(|_logged| Failed)
     }
 
     /// A session has ended.
@@ -46,7 +49,7 @@ impl Router {
     /// # Errors
     /// When the plugin failed, or no instance became free in time.
     pub async fn closed(&self, session: &Session, ending: Ending) -> Result<Vec<Command>, Failed> {
-        closed(&self.seat, session, ending).await.map_err(|_logged| Failed)
+        closed(&self.seat, &self.registry, session, ending).await.map_err(|_logged| Failed)
     }
 
     /// An internal sender has sent a line. The inner error is the plugin's own refusal, logged already.
@@ -54,42 +57,57 @@ impl Router {
     /// # Errors
     /// When the plugin failed, or no instance became free in time.
     pub async fn push(&self, sender: &Sender, line: &ByteString) -> Result<Result<Answer, String>, Failed> {
-        push(&self.seat, sender, line).await.map_err(|_logged| Failed)
+        push(&self.seat, &self.registry, sender, line).await.map_err(|_logged| Failed)
     }
 }
 
-pub(super) async fn opened(seat: &Seat, session: &Session) -> Result<Vec<Action>, CallError> {
+pub(super) async fn opened(seat: &Seat, registry: &Registry, session: &Session) -> Result<Vec<Action>, CallError> {
     let attributes = attributes(&session.attributes);
-    let read = |actions, _: &_| Reader::new(seat.limits(), None).actions(actions);
+    let read = |actions, _: &_| Reader::new(seat.limits(), None).counting(registry).actions(actions);
     let actions = seat.opened(Caller::Client(session.client), borrow(session, &attributes), read).await?;
     tell(session.connection, "opened", actions.iter().map(Action::name));
     Ok(actions)
 }
 
-pub(super) async fn route(seat: &Seat, session: &Session, packet: &Message) -> Result<Vec<Action>, CallError> {
+pub(super) async fn route(
+    seat: &Seat,
+    registry: &Registry,
+    session: &Session,
+    packet: &Message,
+) -> Result<Vec<Action>, CallError> {
     let attributes = attributes(&session.attributes);
-    let read = |actions, _: &_| Reader::new(seat.limits(), Some(packet)).actions(actions);
+    let read = |actions, _: &_| Reader::new(seat.limits(), Some(packet)).counting(registry).actions(actions);
     let actions = seat.route(Caller::Client(session.client), borrow(session, &attributes), lower(packet), read).await?;
     tell(session.connection, "route", actions.iter().map(Action::name));
     Ok(actions)
 }
 
-pub(super) async fn closed(seat: &Seat, session: &Session, ending: Ending) -> Result<Vec<Command>, CallError> {
+pub(super) async fn closed(
+    seat: &Seat,
+    registry: &Registry,
+    session: &Session,
+    ending: Ending,
+) -> Result<Vec<Command>, CallError> {
     let attributes = attributes(&session.attributes);
     let groups: Vec<&str> = ending.groups.iter().map(|group| &**group).collect();
     let Ending { cause, code, remaining, .. } = ending;
     let ending = router::Ending { cause: cause.into(), code, groups: &groups, remaining };
-    let read = |commands, _: &_| Reader::new(seat.limits(), None).commands(commands);
+    let read = |commands, _: &_| Reader::new(seat.limits(), None).counting(registry).commands(commands);
     let commands = seat.closed(Caller::Client(session.client), borrow(session, &attributes), ending, read).await?;
     tell(session.connection, "closed", commands.iter().map(Command::name));
     Ok(commands)
 }
 
-pub(super) async fn push(seat: &Seat, sender: &Sender, line: &ByteString) -> Result<Result<Answer, String>, CallError> {
+pub(super) async fn push(
+    seat: &Seat,
+    registry: &Registry,
+    sender: &Sender,
+    line: &ByteString,
+) -> Result<Result<Answer, String>, CallError> {
     let lowered = || router::Sender { connection: sender.connection.0, remote_address: &sender.remote_address };
     let input = Message::Text(line.clone());
     let read = |outcome: Result<_, String>, by: &Arc<Generation>| match outcome {
-        Ok(answer) => Reader::new(seat.limits(), Some(&input)).answer(answer).map(Ok),
+        Ok(answer) => Reader::new(seat.limits(), Some(&input)).counting(registry).answer(answer).map(Ok),
         Err(text) => {
             by.say_of(&lowered(), &text);
             Ok(Err(text))

@@ -11,6 +11,7 @@ use super::{Action, Answer, Command, Ending, Handshake, Identity, Sender, Sessio
 use crate::config::{Isolation, PluginConfig};
 use crate::message::{CloseReason, Message};
 use crate::plugin::{CallError, Ledgers, Roles, Runtime, Seat, Slot};
+use crate::registry::Registry;
 
 /// What an authenticator says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct Trial {
     slot: Arc<Slot>,
     authenticator: Seat,
     router: Seat,
+    /// Where the recipients of a call are counted.
+    registry: Arc<Registry>,
     /// What the last challenge left.
     held: Option<Held>,
 }
@@ -45,19 +48,21 @@ impl Trial {
     /// # Errors
     /// Why the gateway would refuse it.
     pub async fn load(plugin: &PluginConfig, roles: Roles, runtime: Arc<Runtime>) -> anyhow::Result<Self> {
+        let registry = runtime.registry().clone();
         let name = roles.to_string();
         let ledgers = Ledgers::open(&runtime, [(name.as_str(), plugin)]).await?;
         let slot = Slot::load(name, plugin, roles, runtime, &ledgers).await?;
         let seat = |isolation| Seat::new(slot.clone(), isolation);
         // As they are by default in a gateway.
         let (authenticator, router) = (seat(Isolation::PerCall), seat(Isolation::Pooled));
-        Ok(Self { slot, authenticator, router, held: None })
+        Ok(Self { slot, authenticator, router, registry, held: None })
     }
 
     /// The same plugin with fresh instances for each call, or with shared ones, whatever the role.
     pub fn isolated(&self, isolation: Isolation) -> Self {
         let seat = || Seat::new(self.slot.clone(), isolation);
-        Self { slot: self.slot.clone(), authenticator: seat(), router: seat(), held: None }
+        let (slot, registry) = (self.slot.clone(), self.registry.clone());
+        Self { slot, authenticator: seat(), router: seat(), registry, held: None }
     }
 
     /// Its place.
@@ -89,7 +94,7 @@ impl Trial {
     /// # Errors
     /// When the plugin failed.
     pub async fn opened(&self, session: &Session) -> Result<Vec<Action>, CallError> {
-        router::opened(&self.router, session).await
+        router::opened(&self.router, &self.registry, session).await
     }
 
     /// An authenticated client has sent a packet.
@@ -97,7 +102,7 @@ impl Trial {
     /// # Errors
     /// When the plugin failed.
     pub async fn route(&self, session: &Session, packet: &Message) -> Result<Vec<Action>, CallError> {
-        router::route(&self.router, session, packet).await
+        router::route(&self.router, &self.registry, session, packet).await
     }
 
     /// A session has ended.
@@ -105,7 +110,7 @@ impl Trial {
     /// # Errors
     /// When the plugin failed.
     pub async fn closed(&self, session: &Session, ending: Ending) -> Result<Vec<Command>, CallError> {
-        router::closed(&self.router, session, ending).await
+        router::closed(&self.router, &self.registry, session, ending).await
     }
 
     /// An internal sender has sent a line. The inner error is the plugin's own refusal.
@@ -113,7 +118,7 @@ impl Trial {
     /// # Errors
     /// When the plugin failed.
     pub async fn push(&self, sender: &Sender, line: &ByteString) -> Result<Result<Answer, String>, CallError> {
-        router::push(&self.router, sender, line).await
+        router::push(&self.router, &self.registry, sender, line).await
     }
 
     fn keep(&mut self, said: authenticator::Verdict) -> Verdict {

@@ -1,20 +1,27 @@
 //! Who is connected: uid → live connections, connection → member, group → members.
 //!
 //! Each map is split into shards with a lock of their own, so that connections meet only when they mean the same uid or
-//! group. No two shards are ever locked at once; a member's own lock may be held while a group's shard is taken, never
-//! the other way round. Opening and closing cost the same however many are connected (logarithmic in the connections of
-//! the *same* uid).
+//! group. Under a shard's lock members are found and cloned, at most [`PART`] at a time, and nothing else happens: a
+//! message to everybody holds up nobody who looks something up. No two shards are ever locked at once; a member's own
+//! lock may be held while a group's shard is taken, never the other way round. Opening and closing cost the logarithm
+//! of the connections in the same shard, uid or group.
 
-use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{BuildHasher, Hash};
+mod shards;
+mod walk;
+
+pub use self::walk::{PART, Several, Walk};
+
+use std::collections::{BTreeMap, HashSet};
+use std::iter::repeat_with;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use bytestring::ByteString;
 
+use self::shards::{SHARDS, Sharded, lock};
 use crate::config::DuplicateLogin;
 use crate::message::{Cause, CloseReason, ConnectionId};
 use crate::outbox::Outbox;
@@ -130,6 +137,12 @@ impl Namesakes {
         self.oldest.iter().chain(self.newer.values())
     }
 
+    /// Those with a larger stamp than this, from the oldest to the newest.
+    fn after(&self, stamp: u64) -> impl Iterator<Item = &Arc<Member>> {
+        let oldest = self.oldest.iter().filter(move |oldest| oldest.stamp > stamp);
+        oldest.chain(self.newer.range((Excluded(stamp), Unbounded)).map(|(_, member)| member))
+    }
+
     fn len(&self) -> usize {
         usize::from(self.oldest.is_some()) + self.newer.len()
     }
@@ -139,11 +152,18 @@ impl Namesakes {
 #[derive(Debug)]
 pub struct Registry {
     duplicate_login: DuplicateLogin,
+    /// The stamp of the latest login.
     logins: AtomicU64,
+    /// The largest number of a connection so far.
+    newest: AtomicU64,
     uids: Sharded<ByteString, Namesakes>,
-    connections: Sharded<ConnectionId, Arc<Member>>,
-    groups: Sharded<ByteString, HashMap<ConnectionId, Arc<Member>>>,
+    /// In shards by the number itself: the gateway gives the numbers out in turn.
+    connections: Box<[Mutex<Members>]>,
+    groups: Sharded<ByteString, Members>,
 }
+
+/// Members by their connections: in order, so that they can be gone through in parts.
+type Members = BTreeMap<ConnectionId, Arc<Member>>;
 
 impl Registry {
     /// An empty registry with this policy for uids that log in twice.
@@ -151,8 +171,9 @@ impl Registry {
         Self {
             duplicate_login,
             logins: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
             uids: Sharded::new(),
-            connections: Sharded::new(),
+            connections: repeat_with(Mutex::default).take(SHARDS).collect(),
             groups: Sharded::new(),
         }
     }
@@ -167,18 +188,15 @@ impl Registry {
         address: SocketAddr,
     ) -> Option<Arc<Member>> {
         let peer = Peer::now(address);
+        let mut replaced = Vec::new();
         let member = {
             let mut uids = self.uids.lock(&uid);
             // Taken under the lock: two logins of one uid are ordered as they are registered.
-            let stamp = self.logins.fetch_add(1, Relaxed);
+            let stamp = self.logins.fetch_add(1, Relaxed) + 1;
             let same = uids.entry(uid.clone()).or_default();
             match self.duplicate_login {
                 DuplicateLogin::Newest | DuplicateLogin::All => {}
-                DuplicateLogin::CloseOlder => {
-                    for older in same.iter() {
-                        older.outbox.close(REPLACED, Cause::Replaced);
-                    }
-                }
+                DuplicateLogin::CloseOlder => replaced.extend(same.iter().cloned()),
                 DuplicateLogin::Reject => {
                     if same.iter().any(|member| member.outbox.is_open()) {
                         return None;
@@ -189,13 +207,17 @@ impl Registry {
             same.add(member.clone());
             member
         };
-        self.connections.lock(&id).insert(id, member.clone());
+        for older in replaced {
+            older.outbox.close(REPLACED, Cause::Replaced);
+        }
+        self.newest.fetch_max(id.0, Relaxed);
+        self.shard(id).insert(id, member.clone());
         Some(member)
     }
 
     /// Removes a connection, and nothing but that one: a newer login of its uid stays.
     pub fn close(&self, member: &Member) -> Departure {
-        self.connections.lock(&member.id).remove(&member.id);
+        self.shard(member.id).remove(&member.id);
         let remaining = {
             let mut uids = self.uids.lock(&member.uid);
             match uids.get_mut(&member.uid) {
@@ -220,14 +242,22 @@ impl Registry {
         Departure { groups, remaining: u32::try_from(remaining).unwrap_or(u32::MAX) }
     }
 
-    /// Calls `visit` for the connections that a message to this uid goes to, as the duplicate-login policy has it.
-    pub fn with_uid(&self, uid: &str, mut visit: impl FnMut(&Arc<Member>)) {
-        let uids = self.uids.lock(uid);
-        let Some(same) = uids.get(uid) else { return };
-        if self.duplicate_login == DuplicateLogin::All {
-            same.iter().for_each(visit);
-        } else if let Some(newest) = same.iter().rev().find(|member| member.outbox.is_open()) {
-            visit(newest);
+    /// The newest connection of a uid that is not closing: the one that messages to the uid go to, unless they go to all.
+    pub fn newest(&self, uid: &str) -> Option<Arc<Member>> {
+        self.uids.lock(uid).get(uid)?.iter().rev().find(|member| member.outbox.is_open()).cloned()
+    }
+
+    /// Goes through several connections in parts.
+    pub fn walk<'a>(&'a self, through: Several<'a>) -> Walk<'a> {
+        Walk::new(self, through)
+    }
+
+    /// How many connections these are.
+    pub fn count(&self, several: Several<'_>) -> usize {
+        match several {
+            Several::Uid(uid) => self.uids.lock(uid).get(uid).map_or(0, Namesakes::len),
+            Several::Group(group) => self.groups.lock(group).get(group).map_or(0, BTreeMap::len),
+            Several::Everyone => self.connections.iter().map(|shard| lock(shard).len()).sum(),
         }
     }
 
@@ -238,42 +268,29 @@ impl Registry {
 
     /// The connection of this number, if it is authenticated.
     pub fn connection(&self, id: ConnectionId) -> Option<Arc<Member>> {
-        self.connections.lock(&id).get(&id).cloned()
+        self.shard(id).get(&id).cloned()
     }
 
     /// All connections of a uid, the oldest login first.
     pub fn of_uid(&self, uid: &str) -> Vec<Arc<Member>> {
-        self.uids.lock(uid).get(uid).map(|same| same.iter().cloned().collect()).unwrap_or_default()
+        let (mut walk, mut part, mut all) = (self.walk(Several::Uid(uid)), Vec::new(), Vec::new());
+        while walk.next(&mut part) {
+            all.append(&mut part);
+        }
+        all
     }
 
-    /// The connections whose numbers come next after `after`, at most `limit` of them. Looks at everybody, but locks out
-    /// nobody for long.
+    /// The connections whose numbers come next after `after`, at most `limit` of them.
     pub fn page(&self, after: ConnectionId, limit: usize) -> Vec<Arc<Member>> {
-        let mut page = BTreeMap::new();
-        self.with_everyone(|member| {
-            let full = page.len() >= limit;
-            if member.id > after && !(full && page.last_key_value().is_none_or(|(last, _)| member.id > *last)) {
-                page.insert(member.id, member.clone());
-                if full {
-                    page.pop_last();
-                }
+        let mut page = Members::new();
+        for shard in &self.connections {
+            let next = lock(shard).range((Excluded(after), Unbounded)).take(limit).map(cloned).collect::<Vec<_>>();
+            page.extend(next);
+            while page.len() > limit {
+                page.pop_last();
             }
-        });
+        }
         page.into_values().collect()
-    }
-
-    /// Calls `visit` for every member of a group. Nobody may join or leave from within.
-    pub fn with_group(&self, group: &str, visit: impl FnMut(&Arc<Member>)) {
-        if let Some(members) = self.groups.lock(group).get(group) {
-            members.values().for_each(visit);
-        }
-    }
-
-    /// Calls `visit` for every authenticated connection. Nobody may open or close one from within.
-    pub fn with_everyone(&self, mut visit: impl FnMut(&Arc<Member>)) {
-        for shard in &self.connections.shards {
-            lock(shard).values().for_each(&mut visit);
-        }
     }
 
     /// Puts a member into a group. Returns `false` where that had no effect because it is in [`MAX_GROUPS`] already.
@@ -312,26 +329,31 @@ impl Registry {
 
     /// How many connections a uid has.
     pub fn connections(&self, uid: &str) -> u32 {
-        self.uids.lock(uid).get(uid).map_or(0, |same| u32::try_from(same.len()).unwrap_or(u32::MAX))
+        u32::try_from(self.count(Several::Uid(uid))).unwrap_or(u32::MAX)
     }
 
     /// The uids in a group, each once, at most `limit` of them.
     pub fn members(&self, group: &str, limit: usize) -> Vec<ByteString> {
-        let groups = self.groups.lock(group);
-        let Some(members) = groups.get(group) else { return Vec::new() };
-        let mut uids = HashSet::new();
-        for member in members.values() {
-            if uids.len() >= limit {
-                break;
+        let (mut uids, mut part) = (HashSet::new(), Vec::new());
+        let mut walk = self.walk(Several::Group(group));
+        while uids.len() < limit && walk.next(&mut part) {
+            for member in &part {
+                if uids.len() < limit {
+                    uids.insert(member.uid.clone());
+                }
             }
-            uids.insert(&member.uid);
         }
-        uids.into_iter().cloned().collect()
+        uids.into_iter().collect()
     }
 
     /// Whether a connection is in a group.
     pub fn is_member(&self, connection: ConnectionId, group: &str) -> bool {
         self.groups.lock(group).get(group).is_some_and(|members| members.contains_key(&connection))
+    }
+
+    /// The part of all connections in which this one is.
+    fn shard(&self, id: ConnectionId) -> MutexGuard<'_, Members> {
+        lock(&self.connections[id.0 as usize % SHARDS])
     }
 
     fn remove_from(&self, group: &str, id: ConnectionId) {
@@ -345,32 +367,8 @@ impl Registry {
     }
 }
 
-/// A hash map in shards. Hashing is keyed at random (SipHash): uids and groups come from strangers.
-#[derive(Debug)]
-struct Sharded<K, V> {
-    hasher: RandomState,
-    shards: Box<[Mutex<HashMap<K, V, RandomState>>]>,
-}
-
-/// Enough that on today's largest machines two cores seldom meet; a power of two.
-const SHARDS: usize = 128;
-
-impl<K, V> Sharded<K, V> {
-    fn new() -> Self {
-        let hasher = RandomState::new();
-        let shards = (0..SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect();
-        Self { hasher, shards }
-    }
-
-    fn lock<Q: Hash + ?Sized>(&self, key: &Q) -> MutexGuard<'_, HashMap<K, V, RandomState>> {
-        // The map's own buckets use the low bits and the topmost seven: take others.
-        let shard = (self.hasher.hash_one(key) >> 32) as usize % SHARDS;
-        lock(&self.shards[shard])
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn cloned((id, member): (&ConnectionId, &Arc<Member>)) -> (ConnectionId, Arc<Member>) {
+    (*id, member.clone())
 }
 
 #[cfg(test)]

@@ -59,8 +59,19 @@ fn picked<T>(list: &[T], pick: usize) -> Option<usize> {
     (!list.is_empty()).then(|| pick % list.len())
 }
 
+/// Who is met on a walk, in this order.
+fn met(registry: &Registry, through: Several<'_>) -> Vec<ConnectionId> {
+    let (mut walk, mut part, mut met) = (registry.walk(through), Vec::new(), Vec::new());
+    while walk.next(&mut part) {
+        assert!((1..=PART).contains(&part.len()));
+        met.extend(part.iter().map(|member| member.id));
+    }
+    assert!(!walk.next(&mut part) && part.is_empty(), "an end is an end");
+    met
+}
+
 fn outbox() -> Arc<Outbox> {
-    Arc::new(Outbox::new(1 << 20, Arc::new(Budget::new(1 << 20))))
+    Arc::new(Outbox::new(1 << 20, Arc::new(Budget::new(1 << 20, 1))))
 }
 
 proptest! {
@@ -115,16 +126,19 @@ proptest! {
                     DuplicateLogin::All => same.iter().map(|other| other.member.id).collect(),
                     _ => same.iter().rev().find(|other| other.open()).map(|other| other.member.id).into_iter().collect(),
                 };
-                let mut reached = Vec::new();
-                registry.with_uid(&uid, |member| reached.push(member.id));
+                let reached = match policy {
+                    DuplicateLogin::All => met(&registry, Several::Uid(&uid)),
+                    _ => registry.newest(&uid).iter().map(|member| member.id).collect(),
+                };
                 prop_assert_eq!(reached, expected);
             }
             for group in (0..3).map(|group| format!("g{group}")) {
                 let inside: HashSet<_> =
                     model.iter().filter(|other| other.groups.contains(&group)).map(|other| other.member.id).collect();
-                let mut visited = HashSet::new();
-                registry.with_group(&group, |member| { visited.insert(member.id); });
-                prop_assert_eq!(&visited, &inside);
+                let visited = met(&registry, Several::Group(&group));
+                prop_assert_eq!(visited.len(), inside.len());
+                prop_assert_eq!(&visited.into_iter().collect::<HashSet<_>>(), &inside);
+                prop_assert_eq!(registry.count(Several::Group(&group)), inside.len());
                 for other in &model {
                     prop_assert_eq!(registry.is_member(other.member.id, &group), inside.contains(&other.member.id));
                 }
@@ -132,9 +146,9 @@ proptest! {
                 prop_assert_eq!(registry.members(&group, usize::MAX).len(), uids.len());
                 prop_assert!(registry.members(&group, 1).len() <= 1);
             }
-            let mut everyone = 0;
-            registry.with_everyone(|_| everyone += 1);
-            prop_assert_eq!(everyone, model.len());
+            let everyone: HashSet<_> = met(&registry, Several::Everyone).into_iter().collect();
+            prop_assert_eq!(everyone.len(), model.len());
+            prop_assert_eq!(registry.count(Several::Everyone), model.len());
         }
     }
 }
@@ -170,4 +184,34 @@ fn pages_show_everybody_once_and_in_order() {
     let ids: Vec<_> = registry.of_uid("u3").iter().map(|member| member.id.0 % 7).collect();
     assert_eq!(ids, [3; 14]);
     assert_eq!(registry.page(ConnectionId(99), 5)[0].address(), ADDRESS);
+}
+
+/// With more of them than are met at a time, and others that come and go on the way.
+#[test]
+fn a_walk_meets_once_whoever_stays_and_ends_although_others_come() {
+    let registry = Registry::new(DuplicateLogin::All);
+    let group: ByteString = "g".into();
+    let login = |id: u64| {
+        let member = registry.open(ConnectionId(id), "u".into(), outbox(), ADDRESS).unwrap();
+        registry.join(&member, &group);
+        member
+    };
+    let mut newcomers = 10_000..;
+    let there: Vec<_> = (1..=10 * PART as u64).map(login).collect();
+    for through in [Several::Uid("u"), Several::Group("g"), Several::Everyone] {
+        let (mut walk, mut part, mut met) = (registry.walk(through), Vec::new(), Vec::new());
+        let mut goes = login(newcomers.next().unwrap());
+        while walk.next(&mut part) {
+            met.extend(part.iter().map(|member| member.id.0));
+            let gone = std::mem::replace(&mut goes, login(newcomers.next().unwrap()));
+            registry.close(&gone);
+            // Leaves what is gone through, and is not met again when it is back.
+            registry.leave(&part[0], &group);
+            registry.join(&part[0], &group);
+        }
+        registry.close(&goes);
+        met.sort_unstable();
+        assert_eq!(met, there.iter().map(|member| member.id.0).collect::<Vec<_>>(), "{through:?}");
+    }
+    assert_eq!(registry.members("g", usize::MAX), ["u"]);
 }

@@ -1,6 +1,7 @@
 //! The life of one internal sender's TCP connection: lines come in, each is answered, in order. Many lines may arrive
 //! in one read; their answers leave in one write.
 
+mod answers;
 mod foreign;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -14,22 +15,22 @@ use bytestring::ByteString;
 use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use self::answers::Answers;
 use self::foreign::Opening;
 use self::lines::Lines;
 use crate::config::TextConfig;
 use crate::delivery;
 use crate::message::ConnectionId;
-use crate::metrics::{METRICS, PushFailure};
+use crate::metrics::PushFailure;
 use crate::policy::{Answer, Policy, Sender};
 use crate::registry::Registry;
 use crate::throttle::Throttle;
 
-/// Answers gathered before they are written although more lines wait.
-const MAX_ANSWERS: usize = 16 << 10;
 /// How long a sender may leave its answers unread. Its lines are not read meanwhile.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection that is being closed may take to read why. Also how long to wait for more of what a sender has
@@ -42,9 +43,6 @@ const REST_TIMEOUT: Duration = Duration::from_secs(30);
 const REFUSALS_PER_SECOND: u32 = 1;
 const REFUSALS_AT_ONCE: u32 = 5;
 
-const OK: &str = "ok";
-const FAIL: &str = "fail";
-
 /// What every sender's connection needs.
 pub struct Context {
     /// Bounds and rules of the text port.
@@ -53,6 +51,8 @@ pub struct Context {
     pub policy: Arc<Policy>,
     /// Who is connected.
     pub registry: Arc<Registry>,
+    /// Room for plugins' own replies, in bytes, until they have been written (`text.total_replies`).
+    replies: Arc<Semaphore>,
     /// Limits the lines of the log about those who are no senders: they come as fast as they like.
     refusals: Throttle,
 }
@@ -60,7 +60,9 @@ pub struct Context {
 impl Context {
     /// What the text port is served with.
     pub fn new(config: TextConfig, policy: Arc<Policy>, registry: Arc<Registry>) -> Self {
-        Self { config, policy, registry, refusals: Throttle::new(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE) }
+        let replies = Arc::new(Semaphore::new(config.total_replies));
+        let refusals = Throttle::new(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE);
+        Self { config, policy, registry, replies, refusals }
     }
 
     /// Logs that a peer is refused, unless many are.
@@ -121,13 +123,13 @@ struct Conversation<'a> {
     lines: Lines,
     opening: Opening,
     /// Answers that have not been written yet.
-    answers: String,
+    answers: Answers<'a>,
 }
 
 impl<'a> Conversation<'a> {
     fn new(context: &'a Context, sender: &'a Sender) -> Self {
         let lines = Lines::new(context.config.max_line);
-        Self { context, sender, lines, opening: Opening::default(), answers: String::new() }
+        Self { context, sender, lines, opening: Opening::default(), answers: Answers::new(&context.replies) }
     }
 
     async fn run(&mut self, stream: &mut TcpStream, shutdown: &CancellationToken) -> End {
@@ -135,7 +137,7 @@ impl<'a> Conversation<'a> {
             let answered = self.answer_lines().await;
             if !self.answers.is_empty() {
                 let written = timeout(WRITE_TIMEOUT, stream.write_all(self.answers.as_bytes())).await;
-                self.answers.clear();
+                self.answers.written();
                 if !matches!(written, Ok(Ok(()))) {
                     return match answered {
                         Ok(()) => self.carry_out_rest(stream, shutdown).await,
@@ -164,7 +166,7 @@ impl<'a> Conversation<'a> {
     async fn carry_out_rest(&mut self, stream: &mut TcpStream, shutdown: &CancellationToken) -> End {
         let rest = async {
             while self.answer_lines().await.is_ok() && !shutdown.is_cancelled() {
-                self.answers.clear();
+                self.answers.written();
                 if !self.lines.has_more()
                     && !matches!(timeout(LINGER, stream.read_buf(self.lines.buffer())).await, Ok(Ok(1..)))
                 {
@@ -178,7 +180,7 @@ impl<'a> Conversation<'a> {
 
     /// Answers the lines that have arrived whole, or as many of them as have answers for one write.
     async fn answer_lines(&mut self) -> Result<(), End> {
-        while self.answers.len() < MAX_ANSWERS {
+        while !self.answers.are_many() {
             let line = match self.lines.next() {
                 Ok(Some(line)) => line,
                 Ok(None) => {
@@ -201,14 +203,14 @@ impl<'a> Conversation<'a> {
     }
 
     fn refuse(&mut self, why: PushFailure, end: End) -> End {
-        fail(&mut self.answers, why);
+        self.answers.fail(why);
         end
     }
 }
 
-async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut String) {
+async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut Answers<'_>) {
     let Ok(line) = str::from_utf8(line).map(ByteString::from) else {
-        return fail(answers, PushFailure::Malformed);
+        return answers.fail(PushFailure::Malformed);
     };
     let answer = match context.policy.router.push(sender, &line).await {
         Ok(Ok(answer)) => Ok(answer),
@@ -217,26 +219,18 @@ async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut S
     };
     let Answer { commands, reply } = match answer {
         Ok(answer) => answer,
-        Err(why) => return fail(answers, why),
+        Err(why) => return answers.fail(why),
     };
+    // Before anything is done: without room for its reply, the line comes to nothing.
+    if reply.as_ref().is_some_and(|reply| !answers.make_room(reply.len())) {
+        return answers.fail(PushFailure::NoRoom);
+    }
     let reached = delivery::act_alone(&context.registry, commands).await;
     match reply {
-        None if !reached => fail(answers, PushFailure::Unreached),
-        reply => {
-            METRICS.pushes_ok.increment();
-            push_line(answers, reply.as_deref().unwrap_or(OK));
-        }
+        Some(reply) => answers.reply(&reply),
+        None if reached => answers.ok(),
+        None => answers.fail(PushFailure::Unreached),
     }
-}
-
-fn fail(answers: &mut String, why: PushFailure) {
-    METRICS.pushes_failed.increment(why);
-    push_line(answers, FAIL);
-}
-
-fn push_line(answers: &mut String, line: &str) {
-    answers.push_str(line);
-    answers.push('\n');
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ impl Play {
             attributes: client.attributes.clone(),
             state: client.state.bytes(),
         };
-        Self { trial, registry, budget: Arc::new(Budget::new(usize::MAX)), handshake, session, own: None }
+        Self { trial, registry, budget: Arc::new(Budget::new(usize::MAX, 1)), handshake, session, own: None }
     }
 
     /// The conversation that a case begins with.
