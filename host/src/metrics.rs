@@ -155,8 +155,10 @@ metrics! {
     messages_refused: By<Overflow>,
     /// Packets on which the router failed.
     packets_failed: Counter,
-    /// Connections closed because they did not read.
+    /// Connections closed because they did not read (`outbox.max_bytes`).
     slow_consumers: Counter,
+    /// Connections closed because most was waiting for them when all outboxes were full (`outbox.total_bytes`).
+    connections_relieved: Counter,
     /// Connections closed because nothing arrived from them.
     silent_connections: Counter,
     /// Senders turned away by `text.allow_from` or `limits.text_connections`.

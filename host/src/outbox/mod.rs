@@ -147,6 +147,7 @@ impl Outbox {
         let shared = queue.shared + queued.shared();
         if bytes > self.max_bytes && !idle {
             METRICS.messages_refused.increment(Overflow::Full);
+            METRICS.slow_consumers.increment();
             self.cut_off(queue, &Refused::Full);
             return Err(Refused::Full);
         }
@@ -181,6 +182,7 @@ impl Outbox {
             self.discard(&mut queue);
             queue.relieved = true;
             self.budget.will_return(queue.drawn);
+            METRICS.connections_relieved.increment();
             self.cut_off(queue, "the outboxes of all connections are full, and this one holds most");
         }
     }
@@ -290,7 +292,6 @@ impl Outbox {
 
     /// Closes the connection because its peer does not read, and wakes its task.
     fn cut_off(&self, mut queue: MutexGuard<'_, Queue>, why: impl std::fmt::Display) {
-        METRICS.slow_consumers.increment();
         self.discard(&mut queue);
         let reason = ByteString::from(format!("slow consumer: {why}"));
         queue.closing = Some(Box::new(Closing { reason: CloseReason { code: 4905, reason }, cause: Cause::Slow }));
