@@ -51,6 +51,12 @@ async fn a_call_past_a_limit_fails_and_the_log_names_it() {
         ("do bomb", "memory", "bytes of memory, the limit is 33554432 (limits.memory)"),
         ("do recurse", "limit", "it needed more bytes of stack, the limit is 65536 (engine.stack)"),
         ("do leak", "limit", "it asked for more handles, the limit is 50 (limits.handles)"),
+        ("do timers", "limit", "it asked for more handles, the limit is 50 (limits.handles)"),
+        (
+            "do random",
+            "limit",
+            "it asked for 70000 random bytes at once, the limit is 65536 (a call of get-random-bytes or get-insecure-random-bytes)",
+        ),
         ("do long-log", "limit", "it handed the host more bytes, the limit is 1049600 (limits.host_call_bytes)"),
         // A megabyte at a time.
         ("do log-forever", "limit", "it handed the host more bytes, the limit is 1049600 (limits.host_call_bytes)"),
@@ -127,7 +133,7 @@ async fn a_component_that_imports_nothing_cannot_grow_its_tables_past_the_limit(
     ] {
         let keys = format!("limits = {{ table_elements = {limit} }}");
         let setup = Setup::new(&format!("[[authenticator]]\nfile = \"plugin.wasm\"\n{keys}"))
-            .bytes("plugin.wasm", &table_grower());
+            .file("plugin.wasm", &table_grower());
         let free = ["--config", "hotgate.toml", "--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"];
         let finished = setup.run(&free).await;
         assert_eq!(finished.code, Some(78), "{finished:?}");
@@ -139,70 +145,87 @@ async fn a_component_that_imports_nothing_cannot_grow_its_tables_past_the_limit(
 /// A component whose start function grows its tables until it may not, and then traps:
 ///
 /// ```wat
-/// (component
-///   (core module $m
-///     (table 10 funcref) (table 0 funcref)
-///     (func $f) (export "f" (func $f))
-///     (func $start (loop
-///       (if (i32.eq (table.grow 1 (ref.null func) (i32.const 100)) (i32.const -1)) (then unreachable)) (br 0)))
-///     (start $start))
-///   (core instance $i (instantiate $m))
-///   (type $t (func))
-///   (func $g (type $t) (canon lift (core func $i "f")))
-///   (instance $lifecycle (export "check" (func $g)))
-///   (instance $authenticator (export "greet" (func $g)) (export "authenticate" (func $g)))
-///   (export "hotgate:gateway/lifecycle@0.1.0" (instance $lifecycle))
-///   (export "hotgate:gateway/authenticator@0.1.0" (instance $authenticator)))
+/// (table 10 funcref) (table 0 funcref)
+/// (func $start (loop
+///   (if (i32.eq (table.grow 1 (ref.null func) (i32.const 100)) (i32.const -1)) (then unreachable)) (br 0)))
 /// ```
-fn table_grower() -> Vec<u8> {
-    let section = |id: u8, content: &[u8]| {
-        // In two bytes: what is longer than 127 needs them, what is shorter may have them.
-        let length = [(content.len() & 0x7f) as u8 | 0x80, (content.len() >> 7) as u8];
-        [&[id], &length[..], content].concat()
-    };
-    let name = |name: &str| [&[name.len() as u8], name.as_bytes()].concat();
+fn table_grower() -> Component {
     let start = b"\x00\x03\x40\xd0\x70\x41\xe4\x00\xfc\x0f\x01\x41\x7f\x46\x04\x40\x00\x0b\x0c\x00\x0b\x0b";
-    let module = [
-        b"\0asm\x01\0\0\0".to_vec(),
-        section(1, b"\x01\x60\x00\x00"),
-        section(3, b"\x02\x00\x00"),
-        section(4, b"\x02\x70\x00\x0a\x70\x00\x00"),
-        section(7, &[b"\x01".to_vec(), name("f"), b"\x00\x00".to_vec()].concat()),
-        section(8, b"\x01"),
-        section(10, &[b"\x02\x02\x00\x0b".to_vec(), vec![start.len() as u8], start.to_vec()].concat()),
-    ]
-    .concat();
-    let export = |text: &str, what: &[u8]| [b"\x00".to_vec(), name(text), what.to_vec()].concat();
-    let function = b"\x01\x00";
-    [
-        b"\0asm\x0d\0\x01\0".to_vec(),
-        section(1, &module),
-        section(2, b"\x01\x00\x00\x00"),
-        section(7, b"\x01\x40\x00\x01\x00"),
-        section(6, &[b"\x01\x00\x00\x01\x00".to_vec(), name("f")].concat()),
-        section(8, b"\x01\x00\x00\x00\x00\x00"),
-        section(
-            5,
-            &[
-                b"\x02\x01\x01".to_vec(),
-                export("check", function),
-                b"\x01\x02".to_vec(),
-                export("greet", function),
-                export("authenticate", function),
-            ]
-            .concat(),
-        ),
-        section(
-            11,
-            &[
-                b"\x02".to_vec(),
-                export("hotgate:gateway/lifecycle@0.1.0", b"\x05\x00\x00"),
-                export("hotgate:gateway/authenticator@0.1.0", b"\x05\x01\x00"),
-            ]
-            .concat(),
-        ),
-    ]
-    .concat()
+    Component::small(Some(start), &[(4, b"\x02\x70\x00\x0a\x70\x00\x00")])
+}
+
+#[tokio::test]
+async fn a_component_has_only_so_many_memories_and_tables() {
+    let (table, memory) = (b"\x70\0\x01", b"\0\x01");
+    let memories = |count: u8| Component::small(None, &[(5, &[&[count], &memory.repeat(count.into())[..]].concat())]);
+    let tables = |count: u8| Component::small(None, &[(4, &[&[count], &table.repeat(count.into())[..]].concat())]);
+    let setup = Setup::new("[[authenticator]]\nfile = \"plugin.wasm\"\n[watch]\nrescan = \"1h\"");
+    let gateway = setup.file("plugin.wasm", &Component::version(1)).start().await;
+    // As many as it may have, it may have: what is in its way then is what a function that does nothing is not.
+    for (component, words) in [
+        (memories(5), "its core modules have 5 linear memories, the limit is 4"),
+        (memories(4), "have not the types of the contract"),
+        (tables(9), "its core modules have 9 tables, the limit is 8"),
+        (tables(8), "have not the types of the contract"),
+    ] {
+        let mark = gateway.log().mark();
+        gateway.file("plugin.wasm").move_over(&component);
+        let refused = gateway.refused_since(mark).await;
+        assert!(refused.get("reason").contains(words), "{refused:?}");
+    }
+    gateway.connect().await.expect("hello v1").await;
+}
+
+/// Names that are short and stand for long ones. In C++: a type of two of the type before it, again and again (some
+/// levels more, and demanglers give up). In Rust: a tuple of two of the tuple before it.
+fn doubling_names() -> [String; 2] {
+    let levels = ('1'..='9').chain('A'..='S');
+    let cpp = levels.fold("_Z1f1a1pIS_S_E".to_owned(), |name, level| name + &format!("S0_IS{level}_S{level}_E"));
+    let digits: Vec<_> = ('0'..='9').chain('a'..='z').chain('A'..='Z').collect();
+    // Places in the name, counted after the `_R`; one that stands in two digits begins at 63.
+    let place = |at: usize| match at - 1 {
+        digit @ ..62 => format!("{}_", digits[digit]),
+        number => format!("{}{}_", digits[number / 62], digits[number % 62]),
+    };
+    let (mut rust, mut before) = ("_RIC1aTuuE".to_owned(), 4);
+    for _ in 0..60 {
+        let here = rust.len() - 2;
+        rust += &format!("TB{0}B{0}E", place(before));
+        before = here;
+    }
+    [cpp, rust + "E"]
+}
+
+#[tokio::test]
+async fn a_trap_costs_little_whatever_the_functions_are_called() {
+    let config = "[[authenticator]]\nfile = \"plugin.wasm\"\n[watch]\nrescan = \"1h\"";
+    let setup = Setup::new(config).file("plugin.wasm", &Component::version(1));
+    let gateway = setup.argument("--log-level=debug").start().await;
+    for name in doubling_names() {
+        let component = Component::trap_named(&name);
+        let (mark, before) = (gateway.log().mark(), gateway.peak_bytes());
+        let spent = gateway.processor_time();
+        gateway.file("plugin.wasm").move_over(&component);
+        let refused = gateway.refused_since(mark).await;
+        assert!(refused.get("reason").contains("wasm `unreachable` instruction executed"), "{refused:?}");
+        let failed = gateway.logged_since(mark, |line| line.message() == "plugin check failed").await;
+        let backtrace = failed.get("backtrace");
+        assert!(backtrace.starts_with("0: 0x") && backtrace.len() < 2048, "{failed:?}");
+        assert!(gateway.processor_time() - spent < Duration::from_secs(1));
+        assert!(gateway.peak_bytes() < before + (50 << 20), "{before} bytes, then {}", gateway.peak_bytes());
+
+        // The same at a start; the workshop sees first that its functions have not the types of the contract.
+        let setup = Setup::new(config).file("plugin.wasm", &component);
+        let free = ["--config", "hotgate.toml", "--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"];
+        let check = ["plugin", "check", "plugin.wasm"];
+        for (arguments, code, words) in [(&free[..], 78, "wasm `unreachable`"), (&check, 1, "It cannot serve.")] {
+            let finished = setup.run(arguments).await;
+            let said = finished.stdout + &finished.stderr;
+            assert_eq!(finished.code, Some(code), "{said}");
+            assert!(said.contains(words) && said.len() < 10_000, "{said}");
+        }
+    }
+    gateway.connect().await.expect("hello v1").await;
 }
 
 #[tokio::test]

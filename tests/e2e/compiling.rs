@@ -66,7 +66,13 @@ async fn a_plugin_is_compiled_by_a_process_that_is_bounded_and_gone_when_it_is_d
         limit("Max address space").starts_with("2147483648 ")
             && limit("Max cpu time").starts_with("305 ")
             && limit("Max core file size").starts_with("0 ")
-            && limit("Max file size").starts_with("0 ")
+            && limit("Max file size").starts_with("268435456 ")
+    })
+    .await;
+    eventually("it has given up its rights", async || {
+        let status = read("status");
+        let is = |name: &str, value| status.lines().any(|line| line.split_whitespace().eq([name, value]));
+        is("NoNewPrivs:", "1") && is("Seccomp:", "2")
     })
     .await;
     assert!(read("environ").is_empty());
@@ -80,6 +86,39 @@ async fn a_plugin_is_compiled_by_a_process_that_is_bounded_and_gone_when_it_is_d
     eventually("it is gone", async || compilers(&gateway).is_empty()).await;
     gateway.connect().await.expect("hello v2").await;
     bystanders.stop().await;
+}
+
+#[tokio::test]
+async fn what_takes_long_to_compile_keeps_no_other_slot_waiting() {
+    let config = "[[authenticator]]\nfile = \"plugin.wasm\"\n[router]\nfile = \"second.wasm\"";
+    let setup =
+        Setup::new(config).file("plugin.wasm", &Component::version(1)).file("second.wasm", &Component::version(1));
+    let gateway = setup.compiling().start().await;
+    let mark = gateway.log().mark();
+    gateway.file("plugin.wasm").move_over(&Component::version(2).with_code(60_000, 100));
+    let long = compiler(&gateway).await;
+    gateway.file("second.wasm").move_over(&Component::version(3));
+    let swapped = gateway.swapped_since(mark).await;
+    assert_eq!(swapped.get("slot"), "router", "{swapped:?}");
+    assert_eq!(compilers(&gateway), [long], "the one that takes long goes on");
+}
+
+#[tokio::test]
+async fn what_is_compiled_is_in_the_gateway_s_memory_once() {
+    const SIZE: usize = 60 << 20;
+    let limits = "limits = { max_component = \"128MiB\" }";
+    let gateway = Setup::plugin(&Component::version(1), limits).compiling().start().await;
+    let before = gateway.resident_bytes().expect("Linux");
+    for version in [2, 3] {
+        // Whatever the gateway has been given of the last one it has given back.
+        let mark = gateway.log().mark();
+        gateway.file("plugin.wasm").move_over(&Component::version(version).with_data(SIZE));
+        gateway.swapped_since(mark).await;
+        gateway.connect().await.expect(format!("hello v{version}")).await;
+    }
+    // The component, and not the machine code as well, which holds the same data.
+    let peak = gateway.peak_bytes() - before;
+    assert!(peak < (SIZE + SIZE / 2) as u64, "{} MiB more than before", peak >> 20);
 }
 
 #[tokio::test]

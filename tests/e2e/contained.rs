@@ -233,6 +233,34 @@ async fn a_crowd_of_spinning_calls_holds_up_nobody_for_long() {
     expect_unnoticed(bystanders).await;
 }
 
+/// In turns of a quarter of a millisecond, of which the router needs more than a hundred for each packet.
+#[tokio::test]
+async fn an_authenticator_that_spins_takes_turns_from_itself() {
+    let config = "[[authenticator]]\nfile = \"plugin.wasm\"\ndeploy = { probation = \"0s\" }\n\
+                  [router]\nfile = \"second.wasm\"\nlimits = { deadline = \"1s\" }";
+    let setup = Setup::new(config).file("plugin.wasm", &Component::fixture(""));
+    let gateway = setup.file("second.wasm", &Component::fixture("")).start().await;
+    let mut anna = gateway.enter("anna").await;
+    let gateway = std::sync::Arc::new(gateway);
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let gateway = gateway.clone();
+        crowd.spawn(async move {
+            loop {
+                let mut client = greeted(&gateway).await;
+                client.send("do loop").await;
+                client.expect_close(1013).await;
+            }
+        });
+    }
+    gateway.logged(|line| line.message() == "plugin failed").await;
+    for _ in 0..8 {
+        anna.send("work 100").await;
+        anna.expect("v1").await;
+    }
+    crowd.shutdown().await;
+}
+
 #[tokio::test]
 async fn when_all_instances_are_busy_logins_and_lines_are_shed_and_packets_wait() {
     let keys = "limits = { deadline = \"5s\", max_wait = \"100ms\", concurrency = 2 }";

@@ -147,6 +147,87 @@ impl Component {
         kinds
     }
 
+    /// The same plugin with a module more that nobody runs: this many bytes of data, in a memory that holds them.
+    pub fn with_data(mut self, bytes: usize) -> Self {
+        let pages = leb128(bytes.div_ceil(1 << 16));
+        let memory = [b"\x01\0", &pages[..]].concat();
+        let noise = (0..bytes).map(|at| (at.wrapping_mul(0x9e37_79b9) >> 16) as u8).collect();
+        let data = [b"\x01\0\x41\0\x0b".to_vec(), leb128(bytes), noise].concat();
+        let mut module = b"\0asm\x01\0\0\0".to_vec();
+        for (id, content) in [(5, memory), (11, data)] {
+            module.extend([vec![id], leb128(content.len()), content].concat());
+        }
+        self.0.extend([vec![1], leb128(module.len()), module].concat());
+        self
+    }
+
+    /// A small plugin made of one core module of these sections (their numbers and what they hold) beside a function that
+    /// does nothing: `check`, `greet` and `authenticate` all are that one. Function 1, if there is one, is the start.
+    ///
+    /// ```wat
+    /// (component
+    ///   (core module $m (func $f) (export "f" (func $f)) …)
+    ///   (core instance $i (instantiate $m))
+    ///   (type $t (func))
+    ///   (func $g (type $t) (canon lift (core func $i "f")))
+    ///   (instance $lifecycle (export "check" (func $g)))
+    ///   (instance $authenticator (export "greet" (func $g)) (export "authenticate" (func $g)))
+    ///   (export "hotgate:gateway/lifecycle@0.1.0" (instance $lifecycle))
+    ///   (export "hotgate:gateway/authenticator@0.1.0" (instance $authenticator)))
+    /// ```
+    pub fn small(start: Option<&[u8]>, sections: &[(u8, &[u8])]) -> Self {
+        let section = |id: u8, content: &[u8]| [&[id], &leb128(content.len())[..], content].concat();
+        let name = |name: &str| [&leb128(name.len())[..], name.as_bytes()].concat();
+        let bodies = [Some(&b"\x00\x0b"[..]), start].into_iter().flatten().collect::<Vec<_>>();
+        let code = bodies.iter().flat_map(|body| [leb128(body.len()), body.to_vec()].concat()).collect();
+        let count = bodies.len() as u8;
+        let functions = [vec![count], vec![0; bodies.len()]].concat();
+        let mut parts = vec![
+            (1, b"\x01\x60\0\0".to_vec()),
+            (3, functions),
+            (7, [b"\x01".to_vec(), name("f"), b"\0\0".to_vec()].concat()),
+            (10, [vec![count], code].concat()),
+        ];
+        parts.extend(start.map(|_| (8, b"\x01".to_vec())));
+        parts.extend(sections.iter().map(|(id, content)| (*id, content.to_vec())));
+        // In the order that WebAssembly has them in; names at the end.
+        parts.sort_by_key(|(id, _)| if *id == 0 { u8::MAX } else { *id });
+        let mut module = b"\0asm\x01\0\0\0".to_vec();
+        module.extend(parts.iter().flat_map(|(id, content)| section(*id, content)));
+        let export = |text: &str, what: &[u8]| [b"\0".to_vec(), name(text), what.to_vec()].concat();
+        let function = b"\x01\0";
+        let instances = [
+            b"\x02\x01\x01".to_vec(),
+            export("check", function),
+            b"\x01\x02".to_vec(),
+            export("greet", function),
+            export("authenticate", function),
+        ];
+        let exports = [
+            b"\x02".to_vec(),
+            export("hotgate:gateway/lifecycle@0.1.0", b"\x05\0\0"),
+            export("hotgate:gateway/authenticator@0.1.0", b"\x05\x01\0"),
+        ];
+        let parts = [
+            b"\0asm\x0d\0\x01\0".to_vec(),
+            section(1, &module),
+            section(2, b"\x01\0\0\0"),
+            section(7, b"\x01\x40\0\x01\0"),
+            section(6, &[b"\x01\0\0\x01\0".to_vec(), name("f")].concat()),
+            section(8, b"\x01\0\0\0\0\0"),
+            section(5, &instances.concat()),
+            section(11, &exports.concat()),
+        ];
+        Self(parts.concat())
+    }
+
+    /// A small plugin that traps in its start function, which has this name.
+    pub fn trap_named(name: &str) -> Self {
+        let names = [b"\x01\x01".to_vec(), leb128(name.len()), name.into()].concat();
+        let section = [b"\x04name\x01".to_vec(), leb128(names.len()), names].concat();
+        Self::small(Some(b"\0\0\x0b"), &[(0, &section)])
+    }
+
     /// The same plugin built against another version of the contract, say `0.1.9`.
     pub fn contract(mut self, version: &str) -> Self {
         let current = b"@0.1.0";

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
@@ -239,9 +240,26 @@ impl Gateway {
 
     /// The physical memory that the process has, in bytes; `None` where there is no `/proc`.
     pub fn resident_bytes(&self) -> Option<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// Bytes of memory that it has had at most since it started.
+    pub fn peak_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:").expect("Linux")
+    }
+
+    fn status_bytes(&self, name: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
-        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"))?;
+        let kibibytes = status.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix("kB"))?;
         Some(kibibytes.trim().parse::<u64>().ok()? << 10)
+    }
+
+    /// What it has had of the processors, to a hundredth of a second. Children do not count.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("Linux");
+        let fields = stat.rsplit(") ").next().expect("fields after the name").split(' ');
+        let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(10 * ticks)
     }
 }
 

@@ -271,7 +271,8 @@ keys! {
         timeout: Time(MS..=HOUR), = secs(300),
             "How long compiling one plugin may take. A process of its own does it, at the lowest priority.";
         memory: Size(256 * MIB..=TIB), = 2 * GIB,
-            "Address space of that process.";
+            "Address space of that process. Plugins are compiled one after the other; one that takes longer than 2 s does not \
+             keep others waiting, so there may be one process for each plugin.";
         max_code: Size(MIB..=GIB), = 256 * MIB,
             "The machine code that may come of it.";
     }

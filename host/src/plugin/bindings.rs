@@ -24,6 +24,7 @@ use wasmtime::Store;
 use wasmtime::component::{Instance, InstancePre};
 
 use super::plain;
+use super::text::list;
 
 /// What a plugin is for. A plugin can have both roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -119,9 +120,10 @@ impl Exports {
             Err(error) => {
                 let wanted: Vec<_> = roles.interfaces().map(|name| format!("hotgate:gateway/{name}@0.1.0")).collect();
                 let engine = component.engine();
-                let found: Vec<_> =
-                    component.component().component_type().exports(engine).map(|(name, _)| name.to_owned()).collect();
-                let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+                let exports = component.component().component_type();
+                let found = list(exports.exports(engine).map(|(name, _)| name));
+                let found = if found.is_empty() { "nothing" } else { &found };
+                let error = plain(error);
                 bail!("it is no {roles}: {error}; wanted are exports of {}; it has {found}", wanted.join(", "))
             }
         }

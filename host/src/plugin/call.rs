@@ -78,8 +78,8 @@ impl Slot {
         let (generation, digest, kind, reason) = (by.number(), by.digest(), error.kind(), error.to_string());
         let call = function.name();
         warn!(slot, plugin, generation, %digest, call, kind, unlogged, reason, "plugin failed");
-        if !error.backtrace().is_empty() {
-            debug!(slot, plugin, generation, call, backtrace = error.backtrace(), "plugin failed here");
+        if let Some(backtrace) = error.backtrace() {
+            debug!(slot, plugin, generation, call, backtrace = backtrace.lines().join(" "), "plugin failed here");
         }
     }
 }
@@ -108,7 +108,7 @@ async fn admit(
         let waiting = memory.wait();
         loop {
             let freed = waiting.freed();
-            let turn = if asked().is_slow(role) { spec.runtime.lane.first().await } else { None };
+            let turn = if asked().is_slow(role) { spec.lane.first().await } else { None };
             let generation = asked();
             if let Some(instance) = generation.instance(role, isolation) {
                 return Ok(Admitted { instance, generation, permit, turn });
@@ -152,7 +152,7 @@ impl Call<'_> {
                 host.end_call();
                 read(result, &self.generation)
             }
-            Some(Err(error)) => Err(CallError::explain(&error, host, limit(), &self.generation.spec().limits)),
+            Some(Err(error)) => Err(CallError::explain(error, host, limit(), &self.generation.spec().limits)),
             None => Err(CallError::Deadline { limit: limit(), stderr: host.end_call() }),
         };
         let ended = Instant::now();

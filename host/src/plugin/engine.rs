@@ -28,6 +28,9 @@ const STALL: Duration = Duration::from_millis(50);
 pub(super) const MEMORIES: u32 = 4;
 pub(super) const TABLES: u32 = 8;
 
+/// The same of one core module, as WebAssembly bounds them.
+const OF_MODULE: u32 = 100;
+
 /// Stack that is left to the host's functions when a plugin has used all of its own: they run on the same one, and
 /// overflowing it would end the process. What wasmtime leaves by default.
 const HOST_STACK: usize = 3 << 19;
@@ -56,7 +59,7 @@ const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 ///
 /// # Errors
 /// When the processor or the operating system cannot run it.
-pub(super) fn start(calls: usize, settings: &EngineConfig, lane: &Lane) -> anyhow::Result<(Engine, Clock)> {
+pub(super) fn start(calls: usize, settings: &EngineConfig, lane: &Arc<Lane>) -> anyhow::Result<(Engine, Clock)> {
     let start = |allocation| {
         let mut config = config(allocation, settings.processor)?;
         config.max_wasm_stack(settings.stack).async_stack_size(settings.stack + HOST_STACK);
@@ -126,11 +129,13 @@ fn pool(calls: usize) -> InstanceAllocationStrategy {
         // Only counted, and bounded by the instances already.
         .total_core_instances(u32::MAX)
         .total_memories(instances.saturating_mul(MEMORIES))
-        .max_memories_per_component(MEMORIES)
+        // What a component may have is looked at before it is linked, and told in our words.
+        .max_memories_per_component(u32::MAX)
+        .max_memories_per_module(OF_MODULE)
         // Even for no instance: a component with more tables than the pool is refused.
         .total_tables(instances.max(1).saturating_mul(TABLES))
-        .max_tables_per_component(TABLES)
-        .max_tables_per_module(TABLES)
+        .max_tables_per_component(u32::MAX)
+        .max_tables_per_module(OF_MODULE)
         .table_elements(TABLE_ELEMENTS)
         .max_memory_size(MEMORY)
         .linear_memory_keep_resident(KEEP_RESIDENT)
@@ -177,7 +182,7 @@ impl Clock {
 
 /// Advances the engine's epoch on a thread of its own, because a runtime whose threads are all in a plugin does not
 /// keep time. Ends with the engine.
-fn start_clock(engine: &Engine, lane: Lane, clock: Clock) -> anyhow::Result<()> {
+fn start_clock(engine: &Engine, lane: Arc<Lane>, clock: Clock) -> anyhow::Result<()> {
     let engine = engine.weak();
     let tick = move || {
         while let Some(engine) = engine.upgrade() {

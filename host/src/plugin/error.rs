@@ -9,10 +9,12 @@ use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::compile::CompileError;
-use super::guest_log::{TooMuchHanded, clean};
-use super::host::Host;
+use super::frames::Frames;
+use super::guest_log::TooMuchHanded;
+use super::host::{Host, MAX_RANDOM};
 use super::limits::host_call_bytes;
 use super::load::Unready;
+use super::text::shown;
 use crate::config::PluginLimits;
 
 /// Why a call of a plugin has no result. Nothing of the call has had an effect.
@@ -23,8 +25,8 @@ pub enum CallError {
     Trap {
         /// What WebAssembly says of it.
         reason: String,
-        /// The functions that it happened in, innermost first.
-        backtrace: String,
+        /// The functions that it happened in.
+        backtrace: Frames,
         /// What the plugin wrote to stderr during the call.
         stderr: String,
     },
@@ -47,8 +49,8 @@ pub enum CallError {
         setting: &'static str,
         /// How it took that; may be empty.
         reason: String,
-        /// The functions that it happened in, innermost first.
-        backtrace: String,
+        /// The functions that it happened in.
+        backtrace: Frames,
         /// What the plugin wrote to stderr during the call.
         stderr: String,
     },
@@ -80,9 +82,6 @@ pub struct TimeLimit {
     pub value: Duration,
 }
 
-/// Bytes of a backtrace in the log; names of functions can be of any length.
-const MAX_BACKTRACE: usize = 4096;
-
 /// Bytes of an error of the engine in the log: it may quote the plugin.
 const MAX_REASON: usize = 1024;
 
@@ -101,10 +100,6 @@ pub(super) fn is_passing(reason: &anyhow::Error) -> bool {
                     | CallError::Limit { setting: ENGINE_MEMORY, .. }
             )
         })
-}
-
-fn shown(text: &str) -> String {
-    clean(text.as_bytes(), MAX_REASON)
 }
 
 fn then(reason: &str) -> String {
@@ -136,13 +131,16 @@ impl CallError {
         matches!(self, Self::Overloaded { .. } | Self::NoRoom(_))
     }
 
-    /// The functions that a trap happened in, innermost first.
-    pub fn backtrace(&self) -> &str {
-        if let Self::Trap { backtrace, .. } | Self::Limit { backtrace, .. } = self { backtrace } else { "" }
+    /// The functions that a trap happened in, if it was one.
+    pub fn backtrace(&self) -> Option<&Frames> {
+        match self {
+            Self::Trap { backtrace, .. } | Self::Limit { backtrace, .. } => Some(backtrace).filter(|it| !it.is_empty()),
+            _ => None,
+        }
     }
 
     /// What an error of the engine means.
-    pub(super) fn explain(error: &wasmtime::Error, host: &Host, limit: TimeLimit, limits: &PluginLimits) -> Self {
+    pub(super) fn explain(error: wasmtime::Error, host: &Host, limit: TimeLimit, limits: &PluginLimits) -> Self {
         let stderr = host.end_call();
         let trap = error.downcast_ref::<Trap>();
         if trap == Some(&Trap::Interrupt) {
@@ -150,21 +148,21 @@ impl CallError {
         }
         let cause = error.root_cause();
         if cause.is::<PoolConcurrencyLimitError>() || cause.is::<Errno>() {
-            return Self::NoRoom(shown(&cause.to_string()));
+            return Self::NoRoom(shown(cause, MAX_REASON));
         }
         let reason = match (trap, error.downcast_ref::<I32Exit>()) {
             (Some(trap), _) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
             (None, Some(exit)) => format!("it exited with status {}", exit.0),
-            (None, None) => shown(&cause.to_string()),
+            (None, None) => shown(cause, MAX_REASON),
         };
-        let running = error.downcast_ref::<WasmBacktrace>();
+        let was_running = error.is::<WasmBacktrace>();
         // Without a backtrace the plugin was not running any more: it had returned.
-        if is_fuel(&reason) && running.is_none() && limits.host_call_bytes.is_none() {
+        if is_fuel(&reason) && !was_running && limits.host_call_bytes.is_none() {
             return Self::Result(format!("more than {} bytes (limits.max_output)", limits.max_output));
         }
-        let backtrace = running.map(|backtrace| clean(backtrace.to_string().as_bytes(), MAX_BACKTRACE));
-        let backtrace = backtrace.unwrap_or_default();
-        match past_limit(error, &reason, host, limits) {
+        let past_limit = past_limit(&error, &reason, host, limits);
+        let backtrace = Frames::of(error);
+        match past_limit {
             Some((did, limit, setting)) => {
                 // What the engine says of these says no more.
                 let reason =
@@ -189,6 +187,12 @@ fn is_handles(error: &wasmtime::Error, reason: &str) -> bool {
     matches!(error.downcast_ref(), Some(ResourceTableError::Full)) || reason.contains("store handle limit exceeded")
 }
 
+/// How many random bytes a call asked for that wanted too many.
+fn random_bytes(reason: &str) -> Option<u64> {
+    let (wanted, _) = reason.strip_prefix("requested len ")?.split_once(" exceeds limit ")?;
+    wanted.parse().ok()
+}
+
 /// What the plugin did, which limit that was past, and the name of its setting.
 fn past_limit(
     error: &wasmtime::Error,
@@ -202,6 +206,10 @@ fn past_limit(
     if is_fuel(reason) || error.is::<TooMuchHanded>() {
         let did = "handed the host more bytes".to_owned();
         return Some((did, host_call_bytes(limits), "limits.host_call_bytes"));
+    }
+    if let Some(wanted) = random_bytes(reason) {
+        let did = format!("asked for {wanted} random bytes at once");
+        return Some((did, MAX_RANDOM as usize, "a call of get-random-bytes or get-insecure-random-bytes"));
     }
     if is_handles(error, reason) {
         return Some(("asked for more handles".to_owned(), limits.handles, "limits.handles"));

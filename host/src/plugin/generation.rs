@@ -13,7 +13,7 @@ use super::bindings::logging::Level;
 use super::bindings::{Exports, PerRole, Role, router};
 use super::blame::Spread;
 use super::error::{CallError, TimeLimit};
-use super::guest_log::{GuestLog, clean};
+use super::guest_log::GuestLog;
 use super::host::Host;
 use super::identity::{Digest, Identity};
 use super::instance::{Instance, within};
@@ -23,6 +23,7 @@ use super::pool::Pool;
 use super::rollout::Counted;
 use super::spec::Spec;
 use super::stats::{Counts, Function, Stats};
+use super::text::clean;
 use crate::config::{Isolation, Settings, Values};
 
 /// Bytes of what a plugin's own check says against it.
@@ -131,10 +132,11 @@ impl Generation {
                 host.end_call();
                 return Ok(passed);
             }
-            Some(Err(error)) => CallError::explain(&error, host, limit, &self.spec.limits),
+            Some(Err(error)) => CallError::explain(error, host, limit, &self.spec.limits),
             None => CallError::Deadline { limit, stderr: host.end_call() },
         };
-        debug!(slot = self.spec.slot, plugin = self.spec.plugin, backtrace = failed.backtrace(), "plugin check failed");
+        let backtrace = || failed.backtrace().map(|backtrace| backtrace.lines().join(" "));
+        debug!(slot = self.spec.slot, plugin = self.spec.plugin, backtrace = backtrace(), "plugin check failed");
         Err(failed)
     }
 

@@ -20,6 +20,7 @@ use super::lane::Turns;
 use super::limits::host_call_bytes;
 use super::lock;
 use super::spec::Spec;
+use super::text::clean;
 use crate::config::PluginLimits;
 use crate::metrics::METRICS;
 use crate::throttle::Throttle;
@@ -196,34 +197,6 @@ impl InstanceLog {
             self.dropped.fetch_add(lines, Relaxed);
         }
     }
-}
-
-/// Text as it may enter the log: one line of UTF-8, without control characters and without what makes a terminal show
-/// text in another order; at most `limit` bytes and an ellipsis.
-pub(super) fn clean(line: &[u8], limit: usize) -> String {
-    let cut = line.len() > limit;
-    let line = String::from_utf8_lossy(&line[..line.len().min(limit)]);
-    let mut clean: String = line.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect();
-    if cut {
-        // Half a character at the cut.
-        clean.truncate(clean.trim_end_matches(char::REPLACEMENT_CHARACTER).len());
-        clean.push('…');
-    }
-    clean
-}
-
-/// Text for a terminal, which it cannot command. Line ends stay.
-pub fn tame(text: &str) -> String {
-    text.chars().map(|c| if c != '\n' && is_harmful(c) { ' ' } else { c }).collect()
-}
-
-/// Whether a character commands a terminal, or makes a line look like another one.
-pub(crate) fn is_harmful(c: char) -> bool {
-    // Zero-width characters and marks; line and paragraph separator, embeddings and overrides; joiners, invisible
-    // operators and isolates; the byte order mark; tags, which nobody sees and some programs read.
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-        || matches!(c, '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// stdout or stderr of one instance. Takes everything at once, but not past the end of a call's turn: then it asks to

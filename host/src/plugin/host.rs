@@ -23,7 +23,7 @@ use crate::message::ConnectionId;
 use crate::registry::Registry;
 
 /// Random bytes of one request.
-const MAX_RANDOM: u64 = 64 << 10;
+pub(super) const MAX_RANDOM: u64 = 64 << 10;
 
 /// Members of a group that one request may list, so that a large group does not hold up the call of somebody else.
 const MAX_MEMBERS: usize = 100_000;
@@ -49,7 +49,7 @@ impl Host {
     pub(super) fn new(generation: &Generation, pace: Arc<Pace>, holding: Holding) -> Self {
         let spec = generation.spec();
         let log = Arc::new(InstanceLog::new(generation.log().clone(), &spec.limits));
-        let turns = Turns::new(spec.runtime.lane.clone(), pace);
+        let turns = Turns::new(spec.lane.clone(), pace);
         let stdout = Output::new(log.clone(), turns.clone(), Level::Info);
         let stderr = Output::new(log.clone(), turns.clone(), Level::Warn);
         // Nothing is inherited and nothing opened: no files, no sockets, no arguments, no environment but the settings.

@@ -22,24 +22,22 @@ use super::lock;
 pub(super) type Turn = OwnedSemaphorePermit;
 
 /// Admits long calls; one for the process.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Lane {
     /// Fair: first come, first served.
     turns: Arc<Semaphore>,
-    /// As many of those that have had a turn may queue for another. So a call that has not run yet waits for those
-    /// before it that have not either, and hardly for the long ones.
-    again: Arc<Semaphore>,
+    width: usize,
 }
 
 impl Lane {
     /// A lane as wide as half of the processors.
-    pub(super) fn new() -> Self {
+    pub(super) fn new() -> Arc<Self> {
         Self::wide(available_parallelism().map_or(1, usize::from) / 2)
     }
 
-    fn wide(width: usize) -> Self {
-        let semaphore = || Arc::new(Semaphore::new(width.max(1)));
-        Self { turns: semaphore(), again: semaphore() }
+    fn wide(width: usize) -> Arc<Self> {
+        let width = width.max(1);
+        Arc::new(Self { turns: Arc::new(Semaphore::new(width)), width })
     }
 
     /// Whether long calls take all turns that there are.
@@ -47,10 +45,31 @@ impl Lane {
         self.turns.available_permits() == 0
     }
 
+    /// What the calls of one slot have of the lane.
+    pub(super) fn share(self: &Arc<Self>) -> Arc<Share> {
+        let gate = || Semaphore::new(self.width);
+        Arc::new(Share { lane: self.clone(), front: gate(), again: gate() })
+    }
+}
+
+/// What the calls of one slot have of the lane. However many they are, no more of them than the lane is wide wait for a
+/// turn beside those of other slots: a slot with many long calls takes turns from itself.
+#[derive(Debug)]
+pub(super) struct Share {
+    lane: Arc<Lane>,
+    /// For those that wait beside other slots' calls.
+    front: Semaphore,
+    /// For those that wait for the front and have had a turn. So a call that has not run yet waits for those before it
+    /// that have not either, and hardly for the long ones.
+    again: Semaphore,
+}
+
+impl Share {
     /// Waits for the first turn of a call.
     pub(super) async fn first(&self) -> Option<Turn> {
         // `None` would be a lane that is closed; it never is.
-        self.turns.clone().acquire_owned().await.ok()
+        let _waiting = self.front.acquire().await;
+        self.lane.turns.clone().acquire_owned().await.ok()
     }
 
     async fn next(&self) -> Option<Turn> {
@@ -109,7 +128,7 @@ const LONG: Duration = Duration::from_millis(TICK.as_millis() as u64 / 2);
 /// The turns of one instance's calls.
 #[derive(Debug)]
 pub(super) struct Turns {
-    lane: Lane,
+    lane: Arc<Share>,
     pace: Arc<Pace>,
     state: Mutex<State>,
 }
@@ -140,7 +159,7 @@ impl State {
 }
 
 impl Turns {
-    pub(super) fn new(lane: Lane, pace: Arc<Pace>) -> Arc<Self> {
+    pub(super) fn new(lane: Arc<Share>, pace: Arc<Pace>) -> Arc<Self> {
         Arc::new(Self { lane, pace, state: Mutex::new(State::begun(None, Instant::now())) })
     }
 
@@ -211,11 +230,13 @@ mod tests {
     use std::future::poll_fn;
     use std::pin::pin;
 
+    use futures_util::future::join_all;
+
     use super::*;
 
     #[tokio::test]
     async fn long_calls_take_turns() {
-        let lane = Lane::wide(1);
+        let lane = Lane::wide(1).share();
         let (pace, ran) = (Pace::new(), Arc::new(Mutex::new(Vec::new())));
         let call = |name: &'static str| {
             let (turns, ran) = (Turns::new(lane.clone(), pace.clone()), ran.clone());
@@ -235,12 +256,13 @@ mod tests {
             assert_ne!(pair[0], pair[1]);
         }
         assert_eq!(lock(&ran).len(), 6);
-        assert_eq!((lane.turns.available_permits(), lane.again.available_permits()), (1, 1));
+        assert_eq!(lane.lane.turns.available_permits(), 1);
+        assert_eq!((lane.front.available_permits(), lane.again.available_permits()), (1, 1));
     }
 
     #[tokio::test]
     async fn a_call_that_has_not_run_yet_passes_those_that_have() {
-        let (lane, order) = (Lane::wide(1), Mutex::new(Vec::new()));
+        let (lane, order) = (Lane::wide(1).share(), Mutex::new(Vec::new()));
         let held = lane.first().await;
         let wait = async |name, new: bool| {
             let turn = if new { lane.first().await } else { lane.next().await };
@@ -255,8 +277,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_slot_with_many_long_calls_takes_turns_from_itself() {
+        let lane = Lane::wide(1);
+        let (crowd, alone) = (lane.share(), lane.share());
+        let taken = AtomicU64::new(0);
+        let turn = async |share: &Share, is_new: bool| {
+            let turn = if is_new { share.first().await } else { share.next().await };
+            taken.fetch_add(1, Relaxed);
+            tokio::task::yield_now().await;
+            drop(turn);
+        };
+        let spinning = join_all((0..100).map(async |number| {
+            loop {
+                turn(&crowd, number % 2 == 0).await;
+            }
+        }));
+        let working = async {
+            tokio::task::yield_now().await;
+            for _ in 0..20 {
+                turn(&alone, false).await;
+            }
+        };
+        tokio::select! { _ = spinning => {}, () = working => {} }
+        assert!((30..=45).contains(&taken.load(Relaxed)), "{taken:?} turns, 20 of them of one call");
+    }
+
+    #[tokio::test]
     async fn the_calls_of_a_plugin_count_once_each() {
-        let (lane, pace) = (Lane::wide(1), Pace::new());
+        let (lane, pace) = (Lane::wide(1).share(), Pace::new());
         let turns = Turns::new(lane, pace.clone());
         for (call, slow) in [(1, false), (2, true)] {
             turns.begin(None, Instant::now());
@@ -283,7 +331,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_is_long_by_what_it_runs_and_not_by_what_it_waits() {
-        let turns = Turns::new(Lane::wide(1), Pace::new());
+        let turns = Turns::new(Lane::wide(1).share(), Pace::new());
         turns.begin(None, Instant::now());
         assert!(turns.may_go_on(Instant::now()));
         for _ in 0..3 {
@@ -301,7 +349,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_is_suspended_again_and_again_is_long_all_the_same() {
-        let turns = Turns::new(Lane::wide(1), Pace::new());
+        let turns = Turns::new(Lane::wide(1).share(), Pace::new());
         turns.begin(None, Instant::now());
         let mut call = pin!(async {
             for _ in 0..3 {
@@ -318,8 +366,8 @@ mod tests {
     #[tokio::test]
     async fn a_turn_ends_when_the_call_stops_running() {
         let lane = Lane::wide(1);
-        let turns = Turns::new(lane.clone(), Pace::new());
-        turns.begin(lane.first().await, Instant::now());
+        let turns = Turns::new(lane.share(), Pace::new());
+        turns.begin(turns.lane.first().await, Instant::now());
         let mut call = pin!(async { lane.turns.available_permits() });
         assert_eq!(poll_fn(|context| turns.poll(call.as_mut(), context)).await, 0);
         assert_eq!(lane.turns.available_permits(), 1);

@@ -10,7 +10,8 @@
 //! | file | what |
 //! | --- | --- |
 //! | `engine`, `lane` | the engine and its clock; who may run for longer than a tick |
-//! | `bindings`, `calls`, `call`, `error` | the contract as Rust, its functions, how each is called, their failures |
+//! | `bindings`, `calls`, `call` | the contract as Rust, its functions, how each is called |
+//! | `error`, `frames`, `text` | how a call fails and where, and text from what is not trusted |
 //! | `host`, `guest_log`, `limits` | what a plugin finds around it |
 //! | `instance`, `pool`, `generation`, `spec` | from one instance to all of one component, and what the slot's have in common |
 //! | `memory`, `machine` | what all instances together may have |
@@ -28,6 +29,7 @@ mod compile;
 mod deploy;
 mod engine;
 mod error;
+mod frames;
 mod generation;
 mod guest_log;
 mod host;
@@ -50,6 +52,7 @@ mod stats;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod text;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -67,9 +70,8 @@ pub use self::compile::child::{COMMAND as COMPILE, run as compile};
 pub(crate) use self::compile::fuzz;
 pub use self::deploy::DeployError;
 pub use self::error::CallError;
+pub use self::frames::Frames;
 pub use self::generation::{CheckRefused, Generation};
-pub(crate) use self::guest_log::is_harmful;
-pub use self::guest_log::tame;
 pub use self::identity::Digest;
 pub use self::keeper::Keepers;
 pub use self::ledger::Ledgers;
@@ -77,12 +79,12 @@ pub use self::memory::Demand;
 pub use self::slot::Slot;
 pub(crate) use self::slot::look_after;
 pub use self::source::read as read_component;
+pub(crate) use self::text::is_harmful;
+pub use self::text::tame;
+use self::text::{line, plain};
 use crate::config::{CompilerConfig, EngineConfig};
 use crate::registry::Registry;
 use crate::state::StateFolder;
-
-/// Bytes of an error in the log.
-const MAX_ERROR: usize = 2048;
 
 /// What all plugins share.
 pub struct Runtime {
@@ -90,7 +92,7 @@ pub struct Runtime {
     clock: engine::Clock,
     linker: Linker<host::Host>,
     compiler: compile::Compiler,
-    lane: lane::Lane,
+    lane: Arc<lane::Lane>,
     memory: Arc<memory::Memory>,
     registry: Arc<Registry>,
     state: Arc<StateFolder>,
@@ -156,16 +158,6 @@ impl Runtime {
             stack: self.stack,
         })
     }
-}
-
-/// An error of the engine, with all its causes, in one line.
-fn plain(error: wasmtime::Error) -> anyhow::Error {
-    anyhow::Error::msg(guest_log::clean(format!("{error:#}").as_bytes(), MAX_ERROR))
-}
-
-/// An error with all its causes in one line of the log. It may quote what is not trusted.
-fn line(error: &anyhow::Error) -> String {
-    guest_log::clean(format!("{error:#}").as_bytes(), MAX_ERROR)
 }
 
 /// Locks, whatever happened to the last holder: what these locks guard is valid at any time.

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use super::deploy::{Reason, Refused};
 use super::generation::Generation;
-use super::guest_log::clean;
 use super::identity::Digest;
 use super::rollout::Place;
 use super::slot::MAX_REASON;
 use super::status::{GenerationStatus, Stage, Unserved};
+use super::text::clean;
 
 /// What of source and settings does not serve.
 pub(super) fn unserved(refused: &Refused) -> Vec<Unserved> {

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use super::Runtime;
 use super::bindings::{PerRole, Roles};
 use super::guest_log::line_limit;
+use super::lane::Share;
 use super::memory::{Account, Demand};
 use crate::config::{PluginConfig, PluginLimits, PluginSource};
 use crate::throttle::Throttle;
@@ -29,6 +30,8 @@ pub(super) struct Spec {
     pub(super) permits: PerRole<Semaphore>,
     /// The memory of all its instances.
     pub(super) account: Arc<Account>,
+    /// Where its long calls wait for turns.
+    pub(super) lane: Arc<Share>,
     pub(super) lines: Arc<Throttle>,
     pub(super) failures: Throttle,
     pub(super) runtime: Arc<Runtime>,
@@ -45,6 +48,7 @@ impl Spec {
             permits: PerRole::new(|| Semaphore::new(permits)),
             account: runtime.memory.open(Demand::of(&plugin.limits, roles)),
             limits: plugin.limits.clone(),
+            lane: runtime.lane.share(),
             lines: line_limit(&plugin.limits),
             failures: Throttle::new(FAILURES_PER_SECOND, FAILURES_AT_ONCE),
             runtime,

@@ -230,6 +230,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::error::TimeLimit;
+    use super::super::frames::Frames;
     use super::*;
 
     proptest! {
@@ -244,7 +245,8 @@ mod tests {
     #[test]
     fn every_failure_is_counted_but_for_overload() {
         let limit = TimeLimit { setting: "deadline", value: Duration::ZERO };
-        let [stderr, reason, backtrace, did] = [const { String::new() }; 4];
+        let [stderr, reason, did] = [const { String::new() }; 3];
+        let backtrace = Frames::default();
         let of = |setting| CallError::Limit {
             did: did.clone(),
             limit: 0,

@@ -125,12 +125,12 @@ impl StateFolder {
         self.path.as_ref().ok().map(|path| path.join(name))
     }
 
-    /// Reads a file whole; `None` if there is none.
+    /// Opens a file for reading; `None` if there is none.
     ///
     /// # Errors
-    /// When it is larger than the limit, or is not a file, or not the user's own, or others can use it.
-    pub fn read_private(&self, name: &str, limit: usize) -> io::Result<Option<Vec<u8>>> {
-        let read = || {
+    /// When it is not a file, or not the user's own, or others can use it.
+    pub fn open_private(&self, name: &str) -> io::Result<Option<File>> {
+        let open = || {
             let (folder, name) = self.folder_of(name, false)?;
             // Opening a pipe would wait for its other end.
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -140,17 +140,29 @@ impl StateFolder {
                 return Err(other("it is no file"));
             }
             check_private(&stat)?;
-            let mut bytes = Vec::new();
-            // Its size is only a hint, and a hint that does not lead to a large reservation.
-            bytes.reserve_exact(usize::try_from(stat.st_size).unwrap_or(0).min(limit) + 1);
-            File::from(file).take(limit as u64 + 1).read_to_end(&mut bytes)?;
-            if bytes.len() > limit { Err(other(&format!("it is larger than {limit} bytes"))) } else { Ok(bytes) }
+            Ok(File::from(file))
         };
-        match read() {
-            Ok(bytes) => Ok(Some(bytes)),
+        match open() {
+            Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.named(name, error)),
         }
+    }
+
+    /// Reads a file whole; `None` if there is none.
+    ///
+    /// # Errors
+    /// When it is larger than the limit, or is not a file, or not the user's own, or others can use it.
+    pub fn read_private(&self, name: &str, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.open_private(name)? else { return Ok(None) };
+        let read = || {
+            let mut bytes = Vec::new();
+            // Its size is only a hint, and a hint that does not lead to a large reservation.
+            bytes.reserve_exact(usize::try_from(file.metadata()?.len()).unwrap_or(0).min(limit) + 1);
+            file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+            if bytes.len() > limit { Err(other(&format!("it is larger than {limit} bytes"))) } else { Ok(bytes) }
+        };
+        read().map(Some).map_err(|error| self.named(name, error))
     }
 
     /// Writes a file whole: after a crash there is the old one or the new one.
@@ -158,9 +170,17 @@ impl StateFolder {
     /// # Errors
     /// When it cannot be written; then it is as it was.
     pub fn write_private(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.fill_private(name, |file| file.write_all(bytes))
+    }
+
+    /// The same for a file that is too large to be held in memory: `fill` writes it.
+    ///
+    /// # Errors
+    /// When it cannot be written; then it is as it was.
+    pub fn fill_private(&self, name: &str, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         let write = || {
             let (folder, name) = self.folder_of(name, true)?;
-            let unfinished = Unfinished::write(&folder, bytes)?;
+            let unfinished = Unfinished::write(&folder, fill)?;
             fs::renameat(&folder, &unfinished.name, &folder, name)?;
             fs::fsync(&folder)?;
             io::Result::Ok(())
@@ -178,7 +198,7 @@ impl StateFolder {
         }
         let write = || {
             let (folder, name) = self.folder_of(name, true)?;
-            let unfinished = Unfinished::write(&folder, &make()?)?;
+            let unfinished = Unfinished::write(&folder, |file| file.write_all(&make()?))?;
             match fs::linkat(&folder, &unfinished.name, &folder, name, AtFlags::empty()) {
                 // Another process was faster: its secret counts.
                 Ok(()) | Err(Errno::EXIST) => io::Result::Ok(()),
@@ -346,7 +366,7 @@ struct Unfinished<'f> {
 }
 
 impl<'f> Unfinished<'f> {
-    fn write(folder: &'f OwnedFd, bytes: &[u8]) -> io::Result<Self> {
+    fn write(folder: &'f OwnedFd, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Self> {
         for entry in list(folder)? {
             let age = entry.modified.elapsed().unwrap_or_default();
             if entry.name.ends_with(UNFINISHED) && age > OLD {
@@ -357,7 +377,7 @@ impl<'f> Unfinished<'f> {
         let unfinished = Self { folder, name: format!("{number:016x}{UNFINISHED}") };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(fs::openat(folder, &unfinished.name, flags, PRIVATE_FILE)?);
-        file.write_all(bytes)?;
+        fill(&mut file)?;
         file.sync_all()?;
         Ok(unfinished)
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Workshop;
 use super::contract::{Found, Interfaces, differences};
+use crate::plugin::text::{line, list};
 use crate::plugin::{CheckRefused, Digest, Roles, Surroundings};
 
 /// How the two binary formats begin.
@@ -177,7 +178,7 @@ fn component(code: &[u8], report: &mut Report) -> Option<Interfaces> {
     match Interfaces::of_component(code) {
         Ok(component) => Some(component),
         Err(error) => {
-            let what = format!("it is no component that can be read: {error:#}");
+            let what = format!("it is no component that can be read: {}", line(&error));
             report.problem(Kind::Format, what, BUILD_A_COMPONENT);
             None
         }
@@ -233,8 +234,8 @@ fn nothing(component: &Interfaces) -> (String, &'static str) {
     if exports("wasi:http/") {
         return ("it is an HTTP handler, not a plugin".to_owned(), EXPORT);
     }
-    let names: Vec<_> = component.exports().map(|found| found.full_name()).collect();
-    let has = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    let has = list(component.exports().map(|found| found.full_name()));
+    let has = if has.is_empty() { "nothing" } else { &has };
     (format!("it is no plugin: it exports neither hotgate:gateway/authenticator nor router; it has {has}"), EXPORT)
 }
 

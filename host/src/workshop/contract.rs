@@ -10,6 +10,11 @@ use wit_parser::{
     Function, InterfaceId, PackageName, Resolve, SourceMap, Type, TypeDefKind, WorldId, WorldItem, WorldKey,
 };
 
+use crate::plugin::text::{list, shown};
+
+/// Bytes of a name that the component chose.
+const MAX_NAME: usize = 256;
+
 /// The files that say it.
 pub(super) const FILES: [(&str, &str); 7] = [
     ("authenticator.wit", include_str!("../../../wit/authenticator.wit")),
@@ -240,14 +245,14 @@ impl Compare<'_> {
             return;
         }
         let (ours, theirs) = (names(known), names(given));
-        let lacks: Vec<_> = ours.iter().filter(|name| !theirs.contains(name)).map(|name| format!("`{name}`")).collect();
-        let more: Vec<_> = theirs.iter().filter(|name| !ours.contains(name)).map(|name| format!("`{name}`")).collect();
+        let lacks = list(ours.iter().filter(|name| !theirs.contains(name)).map(|name| format!("`{name}`")));
+        let more = list(theirs.iter().filter(|name| !ours.contains(name)).map(|name| format!("`{name}`")));
         let mut detail = Vec::new();
         if !lacks.is_empty() {
-            detail.push(format!("it lacks {}", lacks.join(", ")));
+            detail.push(format!("it lacks {lacks}"));
         }
         if !more.is_empty() {
-            detail.push(format!("the host does not know {}", more.join(", ")));
+            detail.push(format!("the host does not know {more}"));
         }
         if detail.is_empty() {
             detail.push("they stand in another order".to_owned());
@@ -272,14 +277,23 @@ fn plain(resolve: &Resolve, mut of: Type) -> Type {
     of
 }
 
+/// How deep a type is described that has no name: lists of lists, and so on.
+const DEPTH: usize = 4;
+
 fn name(resolve: &Resolve, of: Type) -> String {
-    let of = plain(resolve, of);
-    let Type::Id(id) = of else { return format!("{of:?}").to_lowercase() };
-    let def = &resolve.types[id];
-    match (&def.name, &def.kind) {
-        (Some(name), kind) => format!("{} `{name}`", kind.as_str()),
-        (None, TypeDefKind::List(of)) => format!("list of {}", name(resolve, *of)),
-        (None, TypeDefKind::Option(of)) => format!("option of {}", name(resolve, *of)),
-        (None, kind) => kind.as_str().to_owned(),
+    let (mut of, mut said) = (of, String::new());
+    for _ in 0..DEPTH {
+        let Type::Id(id) = plain(resolve, of) else { break };
+        let def = &resolve.types[id];
+        match (&def.name, &def.kind) {
+            (None, TypeDefKind::List(inner)) => (of, said) = (*inner, said + "list of "),
+            (None, TypeDefKind::Option(inner)) => (of, said) = (*inner, said + "option of "),
+            (None, kind) => return said + kind.as_str(),
+            (Some(name), kind) => return format!("{said}{} `{}`", kind.as_str(), shown(name, MAX_NAME)),
+        }
+    }
+    match plain(resolve, of) {
+        Type::Id(id) => said + resolve.types[id].kind.as_str(),
+        of => said + &format!("{of:?}").to_lowercase(),
     }
 }

@@ -99,7 +99,8 @@ impl Play {
             Err(error) => {
                 let failed = [(FAILED, error.kind().to_owned()), ("why", error.to_string())];
                 let table = failed.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text)));
-                Outcome { value: Value::Table(table.collect()), backtrace: error.backtrace().to_owned() }
+                let backtrace = error.backtrace().map(|backtrace| backtrace.lines().join("\n")).unwrap_or_default();
+                Outcome { value: Value::Table(table.collect()), backtrace }
             }
         }
     }

@@ -4,7 +4,8 @@
 //! compiling took and a digest of its name and its content. What is not as it was written is compiled anew; where nothing can be kept,
 //! everything is.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::machine_code::MachineCode;
 use crate::state::StateFolder;
 
 const FOLDER: &str = "compiled";
@@ -51,14 +53,13 @@ impl Cache {
     }
 
     /// The code of this name, as it was stored, and how long compiling took.
-    pub(super) async fn load(self: &Arc<Self>, name: &str) -> Option<(Vec<u8>, Duration)> {
+    pub(super) async fn load(self: &Arc<Self>, name: &str) -> Option<(MachineCode, Duration)> {
         let file = path(name);
         let entry = self.access({
             let file = file.clone();
             move |cache| {
-                let entry = cache.state.read_private(&file, cache.max_code + TRAILER)?;
-                let Some(entry) = entry else { return Ok(None) };
-                let code = open(&file, entry).ok_or_else(|| io::Error::other("its digest is wrong"))?;
+                let Some(entry) = cache.state.open_private(&file)? else { return Ok(None) };
+                let code = open(&file, entry, cache.max_code)?;
                 // What is not touched is only dropped sooner.
                 let _ = cache.state.touch(&file);
                 Ok(Some(code))
@@ -74,11 +75,10 @@ impl Cache {
     }
 
     /// Stores code that took so long to compile. Does nothing but tell when that is not possible.
-    pub(super) async fn store(self: &Arc<Self>, name: &str, mut code: Vec<u8>, took: Duration) {
+    pub(super) async fn store(self: &Arc<Self>, name: &str, code: Arc<MachineCode>, took: Duration) {
         let file = path(name);
         let store = move |cache: &Self| {
-            seal(&file, &mut code, took);
-            cache.state.write_private(&file, &code)?;
+            cache.state.fill_private(&file, |entry| write(&file, &code, took, entry))?;
             cache.prune()
         };
         match self.access(store).await {
@@ -142,31 +142,54 @@ fn path(name: &str) -> String {
     format!("{FOLDER}/{name}")
 }
 
-fn digest(file: &str, content: &[u8]) -> [u8; DIGEST] {
-    Sha256::new().chain_update(file).chain_update(content).finalize().into()
-}
-
-fn seal(file: &str, code: &mut Vec<u8>, took: Duration) {
-    code.extend(u64::try_from(took.as_millis()).unwrap_or(u64::MAX).to_le_bytes());
-    let digest = digest(file, code);
-    code.extend(MAGIC);
-    code.extend(digest);
+/// Writes an entry: the code, how long compiling it took, and the rest of its trailer.
+fn write(file: &str, code: &MachineCode, took: Duration, entry: &mut File) -> io::Result<()> {
+    let time = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).to_le_bytes();
+    let digest = copy(file, code.read()?.chain(&time[..]), entry)?;
+    entry.write_all(MAGIC)?;
+    entry.write_all(&digest)
 }
 
 /// The code of an entry and how long compiling took, if it is whole and has the name that it was given.
-fn open(file: &str, mut entry: Vec<u8>) -> Option<(Vec<u8>, Duration)> {
-    let code = entry.len().checked_sub(TRAILER)?;
-    let seal = entry.split_off(code + TIME);
-    if seal[..MAGIC.len()] != *MAGIC || seal[MAGIC.len()..] != digest(file, &entry) {
-        return None;
+fn open(file: &str, mut entry: File, max_code: usize) -> io::Result<(MachineCode, Duration)> {
+    let damaged = || io::Error::other("its digest is wrong");
+    let length = entry.metadata()?.len().checked_sub(TRAILER as u64).ok_or_else(damaged)?;
+    if length > max_code as u64 {
+        return Err(io::Error::other(format!("it has more than {max_code} bytes")));
     }
-    let took = entry.split_off(code).try_into().ok().map(u64::from_le_bytes)?;
-    Some((entry, Duration::from_millis(took)))
+    let mut code = MachineCode::create()?;
+    let digest = copy_into(Sha256::new().chain_update(file), (&entry).take(length), &mut code)?;
+    let (mut time, mut seal) = ([0; TIME], [0; TRAILER - TIME]);
+    entry.read_exact(&mut time)?;
+    entry.read_exact(&mut seal)?;
+    let digest: [u8; DIGEST] = digest.chain_update(time).finalize().into();
+    if seal[..MAGIC.len()] != *MAGIC || seal[MAGIC.len()..] != digest {
+        return Err(damaged());
+    }
+    Ok((MachineCode::seal(code)?, Duration::from_millis(u64::from_le_bytes(time))))
+}
+
+/// Copies what an entry holds, and computes the digest of it and the name of its entry.
+fn copy(file: &str, from: impl Read, to: &mut File) -> io::Result<[u8; DIGEST]> {
+    Ok(copy_into(Sha256::new().chain_update(file), from, to)?.finalize().into())
+}
+
+/// Copies to the file, and adds what is copied to the digest.
+fn copy_into(mut digest: Sha256, mut from: impl Read, to: &mut File) -> io::Result<Sha256> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let length = from.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(digest);
+        }
+        digest.update(&buffer[..length]);
+        to.write_all(&buffer[..length])?;
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File, Permissions};
+    use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::path::PathBuf;
     use std::time::SystemTime;
@@ -174,6 +197,10 @@ mod tests {
     use super::*;
 
     const TOOK: Duration = Duration::from_millis(1234);
+
+    fn code(text: &str) -> Arc<MachineCode> {
+        Arc::new(MachineCode::of(text.as_bytes()))
+    }
 
     struct Place {
         _folder: tempfile::TempDir,
@@ -185,7 +212,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let cache = Arc::new(Cache::new(StateFolder::open(Some(&folder.path().join("state"))), 100));
             for name in names {
-                cache.store(name, format!("code of {name}").into_bytes(), TOOK).await;
+                cache.store(name, code(&format!("code of {name}")), TOOK).await;
             }
             Self { _folder: folder, cache }
         }
@@ -193,7 +220,9 @@ mod tests {
         async fn load(&self, name: &str) -> Option<String> {
             let (code, took) = self.cache.load(name).await?;
             assert_eq!(took, TOOK);
-            Some(String::from_utf8(code).unwrap())
+            let mut text = String::new();
+            code.read().unwrap().read_to_string(&mut text).unwrap();
+            Some(text)
         }
 
         fn file(&self, name: &str) -> PathBuf {
@@ -247,7 +276,7 @@ mod tests {
             damage(&place);
             assert_eq!(place.load("a").await, None, "{index}");
             assert!(place.file("a").symlink_metadata().is_err(), "{index}");
-            place.cache.store("a", b"new".to_vec(), TOOK).await;
+            place.cache.store("a", code("new"), TOOK).await;
             assert_eq!(place.load("a").await.as_deref(), Some("new"), "{index}");
         }
     }
@@ -258,17 +287,17 @@ mod tests {
         fs::remove_dir_all(place.cache.state.path(FOLDER).unwrap()).unwrap();
         assert_eq!(place.load("a").await, None);
         fs::write(place.cache.state.path(FOLDER).unwrap(), "a file is in the way").unwrap();
-        place.cache.store("a", b"code".to_vec(), TOOK).await;
+        place.cache.store("a", code("code"), TOOK).await;
         assert!(place.cache.fails.load(Relaxed));
         assert_eq!(place.load("a").await, None);
         fs::remove_file(place.cache.state.path(FOLDER).unwrap()).unwrap();
-        place.cache.store("a", b"code".to_vec(), TOOK).await;
+        place.cache.store("a", code("code"), TOOK).await;
         assert!(!place.cache.fails.load(Relaxed));
         assert_eq!(place.load("a").await.as_deref(), Some("code"));
 
         let none = Arc::new(Cache::new(StateFolder::none("for a test"), 100));
-        none.store("a", b"code".to_vec(), TOOK).await;
-        assert_eq!(none.load("a").await, None);
+        none.store("a", code("code"), TOOK).await;
+        assert!(none.load("a").await.is_none());
     }
 
     #[tokio::test]
@@ -282,7 +311,7 @@ mod tests {
         age("b", 1);
         assert!(place.load("a").await.is_some());
         for number in 0..MAX_ENTRIES - 1 {
-            place.cache.store(&format!("{number}"), Vec::new(), TOOK).await;
+            place.cache.store(&format!("{number}"), code(""), TOOK).await;
         }
         assert_eq!(place.count(), MAX_ENTRIES);
         assert_eq!(place.load("b").await, None);
@@ -292,7 +321,7 @@ mod tests {
         age("0", 1);
         File::options().write(true).open(place.file("0")).unwrap().set_len(MAX_BYTES).unwrap();
         age("0", 1);
-        place.cache.store("large", Vec::new(), TOOK).await;
+        place.cache.store("large", code(""), TOOK).await;
         assert!(place.file("0").symlink_metadata().is_err());
         assert!(place.load("large").await.is_some());
     }

@@ -1,11 +1,13 @@
 //! The process that compiles: `hotgate compile`, started by the gateway for one component.
 //!
-//! It reads a job from standard input, answers on standard output and ends. It gives itself the lowest priority and
-//! limits that only it can reach, before it looks at the component; the gateway ends it when it takes too long. When the
-//! gateway ends, so does standard input, and with it the child.
+//! It reads a job from standard input, writes machine code or a refusal to standard output (a file), and its exit code says
+//! which. Before it looks at the component it gives itself the lowest priority, limits that only it can reach, and no
+//! rights ([`confine`]); the gateway ends it when it takes too long. When the gateway ends, so does standard input, and
+//! with it the child.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 use std::thread;
 
 use anyhow::Context as _;
@@ -14,18 +16,36 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::CompileError;
+use super::confine::confine;
 use super::inspect::inspect;
+use super::machine_code::MachineCode;
 use crate::config::CompilerConfig;
-use crate::plugin::guest_log::clean;
+use crate::plugin::text::{clean, shown};
 use crate::plugin::{engine, plain};
 
 /// The argument that makes the binary compile.
 pub const COMMAND: &str = "compile";
 
-/// The last byte of an answer says what the others are.
-const CODE: u8 = b'c';
-const REFUSAL: u8 = b'r';
-const FOREIGN: u8 = b'f';
+/// What the child has written, as its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Machine code.
+    Code = 0,
+    /// What is wrong with the component, in at most [`MAX_REFUSAL`] bytes. The first code that neither Rust nor a shell uses.
+    Refusal = 3,
+    /// Nothing: it compiles for other engines than that which asks.
+    Foreign = 4,
+    /// Nothing: it would be too much code.
+    TooLarge = 5,
+}
+
+impl Answer {
+    /// The answer of a child that ended like this, if it is one.
+    pub(super) fn of(status: ExitStatus) -> Option<Self> {
+        let answers = [Self::Code, Self::Refusal, Self::Foreign, Self::TooLarge];
+        answers.into_iter().find(|answer| status.code() == Some(*answer as i32))
+    }
+}
 
 /// Files that the child may have open.
 const MAX_FILES: u64 = 32;
@@ -48,6 +68,8 @@ pub(super) struct Job {
     compatibility: u64,
     /// Bytes of the component.
     length: u64,
+    /// Bytes of machine code that may come of it.
+    max_code: u64,
 }
 
 impl Job {
@@ -57,11 +79,13 @@ impl Job {
             seconds: config.timeout.as_secs() + CPU_SLACK,
             compatibility: engine::compatibility(engine),
             length: code.len() as u64,
+            max_code: config.max_code as u64,
         }
     }
 
     pub(super) fn to_bytes(self) -> Vec<u8> {
-        [self.memory, self.seconds, self.compatibility, self.length].into_iter().flat_map(u64::to_le_bytes).collect()
+        let Self { memory, seconds, compatibility, length, max_code } = self;
+        [memory, seconds, compatibility, length, max_code].into_iter().flat_map(u64::to_le_bytes).collect()
     }
 
     fn read(input: &mut impl Read) -> io::Result<Self> {
@@ -70,13 +94,14 @@ impl Job {
             input.read_exact(&mut number)?;
             io::Result::Ok(u64::from_le_bytes(number))
         };
-        Ok(Self { memory: next()?, seconds: next()?, compatibility: next()?, length: next()? })
+        let (memory, seconds, compatibility) = (next()?, next()?, next()?);
+        Ok(Self { memory, seconds, compatibility, length: next()?, max_code: next()? })
     }
 }
 
 /// What the child does instead of serving.
 pub fn run() -> ExitCode {
-    let run = || -> anyhow::Result<()> {
+    let run = || -> anyhow::Result<Answer> {
         // Nothing depends on either: the child is only a worse neighbour without.
         let _ = nice(19);
         ask_for_short_turns();
@@ -90,11 +115,14 @@ pub fn run() -> ExitCode {
             std::process::exit(1);
         };
         thread::Builder::new().stack_size(64 << 10).spawn(watch)?;
+        if let Err(problem) = confine() {
+            let _ = writeln!(io::stderr(), "the compiler keeps the rights of the gateway's user: {problem}");
+        }
         let engine = engine::for_compiling(job.compatibility)?;
         Ok(answer(&engine, job, &code, &mut io::stdout().lock())?)
     };
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(answer) => ExitCode::from(answer as u8),
         Err(error) => {
             let _ = writeln!(io::stderr(), "{error:#}");
             ExitCode::FAILURE
@@ -139,8 +167,8 @@ fn limit(job: Job) -> io::Result<()> {
         (Resource::As, job.memory),
         (Resource::Cpu, job.seconds),
         (Resource::Nofile, MAX_FILES),
-        // It writes no file, not even when it crashes.
-        (Resource::Fsize, 0),
+        // Of its answer; it writes no other file, not even when it crashes.
+        (Resource::Fsize, job.max_code.max(MAX_REFUSAL as u64)),
         (Resource::Core, 0),
     ] {
         let limit = getrlimit(resource).maximum.map_or(limit, |maximum| limit.min(maximum));
@@ -149,17 +177,19 @@ fn limit(job: Job) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn answer(engine: &Engine, job: Job, code: &[u8], output: &mut impl Write) -> io::Result<()> {
-    let (kind, bytes) = match job.compatibility == engine::compatibility(engine) {
-        false => (FOREIGN, Vec::new()),
-        true => match inspect(code).and_then(|()| compile(engine, code)) {
-            Ok(machine_code) => (CODE, machine_code),
-            Err(error) => (REFUSAL, format!("{error:#}").into_bytes()),
-        },
+/// Compiles a component, and writes what comes of it.
+pub(super) fn answer(engine: &Engine, job: Job, code: &[u8], output: &mut impl Write) -> io::Result<Answer> {
+    if job.compatibility != engine::compatibility(engine) {
+        return Ok(Answer::Foreign);
+    }
+    let (answer, bytes) = match inspect(code).and_then(|()| compile(engine, code)) {
+        Ok(machine_code) if machine_code.len() as u64 > job.max_code => return Ok(Answer::TooLarge),
+        Ok(machine_code) => (Answer::Code, machine_code),
+        Err(error) => (Answer::Refusal, shown(format_args!("{error:#}"), MAX_REFUSAL).into_bytes()),
     };
     output.write_all(&bytes)?;
-    output.write_all(&[kind])?;
-    output.flush()
+    output.flush()?;
+    Ok(answer)
 }
 
 fn compile(engine: &Engine, code: &[u8]) -> anyhow::Result<Vec<u8>> {
@@ -170,26 +200,34 @@ fn compile(engine: &Engine, code: &[u8]) -> anyhow::Result<Vec<u8>> {
         .context("it cannot be compiled")
 }
 
-/// What the child's answer means.
-pub(super) fn understand(mut answer: Vec<u8>) -> Result<Vec<u8>, CompileError> {
-    match answer.pop() {
-        Some(CODE) => Ok(answer),
-        Some(REFUSAL) => Err(CompileError::Refused(clean(&answer, MAX_REFUSAL))),
-        Some(FOREIGN) => Err(CompileError::Foreign),
-        _ => Err(CompileError::Crashed("it gave no answer".to_owned())),
+/// What the child's answer means: this, and what it has written.
+pub(super) fn understand(answer: Answer, output: File, config: &CompilerConfig) -> Result<MachineCode, CompileError> {
+    let output = MachineCode::seal(output)?;
+    match answer {
+        Answer::Code if output.len()? > config.max_code as u64 => Err(CompileError::TooLarge(config.max_code)),
+        Answer::Code => Ok(output),
+        Answer::Refusal => {
+            let mut reason = Vec::new();
+            output.read()?.take(MAX_REFUSAL as u64).read_to_end(&mut reason)?;
+            Err(CompileError::Refused(clean(&reason, MAX_REFUSAL)))
+        }
+        Answer::Foreign => Err(CompileError::Foreign),
+        Answer::TooLarge => Err(CompileError::TooLarge(config.max_code)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
     use super::*;
     use crate::plugin::builtin;
 
-    fn ask(job: Job, code: &[u8]) -> Result<Vec<u8>, CompileError> {
+    fn ask(job: Job, code: &[u8]) -> Result<MachineCode, CompileError> {
         assert_eq!(Job::read(&mut &job.to_bytes()[..]).unwrap(), job);
-        let mut output = Vec::new();
-        answer(&engine::for_compiling(job.compatibility).unwrap(), job, code, &mut output).unwrap();
-        understand(output)
+        let mut output = MachineCode::create().unwrap();
+        let answer = answer(&engine::for_compiling(job.compatibility).unwrap(), job, code, &mut output).unwrap();
+        understand(answer, output, &CompilerConfig::default())
     }
 
     #[test]
@@ -199,12 +237,24 @@ mod tests {
         let job = Job::new(&engine, code, &CompilerConfig::default());
         assert_eq!((job.seconds, job.length), (305, code.len() as u64));
 
-        let machine_code = ask(job, code).unwrap();
+        let mut machine_code = Vec::new();
+        ask(job, code).unwrap().read().unwrap().read_to_end(&mut machine_code).unwrap();
         assert!(Engine::detect_precompiled(&machine_code).is_some());
         let error = ask(job, &code[..1000]).unwrap_err();
         assert!(matches!(&error, CompileError::Refused(reason) if reason.contains("unexpected end")), "{error}");
         let error = ask(Job { compatibility: 1, ..job }, code).unwrap_err();
         assert!(matches!(error, CompileError::Foreign), "{error}");
-        assert!(matches!(understand(Vec::new()), Err(CompileError::Crashed(_))));
+        let error = ask(Job { max_code: 1000, ..job }, code).unwrap_err();
+        assert!(matches!(error, CompileError::TooLarge(_)), "{error}");
+    }
+
+    #[test]
+    fn an_answer_is_an_exit_code() {
+        let of = |code: i32| Answer::of(ExitStatus::from_raw(code << 8));
+        for answer in [Answer::Code, Answer::Refusal, Answer::Foreign, Answer::TooLarge] {
+            assert_eq!(of(answer as i32), Some(answer));
+        }
+        // A failure, a panic, a crash.
+        assert_eq!((of(1), of(101), Answer::of(ExitStatus::from_raw(11))), (None, None, None));
     }
 }

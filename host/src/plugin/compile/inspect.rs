@@ -1,9 +1,12 @@
-//! What is looked at in a component before it is compiled: what no limit could bound once it runs.
+//! What is looked at in a component before it runs: what no limit could bound then.
 
 use anyhow::{bail, ensure};
 use wasmparser::{FunctionBody, ImportSectionReader, Operator, Parser, Payload, TypeRef};
+use wasmtime::ResourcesRequired;
+use wasmtime::component::Component;
 
 use super::startup::Startup;
+use crate::plugin::engine;
 use crate::plugin::limits::MODULES;
 
 /// Which rules these are: what was compiled under others is inspected, and so compiled, again. To be raised with each change.
@@ -15,7 +18,7 @@ pub(super) const RULES: u32 = 2;
 /// exits take about a millisecond. The largest functions of JavaScript's and Python's runtimes have some hundreds.
 const EXITS: usize = 10_000;
 
-/// Checks that a component has no more of anything than it may have. What is malformed is left to the compiler.
+/// Checks, before it is compiled, that a component has no more of anything than it may have. What is malformed is left to the compiler.
 ///
 /// # Errors
 /// What it has too much of.
@@ -46,6 +49,21 @@ pub(super) fn inspect(component: &[u8]) -> anyhow::Result<()> {
     if modules > MODULES {
         bail!("it has {modules} core modules, the limit is {MODULES}");
     }
+    Ok(())
+}
+
+/// Checks that an instance of a component has no more memories and tables than it may have.
+///
+/// # Errors
+/// What it has too much of.
+pub(super) fn resources(component: &Component) -> anyhow::Result<()> {
+    // A component that imports core modules has no such sum; it cannot be linked either.
+    let Some(ResourcesRequired { num_memories, num_tables, .. }) = component.resources_required() else {
+        return Ok(());
+    };
+    let (memories, tables) = (engine::MEMORIES, engine::TABLES);
+    ensure!(num_memories <= memories, "its core modules have {num_memories} linear memories, the limit is {memories}");
+    ensure!(num_tables <= tables, "its core modules have {num_tables} tables, the limit is {tables}");
     Ok(())
 }
 

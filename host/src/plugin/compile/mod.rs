@@ -6,10 +6,12 @@
 
 mod cache;
 pub(super) mod child;
+mod confine;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod inspect;
+mod machine_code;
 mod process;
 mod startup;
 
@@ -20,13 +22,15 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{debug, info};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use self::cache::{Cache, FORMAT};
 pub(super) use self::error::CompileError;
-use self::inspect::RULES;
+use self::inspect::{RULES, resources};
+use self::machine_code::MachineCode;
 use super::engine::compatibility;
 use super::identity::Digest;
 use crate::config::CompilerConfig;
@@ -60,7 +64,12 @@ fn check_encoding(code: &[u8]) -> anyhow::Result<()> {
     bail!("it is a component in {rebuild} (it has version {version}, {VERSION} is needed)");
 }
 
-/// Compiles components, one at a time, outside the process.
+/// How long a component may be compiled before others are compiled beside it. Most take less: they are compiled one after
+/// the other, so that a start with many plugins takes the memory of one compiler.
+const LONGEST_ALONE: Duration = Duration::from_secs(2);
+
+/// Compiles components outside the process, one at a time for as long as none takes long. A slot has one compiled at a
+/// time, so there are never more than slots.
 #[derive(Debug, Clone)]
 pub(super) struct Compiler {
     config: CompilerConfig,
@@ -95,14 +104,23 @@ impl Compiler {
         let compiled = match self.find(engine, &name).await {
             Some(compiled) => compiled,
             None => {
-                let _turn = self.turn.lock().await;
+                let turn = self.turn.lock().await;
                 // It may have been compiled for another slot meanwhile.
                 match self.find(engine, &name).await {
                     Some(compiled) => compiled,
-                    None => self.make(engine, &name, code).await?,
+                    None => {
+                        let mut making = Box::pin(self.make(engine, &name, code));
+                        let made = timeout(LONGEST_ALONE, &mut making).await;
+                        drop(turn);
+                        match made {
+                            Ok(made) => made?,
+                            Err(_) => making.await?,
+                        }
+                    }
                 }
             }
         };
+        resources(&compiled.component)?;
         let took = begun.elapsed();
         if compiled.cached {
             debug!(%digest, ?took, "plugin found compiled");
@@ -114,8 +132,8 @@ impl Compiler {
 
     async fn find(&self, engine: &Engine, name: &str) -> Option<Compiled> {
         let (machine_code, took) = self.cache.load(name).await?;
-        match map(engine, machine_code).await {
-            Ok((component, _)) => Some(Compiled { component, took, cached: true }),
+        match map(engine, &Arc::new(machine_code)).await {
+            Ok(component) => Some(Compiled { component, took, cached: true }),
             Err(error) => {
                 self.cache.ignore(name, &format!("{error:#}")).await;
                 None
@@ -130,35 +148,36 @@ impl Compiler {
             Err(CompileError::Killed { .. }) => compile(engine, code, &self.config).await?,
             done => done?,
         };
-        let (component, machine_code) = map(engine, machine_code).await?;
+        let machine_code = Arc::new(machine_code);
+        let component = map(engine, &machine_code).await?;
         let took = begun.elapsed();
         self.cache.store(name, machine_code, took).await;
         Ok(Compiled { component, took, cached: false })
     }
 }
 
-async fn compile(engine: &Engine, code: &[u8], config: &CompilerConfig) -> Result<Vec<u8>, CompileError> {
+async fn compile(engine: &Engine, code: &[u8], config: &CompilerConfig) -> Result<MachineCode, CompileError> {
     if cfg!(test) {
         // The binary of the unit tests cannot be its own compiler.
-        let mut answer = Vec::new();
-        child::answer(engine, child::Job::new(engine, code, config), code, &mut answer)?;
-        return child::understand(answer);
+        let mut output = MachineCode::create()?;
+        let answer = child::answer(engine, child::Job::new(engine, code, config), code, &mut output)?;
+        return child::understand(answer, output, config);
     }
     process::compile(engine, code, config).await
 }
 
-/// Makes machine code ready to run, away from the threads that serve connections. Gives the code back.
-async fn map(engine: &Engine, machine_code: Vec<u8>) -> anyhow::Result<(Component, Vec<u8>)> {
-    let engine = engine.clone();
+/// Makes machine code ready to run, away from the threads that serve connections.
+async fn map(engine: &Engine, machine_code: &Arc<MachineCode>) -> anyhow::Result<Component> {
+    let (engine, machine_code) = (engine.clone(), machine_code.clone());
     let map = move || {
-        // SAFETY: this is what `Engine::precompile_component` returned: in our own binary, through a pipe that nobody
-        // else has, or from a file whose digest was right, in a folder that only our own user can write to. Whoever can
-        // change either of them can change this process as well.
+        // SAFETY: this is what `Engine::precompile_component` returned: in our own binary, in a file that nobody else has,
+        // or from one whose digest was right, in a folder that only our own user can write to. Whoever can change either
+        // of them can change this process as well.
         #[allow(unsafe_code)]
-        let component = unsafe { Component::deserialize(&engine, &machine_code) }?;
+        let component = unsafe { machine_code.map(&engine) }?;
         // Now and not during the first call.
         component.initialize_copy_on_write_image()?;
-        wasmtime::Result::Ok((component, machine_code))
+        wasmtime::Result::Ok(component)
     };
     spawn_blocking(map).await?.map_err(super::plain)
 }
@@ -187,7 +206,7 @@ mod tests {
 
         // Right by its digest, and no machine code.
         let name = state.files("compiled").unwrap().remove(0).name;
-        first.cache.store(&name, b"nonsense".to_vec(), Duration::ZERO).await;
+        first.cache.store(&name, Arc::new(MachineCode::of(b"nonsense")), Duration::ZERO).await;
         assert!(!cached(&compiler(&state)).await);
         assert!(cached(&compiler(&state)).await);
 

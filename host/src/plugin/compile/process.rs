@@ -1,5 +1,6 @@
 //! The gateway's end of the process that compiles.
 
+use std::fs::File;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -7,16 +8,18 @@ use std::time::Duration;
 use std::{env, io};
 
 use rustix::process::Signal;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use tracing::warn;
 use wasmtime::Engine;
 
 use super::CompileError;
-use super::child::{COMMAND, Job, understand};
+use super::child::{Answer, COMMAND, Job, understand};
+use super::machine_code::MachineCode;
 use crate::config::CompilerConfig;
-use crate::plugin::guest_log::clean;
+use crate::plugin::text::clean;
 
 /// Bytes of what the child writes to standard error that are shown.
 const MAX_WORDS: u64 = 1024;
@@ -28,24 +31,29 @@ const OUT_OF_MEMORY: &str = "memory allocation of";
 const LONGEST_DYING: Duration = Duration::from_secs(5);
 
 /// Compiles a component in a process that ends with this call, however it ends.
-pub(super) async fn compile(engine: &Engine, code: &[u8], config: &CompilerConfig) -> Result<Vec<u8>, CompileError> {
+pub(super) async fn compile(
+    engine: &Engine,
+    code: &[u8],
+    config: &CompilerConfig,
+) -> Result<MachineCode, CompileError> {
     let job = Job::new(engine, code, config);
-    let mut child = spawn_blocking(start).await.map_err(io::Error::other)??;
+    let (mut child, output) = spawn_blocking(start).await.map_err(io::Error::other)??;
     let answer = timeout(config.timeout, talk(&mut child, job, code, config)).await;
     let answer = answer.unwrap_or(Err(CompileError::Timeout(config.timeout)));
     if answer.is_err() {
         // Waits for its end, too: a dead child stays in the list of processes until then.
         let _ = timeout(LONGEST_DYING, child.kill()).await;
     }
-    answer
+    understand(answer?, output, config)
 }
 
-/// Blocks until the new process runs.
-fn start() -> io::Result<Child> {
+/// Blocks until the new process runs. It writes its answer to the file: the gateway holds no copy of it.
+fn start() -> io::Result<(Child, File)> {
+    let output = MachineCode::create()?;
     // The binary that runs, also when there is another one in its place by now.
     let running = Path::new("/proc/self/exe");
     let binary: PathBuf = if running.exists() { running.into() } else { env::current_exe()? };
-    Command::new(binary)
+    let child = Command::new(binary)
         .arg0(env!("CARGO_PKG_NAME"))
         .arg(COMMAND)
         .env_clear()
@@ -53,43 +61,33 @@ fn start() -> io::Result<Child> {
         // Keys that are pressed in the gateway's terminal are not for it.
         .process_group(0)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(output.try_clone()?)
         .stderr(Stdio::piped())
         .kill_on_drop(true)
-        .spawn()
+        .spawn()?;
+    Ok((child, output))
 }
 
-async fn talk(child: &mut Child, job: Job, code: &[u8], config: &CompilerConfig) -> Result<Vec<u8>, CompileError> {
+async fn talk(child: &mut Child, job: Job, code: &[u8], config: &CompilerConfig) -> Result<Answer, CompileError> {
     let pipe = || io::Error::other("there is no pipe to it");
     let mut input = child.stdin.take().ok_or_else(pipe)?;
-    let output = child.stdout.take().ok_or_else(pipe)?;
     let errors = child.stderr.take().ok_or_else(pipe)?;
     let ask = async {
         input.write_all(&job.to_bytes()).await?;
         input.write_all(code).await?;
         input.flush().await
     };
-    // One byte more than the code says what it is.
-    let hear = async { read(output, config.max_code + 1).await?.ok_or(CompileError::TooLarge(config.max_code)) };
-    let overhear = async {
-        let mut words = Vec::new();
-        let _ = errors.take(MAX_WORDS).read_to_end(&mut words).await;
-        Ok(words)
-    };
+    let (mut words, mut errors) = (Vec::new(), errors.take(MAX_WORDS));
     // That it does not listen says nothing; how it ends does.
-    let (_, hearing) = tokio::join!(ask, async { tokio::try_join!(hear, overhear) });
-    let (answer, words) = hearing?;
+    let _ = tokio::join!(ask, errors.read_to_end(&mut words));
     let status = child.wait().await?;
     // Open until now: its end would be the child's.
     drop(input);
-    if status.success() { understand(answer) } else { Err(failure(status, &words, config)) }
-}
-
-/// Reads to the end; `None` if that is past the limit.
-async fn read(mut stream: impl AsyncRead + Unpin, limit: usize) -> Result<Option<Vec<u8>>, CompileError> {
-    let mut bytes = Vec::new();
-    (&mut stream).take(limit as u64 + 1).read_to_end(&mut bytes).await?;
-    Ok((bytes.len() <= limit).then_some(bytes))
+    let answer = Answer::of(status).ok_or_else(|| failure(status, &words, config))?;
+    if !words.is_empty() {
+        warn!(words = clean(&words, MAX_WORDS as usize), "the compiler has something to say");
+    }
+    Ok(answer)
 }
 
 /// Why a child has ended that did not end well.

@@ -1,0 +1,139 @@
+//! Machine code on its way from the compiler to where it runs, and to and from the cache: in a file of its own that stands
+//! in no folder. The memory that it takes is that of the file, which the engine maps: it is never copied.
+
+use std::fs::File;
+use std::io::{self, Read, Seek as _};
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// Machine code that nobody can change any more.
+#[derive(Debug)]
+pub(super) struct MachineCode(File);
+
+impl MachineCode {
+    /// An empty file to write machine code to.
+    pub(super) fn create() -> io::Result<File> {
+        system::create()
+    }
+
+    /// Makes machine code of what has been written.
+    ///
+    /// # Errors
+    /// When somebody may still change it.
+    pub(super) fn seal(file: File) -> io::Result<Self> {
+        system::seal(&file)?;
+        Ok(Self(file))
+    }
+
+    /// How many bytes it has.
+    pub(super) fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    /// Reads it from its beginning. One at a time may do that.
+    pub(super) fn read(&self) -> io::Result<impl Read> {
+        (&self.0).rewind()?;
+        Ok(&self.0)
+    }
+
+    /// Makes it ready to run. Blocks.
+    ///
+    /// # Safety
+    /// It must be what the engine's compiler has made: it is executed.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn map(&self, engine: &Engine) -> wasmtime::Result<Component> {
+        if let Some(path) = system::path(&self.0) {
+            // SAFETY: the caller knows where it is from; it is sealed, so it stays what it is while it is mapped.
+            return unsafe { Component::deserialize_file(engine, path) };
+        }
+        let mut bytes = Vec::new();
+        self.read()?.read_to_end(&mut bytes)?;
+        // SAFETY: the caller knows where it is from.
+        unsafe { Component::deserialize(engine, bytes) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let mut file = Self::create().unwrap();
+        io::Write::write_all(&mut file, bytes).unwrap();
+        Self::seal(file).unwrap()
+    }
+}
+
+/// Memory that is a file, and can be sealed.
+#[cfg(target_os = "linux")]
+mod system {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::AsRawFd as _;
+    use std::path::PathBuf;
+
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+    use rustix::io::Errno;
+
+    pub(super) fn create() -> io::Result<File> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        // Some systems allow none that could be started as a program. Before Linux 6.3 the flag is not known.
+        let file = match memfd_create("hotgate-code", flags | MemfdFlags::NOEXEC_SEAL) {
+            Err(Errno::INVAL) => memfd_create("hotgate-code", flags)?,
+            created => created?,
+        };
+        Ok(file.into())
+    }
+
+    pub(super) fn seal(file: &File) -> io::Result<()> {
+        Ok(fcntl_add_seals(file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?)
+    }
+
+    /// Where it can be opened again, if there is a `/proc`.
+    pub(super) fn path(file: &File) -> Option<PathBuf> {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        path.exists().then_some(path)
+    }
+}
+
+/// A file that has lost its name.
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::fs::File;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::path::PathBuf;
+    use std::{env, io};
+
+    pub(super) fn create() -> io::Result<File> {
+        let number = getrandom::u64().map_err(io::Error::other)?;
+        let path = env::temp_dir().join(format!("hotgate-code-{number:016x}"));
+        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        std::fs::remove_file(path)?;
+        Ok(file)
+    }
+
+    /// It cannot be sealed, and so it is not mapped.
+    pub(super) fn seal(_: &File) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn path(_: &File) -> Option<PathBuf> {
+        None
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_cannot_be_changed_by_whoever_has_it_open() {
+        let file = MachineCode::create().unwrap();
+        let mut other = file.try_clone().unwrap();
+        other.write_all(b"code").unwrap();
+        let code = MachineCode::seal(file).unwrap();
+        assert!(other.write_all(b"more").is_err() && other.set_len(0).is_err() && other.set_len(100).is_err());
+        let mut text = String::new();
+        code.read().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "code");
+    }
+}
