@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use tikv_jemalloc_ctl::{epoch, stats};
 use tokio::task::spawn_blocking;
 
 use super::Shared;
@@ -41,6 +40,13 @@ fn process(text: &mut Exposition, started: SystemTime) {
     text.sample("hotgate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     let started = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     text.single("process_start_time_seconds", "gauge", "When the process started, in seconds since 1970.", started);
+    memory(text);
+}
+
+/// What the allocator keeps account of. The system's own, which serves on other systems than Linux, keeps none.
+#[cfg(target_os = "linux")]
+fn memory(text: &mut Exposition) {
+    use tikv_jemalloc_ctl::{epoch, stats};
     // The allocator adds up when it is told to.
     let _ = epoch::advance();
     let allocated = stats::allocated::read().unwrap_or_default();
@@ -49,6 +55,9 @@ fn process(text: &mut Exposition, started: SystemTime) {
     let resident = stats::resident::read().unwrap_or_default();
     text.single("hotgate_memory_resident_bytes", "gauge", "Physical memory that these bytes take.", resident);
 }
+
+#[cfg(not(target_os = "linux"))]
+fn memory(_: &mut Exposition) {}
 
 fn counted(text: &mut Exposition) {
     for (name, meaning, count) in METRICS.all() {

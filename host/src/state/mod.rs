@@ -79,7 +79,7 @@ impl StateFolder {
     pub fn open(configured: Option<&Path>) -> Self {
         let open = || {
             let path = Self::existing(configured).path?;
-            let create = || DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER.as_raw_mode()).create(&path);
+            let create = || DirBuilder::new().recursive(true).mode(0o700).create(&path);
             match create().and_then(|()| open_top(&path)) {
                 Ok(_) => Ok(path),
                 Err(error) => Err(format!("{}: {error}", path.display())),
