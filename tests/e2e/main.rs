@@ -7,6 +7,7 @@ mod bystanders;
 mod chain;
 mod closing;
 mod compiling;
+mod conformance;
 mod contained;
 mod costs;
 mod developing;
