@@ -28,7 +28,6 @@ fn wstest() -> Option<PathBuf> {
     if works(&ours) {
         return Some(ours);
     }
-    let python = std::env::var_os("PYTHON2").unwrap_or_else(|| "python2.7".into());
     let run = |command: &Path, arguments: &[&str]| {
         let output = Command::new(command).args(arguments).stdin(Stdio::null()).output().ok()?;
         output.status.success().then_some(())

@@ -4,13 +4,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use ipnet::IpNet;
-use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::socket::linger;
 use crate::config::{AllowedOrigins, WebSocketConfig};
@@ -174,7 +172,7 @@ impl Head {
 
         let mut response = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n",
-            accept_key(key)
+            derive_accept_key(key.as_bytes())
         );
         if let Some(subprotocol) = subprotocol(&fields, &config.subprotocols) {
             response.push_str("Sec-WebSocket-Protocol: ");
@@ -257,12 +255,6 @@ fn path_and_query(target: &str) -> Option<(&str, Option<&str>)> {
     };
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     path.starts_with('/').then_some((path, query))
-}
-
-/// What proves that the key of a request was understood (RFC 6455 §4.2.2).
-fn accept_key(key: &str) -> String {
-    const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    BASE64.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
 }
 
 fn bad(reason: impl Into<String>) -> Refused {

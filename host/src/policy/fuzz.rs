@@ -26,7 +26,7 @@ pub(crate) fn returned(bytes: &[u8]) {
         assert!(returned <= limits.max_output, "{returned} bytes");
     }
     let commands = Made(bytes).commands();
-    let reply = (bytes.len() % 2 == 0).then(|| String::from_utf8_lossy(bytes).into_owned());
+    let reply = bytes.len().is_multiple_of(2).then(|| String::from_utf8_lossy(bytes).into_owned());
     if let Ok(answer) = Reader::new(&limits, Some(&packet)).answer(router::Answer { commands, reply }) {
         assert!(answer.reply.is_none_or(|reply| !reply.contains(['\n', '\r'])));
         answer.commands.iter().for_each(|command| _ = within_command(command, Some(&packet), &limits));
