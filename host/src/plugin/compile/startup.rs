@@ -7,6 +7,8 @@ use wasmparser::{
     GlobalSectionReader, ImportSectionReader, Operator, TableInit, TableSectionReader, TypeRef,
 };
 
+use crate::plugin::engine;
+
 /// Calls out of the code of that function: two milliseconds. Python's largest library makes 5,000, and the memory of a
 /// JavaScript runtime that was snapshotted has 10,000 data segments.
 const STEPS: usize = 20_000;
@@ -49,6 +51,9 @@ impl Startup {
             }
             self.empty_tables.push(matches!(table.init, TableInit::RefNull));
         }
+        // The sum over all modules is looked at once it is compiled; the engine refuses a module with more in its own words.
+        let (tables, limit) = (self.empty_tables.len(), engine::TABLES as usize);
+        ensure!(tables <= limit, "its core modules have {tables} tables, the limit is {limit}");
         self.check()
     }
 
