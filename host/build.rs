@@ -95,13 +95,10 @@ fn compile(workspace: &Path, target_dir: &Path) -> Result<()> {
         .arg(target_dir);
     // Where a configuration file moves what is built on the way, the lock would be the same again.
     cargo.arg("--config").arg(format!("build.build-dir={:?}", target_dir.display().to_string()));
-    // A release links everything as one; for all else the time that this takes would be a part of every first run.
-    let linking = match env::var("PROFILE").as_deref() {
-        Ok("release") => ["lto=true", "codegen-units=1"],
-        _ => ["lto=\"off\"", "codegen-units=16"],
-    };
     // Function names stay, for the backtraces of traps; whatever profile the host has.
-    for setting in linking.iter().chain(&["opt-level=3", "debug=false", "strip=\"debuginfo\"", "panic=\"abort\""]) {
+    for setting in
+        ["opt-level=3", "lto=true", "codegen-units=1", "debug=false", "strip=\"debuginfo\"", "panic=\"abort\""]
+    {
         cargo.arg("--config").arg(format!("profile.release.{setting}"));
     }
     for (package, _) in PLUGINS {
