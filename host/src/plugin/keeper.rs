@@ -186,9 +186,9 @@ impl Keeper {
     /// Offers what was found to the slot. `false` if it has changed meanwhile.
     async fn offer(&mut self, files: Files, wanted: Wanted, at_rest: bool) -> bool {
         if at_rest {
-            self.at_rest()
+            self.at_rest();
         } else {
-            self.restless()
+            self.restless();
         }
         if self.known.as_ref() != Some(&files) {
             self.forget();
