@@ -150,7 +150,7 @@ pub enum Cause {
     Replaced,
     /// Its session was over.
     Expired,
-    /// It broke the WebSocket protocol or a bound of it.
+    /// It broke the WebSocket protocol or a bound of it, or too much was arriving from all clients at once.
     ProtocolError,
     /// Its TCP connection ended without a close frame.
     Lost,

@@ -227,3 +227,21 @@ async fn two_gateways_do_not_share_a_state_folder() {
     assert_eq!(gateway.exit_code().await, Some(0));
     second.start().await.login("anna").await;
 }
+
+#[tokio::test]
+async fn a_secret_that_changed_while_nobody_ran_takes_the_place_of_the_one_before() {
+    let settings = "settings = { VERSION = { file = \"version\" } }";
+    let mut gateway = Setup::plugin(&Component::fixture(""), settings).bytes("version", b"1").start().await;
+    let secret = gateway.folder().join("version");
+    gateway.connect().await.expect("hello v1").await;
+    gateway.signal("TERM");
+    assert_eq!(gateway.exit_code().await, Some(0));
+    std::fs::write(&secret, "2").expect("a writable folder");
+    gateway.start_again().await;
+    gateway.connect().await.expect("hello v2").await;
+
+    // Not the one before comes back when the file is missing.
+    std::fs::remove_file(&secret).expect("it is there");
+    gateway.restart().await;
+    gateway.connect().await.expect("hello v2").await;
+}

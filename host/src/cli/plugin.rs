@@ -1,5 +1,6 @@
 //! `hotgate plugin …`: speaks to the admin listener of a gateway that runs.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -285,7 +286,10 @@ fn token_of(config: &Config) -> Result<Token, Failure> {
 }
 
 fn read_token(file: &Path) -> Result<Token, Failure> {
-    let read = || Token::parse(&read_file(file, token::MAX_FILE)?.unwrap_or_default());
+    let read = || {
+        let too_large = || io::Error::other(format!("it has more than {} bytes", token::MAX_FILE));
+        Token::parse(&read_file(file, token::MAX_FILE)?.ok_or_else(too_large)?)
+    };
     read().map_err(|error| Failure::Failed(format!("cannot read the token from {}: {error}", file.display())))
 }
 

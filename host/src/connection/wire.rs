@@ -102,7 +102,7 @@ impl Wire {
         }
     }
 
-    /// From now on, messages may have `max_message` bytes.
+    /// The client is authenticated: from now on, its messages may have `max_message` bytes.
     pub(super) fn allow(&mut self, max_message: usize) {
         self.inbox.allow(max_message);
     }
@@ -247,6 +247,7 @@ impl Wire {
 
     /// Has a close frame sent once all that is queued has left. Nothing follows it.
     pub(super) fn close(&mut self, reason: &CloseReason) {
+        self.inbox.discard();
         let text = &reason.reason[..reason.reason.floor_char_boundary(MAX_REASON)];
         let mut frame = Vec::with_capacity(4 + text.len());
         frame.extend([first_byte::CLOSE, 2 + text.len() as u8]);

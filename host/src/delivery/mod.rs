@@ -135,7 +135,10 @@ impl Work<'_> {
         match (command, only) {
             (Command::Deliver(Delivery { to, message, otherwise }), only) => {
                 let reached = match only.map(|only| self.send(&only, message)) {
-                    None => false,
+                    None => {
+                        self.count += 1;
+                        false
+                    }
                     Some(Ok(reached)) => reached,
                     Some(Err(message)) => return Err(Box::new(Command::Deliver(Delivery { to, message, otherwise }))),
                 };
@@ -156,6 +159,8 @@ impl Work<'_> {
 
     /// Carries out a command that [`begin`](Self::begin) has left.
     async fn carry_out(&mut self, command: Command) -> bool {
+        // One that concerns nobody takes its time as well.
+        self.count += 1;
         match command {
             Command::Deliver(Delivery { to, message, otherwise }) => match self.find(&to) {
                 Found::One(only) => self.insist(only, message, otherwise).await,

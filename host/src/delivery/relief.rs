@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use crate::message::Message;
 use crate::metrics::{METRICS, Overflow};
 use crate::outbox::{Budget, Outbox, Refused, cost};
-use crate::registry::{Registry, Several};
+use crate::registry::{PART, Registry, Several};
 
 /// Queues a message for one connection; if there is no room for it, room is made.
 ///
@@ -54,6 +54,9 @@ pub(super) async fn relieve(registry: &Registry, budget: &Budget, bytes: usize) 
         debug!(connection = member.id.0, waiting, "closed to make room in the outboxes");
         member.outbox.relieve();
         closed += 1;
+        if closed % PART == 0 {
+            yield_now().await;
+        }
     }
     if closed > 0 {
         warn!(closed, "the outboxes were full (outbox.total_bytes); whoever had most waiting has been closed (4905)");

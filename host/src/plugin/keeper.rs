@@ -133,14 +133,13 @@ impl Keeper {
     async fn run(mut self, looked: oneshot::Sender<()>) {
         let mut looked = Some(looked);
         loop {
-            let pause = if self.look().await {
+            let until = if self.look().await {
                 drop(looked.take());
-                self.config.rescan
+                let pause = Instant::now() + self.config.rescan;
+                self.retry.map_or(pause, |retry| pause.min(retry.at))
             } else {
-                self.config.settle.max(YOUNG)
+                Instant::now() + self.config.settle.max(YOUNG)
             };
-            let pause = Instant::now() + pause;
-            let until = self.retry.map_or(pause, |retry| pause.min(retry.at));
             let slot = self.slot.clone();
             tokio::select! {
                 () = self.settling.quiet(from_mut(&mut self.news), until) => {}

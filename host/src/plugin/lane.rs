@@ -52,8 +52,8 @@ impl Lane {
     }
 }
 
-/// What the calls of one slot have of the lane. However many they are, no more of them than the lane is wide wait for a
-/// turn beside those of other slots: a slot with many long calls takes turns from itself.
+/// The calls of one slot in the lane. At most as many as the lane is wide wait for a turn together with other slots' calls;
+/// its other calls wait behind these. So a slot with many long calls takes turns from itself.
 #[derive(Debug)]
 pub(super) struct Share {
     lane: Arc<Lane>,

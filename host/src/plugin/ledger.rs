@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
@@ -289,6 +289,10 @@ impl Ledger {
 
     /// Tries again from time to time what could not be written.
     pub(super) fn retry(self: &Arc<Self>) {
+        // A write that hangs is not begun again: each would keep a thread.
+        if matches!(self.writing.try_lock(), Err(TryLockError::WouldBlock)) {
+            return;
+        }
         let is_due = |(_, tried): &mut (String, Instant)| {
             let is_due = tried.elapsed() >= RETRY;
             if is_due {

@@ -92,8 +92,9 @@ impl Code {
         let begun = Instant::now();
         let identity = Identity::new(self.digest, &given.values);
         let digest = self.digest;
+        let is_new = self.bytes.is_some();
         let Compiled { component, took, .. } = self.compile(spec).await?;
-        let compiling = Some(*took);
+        let compiling = is_new.then_some(*took);
         let mut generation = Box::pin(Generation::verify(spec, number, identity, given, component, begun)).await?;
         generation.compiling = compiling;
         if let Some(code) = self.bytes.clone() {
@@ -141,6 +142,10 @@ impl Slot {
         let load = async {
             let ledger = ledgers.of(&spec.source)?;
             if let Some(proven) = proven(&spec, &ledger).await {
+                // It may serve with a secret that was changed while nobody ran.
+                if ledger.prove(&spec.slot, *proven.identity(), proven.given()) {
+                    written(&ledger).await;
+                }
                 return Ok(Self::new(spec.clone(), plugin, ledger, proven));
             }
             let Wanted { code, given } = Wanted::read(&spec, plugin.settings.clone()).await?;

@@ -65,7 +65,8 @@ struct Common {
 
 impl Memory {
     /// The budget as configured, for what all plugins need. Without a setting it is 2 GiB or half of what the machine, or
-    /// the process's cgroup, has, but at least what every plugin needs for one instance.
+    /// the process's cgroup, has, but at least twice the sum of all plugins' `limits.memory`: so the share of each holds an
+    /// instance.
     pub(super) fn new(configured: Option<usize>, demand: Demand) -> Arc<Self> {
         let least = demand.memory.saturating_mul(2);
         let total =
@@ -104,8 +105,8 @@ impl Memory {
         Waiting(self)
     }
 
-    /// Lets those that wait look again: memory was given back, or an instance has become idle. Must follow a lock that
-    /// they take as well when they look, so that none looks too early and is not seen here either.
+    /// Lets those that wait look again: memory was given back, or an instance has become idle. To be called
+    /// after releasing a lock that they also take when they look: each has then seen the change, or is counted as waiting.
     pub(super) fn tell_waiting(&self) {
         if self.waiting.load(Relaxed) > 0 {
             self.freed.notify_waiters();

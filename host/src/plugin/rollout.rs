@@ -89,7 +89,7 @@ const MARK: Duration = Duration::from_secs(5);
 const FEW: u64 = 20;
 
 /// For how many clients calls must have failed before a generation is rolled back: `deploy.min_failures`, within these
-/// bounds. With one client for each failure, a generation that fails for everybody waits for nothing.
+/// bounds. A generation that fails for everybody is rolled back at once: each of its failures is another client's.
 const MIN_CLIENTS: u64 = 2;
 const MAX_CLIENTS: u64 = 5;
 

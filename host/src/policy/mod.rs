@@ -54,8 +54,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Loads every plugin: what served for good when the gateway ran last, where there is that. What is new on disk takes its
-    /// way behind it, with a short head start.
+    /// Loads every plugin, if possible the generation that served for good in the last run. What is new on disk is offered
+    /// afterwards, like any change; the start waits a short time for that.
     ///
     /// # Errors
     /// When nothing has proven itself in a slot, and what is on disk cannot be loaded or refuses to serve. The error names

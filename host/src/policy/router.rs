@@ -13,8 +13,8 @@ use crate::message::{Cause, ConnectionId, Message};
 use crate::plugin::{CallError, Caller, Generation, Seat, router, types};
 use crate::registry::Registry;
 
-/// Decides what becomes of messages. Each call is decided by the newest generation of the plugin; dropping a call ends
-/// it.
+/// Decides what becomes of messages. A call is decided by the generation that serves its connection when it begins;
+/// dropping a call ends it.
 #[derive(Debug)]
 pub struct Router {
     seat: Seat,

@@ -284,7 +284,12 @@ impl Registry {
     pub fn page(&self, after: ConnectionId, limit: usize) -> Vec<Arc<Member>> {
         let mut page = Members::new();
         for shard in &self.connections {
-            let next = lock(shard).range((Excluded(after), Unbounded)).take(limit).map(cloned).collect::<Vec<_>>();
+            // Once the page is full, only those are of use that come before its last.
+            let end = match page.last_key_value() {
+                Some((&last, _)) if page.len() == limit => Excluded(last),
+                _ => Unbounded,
+            };
+            let next = lock(shard).range((Excluded(after), end)).take(limit).map(cloned).collect::<Vec<_>>();
             page.extend(next);
             while page.len() > limit {
                 page.pop_last();
@@ -338,7 +343,7 @@ impl Registry {
         let mut walk = self.walk(Several::Group(group));
         while uids.len() < limit && walk.next(&mut part) {
             for member in &part {
-                if uids.len() < limit {
+                if uids.len() < limit && !uids.contains(&member.uid) {
                     uids.insert(member.uid.clone());
                 }
             }

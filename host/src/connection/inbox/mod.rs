@@ -65,6 +65,8 @@ pub(super) struct Inbox {
     left: usize,
     mask: [u8; 4],
     last: bool,
+    /// Nobody wants the messages any more.
+    discarding: bool,
     share: Share,
 }
 
@@ -82,13 +84,21 @@ impl Inbox {
             left: 0,
             mask: [0; 4],
             last: false,
+            discarding: false,
             share: Share::new(budget),
         }
     }
 
-    /// From the next frame on, messages may have `max_message` bytes.
+    /// The client is authenticated: from the next frame on, its messages may have `max_message` bytes.
     pub(super) fn allow(&mut self, max_message: usize) {
         self.max_message = max_message;
+        self.share.authenticated();
+    }
+
+    /// From now on only the ends of frames matter: what they carry is not kept, and what was kept is given up.
+    pub(super) fn discard(&mut self) {
+        (self.discarding, self.payload, self.noted, self.valid) = (true, Vec::new(), None, 0);
+        self.share.cover(self.rest.len());
     }
 
     /// By how many bytes the unfinished message has grown since the last call. `None` if there is none, or if it has
@@ -190,6 +200,10 @@ impl Inbox {
     }
 
     fn collect(&mut self, part: &[u8]) -> Result<(), CloseReason> {
+        if self.discarding {
+            self.left -= part.len();
+            return Ok(());
+        }
         let before = self.payload.len();
         if before + part.len() > self.payload.capacity() {
             self.grow(part.len())?;

@@ -164,8 +164,11 @@ proptest! {
     }
 }
 
+/// The inbox of a client that is authenticated.
 fn inbox(max_message: usize, budget: &Arc<InboxBudget>) -> Inbox {
-    Inbox::new(Vec::new(), max_message, budget.clone())
+    let mut inbox = Inbox::new(Vec::new(), max_message, budget.clone());
+    inbox.allow(max_message);
+    inbox
 }
 
 #[test]
@@ -251,4 +254,49 @@ fn fragments_cost_no_more_than_their_allowance() {
         fragments += 1;
     };
     assert_eq!((refused.code, fragments), (1009, (1000 + FRAGMENT_ALLOWANCE) / 6));
+}
+
+#[test]
+fn strangers_hold_at_most_half_of_the_budget() {
+    let budget = Arc::new(InboxBudget::new(100_000));
+    let begun = frame(0x02, true, &[0; 30_000]);
+    let stranger = || Inbox::new(Vec::new(), 1 << 20, budget.clone());
+    let (mut first, mut second, mut third) = (stranger(), stranger(), stranger());
+    assert_eq!(first.arrived(&begun), Ok(Some(Frame::Fragment)));
+    assert_eq!(second.arrived(&begun).unwrap_err().code, 1013);
+    assert_eq!(inbox(1 << 20, &budget).arrived(&begun), Ok(Some(Frame::Fragment)));
+    // Who is authenticated is no stranger any more, with all that has arrived.
+    first.allow(1 << 20);
+    assert_eq!(third.arrived(&begun), Ok(Some(Frame::Fragment)));
+    drop((first, second, third));
+    assert_eq!((budget.used(), budget.strangers()), (0, 0));
+}
+
+#[test]
+fn what_is_no_longer_held_is_given_back_in_part() {
+    let budget = Arc::new(InboxBudget::new(1 << 20));
+    let mut inbox = inbox(1 << 20, &budget);
+    inbox.arrived(&frame(0x02, true, &[0; 500_000])).unwrap();
+    let waiting = frame(0x82, true, &[0; 2000]).repeat(5);
+    let rest = [frame(0x80, true, b""), waiting].concat();
+    assert!(matches!(inbox.arrived(&rest), Ok(Some(Frame::Message(_)))));
+    assert!(budget.used() < 20_000, "{}", budget.used());
+}
+
+#[test]
+fn who_is_to_be_closed_holds_nothing_and_is_still_understood() {
+    let budget = Arc::new(InboxBudget::new(1 << 20));
+    let mut inbox = inbox(1 << 20, &budget);
+    let message = frame(0x81, true, &[b'x'; 50_000]);
+    let (head, tail) = message.split_at(30_001);
+    assert_eq!(inbox.arrived(head), Ok(None));
+    assert!(budget.used() > 0);
+    inbox.discard();
+    assert_eq!((budget.used(), inbox.growth()), (0, None));
+    assert!(matches!(inbox.arrived(tail), Ok(Some(Frame::Message(_)))));
+    let fragments = [frame(0x01, true, &[b'x'; 20_000]), frame(0x80, true, &[b'y'; 20_000])].concat();
+    assert_eq!(inbox.arrived(&fragments), Ok(Some(Frame::Fragment)));
+    assert!(matches!(inbox.next(), Ok(Some(Frame::Message(_)))));
+    assert_eq!(inbox.payload.capacity(), 0);
+    assert_eq!(inbox.arrived(&frame(0x88, true, &1000_u16.to_be_bytes())), Ok(Some(Frame::Close(Some(1000)))));
 }

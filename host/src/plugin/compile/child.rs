@@ -192,7 +192,7 @@ pub(super) fn answer(engine: &Engine, job: Job, code: &[u8], output: &mut impl W
     Ok(answer)
 }
 
-fn compile(engine: &Engine, code: &[u8]) -> anyhow::Result<Vec<u8>> {
+pub(super) fn compile(engine: &Engine, code: &[u8]) -> anyhow::Result<Vec<u8>> {
     // Not only compiled but loaded: that is where the engine checks what an instance would take.
     Component::new(engine, code)
         .and_then(|component| component.serialize())

@@ -170,9 +170,9 @@ async fn compile(engine: &Engine, code: &[u8], config: &CompilerConfig) -> Resul
 async fn map(engine: &Engine, machine_code: &Arc<MachineCode>) -> anyhow::Result<Component> {
     let (engine, machine_code) = (engine.clone(), machine_code.clone());
     let map = move || {
-        // SAFETY: this is what `Engine::precompile_component` returned: in our own binary, in a file that nobody else has,
-        // or from one whose digest was right, in a folder that only our own user can write to. Whoever can change either
-        // of them can change this process as well.
+        // SAFETY: `Component::serialize` made this: just now, by our own binary, in a file that nobody else can write to; or
+        // earlier, in a file whose digest was right, in a folder that only our own user can write to. Whoever can change
+        // either of them can change this process as well.
         #[allow(unsafe_code)]
         let component = unsafe { machine_code.map(&engine) }?;
         // Now and not during the first call.

@@ -24,8 +24,8 @@ use crate::plugin::text::clean;
 /// Bytes of what the child writes to standard error that are shown.
 const MAX_WORDS: u64 = 1024;
 
-/// What Rust programs say when they end for want of memory.
-const OUT_OF_MEMORY: &str = "memory allocation of";
+/// What the child says when it ends for want of memory: Rust's allocator, and the system (ENOMEM) when the engine starts.
+const OUT_OF_MEMORY: [&str; 2] = ["memory allocation of", "(os error 12)"];
 
 /// How long a killed child may take to be gone.
 const LONGEST_DYING: Duration = Duration::from_secs(5);
@@ -93,7 +93,7 @@ async fn talk(child: &mut Child, job: Job, code: &[u8], config: &CompilerConfig)
 /// Why a child has ended that did not end well.
 fn failure(status: ExitStatus, words: &[u8], config: &CompilerConfig) -> CompileError {
     let words = clean(words, MAX_WORDS as usize);
-    if words.contains(OUT_OF_MEMORY) {
+    if OUT_OF_MEMORY.iter().any(|cause| words.contains(cause)) {
         return CompileError::Memory(config.memory);
     }
     match status.signal() {
@@ -122,6 +122,8 @@ mod tests {
         assert_eq!(reason(killed, b""), ("the compiler was killed by signal 9".to_owned(), true));
         let memory = "compiling it takes more than 2147483648 bytes of memory (compiler.memory)";
         assert_eq!(reason(aborted, b"memory allocation of 4096 bytes failed\n"), (memory.to_owned(), false));
+        let start = b"failed to create table pool mapping: mmap failed: Cannot allocate memory (os error 12)\n";
+        assert_eq!(reason(1 << 8, start), (memory.to_owned(), false));
         let timeout = "compiling it had not ended after 300s (compiler.timeout)";
         assert_eq!(reason(overtime, b""), (timeout.to_owned(), true));
         let crash = "the compiler failed on it: signal: 11 (SIGSEGV)";
