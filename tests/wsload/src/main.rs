@@ -4,6 +4,9 @@
 //! meets them: [`traffic`] decides who writes to whom and when, [`payload`] stamps it, [`net`] and [`ws`] send it and
 //! receive it, [`track`] tells whether it is new, late or a duplicate, [`stats`] and [`timeline`] keep the figures.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("wsload needs Linux, for epoll and /proc: leave it out (--exclude wsload)");
+
 mod address;
 mod cli;
 mod commands;
