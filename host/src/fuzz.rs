@@ -1,18 +1,19 @@
 //! What is read from strangers, from files and from plugins, as functions of bytes. Each panics where something does not
 //! hold, and is tried twice: on the corpus in `tests/fuzz` by a test, and on whatever a fuzzer makes of it.
 
-use crate::{config, connection, plugin, policy, text_port, workshop};
+use crate::edge::{text, websocket};
+use crate::{config, devkit, plugin, policy};
 
 /// Reads some bytes, and panics when a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// All targets. Each has a folder of its name in `tests/fuzz/corpus`.
 pub const TARGETS: [(&str, Target); 7] = [
-    ("head", connection::fuzz::head),
-    ("frames", connection::fuzz::frames),
-    ("lines", text_port::fuzz::lines),
+    ("head", websocket::fuzz::head),
+    ("frames", websocket::fuzz::frames),
+    ("lines", text::fuzz::lines),
     ("settings", config::fuzz::settings),
-    ("cases", workshop::fuzz::cases),
+    ("cases", devkit::fuzz::cases),
     ("component", component),
     ("returned", policy::fuzz::returned),
 ];
@@ -20,7 +21,7 @@ pub const TARGETS: [(&str, Target); 7] = [
 /// A component is inspected before it is compiled, and by its author's `hotgate plugin check`.
 fn component(bytes: &[u8]) {
     plugin::fuzz::inspect(bytes);
-    workshop::fuzz::check(bytes);
+    devkit::fuzz::check(bytes);
 }
 
 #[cfg(test)]

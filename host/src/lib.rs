@@ -4,54 +4,33 @@
 //! WebAssembly components behind the interfaces in `wit/`, own what changes weekly: who is this, and who gets this
 //! message?
 //!
-//! The rooms, from the ground up. Each imports only from those above it in this list.
+//! The wings, from the top down. Each imports only from wings below it; a test holds that.
 //!
-//! | room | what it does |
+//! | wing | what it does |
 //! | --- | --- |
-//! | [`config`] | `hotgate.toml`, variables and flags → checked settings |
-//! | [`throttle`] | how many lines of a kind the log takes |
-//! | [`watch`] | notices that files change |
-//! | [`state`] | the private folder for what outlives the process |
-//! | [`stripe`] | what all threads write to, in parts |
-//! | [`message`] | one message as it travels: text or binary over shared bytes |
-//! | [`metrics`] | the names of everything counted |
-//! | [`outbox`] | the byte-bounded queue to one connection: the only way to write to a peer |
-//! | [`registry`] | uid → its live connections; groups |
-//! | [`plugin`] | the WebAssembly runtime: compile, instances, live generations, how they come to serve |
+//! | [`cli`] | the command line, and the process: log, signals |
+//! | [`gateway`] | starts, reloads and drains the gateway; owns the tasks |
+//! | [`edge`] | everything that listens: WebSockets, the text port, the admin listener; and the heartbeat |
+//! | [`devkit`] | what plugin authors use: make, check, run, measure, develop |
 //! | [`policy`] | authenticators and router as plain Rust: packet in, decision out |
-//! | [`delivery`] | carries decisions out |
-//! | [`heartbeat`] | closes what has gone silent |
-//! | [`connection`] | the life of one WebSocket |
-//! | [`text_port`] | the life of one internal sender's connection |
-//! | [`admin`] | where operators look and act, by HTTP |
-//! | [`reload`] | reads the configuration again while the gateway runs |
-//! | [`gateway`] | binds listeners, owns tasks, drains on shutdown |
-//! | [`workshop`] | what plugin authors use: make, check, run, measure, develop |
-//! | [`cli`] | the command line |
+//! | [`plugin`] | the WebAssembly runtime: compile, instances, live generations, how they come to serve |
+//! | [`hub`] | who is connected (registry), and delivering to them (commands, delivery, outboxes) |
+//! | [`base`] | what all wings stand on: messages, metrics, the state folder, watching files |
+//! | [`config`] | `hotgate.toml`, environment variables and flags → checked settings |
 //!
-//! One message's way: [`connection`] reads it → [`policy`] decides → [`delivery`] looks up the [`registry`] → the
-//! target's [`outbox`] → its [`connection`] writes it. One text line's way: [`text_port`] → [`policy`] → [`delivery`] →
-//! [`outbox`], and the answer back.
+//! The way of a message: [`edge::websocket`] reads it → [`policy`] decides, asking [`plugin`] → [`hub::delivery`] looks up
+//! the [`hub::registry`] → the recipient's [`hub::outbox`] → its [`edge::websocket`] writes it.
+//!
+//! The way of a pushed line: [`edge::text`] → [`policy`] → [`hub::delivery`] → [`hub::outbox`], and the answer back.
 
-pub mod admin;
+pub mod base;
 pub mod cli;
 pub mod config;
-pub mod connection;
-pub mod delivery;
+pub mod devkit;
+pub mod edge;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod gateway;
-pub mod heartbeat;
-pub mod message;
-pub mod metrics;
-pub mod outbox;
+pub mod hub;
 pub mod plugin;
 pub mod policy;
-pub mod registry;
-pub mod reload;
-pub mod state;
-pub mod stripe;
-pub mod text_port;
-pub mod throttle;
-pub mod watch;
-pub mod workshop;

@@ -9,15 +9,15 @@ use std::time::Duration;
 use bytestring::ByteString;
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{complain, print_json, refuse, show};
+use super::output::{complain, print_json, refuse, show};
+use crate::base::message::Attribute;
 use crate::config::{Config, ConfigError, Settings};
-use crate::message::Attribute;
+use crate::devkit::bench::Load;
+use crate::devkit::check::inspect;
+use crate::devkit::new::{self, Language};
+use crate::devkit::run::{Talk, Tally};
+use crate::devkit::{DevKit, cache_folder, capture};
 use crate::plugin::{Roles, tame};
-use crate::workshop::bench::Load;
-use crate::workshop::check::inspect;
-use crate::workshop::new::{self, Language};
-use crate::workshop::run::{Talk, Tally};
-use crate::workshop::{Workshop, cache_folder, voice};
 
 /// What plugin authors do.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
@@ -86,7 +86,7 @@ Examples:
   hotgate plugin run router.wasm --uid u1 --packet '{\"id\":\"u2\",\"msg\":\"hi\"}' --line '{\"uid\":\"u1\"}'
       Route a message of u1, then push a line.
   hotgate plugin run auth.wasm --cases cases.toml --watch
-      Play the cases, again each time the component changes.";
+      Conversation the cases, again each time the component changes.";
 
 /// A setting as the command line has it. Its `Debug` shows no value, which may be a secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -132,7 +132,7 @@ pub(super) struct Said {
     /// Whose session it is, where no authenticator says so
     #[arg(long, default_value = "u1")]
     uid: String,
-    /// A file with cases to play. Repeat it for more
+    /// A file with cases to conversation. Repeat it for more
     #[arg(long, value_name = "FILE", conflicts_with_all = ["packet", "line", "setting", "header", "path", "uid"])]
     cases: Vec<PathBuf>,
     /// Start over each time the component, or a case file, changes
@@ -181,8 +181,8 @@ impl Subject {
     }
 
     /// What was compiled before is not compiled again, for whichever command that was.
-    fn open(&self, config: &Config) -> anyhow::Result<Workshop> {
-        Workshop::open(&self.file, config, self.settings(), &cache_folder())
+    fn open(&self, config: &Config) -> anyhow::Result<DevKit> {
+        DevKit::open(&self.file, config, self.settings(), &cache_folder())
     }
 
     fn roles(&self) -> Option<Roles> {
@@ -228,14 +228,14 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 async fn check(subject: &Subject, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
-    let workshop = subject.open(config)?;
-    let report = workshop.check(&subject.file.display().to_string(), subject.roles()).await?;
+    let devkit = subject.open(config)?;
+    let report = devkit.check(&subject.file.display().to_string(), subject.roles()).await?;
     let shown = if json { print_json(&serde_json::to_value(&report)?) } else { show(&report.to_string()) };
     Ok(if report.usable { shown } else { ExitCode::FAILURE })
 }
 
 async fn play(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result<ExitCode> {
-    voice::listen();
+    capture::listen();
     loop {
         let begun = changed(subject, said);
         let played = once(subject, said, config).await;
@@ -269,8 +269,8 @@ fn changed(subject: &Subject, said: &Said) -> Vec<Option<(std::time::SystemTime,
 }
 
 async fn once(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result<ExitCode> {
-    let workshop = subject.open(config)?;
-    let Some(roles) = roles(subject, &workshop, !said.cases.is_empty()).await? else { return Ok(ExitCode::FAILURE) };
+    let devkit = subject.open(config)?;
+    let Some(roles) = roles(subject, &devkit, !said.cases.is_empty()).await? else { return Ok(ExitCode::FAILURE) };
     if said.cases.is_empty() {
         let (path, query) = match said.path.split_once('?') {
             Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
@@ -279,29 +279,29 @@ async fn once(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result
         let texts = |texts: &[String]| texts.iter().map(|text| ByteString::from(text.as_str())).collect();
         let (packets, lines) = (texts(&said.packet), texts(&said.line));
         let talk = Talk { path, query, headers: said.header.clone(), uid: said.uid.clone(), packets, lines };
-        let well = workshop.talk(roles, &talk, |text| _ = show(text)).await?;
+        let well = devkit.talk(roles, &talk, |text| _ = show(text)).await?;
         return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let Tally { passed, failed } = workshop.play(&said.cases, roles, |text| _ = show(text)).await?;
+    let Tally { passed, failed } = devkit.play(&said.cases, roles, |text| _ = show(text)).await?;
     show(&format!("{passed} passed, {failed} failed\n"));
     Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn bench(subject: &Subject, load: &Load, config: &Config) -> anyhow::Result<ExitCode> {
-    let workshop = subject.open(config)?;
-    let Some(roles) = roles(subject, &workshop, false).await? else { return Ok(ExitCode::FAILURE) };
-    let measured = workshop.measure(roles, load).await?;
+    let devkit = subject.open(config)?;
+    let Some(roles) = roles(subject, &devkit, false).await? else { return Ok(ExitCode::FAILURE) };
+    let measured = devkit.measure(roles, load).await?;
     let shown = show(&measured.to_string());
     Ok(if measured.is_clean() { shown } else { ExitCode::FAILURE })
 }
 
 /// What the component is for; `None` if it cannot serve, which has been said. Cases bring their own settings: whether it agrees
 /// with any is theirs to find out.
-async fn roles(subject: &Subject, workshop: &Workshop, of_cases: bool) -> anyhow::Result<Option<Roles>> {
+async fn roles(subject: &Subject, devkit: &DevKit, of_cases: bool) -> anyhow::Result<Option<Roles>> {
     let file = subject.file.display().to_string();
     let report = match of_cases {
-        true => inspect(&file, workshop.code(), subject.roles())?,
-        false => workshop.check(&file, subject.roles()).await?,
+        true => inspect(&file, devkit.code(), subject.roles())?,
+        false => devkit.check(&file, subject.roles()).await?,
     };
     if report.problems.is_empty() {
         return Ok(Some(subject.roles().unwrap_or(report.roles())));

@@ -12,11 +12,11 @@ use ureq::http::{Method, Request, StatusCode};
 use ureq::{Agent, AsSendBody};
 
 use super::author;
+use super::output::{complain, print, print_json, refuse};
 use super::show::{Plugin, table};
-use super::{complain, print, print_json, refuse};
-use crate::admin::token::{self, Token};
+use crate::base::state::StateFolder;
 use crate::config::{Config, ConfigError, Source, open_file, read_file};
-use crate::state::StateFolder;
+use crate::edge::admin::token::{self, Token};
 
 /// The exit code of wrong usage, as clap has it.
 const EXIT_USAGE: u8 = 2;
@@ -36,7 +36,7 @@ const RUNNING: &str = "The gateway that runs";
 
 /// What to do with which gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
     /// The gateway's admin listener [default: admin.listen of the settings]

@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, and where.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -111,5 +112,21 @@ fn show(value: &DeValue<'_>) -> String {
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
+    }
+}
+
+/// Where keys were set, by their dotted names.
+#[derive(Debug, Default)]
+pub(super) struct Places(BTreeMap<String, Place>);
+
+impl Places {
+    /// Remembers where a key was set.
+    pub(super) fn set(&mut self, key: String, place: Place) {
+        self.0.insert(key, place);
+    }
+
+    /// Where the first of `keys` that was set anywhere was set: an error about several keys is shown at one.
+    pub(super) fn of(&self, keys: &[&str]) -> Place {
+        keys.iter().find_map(|key| self.0.get(*key)).cloned().unwrap_or(Place::Default)
     }
 }

@@ -1,12 +1,11 @@
 //! From a file and overrides to a [`Config`].
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Place, join};
+use super::error::{ConfigError, Place, Places, join};
 use super::files::{absolute, read_text};
 use super::keys::Section;
 use super::kinds::{Kind, SOURCE};
@@ -117,17 +116,6 @@ fn read(path: Option<&Path>, overrides: &Overrides, wanted: impl Fn(&str) -> boo
     Ok(reader)
 }
 
-/// Where keys were set, by their dotted names.
-#[derive(Debug, Default)]
-pub(super) struct Places(BTreeMap<String, Place>);
-
-impl Places {
-    /// Where the first of `keys` that was set anywhere was set: an error about several keys is shown at one.
-    pub(super) fn of(&self, keys: &[&str]) -> Place {
-        keys.iter().find_map(|key| self.0.get(*key)).cloned().unwrap_or(Place::Default)
-    }
-}
-
 #[derive(Default)]
 struct Reader {
     config: Config,
@@ -225,7 +213,7 @@ impl Reader {
         let place = file.place(Some(name.span()));
         if let Some(outcome) = section.set(name.get_ref(), value.get_ref()) {
             outcome.map_err(|wrong| wrong.at(place.clone(), &key))?;
-            self.places.0.insert(key, place);
+            self.places.set(key, place);
             Ok(())
         } else if let Some(below) = section.section(name.get_ref()) {
             self.table(file, &key, name, value, below)
@@ -253,7 +241,7 @@ impl Reader {
                         None => PluginConfig::authenticator(source),
                     };
                     self.config.authenticators.push(plugin);
-                    self.places.0.insert(key, place.clone());
+                    self.places.set(key, place.clone());
                 }
             }
             "router" => {
@@ -263,7 +251,7 @@ impl Reader {
                     if router.plugin.source != source {
                         router.plugin = PluginConfig::router(source);
                     }
-                    self.places.0.insert("router.file".to_owned(), place.clone());
+                    self.places.set("router.file".to_owned(), place.clone());
                 }
             }
             key => {
@@ -273,7 +261,7 @@ impl Reader {
                 for value in &given.values {
                     let outcome = section.set(name, &DeValue::String(value.as_str().into()));
                     outcome.ok_or_else(unknown)?.map_err(|wrong| wrong.at(place.clone(), key))?;
-                    self.places.0.insert(key.to_owned(), place.clone());
+                    self.places.set(key.to_owned(), place.clone());
                 }
             }
         }

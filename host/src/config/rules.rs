@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::error::{ConfigError, Place};
+use super::error::{ConfigError, Place, Places};
 use super::files::open_file;
-use super::read::Places;
 use super::units::{show_duration, show_size};
 use super::{AllowedOrigins, Config, PluginConfig, PluginSource};
 

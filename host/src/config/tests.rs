@@ -58,9 +58,9 @@ fn the_example_is_the_defaults_with_every_key() {
 }
 
 #[test]
-fn the_readme_has_the_table_of_settings() {
+fn the_page_of_settings_has_all_of_them() {
     let table = settings_table();
-    assert!(include_str!("../../../README.md").contains(&table), "paste this table there:\n{table}");
+    assert!(include_str!("../../SETTINGS.md").contains(&table), "paste this table there:\n{table}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::message::ClientKey;
+use crate::base::message::ClientKey;
 
 /// Clients of one function that are told apart. Where more have failed, it is not one client's doing.
 const MAX_CLIENTS: usize = 32;

@@ -16,8 +16,8 @@ use super::lane::Turn;
 use super::slot::Slot;
 use super::spec::Spec;
 use super::stats::Function;
+use crate::base::message::ConnectionId;
 use crate::config::Isolation;
-use crate::message::ConnectionId;
 
 /// What happens to a call when as many are running as may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

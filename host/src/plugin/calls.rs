@@ -13,8 +13,8 @@ use super::generation::Generation;
 use super::instance::within;
 use super::slot::Slot;
 use super::stats::Function;
+use crate::base::message::ConnectionId;
 use crate::config::{Isolation, PluginLimits};
-use crate::message::ConnectionId;
 
 /// One role of the plugin in a slot.
 #[derive(Debug, Clone)]

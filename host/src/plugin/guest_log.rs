@@ -21,9 +21,9 @@ use super::limits::host_call_bytes;
 use super::lock;
 use super::spec::Spec;
 use super::text::clean;
+use crate::base::metrics::METRICS;
+use crate::base::throttle::Throttle;
 use crate::config::PluginLimits;
-use crate::metrics::METRICS;
-use crate::throttle::Throttle;
 
 /// Bytes of what a call wrote to stderr that are shown beside its failure.
 const MAX_LAST_WORDS: usize = 1024;

@@ -19,8 +19,8 @@ use super::guest_log::{InstanceLog, Output};
 use super::lane::{Pace, Turns};
 use super::limits::Limiter;
 use super::memory::Holding;
-use crate::message::ConnectionId;
-use crate::registry::Registry;
+use crate::base::message::ConnectionId;
+use crate::hub::registry::Registry;
 
 /// Random bytes of one request.
 pub(super) const MAX_RANDOM: u64 = 64 << 10;
@@ -167,13 +167,13 @@ impl logging::Host for Host {
 impl directory::Host for Host {
     async fn connections(&mut self, uid: String) -> Result<u32> {
         self.enter(uid.len()).await?;
-        Ok(self.registry()?.connections(&uid))
+        Ok(self.registry()?.connection_count(&uid))
     }
 
     async fn members(&mut self, group: String, limit: u32) -> Result<Vec<String>> {
         self.enter(group.len()).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_MEMBERS);
-        Ok(self.registry()?.members(&group, limit).into_iter().map(String::from).collect())
+        Ok(self.registry()?.uids_in_group(&group, limit).into_iter().map(String::from).collect())
     }
 
     async fn is_member(&mut self, connection: u64, group: String) -> Result<bool> {

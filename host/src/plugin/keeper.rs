@@ -19,8 +19,8 @@ use super::load::{Code, Wanted};
 use super::slot::Slot;
 use super::source;
 use super::spec::Spec;
+use crate::base::watch::{News, Settling, Stamp, Watch, YOUNG};
 use crate::config::{PluginSource, Settings, WatchConfig};
-use crate::watch::{News, Settling, Stamp, Watch, YOUNG};
 
 /// How long reading may take. It may never end where a network file system hangs.
 const PATIENCE: Duration = Duration::from_secs(10);

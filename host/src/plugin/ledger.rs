@@ -19,8 +19,8 @@ use super::generation::Given;
 use super::identity::{Digest, Identity};
 use super::load::blocking;
 use super::lock;
+use crate::base::state::StateFolder;
 use crate::config::{PluginConfig, PluginSource, Settings, Values};
-use crate::state::StateFolder;
 
 /// Refused generations that are remembered; then the oldest is forgotten.
 const MAX_REFUSED: usize = 32;

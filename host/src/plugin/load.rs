@@ -16,8 +16,8 @@ use super::ledger::{Ledger, Ledgers, Proven, Refusal};
 use super::slot::Slot;
 use super::spec::Spec;
 use super::{Runtime, source};
+use crate::base::metrics::METRICS;
 use crate::config::{PluginConfig, Settings};
-use crate::metrics::METRICS;
 
 /// How long reading and writing files may take. It may never end where a network file system hangs.
 const PATIENCE: Duration = Duration::from_secs(10);

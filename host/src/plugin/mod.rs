@@ -82,9 +82,9 @@ pub use self::source::read as read_component;
 pub(crate) use self::text::is_harmful;
 pub use self::text::tame;
 use self::text::{line, plain};
+use crate::base::state::StateFolder;
 use crate::config::{CompilerConfig, EngineConfig};
-use crate::registry::Registry;
-use crate::state::StateFolder;
+use crate::hub::registry::Registry;
 
 /// What all plugins share.
 pub struct Runtime {

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use super::instance::Instance;
 use super::lock;
 use super::memory::Account;
-use crate::stripe::Striped;
+use crate::base::stripe::Striped;
 
 /// Boxed: they are large, and come and go with every call.
 type Idle = Mutex<Vec<Box<Instance>>>;

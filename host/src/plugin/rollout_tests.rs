@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::message::ClientKey;
 use crate::config::PluginDeploy;
-use crate::message::ClientKey;
 use crate::plugin::blame::{Blame, Caller};
 use crate::plugin::lock;
 

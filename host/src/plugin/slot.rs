@@ -22,9 +22,9 @@ use super::rollout::{Rollout, Step};
 use super::spec::Spec;
 use super::status::{Event, PluginStatus, Stage, What};
 use super::text::clean;
+use crate::base::message::ConnectionId;
+use crate::base::metrics::METRICS;
 use crate::config::{PluginConfig, PluginDeploy, PluginSource, Settings};
-use crate::message::ConnectionId;
-use crate::metrics::METRICS;
 
 /// How often slots are looked after, and how long an instance may be idle before it is given up.
 const ROUND: Duration = Duration::from_millis(500);

@@ -10,8 +10,8 @@ use super::bindings::{PerRole, Roles};
 use super::guest_log::line_limit;
 use super::lane::Share;
 use super::memory::{Account, Demand};
+use crate::base::throttle::Throttle;
 use crate::config::{PluginConfig, PluginLimits, PluginSource};
-use crate::throttle::Throttle;
 
 /// Failures of one plugin that are logged in a second, and at once. All are counted.
 const FAILURES_PER_SECOND: u32 = 10;

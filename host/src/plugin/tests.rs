@@ -8,11 +8,11 @@ use super::generation::Given;
 use super::load::{Code, Wanted};
 use super::stats::Function;
 use super::*;
+use crate::base::message::ConnectionId;
 use crate::config::{
     DuplicateLogin, EngineConfig, Isolation, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Settings,
     WatchConfig,
 };
-use crate::message::ConnectionId;
 
 pub(crate) fn limits() -> PluginLimits {
     PluginLimits {

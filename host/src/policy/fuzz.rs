@@ -1,10 +1,10 @@
 //! What a plugin may return, whatever it is made of.
 
-use super::Action;
-use super::command::{Command, Recipient};
 use super::read::Reader;
+use crate::base::message::{CloseReason, Message};
 use crate::config::PluginLimits;
-use crate::message::{CloseReason, Message};
+use crate::hub::command::Action;
+use crate::hub::command::{Command, Recipient};
 use crate::plugin::{router, types};
 
 /// Bounds that a fuzzer can reach.

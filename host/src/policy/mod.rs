@@ -1,16 +1,17 @@
 //! Decisions as plain Rust: [`Authenticator`] (who is this?) and [`Router`] (who gets this?). The only user of the plugin
 //! runtime: what plugins return is checked and translated here, and what is left can be carried out as it is.
 
+mod ask;
 mod authenticator;
-mod command;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod harness;
+mod lower;
 mod read;
 mod router;
 mod shadow;
 #[cfg(test)]
 mod tests;
-mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,22 +20,17 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use self::authenticator::{Authenticator, Decision, Handshake, Identity, Login};
-pub use self::command::{Action, Answer, Closing, Command, Delivery, Ending, Membership, Recipient, Sender, Session};
-pub use self::router::Router;
+pub use self::ask::{Handshake, Identity};
+pub use self::authenticator::{Authenticator, Decision, Login};
+pub use self::harness::{Harness, Verdict};
+pub use self::router::{Failed, Router};
 use self::shadow::Shadow;
-pub use self::trial::{Trial, Verdict};
+use crate::base::state::StateFolder;
 use crate::config::{Config, Loaded, Missing, PluginConfig, PluginLimits};
+use crate::hub::registry::Registry;
 use crate::plugin::status::{Deployed, PluginStatus};
 use crate::plugin::{Demand, Keepers, Ledgers, Roles, Runtime, Seat, Slot, look_after};
 pub use crate::plugin::{DeployError, status};
-use crate::registry::Registry;
-use crate::state::StateFolder;
-
-/// A plugin failed. It has been logged; what comes of it is the caller's to decide.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a plugin failed")]
-pub struct Failed;
 
 /// How long a start waits for what is new on disk: what is found good or bad by then is so from the first connection on.
 const HEAD_START: Duration = Duration::from_millis(500);

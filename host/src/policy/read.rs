@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::command::{Action, Answer, Closing, Command, Delivery, Membership, Recipient};
+use crate::base::message::{CloseReason, ConnectionId, Message};
 use crate::config::PluginLimits;
-use crate::message::{CloseReason, ConnectionId, Message};
+use crate::hub::command::{Action, Answer, Closing, Command, Delivery, Membership, Recipient};
+use crate::hub::registry::{Registry, Several};
 use crate::plugin::{CallError, router, types};
-use crate::registry::{Registry, Several};
 
 /// Bytes of a close reason: what fits a control frame (RFC 6455 §5.5).
 const MAX_REASON: usize = 123;

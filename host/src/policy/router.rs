@@ -5,13 +5,17 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use tracing::trace;
 
-use super::Failed;
-use super::authenticator::attributes;
-use super::command::{Action, Answer, Command, Ending, Sender, Session};
+use super::lower::{attributes, message};
 use super::read::Reader;
-use crate::message::{Cause, ConnectionId, Message};
+use crate::base::message::{ConnectionId, Message};
+use crate::hub::command::{Action, Answer, Command, Ending, Sender, Session};
+use crate::hub::registry::Registry;
 use crate::plugin::{CallError, Caller, Generation, Seat, router, types};
-use crate::registry::Registry;
+
+/// A plugin failed. It has been logged; what comes of it is the caller's to decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a plugin failed")]
+pub struct Failed;
 
 /// Decides what becomes of messages. A call is decided by the generation that serves its connection when it begins;
 /// dropping a call ends it.
@@ -77,7 +81,8 @@ pub(super) async fn route(
 ) -> Result<Vec<Action>, CallError> {
     let attributes = attributes(&session.attributes);
     let read = |actions, _: &_| Reader::new(seat.limits(), Some(packet)).counting(registry).actions(actions);
-    let actions = seat.route(Caller::Client(session.client), borrow(session, &attributes), lower(packet), read).await?;
+    let actions =
+        seat.route(Caller::Client(session.client), borrow(session, &attributes), message(packet), read).await?;
     tell(session.connection, "route", actions.iter().map(Action::name));
     Ok(actions)
 }
@@ -127,30 +132,4 @@ fn tell(ConnectionId(connection): ConnectionId, call: &'static str, decided: imp
 
 fn borrow<'a>(session: &'a Session, attributes: &'a [types::AttributeParam<'a>]) -> router::Session<'a> {
     router::Session { connection: session.connection.0, uid: &session.uid, attributes, state: &session.state }
-}
-
-/// A message as an argument: borrowed, and copied only into the plugin's memory.
-pub(super) fn lower(message: &Message) -> types::Message<'_> {
-    match message {
-        Message::Text(text) => types::Message::Text(text),
-        Message::Binary(bytes) => types::Message::Binary(bytes),
-    }
-}
-
-impl From<Cause> for router::Cause {
-    fn from(cause: Cause) -> Self {
-        match cause {
-            Cause::Client => Self::Client,
-            // The contract has no other name for it; routers hear of it when a session is renewed in vain.
-            Cause::Plugin | Cause::Unauthenticated => Self::Plugin,
-            Cause::Operator => Self::Operator,
-            Cause::Silent => Self::Silent,
-            Cause::Slow => Self::Slow,
-            Cause::Replaced => Self::Replaced,
-            Cause::Expired => Self::Expired,
-            Cause::ProtocolError => Self::ProtocolError,
-            Cause::Lost => Self::Lost,
-            Cause::Shutdown => Self::Shutdown,
-        }
-    }
 }

@@ -7,8 +7,8 @@ use bytestring::ByteString;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::authenticator::{Handshake, Held, Verdict, authenticate, greet};
-use crate::message::Message;
+use super::ask::{Handshake, Held, Verdict, authenticate, greet};
+use crate::base::message::Message;
 use crate::plugin::{CallError, Generation, Seat};
 
 /// First packets that wait to be judged; more are skipped.

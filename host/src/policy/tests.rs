@@ -4,8 +4,9 @@ use std::sync::Arc;
 use bytestring::ByteString;
 
 use super::*;
+use crate::base::message::{ClientKey, CloseReason, ConnectionId, Message};
 use crate::config::{Isolation, Overrides, PluginSource, Settings};
-use crate::message::{ClientKey, CloseReason, ConnectionId, Message};
+use crate::hub::command::{Action, Answer, Command, Delivery, Recipient, Sender, Session};
 
 fn config() -> Config {
     Config::load(None, &Overrides::default()).expect("the defaults are valid")

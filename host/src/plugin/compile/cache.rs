@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::machine_code::MachineCode;
-use crate::state::StateFolder;
+use crate::base::state::StateFolder;
 
 const FOLDER: &str = "compiled";
 

@@ -33,8 +33,8 @@ use self::inspect::{RULES, resources};
 use self::machine_code::MachineCode;
 use super::engine::compatibility;
 use super::identity::Digest;
+use crate::base::state::StateFolder;
 use crate::config::CompilerConfig;
-use crate::state::StateFolder;
 
 /// How the binary formats of modules and components begin.
 const MAGIC: &[u8] = b"\0asm";

@@ -1,0 +1,8 @@
+//! What all other wings stand on.
+
+pub mod message;
+pub mod metrics;
+pub mod state;
+pub mod stripe;
+pub mod throttle;
+pub mod watch;

@@ -1,0 +1,286 @@
+//! What the command line and the environment say: what to do, with which settings.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use super::plugin;
+use crate::config::{Overrides, Source};
+
+const ABOUT: &str = "\
+Hotgate is a WebSocket push gateway. Two WebAssembly plugins decide who a client is and who gets a message; copy a new \
+plugin file over the old one, and it takes effect while everybody stays connected.
+
+Without any settings:
+  0.0.0.0:1234    clients connect here, by WebSocket
+  127.0.0.1:5678  internal systems push here, one line of text a message
+  127.0.0.1:1235  operators look and act here, by HTTP and `hotgate plugin`
+  built-in plugins: the first packet {\"id\":\"u1\"} makes its sender uid u1";
+
+const EXAMPLES: &str = "\
+Examples:
+  hotgate
+      Run with the defaults.
+  hotgate --authenticator auth.wasm --router router.wasm
+      Run with your own plugins.
+  hotgate --authenticator jwt.wasm --authenticator builtin:origin-auth
+      Ask one plugin first, then another.
+  hotgate config print > hotgate.toml
+      Write a commented configuration file with every setting.
+  hotgate --config hotgate.toml config check
+      Check it without running.
+  hotgate --config hotgate.toml
+      Run with it.
+  hotgate --config hotgate.toml plugin list
+      See which plugins serve in the gateway that runs with it, and how they fare.
+  hotgate plugin new my-auth --role authenticator --lang rust
+      Write a plugin of your own to begin with.
+
+A flag counts more than its environment variable, a variable more than the file, the file more than the default.
+An empty variable counts as unset. No file is read that is not named.";
+
+/// The command line, understood.
+#[derive(Debug)]
+pub(super) struct Cli {
+    /// What to do.
+    pub(super) command: Command,
+    /// What the configuration is made of.
+    pub(super) source: Source,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Command {
+    /// Run the gateway.
+    Serve,
+    /// Check the configuration.
+    ConfigCheck,
+    /// Print the configuration in effect.
+    ConfigPrint,
+    /// See or change which plugins serve in a gateway that runs; or make one.
+    Plugin(Box<plugin::Arguments>),
+    /// Serve the plugin in a folder, and build it on each change.
+    Dev(PathBuf),
+}
+
+#[derive(Parser)]
+#[command(name = "hotgate", version, about = ABOUT, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(flatten, next_help_heading = "Settings")]
+    options: Options,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Run the gateway (what happens without a command)
+    Serve,
+    /// Check or print the configuration
+    #[command(subcommand)]
+    Config(ConfigAction),
+    /// See and change which plugins serve in the gateway that runs with these settings; make, check, run and measure your own
+    Plugin(Box<plugin::Arguments>),
+    /// Build the plugin in a folder, serve it on this machine only, and build and swap it on each change
+    Dev {
+        /// A folder as `hotgate plugin new` writes it
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
+}
+
+#[derive(Subcommand, Clone, Copy)]
+enum ConfigAction {
+    /// Check the configuration and load the plugins it names, without serving; exit code 78 if something is wrong
+    Check,
+    /// Print the configuration in effect as a commented file, defaults and plugin settings included
+    Print,
+}
+
+#[derive(Args)]
+struct Options {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "HOTGATE_CONFIG", hide_env_values = true, global = true)]
+    config: Option<OsString>,
+    /// Where clients connect [default: 0.0.0.0:1234]
+    #[arg(long, value_name = "ADDR", env = "HOTGATE_WEBSOCKET_LISTEN", hide_env_values = true, global = true)]
+    websocket_listen: Option<OsString>,
+    /// Where internal systems push [default: 127.0.0.1:5678]
+    #[arg(long, value_name = "ADDR", env = "HOTGATE_TEXT_LISTEN", hide_env_values = true, global = true)]
+    text_listen: Option<OsString>,
+    /// Where operators look and act [default: 127.0.0.1:1235]
+    #[arg(long, value_name = "ADDR", env = "HOTGATE_ADMIN_LISTEN", hide_env_values = true, global = true)]
+    admin_listen: Option<OsString>,
+    /// A plugin that decides who a client is: a file or builtin:NAME. Repeat it for a chain, asked in order; the variable
+    /// separates them by commas. Replaces the configured chain; a plugin also named there keeps its settings
+    /// [default: builtin:origin-auth]
+    #[arg(long, value_name = "FILE", env = "HOTGATE_AUTHENTICATOR", hide_env_values = true, global = true)]
+    authenticator: Vec<OsString>,
+    /// The plugin that decides who gets a message: a file or builtin:NAME [default: builtin:origin-router]
+    #[arg(long, value_name = "FILE", env = "HOTGATE_ROUTER", hide_env_values = true, global = true)]
+    router: Option<OsString>,
+    /// What is logged: error, warn, info, debug, trace, or directives like info,hotgate=debug [default: info]
+    #[arg(long, value_name = "LEVEL", env = "HOTGATE_LOG_LEVEL", hide_env_values = true, global = true)]
+    log_level: Option<OsString>,
+    /// Log lines for people or for machines: text or json [default: text]
+    #[arg(long, value_name = "FORMAT", env = "HOTGATE_LOG_FORMAT", hide_env_values = true, global = true)]
+    log_format: Option<OsString>,
+}
+
+/// Reads the command line and the environment. Answers `--help`, `--version` and wrong usage itself, and exits.
+pub(super) fn parse() -> Cli {
+    parse_from(&std::env::args_os().collect::<Vec<_>>()).unwrap_or_else(|error| error.exit())
+}
+
+fn parse_from(line: &[OsString]) -> Result<Cli, clap::Error> {
+    let matches = Arguments::command().try_get_matches_from(line)?;
+    let Arguments { options, action } = Arguments::from_arg_matches(&matches)?;
+    let command = match action {
+        None | Some(Action::Serve) => Command::Serve,
+        Some(Action::Config(ConfigAction::Check)) => Command::ConfigCheck,
+        Some(Action::Config(ConfigAction::Print)) => Command::ConfigPrint,
+        Some(Action::Plugin(arguments)) => Command::Plugin(arguments),
+        Some(Action::Dev { folder }) => Command::Dev(folder),
+    };
+    options.whole_chain(line, &matches)?;
+    let overrides = options.overrides(&matches)?;
+    let config = options.config.filter(|path| !path.is_empty() || !from_environment(&matches, "config"));
+    Ok(Cli { command, source: Source { file: config.map(PathBuf::from), overrides } })
+}
+
+fn from_environment(matches: &ArgMatches, option: &str) -> bool {
+    matches.value_source(option) == Some(ValueSource::EnvVariable)
+}
+
+/// The values of an option's environment variable. Only the chain is a list; log directives have commas of their own.
+fn split(option: &str, value: &str) -> Vec<String> {
+    match option {
+        _ if value.is_empty() => Vec::new(),
+        "authenticator" => value.split(',').map(|file| file.trim().to_owned()).collect(),
+        _ => vec![value.to_owned()],
+    }
+}
+
+impl Options {
+    /// Of a repeated option that stands both before and after a command, clap keeps one side only. A chain must not lose an
+    /// authenticator in silence.
+    fn whole_chain(&self, line: &[OsString], matches: &ArgMatches) -> Result<(), clap::Error> {
+        let is_flag = |word: &&OsString| word.to_string_lossy().split('=').next() == Some("--authenticator");
+        let given = line.iter().filter(is_flag).count();
+        if from_environment(matches, "authenticator") || given == self.authenticator.len() {
+            return Ok(());
+        }
+        let problem = "--authenticator must stand all before the command or all after it";
+        Err(Arguments::command().error(ErrorKind::ArgumentConflict, problem))
+    }
+
+    fn overrides(&self, matches: &ArgMatches) -> Result<Overrides, clap::Error> {
+        let mut overrides = Overrides::default();
+        let mut set = |key, option: &str, values: &[OsString]| {
+            let by_variable = from_environment(matches, option);
+            let by = match by_variable {
+                true => format!("HOTGATE_{}", option.to_uppercase()),
+                false => format!("--{}", option.replace('_', "-")),
+            };
+            let mut texts = Vec::new();
+            for value in values {
+                // Not lossy: another file than the one that was meant might be found.
+                match value.to_str() {
+                    Some(text) if !by_variable => texts.push(text.to_owned()),
+                    Some(text) => texts.extend(split(option, text)),
+                    None => {
+                        let problem = format!("{by}: {value:?} is not UTF-8");
+                        return Err(Arguments::command().error(ErrorKind::InvalidUtf8, problem));
+                    }
+                }
+            }
+            if !texts.is_empty() {
+                overrides.set(key, by, texts);
+            }
+            Ok(())
+        };
+        set("websocket.listen", "websocket_listen", self.websocket_listen.as_slice())?;
+        set("text.listen", "text_listen", self.text_listen.as_slice())?;
+        set("admin.listen", "admin_listen", self.admin_listen.as_slice())?;
+        set("authenticator", "authenticator", &self.authenticator)?;
+        set("router", "router", self.router.as_slice())?;
+        set("log.level", "log_level", self.log_level.as_slice())?;
+        set("log.format", "log_format", self.log_format.as_slice())?;
+        Ok(overrides)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cli(line: &str) -> Result<Cli, clap::Error> {
+        parse_from(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_what_happens_without_a_command() {
+        for (line, command) in [
+            ("hotgate", Command::Serve),
+            ("hotgate serve", Command::Serve),
+            ("hotgate config check", Command::ConfigCheck),
+            ("hotgate config print", Command::ConfigPrint),
+        ] {
+            assert_eq!(cli(line).unwrap().command, command, "{line}");
+        }
+    }
+
+    #[test]
+    fn flags_stand_before_or_after_the_command() {
+        let mut expected = Overrides::default();
+        expected.set("authenticator", "--authenticator", ["a,b".to_owned(), "c".to_owned()]);
+        expected.set("log.level", "--log-level", ["debug".to_owned()]);
+        let flags = "--config x.toml --authenticator a,b --log-level debug --authenticator c";
+        for line in [
+            format!("hotgate {flags}"),
+            format!("hotgate {flags} serve"),
+            format!("hotgate serve {flags}"),
+            format!("hotgate {flags} config check"),
+            format!("hotgate config {flags} check"),
+            format!("hotgate config check {flags}"),
+        ] {
+            let cli = cli(&line).unwrap();
+            assert_eq!(cli.source.file.as_deref(), Some(std::path::Path::new("x.toml")), "{line}");
+            assert_eq!(cli.source.overrides, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_not_utf_8_is_refused_and_not_mistaken_for_another() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let path = std::ffi::OsStr::from_bytes(b"r\xffr.wasm").to_owned();
+        let error = parse_from(&["hotgate".into(), "--router".into(), path]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("--router") && error.to_string().contains("UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn wrong_usage_is_an_error() {
+        for line in [
+            "hotgate run",
+            "hotgate --port 1",
+            "hotgate --router",
+            "hotgate config",
+            "hotgate --authenticator a serve --authenticator b",
+            "hotgate plugin",
+            "hotgate plugin rollback",
+            "hotgate plugin deploy",
+            "hotgate plugin list --slot router",
+        ] {
+            assert_eq!(cli(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! `hotgate config`: checks or prints the configuration.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::output::{self, refuse, show};
+use crate::base::state::StateFolder;
+use crate::config::{Config, Source};
+use crate::hub::registry::Registry;
+use crate::policy::Policy;
+use crate::policy::status::PluginStatus;
+
+/// `hotgate config check`: loads the configuration and its plugins as a start would, and says what would serve, or why
+/// nothing could.
+pub(super) fn check(source: &Source) -> ExitCode {
+    let config = match source.load() {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    match load_plugins(&config) {
+        Ok(plugins) => {
+            let name = source.file.as_ref().map_or("settings".into(), |path| path.to_string_lossy());
+            show(&format!("{plugins}{name}: ok\n"))
+        }
+        Err(error) => refuse(&format_args!("{error:#}")),
+    }
+}
+
+/// `hotgate config print`: prints the configuration in effect, or what is wrong with it.
+pub(super) fn print(source: &Source) -> ExitCode {
+    match source.load() {
+        Ok(config) => output::print(&config.to_toml()),
+        Err(error) => refuse(&error),
+    }
+}
+
+fn load_plugins(config: &Config) -> anyhow::Result<String> {
+    let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
+    // Checked is what the configuration names: nothing is left behind, and nothing that was kept before helps.
+    let state = Arc::new(StateFolder::none("it is only a check"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let policy = runtime.block_on(Policy::load(&config.clone().into(), registry, state))?;
+    let line = |plugin: PluginStatus| {
+        let PluginStatus { slot, plugin, source, live, .. } = plugin;
+        format!("{slot}: {plugin}, {}, from {source}\n", &live.digest[..12])
+    };
+    Ok(policy.plugins().into_iter().map(line).collect())
+}

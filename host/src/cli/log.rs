@@ -1,0 +1,138 @@
+//! The log: lines on standard error, written by a thread of its own. A terminal, pipe or disk that takes no more must not
+//! stall the gateway: what it does not take is lost, counted, and told once there is room again.
+
+use std::convert::Infallible;
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
+use std::time::Duration;
+
+use crate::base::metrics::METRICS;
+use crate::config::{LogConfig, LogFormat};
+use tracing::warn;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Lines that wait to be written.
+const WAITING_LINES: usize = 8192;
+
+/// How often it is told that lines were lost.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// Starts the log. What is still in its queue is written when the guard is dropped.
+pub(super) fn start(config: &LogConfig) -> (WorkerGuard, ErrorCounter) {
+    let output = Output { stream: io::stderr(), is_broken: false };
+    let (writer, guard) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(output);
+    let lost = writer.error_counter();
+    let log = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::TRACE)
+        .with_writer(writer)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal());
+    // Checked when the configuration was loaded.
+    let targets: Targets = config.level.parse().unwrap_or_default();
+    match config.format {
+        LogFormat::Text => log.finish().with(targets).init(),
+        LogFormat::Json => {
+            log.json().flatten_event(true).with_current_span(false).with_span_list(false).finish().with(targets).init();
+        }
+    }
+    (guard, lost)
+}
+
+/// Where the log's thread writes to.
+struct Output<W> {
+    stream: W,
+    /// Whether the last line was written in part.
+    is_broken: bool,
+}
+
+impl<W: Write> Write for Output<W> {
+    /// Writes a line, or counts it as lost.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.write_line(line).is_err() {
+            METRICS.log_lines_lost.increment();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+impl<W: Write> Output<W> {
+    /// A line of which only a part could be written stays alone.
+    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.is_broken {
+            self.stream.write_all(b"\n")?;
+            self.is_broken = false;
+        }
+        let mut rest = line;
+        while !rest.is_empty() {
+            match self.stream.write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            self.is_broken = !rest.is_empty();
+        }
+        Ok(())
+    }
+}
+
+/// Says from time to time how many lines were lost. Where nobody hears that, one more is lost: it is said again.
+pub(super) async fn tell_lost(counter: ErrorCounter) -> Infallible {
+    let (mut dropped, mut told) = (0, 0);
+    loop {
+        tokio::time::sleep(TELL_EVERY).await;
+        let now = counter.dropped_lines();
+        METRICS.log_lines_lost.add(now.saturating_sub(dropped) as u64);
+        dropped = now;
+        let lost = METRICS.log_lines_lost.get();
+        if lost > told {
+            told = lost;
+            warn!(lost, "log lines lost since the start: standard error is not read fast enough, or cannot be written");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file on a disk that has room for some bytes.
+    struct Disk {
+        written: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.room);
+            self.room -= count;
+            self.written.extend(&bytes[..count]);
+            if count == 0 { Err(ErrorKind::StorageFull.into()) } else { Ok(count) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_full_disk_does_not_take_is_counted_and_spoils_no_other_line() {
+        let disk = Disk { written: Vec::new(), room: 10 };
+        let mut output = Output { stream: disk, is_broken: false };
+        let before = METRICS.log_lines_lost.get();
+        for line in ["first\n", "second\n", "third\n"] {
+            output.write_all(line.as_bytes()).expect("the log's thread goes on");
+        }
+        assert_eq!(METRICS.log_lines_lost.get() - before, 2);
+        output.stream.room = 100;
+        output.write_all(b"fourth\n").expect("the log's thread goes on");
+        output.write_all(b"fifth\n").expect("the log's thread goes on");
+        assert_eq!(String::from_utf8_lossy(&output.stream.written), "first\nseco\nfourth\nfifth\n");
+    }
+}

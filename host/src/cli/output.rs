@@ -1,0 +1,53 @@
+//! What a command prints: answers on standard output, problems on standard error.
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use crate::plugin::{is_harmful, tame};
+
+/// The exit code for settings that cannot be used: `EX_CONFIG` of sysexits.h. It tells a supervisor that starting again
+/// will not help.
+pub(super) const EXIT_CONFIG: u8 = 78;
+
+/// Prints text for people, some of which may come from plugins.
+pub(super) fn show(text: &str) -> ExitCode {
+    print(&tame(text))
+}
+
+/// Prints JSON. What a terminal should not be shown is escaped; it can only stand within strings.
+pub(super) fn print_json(json: &serde_json::Value) -> ExitCode {
+    let mut text = String::new();
+    for c in format!("{json:#}\n").chars() {
+        match is_harmful(c) && c != '\n' {
+            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}")),
+            false => text.push(c),
+        }
+    }
+    print(&text)
+}
+
+/// Not `println!`, which panics when a pager that has seen enough closes the pipe.
+pub(super) fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                complain(&format_args!("cannot write the answer: {error}"));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says something on standard error. Nobody is left to tell when that is closed.
+pub(super) fn complain(problem: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr(), "hotgate: {}", tame(&problem.to_string()));
+}
+
+/// Says on standard error why the configuration is refused, and gives the exit code for that.
+pub(super) fn refuse(error: &dyn fmt::Display) -> ExitCode {
+    complain(error);
+    ExitCode::from(EXIT_CONFIG)
+}

@@ -1,0 +1,94 @@
+//! Runs the gateway until a signal ends it: the log, the runtime, the gateway, the drain.
+
+use std::convert::Infallible;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::log;
+use super::output::EXIT_CONFIG;
+use super::signals::Signals;
+use crate::config::{Config, Loaded, Source};
+use crate::devkit::dev::Builder;
+use crate::gateway::{Gateway, StartError};
+
+/// Serves with these settings. `builder` builds the plugin again on each change, for `hotgate dev`.
+pub(super) fn serve(loaded: Loaded, source: Source, builder: Option<Builder>) -> ExitCode {
+    // Dropped last: it writes what is still in the log's queue.
+    let (_log, lost) = log::start(&loaded.config.log);
+    raise_descriptor_limit(&loaded.config);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "cannot start the runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(async {
+        // A hangup must not end a gateway that is starting; whoever develops has closed the terminal.
+        let signals = Signals::new(builder.is_some());
+        // A file size limit (`ulimit -f`) is an error of the write, like a full disk, and must not end the gateway.
+        let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
+        let (mut signals, hangup) = match signals.and_then(|ends| Ok((ends, signal(SignalKind::hangup())?))) {
+            Ok(signals) => signals,
+            Err(error) => {
+                error!(%error, "cannot listen for signals");
+                return ExitCode::FAILURE;
+            }
+        };
+        let gateway = tokio::select! {
+            started = Gateway::start(loaded) => match started {
+                Ok(gateway) => gateway,
+                Err(error) => {
+                    error!(error = format!("{error:#}"), "cannot start");
+                    return match error {
+                        StartError::Plugin(_) | StartError::InUse(_) => ExitCode::from(EXIT_CONFIG),
+                        StartError::Listen(_) => ExitCode::FAILURE,
+                    };
+                }
+            },
+            () = signals.next() => return ExitCode::SUCCESS,
+        };
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let twice = async {
+            signals.next().await;
+            let _ = stop.send(());
+            signals.next().await;
+        };
+        tokio::select! {
+            () = gateway.run(source, hangup, async { _ = stopped.await }) => ExitCode::SUCCESS,
+            () = twice => {
+                warn!("second signal: ending at once");
+                ExitCode::FAILURE
+            }
+            never = log::tell_lost(lost) => match never {},
+            never = build(builder) => match never {},
+        }
+    });
+    // Tasks that have not ended by now are cut off.
+    runtime.shutdown_background();
+    code
+}
+
+/// Builds what is served, where that is what it is served for.
+async fn build(builder: Option<Builder>) -> Infallible {
+    match builder {
+        Some(builder) => builder.run().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Every connection needs a file descriptor; the usual soft limit of 1,024 is for programs that use `select`.
+fn raise_descriptor_limit(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let available = getrlimit(Resource::Nofile).current.or(current).unwrap_or(u64::MAX);
+    // Plugins, listeners, logs and the like.
+    const OTHERS: u64 = 64;
+    let needed = (config.limits.connections + config.limits.text_connections) as u64 + OTHERS;
+    if available < needed {
+        info!(available, needed, "file descriptors do not reach for all of limits.connections (ulimit -n)");
+    }
+}

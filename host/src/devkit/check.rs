@@ -1,0 +1,342 @@
+//! What a component is, which roles it can fill, and what is in its way, in words that say what to do.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::DevKit;
+use super::contract::{Found, Interfaces, differences};
+use crate::plugin::text::{line, list};
+use crate::plugin::{CheckRefused, Digest, Roles, Surroundings};
+
+/// How the two binary formats begin.
+const WASM: &[u8] = b"\0asm";
+const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+/// The packages of WASI that plugins may import.
+const WASI: [&str; 6] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
+
+/// Those of which nothing works: languages' runtimes import them, whether they are used or not.
+const REFUSED: [&str; 2] = ["wasi:filesystem", "wasi:sockets"];
+
+/// What is known of a component.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Its file.
+    pub file: String,
+    /// Bytes of the component.
+    pub bytes: usize,
+    /// Its SHA-256.
+    pub sha256: String,
+    /// Whether it can serve.
+    pub usable: bool,
+    /// Whether it can be an authenticator.
+    pub authenticator: bool,
+    /// Whether it can be a router.
+    pub router: bool,
+    /// The interfaces that it exports.
+    pub exports: Vec<String>,
+    /// The interfaces that it imports.
+    pub imports: Vec<String>,
+    /// What is in its way, the gravest first.
+    pub problems: Vec<Problem>,
+    /// What is not in its way, but good to know.
+    pub notes: Vec<String>,
+    /// What it takes; `None` if it could not be loaded.
+    pub taken: Option<Taken>,
+}
+
+/// Something that is wrong, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// What kind of problem it is.
+    pub kind: Kind,
+    /// What is wrong.
+    pub what: String,
+    /// What to do; may be empty.
+    pub advice: &'static str,
+}
+
+/// What a problem is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// It is no component that can be read.
+    Format,
+    /// It lacks something that its role needs.
+    Role,
+    /// It knows another contract.
+    Contract,
+    /// It needs what the gateway does not provide.
+    Imports,
+    /// It cannot be loaded.
+    Load,
+    /// Its `lifecycle.check` refuses.
+    Refused,
+}
+
+/// What a plugin takes.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Taken {
+    /// How long compiling took, in ms, now or before.
+    pub compile_ms: u64,
+    /// Bytes of machine code.
+    pub code_bytes: usize,
+    /// Bytes of linear memory of an instance at its start.
+    pub memory_bytes: usize,
+}
+
+const REBUILD: &str = "build it against the wit/ of this host: `hotgate plugin new` writes a copy of it";
+const BUILD_A_COMPONENT: &str = "compile for a target that makes components: in Rust, \
+                                 `cargo build --target wasm32-wasip2` with crate-type = [\"cdylib\"]";
+const EXPORT: &str = "a plugin exports hotgate:gateway/lifecycle and authenticator, router or both (wit/worlds.wit); \
+                      `hotgate plugin new` writes one to begin with";
+const SETTINGS: &str =
+    "its settings are given by --setting NAME=VALUE or by --config; to `hotgate dev`, in plugin.toml";
+const NO_NETWORK: &str = "a plugin reaches no network and no service: what it must know, its settings say or the packet \
+                          carries. Does a library import it that can do without?";
+
+/// Looks at a component, without running it: what it is, and whether it can fill the roles that are `wanted`.
+///
+/// # Errors
+/// When the contract itself cannot be read.
+pub fn inspect(file: &str, code: &[u8], wanted: Option<Roles>) -> anyhow::Result<Report> {
+    let sha256 = Digest::of(code).full();
+    let mut report = Report { file: file.to_owned(), bytes: code.len(), sha256, ..Report::default() };
+    let Some(component) = component(code, &mut report) else { return Ok(report) };
+    let roles = roles(&Interfaces::of_host()?, &component, &mut report);
+    for (role, able, is_wanted) in [
+        ("authenticator", roles.authenticator, wanted.is_some_and(|wanted| wanted.authenticator)),
+        ("router", roles.router, wanted.is_some_and(|wanted| wanted.router)),
+    ] {
+        if is_wanted && !able {
+            let what = format!("it is no {role}: it does not export hotgate:gateway/{role}@{CONTRACT_VERSION}");
+            report.problem(Kind::Role, what, EXPORT);
+        }
+    }
+    (report.authenticator, report.router) = (roles.authenticator, roles.router);
+    Ok(report)
+}
+
+impl DevKit {
+    /// Looks at the component, and if nothing is in the way loads it as the gateway would, for the roles that are `wanted`, or
+    /// all that it can fill. Its settings are those of the devkit.
+    ///
+    /// # Errors
+    /// When the contract itself cannot be read.
+    pub async fn check(&self, file: &str, wanted: Option<Roles>) -> anyhow::Result<Report> {
+        let mut report = inspect(file, self.code(), wanted)?;
+        if !report.problems.is_empty() {
+            return Ok(report);
+        }
+        match self.load(wanted.unwrap_or(report.roles()), None, Surroundings::default()).await {
+            Ok((harness, _)) => {
+                let live = harness.slot().status().live;
+                let compile_ms = live.compile_ms.unwrap_or_default();
+                let (code_bytes, memory_bytes) = (live.code_bytes, live.memory_bytes);
+                report.taken = Some(Taken { compile_ms, code_bytes, memory_bytes });
+                report.usable = true;
+            }
+            Err(error) => {
+                // What comes first names slot and file, which are known.
+                let causes: Vec<_> = error.chain().skip(1).map(ToString::to_string).collect();
+                let why = if causes.is_empty() { error.to_string() } else { causes.join(": ") };
+                let (kind, advice) = match error.chain().any(<dyn std::error::Error>::is::<CheckRefused>) {
+                    true => (Kind::Refused, SETTINGS),
+                    false => (Kind::Load, ""),
+                };
+                report.problem(kind, why, advice);
+            }
+        }
+        Ok(report)
+    }
+}
+
+impl Report {
+    /// The roles that it can fill.
+    pub fn roles(&self) -> Roles {
+        Roles { authenticator: self.authenticator, router: self.router }
+    }
+
+    fn problem(&mut self, kind: Kind, what: impl Into<String>, advice: &'static str) {
+        self.problems.push(Problem { kind, what: what.into(), advice });
+    }
+}
+
+/// What the component was built against, if it is one.
+fn component(code: &[u8], report: &mut Report) -> Option<Interfaces> {
+    if !code.starts_with(WASM) {
+        let text = code.iter().take(64).all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+        let what = if text && !code.is_empty() { "it is text, not WebAssembly" } else { "it is not WebAssembly" };
+        report.problem(Kind::Format, what, BUILD_A_COMPONENT);
+        return None;
+    }
+    if !code.starts_with(COMPONENT) {
+        report.problem(Kind::Format, "it is a core WebAssembly module, not a component", BUILD_A_COMPONENT);
+        return None;
+    }
+    match Interfaces::of_component(code) {
+        Ok(component) => Some(component),
+        Err(error) => {
+            let what = format!("it is no component that can be read: {}", line(&error));
+            report.problem(Kind::Format, what, BUILD_A_COMPONENT);
+            None
+        }
+    }
+}
+
+/// Which roles it can fill. What is in the way is noted.
+fn roles(host: &Interfaces, component: &Interfaces, report: &mut Report) -> Roles {
+    report.exports = component.exports().map(|found| found.full_name()).collect();
+    report.imports = component.imports().map(|found| found.full_name()).collect();
+    let export = |name: &str| component.exports().find(|found| found.of_contract() == Some(name));
+    let (lifecycle, authenticator, router) = (export("lifecycle"), export("authenticator"), export("router"));
+    if authenticator.is_none() && router.is_none() {
+        let (what, advice) = nothing(component);
+        report.problem(Kind::Role, what, advice);
+    } else if lifecycle.is_none() {
+        let what = format!("it does not export hotgate:gateway/lifecycle@{CONTRACT_VERSION}");
+        report.problem(Kind::Role, what, EXPORT);
+    }
+    for found in [lifecycle, authenticator, router].into_iter().flatten() {
+        compare(host, component, found, true, report);
+    }
+    for found in component.imports() {
+        match found.of_contract() {
+            Some(_) => compare(host, component, found, false, report),
+            None if WASI.contains(&found.package().as_str()) => {
+                let package = found.package();
+                let note = format!("it imports {package}: it may, but every attempt to use it is refused");
+                if REFUSED.contains(&package.as_str()) && !report.notes.contains(&note) {
+                    report.notes.push(note);
+                }
+            }
+            None => {
+                let what = format!("it imports {}, which the gateway does not provide", found.full_name());
+                report.problem(Kind::Imports, what, NO_NETWORK);
+            }
+        }
+    }
+    for function in component.bare() {
+        let what = format!("it imports a function `{function}`, which the gateway does not provide");
+        report.problem(Kind::Imports, what, NO_NETWORK);
+    }
+    Roles { authenticator: authenticator.is_some(), router: router.is_some() }
+}
+
+/// What a component is that is no plugin.
+fn nothing(component: &Interfaces) -> (String, &'static str) {
+    let exports = |wanted: &str| component.exports().any(|found| found.full_name().starts_with(wanted));
+    if exports("wasi:cli/run") {
+        let advice = "a plugin is a library: in Rust, src/lib.rs with crate-type = [\"cdylib\"] instead of src/main.rs";
+        return ("it is a command (it exports wasi:cli/run), not a plugin".to_owned(), advice);
+    }
+    if exports("wasi:http/") {
+        return ("it is an HTTP handler, not a plugin".to_owned(), EXPORT);
+    }
+    let has = list(component.exports().map(|found| found.full_name()));
+    let has = if has.is_empty() { "nothing" } else { &has };
+    (format!("it is no plugin: it exports neither hotgate:gateway/authenticator nor router; it has {has}"), EXPORT)
+}
+
+fn compare(host: &Interfaces, component: &Interfaces, found: Found<'_>, exported: bool, report: &mut Report) {
+    let name = found.of_contract().unwrap_or_default();
+    let built = found.full_name();
+    let differences = differences(host, component, found, exported);
+    let version = built.split_once('@').map_or("no version", |(_, version)| version);
+    if differences.is_empty() && !is_compatible(version) {
+        let what = format!("it was built against {built}; this host has {CONTRACT_VERSION}");
+        report.problem(Kind::Contract, what, REBUILD);
+    }
+    for difference in differences {
+        let what = match version == CONTRACT_VERSION {
+            true => format!("{name}: {difference} (both call it {CONTRACT_VERSION}: one of them was changed)"),
+            false => format!("{name}: {difference}: built against {built}; this host has {CONTRACT_VERSION}"),
+        };
+        report.problem(Kind::Contract, what, REBUILD);
+    }
+}
+
+/// The version of the contract.
+const CONTRACT_VERSION: &str = "0.1.0";
+
+/// Whether the linker takes this version for that of the contract (semver: 0.1.x).
+fn is_compatible(version: &str) -> bool {
+    version
+        .strip_prefix("0.1.")
+        .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// One line for each package: `wasi:cli@0.2.6: environment, exit`.
+fn by_package(interfaces: &[String]) -> Vec<String> {
+    let mut packages: Vec<(String, Vec<&str>)> = Vec::new();
+    for full in interfaces {
+        let (package, rest) = full.split_once('/').unwrap_or((full, ""));
+        let (name, version) = rest.split_once('@').unwrap_or((rest, ""));
+        let package = if version.is_empty() { package.to_owned() } else { format!("{package}@{version}") };
+        match packages.iter_mut().find(|(known, _)| *known == package) {
+            Some((_, names)) => names.push(name),
+            None => packages.push((package, vec![name])),
+        }
+    }
+    packages.into_iter().map(|(package, names)| format!("{package}: {}", names.join(", "))).collect()
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = |bytes: usize| match bytes {
+            0..10_240 => format!("{bytes} bytes"),
+            10_240..10_485_760 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+            _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        };
+        let roles = match (self.authenticator, self.router) {
+            (true, true) => "authenticator and router",
+            (true, false) => "authenticator",
+            (false, true) => "router",
+            (false, false) => "none",
+        };
+        writeln!(f, "{}", self.file)?;
+        writeln!(f, "  size      {}, sha256 {}", size(self.bytes), &self.sha256[..12])?;
+        writeln!(f, "  roles     {roles}")?;
+        for (label, interfaces) in [("exports", &self.exports), ("imports", &self.imports)] {
+            for (index, names) in by_package(interfaces).iter().enumerate() {
+                let label = if index == 0 { label } else { "" };
+                writeln!(f, "  {label:9} {names}")?;
+            }
+        }
+        if let Some(Taken { compile_ms, code_bytes, memory_bytes }) = self.taken {
+            writeln!(f, "  compiled  in {compile_ms} ms, to {} of machine code", size(code_bytes))?;
+            writeln!(f, "  memory    {} at its start", size(memory_bytes))?;
+            writeln!(f, "  check     agrees with these settings")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "  note      {note}")?;
+        }
+        for Problem { what, advice, .. } in &self.problems {
+            writeln!(f, "  PROBLEM   {what}")?;
+            if !advice.is_empty() {
+                writeln!(f, "            → {advice}")?;
+            }
+        }
+        writeln!(f, "{}", if self.usable { "It can serve." } else { "It cannot serve." })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_that_of_the_contract() {
+        assert_eq!(Interfaces::of_host().unwrap().version().as_deref(), Some(CONTRACT_VERSION));
+    }
+
+    #[test]
+    fn versions_of_the_track_are_taken() {
+        for (version, taken) in
+            [("0.1.0", true), ("0.1.12", true), ("0.2.0", false), ("1.1.0", false), ("0.1.", false), ("0.1.x", false)]
+        {
+            assert_eq!(is_compatible(version), taken, "{version}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Who is connected, and ending that.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use super::problem::Problem;
+use super::query::Query;
+use super::shared::Shared;
+use crate::base::message::{Cause, CloseReason, ConnectionId};
+use crate::hub::registry::Peer;
+
+/// Connections on one page, unless asked for otherwise, and at most.
+const PAGE: usize = 100;
+const LARGEST_PAGE: usize = 1000;
+
+/// The longest reason that fits a close frame (RFC 6455 §5.5).
+const MAX_REASON: usize = 123;
+
+type Answer = Result<Json<Value>, Problem>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+    uid: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Connection<'a> {
+    id: u64,
+    uid: &'a str,
+    address: String,
+    since: String,
+    groups: usize,
+    outbox_bytes: usize,
+}
+
+impl<'a> Connection<'a> {
+    fn of(peer: &'a Peer) -> Self {
+        Self {
+            id: peer.id.0,
+            uid: &peer.uid,
+            address: peer.address().to_string(),
+            since: humantime::format_rfc3339_seconds(peer.since()).to_string(),
+            groups: peer.groups(),
+            outbox_bytes: peer.outbox.waiting().unwrap_or(0),
+        }
+    }
+}
+
+pub(super) async fn list(State(shared): State<Arc<Shared>>, Query(page): Query<Page>) -> Answer {
+    let Page { after, limit, uid } = page;
+    let limit = limit.unwrap_or(PAGE);
+    if !(1..=LARGEST_PAGE).contains(&limit) {
+        return Err(bad(format!("limit: must be from 1 to {LARGEST_PAGE}")));
+    }
+    let registry = shared.served()?.registry.clone();
+    // Everybody may have to be looked at.
+    let page = spawn_blocking(move || {
+        let after = ConnectionId(after);
+        let Some(uid) = uid else { return registry.page(after, limit) };
+        let mut peers = registry.of_uid(&uid);
+        peers.retain(|peer| peer.id > after);
+        peers.sort_by_key(|peer| peer.id);
+        peers.truncate(limit);
+        peers
+    });
+    let peers = page.await.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    let next = peers.last().filter(|_| peers.len() == limit).map(|last| last.id.0);
+    let connections: Vec<_> = peers.iter().map(|peer| Connection::of(peer)).collect();
+    Ok(Json(json!({ "connections": connections, "next": next })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Farewell {
+    uid: Option<String>,
+    #[serde(default = "kicked")]
+    code: u16,
+    #[serde(default = "by_an_operator")]
+    reason: String,
+}
+
+fn kicked() -> u16 {
+    4907
+}
+
+fn by_an_operator() -> String {
+    "closed by an operator".to_owned()
+}
+
+impl Farewell {
+    /// What the close frame says.
+    fn reason(self) -> Result<CloseReason, Problem> {
+        let Self { code, reason, .. } = self;
+        if !matches!(code, 1000 | 1008 | 3000..=4999) {
+            return Err(bad(format!("code = {code}: must be 1000, 1008 or from 3000 to 4999")));
+        }
+        if reason.len() > MAX_REASON {
+            return Err(bad(format!("reason: must be at most {MAX_REASON} bytes, to fit a close frame")));
+        }
+        Ok(CloseReason { code, reason: ByteString::from(reason) })
+    }
+}
+
+pub(super) async fn close(
+    State(shared): State<Arc<Shared>>,
+    id: Result<Path<u64>, PathRejection>,
+    Query(farewell): Query<Farewell>,
+) -> Answer {
+    let Path(id) = id.map_err(bad)?;
+    if farewell.uid.is_some() {
+        return Err(bad("a connection is named by its id or by its uid, not both"));
+    }
+    let reason = farewell.reason()?;
+    let peer = shared.served()?.registry.connection(ConnectionId(id));
+    let peer = peer.ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, format!("there is no authenticated connection with the id {id}"))
+    })?;
+    Ok(end(&[peer], &reason))
+}
+
+pub(super) async fn close_uid(State(shared): State<Arc<Shared>>, Query(mut farewell): Query<Farewell>) -> Answer {
+    let uid = farewell.uid.take().ok_or_else(|| bad("?uid= must say whose connections to close"))?;
+    let reason = farewell.reason()?;
+    Ok(end(&shared.served()?.registry.of_uid(&uid), &reason))
+}
+
+/// Those that are closing already do not count.
+fn end(peers: &[Arc<Peer>], reason: &CloseReason) -> Json<Value> {
+    let closed = peers.iter().filter(|peer| peer.outbox.close(reason.clone(), Cause::Operator)).count();
+    Json(json!({ "closed": closed }))
+}
+
+fn bad(problem: impl std::fmt::Display) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, problem)
+}

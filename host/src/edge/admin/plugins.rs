@@ -1,0 +1,101 @@
+//! What serves in the slots, and what operators do about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, HttpBody as _};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::problem::Problem;
+use super::query::Query;
+use super::shared::Shared;
+use crate::policy::DeployError;
+use crate::policy::status::{Deployed, PluginStatus};
+
+/// How long a component that is being sent may stand still.
+const STANDSTILL: Duration = Duration::from_secs(15);
+
+type Shares = State<Arc<Shared>>;
+type Status = Result<Json<PluginStatus>, Problem>;
+
+/// The slot that a path names.
+pub(super) struct Slot(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Slot {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
+        path.map(|Path(slot)| Self(slot)).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error))
+    }
+}
+
+/// Which generation the request is about: it must still be the newest then.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Meant {
+    generation: Option<u64>,
+}
+
+pub(super) async fn list(State(shared): Shares) -> Result<Json<Value>, Problem> {
+    Ok(Json(json!({ "plugins": shared.served()?.policy.plugins() })))
+}
+
+pub(super) async fn rollback(State(shared): Shares, Slot(slot): Slot, Query(meant): Query<Meant>) -> Status {
+    Ok(Json(shared.served()?.policy.rollback(&slot, meant.generation).await?))
+}
+
+pub(super) async fn promote(State(shared): Shares, Slot(slot): Slot, Query(meant): Query<Meant>) -> Status {
+    Ok(Json(shared.served()?.policy.promote(&slot, meant.generation).await?))
+}
+
+pub(super) async fn reload(State(shared): Shares, Slot(slot): Slot) -> Status {
+    Ok(Json(Box::pin(shared.served()?.policy.reload(&slot)).await?))
+}
+
+pub(super) async fn deploy(State(shared): Shares, Slot(slot): Slot, body: Body) -> Result<Json<Deployed>, Problem> {
+    let policy = &shared.served()?.policy;
+    let limit = policy.max_component(&slot)?;
+    let component = shared.read(body, limit).await?;
+    Ok(Json(Box::pin(policy.deploy(&slot, component)).await?))
+}
+
+impl Shared {
+    async fn read(&self, body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
+        let too_large = || {
+            let problem = format!("the component is larger than {limit} bytes (limits.max_component)");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, problem)
+        };
+        if body.size_hint().lower() > limit as u64 {
+            return Err(too_large());
+        }
+        let _uploading = self.uploading.try_acquire().map_err(|_| {
+            let problem = "another deploy is under way: another component is being sent; try again in a moment";
+            Problem::from(DeployError::NotNow(problem.to_owned()))
+        })?;
+        let mut pieces = body.into_data_stream();
+        let mut bytes = Vec::new();
+        let stalled = |_| {
+            let problem = format!("the component has not arrived: nothing came for {STANDSTILL:?}");
+            Problem::new(StatusCode::REQUEST_TIMEOUT, problem)
+        };
+        while let Some(piece) = timeout(STANDSTILL, pieces.next()).await.map_err(stalled)? {
+            let missing =
+                |error| Problem::new(StatusCode::BAD_REQUEST, format!("the component has not arrived: {error}"));
+            let piece = piece.map_err(missing)?;
+            if bytes.len() + piece.len() > limit {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+}

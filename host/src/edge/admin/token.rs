@@ -1,0 +1,111 @@
+//! The admin token: who knows it may do everything here.
+
+use std::fmt;
+use std::io;
+
+use subtle::ConstantTimeEq as _;
+
+use crate::base::state::StateFolder;
+use crate::config::BYTE_ORDER_MARK;
+
+/// What its file in the state folder is called.
+pub const FILE: &str = "admin-token";
+
+/// Fewer characters could be guessed.
+const MIN_LENGTH: usize = 32;
+/// More would not fit a header.
+const MAX_LENGTH: usize = 1024;
+/// Bytes of its file: white space may stand around it.
+pub(crate) const MAX_FILE: usize = 4096;
+
+/// The admin token. Never displayed.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// Reads the token of this folder, or makes it: 32 random bytes. Blocks.
+    ///
+    /// # Errors
+    /// When there is no such folder, or the file is not private or not a token.
+    pub fn create(state: &StateFolder) -> io::Result<Self> {
+        let make = || {
+            let mut bytes = [0; 32];
+            getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            Ok((digits + "\n").into_bytes())
+        };
+        Self::parse(&state.create_secret(FILE, make)?)
+    }
+
+    /// Takes a token from the content of its file.
+    ///
+    /// # Errors
+    /// When it cannot be one.
+    pub fn parse(content: &[u8]) -> io::Result<Self> {
+        let text = content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(content).trim_ascii();
+        let fits = (MIN_LENGTH..=MAX_LENGTH).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
+        let text = str::from_utf8(text).ok().filter(|_| fits);
+        let problem = || io::Error::other(format!("{FILE}: a token is a word of at least {MIN_LENGTH} characters"));
+        text.map(|text| Self(text.to_owned())).ok_or_else(problem)
+    }
+
+    /// The value of an `Authorization` header that has it.
+    pub fn header(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+
+    /// Whether an `Authorization` header has it (RFC 6750 §2.1). Takes the same time wherever they differ.
+    pub fn is_in(&self, header: &[u8]) -> bool {
+        let Some((scheme, given)) = header.split_at_checked(7) else { return false };
+        scheme.eq_ignore_ascii_case(b"bearer ") && self.0.as_bytes().ct_eq(given.trim_ascii()).into()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_itself_opens() {
+        let token = Token::parse(b"0123456789abcdef0123456789abcdef\n").unwrap();
+        assert!(token.is_in(token.header().as_bytes()));
+        let by_an_editor = Token::parse(b"\xef\xbb\xbf0123456789abcdef0123456789abcdef\r\n").unwrap();
+        assert_eq!(by_an_editor.header(), token.header());
+        assert!(token.is_in(b"bearer 0123456789abcdef0123456789abcdef"));
+        for wrong in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "0123456789abcdef0123456789abcdef",
+            "Basic 0123456789abcdef0123456789abcdef",
+            "Bearer 0123456789abcdef0123456789abcde",
+            "Bearer 0123456789abcdef0123456789abcdeF",
+            "Bearer 0123456789abcdef0123456789abcdef0",
+        ] {
+            assert!(!token.is_in(wrong.as_bytes()), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused() {
+        for content in ["", "\n", "short", "0123456789abcdef 0123456789abcdef", "ä123456789abcdef0123456789abcdef"] {
+            assert!(Token::parse(content.as_bytes()).is_err(), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_made_once_and_never_shown() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateFolder::open(Some(&place.path().join("state")));
+        let token = Token::create(&state).unwrap();
+        assert_eq!(Token::create(&state).unwrap().header(), token.header());
+        assert_eq!(token.header().len(), "Bearer ".len() + 64);
+        assert_eq!(format!("{token:?}"), "Token");
+    }
+}

@@ -1,0 +1,183 @@
+//! One sender's connection: its lines, and the answers to them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::answers::Answers;
+use super::context::Context;
+use super::foreign::Opening;
+use super::lines::Lines;
+use crate::base::message::ConnectionId;
+use crate::base::metrics::PushFailure;
+use crate::hub::command::{Answer, Sender};
+use crate::hub::delivery;
+
+/// How long a sender may leave its answers unread. Its lines are not read meanwhile.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection that is being closed may take to read why. Also how long to wait for more of what a sender has
+/// sent that does not take its answers.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long what such a sender has sent may take to be carried out.
+const REST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Serves one sender until it ends the connection, or `shutdown` does.
+pub(super) async fn serve(
+    context: Arc<Context>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    connection: ConnectionId,
+    shutdown: CancellationToken,
+) {
+    let sender = Sender { connection, remote_address: peer.to_string() };
+    let end = Conversation::new(&context, &sender).run(&mut stream, &shutdown).await;
+    debug!(connection = connection.0, ?end, "sender's connection ended");
+    if end == End::Foreign {
+        context.refuse(peer, "it speaks another protocol, such as HTTP or TLS, to the text port");
+    }
+    if end != End::Gone {
+        // What the sender still sends is discarded: closing with unread data would reset the connection, and the
+        // last answers might be lost.
+        let discard = async {
+            stream.shutdown().await?;
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+        };
+        let _ = timeout(LINGER, discard).await;
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The sender ended it, or went away.
+    Gone,
+    /// A line was too long.
+    TooLong,
+    /// This is no sender.
+    Foreign,
+    /// The gateway shuts down.
+    Shutdown,
+}
+
+/// One sender's lines and answers.
+struct Conversation<'a> {
+    context: &'a Context,
+    sender: &'a Sender,
+    lines: Lines,
+    opening: Opening,
+    /// Answers that have not been written yet.
+    answers: Answers<'a>,
+}
+
+impl<'a> Conversation<'a> {
+    fn new(context: &'a Context, sender: &'a Sender) -> Self {
+        let lines = Lines::new(context.config.max_line);
+        Self { context, sender, lines, opening: Opening::default(), answers: Answers::new(&context.replies) }
+    }
+
+    async fn run(&mut self, stream: &mut TcpStream, shutdown: &CancellationToken) -> End {
+        loop {
+            let answered = self.answer_lines().await;
+            if !self.answers.is_empty() {
+                let written = timeout(WRITE_TIMEOUT, stream.write_all(self.answers.as_bytes())).await;
+                self.answers.written();
+                if !matches!(written, Ok(Ok(()))) {
+                    return match answered {
+                        Ok(()) => self.carry_out_rest(stream, shutdown).await,
+                        Err(_) => End::Gone,
+                    };
+                }
+                if answered.is_ok() && self.lines.has_more() {
+                    continue;
+                }
+            }
+            if let Err(end) = answered {
+                return end;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return End::Shutdown,
+                read = stream.read_buf(self.lines.buffer()) => match read {
+                    Ok(0) | Err(_) => return End::Gone,
+                    Ok(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Carries out what has arrived from a sender that takes no answers any more: it has left without reading them, or
+    /// has not read them for too long.
+    async fn carry_out_rest(&mut self, stream: &mut TcpStream, shutdown: &CancellationToken) -> End {
+        let rest = async {
+            while self.answer_lines().await.is_ok() && !shutdown.is_cancelled() {
+                self.answers.written();
+                if !self.lines.has_more()
+                    && !matches!(timeout(LINGER, stream.read_buf(self.lines.buffer())).await, Ok(Ok(1..)))
+                {
+                    break;
+                }
+            }
+        };
+        let _ = timeout(REST_TIMEOUT, rest).await;
+        End::Gone
+    }
+
+    /// Answers the lines that have arrived whole, or as many of them as have answers for one write.
+    async fn answer_lines(&mut self) -> Result<(), End> {
+        while !self.answers.are_many() {
+            let line = match self.lines.next() {
+                Ok(Some(line)) => line,
+                Ok(None) => {
+                    let foreign = self.opening.is_binary(self.lines.unfinished());
+                    return if foreign { Err(self.refuse(PushFailure::Malformed, End::Foreign)) } else { Ok(()) };
+                }
+                Err(too_long) => {
+                    debug!(connection = self.sender.connection.0, %too_long);
+                    return Err(self.refuse(PushFailure::TooLong, End::TooLong));
+                }
+            };
+            if self.opening.is_foreign(line) {
+                return Err(self.refuse(PushFailure::Malformed, End::Foreign));
+            }
+            answer(self.context, self.sender, line, &mut self.answers).await;
+            // Nobody waits behind a sender that has a great many lines ready.
+            tokio::task::coop::consume_budget().await;
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, why: PushFailure, end: End) -> End {
+        self.answers.fail(why);
+        end
+    }
+}
+
+async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut Answers<'_>) {
+    let Ok(line) = str::from_utf8(line).map(ByteString::from) else {
+        return answers.fail(PushFailure::Malformed);
+    };
+    let answer = match context.policy.router.push(sender, &line).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_refused)) => Err(PushFailure::Refused),
+        Err(_logged) => Err(PushFailure::Failed),
+    };
+    let Answer { commands, reply } = match answer {
+        Ok(answer) => answer,
+        Err(why) => return answers.fail(why),
+    };
+    // Before anything is done: without room for its reply, the line comes to nothing.
+    if reply.as_ref().is_some_and(|reply| !answers.make_room(reply.len())) {
+        return answers.fail(PushFailure::NoRoom);
+    }
+    let reached = delivery::apply_commands(&context.registry, commands).await;
+    match reply {
+        Some(reply) => answers.reply(&reply),
+        None if reached => answers.ok(),
+        None => answers.fail(PushFailure::Unreached),
+    }
+}

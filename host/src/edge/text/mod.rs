@@ -1,0 +1,14 @@
+//! The life of one internal sender's TCP connection: lines come in, each is answered, in order. Many lines may arrive
+//! in one read; their answers leave in one write.
+
+mod acceptor;
+mod answers;
+mod context;
+mod conversation;
+mod foreign;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+mod lines;
+
+pub(crate) use self::acceptor::Acceptor;
+pub use self::context::Context;

@@ -1,0 +1,225 @@
+//! How many connections there may be: in all, of one address, and not yet authenticated.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::{Mutex, MutexGuard};
+use thiserror::Error;
+
+use crate::base::message::network_of;
+use crate::config::LimitsConfig;
+
+/// Which limit is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// `limits.connections`
+    #[error("too many connections (limits.connections)")]
+    Connections,
+    /// `limits.connections_per_address`
+    #[error("too many connections from this address (limits.connections_per_address)")]
+    PerAddress,
+    /// `limits.unauthenticated`
+    #[error("too many connections that are not authenticated yet (limits.unauthenticated)")]
+    Unauthenticated,
+    /// `limits.unauthenticated_share`
+    #[error("too many connections from this address that are not authenticated yet (limits.unauthenticated_share)")]
+    UnauthenticatedShare,
+}
+
+/// Counts connections against the limits.
+#[derive(Debug)]
+pub struct Admission {
+    limits: LimitsConfig,
+    connections: AtomicUsize,
+    unauthenticated: AtomicUsize,
+    /// By client: an IPv4 address or an IPv6 network.
+    clients: Mutex<HashMap<IpAddr, Count>>,
+}
+
+/// What one client has.
+#[derive(Debug, Default)]
+struct Count {
+    connections: usize,
+    unauthenticated: usize,
+}
+
+/// A connection's place; dropping it frees the place.
+#[derive(Debug)]
+pub struct Permit {
+    admission: Arc<Admission>,
+    client: Option<IpAddr>,
+    authenticated: bool,
+}
+
+impl Admission {
+    /// Nobody is connected yet.
+    pub fn new(limits: LimitsConfig) -> Self {
+        Self {
+            limits,
+            connections: AtomicUsize::new(0),
+            unauthenticated: AtomicUsize::new(0),
+            clients: Mutex::default(),
+        }
+    }
+
+    /// Takes a place for a connection that has just been accepted. `peer` is `None` if it is a proxy that has not said
+    /// yet for whom it connects.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub fn admit(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Permit, Refusal> {
+        if !take(&self.connections, self.limits.connections) {
+            return Err(Refusal::Connections);
+        }
+        if !take(&self.unauthenticated, self.limits.unauthenticated) {
+            self.connections.fetch_sub(1, Relaxed);
+            return Err(Refusal::Unauthenticated);
+        }
+        let mut permit = Permit { admission: self.clone(), client: None, authenticated: false };
+        peer.map_or(Ok(()), |peer| permit.count_for(peer))?;
+        Ok(permit)
+    }
+
+    /// The most unauthenticated connections of one client; at least 1.
+    fn share(&self) -> usize {
+        let LimitsConfig { unauthenticated, unauthenticated_share, .. } = self.limits;
+        (unauthenticated * usize::from(unauthenticated_share)).div_ceil(100)
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+
+    /// How many of them are not authenticated yet.
+    pub fn unauthenticated(&self) -> usize {
+        self.unauthenticated.load(Relaxed)
+    }
+
+    fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, Count>> {
+        self.clients.lock()
+    }
+}
+
+impl Permit {
+    /// Counts the connection for its client's address, unless that was known from the beginning.
+    ///
+    /// # Errors
+    /// [`Refusal::PerAddress`] and [`Refusal::UnauthenticatedShare`]
+    pub fn count_for(&mut self, address: IpAddr) -> Result<(), Refusal> {
+        if self.client.is_some() {
+            return Ok(());
+        }
+        let client = network_of(address);
+        let mut clients = self.admission.clients();
+        let count = clients.entry(client).or_default();
+        if count.connections >= self.admission.limits.connections_per_address {
+            return Err(Refusal::PerAddress);
+        }
+        if count.unauthenticated >= self.admission.share() {
+            return Err(Refusal::UnauthenticatedShare);
+        }
+        count.connections += 1;
+        count.unauthenticated += 1;
+        self.client = Some(client);
+        Ok(())
+    }
+
+    /// Says that the connection is authenticated now.
+    pub fn authenticated(&mut self) {
+        if std::mem::replace(&mut self.authenticated, true) {
+            return;
+        }
+        self.admission.unauthenticated.fetch_sub(1, Relaxed);
+        if let Some(client) = self.client
+            && let Some(count) = self.admission.clients().get_mut(&client)
+        {
+            count.unauthenticated -= 1;
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.authenticated();
+        if let Some(client) = self.client {
+            let mut clients = self.admission.clients();
+            if let Some(count) = clients.get_mut(&client) {
+                count.connections -= 1;
+                if count.connections == 0 {
+                    clients.remove(&client);
+                }
+            }
+        }
+        self.admission.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+fn take(counter: &AtomicUsize, limit: usize) -> bool {
+    counter.fetch_update(Relaxed, Relaxed, |count| (count < limit).then_some(count + 1)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(connections: usize, per_address: usize, unauthenticated: usize, share: u8) -> Arc<Admission> {
+        Arc::new(Admission::new(LimitsConfig {
+            connections,
+            connections_per_address: per_address,
+            unauthenticated,
+            unauthenticated_share: share,
+            ..Default::default()
+        }))
+    }
+
+    fn address(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn every_place_is_given_back() {
+        let admission = admission(3, 1, 2, 100);
+        let mut first = admission.admit(address("192.0.2.1")).unwrap();
+        assert_eq!(admission.admit(address("192.0.2.1")).unwrap_err(), Refusal::PerAddress);
+        // A proxy is counted for once it says for whom it connects, and then for good.
+        let mut second = admission.admit(None).unwrap();
+        assert_eq!(second.count_for("192.0.2.1".parse().unwrap()), Err(Refusal::PerAddress));
+        second.count_for("192.0.2.2".parse().unwrap()).unwrap();
+        second.count_for("192.0.2.1".parse().unwrap()).unwrap();
+        assert_eq!(admission.admit(None).unwrap_err(), Refusal::Unauthenticated);
+        first.authenticated();
+        let third = admission.admit(None).unwrap();
+        assert_eq!(admission.admit(None).unwrap_err(), Refusal::Connections);
+
+        drop((first, second, third));
+        assert_eq!((admission.connections(), admission.unauthenticated()), (0, 0));
+        assert!(admission.clients().is_empty());
+    }
+
+    #[test]
+    fn one_client_takes_at_most_its_share_of_the_unauthenticated() {
+        let admission = admission(100, 100, 5, 50);
+        let silent = address("192.0.2.1");
+        let mut places: Vec<_> = (0..3).map(|_| admission.admit(silent).unwrap()).collect();
+        assert_eq!(admission.admit(silent).unwrap_err(), Refusal::UnauthenticatedShare);
+        assert_eq!(admission.unauthenticated(), 3, "who is refused takes no place");
+        let _other = admission.admit(address("192.0.2.2")).unwrap();
+        places[0].authenticated();
+        places.push(admission.admit(silent).unwrap());
+        assert_eq!(admission.admit(silent).unwrap_err(), Refusal::UnauthenticatedShare);
+    }
+
+    #[test]
+    fn a_client_has_a_whole_network_of_ipv6_and_one_address_of_ipv4() {
+        let admission = admission(100, 1, 100, 100);
+        let _first = admission.admit(address("2001:db8:0:1::1")).unwrap();
+        assert_eq!(admission.admit(address("2001:db8:0:1:ffff::2")).unwrap_err(), Refusal::PerAddress);
+        let _second = admission.admit(address("2001:db8:0:2::1")).unwrap();
+        let _third = admission.admit(address("192.0.2.1")).unwrap();
+        assert_eq!(admission.admit(address("::ffff:192.0.2.1")).unwrap_err(), Refusal::PerAddress);
+        let _fourth = admission.admit(address("192.0.2.2")).unwrap();
+    }
+}

@@ -1,0 +1,390 @@
+//! The opening handshake (RFC 6455 §4.2): reads the upgrade request within bounds and answers it, or says in one line
+//! why not.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use httparse::{EMPTY_HEADER, Header, Request, Status};
+use ipnet::IpNet;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::socket::linger;
+use crate::base::message::{Attribute, ConnectionId};
+use crate::config::{AllowedOrigins, WebSocketConfig};
+use crate::policy::Handshake;
+
+/// The longest request head, in bytes.
+const MAX_HEAD: usize = 16 << 10;
+/// The most header fields of one request.
+const MAX_HEADERS: usize = 64;
+
+/// A request that is not upgraded: the status and the line that say why.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) status: &'static str,
+    pub(super) reason: String,
+}
+
+impl Refused {
+    fn new(status: &'static str, reason: impl Into<String>) -> Self {
+        Self { status, reason: reason.into() }
+    }
+
+    /// A limit is reached.
+    pub(super) fn unavailable(reason: impl ToString) -> Self {
+        Self::new("503 Service Unavailable", reason.to_string())
+    }
+
+    /// The request took too long.
+    pub(super) fn timeout() -> Self {
+        Self::new("408 Request Timeout", "no complete upgrade request in time (websocket.handshake_timeout)")
+    }
+
+    /// Answers the request, then ends the connection so that the client gets to read why.
+    pub(super) async fn answer(&self, stream: &mut TcpStream) {
+        let Self { status, reason } = self;
+        let extra = match *status {
+            "405 Method Not Allowed" => "Allow: GET\r\n",
+            // RFC 9110 §15.5.22 and RFC 6455 §4.4: what to upgrade to, and which version is understood.
+            "426 Upgrade Required" => "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
+            _ => "",
+        };
+        let response = format!(
+            "HTTP/1.1 {status}\r\n{extra}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{reason}\n",
+            reason.len() + 1,
+        );
+        if stream.write_all(response.as_bytes()).await.is_ok() {
+            linger(stream).await;
+        }
+    }
+}
+
+/// A request head, whole, and what came after it.
+#[derive(Debug)]
+pub(super) struct Head {
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+/// A request that can be upgraded.
+#[derive(Debug)]
+pub(super) struct Upgrade {
+    /// What plugins are shown.
+    pub(super) handshake: Handshake,
+    /// The client's address, which limits count by.
+    pub(super) address: IpAddr,
+    /// The response that completes the handshake.
+    pub(super) response: String,
+    /// What the client sent after the request without waiting for the response: its first frames.
+    pub(super) early: Vec<u8>,
+}
+
+/// Reads until the end of the request head, or until it can be none. The caller bounds the time.
+pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Head, Refused>> {
+    let mut bytes = Vec::with_capacity(1024);
+    let mut has_line = false;
+    loop {
+        let before = bytes.len();
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // Checked only when the first bytes and when the first line are there: the time for a head does not grow with the
+        // number of segments.
+        let ends_line = !has_line && bytes[before..].contains(&b'\n');
+        has_line |= ends_line;
+        if (before == 0 || ends_line)
+            && let Err(refused) = check_beginning(&bytes)
+        {
+            return Ok(Err(refused));
+        }
+        // Only what is new is searched: a head that arrives byte by byte costs no more than one in a piece.
+        let from = before.saturating_sub(3);
+        if let Some(at) = bytes[from..].windows(4).position(|window| window == b"\r\n\r\n") {
+            let length = from + at + 4;
+            if length <= MAX_HEAD {
+                return Ok(Ok(Head { bytes, length }));
+            }
+        }
+        if bytes.len() > MAX_HEAD {
+            let reason = format!("request head larger than {MAX_HEAD} bytes");
+            return Ok(Err(Refused::new("431 Request Header Fields Too Large", reason)));
+        }
+        bytes.reserve(1024);
+    }
+}
+
+/// Refuses what cannot become a request, such as a TLS handshake: its sender must not have to wait for an answer.
+fn check_beginning(bytes: &[u8]) -> Result<(), Refused> {
+    match Request::new(&mut []).parse(bytes) {
+        // The headers are checked once all of them are there.
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => Ok(()),
+        Err(error) => Err(bad(format!("not an HTTP request: {error}"))),
+    }
+}
+
+impl Head {
+    /// Judges the request.
+    pub(super) fn upgrade(
+        mut self,
+        connection: ConnectionId,
+        peer: SocketAddr,
+        config: &WebSocketConfig,
+    ) -> Result<Upgrade, Refused> {
+        let early = self.bytes.split_off(self.length);
+        let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+        let mut request = Request::new(&mut headers);
+        match request.parse(&self.bytes) {
+            // The end that was searched for may be that of something else, after a request with other line ends.
+            Ok(Status::Complete(length)) if length == self.length => {}
+            Err(httparse::Error::TooManyHeaders) => {
+                let reason = format!("more than {MAX_HEADERS} header fields");
+                return Err(Refused::new("431 Request Header Fields Too Large", reason));
+            }
+            Ok(Status::Complete(_) | Status::Partial) => return Err(bad("not an HTTP request")),
+            Err(error) => return Err(bad(format!("not an HTTP request: {error}"))),
+        }
+        let fields = Fields(request.headers);
+        if request.method != Some("GET") {
+            return Err(Refused::new("405 Method Not Allowed", "a WebSocket is opened with GET"));
+        }
+        if request.version != Some(1) {
+            return Err(bad("a WebSocket is opened with HTTP/1.1"));
+        }
+        fields.only("host")?;
+        if fields.all("content-length").any(|length| length.trim_ascii() != b"0")
+            || fields.all("transfer-encoding").next().is_some()
+        {
+            return Err(bad("an upgrade request has no body"));
+        }
+        if !fields.lists("upgrade", "websocket") || !fields.lists("connection", "upgrade") {
+            return Err(Refused::new("426 Upgrade Required", "this port speaks WebSocket (RFC 6455) only"));
+        }
+        if fields.only("sec-websocket-version")? != "13" {
+            return Err(Refused::new("426 Upgrade Required", "Sec-WebSocket-Version must be 13"));
+        }
+        let key = fields.only("sec-websocket-key")?;
+        if !is_key(key) {
+            return Err(bad("Sec-WebSocket-Key must be 16 bytes in base64"));
+        }
+        check_origin(&fields, &config.allowed_origins)?;
+
+        let mut response = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n",
+            derive_accept_key(key.as_bytes())
+        );
+        if let Some(subprotocol) = subprotocol(&fields, &config.subprotocols) {
+            response.push_str("Sec-WebSocket-Protocol: ");
+            response.push_str(subprotocol);
+            response.push_str("\r\n");
+        }
+        response.push_str("\r\n");
+
+        let client = client_address(peer, &fields, &config.trusted_proxies);
+        let target = path_and_query(request.path.unwrap_or_default());
+        let (path, query) = target.ok_or_else(|| bad("the request target is no path"))?;
+        let handshake = Handshake {
+            connection,
+            remote_address: client.to_string(),
+            path: path.to_owned(),
+            query: query.map(str::to_owned),
+            headers: fields.named(&config.pass_headers),
+        };
+        Ok(Upgrade { handshake, address: client.ip(), response, early })
+    }
+}
+
+/// The header fields of a request; names compare without case.
+struct Fields<'a>(&'a [Header<'a>]);
+
+impl<'a> Fields<'a> {
+    fn all(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+    }
+
+    /// The elements of a field that is a list, over all its lines (RFC 9110 §5.6.1). One that is not UTF-8 reads as the
+    /// replacement character: it must not hide its neighbours, nor be taken for nothing.
+    fn elements(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.all(name)
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .map(|element| str::from_utf8(element).map_or("\u{fffd}", str::trim))
+            .filter(|element| !element.is_empty())
+    }
+
+    fn lists(&self, name: &str, wanted: &str) -> bool {
+        self.elements(name).any(|element| element.eq_ignore_ascii_case(wanted))
+    }
+
+    /// The value of a field that must be there, once.
+    fn only(&self, name: &str) -> Result<&'a str, Refused> {
+        let mut values = self.all(name);
+        match (values.next().map(str::from_utf8), values.next()) {
+            (Some(Ok(value)), None) => Ok(value.trim()),
+            (Some(Err(_)), _) => Err(bad(format!("header {name} is not text"))),
+            (Some(_), Some(_)) => Err(bad(format!("header {name} is there twice"))),
+            (None, _) => Err(bad(format!("header {name} is missing"))),
+        }
+    }
+
+    /// These fields, as plugins are shown them; a value that is not UTF-8 is left out.
+    fn named(&self, names: &[String]) -> Vec<Attribute> {
+        names
+            .iter()
+            .flat_map(|name| self.all(name).map(move |value| (name, value)))
+            .filter_map(|(name, value)| {
+                Some(Attribute { name: name.clone(), value: str::from_utf8(value).ok()?.to_owned() })
+            })
+            .collect()
+    }
+}
+
+/// The path and query of a request target. It may be absolute (RFC 9112 §3.2.2), and an absolute one without a path means
+/// `/` (RFC 9110 §4.2.3).
+fn path_and_query(target: &str) -> Option<(&str, Option<&str>)> {
+    let target = match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => {
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            let target = rest.get(end..).filter(|_| end > 0)?;
+            if !target.starts_with('/') {
+                return Some(("/", target.strip_prefix('?')));
+            }
+            target
+        }
+        _ => target,
+    };
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    path.starts_with('/').then_some((path, query))
+}
+
+fn bad(reason: impl Into<String>) -> Refused {
+    Refused::new("400 Bad Request", reason)
+}
+
+/// 16 bytes in base64 (RFC 6455 §4.2.1): 22 digits and two signs of padding.
+fn is_key(key: &str) -> bool {
+    let digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    // The last digit holds two bits.
+    key.len() == 24 && key.as_bytes()[..22].iter().all(digit) && ["A==", "Q==", "g==", "w=="].contains(&&key[21..])
+}
+
+/// Browsers say whose page connects (RFC 6455 §10.2); other clients need not, and could lie.
+fn check_origin(fields: &Fields<'_>, allowed: &AllowedOrigins) -> Result<(), Refused> {
+    let AllowedOrigins::Only(allowed) = allowed else { return Ok(()) };
+    for origin in fields.all("origin") {
+        let listed = |allowed: &String| allowed.as_bytes().eq_ignore_ascii_case(origin.trim_ascii());
+        if !allowed.iter().any(listed) {
+            let reason = "pages of this origin may not connect (websocket.allowed_origins)";
+            return Err(Refused::new("403 Forbidden", reason));
+        }
+    }
+    Ok(())
+}
+
+/// The first subprotocol that the client offers and we accept (RFC 6455 §4.2.2).
+fn subprotocol<'a>(fields: &Fields<'a>, accepted: &[String]) -> Option<&'a str> {
+    fields.elements("sec-websocket-protocol").find(|offered| accepted.iter().any(|name| name == offered))
+}
+
+/// Whether a peer is one of the proxies that say for whom they connect.
+pub(super) fn is_trusted(proxies: &[IpNet], peer: IpAddr) -> bool {
+    let peer = peer.to_canonical();
+    proxies.iter().any(|net| net.contains(&peer))
+}
+
+/// Who the client is: the peer, or, behind trusted proxies, the last address of `X-Forwarded-For` that is none of
+/// them. What stands before that was written by strangers. Its port is unknown and given as 0.
+fn client_address(peer: SocketAddr, fields: &Fields<'_>, trusted: &[IpNet]) -> SocketAddr {
+    let mut client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let forwarded: Vec<_> = fields.elements("x-forwarded-for").collect();
+    for element in forwarded.into_iter().rev() {
+        if !is_trusted(trusted, client.ip()) {
+            break;
+        }
+        let Some(next) = address_of(element) else { break };
+        client = next;
+    }
+    client
+}
+
+/// An element of `X-Forwarded-For`: an address, with or without a port, IPv6 with or without brackets.
+fn address_of(element: &str) -> Option<SocketAddr> {
+    let bare = element.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(element);
+    let address = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)).or_else(|_| element.parse()).ok()?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const FIELDS: &str = "Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
+    const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+    fn upgrade(request: &[u8], trusted: &[&str]) -> Result<Upgrade, Refused> {
+        let mut config = Config::default().websocket;
+        config.trusted_proxies = trusted.iter().map(|net| net.parse().unwrap()).collect();
+        let head = Head { bytes: request.to_vec(), length: request.len() };
+        head.upgrade(ConnectionId(1), "127.0.0.1:5000".parse().unwrap(), &config)
+    }
+
+    #[test]
+    fn the_key_of_the_rfc_gets_its_answer() {
+        let request = format!("GET /chat?room=1 HTTP/1.1\r\n{FIELDS}{KEY}\r\n");
+        let Upgrade { handshake, response, .. } = upgrade(request.as_bytes(), &[]).unwrap();
+        // RFC 6455 §1.3
+        assert!(response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{response}");
+        assert_eq!((&*handshake.path, handshake.query.as_deref()), ("/chat", Some("room=1")));
+        for key in ["dGhlIHNhbXBsZSBub25jZR==", "dGhlIHNhbXBsZSBub25jZ===", "dGhlIHNhbXBsZSBub25j"] {
+            let request = format!("GET / HTTP/1.1\r\n{FIELDS}Sec-WebSocket-Key: {key}\r\n\r\n");
+            assert_eq!(upgrade(request.as_bytes(), &[]).unwrap_err().status, "400 Bad Request", "{key}");
+        }
+    }
+
+    #[test]
+    fn a_target_may_be_absolute_but_is_a_path() {
+        for (target, shown) in [
+            ("http://x/a?b", Some(("/a", Some("b")))),
+            ("ws://x:1/", Some(("/", None))),
+            ("ws://127.0.0.1:1234", Some(("/", None))),
+            ("ws://127.0.0.1:1234?token=x", Some(("/", Some("token=x")))),
+            ("ws://x?a=/b?c", Some(("/", Some("a=/b?c")))),
+            ("ws://x?", Some(("/", Some("")))),
+            ("/a://b", Some(("/a://b", None))),
+            ("/?a=b://c", Some(("/", Some("a=b://c")))),
+            ("ws://", None),
+            ("ws:///a", None),
+            ("ws://?token=x", None),
+            ("x:1", None),
+            ("*", None),
+        ] {
+            assert_eq!(path_and_query(target), shown, "{target}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_become_a_request_is_noticed_at_once() {
+        for bytes in [&b"\x16"[..], b"\x16\x03\x01\x02\0\x01", b"SSH-2.0-x\r\n", b"\0", b"GET / HTTP/2\r\n"] {
+            assert_eq!(check_beginning(bytes).unwrap_err().status, "400 Bad Request", "{bytes:?}");
+        }
+        for bytes in [&b"G"[..], b"GET /a", b"\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n"] {
+            assert_eq!(check_beginning(bytes), Ok(()), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_cannot_hide_behind_a_name_that_is_no_text() {
+        let request =
+            [format!("GET / HTTP/1.1\r\n{FIELDS}{KEY}X-Forwarded-For: ").as_bytes(), b"\xff, 192.0.2.9\r\n\r\n"]
+                .concat();
+        let upgrade = upgrade(&request, &["127.0.0.0/8"]).unwrap();
+        assert_eq!(upgrade.address, IpAddr::from([192, 0, 2, 9]));
+    }
+
+    #[test]
+    fn nothing_is_hidden_between_two_ends_of_a_head() {
+        let request = format!("GET / HTTP/1.1\n{}{}\nhidden\r\n\r\n", FIELDS.replace('\r', ""), KEY.replace('\r', ""));
+        assert_eq!(upgrade(request.as_bytes(), &[]).unwrap_err().status, "400 Bad Request");
+    }
+}

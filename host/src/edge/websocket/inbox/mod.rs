@@ -1,0 +1,265 @@
+//! What has arrived from a client and was not handed on yet: frames are taken off it, and the payload of a message is
+//! collected until the message is whole. An idle connection holds nothing here, and all connections together hold no
+//! more than a budget.
+
+mod budget;
+mod frames;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use bytestring::ByteString;
+
+pub use self::budget::InboxBudget;
+use self::budget::Share;
+use self::frames::{Header, NOT_UTF_8, Opcode, close_code, unmask};
+use crate::base::message::{CloseReason, Message};
+
+/// Bytes that the headers of one message's frames may have beyond the message bound: a message cut into fragments of a
+/// few bytes, or of none, is refused before it has cost much.
+const FRAGMENT_ALLOWANCE: usize = 64 << 10;
+
+const OVER_BUDGET: CloseReason = CloseReason::new(1013, "too much is arriving at once: try again later");
+const TOO_MANY_FRAGMENTS: CloseReason = CloseReason::new(1009, "a message in too many fragments");
+
+/// What is taken off an inbox.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Frame {
+    /// A whole message.
+    Message(Message),
+    /// A part of a message that is not whole yet.
+    Fragment,
+    /// With its payload.
+    Ping(Vec<u8>),
+    Pong,
+    /// The client closes, with this code if it gave one.
+    Close(Option<u16>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Binary,
+}
+
+/// What one client has sent.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    /// The largest message, in bytes.
+    max_message: usize,
+    /// Bytes that were read and not taken apart yet.
+    rest: Bytes,
+    /// What the message is that has begun, if one has.
+    begun: Option<Kind>,
+    /// Its payload so far.
+    payload: Vec<u8>,
+    /// How much of its payload was there at the last [`growth`](Self::growth), if it had begun by then.
+    noted: Option<usize>,
+    /// Bytes at the front of its payload that are known to be UTF-8.
+    valid: usize,
+    /// Bytes of its frames' headers.
+    headers: usize,
+    /// Of the frame that has begun: bytes still to come, the mask for the next of them, and whether it ends its message.
+    left: usize,
+    mask: [u8; 4],
+    last: bool,
+    /// Nobody wants the messages any more.
+    discarding: bool,
+    share: Share,
+}
+
+impl Inbox {
+    /// An inbox that begins with `early`, for messages of at most `max_message` bytes.
+    pub(super) fn new(early: Vec<u8>, max_message: usize, budget: Arc<InboxBudget>) -> Self {
+        Self {
+            max_message,
+            rest: early.into(),
+            begun: None,
+            payload: Vec::new(),
+            noted: None,
+            valid: 0,
+            headers: 0,
+            left: 0,
+            mask: [0; 4],
+            last: false,
+            discarding: false,
+            share: Share::new(budget),
+        }
+    }
+
+    /// The client is authenticated: from the next frame on, its messages may have `max_message` bytes.
+    pub(super) fn allow(&mut self, max_message: usize) {
+        self.max_message = max_message;
+        self.share.authenticated();
+    }
+
+    /// From now on only the ends of frames matter: what they carry is not kept, and what was kept is given up.
+    pub(super) fn discard(&mut self) {
+        (self.discarding, self.payload, self.noted, self.valid) = (true, Vec::new(), None, 0);
+        self.share.cover(self.rest.len());
+    }
+
+    /// By how many bytes the unfinished message has grown since the last call. `None` if there is none, or if it has
+    /// begun since.
+    pub(super) fn growth(&mut self) -> Option<usize> {
+        self.begun?;
+        let length = self.payload.len();
+        self.noted.replace(length).map(|noted| length - noted)
+    }
+
+    /// Takes the next frame off what was read. `None`: more has to [arrive](Self::arrived).
+    ///
+    /// # Errors
+    /// Why the connection must be closed.
+    pub(super) fn next(&mut self) -> Result<Option<Frame>, CloseReason> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let mut rest = std::mem::take(&mut self.rest);
+        let (frame, left) = self.take(&rest)?;
+        rest.advance(rest.len() - left);
+        // What waits for more to arrive does not keep the memory of all that was read with it.
+        let waits = frame.is_none();
+        self.keep(if waits { Bytes::copy_from_slice(&rest) } else { rest })?;
+        Ok(frame)
+    }
+
+    /// Puts what waits for more into `buffer`, and returns how many bytes that is: fewer than a header and a control
+    /// frame's payload.
+    pub(super) fn prepare(&self, buffer: &mut [u8]) -> usize {
+        buffer[..self.rest.len()].copy_from_slice(&self.rest);
+        self.rest.len()
+    }
+
+    /// Takes the first frame off `bytes`: what [waited](Self::prepare), and what has arrived after it.
+    ///
+    /// # Errors
+    /// Why the connection must be closed.
+    pub(super) fn arrived(&mut self, bytes: &[u8]) -> Result<Option<Frame>, CloseReason> {
+        let (frame, left) = self.take(bytes)?;
+        self.keep(Bytes::copy_from_slice(&bytes[bytes.len() - left..]))?;
+        Ok(frame)
+    }
+
+    fn keep(&mut self, rest: Bytes) -> Result<(), CloseReason> {
+        // An empty one may still keep memory.
+        self.rest = if rest.is_empty() { Bytes::new() } else { rest };
+        if self.share.cover(self.rest.len() + self.payload.capacity()) { Ok(()) } else { Err(OVER_BUDGET) }
+    }
+
+    /// Takes a frame off the front of `bytes`, or what is there of a data frame. Also returns how many bytes are left.
+    fn take(&mut self, mut bytes: &[u8]) -> Result<(Option<Frame>, usize), CloseReason> {
+        if self.left == 0 {
+            let Some(header) = Header::read(bytes, self.begun.is_some())? else { return Ok((None, bytes.len())) };
+            let payload = &bytes[header.size..];
+            if header.opcode.is_control() {
+                // Never more than fits.
+                let length = header.length as usize;
+                return match payload.get(..length) {
+                    Some(own) => Ok((Some(control(header, own)?), payload.len() - length)),
+                    None => Ok((None, bytes.len())),
+                };
+            }
+            self.begin(header)?;
+            bytes = payload;
+        }
+        let (now, later) = bytes.split_at(self.left.min(bytes.len()));
+        self.collect(now)?;
+        let frame = if self.left > 0 {
+            None
+        } else if self.last {
+            Some(Frame::Message(self.complete()?))
+        } else {
+            self.check_text()?;
+            Some(Frame::Fragment)
+        };
+        Ok((frame, later.len()))
+    }
+
+    fn begin(&mut self, header: Header) -> Result<(), CloseReason> {
+        let Header { opcode, last, length, mask, size } = header;
+        let room = self.max_message - self.payload.len();
+        let left = usize::try_from(length).ok().filter(|&length| length <= room);
+        let Some(left) = left else {
+            let reason = format!("message larger than {} bytes", self.max_message).into();
+            return Err(CloseReason { code: 1009, reason });
+        };
+        if opcode == Opcode::Continuation {
+            self.headers += size;
+            if self.headers > self.max_message.saturating_add(FRAGMENT_ALLOWANCE) {
+                return Err(TOO_MANY_FRAGMENTS);
+            }
+        } else {
+            self.begun = Some(if opcode == Opcode::Text { Kind::Text } else { Kind::Binary });
+            (self.noted, self.valid, self.headers) = (None, 0, 0);
+        }
+        (self.left, self.mask, self.last) = (left, mask, last);
+        Ok(())
+    }
+
+    fn collect(&mut self, part: &[u8]) -> Result<(), CloseReason> {
+        if self.discarding {
+            self.left -= part.len();
+            return Ok(());
+        }
+        let before = self.payload.len();
+        if before + part.len() > self.payload.capacity() {
+            self.grow(part.len())?;
+        }
+        self.payload.extend_from_slice(part);
+        unmask(&mut self.payload[before..], self.mask);
+        self.mask.rotate_left(part.len() % 4);
+        self.left -= part.len();
+        Ok(())
+    }
+
+    /// Makes room for `more` bytes. Memory follows what arrives, at most doubled, and not what a header announces.
+    fn grow(&mut self, more: usize) -> Result<(), CloseReason> {
+        let (before, left) = (self.payload.len(), self.left);
+        let most = if self.last { before + left } else { self.max_message };
+        let capacity = (before + more).max(most.min(2 * before));
+        // A message that is whole at once is handed on at once.
+        let whole = self.last && before + more == before + left;
+        if !whole && !self.share.cover(capacity) {
+            return Err(OVER_BUDGET);
+        }
+        self.payload.reserve_exact(capacity - before);
+        Ok(())
+    }
+
+    /// Refuses text that cannot become UTF-8, whatever follows.
+    fn check_text(&mut self) -> Result<(), CloseReason> {
+        if self.begun == Some(Kind::Text) {
+            match str::from_utf8(&self.payload[self.valid..]) {
+                Ok(_) => self.valid = self.payload.len(),
+                Err(error) if error.error_len().is_none() => self.valid += error.valid_up_to(),
+                Err(_) => return Err(NOT_UTF_8),
+            }
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self) -> Result<Message, CloseReason> {
+        let mut payload = std::mem::take(&mut self.payload);
+        payload.shrink_to_fit();
+        match self.begun.take() {
+            Some(Kind::Text) => match String::from_utf8(payload) {
+                Ok(text) => Ok(Message::Text(ByteString::from(text))),
+                Err(_) => Err(NOT_UTF_8),
+            },
+            Some(Kind::Binary) | None => Ok(Message::Binary(payload.into())),
+        }
+    }
+}
+
+fn control(header: Header, masked: &[u8]) -> Result<Frame, CloseReason> {
+    let mut payload = masked.to_vec();
+    unmask(&mut payload, header.mask);
+    match header.opcode {
+        Opcode::Ping => Ok(Frame::Ping(payload)),
+        Opcode::Close => close_code(&payload).map(Frame::Close),
+        _ => Ok(Frame::Pong),
+    }
+}

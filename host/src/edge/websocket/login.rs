@@ -1,0 +1,50 @@
+//! From the upgrade to an identity: greeting, packets and prompts, within one deadline.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::time::timeout;
+
+use super::context::Context;
+use super::end::End;
+use super::end::try_again;
+use super::session::queue;
+use super::socket::Socket;
+use crate::base::message::Cause;
+use crate::edge::heartbeat::Link;
+use crate::hub::outbox::Closing;
+use crate::policy::{Decision, Handshake, Identity};
+
+/// Asks the authenticators, first about the handshake and then about packets, until one has decided.
+pub(super) async fn authenticate(
+    context: &Context,
+    socket: &mut Socket,
+    link: &Arc<Link>,
+    handshake: &Handshake,
+) -> Result<Identity, End> {
+    let deadline = context.config.authentication_timeout;
+    match timeout(deadline, ask(context, socket, link, handshake)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(End::new(Cause::Unauthenticated, 4901, "not authenticated in time")),
+    }
+}
+
+async fn ask(context: &Context, socket: &mut Socket, link: &Arc<Link>, handshake: &Handshake) -> Result<Identity, End> {
+    let authenticator = &context.policy.authenticator;
+    let (mut login, mut decision) = socket.sending(pin!(authenticator.greet(handshake))).await?;
+    loop {
+        match decision {
+            Decision::Accept(identity) => return Ok(identity),
+            Decision::Deny(cause, reason) => return Err(End::Closing(Closing { reason, cause })),
+            Decision::Failed => return Err(try_again()),
+            Decision::Prompt(message) => {
+                if let Some(message) = message {
+                    queue(context, &link.outbox, message).await?;
+                }
+                let packet = socket.receive().await?;
+                let judged = pin!(authenticator.authenticate(&mut login, handshake, &packet));
+                decision = socket.sending(judged).await?;
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The life of one WebSocket: handshake → greet → authenticate → route… → close. One task each, from its first byte to
+//! its last.
+
+mod acceptor;
+mod admission;
+mod connection;
+mod context;
+mod end;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+mod handshake;
+mod inbox;
+mod login;
+mod session;
+mod socket;
+mod upgrade;
+mod wire;
+
+pub(crate) use self::acceptor::Acceptor;
+pub use self::admission::Admission;
+pub use self::context::Context;
+pub use self::inbox::InboxBudget;

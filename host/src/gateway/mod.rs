@@ -1,0 +1,180 @@
+//! Binds the listeners, owns the tasks, and drains on shutdown.
+
+mod reload;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::Signal;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use self::reload::Reload;
+use crate::base::message::CloseReason;
+use crate::base::metrics::METRICS;
+use crate::base::state::{InUse, StateFolder};
+use crate::config::{Config, Loaded, Source};
+use crate::edge::admin::{Admin, Served};
+use crate::edge::heartbeat::{self, Heartbeat};
+use crate::edge::listener::{accept, listen};
+use crate::edge::text;
+use crate::edge::websocket::{self, Admission, InboxBudget};
+use crate::hub::outbox::Budget;
+use crate::hub::registry::Registry;
+use crate::policy::Policy;
+use crate::policy::status::{GenerationStatus, PluginStatus};
+
+/// How long an ending process waits for its files.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+const GOING_AWAY: CloseReason = CloseReason::new(1001, "the gateway shuts down");
+
+/// Why the gateway cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A port cannot be listened on.
+    #[error("{0:#}")]
+    Listen(anyhow::Error),
+    /// A plugin cannot be used.
+    #[error("{0:#}")]
+    Plugin(anyhow::Error),
+    /// Another gateway has the state folder.
+    #[error(transparent)]
+    InUse(#[from] InUse),
+}
+
+/// A gateway that is ready to serve.
+pub struct Gateway {
+    config: Config,
+    websocket: TcpListener,
+    text: TcpListener,
+    admin: Option<Admin>,
+    registry: Arc<Registry>,
+    policy: Arc<Policy>,
+}
+
+impl Gateway {
+    /// Binds the ports and loads the plugins. The first lines of the log tell about them.
+    ///
+    /// # Errors
+    /// When a port is taken, another gateway has the state folder, or a plugin cannot be used and nothing has proven itself in its place.
+    pub async fn start(loaded: Loaded) -> Result<Self, StartError> {
+        let config = &loaded.config;
+        let websocket = listen(config.websocket.listen, "websocket.listen").map_err(StartError::Listen)?;
+        // Accepted connections inherit it.
+        let _ = SockRef::from(&websocket).set_tcp_keepalive(&heartbeat::keepalive(&config.heartbeat));
+        let text = listen(config.text.listen, "text.listen").map_err(StartError::Listen)?;
+        let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
+        let mut state = StateFolder::open(config.state_folder.as_deref());
+        state.lock()?;
+        let state = Arc::new(state);
+        if let Some(problem) = state.problem() {
+            warn!(problem, "no state folder: nothing is kept for the next start");
+        }
+        let admin = admin(config, state.clone()).await?;
+        let policy = Policy::load(&loaded, registry.clone(), state).await.map_err(StartError::Plugin)?;
+        for plugin in policy.plugins() {
+            let PluginStatus { slot, plugin, source, live: GenerationStatus { generation, digest, .. }, .. } = plugin;
+            let digest = &digest[..12];
+            info!(slot, plugin, generation, %digest, source, "plugin live");
+        }
+        for (listener, socket) in [("websocket", &websocket), ("text", &text)] {
+            let address = socket.local_addr().map_err(|error| StartError::Listen(error.into()))?;
+            info!(listener, %address, "listening");
+        }
+        if let Some(Admin { address, .. }) = admin {
+            info!(listener = "admin", %address, "listening");
+        }
+        Ok(Self { config: loaded.config, websocket, text, admin, registry, policy: Arc::new(policy) })
+    }
+
+    /// Serves until `stop` is done, reading the configuration from `source` again when it changes and on `hangup`, then says goodbye to everybody, for at most `shutdown_grace`.
+    pub async fn run(self, source: Source, hangup: Signal, stop: impl Future<Output = ()>) {
+        let Self { config, websocket, text, admin, registry, policy } = self;
+        let plugins = policy.clone();
+        let shutdown = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let heartbeat = Arc::new(Heartbeat::new(config.heartbeat.clone()));
+
+        let inbox = Arc::new(InboxBudget::new(config.inbox.total_bytes));
+        let admission = Arc::new(Admission::new(config.limits.clone()));
+        let budget = Arc::new(Budget::new(config.outbox.total_bytes, config.limits.connections));
+        let clients = websocket::Acceptor::new(
+            Arc::new(websocket::Context {
+                config: config.websocket.clone(),
+                shutdown_grace: config.shutdown_grace,
+                route_failure: config.router.route_failure,
+                policy: policy.clone(),
+                registry: registry.clone(),
+                inbox: inbox.clone(),
+            }),
+            admission.clone(),
+            heartbeat.clone(),
+            config.outbox.max_bytes,
+            budget.clone(),
+        );
+        if let Some(admin) = &admin {
+            admin.serve(Served { policy: policy.clone(), registry: registry.clone(), admission, budget, inbox });
+        }
+        let context = Arc::new(text::Context::new(config.text.clone(), policy, registry));
+        let senders = text::Acceptor::new(context, config.limits.text_connections, shutdown.clone());
+
+        let accepting = CancellationToken::new();
+        let listeners = TaskTracker::new();
+        listeners.spawn(accept("websocket", websocket, accepting.clone(), {
+            let tasks = tasks.clone();
+            move |stream, peer| clients.admit(&tasks, stream, peer)
+        }));
+        listeners.spawn(accept("text", text, accepting.clone(), {
+            let tasks = tasks.clone();
+            move |stream, peer| senders.admit(&tasks, stream, peer)
+        }));
+        tasks.spawn({
+            let shutdown = shutdown.clone();
+            async move { heartbeat.run(shutdown, GOING_AWAY).await }
+        });
+
+        let mut reloading = JoinSet::new();
+        reloading.spawn(Reload::new(source, hangup, plugins.clone(), config.clone()).run());
+
+        stop.await;
+        let end = Instant::now() + config.shutdown_grace;
+        drop(reloading);
+        info!(connections = tasks.len().saturating_sub(1), grace = ?config.shutdown_grace, "shutting down");
+        if let Some(admin) = &admin {
+            admin.drain();
+        }
+        // Nobody is accepted any more once all are asked to close: none is missed.
+        accepting.cancel();
+        listeners.close();
+        listeners.wait().await;
+        shutdown.cancel();
+        tasks.close();
+        if timeout_at(end, tasks.wait()).await.is_err() {
+            warn!(connections = tasks.len(), "cut off: not closed in time (shutdown_grace)");
+        }
+        if let Some(admin) = admin {
+            admin.stop(end).await;
+        }
+        // Also what was rolled back by itself a moment ago.
+        let _ = timeout(LAST_WORDS, plugins.save()).await;
+        let counted = METRICS.all().map(|(name, _, count)| format!("{name}={count}"));
+        let counted = counted.filter(|text| !text.ends_with("=0")).collect::<Vec<_>>().join(" ");
+        info!(counted, "stopped");
+    }
+}
+
+/// The admin listener, if there is to be one.
+async fn admin(config: &Config, state: Arc<StateFolder>) -> Result<Option<Admin>, StartError> {
+    if !config.admin.enabled {
+        return Ok(None);
+    }
+    let listener = listen(config.admin.listen, "admin.listen").map_err(StartError::Listen)?;
+    Admin::start(&config.admin, state, listener).await.map(Some).map_err(StartError::Listen)
+}

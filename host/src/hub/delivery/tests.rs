@@ -1,0 +1,159 @@
+//! Who is reached, who pays, and who is closed when there is no room.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use bytestring::ByteString;
+
+use super::*;
+use crate::base::message::ConnectionId;
+use crate::config::DuplicateLogin;
+use crate::hub::outbox::{Budget, Outbox};
+
+struct House {
+    registry: Registry,
+    budget: Arc<Budget>,
+}
+
+impl House {
+    fn new(budget: usize, connections: u64) -> (Self, Vec<Arc<Peer>>) {
+        let house = Self {
+            registry: Registry::new(DuplicateLogin::Newest),
+            budget: Arc::new(Budget::new(budget, connections as usize)),
+        };
+        let peers = (1..=connections).map(|id| house.login(id)).collect();
+        (house, peers)
+    }
+
+    fn login(&self, id: u64) -> Arc<Peer> {
+        let outbox = Arc::new(Outbox::new(4 << 20, self.budget.clone()));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 4711));
+        self.registry.register(ConnectionId(id), format!("u{id}").into(), outbox, address).unwrap()
+    }
+
+    async fn deliver(&self, to: Recipient, message: Message) -> bool {
+        apply_commands(&self.registry, vec![deliver(to, message)]).await
+    }
+}
+
+fn deliver(to: Recipient, message: Message) -> Command {
+    Command::Deliver(Delivery { to, message, otherwise: None })
+}
+
+fn text(length: usize) -> Message {
+    Message::Text("x".repeat(length).into())
+}
+
+fn uid(id: u64) -> Recipient {
+    Recipient::Uid(format!("u{id}").into())
+}
+
+fn waiting(peer: &Peer) -> usize {
+    peer.outbox.waiting().unwrap()
+}
+
+#[tokio::test]
+async fn everyone_gets_a_message_that_is_charged_once() {
+    let (house, peers) = House::new(4 << 20, 1000);
+    for _ in 0..2 {
+        assert!(house.deliver(Recipient::Everyone, text(500_000)).await);
+    }
+    assert!(peers.iter().all(|peer| waiting(peer) > 1_000_000));
+    assert!((1_000_000..1_100_000).contains(&house.budget.used()), "{}", house.budget.used());
+    drop((peers, house.registry));
+    assert_eq!(house.budget.used(), 0);
+}
+
+#[tokio::test]
+async fn others_of_a_group_are_all_but_the_own_connection() {
+    let (house, peers) = House::new(1 << 20, 300);
+    let group: ByteString = "g".into();
+    peers.iter().for_each(|peer| house.registry.join(peer, &group).unwrap());
+    let own = &peers[7];
+    apply(&house.registry, own, vec![Action::Command(deliver(Recipient::GroupOthers(group.clone()), text(1)))]).await;
+    assert!(peers.iter().all(|peer| (waiting(peer) > 0) == (peer.id != own.id)));
+    let close = |who| Closing { who, reason: crate::base::message::CloseReason::new(3000, "") };
+    apply(&house.registry, own, vec![Action::Command(Command::Close(close(Recipient::GroupOthers(group))))]).await;
+    assert!(peers.iter().all(|peer| peer.outbox.is_open() == (peer.id == own.id)));
+}
+
+#[tokio::test]
+async fn the_packet_itself_is_charged_once_however_many_commands_carry_it() {
+    let (house, peers) = House::new(1 << 20, 100);
+    let packet = text(100_000);
+    let commands = (1..=100).map(|id| deliver(uid(id), packet.clone())).collect();
+    assert!(apply_commands(&house.registry, commands).await);
+    assert!(peers.iter().all(|peer| waiting(peer) > 100_000));
+    assert!(house.budget.used() < 110_000, "{}", house.budget.used());
+    // What plugins make is held once for each.
+    let commands = (1..=4).map(|id| deliver(uid(id), text(100_000))).collect();
+    assert!(apply_commands(&house.registry, commands).await);
+    assert!(house.budget.used() > 480_000, "{}", house.budget.used());
+}
+
+#[tokio::test]
+async fn whoever_has_most_waiting_is_closed_and_no_bystander() {
+    let (house, peers) = House::new(4 << 20, 10);
+    assert!(house.deliver(uid(1), text(2_500_000)).await);
+    assert!(house.deliver(uid(2), text(1_000_000)).await);
+    assert!(house.deliver(uid(3), text(10_000)).await);
+    assert!(house.deliver(uid(3), text(900_000)).await, "there is room for a bystander's message");
+    assert_eq!(peers[0].outbox.waiting().unwrap_err().reason.code, 4905);
+    assert!(peers[1..].iter().all(|peer| peer.outbox.is_open()));
+    // Whoever asks for too much alone is that one.
+    assert!(house.deliver(uid(3), text(2_000_000)).await);
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert!(!house.deliver(uid(3), text(500_000)).await);
+    let open: Vec<_> = peers.iter().filter(|peer| peer.outbox.is_open()).map(|peer| peer.id.0).collect();
+    assert_eq!(open, [2, 4, 5, 6, 7, 8, 9, 10]);
+}
+
+#[tokio::test]
+async fn a_message_to_everyone_finds_room_too() {
+    let (house, peers) = House::new(4 << 20, 10);
+    assert!(house.deliver(uid(1), text(3_000_000)).await);
+    assert!(house.deliver(Recipient::Everyone, text(2_000_000)).await);
+    assert!(!peers[0].outbox.is_open());
+    assert!(peers[1..].iter().all(|peer| waiting(peer) > 2_000_000));
+}
+
+/// As it is when clients log in and out all the time: whom a message is for does not depend on how long it takes.
+#[tokio::test]
+async fn others_have_their_turn_while_a_message_goes_to_many() {
+    let (house, _members) = House::new(1 << 30, 2000);
+    let (broadcast, mut turns) = (house.deliver(Recipient::Everyone, text(1)), 0);
+    tokio::pin!(broadcast);
+    let done = std::future::poll_fn(|cx| {
+        turns += 1;
+        broadcast.as_mut().poll(cx)
+    });
+    assert!(done.await);
+    assert!(turns >= 2000 / PART, "{turns}");
+}
+
+/// Looks something up as soon as it is woken: that must not wait for whoever wakes it.
+struct Curious(Registry);
+
+impl std::task::Wake for Curious {
+    fn wake(self: Arc<Self>) {
+        assert!(self.0.is_member(ConnectionId(1), "g"));
+        assert_eq!(self.0.connection_count("u1"), 1);
+        assert!(self.0.connection(ConnectionId(1)).is_some());
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_woken_under_a_lock_of_the_registry() {
+    for to in [Recipient::Everyone, Recipient::Group("g".into()), uid(1), Recipient::Connection(ConnectionId(1))] {
+        let reason = crate::base::message::CloseReason::new(3000, "");
+        let close = Command::Close(Closing { who: to.clone(), reason });
+        for command in [deliver(to.clone(), text(1)), close] {
+            let (house, peers) = House::new(1 << 20, 3);
+            peers.iter().for_each(|peer| house.registry.join(peer, &"g".into()).unwrap());
+            let curious = Arc::new(Curious(house.registry));
+            for peer in &peers {
+                assert_eq!(peer.outbox.wait(&curious.clone().into()), Ok(false));
+            }
+            assert!(apply_commands(&curious.0, vec![command]).await);
+        }
+    }
+}

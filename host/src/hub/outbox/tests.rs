@@ -1,0 +1,209 @@
+//! What an outbox owes, and who pays for it.
+
+use super::queued::{OVERHEAD, PLACE};
+use super::*;
+
+fn text(length: usize) -> Message {
+    Message::Text("x".repeat(length).into())
+}
+
+fn outbox(max_bytes: usize, budget: usize) -> (Outbox, Arc<Budget>) {
+    let budget = Arc::new(Budget::new(budget, 1));
+    (Outbox::new(max_bytes, budget.clone()), budget)
+}
+
+#[test]
+fn one_message_always_fits_an_empty_outbox() {
+    let (outbox, _) = outbox(1000, 1 << 20);
+    assert_eq!(outbox.push(text(5000)), Ok(()));
+    assert_eq!(outbox.push(text(1)), Err(Refused::Full));
+    assert_eq!(outbox.waiting().unwrap_err().reason.code, 4905);
+    assert_eq!(outbox.push(text(1)), Err(Refused::Closed));
+}
+
+#[test]
+fn messages_leave_in_order_and_free_their_bytes() {
+    let (outbox, budget) = outbox(1 << 20, 1 << 20);
+    for length in [1, 70_000, 3] {
+        outbox.push(text(length)).unwrap();
+    }
+    assert!(budget.used() >= 70_000 - budget.share());
+    let mut lengths = Vec::new();
+    outbox.drain(|message| {
+        lengths.push(message.len());
+        ControlFlow::Continue(())
+    });
+    assert_eq!(lengths, [1, 70_000, 3]);
+    assert!(budget.used() > 0, "they have not been written yet");
+    outbox.drain(|_| ControlFlow::Continue(()));
+    assert_eq!(budget.used(), 0);
+    assert_eq!(outbox.waiting(), Ok(0));
+}
+
+#[test]
+fn what_is_on_its_way_is_still_owed() {
+    let (outbox, budget) = outbox(100_000, 1 << 20);
+    outbox.push(text(90_000)).unwrap();
+    outbox.drain(|_| ControlFlow::Continue(()));
+    outbox.push(text(1)).unwrap();
+    assert_eq!(outbox.push(text(90_000)), Err(Refused::Full));
+    assert!(budget.used() > 0);
+    drop(outbox);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn a_small_budget_is_used_to_the_last_byte() {
+    let (outbox, budget) = outbox(1 << 20, 32 << 10);
+    outbox.push(text(5000)).unwrap();
+    outbox.push(text(20_000)).unwrap();
+    assert!(is_over_budget(outbox.push(text(20_000))));
+    let rest = (32 << 10) - (25_000 + 2 * OVERHEAD);
+    outbox.push(text(rest - OVERHEAD)).unwrap();
+    assert!(is_over_budget(outbox.push(text(0))));
+    assert!(outbox.is_open(), "who is to be closed is for somebody to say who sees all");
+    drop(outbox);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn the_budget_bounds_all_outboxes_together_with_the_share_of_each() {
+    let budget = Arc::new(Budget::new(1 << 20, 2));
+    let [first, second] = [(); 2].map(|()| Outbox::new(4 << 20, budget.clone()));
+    first.push(text(1_000_000)).unwrap();
+    let Err(Refused::OverBudget(message)) = second.push(text(500_000)) else { panic!("they are above the budget") };
+    assert_eq!(message.len(), 500_000);
+    second.push(text(budget.share() - OVERHEAD)).unwrap();
+    // Whoever has been closed gives back what is queued at once.
+    first.relieve();
+    assert_eq!(first.waiting().unwrap_err().reason.code, 4905);
+    second.push(message).unwrap();
+    drop(second);
+    assert_eq!(budget.used(), 0);
+}
+
+/// A million connections would have more than all of it, at 4 KiB each.
+#[test]
+fn shares_take_at_most_half() {
+    for (total, connections, share) in [(1 << 30, 60_000, 4096), (1 << 30, 1_000_000, 536), (1 << 10, 1_000_000, 0)] {
+        let budget = Budget::new(total, connections);
+        assert_eq!(budget.share(), share);
+        assert!(budget.draw(total - share * connections) && !budget.draw(1), "{total} {connections}");
+    }
+}
+
+#[test]
+fn a_shared_payload_is_drawn_once_for_as_long_as_anybody_holds_it() {
+    let budget = Arc::new(Budget::new(1 << 20, 100));
+    let outboxes: Vec<_> = (0..100).map(|_| Outbox::new(4 << 20, budget.clone())).collect();
+    let message = Shared::new(text(300_000), &budget).unwrap();
+    assert!(outboxes.iter().all(|outbox| outbox.push_shared(&message).is_ok()));
+    assert_eq!(budget.used(), 300_000 + OVERHEAD);
+    drop(message);
+    // Each owes all of it to its own bound, and the budget its place in the queue only.
+    assert_eq!(outboxes[0].waiting(), Ok(300_000 + OVERHEAD));
+    let mut kept = Vec::new();
+    for outbox in outboxes {
+        outbox.drain(|message| {
+            kept.push(message);
+            ControlFlow::Continue(())
+        });
+    }
+    assert_eq!(budget.used(), 300_000 + OVERHEAD, "it is being written");
+    kept.truncate(1);
+    assert_eq!(budget.used(), 300_000 + OVERHEAD);
+    assert_eq!(kept.pop(), Some(text(300_000)));
+    assert_eq!(budget.used(), 0);
+    let Err(refused) = Shared::new(text(2 << 20), &budget) else { panic!("it is above the budget") };
+    assert_eq!(refused.len(), 2 << 20);
+}
+
+#[test]
+fn copies_of_shared_payloads_that_the_peer_does_not_take_are_drawn() {
+    let (outbox, budget) = outbox(4 << 20, 1 << 20);
+    let message = Shared::new(text(2000), &budget).unwrap();
+    let payload = budget.used();
+    (0..10).for_each(|_| outbox.push_shared(&message).unwrap());
+    assert_eq!(budget.used(), payload);
+    let mut left = 8;
+    outbox.drain(|_| {
+        left -= 1;
+        if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    assert_eq!(budget.used(), payload, "mostly the peer takes it at once");
+    outbox.keep_batch(15_000);
+    let stuck = payload + 15_000 + 10 * PLACE - budget.share();
+    assert_eq!(budget.used(), stuck);
+    outbox.keep_batch(9_000);
+    assert_eq!(budget.used(), stuck, "the batch is counted once");
+    for _ in 0..2 {
+        outbox.drain(|_| ControlFlow::Continue(()));
+    }
+    assert_eq!((budget.used(), outbox.waiting()), (payload, Ok(0)));
+}
+
+#[test]
+fn what_is_drawn_is_given_back_in_part() {
+    let (outbox, budget) = outbox(4 << 20, 4 << 20);
+    (0..1000).for_each(|_| outbox.push(text(2000)).unwrap());
+    let most = budget.used();
+    assert!((2_000_000..2_300_000).contains(&most), "{most}");
+    assert!(
+        outbox.trim() == Ok(1000 * (2000 + OVERHEAD)) && budget.used() == 1000 * (2000 + OVERHEAD) - budget.share()
+    );
+    for left in (0..1000).rev() {
+        outbox.drain(|_| ControlFlow::Break(()));
+        let owed = outbox.waiting().unwrap();
+        assert!(owed >= left * 2000);
+        assert!(budget.used() <= owed + 2 * AMPLE.1.min(owed) + 2 * AMPLE.0, "{} are drawn for {owed}", budget.used());
+    }
+}
+
+/// The queue of a peer that reads all but the last of a million empty messages.
+#[test]
+fn a_queue_gives_back_its_places() {
+    let (outbox, _) = outbox(1 << 30, 1 << 30);
+    (0..100_000).for_each(|_| outbox.push(text(0)).unwrap());
+    (1..100_000).for_each(|_| outbox.drain(|_| ControlFlow::Break(())));
+    let queue = outbox.lock();
+    assert_eq!(queue.messages.len(), 1);
+    assert!(queue.messages.capacity() <= MANY_PLACES, "{}", queue.messages.capacity());
+}
+
+#[test]
+fn room_is_made_when_there_is_little_but_what_ends_anyway_counts_as_room() {
+    let budget = Arc::new(Budget::new(1 << 20, 1));
+    let outbox = Outbox::new(4 << 20, budget.clone());
+    assert!(!budget.needs_relief(500_000));
+    outbox.push(text(1_000_000)).unwrap();
+    assert!(!budget.needs_relief(2 << 20), "there can never be so much");
+    assert!(budget.lacks(500_000) && budget.needs_relief(500_000));
+    assert!(!budget.needs_relief(500_000), "not again at once");
+    // It is on its way, and comes free only when the connection has ended.
+    outbox.drain(|_| ControlFlow::Break(()));
+    outbox.relieve();
+    assert!(budget.used() > 900_000 && !budget.lacks(500_000));
+    drop(outbox);
+    assert_eq!(budget.used(), 0);
+    budget.draw_anyway(1 << 20);
+    assert!(budget.lacks(0), "nothing is expected any more");
+}
+
+fn is_over_budget(pushed: Result<(), Refused>) -> bool {
+    matches!(pushed, Err(Refused::OverBudget(_)))
+}
+
+#[test]
+fn the_first_reason_to_close_stands_and_what_is_queued_still_leaves() {
+    let (outbox, _) = outbox(1000, 1000);
+    outbox.push(text(5)).unwrap();
+    assert!(outbox.close(CloseReason::new(4900, "silent"), Cause::Silent));
+    assert!(!outbox.close(CloseReason::new(4907, "kicked"), Cause::Operator));
+    assert_eq!(outbox.waiting().unwrap_err().cause, Cause::Silent);
+    let mut left = 0;
+    outbox.drain(|_| {
+        left += 1;
+        ControlFlow::Continue(())
+    });
+    assert_eq!(left, 1);
+}

@@ -1,0 +1,217 @@
+//! The registry against a model of a few lines: whatever happens in whatever order, both answer the same.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::hub::outbox::Budget;
+
+const POLICIES: [DuplicateLogin; 4] =
+    [DuplicateLogin::Newest, DuplicateLogin::All, DuplicateLogin::CloseOlder, DuplicateLogin::Reject];
+
+const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4711);
+
+#[derive(Debug, Clone)]
+enum Step {
+    Open {
+        uid: u8,
+    },
+    /// The connection is told to close, as by a heartbeat; its task has not come around yet.
+    Doom {
+        pick: usize,
+    },
+    Close {
+        pick: usize,
+    },
+    Join {
+        pick: usize,
+        group: u8,
+    },
+    Leave {
+        pick: usize,
+        group: u8,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..4u8).prop_map(|uid| Step::Open { uid }),
+        1 => any::<usize>().prop_map(|pick| Step::Doom { pick }),
+        2 => any::<usize>().prop_map(|pick| Step::Close { pick }),
+        2 => (any::<usize>(), 0..3u8).prop_map(|(pick, group)| Step::Join { pick, group }),
+        1 => (any::<usize>(), 0..3u8).prop_map(|(pick, group)| Step::Leave { pick, group }),
+    ]
+}
+
+/// One connection as the model has it, in order of login.
+struct Modelled {
+    peer: Arc<Peer>,
+    uid: String,
+    groups: HashSet<String>,
+}
+
+impl Modelled {
+    fn open(&self) -> bool {
+        self.peer.outbox.is_open()
+    }
+}
+
+fn picked<T>(list: &[T], pick: usize) -> Option<usize> {
+    (!list.is_empty()).then(|| pick % list.len())
+}
+
+/// Who is met on a walk, in this order.
+fn met(registry: &Registry, through: Several<'_>) -> Vec<ConnectionId> {
+    let (mut walk, mut part, mut met) = (registry.walk(through), Vec::new(), Vec::new());
+    while walk.next(&mut part) {
+        assert!((1..=PART).contains(&part.len()));
+        met.extend(part.iter().map(|peer| peer.id));
+    }
+    assert!(!walk.next(&mut part) && part.is_empty(), "an end is an end");
+    met
+}
+
+fn outbox() -> Arc<Outbox> {
+    Arc::new(Outbox::new(1 << 20, Arc::new(Budget::new(1 << 20, 1))))
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_the_model(policy in 0..4usize, steps in prop::collection::vec(step(), 1..60)) {
+        let policy = POLICIES[policy];
+        let registry = Registry::new(policy);
+        let mut model: Vec<Modelled> = Vec::new();
+
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Open { uid } => {
+                    let uid = format!("u{uid}");
+                    let occupied = model.iter().any(|other| other.uid == uid && other.open());
+                    let opened = registry.register(ConnectionId(number as u64 + 1), uid.clone().into(), outbox(), ADDRESS);
+                    prop_assert_eq!(opened.is_err(), policy == DuplicateLogin::Reject && occupied);
+                    if policy == DuplicateLogin::CloseOlder {
+                        prop_assert!(model.iter().all(|other| other.uid != uid || !other.open()));
+                    }
+                    if let Ok(peer) = opened {
+                        model.push(Modelled { peer, uid, groups: HashSet::new() });
+                    }
+                }
+                Step::Doom { pick } => if let Some(at) = picked(&model, pick) {
+                    model[at].peer.outbox.close(CloseReason::new(4900, "silent"), Cause::Silent);
+                },
+                Step::Close { pick } => if let Some(at) = picked(&model, pick) {
+                    let gone = model.remove(at);
+                    let removed = registry.deregister(&gone.peer);
+                    let remaining = model.iter().filter(|other| other.uid == gone.uid).count();
+                    prop_assert_eq!(removed.remaining as usize, remaining);
+                    let groups: HashSet<String> = removed.groups.iter().map(ToString::to_string).collect();
+                    prop_assert_eq!(groups, gone.groups);
+                    prop_assert!(registry.join(&gone.peer, &"g0".into()).is_ok(), "joining after the end has no effect");
+                },
+                Step::Join { pick, group } => if let Some(at) = picked(&model, pick) {
+                    let group = format!("g{group}");
+                    prop_assert!(registry.join(&model[at].peer, &group.clone().into()).is_ok());
+                    model[at].groups.insert(group);
+                },
+                Step::Leave { pick, group } => if let Some(at) = picked(&model, pick) {
+                    let group = format!("g{group}");
+                    registry.leave(&model[at].peer, &group);
+                    model[at].groups.remove(&group);
+                },
+            }
+
+            for uid in (0..4).map(|uid| format!("u{uid}")) {
+                let same: Vec<_> = model.iter().filter(|other| other.uid == uid).collect();
+                prop_assert_eq!(registry.connection_count(&uid) as usize, same.len());
+                let expected: Vec<_> = match policy {
+                    DuplicateLogin::All => same.iter().map(|other| other.peer.id).collect(),
+                    _ => same.iter().rev().find(|other| other.open()).map(|other| other.peer.id).into_iter().collect(),
+                };
+                let reached = match policy {
+                    DuplicateLogin::All => met(&registry, Several::Uid(&uid)),
+                    _ => registry.newest(&uid).iter().map(|peer| peer.id).collect(),
+                };
+                prop_assert_eq!(reached, expected);
+            }
+            for group in (0..3).map(|group| format!("g{group}")) {
+                let inside: HashSet<_> =
+                    model.iter().filter(|other| other.groups.contains(&group)).map(|other| other.peer.id).collect();
+                let visited = met(&registry, Several::Group(&group));
+                prop_assert_eq!(visited.len(), inside.len());
+                prop_assert_eq!(&visited.into_iter().collect::<HashSet<_>>(), &inside);
+                prop_assert_eq!(registry.count(Several::Group(&group)), inside.len());
+                for other in &model {
+                    prop_assert_eq!(registry.is_member(other.peer.id, &group), inside.contains(&other.peer.id));
+                }
+                let uids: HashSet<_> = model.iter().filter(|other| other.groups.contains(&group)).map(|other| &other.uid).collect();
+                prop_assert_eq!(registry.uids_in_group(&group, usize::MAX).len(), uids.len());
+                prop_assert!(registry.uids_in_group(&group, 1).len() <= 1);
+            }
+            let everyone: HashSet<_> = met(&registry, Several::Everyone).into_iter().collect();
+            prop_assert_eq!(everyone.len(), model.len());
+            prop_assert_eq!(registry.count(Several::Everyone), model.len());
+        }
+    }
+}
+
+#[test]
+fn a_connection_is_in_a_bounded_number_of_groups() {
+    let registry = Registry::new(DuplicateLogin::Newest);
+    let peer = registry.register(ConnectionId(1), "u".into(), outbox(), ADDRESS).unwrap();
+    for group in 0..MAX_GROUPS {
+        assert!(registry.join(&peer, &group.to_string().into()).is_ok());
+    }
+    assert_eq!(registry.join(&peer, &"one more".into()), Err(TooManyGroups));
+    assert!(registry.join(&peer, &"0".into()).is_ok(), "it is in that one already");
+    assert_eq!(registry.deregister(&peer).groups.len(), MAX_GROUPS);
+    assert!(registry.tables.groups.shards.iter().all(|shard| shard.lock().is_empty()), "no empty group is kept");
+}
+
+#[test]
+fn pages_show_everybody_once_and_in_order() {
+    let registry = Registry::new(DuplicateLogin::All);
+    for id in (1..=100).rev() {
+        registry.register(ConnectionId(id), format!("u{}", id % 7).into(), outbox(), ADDRESS).unwrap();
+    }
+    let (mut seen, mut after) = (Vec::new(), ConnectionId(0));
+    loop {
+        let page = registry.page(after, 33);
+        let Some(last) = page.last() else { break };
+        after = last.id;
+        seen.extend(page.iter().map(|peer| peer.id.0));
+    }
+    assert_eq!(seen, (1..=100).collect::<Vec<_>>());
+    assert!(registry.page(ConnectionId(0), 0).is_empty());
+    let ids: Vec<_> = registry.of_uid("u3").iter().map(|peer| peer.id.0 % 7).collect();
+    assert_eq!(ids, [3; 14]);
+    assert_eq!(registry.page(ConnectionId(99), 5)[0].address(), ADDRESS);
+}
+
+/// With more of them than are met at a time, and others that come and go on the way.
+#[test]
+fn a_walk_meets_once_whoever_stays_and_ends_although_others_come() {
+    let registry = Registry::new(DuplicateLogin::All);
+    let group: ByteString = "g".into();
+    let login = |id: u64| {
+        let peer = registry.register(ConnectionId(id), "u".into(), outbox(), ADDRESS).unwrap();
+        registry.join(&peer, &group).unwrap();
+        peer
+    };
+    let mut newcomers = 10_000..;
+    let there: Vec<_> = (1..=10 * PART as u64).map(login).collect();
+    for through in [Several::Uid("u"), Several::Group("g"), Several::Everyone] {
+        let (mut walk, mut part, mut met) = (registry.walk(through), Vec::new(), Vec::new());
+        let mut goes = login(newcomers.next().unwrap());
+        while walk.next(&mut part) {
+            met.extend(part.iter().map(|peer| peer.id.0));
+            let gone = std::mem::replace(&mut goes, login(newcomers.next().unwrap()));
+            registry.deregister(&gone);
+            // Leaves what is gone through, and is not met again when it is back.
+            registry.leave(&part[0], &group);
+            registry.join(&part[0], &group).unwrap();
+        }
+        registry.deregister(&goes);
+        met.sort_unstable();
+        assert_eq!(met, there.iter().map(|peer| peer.id.0).collect::<Vec<_>>(), "{through:?}");
+    }
+    assert_eq!(registry.uids_in_group("g", usize::MAX), ["u"]);
+}
