@@ -34,3 +34,5 @@ pub mod gateway;
 pub mod hub;
 pub mod plugin;
 pub mod policy;
+#[cfg(test)]
+mod structure;

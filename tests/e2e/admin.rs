@@ -1,4 +1,4 @@
-//! The admin listener: who gets in, what is shown, and what it counts.
+//! The admin listener: who may use it, its answers, and its metrics.
 
 use hotgate_tests::{Admin, Component, Gateway, Setup, eventually, within};
 use serde_json::json;
@@ -23,12 +23,12 @@ async fn only_the_token_opens_it_and_health_needs_none() {
     let twice = admin.request("GET /plugins").and("Authorization", "Bearer x");
     assert_eq!(admin.send(twice, b"").await.status, 401);
     for line in ["GET /healthz", "GET /readyz"] {
-        // Not ready until everything listens, of which the admin listener is but one.
+        // The admin listener answers first. The gateway is ready once all its ports listen.
         eventually(line, async || admin.send(admin.request(line).without("Authorization"), b"").await.status == 200)
             .await;
     }
     assert_eq!(admin.ask("GET /plugins").await.status, 200);
-    // Refusals may come as fast as anybody likes.
+    // However many requests are refused, only a few log lines say so.
     gateway.logged(|line| line.message() == "admin request refused").await;
     let lines = gateway.log().since(Default::default());
     let said = lines.iter().filter(|line| line.message() == "admin request refused").count();
@@ -133,7 +133,7 @@ async fn probes_may_be_as_simple_as_supervisors_send_them() {
     eventually("it is ready", async || admin.ask("GET /readyz").await.status == 200).await;
     for probe in ["GET /healthz", "GET /readyz", "HEAD /readyz"] {
         assert_eq!(answer(format!("{probe} HTTP/1.0\r\n\r\n")).await, "200", "{probe}");
-        // A browser names whom it asks: a foreign name is that of a page that was made to point here.
+        // A browser sends the host name of the page. A foreign name means that a foreign page's name points here.
         let foreign = format!("{probe} HTTP/1.0\r\nHost: attacker.example\r\n\r\n");
         assert_eq!(answer(foreign).await, "421", "{probe}");
     }
@@ -182,7 +182,7 @@ async fn what_is_not_there_is_said_in_json() {
 async fn readiness_ends_when_the_gateway_drains() {
     let mut gateway = Setup::new("shutdown_grace = \"20s\"\n[websocket]\nclose_timeout = \"20s\"").start().await;
     let admin = gateway.admin().await;
-    // A client that does not answer a close holds the drain up.
+    // A client that does not answer the close frame delays the drain.
     let client = gateway.login("anna").await;
     assert_eq!(admin.ask("GET /readyz").await.json(), json!({ "status": "ready" }));
     gateway.signal("TERM");
@@ -214,7 +214,7 @@ async fn connections_are_listed_in_pages_and_by_uid() {
     for number in 0..7 {
         clients.push(gateway.login(&format!("user {}", number % 3)).await);
     }
-    // Not authenticated, and so not listed.
+    // This connection is not authenticated, so it is not listed.
     clients.push(gateway.connect().await);
     let all = admin.json("GET /connections").await;
     let ids = |page: &serde_json::Value| -> Vec<u64> {
@@ -271,7 +271,7 @@ async fn an_operator_closes_connections_with_code_and_reason() {
         assert_eq!(client.next_frame().await.close_reason(), (4000, "go äway".to_owned()));
     }
     assert_eq!(admin.json("DELETE /connections?uid=nobody").await, json!({ "closed": 0 }));
-    // The router is told.
+    // The router receives the cause of each end.
     let told: Vec<_> = [watcher.text().await, watcher.text().await, watcher.text().await].into();
     assert!(told.iter().any(|line| line.starts_with("anna Cause::Operator 4907")), "{told:?}");
     assert!(told.iter().any(|line| line.starts_with("anna Cause::Operator 4000")), "{told:?}");
@@ -327,7 +327,7 @@ async fn what_happens_is_counted() {
     assert!(admin.metric("process_start_time_seconds").await > 1.6e9);
     let response = admin.ask("GET /metrics").await;
     assert_eq!(response.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
-    // Every sample belongs to a metric that is explained.
+    // Every sample belongs to a metric with a `# TYPE` line.
     for line in response.body.lines().filter(|line| !line.starts_with('#')) {
         let name = line.split(['{', ' ']).next().expect("a name");
         let of = ["_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
@@ -344,7 +344,7 @@ async fn each_connection_that_is_accepted_comes_to_one_end() {
     let anna = gateway.login("anna").await;
     let refusal = gateway.upgrade(&Default::default()).await.expect_err("no place is left");
     assert_eq!(refusal.status, 503);
-    // More than are told that there is no place.
+    // Too many for the gateway to answer each with 503: it drops some without an answer.
     let mut silent = Vec::new();
     for _ in 0..300 {
         silent.push(TcpStream::connect(gateway.websocket).await.expect("the port is open"));

@@ -1,10 +1,10 @@
-//! What plugin authors do with a component: `hotgate plugin check`, `run`, `bench`; and how they get one: `new`.
+//! The commands of plugin authors: `hotgate plugin check`, `run`, `bench` and `new`.
 
 use std::path::Path;
 
 use hotgate_tests::{Component, Finished, Gateway, Setup};
 
-/// Runs `hotgate plugin …` in a folder where `plugin.wasm` is this component, and `cases.toml` has this text.
+/// Runs `hotgate plugin …` in a folder with this component as `plugin.wasm` and this text as `cases.toml`.
 async fn plugin(component: &Component, cases: &str, arguments: &[&str]) -> Finished {
     let setup = Setup::new("").file("plugin.wasm", component).bytes("cases.toml", cases.as_bytes());
     setup.run(&[&["plugin"], arguments].concat()).await
@@ -44,7 +44,7 @@ async fn what_one_tool_has_compiled_no_tool_compiles_again() {
     let setup = setup.environment(cache, &place);
     let first = setup.run(&["plugin", "check", "plugin.wasm", "--json"]).await;
     assert_eq!(first.code, Some(0), "{first:?}");
-    // Whoever compiled now would not be done in time.
+    // If one of these compiled, it would exceed `compiler.timeout`.
     for arguments in [
         &["plugin", "check", "plugin.wasm", "--json"] as &[&str],
         &["plugin", "run", "plugin.wasm", "--packet", "login anna"],

@@ -1,5 +1,5 @@
-//! Every limit of a plugin, reached: the call fails or the surplus is dropped, and the log names plugin, generation, limit
-//! and value.
+//! Every limit of a plugin. At the limit, the call fails or the excess is dropped, and the log names plugin,
+//! generation, limit and value.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn greeted(gateway: &Gateway) -> Client {
     client
 }
 
-/// The line of the log about a failure, which must say who failed.
+/// Returns `true` for a log line about this failure that names slot, plugin and generation.
 fn is_failure(line: &Line, call: &str, kind: &str, words: &str) -> bool {
     line.message() == "plugin failed"
         && line.get("slot") == "authenticator+router"
@@ -58,7 +58,7 @@ async fn a_call_past_a_limit_fails_and_the_log_names_it() {
             "it asked for 70000 random bytes at once, the limit is 65536 (a call of get-random-bytes or get-insecure-random-bytes)",
         ),
         ("do long-log", "limit", "it handed the host more bytes, the limit is 1049600 (limits.host_call_bytes)"),
-        // A megabyte at a time.
+        // It logs one megabyte with each call.
         ("do log-forever", "limit", "it handed the host more bytes, the limit is 1049600 (limits.host_call_bytes)"),
         ("do write-more", "trap", "it wrote more than check-write had allowed"),
         ("flood 101", "result", "it returned 101 actions, the limit is 100 (limits.max_actions)"),
@@ -86,7 +86,7 @@ async fn a_call_past_a_limit_fails_and_the_log_names_it() {
         client.expect_close(1013).await;
         gateway.logged_since(mark, |line| is_failure(line, "authenticate", "result", words)).await;
     }
-    // Not a failure: the plugin may pass on what it was given.
+    // This is not a failure of the plugin: it may pass on a name that the client has given.
     let mut client = greeted(&gateway).await;
     client.send("login 12345678901234567890.").await;
     client.expect_close(4902).await;
@@ -106,7 +106,7 @@ async fn what_is_just_within_the_limits_is_fine() {
     for _ in 0..100 {
         anna.expect("flood").await;
     }
-    // A large stack ends, too, and the host's functions have room on it.
+    // A large stack overflows, too, and the host's own functions still have room on it.
     anna.send("do recurse").await;
     gateway.logged(|line| is_failure(line, "route", "limit", "the limit is 2097152 (engine.stack)")).await;
     anna.send("say still here").await;
@@ -128,7 +128,7 @@ async fn calls_that_find_no_place_are_logged_with_both_limits() {
 async fn a_component_that_imports_nothing_cannot_grow_its_tables_past_the_limit() {
     for (limit, words) in [
         ("2000", "elements of tables, the limit is 2000 (limits.table_elements)"),
-        // Less than it has from the start.
+        // Less than the plugin has at its start.
         ("9", "asked for 10 elements of tables, the limit is 9 (limits.table_elements)"),
     ] {
         let keys = format!("limits = {{ table_elements = {limit} }}");
@@ -142,7 +142,7 @@ async fn a_component_that_imports_nothing_cannot_grow_its_tables_past_the_limit(
     }
 }
 
-/// A component whose start function grows its tables until it may not, and then traps:
+/// A component whose start function grows its tables until the limit, and then traps:
 ///
 /// ```wat
 /// (table 10 funcref) (table 0 funcref)
@@ -161,7 +161,7 @@ async fn a_component_has_only_so_many_memories_and_tables() {
     let tables = |count: u8| Component::small(None, &[(4, &[&[count], &table.repeat(count.into())[..]].concat())]);
     let setup = Setup::new("[[authenticator]]\nfile = \"plugin.wasm\"\n[watch]\nrescan = \"1h\"");
     let gateway = setup.file("plugin.wasm", &Component::version(1)).start().await;
-    // As many as it may have, it may have: what is in its way then is what a function that does nothing is not.
+    // A component at the limit passes this check. It is refused later, because its functions lack the contract's types.
     for (component, words) in [
         (memories(5), "its core modules have 5 linear memories, the limit is 4"),
         (memories(4), "have not the types of the contract"),
@@ -176,13 +176,13 @@ async fn a_component_has_only_so_many_memories_and_tables() {
     gateway.connect().await.expect("hello v1").await;
 }
 
-/// Names that are short and stand for long ones. In C++: a type of two of the type before it, again and again (some
-/// levels more, and demanglers give up). In Rust: a tuple of two of the tuple before it.
+/// Short mangled names of very long names. In C++: a type of two of the type before it, many levels deep (with some
+/// more levels demanglers give up). In Rust: a tuple of two of the tuple before it.
 fn doubling_names() -> [String; 2] {
     let levels = ('1'..='9').chain('A'..='S');
     let cpp = levels.fold("_Z1f1a1pIS_S_E".to_owned(), |name, level| name + &format!("S0_IS{level}_S{level}_E"));
     let digits: Vec<_> = ('0'..='9').chain('a'..='z').chain('A'..='Z').collect();
-    // Places in the name, counted after the `_R`; one that stands in two digits begins at 63.
+    // Positions in the name, counted after the `_R`. From position 63 on, a position is written with two digits.
     let place = |at: usize| match at - 1 {
         digit @ ..62 => format!("{}_", digits[digit]),
         number => format!("{}{}_", digits[number / 62], digits[number % 62]),
@@ -214,7 +214,7 @@ async fn a_trap_costs_little_whatever_the_functions_are_called() {
         assert!(gateway.processor_time() - spent < Duration::from_secs(1));
         assert!(gateway.peak_bytes() < before + (50 << 20), "{before} bytes, then {}", gateway.peak_bytes());
 
-        // The same at a start; the workshop sees first that its functions have not the types of the contract.
+        // The same happens at a start. `hotgate plugin check` finds first that its functions lack the contract's types.
         let setup = Setup::new(config).file("plugin.wasm", &component);
         let free = ["--config", "hotgate.toml", "--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"];
         let check = ["plugin", "check", "plugin.wasm"];
@@ -239,7 +239,7 @@ async fn one_call_logs_so_many_lines_of_such_a_length_and_the_rest_is_counted() 
         let after = gateway.logged_since(mark, |line| line.get("line").starts_with("123")).await;
         assert_eq!(after.get("line"), "1234567890123456…");
         let said = gateway.log().since(mark).iter().filter(|line| line.get("line") == "flood").count();
-        // A quarter is left to warnings and errors.
+        // A quarter of the limit is kept for warnings and errors.
         assert_eq!(said, 6, "{kind}");
         let dropped = gateway.logged_since(mark, |line| line.message() == "plugin log lines dropped").await;
         assert_eq!((dropped.get("plugin"), dropped.number("generation")), ("plugin", 1));
@@ -263,7 +263,8 @@ async fn one_plugin_logs_so_many_lines_a_second_and_the_rest_is_counted() {
     gateway.logged(|line| line.message() == "plugin log lines dropped" && line.number("dropped") > 0).await;
 }
 
-/// Two calls of the host are enough for the limit; a larger one leaves it to the deadline and to turns.
+/// Two host calls reach the default limit. With a larger limit, the deadline ends the plugin, and other calls get
+/// turns.
 #[tokio::test]
 async fn a_straight_line_of_host_calls_is_bounded_like_a_loop() {
     for (limits, kind, words) in [
@@ -349,7 +350,7 @@ async fn a_module_takes_only_so_many_steps_before_its_first_function() {
 
 #[tokio::test]
 async fn what_an_instance_takes_beside_its_memory_is_bounded_wherever_it_lives() {
-    // With little address space there is no pool of instances.
+    // With little address space, the gateway has no pool of instances.
     for address_space in [None, Some(64)] {
         let setup = Setup::plugin(&Component::version(1), "");
         let setup = match address_space {
@@ -386,10 +387,11 @@ async fn the_directory_is_for_routers() {
     assert!(failed.get("reason").contains("directory is for routers"), "{failed:?}");
 }
 
-/// The promise is 50 ms on a machine that has nothing else to do; here other tests run at the same time.
+/// The longest delay that a test allows. The promise is 50 ms on an idle machine; here other tests run at the same
+/// time.
 const LONGEST_DELAY: Duration = Duration::from_millis(500);
 
-/// Sixty-four calls of the authenticator misbehave at once, while the bystanders' messages are routed.
+/// Makes 64 calls of the authenticator misbehave at once, while messages of bystanders are routed.
 async fn expect_no_delay(setup: Setup, kinds: &[&str]) {
     let gateway = setup.start().await;
     for kind in kinds {
@@ -418,7 +420,8 @@ async fn sixty_four_calls_that_spin_delay_nobody_for_long() {
     expect_no_delay(setup, &["loop", "log-forever"]).await;
 }
 
-/// `fill` spins in instructions that cannot be interrupted, and so holds up the calls of its own plugin for longer.
+/// `fill` loops over instructions that cannot be interrupted, so it delays calls of its own plugin for longer. That is
+/// why another plugin routes here.
 #[tokio::test]
 async fn nor_do_they_where_another_plugin_routes() {
     let config = format!("[[authenticator]]\nfile = \"plugin.wasm\"\n{ROOM}\n[router]\nfile = \"router.wasm\"");

@@ -1,4 +1,4 @@
-//! Clients that mind their own business while something happens to others, and notice if it touches them.
+//! Clients that exchange messages while a test misuses the gateway. They fail the test if they notice anything.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,23 +7,23 @@ use std::time::{Duration, Instant};
 use hotgate_tests::{Client, Gateway};
 use tokio::task::JoinSet;
 
-/// Pairs of clients of the fixture plugin, each sending to the other and waiting for it, round after round.
+/// Pairs of clients of the fixture plugin. In each round, each client sends one message to the other.
 pub(crate) struct Bystanders {
     stop: Arc<AtomicBool>,
     pairs: JoinSet<Noticed>,
 }
 
-/// What a pair went through.
+/// The result of a pair.
 #[derive(Debug, Default)]
 pub(crate) struct Noticed {
-    /// Messages sent, each of which arrived: once, in order, at the right one.
+    /// The number of messages. Each has arrived once, in order, at the right client.
     pub(crate) messages: u32,
-    /// The longest that one took.
+    /// The longest time that a message took.
     pub(crate) slowest: Duration,
 }
 
 impl Bystanders {
-    /// Logs them in and sets them going.
+    /// Logs in the clients and starts their messages.
     pub(crate) async fn watch(gateway: &Gateway, pairs: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut set = JoinSet::new();
@@ -35,10 +35,10 @@ impl Bystanders {
         Self { stop, pairs: set }
     }
 
-    /// Stops them.
+    /// Stops the clients.
     ///
     /// # Panics
-    /// When one of them noticed anything: a message lost, doubled, overtaken, changed, or a connection closed.
+    /// When a message was lost, doubled, overtaken or changed, or a connection was closed.
     pub(crate) async fn stop(mut self) -> Noticed {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Noticed::default();

@@ -1,4 +1,4 @@
-//! The authenticators' contract: greetings, challenges, the chain, what an identity carries, and how sessions end.
+//! The authenticators' contract: greetings, challenges, the chain, identities, and the ends of sessions.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ async fn start(script: &str) -> Gateway {
     Gateway::with_plugin(&Component::fixture(script)).await
 }
 
-/// A chain of fixtures that were told these scripts, and one more that routes.
+/// Starts a gateway with a chain of fixtures with these scripts, and one more fixture as the router.
 async fn start_chain(scripts: &[&str]) -> Gateway {
     let mut setup = Setup::new("[router]\nfile = \"router.wasm\"\n").file("router.wasm", &Component::fixture(""));
     for (place, script) in scripts.iter().enumerate() {
@@ -143,7 +143,7 @@ async fn a_challenge_after_a_packet_binds_the_connection() {
     client.send("login anna").await;
     client.expect("welcome anna vone").await;
 
-    // Who is bound cannot be passed on.
+    // A bound client cannot be passed on to the next authenticator.
     let mut client = gateway.connect().await;
     client.send("ask who are you?").await;
     client.expect("who are you?").await;

@@ -1,4 +1,4 @@
-//! The closing handshake (RFC 6455 §7), begun by either side or by neither.
+//! The closing handshake (RFC 6455 §7), begun by the client, by the gateway, or by neither.
 
 use hotgate_tests::{Frame, Gateway, Opcode, eventually};
 

@@ -1,5 +1,5 @@
-//! Where plugins become machine code: in a process of its own, which may fail without harm, and whose results are kept
-//! where only the gateway's user can reach them.
+//! Compiling plugins to machine code. A separate process does it, and may fail without harm. Only the gateway's user
+//! can reach the stored machine code.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::bystanders::Bystanders;
 
-/// A gateway that has compiled nothing yet, and says what it does.
+/// A gateway without compiled plugins, with debug lines in its log.
 fn compiling(component: &Component, config: &str) -> Setup {
     Setup::plugin(component, "").and(config).compiling().argument("--log-level=debug")
 }
@@ -26,7 +26,7 @@ fn entries(state: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.expect("a readable folder").path()).collect()
 }
 
-/// The processes that compile for this gateway.
+/// The ids of the processes that compile for this gateway.
 fn compilers(gateway: &Gateway) -> Vec<u32> {
     let id = gateway.id();
     let children = fs::read_dir(format!("/proc/{id}/task")).expect("it runs").flatten().flat_map(|thread| {
@@ -47,7 +47,7 @@ async fn compiler(gateway: &Gateway) -> u32 {
     child.expect("found")
 }
 
-/// A component that takes a second and more to compile: noise that is code.
+/// A component with much generated code, which takes a second or more to compile.
 fn expensive() -> Component {
     Component::version(2).with_code(2_000, 100)
 }
@@ -110,13 +110,13 @@ async fn what_is_compiled_is_in_the_gateway_s_memory_once() {
     let gateway = Setup::plugin(&Component::version(1), limits).compiling().start().await;
     let before = gateway.resident_bytes().expect("Linux");
     for version in [2, 3] {
-        // Whatever the gateway has been given of the last one it has given back.
+        // The gateway has given back the memory of the swap before.
         let mark = gateway.log().mark();
         gateway.file("plugin.wasm").move_over(&Component::version(version).with_data(SIZE));
         gateway.swapped_since(mark).await;
         gateway.connect().await.expect(format!("hello v{version}")).await;
     }
-    // The component, and not the machine code as well, which holds the same data.
+    // The gateway holds the component once. The machine code, which contains the same data, is not in memory as well.
     let peak = gateway.peak_bytes() - before;
     assert!(peak < (SIZE + SIZE / 2) as u64, "{} MiB more than before", peak >> 20);
 }
@@ -127,7 +127,8 @@ async fn a_compiler_that_is_killed_is_started_again() {
     let bystanders = Bystanders::watch(&gateway, 100).await;
     let mark = gateway.log().mark();
     gateway.file("plugin.wasm").move_over(&expensive());
-    // Once more than it is started again at once: the file is looked at again.
+    // The gateway restarts a killed compiler at once, but not three times. Then it waits until it looks at the file
+    // again.
     for _ in 0..3 {
         let mut killed = None;
         eventually("a process compiles", async || {
@@ -150,7 +151,7 @@ async fn a_compiler_ends_with_its_gateway() {
     gateway.file("plugin.wasm").move_over(&expensive());
     let child = format!("/proc/{}/environ", compiler(&gateway).await);
     gateway.signal("KILL");
-    // Whoever reaps it may take a while; what has ended has no memory.
+    // The ended process may remain as a zombie for a while. A zombie has no environment to read.
     eventually("it has ended", async || fs::read(&child).is_err()).await;
 }
 
@@ -166,7 +167,7 @@ async fn what_takes_too_much_is_refused() {
         ),
         ("max_code = \"1MiB\"", expensive(), "it compiles to more than 1048576 bytes (compiler.max_code)"),
     ] {
-        // What is compiled already needs no compiler.
+        // Compiles version 1 first, because the start below must need no compiler.
         let setup = Setup::plugin(&Component::version(1), "").compiling();
         setup.rehearse().await;
         let gateway = setup.and(&format!("[compiler]\n{config}")).start().await;
@@ -194,7 +195,7 @@ async fn the_second_start_finds_everything_compiled() {
     gateway.connect().await.expect("hello v1").await;
     gateway.logged(|line| line.message() == "plugin found compiled").await;
     assert!(!gateway.log().since(Default::default()).iter().any(|line| line.message() == "plugin compiled"));
-    // A rollback by hand is one, too.
+    // Going back to version 1 needs no compiler, too.
     for (version, file) in [(2, 2), (1, 2), (2, 2)] {
         let mark = gateway.log().mark();
         gateway.file("plugin.wasm").move_over(&Component::version(version));
@@ -218,14 +219,14 @@ async fn what_is_not_as_it_was_kept_is_compiled_anew() {
         ("its digest is wrong", |path| {
             fs::File::options().write(true).open(path).and_then(|file| file.set_len(1000)).expect("truncated");
         }),
-        ("others may use it (its mode is 644", |path| {
+        ("other users can access it (its mode is 644", |path| {
             fs::set_permissions(path, Permissions::from_mode(0o644)).expect("changed");
         }),
         ("it is a link", |path| {
             let elsewhere = path.with_extension("elsewhere");
             fs::rename(path, &elsewhere).and_then(|()| symlink(elsewhere, path)).expect("linked");
         }),
-        ("it is no file", |path| {
+        ("it is not a regular file", |path| {
             assert!(fs::remove_file(path).is_ok() && shell(&format!("mkfifo -m 600 {}", path.display())));
         }),
     ];
@@ -246,14 +247,14 @@ async fn what_is_not_as_it_was_kept_is_compiled_anew() {
 
 #[tokio::test]
 async fn where_nothing_can_be_kept_the_gateway_serves_and_says_so() {
-    // A file in the way, which stops every user.
+    // A file stands where the folder should be. This stops every user, root included.
     let setup = compiling(&Component::version(1), "");
     let state = setup.state_folder();
     fs::DirBuilder::new().mode(0o700).create(&state).expect("created");
     fs::write(state.join("compiled"), "").expect("written");
     let gateway = setup.start().await;
     let line = gateway.logged(|line| line.message() == "compiled plugins cannot be kept").await;
-    assert!(line.get("problem").contains("it is no folder"), "{line:?}");
+    assert!(line.get("problem").contains("it is a link, or not a folder"), "{line:?}");
     let mark = gateway.log().mark();
     gateway.file("plugin.wasm").move_over(&Component::version(2));
     gateway.swapped_since(mark).await;
@@ -262,8 +263,8 @@ async fn where_nothing_can_be_kept_the_gateway_serves_and_says_so() {
     assert_eq!(told.iter().filter(|line| line.message() == "compiled plugins cannot be kept").count(), 1);
 
     for (make, problem) in [
-        (shared as fn(&Path), "others may use it (its mode is 755, and should be 700)"),
-        (linked, "it is no folder, or a link"),
+        (shared as fn(&Path), "other users can access it (its mode is 755, and must be 700)"),
+        (linked, "it is a link, or not a folder"),
     ] {
         let setup = compiling(&Component::version(1), "");
         make(&setup.state_folder());
@@ -299,7 +300,7 @@ async fn the_state_folder_is_where_the_settings_say() {
     assert!(!usual.exists());
 }
 
-/// Asks every few milliseconds until told to stop; how long each answer took, sorted.
+/// Sends a message every few milliseconds until `stop`. Returns the time that each answer took, sorted.
 async fn answers(gateway: &Gateway, stop: impl Future<Output = ()>) -> Vec<Duration> {
     let done = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();

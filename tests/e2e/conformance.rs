@@ -1,4 +1,4 @@
-//! The Autobahn test suite: RFC 6455 as a third party reads it.
+//! The Autobahn test suite: an independent test of RFC 6455.
 
 use std::fs;
 use std::io::Write;
@@ -10,10 +10,10 @@ use hotgate_tests::{Component, Setup};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-/// How long all cases together may take.
+/// The longest time for all cases together.
 const PATIENCE: Duration = Duration::from_mins(10);
 
-/// The suite's command, which needs CPython 2.7: the one in `PATH`, or one of ours below the target directory.
+/// The command of the suite, which needs CPython 2.7: from `PATH`, or else installed below the target directory.
 fn wstest() -> Option<PathBuf> {
     let works = |command: &Path| {
         let answer = Command::new(command).arg("--help").stdin(Stdio::null()).output();
@@ -39,7 +39,7 @@ fn wstest() -> Option<PathBuf> {
     Some(ours)
 }
 
-/// The cases that the report of the suite calls failed, with their verdicts.
+/// The cases that failed in the suite's report, with their verdicts.
 fn failed(index: &Value) -> Vec<String> {
     let cases = index["hotgate"].as_object().expect("a report on hotgate");
     assert!(cases.len() > 250, "only {} cases were run", cases.len());
@@ -70,7 +70,7 @@ async fn autobahn_finds_no_fault() {
         "outdir": folder.path(),
         "servers": [{"agent": "hotgate", "url": format!("ws://{}", gateway.websocket)}],
         "cases": ["*"],
-        // Compression (RFC 7692), which the gateway does not offer.
+        // These cases need compression (RFC 7692), which the gateway does not offer.
         "exclude-cases": ["12.*", "13.*"],
         "exclude-agent-cases": {},
     });

@@ -1,4 +1,4 @@
-//! Plugins that go live and then misbehave: one decision fails, in the way that its call calls for, and nobody else
+//! Plugins that go live and then misbehave. Only one decision fails, in the way that the contract says, and nobody else
 //! notices.
 
 use std::time::Duration;
@@ -7,10 +7,10 @@ use hotgate_tests::{Client, Component, Gateway, Opcode, Setup};
 
 use crate::bystanders::Bystanders;
 
-/// Every way that does not return.
+/// Every way of misbehaving that does not return.
 const FATAL: [&str; 7] = ["trap", "exit", "loop", "sleep", "bomb", "recurse", "sprawl"];
 
-/// Small limits, so that reaching them takes little time.
+/// Small limits, which are reached quickly.
 const LIMITS: &str = "limits = { deadline = \"200ms\", memory = \"16MiB\", max_actions = 100, max_output = \"1MiB\" }";
 
 async fn start(script: &str, config: &str) -> (Gateway, Bystanders) {
@@ -19,13 +19,13 @@ async fn start(script: &str, config: &str) -> (Gateway, Bystanders) {
     (gateway, bystanders)
 }
 
-/// Expects that the bystanders noticed nothing, and were never held up for long.
+/// Expects that the bystanders noticed nothing, and never waited long.
 async fn expect_unnoticed(bystanders: Bystanders) {
     let noticed = bystanders.stop().await;
     assert!(noticed.slowest < Duration::from_secs(3), "{noticed:?}");
 }
 
-/// A new connection, greeted.
+/// Opens a connection and expects the greeting.
 async fn greeted(gateway: &Gateway) -> Client {
     let mut client = gateway.connect().await;
     client.expect("hello v1").await;
@@ -112,7 +112,7 @@ async fn a_line_that_fails_is_answered_fail_and_the_connection_stays() {
         assert_eq!(sender.ask(format!("do {kind}")).await, "fail", "{kind}");
         assert_eq!(sender.ask("say well?").await, "well?");
     }
-    // An answer is one line.
+    // An answer must be one line.
     assert_eq!(sender.ask("lines").await, "fail");
     expect_unnoticed(bystanders).await;
 }
@@ -233,7 +233,7 @@ async fn a_crowd_of_spinning_calls_holds_up_nobody_for_long() {
     expect_unnoticed(bystanders).await;
 }
 
-/// In turns of a quarter of a millisecond, of which the router needs more than a hundred for each packet.
+/// A turn is a quarter of a millisecond. The router needs more than a hundred turns for each packet.
 #[tokio::test]
 async fn an_authenticator_that_spins_takes_turns_from_itself() {
     let config = "[[authenticator]]\nfile = \"plugin.wasm\"\ndeploy = { probation = \"0s\" }\n\

@@ -1,19 +1,20 @@
-//! What a unit of work may cost, in figures that are the same on a busy machine: instructions, system calls, bytes.
+//! Budgets for the cost of a unit of work: instructions, system calls, bytes. A busy machine does not change these
+//! figures.
 //!
-//! One unit at a time, so that nothing is done for two at once. Each test prints its row of the table, which
-//! `cargo test -p hotgate-tests --test e2e costs:: -- --nocapture` shows.
+//! Units run one at a time, so that no work is shared by two of them. Each test prints its row of a table. Show the
+//! table with `cargo test -p hotgate-tests --test e2e costs:: -- --nocapture`.
 
 use std::io::Write;
 
 use hotgate_tests::{Callgrind, Cost, Setup, eventually};
 
-/// By how many percent a unit may cost more instructions or bytes than its budget.
+/// The percentage by which instructions or bytes may exceed their budget.
 const TOLERANCE: f64 = 5.0;
-/// The same for system calls, of which a thread that was kept waiting makes some more.
+/// The same for system calls. A thread that had to wait makes some more of them.
 const CALLS_TOLERANCE: f64 = 15.0;
 
-// The budgets: what was counted on 2026-11-23 with Rust 1.95 and the profile `dev`, on x86-64 with AVX2 and glibc 2.36. To
-// be lowered when something has become cheaper, and raised only for what is worth it.
+// The budgets: counted on 2026-11-23 with Rust 1.95 and the profile `dev`, on x86-64 with AVX2 and glibc 2.36. Lower a
+// budget when its unit has become cheaper. Raise a budget only for a change that is worth the cost.
 const RELAYED_MESSAGE: Cost = Cost { instructions: 31_400.0, system_calls: 20.0 };
 const PUSHED_LINE: Cost = Cost { instructions: 22_500.0, system_calls: 13.0 };
 const LOGIN: Cost = Cost { instructions: 213_600.0, system_calls: 87.8 };
@@ -22,10 +23,10 @@ const FRESH_AUTHENTICATOR_CALL: Cost = Cost { instructions: 76_000.0, system_cal
 // Counted on 2026-11-28.
 const IDLE_CONNECTION: f64 = 2_620.0;
 
-/// What is relayed and pushed: 64 bytes.
+/// The payload that is relayed and pushed: 64 bytes.
 const TEXT: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// The default plugins, which may take their time under valgrind.
+/// The default plugins, with long deadlines, because valgrind slows them down.
 const PLUGINS: &str = "
 [[authenticator]]
 file = \"builtin:origin-auth\"
@@ -35,7 +36,7 @@ file = \"builtin:origin-router\"
 limits.deadline = \"1m\"
 ";
 
-/// Says something past the runner's capture of what passing tests print.
+/// Says that a test was skipped. Writes past the test runner's capture of output.
 fn skip(why: &str) {
     _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
@@ -55,7 +56,7 @@ async fn counted(setup: Setup, name: &str) -> Option<Callgrind> {
 /// Prints a row of the table: figures with their units, budgets and tolerances.
 ///
 /// # Panics
-/// When one of them is above its budget by more than its tolerance.
+/// When a figure is above its budget by more than its tolerance.
 fn check(what: &str, figures: &[(f64, &str, f64, f64)], look: &str) {
     let mut above = Vec::new();
     let mut row = format!("| {what} |");
@@ -112,7 +113,7 @@ async fn a_login() {
     check_cost("a login: connect, authenticate, close", callgrind.count(100, login).await, LOGIN, &callgrind);
 }
 
-/// Two lines that are answered `fail`: the router is asked about one of them.
+/// Compares two lines that are both answered `fail`. Only one of them reaches the router.
 #[tokio::test]
 async fn a_pooled_call_of_the_router() {
     let Some(callgrind) = counted(Setup::new(PLUGINS), "pooled-router-call").await else { return };
@@ -126,7 +127,7 @@ async fn a_pooled_call_of_the_router() {
     check_cost("a pooled call of the router", nobody - no_text, POOLED_ROUTER_CALL, &callgrind);
 }
 
-/// Two clients that are greeted and do not stay: the authenticator is asked about what one of them says.
+/// Compares two clients that are greeted and then go. Only one of them sends a packet to the authenticator.
 #[tokio::test]
 async fn a_fresh_call_of_an_authenticator() {
     let Some(callgrind) = counted(Setup::new(PLUGINS), "fresh-authenticator-call").await else { return };
@@ -148,7 +149,7 @@ async fn a_fresh_call_of_an_authenticator() {
 #[tokio::test]
 async fn an_idle_connection() {
     const CONNECTIONS: usize = 1000;
-    // What threads keep to allocate from again would count as allocated.
+    // Without the threads' caches: they would count as allocated memory.
     let gateway = Setup::new("").environment("_RJEM_MALLOC_CONF", "tcache:false").start().await;
     let admin = gateway.admin().await;
     let mut clients = Vec::new();
@@ -156,7 +157,7 @@ async fn an_idle_connection() {
         for _ in 0..count {
             clients.push(gateway.login(&format!("client-{}", clients.len())).await);
         }
-        // What was needed for the logins alone goes soon after them.
+        // Memory that only the logins needed is freed soon after them.
         let mut allocated = 0.0;
         eventually("nothing happens any more", async || {
             let before = std::mem::replace(&mut allocated, admin.metric("hotgate_memory_allocated_bytes").await);

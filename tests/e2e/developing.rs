@@ -1,4 +1,4 @@
-//! `hotgate dev`, and the whole way of a plugin author that leads to it.
+//! `hotgate dev`, and all steps of a plugin author from an empty folder to a swap.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ fn project(component: &Component, build: &str) -> Setup {
     setup.bytes("project/plugin.toml", text.as_bytes()).file("project/next.wasm", component).developing("project")
 }
 
-/// Adds lines to its `plugin.toml`, after replacing what is to be watched.
+/// Changes the project's `plugin.toml`: replaces the list `watch` and appends lines.
 fn change(setup: &Setup, watch: &str, more: &str) {
     let file = setup.path().join("project/plugin.toml");
     let text = std::fs::read_to_string(&file).expect("the project").replace("[\"next.wasm\"]", watch);
@@ -45,7 +45,7 @@ async fn dev_serves_what_is_built_and_swaps_what_is_built_next() {
     anna.send("version").await;
     anna.expect("v2").await;
 
-    // What cannot serve is refused, and what does not build is said.
+    // A component that cannot serve is refused. A failed build is reported.
     let mark = gateway.log().mark();
     gateway.file("project/next.wasm").copy_over(&Component::fixture("check=refuse not today"));
     gateway.logged_since(mark, |line| line.message() == "plugin refused" && line.says("not today")).await;
@@ -78,7 +78,7 @@ async fn dev_waits_until_there_is_something_to_serve() {
     let (mut gateway, ()) = tokio::join!(setup.start(), wait);
     gateway.logged(|line| line.message().contains("it is a command (it exports wasi:cli/run)")).await;
     gateway.connect().await.expect("hello v1").await;
-    // Its terminal is closed.
+    // The signal of a closed terminal.
     gateway.signal("HUP");
     assert_eq!(gateway.exit_code().await, Some(0));
 }
@@ -116,7 +116,7 @@ async fn dev_leaves_everything_as_it_was_when_settings_cannot_be() {
     gateway.file("project/next.wasm").move_over(&Component::version(2));
     let refused = |line: &Line| line.message().contains("KEY") && line.message().contains("goes on serving");
     gateway.logged_since(mark, refused).await;
-    // More than the gateway takes to notice another component.
+    // Longer than the gateway needs to notice a new component.
     tokio::time::sleep(Duration::from_millis(500)).await;
     anna.send("version").await;
     anna.expect("v1").await;
@@ -211,20 +211,20 @@ async fn dev_serves_nobody_else_and_says_what_is_wrong() {
     }
 }
 
-/// Runs a command of a project to its end, however long it takes. Returns whether it succeeded.
+/// Runs a command of a project until it ends, however long it takes. Returns `true` if it succeeded.
 async fn shell(folder: &Path, command: &str) -> bool {
     let (folder, command) = (folder.to_owned(), command.to_owned());
     let run = move || Command::new("sh").args(["-c", &command]).current_dir(folder).stdout(Stdio::null()).status();
     tokio::task::spawn_blocking(run).await.expect("it runs").expect("there is a shell").success()
 }
 
-/// The whole way of an author: new, build, check, play the cases, serve, log in, change a rule in this source, be swapped.
+/// All steps of an author: new, build, check, run the cases, serve, log in, change a rule in `source`, and the swap.
 async fn from_nothing_to_a_swap(language: &str, source: &str) {
     let setup = Setup::new("").developing("mine");
     let made = setup.run(&["plugin", "new", "mine", "--role", "both", "--lang", language]).await;
     assert_eq!(made.code, Some(0), "{made:?}");
     let folder = setup.path().join("mine");
-    // Cargo's work is kept for the next time.
+    // Keeps cargo's target folder for the next run.
     let target = cache("authors").join(language);
     std::fs::create_dir_all(&target).expect("a writable target directory");
     std::os::unix::fs::symlink(target, folder.join("target")).expect("a writable folder");
@@ -275,7 +275,7 @@ async fn javascript_from_nothing_to_a_swap() {
     from_nothing_to_a_swap("javascript", "src/plugin.js").await;
 }
 
-/// Two fresh instances of a plugin whose greeting is `uid = Math.random()`.
+/// The random numbers of two fresh instances of a plugin that computes `uid = Math.random()`.
 async fn two_numbers(setup: &Setup, component: &str) -> [String; 2] {
     let mut numbers = Vec::new();
     for _ in 0..2 {

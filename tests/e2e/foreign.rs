@@ -1,4 +1,4 @@
-//! Peers that nobody here wrote: Python's `websockets`, and `nc`.
+//! Clients of other projects: Python's `websockets`, and `nc`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::process::{Command, Output, Stdio};
 
 use hotgate_tests::{Gateway, within};
 
-/// Says that a test was not run, past the runner's capture of what passing tests print.
+/// Says that a test was skipped. Writes past the test runner's capture of output.
 fn skip(why: &str) {
     _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
-/// Runs a program to its end beside the test.
+/// Runs a program until it ends, without blocking the test.
 async fn run(mut command: Command) -> Output {
     let running = tokio::task::spawn_blocking(move || command.output());
     within("the end of a program", running).await.expect("no panic").expect("the program starts")
@@ -21,7 +21,7 @@ fn python(interpreter: &Path, arguments: &[&str]) -> Option<Output> {
     Command::new(interpreter).args(arguments).stdin(Stdio::null()).output().ok()
 }
 
-/// A Python that has `websockets`: the machine's own, or one of ours below the target directory.
+/// A Python with `websockets`: the machine's own, or else an environment below the target directory.
 fn python_with_websockets() -> Option<PathBuf> {
     const IMPORT: [&str; 2] = ["-c", "import websockets.sync.client"];
     let system = PathBuf::from("python3");

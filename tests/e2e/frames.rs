@@ -1,8 +1,8 @@
-//! RFC 6455 on the wire, strictly: what a frame may be, and the close code that says what was wrong.
+//! Strict RFC 6455 on the wire: valid frames, and the close code for each invalid frame.
 
 use hotgate_tests::{Client, Frame, Gateway, Opcode, Upgrade};
 
-/// Each of these, sent by a client that has logged in, ends its connection with the code.
+/// Sends the frames of each case as a logged-in client, and expects the close code of the case.
 async fn expect_close(cases: impl IntoIterator<Item = (&'static str, Vec<Frame>, u16)>) {
     let gateway = Gateway::start().await;
     let mut bystander = gateway.login("bystander").await;
@@ -33,7 +33,7 @@ async fn what_is_no_valid_frame_is_a_protocol_error() {
     .await;
 }
 
-/// Each of these is a header, or its beginning, and announces a payload that never comes.
+/// Each case is a frame header, or the beginning of one. Its payload never comes.
 #[tokio::test]
 async fn a_wrong_frame_is_refused_before_its_payload_is_there() {
     let gateway = Gateway::start().await;
@@ -53,7 +53,7 @@ async fn a_wrong_frame_is_refused_before_its_payload_is_there() {
     ] {
         eprintln!("{what}");
         let mut client = gateway.login("client").await;
-        // What came before is carried out.
+        // The message before the wrong frame still takes effect.
         client.bytes(&[Frame::text("anything").encode(), header].concat()).await;
         client.expect("Already_Linked").await;
         client.expect_close(1002).await;
@@ -92,7 +92,7 @@ async fn a_message_over_the_bound_is_too_big() {
     let big = Frame::text("x".repeat(1025)).encode();
     for frames in [
         big.clone(),
-        // It is not waited for bytes that may never come.
+        // The gateway does not wait for bytes that may never come.
         big[..20].to_owned(),
         [Frame::text(half()).unfinished().encode(), Frame::continuation(half()).encode()].concat(),
         [Frame::binary(half()).unfinished().encode(), Frame::continuation(half()).unfinished().encode()].concat(),
@@ -115,7 +115,7 @@ async fn before_the_login_a_message_is_smaller() {
     };
     let mut client = gateway.connect().await;
     client.expect("HeartBeat").await;
-    // It is not waited for the payload.
+    // The gateway does not wait for the payload.
     client.bytes(&Frame::text(padded(1025)).encode()[..20]).await;
     assert!(client.expect_close(1009).await.contains("1024"));
 

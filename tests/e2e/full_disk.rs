@@ -1,11 +1,11 @@
-//! The disk is full, or a file must not grow: nothing is half-written, what serves goes on, and the operator is told.
+//! A full disk, or a limit on file sizes: no file is half-written, live plugins serve on, and the operator is told.
 
 use hotgate_tests::{Component, Gateway, Setup, eventually};
 
 use crate::rollback::{SLOT, plugin, plugins};
 
-/// A gateway with a plugin in both roles, that lets nobody write a file past this many bytes from now on; `None`, if nobody
-/// can be kept from that here.
+/// Starts a gateway with a plugin in both roles, and then limits the size of files that it writes. `None` if this
+/// system has no such limit.
 async fn start(bytes: &str) -> Option<Gateway> {
     let gateway = Setup::plugin(&Component::version(1), "").compiling().start().await;
     if !gateway.limit_files(bytes) {
@@ -68,7 +68,7 @@ async fn a_swap_takes_place_although_nothing_can_be_kept_of_it() {
         eprintln!("SKIPPED: this needs a file system of its own (unshare -rm)");
         return;
     }
-    // A limit of the size of files would count for the plugin's memory, too.
+    // A limit on file sizes would also limit the plugin's memory, so this test uses a small disk.
     let gateway = Setup::plugin(&Component::version(1), "").compiling().disk("16k").start().await;
     let mut anna = gateway.enter("anna").await;
     let mark = gateway.log().mark();
@@ -79,7 +79,7 @@ async fn a_swap_takes_place_although_nothing_can_be_kept_of_it() {
     for words in ["compiled plugins cannot be kept", "the component is not kept"] {
         gateway.logged(|line| line.message().starts_with(words)).await;
     }
-    // The disk as the gateway sees it.
+    // The path at which the gateway sees its disk.
     let state = format!("/proc/{}/root{}", gateway.id(), gateway.state_folder().display());
     for folder in ["compiled", "components", "slots"] {
         for entry in std::fs::read_dir(format!("{state}/{folder}")).into_iter().flatten() {

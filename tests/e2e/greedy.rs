@@ -1,4 +1,4 @@
-//! Clients that take more than their share: of the gateway's time, its memory, or its patience.
+//! Clients that take too much of the gateway's time or memory, or that never finish.
 
 use std::time::{Duration, Instant};
 
@@ -87,7 +87,7 @@ async fn all_outboxes_together_hold_no_more_than_their_budget() {
     }
     let mut sender = gateway.sender().await;
     let before = gateway.resident_bytes();
-    // The system's own buffers take some of it; what does not fit there stays with the gateway.
+    // The system's socket buffers hold a part of the data. The rest stays in the gateway.
     for _ in 0..3 {
         for n in 0..20 {
             sender.ask(format!(r#"{{"uid":"slow{n}","msg":"{}"}}"#, "x".repeat(1_900_000))).await;
@@ -115,7 +115,7 @@ async fn unfinished_messages_hold_no_more_than_their_budget() {
     third.expect_close(1013).await;
     assert!(taken().await <= f64::from(2 << 20));
 
-    // Ordinary traffic goes on, and so do the messages that have begun.
+    // Normal traffic goes on. The messages that have begun also go on.
     let mut fourth = gateway.login("fourth").await;
     fourth.send(r#"{"id":"fourth","msg":"hello"}"#).await;
     fourth.expect("hello").await;

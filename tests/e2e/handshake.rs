@@ -1,4 +1,4 @@
-//! The opening handshake: what is upgraded, and in one line why not.
+//! The opening handshake: which requests are upgraded, and the one line that explains each refusal.
 
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,7 @@ async fn a_handshake_that_takes_too_long_is_cut() {
     let gateway = Gateway::configured("[websocket]\nhandshake_timeout = \"1s\"").await;
     let mut stream = TcpStream::connect(gateway.websocket).await.expect("the port is open");
     let begin = Instant::now();
-    // A header at a time, none of them late.
+    // Sends one header at a time. Each header is in time, but not the whole request.
     let mut answer = Vec::new();
     let (mut reader, mut writer) = stream.split();
     let drip = async {
@@ -124,7 +124,7 @@ async fn a_handshake_that_takes_too_long_is_cut() {
 #[tokio::test]
 async fn what_is_no_http_is_told_so_at_once() {
     let gateway = Gateway::start().await;
-    // The first two are how a TLS client begins.
+    // The first two are the beginning of a TLS connection.
     for bytes in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"\x16", b"SSH-2.0-OpenSSH_9.9\r\n"] {
         let mut stream = TcpStream::connect(gateway.websocket).await.expect("the port is open");
         let begin = Instant::now();

@@ -1,4 +1,4 @@
-//! Silence: what counts as life, what is closed, and that closing waits for nobody.
+//! Silent connections: what counts as a sign of life, and that silent connections are closed without waiting for them.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use hotgate_tests::{Client, Component, Frame, Gateway, Opcode, Setup, eventually
 /// Silence is noticed after 2 s.
 const QUICK: &str = "[heartbeat]\ntimeout = \"2s\"\ncheck_interval = \"100ms\"\n";
 
-/// Has the client show life for twice as long as silence may last.
+/// Makes the client send signs of life for twice the heartbeat timeout.
 async fn keep_alive(client: &mut Client, mut sign_of_life: impl AsyncFnMut(&mut Client)) {
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(4) {
@@ -98,7 +98,7 @@ async fn fragments_count_as_life() {
     let gateway = Gateway::configured(QUICK).await;
     let mut client = gateway.login("client").await;
     client.frame(Frame::text(r#"{"id":"client","msg":""#).unfinished()).await;
-    // More than the least rate of an unfinished message.
+    // Faster than the least rate of an unfinished message.
     let more = Frame::continuation("x".repeat(300)).unfinished();
     keep_alive(&mut client, async |client| client.frame(more.clone()).await).await;
     client.frame(Frame::continuation(r#""}"#)).await;
@@ -125,7 +125,7 @@ async fn an_unfinished_message_must_make_progress() {
     }
 }
 
-/// The only instance of the router takes its time. What clients send meanwhile cannot be heard.
+/// The router's only instance is busy. Meanwhile the gateway does not read what clients send.
 #[tokio::test]
 async fn who_is_not_read_is_not_silent() {
     let limits = "limits = { deadline = \"20s\", concurrency = 1 }";
@@ -158,7 +158,7 @@ async fn a_dead_peer_is_found_although_it_is_not_read() {
     let mut client = gateway.enter("client").await;
     client.send("nap 20000").await;
     let begin = Instant::now();
-    // The router has it.
+    // By now the router handles the packet.
     tokio::time::sleep(Duration::from_secs(1)).await;
     client.reset();
     eventually("the place is free", async || gateway.upgrade(&Default::default()).await.is_ok()).await;
@@ -175,7 +175,7 @@ async fn the_server_pings_where_that_is_configured() {
         assert_eq!(ping.opcode, Opcode::PING);
         lively.frame(Frame::new(Opcode::PONG, ping.payload)).await;
     }
-    // Who does not answer is closed all the same.
+    // A client that does not answer pings is closed.
     let mut last = dead.next_frame().await;
     while last.opcode == Opcode::PING {
         last = dead.next_frame().await;
@@ -202,7 +202,7 @@ async fn one_that_does_not_authenticate_in_time_is_closed_with_4901() {
     let mut stranger = gateway.connect().await;
     stranger.expect("HeartBeat").await;
     let mut client = gateway.login("client").await;
-    // Life is no login.
+    // Signs of life do not replace a login.
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_millis(700) {
         stranger.expect_nothing().await;
@@ -217,13 +217,13 @@ async fn a_silent_peer_that_never_reads_is_cut_within_a_bound() {
     let gateway =
         Gateway::configured(&format!("{QUICK}[websocket]\nclose_timeout = \"1s\"\n[limits]\nconnections = 1")).await;
     let _stuck = gateway.login_narrow("stuck").await;
-    // More than the socket takes: the close frame cannot get through.
+    // More data than the socket takes, so that the close frame cannot be sent.
     let line = format!(r#"{{"uid":"stuck","msg":"{}"}}"#, "x".repeat(1 << 20));
     let mut sender = gateway.sender().await;
     for _ in 0..3 {
         assert_eq!(sender.ask(&line).await, "ok");
     }
-    // Its place is free once nothing waits for it any more.
+    // The place is free once the gateway has given up the connection.
     eventually("the place is free", async || gateway.upgrade(&Default::default()).await.is_ok()).await;
     assert!(!gateway.reaches("stuck").await);
 }

@@ -1,4 +1,4 @@
-//! How many connections there may be, and what the one too many is told.
+//! Limits on the number of connections, and the answer past each limit.
 
 use hotgate_tests::{Gateway, Response, Setup, Upgrade, eventually};
 
@@ -47,7 +47,7 @@ async fn past_the_unauthenticated_the_upgrade_is_refused() {
     drop((second, third));
 }
 
-/// Connections that say nothing keep nobody out but others of their own address.
+/// Connections that never log in block only others from the same address.
 #[tokio::test]
 async fn one_address_takes_at_most_its_share_of_the_unauthenticated() {
     let config = "[websocket]\nhandshake_timeout = \"1m\"\n[limits]\nunauthenticated = 4";
@@ -96,7 +96,7 @@ async fn the_text_port_serves_only_whom_it_is_told_to() {
     let line = gateway.logged(|line| line.message() == "sender refused").await;
     assert_eq!((line.get("level"), line.get("reason")), ("WARN", "text.allow_from does not list it"));
     assert!(line.get("peer").starts_with("127.0.0.1:"), "{line:?}");
-    // They may come as fast as they like.
+    // However many senders are refused, only a few log lines say so.
     for _ in 0..50 {
         gateway.sender().await.ended().await;
     }

@@ -1,4 +1,4 @@
-//! The origin protocol's way in: the greeting, and what the first packet must be.
+//! The login of the origin protocol: the greeting and the first packet.
 
 use hotgate_tests::{Frame, Gateway, Opcode, Upgrade};
 

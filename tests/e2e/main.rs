@@ -1,4 +1,4 @@
-//! Every promise of Hotgate, tested on the real binary over real sockets: one short test each.
+//! Tests every promise of Hotgate on the real binary over real sockets, with one short test for each promise.
 
 mod admin;
 mod authors;

@@ -6,10 +6,10 @@ use hotgate_tests::{Component, Gateway, Setup, eventually};
 
 const MIB: u64 = 1 << 20;
 
-/// A quarter for each plugin, and half for whoever needs it.
+/// `engine.memory`: each plugin has a quarter, and the plugins share the other half.
 const BUDGET: u64 = 256 * MIB;
 
-/// Clients whose packets make the router leak, and how many MiB each.
+/// The number of clients whose packets make the router leak memory, and the MiB that each packet leaks.
 const CLIENTS: usize = 32;
 const LEAKED: usize = 24;
 
@@ -46,7 +46,7 @@ async fn a_plugin_that_leaks_takes_no_more_than_there_is_and_only_its_own_calls_
     let watch = async {
         loop {
             most = most.max(gateway.resident_bytes().unwrap_or_default());
-            // The other plugin goes on as if nothing were.
+            // The other plugin still works.
             let mut bystander = gateway.connect().await;
             bystander.expect("hello v1").await;
             bystander.send("deny 4000 no").await;
@@ -95,7 +95,7 @@ async fn a_call_that_finds_no_memory_fails_and_the_log_names_the_budget() {
     for n in 0..8 {
         clients.push(gateway.enter(&format!("client-{n}")).await);
     }
-    // At once 8 times 50 MiB, where the router can have 192.
+    // Asks for 8 times 50 MiB at once. The router can have 192 MiB.
     let words = "all plugins together had no more, the limit is 268435456 (engine.memory)";
     eventually("a call fails", async || {
         for client in &mut clients {

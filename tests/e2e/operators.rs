@@ -1,4 +1,4 @@
-//! `hotgate plugin …`, as operators type it.
+//! The command `hotgate plugin …` of operators.
 
 use hotgate_tests::{Component, Gateway, Setup};
 
@@ -61,7 +61,7 @@ async fn a_deploy_that_was_wrong_is_taken_back_and_the_list_tells_the_story() {
     assert!(listed.contains("rolled back  generation 2"), "{listed}");
     assert!(row(&listed, "1").contains(&"live".to_owned()), "{listed}");
 
-    // It stays so until somebody asks for it.
+    // The rolled-back version stays out until an operator asks for it.
     let reloaded = gateway.plugin(&["reload", "plugin"]).await;
     assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
     anna.send("version").await;
@@ -97,7 +97,7 @@ async fn what_is_no_file_or_endless_is_not_read() {
     let gateway = start().await;
     let admin = gateway.admin().await;
     let token = gateway.state_folder().join("admin-token").display().to_string();
-    // Less than the file that is refused for its size.
+    // Less memory than the size of the file that is refused as too large.
     let setup = Setup::new("").bytes("next", b"").memory(512 << 20);
     std::fs::File::create(setup.path().join("large")).and_then(|file| file.set_len(1 << 30)).expect("a sparse file");
     let pipe = std::process::Command::new("mkfifo").arg(setup.path().join("pipe")).status().expect("mkfifo");
@@ -222,7 +222,7 @@ async fn errors_say_what_to_look_at() {
     let gateway = Gateway::start().await;
     let address = gateway.admin().await.address.to_string();
     let setup = Setup::new("").bytes("token", b"0123456789abcdef0123456789abcdef").bytes("short", b"x");
-    // A port where nobody listens.
+    // A port without a listener.
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it").to_string();
     for (arguments, code, words) in [
         (&["--address", &free, "--token-file", "token"] as &[&str], 69, "Is the gateway running"),

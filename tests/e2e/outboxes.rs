@@ -1,4 +1,4 @@
-//! What waits in all outboxes together: it is counted as it is held, and has a bound; who pays for it, and who does not.
+//! The limit on all outboxes together: how queued messages are counted, and which connections are closed at the limit.
 
 use hotgate_tests::{Admin, Component, Gateway, Setup, eventually};
 
@@ -8,7 +8,7 @@ fn line(uid: &str, n: usize, length: usize) -> String {
     format!(r#"{{"uid":"{uid}","n":{n},"msg":"{}"}}"#, "x".repeat(length))
 }
 
-/// Pushes lines of 64 KiB to `uid` until so many bytes more are drawn from the budget. Returns how many were taken.
+/// Pushes lines of 64 KiB to `uid` until the budget has grown by `bytes`. Returns the number of lines that were taken.
 async fn fill(gateway: &Gateway, admin: &Admin, uid: &str, bytes: f64) -> usize {
     let mut sender = gateway.sender().await;
     let goal = admin.metric(BUDGET).await + bytes;
@@ -21,7 +21,7 @@ async fn fill(gateway: &Gateway, admin: &Admin, uid: &str, bytes: f64) -> usize 
     taken
 }
 
-/// Sixty megabytes by the number of recipients, and 0.2 as they are held.
+/// The messages have 60 MB if counted for each recipient, and 0.2 MB as they are held in memory.
 #[tokio::test]
 async fn a_message_to_many_is_counted_once() {
     let config = "[sessions]\nduplicate_login = \"all\"\n[outbox]\nmax_bytes = \"1MiB\"\ntotal_bytes = \"1MiB\"\n[limits]\nconnections = 310";
@@ -69,7 +69,7 @@ async fn past_the_budget_whoever_has_most_waiting_is_closed_and_bystanders_lose_
     bystander.expect_nothing().await;
 }
 
-/// What a call is to do is known before it is done: nothing is done by halves.
+/// A call is checked before any of its actions is carried out, so it has all its effects or none.
 #[tokio::test]
 async fn a_call_that_is_about_too_many_connections_has_no_effect() {
     let keys = "limits = { max_recipients = 10, max_actions = 100 }";
@@ -91,7 +91,7 @@ async fn a_call_that_is_about_too_many_connections_has_no_effect() {
     }
 }
 
-/// A sender tries all the time, while one login after the other fails in `opened`.
+/// A sender pushes all the time, while one login after another fails in `opened`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_whose_login_failed_gets_no_push() {
     let gateway = Setup::plugin(&Component::fixture(""), "").start().await;
@@ -127,7 +127,7 @@ async fn replies_that_senders_do_not_read_are_bounded_together() {
     let mut sender = gateway.sender().await;
     let ask = format!("say {reply}");
     eventually("there is no room", async || sender.ask(&ask).await == "fail").await;
-    // What needs little finds room, and what needs none.
+    // A small reply finds room. An answer without a reply needs no room.
     assert_eq!(sender.ask("say hello").await, "hello");
     assert_eq!(sender.ask("to nobody hello").await, "fail");
     for _ in 0..300 {

@@ -1,4 +1,4 @@
-//! Whose failures bring back the generation before: those of many clients, and never of one who wants it so.
+//! Whose failures cause a rollback: those of many clients, and never those of one malicious client.
 
 use hotgate_tests::{Client, Component, Gateway, Mark};
 
@@ -21,7 +21,7 @@ async fn rolled_back(gateway: &Gateway, mark: Mark) {
     assert_eq!((back.number("generation"), back.get("slot")), (2, SLOT));
 }
 
-/// Sends packets that the plugin does not survive, and waits until they have been decided.
+/// Sends packets that make the plugin fail, and waits until the gateway has decided them.
 async fn fail(client: &mut Client, packets: usize) {
     for _ in 0..packets {
         client.send("say unlucky").await;
@@ -33,7 +33,7 @@ async fn fail(client: &mut Client, packets: usize) {
 #[tokio::test]
 async fn one_client_alone_cannot_bring_back_what_served_before() {
     let gateway = Gateway::with_plugin(&Component::version(1)).await;
-    // One client, however many connections it has.
+    // Two connections of the same uid and address are one client.
     let mut mallory = [gateway.enter("mallory").await, gateway.enter("mallory").await];
     let mut others = Vec::new();
     for n in 0..4 {
@@ -47,7 +47,7 @@ async fn one_client_alone_cannot_bring_back_what_served_before() {
     assert!(reason.contains("for 1 of the 5 clients that a rollback needs"), "{reason}");
     let status = plugins(&gateway).await;
     assert_eq!((&status["live"]["generation"], &status["live"]["stage"]), (&2.into(), &"probation".into()), "{status}");
-    // It fails for others, too.
+    // Now the plugin fails for other clients, too.
     for client in &mut others {
         client.send("say unlucky").await;
     }
@@ -86,7 +86,7 @@ async fn who_has_no_uid_yet_is_an_address_behind_which_there_may_be_many() {
     knock(1).await;
     rolled_back(&gateway, mark).await;
 
-    // Five addresses need no more than five failures.
+    // Five failures from five addresses are enough.
     let mark = gateway.log().mark();
     gateway.file("plugin.wasm").move_over(&Component::fixture("version=3;authenticate=do trap"));
     gateway.swapped_since(mark).await;

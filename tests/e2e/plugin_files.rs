@@ -1,4 +1,4 @@
-//! Plugin files as they come and go: what is a swap, and what is not.
+//! Changes of plugin files: which of them swap a plugin, and which do not.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,18 +6,19 @@ use std::time::{Duration, Instant};
 
 use hotgate_tests::{Client, Component, Gateway, Setup};
 
-/// The fixture in both roles from `plugin.wasm`. Only what the watcher announces is noticed.
+/// Starts a gateway with the fixture in both roles, from `plugin.wasm`. It notices only changes that the watcher
+/// announces.
 async fn start() -> Gateway {
     Setup::plugin(&Component::version(1), "").and("[watch]\nrescan = \"1h\"").start().await
 }
 
-/// Asks the live router for its version.
+/// Asks the live router for its version, and checks it.
 async fn expect_version(client: &mut Client, version: u32) {
     client.send("version").await;
     client.expect(format!("v{version}")).await;
 }
 
-/// Changes the file, and expects that this version is live then: at once for the old connection and for newcomers.
+/// Changes the file, and expects that this version then serves the old connection and new connections.
 async fn expect_swap(gateway: &Gateway, client: &mut Client, version: u32, change: impl FnOnce()) {
     let mark = gateway.log().mark();
     change();
@@ -33,7 +34,7 @@ async fn a_file_copied_over_is_live_within_a_second_or_little_more() {
     expect_version(&mut anna, 1).await;
     let begin = Instant::now();
     expect_swap(&gateway, &mut anna, 2, || gateway.file("plugin.wasm").copy_over(&Component::version(2))).await;
-    // A second on a quiet machine; this one runs other tests meanwhile.
+    // The promise is one second on an idle machine. Here other tests run at the same time.
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
 }
 
@@ -171,7 +172,7 @@ async fn a_symlink_that_flips_is_seen() {
 
 #[tokio::test]
 async fn a_folder_s_symlink_that_flips_is_seen() {
-    // As Kubernetes mounts a ConfigMap: plugin.wasm → ..data/plugin.wasm, ..data → a folder for each version.
+    // Kubernetes mounts a ConfigMap like this: plugin.wasm → ..data/plugin.wasm, ..data → a folder for each version.
     let setup = Setup::plugin(&Component::version(1), "").and("[watch]\nrescan = \"1h\"");
     let folder = setup.path().to_owned();
     let publish = |version: u32| {
@@ -210,7 +211,7 @@ async fn a_folder_that_is_created_anew_is_watched_again() {
         expect_version(&mut anna, version - 1).await;
         expect_swap(&gateway, &mut anna, version, || create(version)).await;
     }
-    // And what happens in it is seen, too.
+    // Changes inside the new folder are noticed, too.
     expect_swap(&gateway, &mut anna, 4, || {
         fs::write(plugins.join("plugin.wasm"), Component::version(4).bytes()).expect("a file");
     })
@@ -221,7 +222,7 @@ async fn a_folder_that_is_created_anew_is_watched_again() {
 async fn what_no_event_announces_is_found_by_the_rescan() {
     let gateway = Setup::plugin(&Component::version(1), "").and("[watch]\nrescan = \"500ms\"").start().await;
     let mut anna = gateway.enter("anna").await;
-    // Written to by another name, in a folder that nobody watches.
+    // Writes to the file by another name, in a folder that is not watched.
     let elsewhere = tempfile::tempdir_in(gateway.folder()).expect("a folder");
     let alias = elsewhere.path().join("alias.wasm");
     fs::hard_link(gateway.file("plugin.wasm").path(), &alias).expect("a hard link");
@@ -243,7 +244,7 @@ async fn an_open_challenge_goes_on_with_the_generation_that_gave_it() {
     expect_swap(&gateway, &mut other, 2, || gateway.file("plugin.wasm").copy_over(&Component::version(2))).await;
     anna.send("login anna").await;
     anna.expect("welcome anna v1 after v1").await;
-    // Without state, the newest decides; and for routing in any case.
+    // A client without a state is decided by the newest generation. The newest generation also routes for everybody.
     bob.send("login bob").await;
     bob.expect("welcome bob v2").await;
     expect_version(&mut anna, 2).await;

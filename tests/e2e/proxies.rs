@@ -1,4 +1,4 @@
-//! What a plugin is shown of the handshake.
+//! The handshake as plugins see it.
 
 use hotgate_tests::{Component, Gateway, Setup, Upgrade};
 
@@ -6,7 +6,7 @@ async fn start(config: &str) -> Gateway {
     Setup::plugin(&Component::fixture(""), "").and(config).start().await
 }
 
-/// What the authenticator sees of this request.
+/// Sends this request. Returns the handshake that the authenticator received.
 async fn shown(gateway: &Gateway, upgrade: Upgrade) -> String {
     let mut client = gateway.upgrade(&upgrade).await.expect("an upgrade");
     client.expect("hello v1").await;
@@ -101,7 +101,7 @@ async fn a_proxy_is_not_counted_before_it_says_for_whom_it_connects() {
     gateway.upgrade(&of("203.0.113.2")).await.expect("an upgrade");
 }
 
-/// An address of IPv6 is one of many that its client has.
+/// A client of IPv6 has many addresses: a whole network.
 #[tokio::test]
 async fn a_network_of_ipv6_counts_as_one_client() {
     let config = "[websocket]\ntrusted_proxies = [\"127.0.0.1/32\"]\n[limits]\nconnections_per_address = 1";

@@ -1,10 +1,10 @@
-//! Components that must not go live: each is refused with a reason that names the cause, and the old plugin serves on.
+//! Components that must not go live. Each is refused with a reason that names the cause, and the old plugin serves on.
 
 use hotgate_tests::{Component, Gateway, Setup};
 
 use crate::bystanders::Bystanders;
 
-/// Each of these, put in place of the live plugin, is refused with these words in the log, and nobody notices.
+/// Puts each component in the place of the live plugin. Expects these words in the log, and that no client notices.
 async fn expect_refused(cases: impl IntoIterator<Item = (&'static str, Component, &'static str)>) {
     let limits = "limits = { check_timeout = \"500ms\", memory = \"16MiB\", max_component = \"1MiB\" }";
     let gateway = Setup::plugin(&Component::version(1), limits).and("[watch]\nrescan = \"1h\"").start().await;
@@ -22,7 +22,7 @@ async fn expect_refused(cases: impl IntoIterator<Item = (&'static str, Component
         assert!(reason.contains(words), "{what} was refused because {reason:?}");
         gateway.connect().await.expect("hello v1").await;
     }
-    // A good one after all the bad ones is as welcome as ever.
+    // After all the bad components, a good component goes live.
     let mark = gateway.log().mark();
     file.copy_over(&Component::version(2));
     gateway.swapped_since(mark).await;

@@ -1,4 +1,5 @@
-//! The origin protocol between clients: the message to its target, then `Already_Linked` to the sender, always.
+//! The origin protocol between clients: the target receives the message, then the sender always receives
+//! `Already_Linked`.
 
 use hotgate_tests::{Frame, Gateway};
 
@@ -13,7 +14,7 @@ async fn a_message_goes_to_its_uid_then_the_sender_is_told() {
     anna.expect_nothing().await;
 }
 
-/// It leaves without reading a single answer: writing them fails.
+/// The client leaves without reading any answer, so that writing answers fails.
 #[tokio::test]
 async fn what_a_client_sent_before_it_left_is_carried_out() {
     let gateway = Gateway::start().await;

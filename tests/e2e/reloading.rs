@@ -1,11 +1,11 @@
-//! The configuration, read again while the gateway runs.
+//! Reloading the configuration while the gateway runs.
 
 use std::path::Path;
 use std::time::Duration;
 
 use hotgate_tests::{Client, Component, Gateway, Line, Setup};
 
-/// The fixture in both roles, with these settings; it takes its version from them.
+/// A configuration with the fixture in both roles and these settings. One of them is its version.
 fn config(settings: &str) -> String {
     let entry = format!("file = \"plugin.wasm\"\nsettings = {{ {settings} }}\n");
     format!("[watch]\nrescan = \"1h\"\n[[authenticator]]\n{entry}[router]\n{entry}")
@@ -87,7 +87,7 @@ async fn a_broken_configuration_changes_nothing_and_says_why() {
         assert!(refused.get("reason").contains(reason), "{refused:?}");
         expect_version(&mut anna, 1).await;
     }
-    // Somebody who asks is told again.
+    // SIGHUP makes the gateway say it again.
     let mark = gateway.log().mark();
     gateway.signal("HUP");
     gateway.logged_since(mark, |line| line.says("reading the configuration again")).await;
@@ -109,7 +109,7 @@ async fn settings_that_the_plugin_refuses_leave_it_with_those_it_has() {
     gateway.connect().await.expect("hello v1").await;
     let listed = gateway.plugin(&["list"]).await.stdout;
     assert!(listed.contains("the settings on disk do not serve") && listed.contains("VERSION must be odd"), "{listed}");
-    // A component that agrees to them takes them.
+    // A component that accepts the new settings is swapped in with them.
     gateway.file("plugin.wasm").move_over(&Component::fixture("check=agree"));
     gateway.swapped_since(mark).await;
     gateway.connect().await.expect("hello v2").await;
@@ -175,7 +175,7 @@ async fn settings_that_do_not_do_are_not_tried_again_and_again() {
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     let name = "hotgate_plugin_refusals_total{slot=\"authenticator+router\",plugin=\"plugin\"}";
     let refusals = async || gateway.admin().await.metric(name).await;
-    // One more if the file was first looked at only now.
+    // There may be one more refusal, if the gateway looks at the file only now.
     let before = refusals().await;
     assert!(before <= 2.0, "{before} refusals");
     gateway.signal("HUP");
@@ -205,7 +205,7 @@ async fn new_code_is_not_refused_for_settings_that_are() {
     let mark = gateway.log().mark();
     write(&gateway, "hotgate.toml", &refused);
     gateway.logged_since(mark, |line| line.says("settings refused")).await;
-    // Neither from its file nor by hand.
+    // The refused settings stop no new component: not from its file, and not by hand.
     gateway.file("plugin.wasm").move_over(&Component::version(2));
     gateway.swapped_since(mark).await;
     expect_version(&mut anna, 2).await;
@@ -223,7 +223,7 @@ async fn what_was_refused_for_its_settings_serves_once_they_are_right_again() {
     let mark = gateway.log().mark();
     write(&gateway, "hotgate.toml", &config("CHECK = \"refuse not today\""));
     gateway.logged_since(mark, |line| line.says("settings refused")).await;
-    // This one does neither with the settings that serve nor with those that were refused.
+    // This component fails with the live settings and with the refused settings.
     gateway.file("plugin.wasm").move_over(&Component::fixture("version=2;check=need KEY"));
     let refused = gateway.refused_since(mark).await;
     assert!(refused.get("reason").contains("KEY is missing"), "{refused:?}");
@@ -276,7 +276,7 @@ async fn what_one_plugin_lacks_does_not_hold_up_another() {
     write(&gateway, "hotgate.toml", &text(2));
     assert_eq!(gateway.swapped_since(mark).await.get("slot"), "router");
     expect_version(&mut anna, 2).await;
-    // Nor does a configuration that cannot be hold up a secret.
+    // An invalid configuration does not delay a new secret.
     write(&gateway, "hotgate.toml", "[[authenticator]\n");
     gateway.logged_since(mark, |line| line.says("configuration refused")).await;
     let after = gateway.log().mark();
@@ -295,7 +295,7 @@ async fn a_busy_folder_is_no_reason_to_read_the_configuration_again() {
         let counts = std::fs::read_to_string(format!("/proc/{}/io", gateway.id())).ok()?;
         counts.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok())
     };
-    // Once it is at rest.
+    // Waits until the gateway is at rest.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let Some(before) = bytes_read() else {
         eprintln!("SKIPPED: this system does not count what is read");

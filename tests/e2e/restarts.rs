@@ -1,4 +1,4 @@
-//! What is remembered when the gateway starts again, however it ended.
+//! What a gateway remembers after a restart, however it ended.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ async fn a_restart_does_not_load_again_what_was_rolled_back() {
     let refused = gateway.refused_since(Default::default()).await;
     assert!(refused.get("reason").contains("because an operator said so"), "{refused:?}");
     gateway.connect().await.expect("hello v1").await;
-    // More than it takes to look at the file a second time.
+    // Longer than the gateway needs to look at the file a second time.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(count(&gateway, "plugin refused"), 1);
 
@@ -48,7 +48,7 @@ async fn what_a_restart_finds_new_takes_the_same_way() {
     plugin(&gateway, &["rollback", SLOT]).await;
     gateway.connect().await.expect("hello v1").await;
 
-    // Neither is a component that does not do a reason not to start.
+    // A component that is refused does not prevent the start either.
     gateway.file("plugin.wasm").move_over(&Component::fixture("version=3;check=refuse not today"));
     gateway.restart().await;
     let refused = gateway.refused_since(Default::default()).await;
@@ -63,7 +63,7 @@ async fn a_rollback_that_was_answered_is_not_forgotten() {
         let mark = gateway.log().mark();
         gateway.file("plugin.wasm").move_over(&Component::version(version));
         gateway.swapped_since(mark).await;
-        // Without a pause between the answer and the end.
+        // Kills the gateway right after the answer.
         gateway.admin().await.json(&format!("POST /plugins/{}/rollback", SLOT.replace('+', "%2B"))).await;
         gateway.restart().await;
         gateway.connect().await.expect("hello v1").await;
@@ -130,7 +130,7 @@ async fn a_new_secret_at_a_restart_does_not_bring_back_what_was_rolled_back() {
     gateway.connect().await.expect("hello v2").await;
 }
 
-/// How often the log says this.
+/// The number of log lines with this message.
 fn count(gateway: &Gateway, message: &str) -> usize {
     gateway.log().since(Default::default()).iter().filter(|line| line.message() == message).count()
 }
@@ -169,7 +169,7 @@ async fn a_start_needs_neither_the_file_nor_the_secret_that_it_had() {
     assert!(listed.contains("the component on disk does not serve: it cannot be read"), "{listed}");
     assert!(listed.contains("the settings on disk do not serve: settings.VERSION"), "{listed}");
 
-    // Each comes back on its own.
+    // Each slot takes its new settings on its own.
     let mark = gateway.log().mark();
     std::fs::write(&secret, "2").expect("a writable folder");
     gateway.swapped_since(mark).await;
@@ -240,7 +240,7 @@ async fn a_secret_that_changed_while_nobody_ran_takes_the_place_of_the_one_befor
     gateway.start_again().await;
     gateway.connect().await.expect("hello v2").await;
 
-    // Not the one before comes back when the file is missing.
+    // If the file is missing, the last value serves, not the value before it.
     std::fs::remove_file(&secret).expect("it is there");
     gateway.restart().await;
     gateway.connect().await.expect("hello v2").await;

@@ -1,5 +1,5 @@
-//! New generations on their way to serve: on probation, as a canary, in shadow; and back, by themselves or by an operator,
-//! for as long as the file stays what it is.
+//! The stages of a new generation: shadow, canary, probation; and rollbacks, automatic or by an operator. A rollback
+//! holds until the file changes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use tokio::task::JoinSet;
 
 use crate::bystanders::Bystanders;
 
-/// Version 2, which does not survive one packet of five that version 1 does.
+/// Version 2, which fails on one packet of five. Version 1 does not.
 pub(crate) fn fragile() -> Component {
     Component::fixture("version=2;trap-on=unlucky")
 }
 
-/// Clients that send an unlucky packet now and then, until they are told to stop. None may be disconnected.
+/// Clients that send an unlucky packet now and then, until a test stops them. No client may be disconnected.
 struct Traffic {
     stop: Arc<AtomicBool>,
     clients: JoinSet<()>,
@@ -31,7 +31,7 @@ impl Traffic {
             let stop = Arc::clone(&stop);
             set.spawn(async move {
                 for round in 0_u32.. {
-                    // What an unlucky packet is answered depends on the plugin; what follows is answered by all.
+                    // Some plugins fail on an unlucky packet. All plugins answer the packet after it.
                     client.send(if round % 5 == 0 { "remember unlucky" } else { "remember it" }).await;
                     client.send(format!("say {round}")).await;
                     client.expect(round.to_string()).await;
@@ -64,7 +64,7 @@ pub(crate) async fn plugins(gateway: &Gateway) -> Value {
     plugins["plugins"].as_array().map_or(&plugins, |list| &list[0]).clone()
 }
 
-/// What `hotgate plugin` answers when all is well.
+/// Runs `hotgate plugin` with these arguments, expects success, and returns its output.
 pub(crate) async fn plugin(gateway: &Gateway, arguments: &[&str]) -> String {
     let done = gateway.plugin(arguments).await;
     assert_eq!(done.code, Some(0), "{done:?}");
@@ -96,7 +96,7 @@ async fn a_plugin_that_fails_on_some_packets_is_rolled_back_within_two_seconds()
         assert!(list.contains(words), "{words} is not in:\n{list}");
     }
 
-    // The same again is refused, another is not.
+    // The same component is refused, another component is not.
     let mark = gateway.log().mark();
     gateway.file("plugin.wasm").move_over(&fragile());
     let refused = gateway.refused_since(mark).await;
@@ -132,7 +132,7 @@ async fn of_two_deploys_in_a_row_the_last_stays() {
             gateway.file(&file).move_over(&Component::version(next));
             plugin(&gateway, &["deploy", &file]).await;
         }
-        // The watcher has seen both, and puts neither over the other.
+        // The watcher has seen both files, and does not replace the newer by the older.
         for _ in 0..20 {
             tokio::time::sleep(Duration::from_millis(25)).await;
             gateway.connect().await.expect(format!("hello v{}", version + 1)).await;
@@ -203,7 +203,7 @@ async fn whoever_wants_to_decide_alone_is_only_told() {
     expect_version(&mut anna, 1).await;
 }
 
-/// The versions that greeted, authenticated and route for a new connection: always the same one.
+/// Logs in and returns the version that greeted, authenticated and routed. Checks that it is the same in all three.
 async fn version_of(gateway: &Gateway, uid: &str) -> u32 {
     let mut client = gateway.connect().await;
     let greeted = client.text().await;
@@ -252,7 +252,7 @@ async fn a_canary_that_fails_is_withdrawn_and_harms_only_its_own() {
     gateway.logged_since(mark, |line| line.message() == "plugin serves as a canary").await;
     let mut failed = 0;
     for n in 1_u8.. {
-        // Each is a client of its own, as far as is known before a login.
+        // Before a login, each address is a client of its own.
         let mut client = gateway.connect_from([127, 0, 0, n]).await.expect("an upgrade");
         client.text().await;
         client.send(format!("login c{n}")).await;
@@ -277,7 +277,7 @@ async fn a_canary_that_fails_is_withdrawn_and_harms_only_its_own() {
 async fn in_shadow_verdicts_are_compared_and_have_no_effect() {
     let gateway = Setup::plugin(&Component::version(1), "deploy = { shadow = 100 }").start().await;
     let mark = gateway.log().mark();
-    // Denies whoever says `secret`, which nobody is to see in the log.
+    // Denies packets with `secret`. This word must not appear in the log.
     gateway.file("plugin.wasm").move_over(&Component::fixture("version=2;trap-on=secret"));
     gateway.logged_since(mark, |line| line.message() == "plugin judges in shadow").await;
     for n in 0..6 {
@@ -340,8 +340,9 @@ async fn a_swap_amid_2000_logins_fails_none() {
     }
 }
 
-/// What swaps must not take: memory, descriptors, threads. The plugins are a few that take turns, compiled once. How much
-/// memory is resident differs by some percent from swap to swap, so halves are compared, by their medians.
+/// Checks that many swaps take no memory, descriptors or threads. A few plugins take turns, and each is compiled once.
+/// Resident memory differs by some percent from swap to swap, so the medians of the first and the second half are
+/// compared.
 async fn swaps(count: usize, percent: u64) {
     const FIRST: usize = 50;
     let keys = "deploy = { probation = \"0s\" }\nlimits = { recycle_after = 100 }";
@@ -362,7 +363,7 @@ async fn swaps(count: usize, percent: u64) {
     }
     bystanders.stop().await;
     let late = (entries("fd"), entries("task"));
-    // The runtime ends threads for files that it has not needed for some seconds, and starts them anew.
+    // The runtime ends its file threads after some seconds without work, and starts new ones later.
     assert!(late.0 <= early.0 + 2 && late.1 <= early.1 + 8, "descriptors, threads: {early:?}, then {late:?}");
     let (first, second) = resident.split_at_mut(count / 2);
     let [first, second] = [first, second].map(|half| *half.select_nth_unstable(half.len() / 2).1);

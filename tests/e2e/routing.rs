@@ -1,4 +1,4 @@
-//! The router's contract: recipients, groups, memory, the directory, and what a session's end is told.
+//! The router's contract: recipients, groups, state, the directory, and the end of a session.
 
 use hotgate_tests::{Client, Component, Frame, Gateway, Opcode, Setup};
 
@@ -6,7 +6,7 @@ async fn start() -> Gateway {
     Gateway::with_plugin(&Component::fixture("")).await
 }
 
-/// Sends a sentence whose only effect is on others, and waits until it has been carried out.
+/// Sends a sentence that only affects others, and waits until it has taken effect.
 async fn tell(client: &mut Client, sentence: &str) {
     client.send(sentence).await;
     client.send("say done").await;
@@ -177,7 +177,7 @@ async fn the_end_of_a_session_is_told_to_the_router() {
         loop {
             match tokio::time::timeout(std::time::Duration::from_millis(500), watcher.next_frame()).await {
                 Ok(frame) if frame.opcode == Opcode::TEXT => break assert_eq!(frame.payload, obituary),
-                // Not to become silent itself.
+                // Keeps the watcher itself from becoming silent.
                 _ => watcher.frame(Frame::ping("")).await,
             }
         }

@@ -1,8 +1,8 @@
-//! The command line and `hotgate.toml`: what is refused at start, and in which words.
+//! The command line and `hotgate.toml`: what is refused at the start, and the error messages.
 
 use hotgate_tests::{Component, Finished, Gateway, Line, Setup};
 
-/// Free ports, so that a configuration that is wrongly accepted gets no further than the harness's patience.
+/// Free ports, so that a wrongly accepted configuration starts a gateway, and the test fails by its patience.
 const ANYWHERE: [&str; 4] = ["--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"];
 
 async fn serve(setup: &Setup, arguments: &[&str]) -> Finished {
@@ -139,7 +139,7 @@ async fn flags_replace_the_chain_and_the_router() {
 async fn the_first_lines_of_the_log_say_what_listens_and_which_plugin_fills_which_slot() {
     let gateway = Gateway::start().await;
     let mut lines = gateway.log().since(Default::default());
-    // A machine may give a process fewer descriptors than the default limits ask for, which is said before.
+    // A line about too few descriptors may come first, if the machine allows fewer than the default limits need.
     lines.retain(|line| !line.says("descriptors"));
     let first: Vec<_> = lines.iter().map(Line::message).take(4).collect();
     assert_eq!(first, ["plugin live", "plugin live", "listening", "listening"]);

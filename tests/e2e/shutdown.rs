@@ -1,4 +1,4 @@
-//! Signals: everybody is told, nothing queued is lost, and the end comes in time.
+//! Signals: every client gets a close frame, no queued message is lost, and the gateway ends in time.
 
 use std::time::{Duration, Instant};
 
@@ -84,11 +84,11 @@ async fn a_second_signal_ends_at_once() {
     gateway.signal("TERM");
     assert_eq!(mute.next_frame().await.close_reason().0, 1001);
     gateway.signal("TERM");
-    // The harness waits half as long as the grace is.
+    // The harness waits half as long as `shutdown_grace`.
     gateway.exit_code().await;
 }
 
-/// 5,000 of them: at most 10 KB each, and everybody is told within the 10 s of the default grace.
+/// Each connection takes at most 10 KB, and all get a close frame within the default grace of 10 s.
 #[tokio::test]
 #[ignore = "takes half a minute, and descriptors for 5,000 connections"]
 async fn soak_5000_idle_connections_are_cheap_and_all_are_told() {

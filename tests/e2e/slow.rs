@@ -1,8 +1,8 @@
-//! Clients that do not read: what `ok` means, and what happens past it.
+//! Clients that do not read: the meaning of `ok`, and what happens when an outbox is full.
 
 use hotgate_tests::{Frame, Gateway, Opcode, eventually};
 
-/// Logs in a client whose receive buffer is small, so that little waits outside the outbox.
+/// A line for the text port: a message of `length` characters to `uid`.
 fn line(uid: &str, n: usize, length: usize) -> String {
     format!(r#"{{"uid":"{uid}","n":{n},"msg":"{}"}}"#, "x".repeat(length))
 }
@@ -20,7 +20,7 @@ async fn past_its_outbox_a_push_fails_and_the_slow_consumer_is_closed() {
     assert!(ok >= 15, "{ok} lines of 16 KiB fill no outbox of 256 KiB");
     assert!(!gateway.reaches("slow").await);
 
-    // What it still gets is in order, and then the reason.
+    // The client still receives messages in order, and then the close reason.
     let mut received = 0;
     let reason = loop {
         let frame = slow.next_frame().await;
@@ -64,7 +64,7 @@ async fn one_message_always_fits_an_empty_outbox() {
     let gateway = Gateway::configured("[outbox]\nmax_bytes = \"64KiB\"").await;
     let mut client = gateway.login("u").await;
     for n in 0..3 {
-        // It is empty once the gateway knows, too, that all has been written.
+        // The outbox is empty once the gateway, too, knows that all messages are written.
         client.expect_nothing().await;
         let line = line("u", n, 1 << 20);
         assert_eq!(gateway.sender().await.ask(&line).await, "ok");
@@ -127,7 +127,7 @@ async fn a_client_that_pings_and_never_reads_costs_no_memory() {
             flooder.try_bytes(&pings).await;
         }
     };
-    // Whether its pings are read or not.
+    // The gateway may read the pings or leave them unread.
     _ = tokio::time::timeout(std::time::Duration::from_secs(3), flood).await;
     client.expect_nothing().await;
     if let (Some(before), Some(after)) = (before, gateway.resident_bytes()) {
@@ -144,32 +144,32 @@ async fn all_outboxes_together_are_bounded() {
     for n in 0..4 {
         let uid = format!("slow{n}");
         slow.push(gateway.login_narrow(&uid).await);
-        // Less than one outbox takes; of all of it together, sockets take a part.
+        // Less than the limit of one outbox. The sockets hold a part of all the data.
         for n in 0..7 * 16 {
             failed += usize::from(sender.ask(line(&uid, n, 64 << 10)).await == "fail");
         }
     }
     assert!(failed > 0, "28 MiB wait in outboxes that together take 8 MiB");
-    // Ordinary traffic goes on.
+    // Normal traffic goes on.
     let mut client = gateway.login("client").await;
     assert!(gateway.reaches("client").await);
     client.expect(r#"{"uid":"client"}"#).await;
 }
 
-/// Only the latest ping has to be answered (RFC 6455 §5.5.3), but that one has to, without another byte from the client.
+/// Only the latest ping must be answered (RFC 6455 §5.5.3). It must be answered even if the client sends nothing more.
 #[tokio::test]
 async fn the_last_of_many_pings_is_answered_once_the_client_reads() {
     let gateway = Gateway::configured("[outbox]\nmax_bytes = \"32MiB\"").await;
     let mut slow = gateway.login_narrow("slow").await;
     let mut sender = gateway.sender().await;
-    // More than the system takes for a connection that is not read.
+    // More than the system's buffers take for a connection that does not read.
     for n in 0..5 {
         assert_eq!(sender.ask(line("slow", n, 1_500_000)).await, "ok");
     }
     for n in 0..300 {
         slow.frame(Frame::ping(n.to_string())).await;
     }
-    // By then the pings have been read: they came before.
+    // Once this message has an answer, the pings have been read: they were sent before.
     slow.send(r#"{"id":"slow","msg":"after the pings"}"#).await;
     let mut left = ["after the pings", "Already_Linked", "299"].map(|text| (text, true));
     while left.iter().any(|(_, awaited)| *awaited) {

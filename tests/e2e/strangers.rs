@@ -1,4 +1,4 @@
-//! Who reaches the admin listener without the token keeps out nobody who has it.
+//! Strangers who reach the admin listener without the token cannot block an operator with the token.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ async fn silent_connections_keep_nobody_out() {
     let gateway = Gateway::start().await;
     let admin = gateway.admin().await;
     let connect = || async { TcpStream::connect(admin.address).await.expect("the port is open") };
-    // Who has shown the token stays.
+    // A connection that has shown the token stays open.
     let mut operator = connect().await;
     let request = admin.request("GET /plugins").encode();
     operator.write_all(&request).await.expect("sent");
@@ -42,7 +42,7 @@ async fn without_the_token_a_connection_is_good_for_one_request() {
         (health.clone().and("Origin", "http://attacker.example"), 403),
         (health.header("Host", "attacker.example"), 421),
     ] {
-        // Reads to the end of the connection, which nothing but the answer asks for.
+        // Reads until the connection ends. The gateway must close it, although the request does not ask for that.
         let begin = Instant::now();
         let response = admin.bytes(&request.encode()).await.expect("an answer");
         assert_eq!((response.status, response.header("Connection")), (status, Some("close")), "{response:?}");

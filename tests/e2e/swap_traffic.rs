@@ -1,5 +1,5 @@
-//! Plugins swapped while everybody is busy: nobody is dropped, nothing is lost, doubled or misrouted, no login fails,
-//! and from the log's word on every decision is the new plugin's.
+//! Swaps under load: no connection is dropped, no message is lost, doubled or misrouted, no login fails. Once the log
+//! has announced a swap, the new plugin makes every decision.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -9,7 +9,7 @@ use hotgate_tests::{Client, Component, Setup, Upgrade};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// How much goes on.
+/// The load during the swaps.
 struct Load {
     clients: usize,
     /// Messages a second of each client.
@@ -17,11 +17,11 @@ struct Load {
     /// Logins a second.
     logins: u32,
     swaps: u32,
-    /// From one swap to the next.
+    /// The time from one swap to the next.
     pause: Duration,
 }
 
-/// What the log has said is live, for everybody to hold the gateway to.
+/// The versions that the log has announced as live. Later decisions must come from these or newer versions.
 #[derive(Debug, Default)]
 struct Said {
     router: AtomicU32,
@@ -34,7 +34,7 @@ async fn swaps_by_cp_and_mv_under_traffic_are_noticed_by_nobody() {
     swap_under(Load { clients: 20, rate: 20, logins: 10, swaps: 20, pause: Duration::from_millis(100) }).await;
 }
 
-/// The full measure: 200 clients, 5,000 messages and 50 logins a second, 100 swaps.
+/// The full load: 200 clients, 5,000 messages and 50 logins a second, 100 swaps.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes a minute, and a machine of its own"]
 async fn soak_100_swaps_under_5000_messages_and_50_logins_a_second() {
@@ -88,8 +88,9 @@ async fn swap_under(load: Load) {
     assert_eq!(count("plugin refused"), 0);
 }
 
-/// Sends to the next client at a steady rate until told to stop, and checks what arrives from the one before: every
-/// message once, in order, by a router no older than the log said when it was sent. Returns how many were sent.
+/// Sends messages to the next client at a steady rate until the test stops it, and checks the messages from the client
+/// before: each once, in order, and routed by no older version than the log had announced when it was sent. Returns the
+/// number of messages sent.
 async fn relay(mut client: Client, me: usize, all: usize, rate: u32, said: Arc<Said>) -> u32 {
     let (next, before) = ((me + 1) % all, (me + all - 1) % all);
     let mut ticks = interval(Duration::from_secs(1) / rate);
@@ -121,7 +122,7 @@ async fn relay(mut client: Client, me: usize, all: usize, rate: u32, said: Arc<S
             }
         }
     }
-    // The neighbour's last may be here before our own is sent.
+    // The neighbour's last message may arrive before this client sends its own.
     if last.is_none() {
         client.send(format!("relay c{next} {sent} 0 last")).await;
         sent += 1;
@@ -132,7 +133,8 @@ async fn relay(mut client: Client, me: usize, all: usize, rate: u32, said: Arc<S
     sent
 }
 
-/// Logs in at a steady rate until told to stop, by an authenticator no older than the log said. Returns how often.
+/// Logs in at a steady rate until the test stops it. Checks that the authenticator is no older than the log has
+/// announced. Returns the number of logins.
 async fn log_in(address: std::net::SocketAddr, rate: u32, said: Arc<Said>) -> u32 {
     let mut ticks = interval(Duration::from_secs(1) / rate);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

@@ -1,4 +1,4 @@
-//! The text port: a line in, an answer out.
+//! The text port: one answer for each line.
 
 use hotgate_tests::Gateway;
 use tokio::io::AsyncWriteExt;
@@ -163,7 +163,7 @@ async fn a_line_over_the_bound_fails_and_ends_the_connection() {
     sender.expect("fail").await;
     sender.ended().await;
 
-    // It is not waited for an end that may never come.
+    // The gateway does not wait for a line end that may never come.
     let mut sender = gateway.sender().await;
     sender.bytes("x".repeat(5000)).await;
     sender.expect("fail").await;
@@ -180,7 +180,7 @@ async fn line_ends_without_a_line_are_bounded_like_lines() {
     sender.ended().await;
 }
 
-/// Each of these is what some program sends that was told to fetch an address, with a line of the attacker's in it.
+/// Each case is the request of a program that an attacker told to fetch an address, with a line of the attacker in it.
 #[tokio::test]
 async fn no_other_protocol_reaches_a_push() {
     let gateway = Gateway::start().await;
@@ -223,7 +223,7 @@ async fn no_other_protocol_reaches_a_push() {
         let mut sender = gateway.sender().await;
         sender.try_bytes(bytes).await;
         sender.expect("fail").await;
-        // An empty line before it is answered, too.
+        // An empty line before the request is answered, too.
         while let Some(answer) = sender.answer().await {
             assert_eq!(answer, "fail");
         }
@@ -256,7 +256,7 @@ async fn http_is_answered_fail_once_and_closed() {
         sender.expect("fail").await;
         sender.ended().await;
     }
-    // Also after lines that may be a sender's.
+    // HTTP is also refused after lines that a real sender may send.
     let mut sender = gateway.sender().await;
     sender.bytes("{\"uid\":\"bob\"}\nGET / HTTP/1.1\r\n\r\n{\"uid\":\"anna\"}\n").await;
     sender.expect("fail").await;

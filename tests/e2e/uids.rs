@@ -1,4 +1,4 @@
-//! What is a uid: JSON strings as they read, JSON integers as they are written.
+//! Valid uids: JSON strings by their value, JSON integers by their digits.
 
 use hotgate_tests::Gateway;
 

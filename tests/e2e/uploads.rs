@@ -1,4 +1,4 @@
-//! Components on their way to the admin listener.
+//! Uploads of components to the admin listener.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ async fn start() -> (Gateway, Admin) {
     (gateway, admin)
 }
 
-/// Begins to send a component of this length, and reads what is said to that.
+/// Sends the head of an upload of this length. Returns the connection and the first answer.
 async fn begin(admin: &Admin, length: u64) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(admin.address).await.expect("the port is open");
     let request = admin.request("PUT /plugins/plugin").and("Expect", "100-continue");
@@ -64,7 +64,7 @@ async fn one_that_breaks_off_leaves_a_line_in_the_log() {
     assert_eq!(admin.send(admin.request("PUT /plugins/plugin"), Component::version(2).bytes()).await.status, 200);
 }
 
-/// The same file in both roles, with different settings: two slots.
+/// Starts a gateway with the same file in both roles, but different settings: two slots.
 async fn start_twice() -> (Gateway, Admin) {
     let entry = |name: &str| format!("file = \"plugin.wasm\"\nsettings = {{ NAME = \"{name}\" }}\n");
     let config = format!("[[authenticator]]\n{}[router]\n{}", entry("a"), entry("b"));
@@ -127,7 +127,7 @@ async fn a_deploy_in_the_place_of_a_link_says_where_that_led() {
 async fn what_could_not_be_written_in_time_changes_nothing_later() {
     let (gateway, admin) = start().await;
     let process = gateway.id().to_string();
-    // Each flush to the disk takes longer than the gateway waits.
+    // Makes each flush to the disk take longer than the gateway waits.
     let slow = "inject=fsync:delay_enter=12s";
     let strace = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", slow, "-p", &process])

@@ -1,9 +1,10 @@
-//! Many at once, counted exactly.
+//! Many connections at once, with exact counts.
 
 use hotgate_tests::{Client, Frame, Gateway, Opcode};
 use tokio::task::JoinSet;
 
-/// Sends `count` messages to a neighbour while as many arrive from another: each once, in order, each acknowledged.
+/// Sends `count` messages to one neighbour, while another neighbour sends as many. Each arrives once, in order, and is
+/// acknowledged.
 async fn relay(mut client: Client, to: usize, from: usize, count: usize) -> Client {
     let packets: Vec<u8> =
         (0..count).flat_map(|n| Frame::text(format!(r#"{{"id":"{to}","msg":"{n} to {to}"}}"#)).encode()).collect();
@@ -38,7 +39,7 @@ async fn clients_500_relay_to_their_neighbours_with_exact_counts_and_order() {
     while let Some(client) = relays.join_next().await {
         clients.push(client.expect("exact counts and order"));
     }
-    // Nothing more than that.
+    // No client receives anything more.
     for mut client in clients {
         client.expect_nothing().await;
         client.close().await;

@@ -1,4 +1,4 @@
-//! One target of `hotgate::fuzz`, the one that HOTGATE_FUZZ_TARGET names, under libFuzzer.
+//! Runs one target of `hotgate::fuzz` under libFuzzer. `HOTGATE_FUZZ_TARGET` names the target.
 #![no_main]
 
 use std::sync::LazyLock;

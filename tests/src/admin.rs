@@ -1,4 +1,4 @@
-//! The admin listener, as operators' tools speak to it: HTTP/1.1, byte for byte.
+//! A client of the admin listener that speaks HTTP/1.1 byte for byte, as operators' tools do.
 
 use std::net::SocketAddr;
 
@@ -12,31 +12,31 @@ use crate::{Response, Upgrade, within};
 /// The admin listener of a gateway.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
-    /// What opens it.
+    /// The admin token.
     pub token: String,
 }
 
 impl Admin {
-    /// A request as it should be, for a line like `GET /plugins`.
+    /// A correct request, for a line like `GET /plugins`.
     pub fn request(&self, line: &str) -> Upgrade {
         Upgrade::bare(&format!("{line} HTTP/1.1"))
             .and("Host", &self.address.to_string())
             .and("Authorization", &format!("Bearer {}", self.token))
     }
 
-    /// Sends a request, and reads the answer to the end of the connection.
+    /// Sends a request, and reads the answer until the connection ends.
     pub async fn send(&self, request: Upgrade, body: &[u8]) -> Response {
         let request = request.and("Connection", "close").and("Content-Length", &body.len().to_string());
         self.bytes(&[&request.encode(), body].concat()).await.expect("an answer")
     }
 
-    /// Sends bytes, and reads to the end of the connection.
+    /// Sends bytes, and reads until the connection ends.
     pub async fn bytes(&self, bytes: &[u8]) -> Option<Response> {
         within("an answer of the admin listener", async {
             let mut stream = TcpStream::connect(self.address).await.expect("the port is open");
-            // A refusal may come before all has been sent.
+            // A refusal may arrive before all bytes are sent.
             _ = stream.write_all(bytes).await;
             let mut received = Vec::new();
             _ = stream.read_to_end(&mut received).await;
@@ -54,17 +54,17 @@ impl Admin {
         self.send(self.request(line), b"").await
     }
 
-    /// The answer to a request that is fulfilled.
+    /// The JSON body of a successful answer.
     ///
     /// # Panics
-    /// When it is not.
+    /// When the status is not 200.
     pub async fn json(&self, line: &str) -> Value {
         let response = self.ask(line).await;
         assert_eq!(response.status, 200, "{line}: {response:?}");
         response.json()
     }
 
-    /// The value of a sample of `/metrics`, named with its labels.
+    /// The value of a sample of `/metrics`. `name` includes the labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.ask("GET /metrics").await.body;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -73,15 +73,15 @@ impl Admin {
 }
 
 impl Response {
-    /// The body.
+    /// The body as JSON.
     ///
     /// # Panics
-    /// When it is no JSON.
+    /// When the body is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Why a request was not fulfilled.
+    /// The reason why a request failed: `error` of the JSON body.
     pub fn error(&self) -> String {
         self.json()["error"].as_str().expect("a reason").to_owned()
     }

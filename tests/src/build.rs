@@ -1,25 +1,25 @@
-//! Builds what the tests start: the binary, and plugins as component files.
+//! Builds the binary and the plugin components that the tests start.
 //!
-//! Cargo gives a package's binaries to its own integration tests only, and `cargo test` builds those of another package
-//! just when that one happens to have integration tests. So the tests ask Cargo themselves, once per run and into the
-//! same target directory: that is fresh code however they were started, and next to no time when it is built already.
-//! The lock on the target directory is free by then: `cargo test` releases it before it runs anything.
+//! Cargo passes a package's binaries only to the integration tests of the same package. `cargo test` builds binaries of
+//! another package only if that package has integration tests. So the tests call Cargo themselves, once in each run,
+//! and build into the same target directory. The code is always up to date, and an up-to-date build takes almost no
+//! time. `cargo test` has released the lock on the target directory before it runs a test.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The `hotgate` to test: the one that `HOTGATE_BIN` names, or else built from this workspace with the profile of the
-/// tests themselves.
+/// The `hotgate` binary to test: the file that `HOTGATE_BIN` names, or a build of this workspace with the tests' own
+/// profile.
 pub(crate) fn hotgate() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match std::env::var_os("HOTGATE_BIN") {
         Some(path) => path.into(),
         None => {
             let profile = profile_folder();
-            // The whole workspace, as `cargo test --workspace` takes it: alone, the binary would be built with fewer
-            // features of what it shares with the others, which is to say with most of it compiled once more.
+            // Builds the whole workspace, like `cargo test --workspace`. Alone, the binary would need fewer features of
+            // the dependencies that it shares with other packages, and cargo would compile most of them again.
             let mut cargo = cargo();
             cargo.args(["build", "--workspace", "--bins"]);
             cargo.args(["--profile", profile_name(&profile)]).arg("--target-dir").arg(parent(&profile));
@@ -29,7 +29,7 @@ pub(crate) fn hotgate() -> &'static Path {
     })
 }
 
-/// A component built from this workspace for `wasm32-wasip2`, by its file name.
+/// The path of a component with this file name, built from this workspace for `wasm32-wasip2`.
 pub(crate) fn component(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER
@@ -44,12 +44,12 @@ pub(crate) fn component(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// A place below the target directory for what is worth keeping between runs.
+/// A folder below the target directory for files that are kept between runs.
 pub fn cache(name: &str) -> PathBuf {
     parent(&profile_folder()).join(name)
 }
 
-/// `target/PROFILE`, where the running test was built.
+/// `target/PROFILE`, the folder in which the running test was built.
 fn profile_folder() -> PathBuf {
     let test = std::env::current_exe().expect("the test knows its own file");
     let folder = parent(&test);
@@ -68,7 +68,8 @@ fn parent(path: &Path) -> PathBuf {
     path.parent().expect("a path below the target directory").to_owned()
 }
 
-/// Cargo in the workspace, as if called from a shell: the variables that it sets for a running test are about the test.
+/// A cargo command in the workspace, as if called from a shell. It removes variables that cargo sets for the running
+/// test, because they describe the test's package.
 fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
@@ -81,10 +82,12 @@ fn cargo() -> Command {
     cargo
 }
 
+/// Runs cargo.
+///
 /// # Panics
-/// When it fails, with what it said.
+/// When cargo fails, with cargo's output.
 fn run(mut command: Command) {
-    // Past the runner's capture of what tests print: this may take a while.
+    // Writes past the test runner's capture of output, because the build may take long.
     let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
     _ = writeln!(std::io::stderr(), "cargo {}", arguments.join(" "));
     let output = command.stdin(Stdio::null()).output().expect("cargo runs");

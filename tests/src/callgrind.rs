@@ -1,8 +1,9 @@
-//! A gateway whose instructions are counted, by valgrind's callgrind: figures that do not depend on how busy the machine
-//! is.
+//! A gateway under valgrind's callgrind, which counts its instructions. The counts do not depend on how busy the
+//! machine is.
 //!
-//! Valgrind has no room for the pool of plugin instances: they are allocated on demand. Nor does it let the gateway start
-//! a compiler, and it hides some of the processor from it; so the plugins are compiled beforehand, for any processor.
+//! Valgrind has no room for the pool of plugin instances, so instances are allocated on demand. Valgrind also does not
+//! let the gateway start its compiler, and hides some features of the processor. So the plugins are compiled before,
+//! for any processor.
 
 use std::fs;
 use std::ops::{Div, Sub};
@@ -11,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use crate::{Gateway, Setup, build};
 
-/// What keeps time, or ends what takes long, is out of the way: under valgrind everything takes fifty times as long.
+/// Settings that turn off timers and timeouts: under valgrind everything takes fifty times as long.
 const UNHURRIED: &str = "
 [engine]
 processor = \"any\"
@@ -25,18 +26,19 @@ check_interval = \"1h\"
 rescan = \"24h\"
 ";
 
-/// What only the thread does that keeps the plugins' time. How often it does is up to the clock.
+/// A function that only the thread of the plugins' clock calls. Its profile is left out, because the wall clock decides
+/// how often it runs.
 const NOT_COUNTED: &str = "engine::Clock::tick";
 
-/// How often a unit is counted.
+/// The number of rounds in which a unit is counted.
 const ROUNDS: usize = 8;
 
-/// What was executed: in all, or for one of many.
+/// The executed work: of a whole round, or of one unit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cost {
     /// Instructions of the gateway and its plugins, not of the kernel.
     pub instructions: f64,
-    /// System calls. Under valgrind each look at the clock is one.
+    /// System calls. Under valgrind each read of the clock is a system call.
     pub system_calls: f64,
 }
 
@@ -44,16 +46,17 @@ pub struct Cost {
 #[derive(Debug)]
 pub struct Callgrind {
     gateway: Gateway,
-    /// Where the gateway is spoken to through valgrind.
+    /// The option of `vgdb` that names the files by which it reaches valgrind.
     prefix: String,
-    /// Where the profiles are kept: `target/costs/NAME`.
+    /// The folder of the profiles: `target/costs/NAME`.
     folder: PathBuf,
 }
 
 impl Callgrind {
-    /// Starts a gateway with these settings and profiles of this name. `None` where there is no valgrind.
+    /// Starts a gateway with these settings, and profiles in a folder of this name. `None` if valgrind is not
+    /// installed.
     pub async fn start(setup: Setup, name: &str) -> Option<Self> {
-        // `vgdb` comes with it.
+        // `vgdb` is part of valgrind.
         Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().ok()?;
         let folder = build::cache("costs").join(name);
         _ = fs::remove_dir_all(&folder);
@@ -78,8 +81,9 @@ impl Callgrind {
         &self.gateway
     }
 
-    /// What one of `units` costs that `work` does, one after another: the least of some rounds, since what happens beside
-    /// them only adds to it. The first round is not counted: it finds buffers that are still to grow, and the like.
+    /// The cost of one unit of `work`. `work` runs `units` times in each round, one after another. The result is the
+    /// lowest of all rounds, because other work of the gateway only adds to the cost. The first round is not counted:
+    /// its buffers still grow.
     pub async fn count(&self, units: u32, mut work: impl AsyncFnMut()) -> Cost {
         let mut least = Cost { instructions: f64::INFINITY, system_calls: f64::INFINITY };
         for round in 0..=ROUNDS {
@@ -97,18 +101,18 @@ impl Callgrind {
         least
     }
 
-    /// The profile of the thread that did most in the last round, for `callgrind_annotate`.
+    /// The profile, for `callgrind_annotate`, of the thread that executed most instructions in the last round.
     pub fn profile(&self) -> PathBuf {
         let profiles = self.profiles();
         let most = profiles.into_iter().max_by(|(_, a), (_, b)| a.instructions.total_cmp(&b.instructions));
         let profile = most.expect("a round").0;
-        // What a call cost that began before the round would be taken for its caller's own.
+        // A call that began before the round has `calls=0`: its cost would be shown as the caller's own.
         let text = fs::read_to_string(&profile).expect("a readable file");
         fs::write(&profile, text.replace("\ncalls=0 ", "\ncalls=1 ")).expect("a writable file");
         profile
     }
 
-    /// What was executed since the last time.
+    /// Returns the work that was executed since the last dump.
     fn dump(&self) -> Cost {
         for profile in files(&self.folder) {
             fs::remove_file(profile).expect("a file of ours");
@@ -121,14 +125,14 @@ impl Callgrind {
         })
     }
 
-    /// The profiles of the last dump, one a thread that counts.
+    /// The profiles of the last dump: one for each thread that is counted.
     fn profiles(&self) -> Vec<(PathBuf, Cost)> {
         files(&self.folder).filter_map(|path| read(&path).map(|cost| (path, cost))).collect()
     }
 
-    /// Gives callgrind a command, and waits until it has been carried out. Without a debugger's rights: the gateway
-    /// asks for commands itself, whenever one of its threads has run for a while. It was seen once, in thousands, that
-    /// this failed; nothing is lost when a command is carried out twice.
+    /// Sends callgrind a command, and waits until it is done. This needs no debugger's rights: valgrind itself polls
+    /// for commands whenever a thread of the gateway has run for a while. One command in thousands was seen to fail, so
+    /// a failed command is sent again. Doing a command twice does no harm.
     fn tell(&self, command: &[&str]) {
         let pid = format!("--pid={}", self.gateway.id());
         let tell = || Command::new("vgdb").args([&self.prefix, &pid, "--max-invoke-ms=0"]).args(command).output();
@@ -163,7 +167,8 @@ impl Div<f64> for Cost {
     }
 }
 
-/// The sums of a profile: its line `totals: INSTRUCTIONS SYSTEM-CALLS TIME`, where zeroes at the end are left out.
+/// Reads the sums of a profile from its line `totals: INSTRUCTIONS SYSTEM-CALLS TIME`, in which trailing zeroes are
+/// left out.
 fn read(profile: &Path) -> Option<Cost> {
     let text = fs::read_to_string(profile).expect("a readable file");
     let mut totals = text.lines().find_map(|line| line.strip_prefix("totals: "))?.split(' ');

@@ -1,4 +1,4 @@
-//! A WebSocket client that can do wrong, and sees everything.
+//! A WebSocket client that can break the protocol, and shows every frame that it receives.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{Frame, Opcode, Response, Upgrade, within};
 
-/// What arrives at a client.
+/// An event at a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
     /// A frame.
@@ -19,17 +19,17 @@ pub enum Received {
     Reset,
 }
 
-/// A client's connection. Dropping it cuts it without a word.
+/// A client's connection. Dropping it ends the TCP connection without a close frame.
 #[derive(Debug)]
 pub struct Client {
     stream: TcpStream,
     received: BytesMut,
-    /// What the server answered to the upgrade request.
+    /// The server's answer to the upgrade request.
     pub response: Response,
 }
 
 impl Client {
-    /// Connects and upgrades.
+    /// Connects and upgrades to WebSocket.
     ///
     /// # Panics
     /// When the server refuses.
@@ -37,7 +37,7 @@ impl Client {
         Self::try_connect(address, upgrade).await.unwrap_or_else(|refusal| panic!("refused: {refusal:?}"))
     }
 
-    /// Connects and asks to upgrade.
+    /// Connects and sends an upgrade request.
     ///
     /// # Errors
     /// The server's refusal.
@@ -46,7 +46,7 @@ impl Client {
         Self::open(stream, &upgrade.encode()).await
     }
 
-    /// Connects from an address of one's own, with a receive buffer of the least size if `narrow`.
+    /// Connects from the address `source`. If `narrow`, the receive buffer is as small as possible.
     ///
     /// # Errors
     /// The server's refusal.
@@ -60,13 +60,13 @@ impl Client {
         Self::open(stream, &Upgrade::default().encode()).await
     }
 
-    /// Sends these bytes first, of which the upgrade request may be the beginning.
+    /// Sends these bytes and reads the response. The bytes may be more than an upgrade request.
     ///
     /// # Errors
     /// The server's refusal.
     pub async fn open(mut stream: TcpStream, first: &[u8]) -> Result<Self, Response> {
         stream.set_nodelay(true).expect("no delay");
-        // A server may refuse before it has read everything.
+        // A server may refuse before it has read the whole request.
         _ = within("sending the upgrade request", stream.write_all(first)).await;
         let mut received = BytesMut::new();
         let mut response = loop {
@@ -100,12 +100,12 @@ impl Client {
         within("the server reading", self.stream.write_all(bytes)).await.expect("the connection is open");
     }
 
-    /// Sends bytes to a server that may have had enough already.
+    /// Sends bytes to a server that may have closed already.
     pub async fn try_bytes(&mut self, bytes: &[u8]) {
         _ = within("the server reading or ending", self.stream.write_all(bytes)).await;
     }
 
-    /// The next thing that arrives.
+    /// The next event.
     pub async fn next(&mut self) -> Received {
         loop {
             if let Some(frame) = Frame::take(&mut self.received) {
@@ -123,7 +123,7 @@ impl Client {
     /// The next frame.
     ///
     /// # Panics
-    /// When the connection ends instead.
+    /// When the connection ends.
     pub async fn next_frame(&mut self) -> Frame {
         match self.next().await {
             Received::Frame(frame) => frame,
@@ -134,7 +134,7 @@ impl Client {
     /// The next text message.
     ///
     /// # Panics
-    /// When something else arrives.
+    /// When another event comes.
     pub async fn text(&mut self) -> String {
         match self.next().await {
             Received::Frame(frame) if frame.opcode == Opcode::TEXT && frame.fin && frame.reserved == 0 => {
@@ -156,14 +156,14 @@ impl Client {
         assert_eq!(self.next().await, Received::Frame(frame));
     }
 
-    /// Expects that nothing else is on its way to this client: the answer to a ping comes next.
+    /// Checks that nothing else is on the way to this client: sends a ping and expects the pong next.
     pub async fn expect_nothing(&mut self) {
         self.frame(Frame::ping("anything?")).await;
         self.expect_frame(Opcode::PONG, "anything?").await;
     }
 
-    /// Expects that the server closes: a close frame next, which this client answers, and the end of the connection.
-    /// Returns the frame's code and reason.
+    /// Expects that the server closes: a close frame, which this client answers, then the end of the connection.
+    /// Returns the code and the reason of the close frame.
     pub async fn closed(&mut self) -> (u16, String) {
         match self.next().await {
             Received::Frame(frame) if frame.opcode == Opcode::CLOSE => {
@@ -182,26 +182,26 @@ impl Client {
         reason
     }
 
-    /// Expects the end of the connection, and nothing before it.
+    /// Expects the end of the connection next.
     pub async fn ended(&mut self) {
         let last = self.next().await;
         assert!(matches!(last, Received::End | Received::Reset), "an end, not {last:?}");
     }
 
-    /// Closes properly: 1000, the server's answer, the end.
+    /// Closes properly: sends a close frame with 1000, expects the server's close frame and the end of the connection.
     pub async fn close(mut self) {
         self.frame(Frame::close(1000, "")).await;
         self.expect_frame(Opcode::CLOSE, 1000_u16.to_be_bytes()).await;
         self.ended().await;
     }
 
-    /// Cuts the connection by a reset.
+    /// Ends the connection with a TCP reset.
     pub fn reset(self) {
         self.stream.set_zero_linger().expect("a reset on close");
     }
 }
 
-/// Enough of a text to recognise it.
+/// The beginning of a text, for error messages.
 fn brief(text: &str) -> String {
     match text.char_indices().nth(200) {
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
@@ -216,7 +216,7 @@ mod tests {
 
     use super::*;
 
-    /// Somebody else's server, which sends back what it receives.
+    /// Starts a server of another library, which sends back every message.
     async fn echo() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

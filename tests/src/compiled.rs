@@ -1,7 +1,8 @@
-//! State folders of gateways: each has its own, but what one has compiled the others need not compile again.
+//! State folders of gateways. Each gateway has its own, but tests share compiled plugins, so that each plugin is
+//! compiled once.
 //!
-//! Gateways take nothing from each other, and follow no links out of their folders. So what is compiled enters a state
-//! folder as another name of the same file, and leaves it in the same way.
+//! A gateway reads only its own folder, and follows no symbolic links out of it. So compiled plugins are shared as hard
+//! links.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -11,10 +12,10 @@ use tempfile::TempDir;
 
 use crate::build;
 
-/// What is kept for other tests, and other runs: as many as a gateway keeps.
+/// The most compiled plugins that are kept for other tests and other runs: as many as a gateway keeps.
 const MAX_SHARED: usize = 240;
 
-/// The place of a state folder, removed with this.
+/// The place of a state folder. It is removed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Compiled {
     home: TempDir,
@@ -22,11 +23,11 @@ pub(crate) struct Compiled {
 }
 
 impl Compiled {
-    /// A state folder where everything is compiled already that another test has shared.
+    /// Creates a state folder with all compiled plugins that other tests have shared.
     pub(crate) fn shared() -> Self {
         let shared = build::cache("compiled");
         let compiled = Self { shared: Some(shared.clone()), ..Self::none() };
-        // Nothing of this must succeed: what is not there is compiled.
+        // All of this may fail: a missing plugin is compiled.
         _ = DirBuilder::new().recursive(true).mode(0o700).create(compiled.entries());
         _ = fs::create_dir_all(&shared);
         let mut files = files(&shared);
@@ -39,22 +40,22 @@ impl Compiled {
         compiled
     }
 
-    /// A place for a state folder.
+    /// A place for a state folder without compiled plugins.
     pub(crate) fn none() -> Self {
-        // Beside what is shared: a file has its names on one file system.
+        // On the same file system as the shared files, as hard links need it.
         let place = build::cache("state");
         fs::create_dir_all(&place).expect("a writable target directory");
         Self { home: TempDir::new_in(place).expect("a writable folder"), shared: None }
     }
 
-    /// Lets other tests have what was compiled.
+    /// Shares the compiled plugins of this folder with other tests.
     pub(crate) fn share(&self) {
         if let Some(shared) = &self.shared {
             link_all(&files(&self.entries()), shared);
         }
     }
 
-    /// The folder of state folders.
+    /// The folder that contains the state folder (`XDG_STATE_HOME`).
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }

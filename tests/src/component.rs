@@ -1,11 +1,11 @@
-//! Plugins as files: the fixture that does what it is told, the default pair, and things that are no plugin.
+//! Plugin files: the fixture, which follows a script; the default plugins; and files that are not plugins.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::build;
 
-/// Where the script stands in the fixture (`tests/fixtures/src/script.rs`), and how long it may be.
+/// The bytes before the script in the fixture (`tests/fixtures/src/script.rs`), and the longest script.
 const MARK: &[u8] = b"hotgate fixture script:";
 const SCRIPT: usize = 512 - MARK.len();
 
@@ -14,7 +14,7 @@ const SCRIPT: usize = 512 - MARK.len();
 pub struct Component(Vec<u8>);
 
 impl Component {
-    /// The fixture (`tests/fixtures`), told this: `version=2;greet=do trap`.
+    /// The fixture (`tests/fixtures`) with a script such as `version=2;greet=do trap`.
     pub fn fixture(script: &str) -> Self {
         assert!(script.len() <= SCRIPT, "the script is too long");
         let mut bytes = read("hotgate_fixtures.wasm");
@@ -23,7 +23,7 @@ impl Component {
         Self(bytes)
     }
 
-    /// The fixture that shows this version in its answers.
+    /// The fixture, with this version in its answers.
     pub fn version(number: u32) -> Self {
         Self::fixture(&format!("version={number}"))
     }
@@ -38,12 +38,13 @@ impl Component {
         Self(read("origin_router.wasm"))
     }
 
-    /// An authenticator that logs 9 MB two hundred times in `greet`, without a loop (`tests/fixtures/straight-line.wat`).
+    /// An authenticator that logs 9 MB two hundred times in `greet`, without a loop
+    /// (`tests/fixtures/straight-line.wat`).
     pub fn straight_line() -> Self {
         Self(include_bytes!("../fixtures/straight-line.wasm").to_vec())
     }
 
-    /// A component of another world: a command.
+    /// A component of another world: a command line program.
     pub fn command() -> Self {
         Self(read("command.wasm"))
     }
@@ -53,7 +54,7 @@ impl Component {
         Self(bytes.to_owned())
     }
 
-    /// The same plugin with another digest: a custom section more, at the end.
+    /// The same plugin with another digest: adds a custom section at the end.
     pub fn tagged(mut self, number: u32) -> Self {
         let name = b"tag";
         let content = number.to_le_bytes();
@@ -63,10 +64,10 @@ impl Component {
         self
     }
 
-    /// The same plugin with a module more that nobody runs: this many functions of this many steps each, for a compiler
-    /// to work on.
+    /// The same plugin with one more module, which is never run: as many functions, of as many steps each, for the
+    /// compiler to work on.
     pub fn with_code(mut self, functions: usize, steps: usize) -> Self {
-        // No locals but the parameter; each step is `x = x / x + 1`, which may trap, so none can be left out.
+        // The only local is the parameter. Each step is `x = x / x + 1`. It may trap, so no step can be optimised away.
         let step = [0x20, 0, 0x20, 0, 0x6e, 0x41, 1, 0x6a, 0x21, 0];
         let body = [&[0][..], &step.repeat(steps), &[0x20, 0, 0x0b]].concat();
         let bodies = [leb128(body.len()), body].concat().repeat(functions);
@@ -84,7 +85,7 @@ impl Component {
         self
     }
 
-    /// The same plugin with this many modules more, empty ones, each in a component of its own.
+    /// The same plugin with as many more modules. Each module is empty and in a component of its own.
     pub fn with_modules(mut self, modules: usize) -> Self {
         let module = b"\x01\x08\0asm\x01\0\0\0";
         let component = [b"\0asm\x0d\0\x01\0", &module[..]].concat();
@@ -92,7 +93,8 @@ impl Component {
         self
     }
 
-    /// The same plugin with one function more, which nobody calls: `exits` times out of its own code in a straight line.
+    /// The same plugin with one more function, which is never called. It calls out of its own code `exits` times,
+    /// without a loop.
     pub fn with_straight_function(mut self, exits: usize) -> Self {
         let grow = b"\x41\0\x40\0\x1a";
         let body = [b"\0", &grow.repeat(exits)[..], b"\x0b"].concat();
@@ -104,8 +106,8 @@ impl Component {
         self
     }
 
-    /// The same plugin with one module more that nobody instantiates: this many element segments of so many items each, for
-    /// code to fill tables with.
+    /// The same plugin with one more module, which is never instantiated. The module has `segments` element segments of
+    /// `items` items each, with which code could fill tables.
     pub fn with_segments(mut self, segments: usize, items: usize) -> Self {
         let segment = [b"\x01\0", &leb128(items)[..], &vec![0; items]].concat();
         let elements = [leb128(segments), segment.repeat(segments)].concat();
@@ -115,7 +117,7 @@ impl Component {
         self
     }
 
-    /// The same plugin, each instance of which has so many instances more of one module with so many globals.
+    /// The same plugin, whose instances contain `instances` more instances of one module with `globals` globals.
     pub fn with_instances(mut self, instances: usize, globals: usize) -> Self {
         let sections = self.sections();
         let module = leb128(sections.iter().filter(|id| **id == 1).count());
@@ -135,7 +137,7 @@ impl Component {
         self.0.extend(module);
     }
 
-    /// The kinds of its sections, in their order.
+    /// The kinds of the component's sections, in their order.
     fn sections(&self) -> Vec<u8> {
         let (mut rest, mut kinds) = (&self.0[8..], Vec::new());
         while let [kind, after @ ..] = rest {
@@ -147,7 +149,7 @@ impl Component {
         kinds
     }
 
-    /// The same plugin with a module more that nobody runs: this many bytes of data, in a memory that holds them.
+    /// The same plugin with one more module, which is never run: as many bytes of data, and a memory that holds them.
     pub fn with_data(mut self, bytes: usize) -> Self {
         let pages = leb128(bytes.div_ceil(1 << 16));
         let memory = [b"\x01\0", &pages[..]].concat();
@@ -161,8 +163,8 @@ impl Component {
         self
     }
 
-    /// A small plugin made of one core module of these sections (their numbers and what they hold) beside a function that
-    /// does nothing: `check`, `greet` and `authenticate` all are that one. Function 1, if there is one, is the start.
+    /// A small plugin of one core module. The module has these sections (number and content), and a function that does
+    /// nothing, which is exported as `check`, `greet` and `authenticate`. `start` is the code of the start function.
     ///
     /// ```wat
     /// (component
@@ -190,7 +192,7 @@ impl Component {
         ];
         parts.extend(start.map(|_| (8, b"\x01".to_vec())));
         parts.extend(sections.iter().map(|(id, content)| (*id, content.to_vec())));
-        // In the order that WebAssembly has them in; names at the end.
+        // Sections in the order that WebAssembly requires, custom sections (names) last.
         parts.sort_by_key(|(id, _)| if *id == 0 { u8::MAX } else { *id });
         let mut module = b"\0asm\x01\0\0\0".to_vec();
         module.extend(parts.iter().flat_map(|(id, content)| section(*id, content)));
@@ -221,14 +223,14 @@ impl Component {
         Self(parts.concat())
     }
 
-    /// A small plugin that traps in its start function, which has this name.
+    /// A small plugin that traps in its start function. The start function has this name.
     pub fn trap_named(name: &str) -> Self {
         let names = [b"\x01\x01".to_vec(), leb128(name.len()), name.into()].concat();
         let section = [b"\x04name\x01".to_vec(), leb128(names.len()), names].concat();
         Self::small(Some(b"\0\0\x0b"), &[(0, &section)])
     }
 
-    /// The same plugin built against another version of the contract, say `0.1.9`.
+    /// The same plugin, built against another version of the contract, for example `0.1.9`.
     pub fn contract(mut self, version: &str) -> Self {
         let current = b"@0.1.0";
         let mut from = 0;
@@ -242,12 +244,12 @@ impl Component {
         self
     }
 
-    /// The first bytes only.
+    /// The first `length` bytes.
     pub fn truncated(&self, length: usize) -> Self {
         Self(self.0[..length].to_owned())
     }
 
-    /// All of it.
+    /// All bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -262,17 +264,17 @@ impl PluginFile {
         Self(path)
     }
 
-    /// Where it is.
+    /// The path.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// As `cp` does it: the file is emptied and written again.
+    /// Replaces the file as `cp` does: empties the file, then writes it.
     pub fn copy_over(&self, component: &Component) {
         std::fs::write(&self.0, component.bytes()).expect("a writable folder");
     }
 
-    /// As `mv` does it: another file takes the name.
+    /// Replaces the file as `mv` does: gives its name to another file.
     pub fn move_over(&self, component: &Component) {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let next = self.0.with_extension(format!("new{}", NEXT.fetch_add(1, Ordering::Relaxed)));
@@ -280,7 +282,7 @@ impl PluginFile {
         std::fs::rename(&next, &self.0).expect("a writable folder");
     }
 
-    /// Deletes it.
+    /// Deletes the file.
     pub fn delete(&self) {
         std::fs::remove_file(&self.0).expect("a file");
     }
@@ -295,7 +297,7 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
-/// A number as WebAssembly writes it.
+/// A number in LEB128, the encoding of WebAssembly.
 fn leb128(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {

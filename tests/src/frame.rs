@@ -1,36 +1,36 @@
-//! WebSocket frames (RFC 6455 §5.2), written and read without anybody's library.
+//! WebSocket frames (RFC 6455 §5.2), written and read without a library.
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opcode(pub u8);
 
 impl Opcode {
-    /// More of a message.
+    /// The next part of a message.
     pub const CONTINUATION: Self = Self(0);
-    /// UTF-8.
+    /// A message of UTF-8 text.
     pub const TEXT: Self = Self(1);
-    /// Anything.
+    /// A message of any bytes.
     pub const BINARY: Self = Self(2);
-    /// The last frame.
+    /// The last frame of a connection.
     pub const CLOSE: Self = Self(8);
-    /// Asks for a sign of life.
+    /// Asks for a pong.
     pub const PING: Self = Self(9);
-    /// Gives one.
+    /// Answers a ping.
     pub const PONG: Self = Self(10);
 }
 
 /// One frame, valid or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Whether it ends its message.
+    /// True if the frame ends its message.
     pub fin: bool,
     /// The three reserved bits.
     pub reserved: u8,
-    /// What it is.
+    /// The kind.
     pub opcode: Opcode,
-    /// Whether the payload is masked, as that of a client must be.
+    /// True if the payload is masked. A client must mask.
     pub masked: bool,
     /// The payload, unmasked.
     pub payload: Bytes,
@@ -52,7 +52,7 @@ impl Frame {
         Self::new(Opcode::BINARY, payload)
     }
 
-    /// More of a message.
+    /// The next part of a message.
     pub fn continuation(payload: impl Into<Vec<u8>>) -> Self {
         Self::new(Opcode::CONTINUATION, payload)
     }
@@ -67,22 +67,22 @@ impl Frame {
         Self::new(Opcode::CLOSE, [&code.to_be_bytes(), reason.as_bytes()].concat())
     }
 
-    /// More of the message follows.
+    /// The same frame, without the bit that ends the message.
     pub fn unfinished(self) -> Self {
         Self { fin: false, ..self }
     }
 
-    /// With these reserved bits.
+    /// The same frame with these reserved bits.
     pub fn reserved(self, bits: u8) -> Self {
         Self { reserved: bits, ..self }
     }
 
-    /// As only a server may send it.
+    /// The same frame, not masked: only a server may send it.
     pub fn unmasked(self) -> Self {
         Self { masked: false, ..self }
     }
 
-    /// The code and reason of a close frame; 1005 stands for none (RFC 6455 §7.1.5).
+    /// The code and the reason of a close frame. The code is 1005 if the frame has none (RFC 6455 §7.1.5).
     pub fn close_reason(&self) -> (u16, String) {
         match self.payload.split_first_chunk() {
             Some((code, reason)) => (u16::from_be_bytes(*code), String::from_utf8_lossy(reason).into_owned()),
@@ -115,10 +115,10 @@ impl Frame {
         bytes
     }
 
-    /// Takes one frame of a server off the front of what was received, if it is there whole.
+    /// Takes the first frame out of the received bytes. `None` if it has not arrived whole.
     ///
     /// # Panics
-    /// When it is masked: a server must not (RFC 6455 §5.1).
+    /// When the frame is masked: a server must not mask (RFC 6455 §5.1).
     pub fn take(received: &mut BytesMut) -> Option<Self> {
         let (&[first, second], rest) = received.split_first_chunk()?;
         assert_eq!(second & 0x80, 0, "the server sent a masked frame");

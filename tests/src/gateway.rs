@@ -1,4 +1,4 @@
-//! A running gateway.
+//! A running gateway process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::{
     Admin, Client, Component, Finished, Line, Log, Mark, PluginFile, Response, Sender, Setup, Upgrade, within,
 };
 
-/// A running gateway. Dropping it kills it; a failing test shows the end of its log.
+/// A running gateway. Dropping this value kills the process. A failing test prints the end of the gateway's log.
 #[derive(Debug)]
 pub struct Gateway {
     process: Child,
@@ -25,17 +25,17 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// As it is: the default configuration and the default plugins.
+    /// Starts a gateway with the default configuration and the default plugins.
     pub async fn start() -> Self {
         Self::configured("").await
     }
 
-    /// The default plugins, and settings as `hotgate.toml` has them.
+    /// Starts a gateway with the default plugins and with `config` as its `hotgate.toml`.
     pub async fn configured(config: &str) -> Self {
         Setup::new(config).start().await
     }
 
-    /// This plugin in both roles.
+    /// Starts a gateway with this plugin in both roles.
     pub async fn with_plugin(component: &Component) -> Self {
         Setup::plugin(component, "").start().await
     }
@@ -49,21 +49,21 @@ impl Gateway {
         gateway
     }
 
-    /// Kills it and starts it again.
+    /// Kills the gateway and starts it again.
     pub async fn restart(&mut self) {
         self.process.kill().expect("it runs");
         self.process.wait().expect("it ends");
         self.start_again().await;
     }
 
-    /// Starts it again after it has ended, with the files and the state that there are; the log begins anew.
+    /// Starts the gateway again after it has ended, with its files and its state folder. The log begins anew.
     pub async fn start_again(&mut self) {
         self.process = self.setup.spawn();
         self.log = Log::read(self.process.stderr.take().expect("piped"));
         self.listening().await;
     }
 
-    /// From the next start on it has these settings.
+    /// Sets the configuration for the next start.
     pub fn reconfigure(&mut self, config: &str) {
         self.setup.reconfigure(config);
     }
@@ -81,12 +81,12 @@ impl Gateway {
         self.setup.path()
     }
 
-    /// The folder for what outlives the gateway.
+    /// The gateway's state folder.
     pub fn state_folder(&self) -> PathBuf {
         self.setup.state_folder()
     }
 
-    /// The number of its process.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
@@ -96,12 +96,12 @@ impl Gateway {
         PluginFile::new(self.folder().join(name))
     }
 
-    /// A connection that has upgraded and said nothing yet.
+    /// Opens a connection. It has upgraded to WebSocket and has sent nothing yet.
     pub async fn connect(&self) -> Client {
         Client::connect(self.websocket, &Upgrade::default()).await
     }
 
-    /// A connection that may be refused.
+    /// Opens a connection, which may be refused.
     ///
     /// # Errors
     /// The refusal.
@@ -109,7 +109,7 @@ impl Gateway {
         Client::try_connect(self.websocket, upgrade).await
     }
 
-    /// A connection that sends these bytes at once, of which the upgrade request is the beginning.
+    /// Opens a connection with these bytes. They begin with the upgrade request.
     ///
     /// # Errors
     /// The refusal.
@@ -118,12 +118,12 @@ impl Gateway {
         Client::open(stream, first).await
     }
 
-    /// A connection whose receive buffer is as small as can be: it takes little to fill it.
+    /// Opens a connection whose receive buffer is as small as possible, so that little data fills it.
     pub async fn connect_narrow(&self) -> Client {
         Client::connect_from(([127, 0, 0, 1], 0).into(), self.websocket, true).await.expect("an upgrade")
     }
 
-    /// A connection from another address of the loopback network, which Linux has ready.
+    /// Opens a connection from another address of the loopback network. Linux has all of them.
     ///
     /// # Errors
     /// The refusal.
@@ -131,12 +131,12 @@ impl Gateway {
         Client::connect_from((address, 0).into(), self.websocket, false).await
     }
 
-    /// A client of the default plugins, logged in.
+    /// Opens a connection and logs in with the default plugins.
     pub async fn login(&self, uid: &str) -> Client {
         Self::logged_in(self.connect().await, uid).await
     }
 
-    /// A client of the default plugins, logged in, whose receive buffer is as small as can be.
+    /// Opens a connection whose receive buffer is as small as possible, and logs in with the default plugins.
     pub async fn login_narrow(&self, uid: &str) -> Client {
         Self::logged_in(self.connect_narrow().await, uid).await
     }
@@ -148,12 +148,12 @@ impl Gateway {
         client
     }
 
-    /// A client of the fixture plugin, greeted and logged in.
+    /// Opens a connection and logs in with the fixture plugin, as `uid`.
     pub async fn enter(&self, uid: &str) -> Client {
         self.enter_as(&format!("login {uid}")).await
     }
 
-    /// A client of the fixture plugin, greeted and logged in with this sentence.
+    /// Opens a connection and logs in with the fixture plugin, by this sentence.
     pub async fn enter_as(&self, sentence: &str) -> Client {
         let mut client = self.connect().await;
         let hello = client.text().await;
@@ -164,24 +164,24 @@ impl Gateway {
         client
     }
 
-    /// An internal sender.
+    /// Opens a connection to the text port.
     pub async fn sender(&self) -> Sender {
         Sender::connect(self.text).await
     }
 
-    /// Whether a push reaches the uid.
+    /// Returns `true` if a push reaches the uid.
     pub async fn reaches(&self, uid: &str) -> bool {
         self.sender().await.ask(format!(r#"{{"uid":"{uid}"}}"#)).await == "ok"
     }
 
-    /// The admin listener.
+    /// The admin listener, with its token.
     pub async fn admin(&self) -> Admin {
         let line = self.logged(|line| line.message() == "listening" && line.get("listener") == "admin").await;
         let token = std::fs::read_to_string(self.state_folder().join("admin-token")).expect("a token");
         Admin { address: line.get("address").parse().expect("an address"), token: token.trim().to_owned() }
     }
 
-    /// Runs `hotgate plugin` with these arguments for this gateway.
+    /// Runs `hotgate plugin` with these arguments against this gateway.
     pub async fn plugin(&self, arguments: &[&str]) -> Finished {
         let Admin { address, .. } = self.admin().await;
         let token = self.state_folder().join("admin-token");
@@ -196,12 +196,12 @@ impl Gateway {
         &self.log
     }
 
-    /// Waits for a line of the log, from the first on.
+    /// Waits for a line of the log. Searches from the first line.
     pub async fn logged(&self, wanted: impl Fn(&Line) -> bool) -> Line {
         self.logged_since(Mark::default(), wanted).await
     }
 
-    /// Waits for a line of the log, from a place on.
+    /// Waits for a line of the log. Searches from `mark`.
     pub async fn logged_since(&self, mark: Mark, wanted: impl Fn(&Line) -> bool) -> Line {
         match within("a line of the log", self.log.find(mark, wanted)).await {
             Some(line) => line,
@@ -221,29 +221,29 @@ impl Gateway {
 
     /// Sends a signal by its short name.
     pub fn signal(&self, name: &str) {
-        // The shell's own `kill`: the standard library has none, and not every machine has it as a program.
+        // Uses the shell's own `kill`: the standard library has none, and not every machine has a program `kill`.
         let kill = format!("kill -{name} {}", self.process.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success(), "{kill}");
     }
 
-    /// Lets it write no file past this many bytes from now on, or any with `unlimited`: it meets a full disk so. `false` where
-    /// there is no `prlimit`.
+    /// Limits the size of files that the gateway writes from now on, in bytes or `unlimited`. A small limit acts like a
+    /// full disk. Returns `false` if there is no program `prlimit`.
     pub fn limit_files(&self, bytes: &str) -> bool {
         let (pid, limit) = (format!("--pid={}", self.process.id()), format!("--fsize={bytes}:"));
         Command::new("prlimit").args([pid, limit]).status().is_ok_and(|status| status.success())
     }
 
-    /// Waits for the end; the exit code, or `None` after a signal that nobody handled.
+    /// Waits until the process ends. Returns its exit code, or `None` if a signal ended the process.
     pub async fn exit_code(&mut self) -> Option<i32> {
         exit_code(&mut self.process).await
     }
 
-    /// The physical memory that the process has, in bytes; `None` where there is no `/proc`.
+    /// The physical memory of the process, in bytes. `None` on systems without `/proc`.
     pub fn resident_bytes(&self) -> Option<u64> {
         self.status_bytes("VmRSS:")
     }
 
-    /// Bytes of memory that it has had at most since it started.
+    /// The highest physical memory of the process since its start, in bytes.
     pub fn peak_bytes(&self) -> u64 {
         self.status_bytes("VmHWM:").expect("Linux")
     }
@@ -254,7 +254,7 @@ impl Gateway {
         Some(kibibytes.trim().parse::<u64>().ok()? << 10)
     }
 
-    /// What it has had of the processors, to a hundredth of a second. Children do not count.
+    /// The CPU time that the process has used, in steps of 10 ms. Child processes do not count.
     pub fn processor_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("Linux");
         let fields = stat.rsplit(") ").next().expect("fields after the name").split(' ');

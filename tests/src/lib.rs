@@ -13,8 +13,8 @@
 //! # }
 //! ```
 //!
-//! The peers know nothing of the host's code, not even of its WebSocket library: what they accept is what RFC 6455 and
-//! the protocol say. Every wait is bounded by [`patience`]; none is a sleep that hopes to be long enough.
+//! The peers share no code with the host, not even its WebSocket library: they accept only bytes that RFC 6455 and the
+//! protocol allow. [`patience`] bounds every wait. No test sleeps and hopes that the time was long enough.
 
 mod admin;
 mod build;
@@ -45,8 +45,8 @@ pub use sender::{Answers, Sender};
 pub use setup::{Finished, Setup};
 pub use upgrade::{Response, Upgrade};
 
-/// What one step may take before its test fails: 30 s, far more than it needs, since the machine may be slow and shared; or as many
-/// seconds as `HOTGATE_TESTS_PATIENCE` says, for steps that build or compile what is large.
+/// The time that one step may take before its test fails. It is 30 s, far more than a step needs, because the machine
+/// may be slow and shared. `HOTGATE_TESTS_PATIENCE` sets another number of seconds, for steps that compile large code.
 pub fn patience() -> Duration {
     static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
         let seconds = std::env::var("HOTGATE_TESTS_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
@@ -55,7 +55,7 @@ pub fn patience() -> Duration {
     *PATIENCE
 }
 
-/// Waits for something that must happen.
+/// Waits for an event that must happen.
 ///
 /// # Panics
 /// When it has not happened within [`patience`].
@@ -66,10 +66,10 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Asks again and again until the answer is yes.
+/// Repeats a question until the answer is yes.
 ///
 /// # Panics
-/// When it is still no after [`patience`].
+/// When the answer is still no after [`patience`].
 pub async fn eventually(what: &str, mut question: impl AsyncFnMut() -> bool) {
     within(what, async {
         while !question().await {

@@ -16,7 +16,7 @@ pub struct Sender {
     writer: OwnedWriteHalf,
 }
 
-/// What comes back from the text port.
+/// The answers of the text port.
 #[derive(Debug)]
 pub struct Answers {
     reader: OwnedReadHalf,
@@ -24,7 +24,7 @@ pub struct Answers {
 }
 
 impl Sender {
-    /// Connects.
+    /// Connects to the text port.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = within("connecting", TcpStream::connect(address)).await.expect("the port is open");
         stream.set_nodelay(true).expect("no delay");
@@ -32,7 +32,7 @@ impl Sender {
         Self { answers: Answers { reader, received: BytesMut::new() }, writer }
     }
 
-    /// Sends a line and its end.
+    /// Sends a line with a line end.
     pub async fn send(&mut self, line: impl AsRef<str>) {
         self.bytes(format!("{}\n", line.as_ref())).await;
     }
@@ -42,7 +42,7 @@ impl Sender {
         within("the server reading", self.writer.write_all(bytes.as_ref())).await.expect("the connection is open");
     }
 
-    /// Sends bytes to a server that may have had enough already.
+    /// Sends bytes to a server that may have closed already.
     pub async fn try_bytes(&mut self, bytes: impl AsRef<[u8]>) {
         _ = within("the server reading or ending", self.writer.write_all(bytes.as_ref())).await;
     }
@@ -63,24 +63,24 @@ impl Sender {
         self.answers.expect(line).await;
     }
 
-    /// Expects the end of the connection, and nothing before it.
+    /// Expects the end of the connection next.
     pub async fn ended(&mut self) {
         assert_eq!(self.answer().await, None);
     }
 
-    /// Says that nothing more will be sent, as `nc -N` does.
+    /// Ends the sending side of the connection, as `nc -N` does.
     pub async fn finish(&mut self) {
         self.writer.shutdown().await.expect("the connection is open");
     }
 
-    /// For a test that reads and writes at the same time.
+    /// Splits the connection, for a test that reads and writes at the same time.
     pub fn split(self) -> (OwnedWriteHalf, Answers) {
         (self.writer, self.answers)
     }
 }
 
 impl Answers {
-    /// The next line that arrives, without its end; `None` at the end of the connection.
+    /// The next line, without its line end. `None` at the end of the connection.
     ///
     /// # Panics
     /// When the connection ends inside a line.

@@ -1,4 +1,4 @@
-//! What a gateway is started with.
+//! Everything with which a gateway is started.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -15,28 +15,28 @@ use crate::{Component, Gateway, Log, Mark, build, eventually, within};
 pub struct Setup {
     folder: TempDir,
     config: String,
-    /// What makes it serve.
+    /// The words of the command line that make the program serve.
     serving: Vec<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
-    /// A command that runs the command which follows it.
+    /// A command that starts the program, such as `taskset`.
     launcher: Vec<String>,
     state: Compiled,
 }
 
-/// How a command ended that was not expected to stay.
+/// The result of a command that has ended.
 #[derive(Debug)]
 pub struct Finished {
     /// The exit code; `None` after a signal.
     pub code: Option<i32>,
-    /// What it printed.
+    /// Its standard output.
     pub stdout: String,
-    /// What it had to say, the log included.
+    /// Its standard error, the log included.
     pub stderr: String,
 }
 
 impl Setup {
-    /// Settings as `hotgate.toml` has them; where to listen is taken care of.
+    /// A setup with `config` as its `hotgate.toml`. The harness chooses the listening addresses.
     pub fn new(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let config = config.to_owned();
@@ -46,13 +46,13 @@ impl Setup {
         Self { folder, config, serving, arguments, environment, launcher, state }
     }
 
-    /// A plugin that fills both roles from the file `plugin.wasm`, with these keys in both of its entries.
+    /// A setup with one plugin, the file `plugin.wasm`, in both roles. `keys` stand in both of its tables.
     pub fn plugin(component: &Component, keys: &str) -> Self {
         let entry = format!("file = \"plugin.wasm\"\n{keys}\n");
         Self::new(&format!("[[authenticator]]\n{entry}[router]\n{entry}")).file("plugin.wasm", component)
     }
 
-    /// More settings.
+    /// Appends to `hotgate.toml`.
     pub fn and(mut self, config: &str) -> Self {
         self.config += config;
         self
@@ -73,7 +73,7 @@ impl Setup {
         self
     }
 
-    /// Adds an argument to the command line, after `serve` and where to listen.
+    /// Adds an argument to the command line, after `serve` and the listening addresses.
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
@@ -85,12 +85,12 @@ impl Setup {
         self
     }
 
-    /// Lets the process have this many open files and sockets at most.
+    /// Limits the open files and sockets of the process.
     pub fn descriptors(self, limit: u32) -> Self {
         self.limited(&format!("-n {limit}"))
     }
 
-    /// Lets the process have this many bytes of memory at most. Too few for a gateway.
+    /// Limits the memory (data segment) of the process to this many bytes, too few for a gateway.
     pub fn memory(self, bytes: u64) -> Self {
         self.limited(&format!("-d {}", bytes >> 10))
     }
@@ -100,14 +100,14 @@ impl Setup {
         self
     }
 
-    /// Lets the process have this much address space, in GiB.
+    /// Limits the address space of the process, in GiB.
     pub fn address_space(mut self, limit: u32) -> Self {
         let limit = u64::from(limit) << 20;
         self.launcher = ["sh", "-c", &format!("ulimit -v {limit}; exec \"$0\" \"$@\"")].map(str::to_owned).into();
         self
     }
 
-    /// Has it run on one of the processors, although there are more.
+    /// Runs the process on one processor only.
     pub fn one_processor(mut self) -> Self {
         let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
         let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("Linux says so");
@@ -116,13 +116,13 @@ impl Setup {
         self
     }
 
-    /// Adds words to the command that starts the process: it runs the command that follows it.
+    /// Adds words to the launcher: a command that starts the program that follows it.
     pub(crate) fn launcher(mut self, words: &[&str]) -> Self {
         self.launcher.extend(words.iter().map(|&word| word.to_owned()));
         self
     }
 
-    /// Gives the state folder a disk of its own of this size. Works where [`may_mount`](Self::may_mount).
+    /// Gives the state folder a file system of its own, of this size. Works only if [`may_mount`](Self::may_mount).
     pub fn disk(mut self, size: &str) -> Self {
         std::fs::create_dir_all(self.state_folder()).expect("a writable folder");
         let mount = format!("mount -t tmpfs -o size={size},mode=700 tmpfs \"$XDG_STATE_HOME/hotgate\"");
@@ -131,7 +131,7 @@ impl Setup {
         self
     }
 
-    /// Whether users of this machine may have file systems of their own.
+    /// Returns `true` if users of this machine may mount file systems.
     pub fn may_mount() -> bool {
         Command::new("unshare")
             .args(["-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
@@ -139,19 +139,19 @@ impl Setup {
             .is_ok_and(|it| it.success())
     }
 
-    /// Serves by `hotgate dev` what is in this folder.
+    /// Starts `hotgate dev` for the project in this folder, instead of `hotgate serve`.
     pub fn developing(mut self, project: &str) -> Self {
         self.serving = ["dev", project].map(str::to_owned).into();
         self
     }
 
-    /// Compiles its plugins itself, whatever other tests have compiled.
+    /// Makes the gateway compile its plugins itself, without compiled plugins of other tests.
     pub fn compiling(mut self) -> Self {
         self.state = Compiled::none();
         self
     }
 
-    /// The folder for what outlives the gateway. It is not there before the first start.
+    /// The gateway's state folder. It does not exist before the first start.
     pub fn state_folder(&self) -> PathBuf {
         self.state.folder()
     }
@@ -164,12 +164,12 @@ impl Setup {
     /// Starts the gateway on free ports, and waits until it listens.
     ///
     /// # Panics
-    /// When it does not come to that.
+    /// When the gateway does not listen in time.
     pub async fn start(self) -> Gateway {
         Gateway::new(self).await
     }
 
-    /// Starts the gateway and ends it once it listens: what was compiled is kept for the next start.
+    /// Starts the gateway and kills it once it listens. Its compiled plugins are kept for the next start.
     pub async fn rehearse(&self) {
         let mut process = self.spawn();
         let log = Log::read(process.stderr.take().expect("piped"));
@@ -187,12 +187,12 @@ impl Setup {
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts")
     }
 
-    /// Lets other tests have what was compiled.
+    /// Shares the compiled plugins with other tests.
     pub(crate) fn share_compiled(&self) {
         self.state.share();
     }
 
-    /// Runs `hotgate` with exactly these arguments to its end.
+    /// Runs `hotgate` with exactly these arguments until it ends.
     ///
     /// # Panics
     /// When it does not end.
@@ -215,7 +215,7 @@ impl Setup {
 }
 
 impl Finished {
-    /// Runs a command to its end.
+    /// Runs a command until it ends.
     pub(crate) async fn of(mut command: Command) -> Self {
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let (stdout, stderr) = (drain(process.stdout.take()), drain(process.stderr.take()));
@@ -224,14 +224,14 @@ impl Finished {
     }
 }
 
-/// `hotgate` in a folder.
+/// A command that runs `hotgate` in this folder.
 pub(crate) fn command(folder: &Path) -> Command {
     let mut command = Command::new(build::hotgate());
     surround(&mut command, folder);
     command
 }
 
-/// What a command finds around it: this folder, which also keeps its state, and nothing of the machine's own settings.
+/// Sets the environment of a command: this folder, which also holds its state, and none of the machine's own settings.
 fn surround(command: &mut Command, folder: &Path) {
     command.current_dir(folder).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
@@ -240,12 +240,12 @@ fn surround(command: &mut Command, folder: &Path) {
         }
     }
     command.env_remove("RUST_LOG").env_remove("STATE_DIRECTORY");
-    // What is compiled once is there for every test.
+    // All tests share one cache of compiled plugins.
     command.env("XDG_CACHE_HOME", build::cache("cache"));
     command.env("XDG_STATE_HOME", folder).env("HOTGATE_ADMIN_LISTEN", "127.0.0.1:0");
 }
 
-/// Reads to the end on a thread of its own.
+/// Reads a stream to its end, on a thread of its own.
 fn drain(stream: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
     std::thread::spawn(move || {
         let mut text = String::new();
@@ -254,7 +254,7 @@ fn drain(stream: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<
     })
 }
 
-/// Waits for a process to end; the exit code, or `None` after a signal.
+/// Waits until a process ends. Returns the exit code, or `None` if a signal ended the process.
 ///
 /// # Panics
 /// When it does not end.

@@ -1,8 +1,8 @@
-//! The opening handshake (RFC 6455 §4), as a client writes and reads it.
+//! The opening handshake (RFC 6455 §4), on the client's side.
 
 use bytes::{Buf, BytesMut};
 
-/// An upgrade request. Every part can be left out or wrong.
+/// An upgrade request. A test can leave out any part, or make it wrong.
 #[derive(Debug, Clone)]
 pub struct Upgrade {
     start: String,
@@ -32,7 +32,7 @@ impl Upgrade {
         Self::default().start(&format!("GET {path} HTTP/1.1"))
     }
 
-    /// A request with nothing but this line.
+    /// A request that consists of this line only.
     pub fn bare(line: &str) -> Self {
         Self { start: line.to_owned(), headers: Vec::new() }
     }
@@ -42,12 +42,12 @@ impl Upgrade {
         Self { start: line.to_owned(), ..self }
     }
 
-    /// Sets a header, in place of any of that name.
+    /// Sets a header. Replaces headers of the same name.
     pub fn header(self, name: &str, value: &str) -> Self {
         self.without(name).and(name, value)
     }
 
-    /// Adds a header, also beside others of that name.
+    /// Adds a header. Keeps other headers of the same name.
     pub fn and(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
@@ -66,13 +66,13 @@ impl Upgrade {
     }
 }
 
-/// What a server answered to an upgrade request.
+/// A server's answer to an upgrade request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     /// The status code.
     pub status: u16,
     headers: Vec<(String, String)>,
-    /// What followed the headers of a refusal, to the end of the connection.
+    /// The body of a refusal: all bytes from the headers to the end of the connection.
     pub body: String,
 }
 
@@ -82,10 +82,10 @@ impl Response {
         self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// Takes the head off the front of what was received, if it is there whole.
+    /// Takes the response head out of the received bytes. `None` if it has not arrived whole.
     ///
     /// # Panics
-    /// When it is not HTTP/1.1.
+    /// When the head is not HTTP/1.1.
     pub(crate) fn take(received: &mut BytesMut) -> Option<Self> {
         let end = received.windows(4).position(|window| window == b"\r\n\r\n")?;
         let head = received.split_to(end);
@@ -101,12 +101,14 @@ impl Response {
         })
     }
 
+    /// Checks a response 101 by RFC 6455 §4.2.2.
+    ///
     /// # Panics
-    /// When a switch of protocols is not what RFC 6455 §4.2.2 asks for.
+    /// When the response breaks it.
     pub(crate) fn check_switch(&self) {
         assert!(self.header("Upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket")), "{self:?}");
         assert!(self.header("Connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")), "{self:?}");
-        // The answer to the example's key.
+        // The answer to the key of RFC 6455's example.
         assert_eq!(self.header("Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{self:?}");
     }
 }

@@ -1,11 +1,11 @@
-//! Components that have the interfaces of a world and nothing behind them: each of their functions traps.
+//! Components with the interfaces of a world and no code: each of their functions traps.
 
 use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
 use wit_parser::{ManglingAndAbi, Resolve, SourceMap};
 
 use crate::Component;
 
-/// The contract, file by file.
+/// The files of the contract.
 const CONTRACT: [(&str, &str); 7] = [
     ("authenticator.wit", include_str!("../../wit/authenticator.wit")),
     ("directory.wit", include_str!("../../wit/directory.wit")),
@@ -17,7 +17,7 @@ const CONTRACT: [(&str, &str); 7] = [
 ];
 
 impl Component {
-    /// One of this world of the contract, after these changes of its text: what is, and what it becomes.
+    /// A component of this world of the contract. `changes` replace text in the contract before: from, to.
     pub fn hollow(world: &str, changes: &[(&str, &str)]) -> Self {
         let mut files = SourceMap::new();
         let mut changed = 0;
@@ -29,7 +29,7 @@ impl Component {
             }
             files.push_str(name, text);
         }
-        assert!(changed >= changes.len(), "what is to be changed is not there: {changes:?}");
+        assert!(changed >= changes.len(), "the contract does not contain the text to change: {changes:?}");
         let parsed = files.parse().map_err(|(_, error)| format!("{error:?}")).expect("WIT");
         let mut resolve = Resolve::default();
         let package = resolve.push_group(parsed).expect("WIT");

@@ -1,5 +1,5 @@
-//! One message as it travels through the gateway: text or binary over shared bytes. Cloning it copies no payload, so a
-//! message to many recipients is stored once.
+//! A message as it travels through the gateway: text or binary, in shared bytes. Cloning a message does not copy its
+//! payload, so a message to many recipients is stored once.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,18 +9,18 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 use bytestring::ByteString;
 
-/// One WebSocket data message (RFC 6455 §5.6), or one line of the text port. Its `Debug` shows how long it is, not what is in
-/// it: the first packet of a client most often holds a password or token.
+/// One WebSocket data message (RFC 6455 §5.6), or one line of the text port. Its `Debug` shows the length, never the
+/// content: the first packet of a client usually holds a password or token.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Message {
-    /// UTF-8.
+    /// UTF-8 text.
     Text(ByteString),
-    /// Anything.
+    /// Any bytes.
     Binary(Bytes),
 }
 
 impl Message {
-    /// The payload.
+    /// Returns the payload.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Text(text) => text.as_bytes(),
@@ -28,12 +28,12 @@ impl Message {
         }
     }
 
-    /// The payload's length in bytes.
+    /// Returns the payload's length in bytes.
     pub fn len(&self) -> usize {
         self.as_bytes().len()
     }
 
-    /// Whether nobody else holds these bytes.
+    /// Returns `true` if this message is the only holder of its bytes.
     pub fn is_unique(&self) -> bool {
         match self {
             Self::Text(text) => text.as_bytes().is_unique(),
@@ -41,7 +41,7 @@ impl Message {
         }
     }
 
-    /// Whether there is no payload. Empty messages are delivered like any other.
+    /// Returns `true` if the payload is empty. Empty messages are delivered like all others.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -54,20 +54,20 @@ impl fmt::Debug for Message {
     }
 }
 
-/// Names one connection for as long as the process runs. Never reused; 0 names none.
+/// The id of one connection. Unique for as long as the process runs; 0 is never used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
-/// The last one given out.
+/// The id given out last.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
 impl ConnectionId {
-    /// A name for a new connection.
+    /// Returns an id for a new connection.
     pub fn next() -> Self {
         Self(LAST.fetch_add(1, Relaxed) + 1)
     }
 
-    /// The name of the newest connection.
+    /// Returns the id of the newest connection.
     pub fn newest() -> Self {
         Self(LAST.load(Relaxed))
     }
@@ -79,12 +79,12 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// Tells clients apart without holding who they are: the same address and uid make the same key.
+/// A key that tells clients apart without storing their identity: the same address and uid give the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientKey(u64);
 
 impl ClientKey {
-    /// The client of this uid at this address; an empty uid for one that is not authenticated.
+    /// Returns the key for this uid at this address. The uid is empty for a client that is not authenticated.
     pub fn new(address: IpAddr, uid: &str) -> Self {
         let mut hasher = DefaultHasher::new();
         (network_of(address), uid).hash(&mut hasher);
@@ -92,7 +92,8 @@ impl ClientKey {
     }
 }
 
-/// What one client has of the addresses: an IPv4 address, or a /64 of IPv6 (RFC 6177 §2), of which this is the first.
+/// Returns the address that stands for one client: its IPv4 address, or the first address of its IPv6 /64 network
+/// (RFC 6177 §2).
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
@@ -100,28 +101,28 @@ pub fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Why a connection is closed (RFC 6455 §7.4): what its close frame says.
+/// The reason in a close frame (RFC 6455 §7.4).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseReason {
     /// The status code.
     pub code: u16,
-    /// For people: at most 123 bytes, so that it fits a control frame.
+    /// Text for people: at most 123 bytes, so that it fits a control frame.
     pub reason: ByteString,
 }
 
 impl CloseReason {
-    /// A reason of the host's own.
+    /// Creates a reason with a fixed text.
     pub const fn new(code: u16, reason: &'static str) -> Self {
         Self { code, reason: ByteString::from_static(reason) }
     }
 }
 
-/// A named value. Its `Debug` shows the name only: the value may be a cookie or a token.
+/// A name with a value. Its `Debug` shows the name only: the value may be a cookie or a token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Attribute {
-    /// What it is called.
+    /// The name.
     pub name: String,
-    /// What it is.
+    /// The value.
     pub value: String,
 }
 
@@ -131,30 +132,30 @@ impl fmt::Debug for Attribute {
     }
 }
 
-/// Who ended a connection, or what.
+/// The cause that ended a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// The client sent a close frame.
     Client,
-    /// A plugin denied or closed it, or failed.
+    /// A plugin denied or closed the connection, or failed.
     Plugin,
-    /// No authenticator accepted it, or none in time.
+    /// No authenticator accepted the client, or none in time.
     Unauthenticated,
-    /// An operator closed it.
+    /// An operator closed the connection.
     Operator,
     /// Nothing arrived for longer than the heartbeat's timeout.
     Silent,
-    /// It did not read what was sent to it.
+    /// The client did not read its messages.
     Slow,
-    /// Another login of the same uid took its place, or was there first.
+    /// Another login of the same uid replaced the connection, or was there first.
     Replaced,
-    /// Its session was over.
+    /// The session expired.
     Expired,
-    /// It broke the WebSocket protocol or a bound of it, or too much was arriving from all clients at once.
+    /// The client broke the WebSocket protocol or one of its limits, or too many bytes arrived from all clients at once.
     ProtocolError,
-    /// Its TCP connection ended without a close frame.
+    /// The TCP connection ended without a close frame.
     Lost,
-    /// The gateway shuts down.
+    /// The gateway shut down.
     Shutdown,
 }
 

@@ -1,5 +1,5 @@
-//! The names of everything counted: once here, and so in the admin listener's `/metrics` and in the last line of the
-//! log. Counting is one relaxed addition, so that it costs a message nothing.
+//! All counters of the gateway. Their names here are used in the admin listener's `/metrics` and in the last line of the
+//! log. Counting is one relaxed addition, so that it costs a message nearly nothing.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::base::message::Cause;
 use crate::base::stripe::Sum;
 
-/// Something that only grows.
+/// A number that only grows.
 #[derive(Debug)]
 pub struct Counter(Sum);
 
@@ -16,35 +16,35 @@ pub struct Counter(Sum);
 #[derive(Debug)]
 pub struct By<R>([Counter; MAX_REASONS], PhantomData<R>);
 
-/// How often something was done, and how long that took in all.
+/// How often something was done, and the total time that it took.
 #[derive(Debug)]
 pub struct Timing {
     count: Counter,
     micros: Counter,
 }
 
-/// What something is counted by: an enumeration, so that there are never more numbers than names in the source.
+/// A reason to count by. It is an enumeration, so that the number of counters is fixed in the source.
 pub trait Reason: Copy + 'static {
-    /// What kind of reason it is.
+    /// The label's name in `/metrics`.
     const LABEL: &'static str;
-    /// The names, in the order of the variants.
+    /// The label's values, in the order of the variants.
     const NAMES: &'static [&'static str];
 
-    /// Which of them.
+    /// Returns the index of this variant.
     fn index(self) -> usize;
 }
 
 /// The most variants that a [`Reason`] has.
 const MAX_REASONS: usize = 11;
 
-/// What was counted.
+/// A value that was counted.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Count {
     /// By a [`Counter`].
     Total(u64),
-    /// By a [`By`]: the kind of reason, and how many for each.
+    /// By a [`By`]: the label, and the count for each reason.
     By(&'static str, Vec<(&'static str, u64)>),
-    /// By a [`Timing`].
+    /// By a [`Timing`]: how often, and the total time.
     Time(u64, Duration),
 }
 
@@ -53,17 +53,17 @@ impl Counter {
         Self(Sum::new())
     }
 
-    /// One more.
+    /// Adds 1.
     pub fn increment(&self) {
         self.add(1);
     }
 
-    /// `count` more.
+    /// Adds `count`.
     pub fn add(&self, count: u64) {
         self.0.add(count);
     }
 
-    /// How many so far.
+    /// Returns the count.
     pub fn get(&self) -> u64 {
         self.0.get()
     }
@@ -79,7 +79,7 @@ impl<R: Reason> By<R> {
         Self([const { Counter::new() }; MAX_REASONS], PhantomData)
     }
 
-    /// One more for this reason.
+    /// Adds 1 for this reason.
     pub fn increment(&self, reason: R) {
         self.0[reason.index()].increment();
     }
@@ -94,7 +94,7 @@ impl Timing {
         Self { count: Counter::new(), micros: Counter::new() }
     }
 
-    /// Once more, and how long it took.
+    /// Adds one occurrence, and the time that it took.
     pub fn observe(&self, took: Duration) {
         self.count.increment();
         self.micros.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
@@ -116,20 +116,20 @@ impl fmt::Display for Count {
 
 macro_rules! metrics {
     ($($(#[doc = $meaning:literal])+ $name:ident: $type:ty,)*) => {
-        /// Everything that is counted.
+        /// All counters.
         #[derive(Debug)]
         pub struct Metrics {
             $($(#[doc = $meaning])+ pub $name: $type,)*
         }
 
         impl Metrics {
-            /// Everything with its name and meaning.
+            /// Iterates over all counters, with their names and meanings.
             pub fn all(&self) -> impl Iterator<Item = (&'static str, &'static str, Count)> {
                 [$((stringify!($name), concat!($($meaning),+).trim_start(), self.$name.count()),)*].into_iter()
             }
         }
 
-        /// What this process has counted.
+        /// The counters of this process.
         pub static METRICS: Metrics = Metrics { $($name: <$type>::new(),)* };
     };
 }
@@ -137,15 +137,15 @@ macro_rules! metrics {
 metrics! {
     /// TCP connections accepted on the WebSocket port.
     connections_accepted: Counter,
-    /// Connections refused before they were upgraded, for whatever reason.
+    /// Connections refused before the upgrade, for any reason.
     handshakes_refused: Counter,
     /// Connections that ended before they were upgraded or refused.
     handshakes_abandoned: Counter,
-    /// WebSocket connections that have ended, by who or what ended them.
+    /// WebSocket connections that have ended, by the cause of their end.
     connections_ended: By<Cause>,
     /// Clients that an authenticator accepted.
     logins: Counter,
-    /// Clients that were turned away. Not those that left.
+    /// Clients that were refused. Clients that left by themselves are not counted.
     logins_denied: By<Denial>,
     /// Messages received from authenticated clients.
     messages_received: Counter,
@@ -155,27 +155,27 @@ metrics! {
     messages_refused: By<Overflow>,
     /// Packets on which the router failed.
     packets_failed: Counter,
-    /// Connections closed because they did not read (`outbox.max_bytes`).
+    /// Connections closed because the client did not read (`outbox.max_bytes`).
     slow_consumers: Counter,
-    /// Connections closed because most was waiting for them when all outboxes were full (`outbox.total_bytes`).
+    /// Connections closed because they had the most queued bytes when all outboxes were full (`outbox.total_bytes`).
     connections_relieved: Counter,
-    /// Connections closed because nothing arrived from them.
+    /// Connections closed because nothing arrived from the client.
     silent_connections: Counter,
-    /// Senders turned away by `text.allow_from` or `limits.text_connections`.
+    /// Senders refused because of `text.allow_from` or `limits.text_connections`.
     senders_refused: Counter,
-    /// Lines of the text port answered `ok`, or with a plugin's own reply.
+    /// Lines of the text port answered `ok`, or with the router's own reply.
     pushes_ok: Counter,
     /// Lines of the text port answered `fail`.
     pushes_failed: By<PushFailure>,
-    /// From a component that has been read to the generation that serves.
+    /// Time from reading a new component until its generation serves.
     plugin_swap_seconds: Timing,
-    /// Compiling a component.
+    /// Time to compile a component.
     plugin_compile_seconds: Timing,
     /// Log lines of plugins that were dropped.
     plugin_log_lines_dropped: Counter,
-    /// Log lines that were lost: standard error was not read fast enough, or could not be written.
+    /// Log lines that were lost, because standard error was read too slowly or could not be written.
     log_lines_lost: Counter,
-    /// Requests to the admin listener that were refused: the token, the Host or the Origin.
+    /// Requests to the admin listener that were refused because of their token, Host or Origin.
     admin_refused: Counter,
 }
 
@@ -199,47 +199,47 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Why a client was turned away.
+    /// Why a client was refused.
     Denial by "reason" {
-        /// A plugin denied it, or closed it at once.
+        /// A plugin denied the client, or closed the connection at once.
         Plugin = "plugin",
         /// No authenticator accepted (4902).
         NotAccepted = "not-accepted",
-        /// Not authenticated in time (4901).
+        /// The client was not authenticated in time (4901).
         TooLate = "too-late",
         /// A plugin failed or had too much to do (1013).
         Failed = "failed",
-        /// Its uid is connected already (4904).
+        /// The uid is already connected (4904).
         Duplicate = "duplicate",
-        /// What it was accepted for is over (4906).
+        /// The session that the authenticator granted has already expired (4906).
         Expired = "expired",
-        /// It broke the WebSocket protocol.
+        /// The client broke the WebSocket protocol.
         Protocol = "protocol",
-        /// It was closed meanwhile: silent, slow, or the gateway shuts down.
+        /// The connection was closed meanwhile: it was silent or slow, or the gateway shuts down.
         Closed = "closed",
     }
 
     /// Why an outbox refused a message.
     Overflow by "reason" {
-        /// It is full (`outbox.max_bytes`).
+        /// The outbox is full (`outbox.max_bytes`).
         Full = "full",
-        /// All together are (`outbox.total_bytes`).
+        /// All outboxes together are full (`outbox.total_bytes`).
         OverBudget = "over-budget",
     }
 
     /// Why a pushed line was answered `fail`.
     PushFailure by "reason" {
-        /// It is in nobody's outbox: nobody is there, or what is there is full.
+        /// A delivery reached no connection: there was none, or its outbox was full.
         Unreached = "unreached",
-        /// The plugin refused it.
+        /// The plugin refused the line.
         Refused = "refused",
         /// The plugin failed or had too much to do.
         Failed = "failed",
-        /// The plugin's reply finds no room (`text.total_replies`).
+        /// There was no room for the plugin's reply (`text.total_replies`).
         NoRoom = "no-room",
-        /// It is longer than `text.max_line`.
+        /// The line is longer than `text.max_line`.
         TooLong = "too-long",
-        /// It is not UTF-8, or is HTTP.
+        /// The line is not UTF-8, or is HTTP.
         Malformed = "malformed",
     }
 }

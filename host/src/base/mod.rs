@@ -1,4 +1,4 @@
-//! What all other wings stand on.
+//! The base that all other wings use.
 
 pub mod message;
 pub mod metrics;

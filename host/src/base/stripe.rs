@@ -1,12 +1,12 @@
-//! What all threads touch with every message, split so that each has a part of its own: processors that write to the
-//! same cache line wait for each other.
+//! Values that all threads change with every message, split into parts so that threads rarely share one: processors that
+//! write to the same cache line wait for each other.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Parts of what is split. Threads share them when there are more.
+/// The number of parts. If there are more threads, several threads share a part.
 const PARTS: usize = 16;
 
-/// Something in parts, each in cache lines of its own: two of them, since they are fetched in pairs.
+/// A value in parts. Each part has two cache lines of its own, since processors fetch cache lines in pairs.
 #[derive(Debug, Default)]
 pub struct Striped<T>([Part<T>; PARTS]);
 
@@ -15,39 +15,39 @@ pub struct Striped<T>([Part<T>; PARTS]);
 struct Part<T>(T);
 
 impl<T> Striped<T> {
-    /// The part of the thread that asks.
+    /// Returns the calling thread's part.
     pub fn own(&self) -> &T {
         &self.0[own()].0
     }
 
-    /// All parts, that of the thread that asks first.
+    /// Iterates over all parts, beginning with the calling thread's.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         let (before, from) = self.0.split_at(own());
         from.iter().chain(before).map(|part| &part.0)
     }
 }
 
-/// A number that all threads add to.
+/// A sum that all threads add to.
 pub type Sum = Striped<AtomicU64>;
 
 impl Sum {
-    /// Nothing yet.
+    /// Creates a sum of 0.
     pub const fn new() -> Self {
         Self([const { Part(AtomicU64::new(0)) }; PARTS])
     }
 
-    /// Adds to it.
+    /// Adds `count` to the sum.
     pub fn add(&self, count: u64) {
         self.own().fetch_add(count, Relaxed);
     }
 
-    /// What has been added so far.
+    /// Returns the sum.
     pub fn get(&self) -> u64 {
         self.iter().map(|part| part.load(Relaxed)).fold(0, u64::wrapping_add)
     }
 }
 
-/// Which part is the thread's own.
+/// Returns the index of the calling thread's part.
 fn own() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

@@ -1,13 +1,13 @@
-//! A token bucket for lines of the log.
+//! A token bucket for log lines.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// How often it is told that events were dropped.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two reports of dropped events.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// Lets so many events a second through, and counts the others.
+/// Admits a limited number of events a second, and counts the dropped ones.
 #[derive(Debug)]
 pub struct Throttle {
     per_second: u32,
@@ -20,14 +20,14 @@ struct State {
     tokens: f64,
     refilled: Instant,
     dropped: u64,
-    /// When it was last told how many.
-    told: Option<Instant>,
+    /// The last time that dropped events were reported.
+    reported: Option<Instant>,
 }
 
 impl Throttle {
-    /// Lets `per_second` events a second through, and `burst` at once.
+    /// Creates a throttle that admits `per_second` events a second, and up to `burst` at once.
     pub fn new(per_second: u32, burst: u32) -> Self {
-        let state = State { tokens: f64::from(burst), refilled: Instant::now(), dropped: 0, told: None };
+        let state = State { tokens: f64::from(burst), refilled: Instant::now(), dropped: 0, reported: None };
         Self { per_second, burst, state: Mutex::new(state) }
     }
 
@@ -35,12 +35,13 @@ impl Throttle {
         self.state.lock()
     }
 
-    /// Events that may pass at once.
+    /// Returns how many events may pass at once.
     pub fn burst(&self) -> u32 {
         self.burst
     }
 
-    /// Whether one more event may pass and leave `reserve` to others; if so, how many were dropped and are to be told of now.
+    /// Admits one more event, if `reserve` tokens are left after it; otherwise returns `None` and counts it as dropped.
+    /// For an admitted event, returns the number of dropped events that the caller must report now.
     pub fn admit(&self, reserve: u32) -> Option<u64> {
         let mut state = self.lock();
         let now = Instant::now();
@@ -52,20 +53,20 @@ impl Throttle {
             return None;
         }
         state.tokens -= 1.0;
-        if state.dropped == 0 || state.told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
+        if state.dropped == 0 || state.reported.is_some_and(|reported| now.duration_since(reported) < REPORT_EVERY) {
             return Some(0);
         }
-        state.told = Some(now);
+        state.reported = Some(now);
         Some(std::mem::take(&mut state.dropped))
     }
 
-    /// So many more events were dropped, elsewhere.
+    /// Counts events that were dropped elsewhere.
     pub fn drop_more(&self, events: u64) {
         let mut state = self.lock();
         state.dropped = state.dropped.saturating_add(events);
     }
 
-    /// How many events were dropped and not told of yet; they are told of now.
+    /// Returns the number of dropped events that are not reported yet, and resets it: the caller reports them.
     pub fn take_dropped(&self) -> u64 {
         std::mem::take(&mut self.lock().dropped)
     }

@@ -299,7 +299,7 @@ authenticator from /p/jwt.wasm
 
     #[test]
     fn what_the_gateway_says_is_what_is_read() {
-        use crate::policy::status::{Event, GenerationStatus, PluginStatus, Stage, Unserved, What};
+        use crate::policy::status::{Event, EventKind, GenerationStatus, PluginStatus, Stage, Unserved};
         let now = SystemTime::now();
         let live = GenerationStatus {
             generation: 1,
@@ -316,7 +316,7 @@ authenticator from /p/jwt.wasm
             memory_bytes: 0,
             shadow: Some(Default::default()),
         };
-        let event = Event { at: now, what: What::RolledBack, generation: None, digest: None, reason: None };
+        let event = Event { at: now, what: EventKind::RolledBack, generation: None, digest: None, reason: None };
         let (slot, plugin, source) = ("router".to_owned(), "x".to_owned(), "builtin:x".to_owned());
         let refused = vec![Unserved { what: "settings", digest: None, reason: "KEY is missing".to_owned() }];
         let (candidate, previous, history) = (None, Some(live.clone()), vec![event]);

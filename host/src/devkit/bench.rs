@@ -1,4 +1,4 @@
-//! How long the calls of a plugin take, each kind for itself, in fresh instances and in shared ones.
+//! Measures how long each function of a plugin takes, in fresh instances and in shared ones.
 
 use std::fmt::{self, Write as _};
 use std::net::Ipv4Addr;
@@ -16,26 +16,26 @@ use crate::hub::command::{Action, Command, Ending, Sender, Session};
 use crate::plugin::{CallError, Roles, Surroundings};
 use crate::policy::{Handshake, Harness};
 
-/// Calls before it is measured: buffers grow, caches warm.
+/// Calls before the measurement: they grow buffers and warm caches.
 const WARMUP: usize = 50;
 
-/// Calls whose times are kept.
+/// The largest number of calls whose times are kept.
 const MOST: usize = 1 << 20;
 
-/// What is said to a plugin while it is measured.
+/// The input of the calls that are measured.
 #[derive(Debug, Clone)]
 pub struct Load {
     /// The first packet of a client.
     pub packet: ByteString,
-    /// What an authenticated client sends.
+    /// A packet of an authenticated client.
     pub message: ByteString,
     /// A line of an internal sender.
     pub line: ByteString,
-    /// How long each kind of call is measured.
+    /// How long each function is measured, in each kind of instance.
     pub time: Duration,
 }
 
-/// What was measured.
+/// The measured times of all functions.
 #[derive(Debug)]
 pub struct Measured {
     rows: Vec<Row>,
@@ -44,13 +44,13 @@ pub struct Measured {
 #[derive(Debug)]
 struct Row {
     function: &'static str,
-    /// What one call answered.
+    /// The last answer, in a word or two.
     answer: String,
     fresh: Times,
     shared: Times,
 }
 
-/// How long calls took.
+/// The times of many calls of one function.
 #[derive(Debug, Clone, Copy)]
 struct Times {
     mean: Duration,
@@ -63,7 +63,7 @@ impl DevKit {
     /// Measures each function of the plugin.
     ///
     /// # Errors
-    /// When it cannot be loaded.
+    /// When the plugin cannot be loaded.
     pub async fn measure(&self, roles: Roles, load: &Load) -> anyhow::Result<Measured> {
         let (harness, _) = self.load(roles, None, Surroundings::default()).await?;
         let opening = Opening::default();
@@ -98,7 +98,7 @@ impl DevKit {
                 expectation::verdict
             );
             let authenticate = async |harness: &mut Harness| {
-                // Its state is what a challenge of this plugin needs; that it takes time is another row.
+                // `authenticate` needs the state of the challenge. The time of `greet` is measured in its own row.
                 let _ = harness.greet(&handshake).await;
                 (Instant::now(), harness.authenticate(&handshake, &packet).await)
             };
@@ -127,7 +127,7 @@ impl DevKit {
     }
 }
 
-/// Makes calls for some time. `call` tells when it has begun. Returns the last answer, too.
+/// Repeats a call for this time. `call` returns when it began, and the answer. Returns the times and the last answer.
 async fn times<T>(
     harness: &Harness,
     isolation: Isolation,
@@ -158,7 +158,7 @@ async fn times<T>(
     (Times { mean, p50: at(0.5), p99: at(0.99), failed }, last)
 }
 
-/// What an answer is, in a word or two: `accept`, `deliver, reply`.
+/// Describes an answer in a word or two: `accept`, or `deliver, reply`.
 fn kind(answer: &Value) -> String {
     let name = |value: &Value| match value {
         Value::Table(table) => table.keys().next().cloned(),
@@ -172,7 +172,7 @@ fn kind(answer: &Value) -> String {
 }
 
 impl Measured {
-    /// Whether no call failed.
+    /// Returns whether no call failed.
     pub fn is_clean(&self) -> bool {
         self.rows.iter().all(|row| row.fresh.failed + row.shared.failed == 0)
     }
@@ -182,9 +182,10 @@ impl Measured {
     }
 }
 
-fn a_second(time: Duration) -> String {
+/// Formats a mean time as a rate: calls a second.
+fn per_second(time: Duration) -> String {
     let count = (1.0 / time.as_secs_f64().max(1e-9)) as u64;
-    // Two digits are known, if as many.
+    // The measurement is good for two digits at most.
     let unit = 10_u64.pow(count.max(1).ilog10().saturating_sub(1));
     let digits = (count / unit * unit).to_string();
     let mut grouped = String::new();
@@ -223,15 +224,15 @@ impl fmt::Display for Measured {
                 let answer = &authenticate.answer;
                 writeln!(
                     f,
-                    "No login was measured: authenticate answered {answer}. --packet says what a client sends."
+                    "No login was measured: authenticate answered {answer}. Give a packet that logs in, with --packet."
                 )?;
             } else {
                 let fresh = greet.fresh.mean + authenticate.fresh.mean;
                 let shared = greet.shared.mean + authenticate.shared.mean;
                 writeln!(
                     f,
-                    "A login calls greet and authenticate once each: on one core this plugin allows for {} logins a second with \
-                 fresh instances (isolation = \"per-call\", the default of authenticators), {} with shared ones.",
+                    "A login calls greet and authenticate once each. On one core, this plugin allows {} logins a second with fresh \
+                 instances (isolation = \"per-call\", the default of authenticators), and {} with shared instances.",
                     a_second(fresh),
                     a_second(shared)
                 )?;
@@ -240,7 +241,7 @@ impl fmt::Display for Measured {
         if let Some(route) = self.row("route") {
             writeln!(
                 f,
-                "A message calls route once: on one core this plugin allows for {} messages a second with shared instances \
+                "A message calls route once. On one core, this plugin allows {} messages a second with shared instances \
                  (isolation = \"pooled\", the default of routers).",
                 a_second(route.shared.mean)
             )?;

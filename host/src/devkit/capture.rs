@@ -1,4 +1,4 @@
-//! What a plugin says while it is tried: its log lines, kept until somebody asks.
+//! Captures the log lines of a plugin that the devkit runs, and keeps them until they are taken.
 
 use std::fmt::{self, Write as _};
 
@@ -9,37 +9,38 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// What was said and not asked for yet, in lines.
-static SAID: Mutex<String> = Mutex::new(String::new());
+/// The lines that were captured and not taken yet.
+static CAPTURED: Mutex<String> = Mutex::new(String::new());
 
-/// Listens to plugins from now on.
+/// Captures the log lines of plugins from now on.
 pub fn listen() {
     let targets = Targets::new().with_target("plugin", LevelFilter::TRACE);
-    // Fails when somebody listens already.
-    let _ = tracing_subscriber::registry().with(Voice.with_filter(targets)).try_init();
+    // Fails if the process has a subscriber already.
+    let _ = tracing_subscriber::registry().with(Capture.with_filter(targets)).try_init();
 }
 
-/// What was said since the last time, a line of the log a line.
+/// Takes the lines that were captured since the last call: one line for each line of the log.
 pub(super) fn take() -> String {
-    std::mem::take(&mut *said())
+    std::mem::take(&mut *captured())
 }
 
-fn said() -> MutexGuard<'static, String> {
-    SAID.lock()
+fn captured() -> MutexGuard<'static, String> {
+    CAPTURED.lock()
 }
 
-struct Voice;
+/// The layer that captures.
+struct Capture;
 
-impl<S: Subscriber> Layer<S> for Voice {
+impl<S: Subscriber> Layer<S> for Capture {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut line = Line(String::new());
         event.record(&mut line);
         let level = event.metadata().level().as_str().to_lowercase();
-        let _ = writeln!(said(), "says ({level}): {}", line.0);
+        let _ = writeln!(captured(), "logged ({level}): {}", line.0);
     }
 }
 
-/// The field that holds what was said.
+/// Collects the field of an event that holds the line.
 struct Line(String);
 
 impl Visit for Line {

@@ -1,4 +1,4 @@
-//! Case files: conversations with a plugin, and what is expected of it. What they look like is said in `plugins/README.md`.
+//! Reads case files: conversations with a plugin, and the expected answers. `plugins/README.md` describes the format.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::plugin::Roles;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Cases {
-    /// For every case that has none of its own.
+    /// The settings of every case that has none of its own.
     #[serde(default)]
     settings: Written,
     #[serde(rename = "case", default)]
@@ -34,29 +34,29 @@ pub(super) struct Cases {
 #[serde(deny_unknown_fields)]
 pub(super) struct Case {
     pub(super) name: String,
-    /// What the plugin's wall clock says.
+    /// The time of the plugin's wall clock.
     #[serde(default, deserialize_with = "moment")]
     pub(super) clock: Option<SystemTime>,
-    /// A seed, from which the plugin's random numbers follow.
+    /// The seed of the plugin's random numbers.
     pub(super) random: Option<u64>,
     settings: Option<Written>,
-    /// Where the case file is.
+    /// The folder of the case file.
     #[serde(skip)]
     folder: PathBuf,
-    /// `lifecycle.check` refuses the settings, in words that contain this.
+    /// A part of the reason for which `lifecycle.check` must refuse the settings.
     pub(super) check: Option<String>,
     #[serde(default)]
     pub(super) handshake: Opening,
     #[serde(default)]
     pub(super) session: Client,
-    /// Who else is connected.
+    /// The other connections.
     #[serde(default)]
     pub(super) online: Vec<Online>,
     #[serde(default)]
     pub(super) steps: Vec<Step>,
 }
 
-/// How the connection was opened.
+/// The handshake of the connection.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Opening {
@@ -74,7 +74,7 @@ impl Default for Opening {
     }
 }
 
-/// Whose session the router is called for.
+/// The client whose session the router is called with.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Client {
@@ -90,7 +90,7 @@ impl Default for Client {
     }
 }
 
-/// Somebody who is connected.
+/// Another connection.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Online {
@@ -99,16 +99,16 @@ pub(super) struct Online {
     pub(super) groups: Vec<String>,
 }
 
-/// One call of the plugin.
+/// One call of the plugin, and the expected answer.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Fields")]
 pub(super) struct Step {
     pub(super) call: Call,
-    /// What the outcome must contain; `None` for anything.
+    /// What the answer must contain; `None` for any answer.
     pub(super) expect: Option<Value>,
 }
 
-/// What is said to the plugin.
+/// A call of the plugin, with its input.
 #[derive(Debug, Clone)]
 pub(super) enum Call {
     Greet,
@@ -120,7 +120,7 @@ pub(super) enum Call {
 }
 
 impl Call {
-    /// Whose function it is.
+    /// Returns the role that has this function.
     pub(super) fn role(&self) -> Roles {
         let authenticator = matches!(self, Self::Greet | Self::Authenticate(_));
         Roles { authenticator, router: !authenticator }
@@ -140,7 +140,7 @@ pub(super) struct Closed {
     pub(super) remaining: u32,
 }
 
-/// As the contract calls them.
+/// The causes, by their names in the contract.
 const CAUSES: [(&str, Cause); 10] = [
     ("client", Cause::Client),
     ("plugin", Cause::Plugin),
@@ -154,7 +154,7 @@ const CAUSES: [(&str, Cause); 10] = [
     ("shutdown", Cause::Shutdown),
 ];
 
-/// A step as it is written: one of the calls, and what is expected.
+/// A step as it is written: one of the calls, and the expected answer.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
@@ -184,7 +184,7 @@ impl TryFrom<Fields> for Step {
         .flatten();
         match (calls.next(), calls.next()) {
             (Some(call), None) => Ok(Self { call, expect }),
-            _ => Err("a step has one of greet, authenticate, opened, route, closed, push"),
+            _ => Err("a step must have exactly one of greet, authenticate, opened, route, closed, push"),
         }
     }
 }
@@ -195,7 +195,7 @@ impl TryFrom<Fields> for Step {
 pub(super) struct Data(pub(super) Message);
 
 impl Data {
-    /// Its bytes, whether text or binary.
+    /// Returns the bytes of text or binary.
     pub(super) fn bytes(&self) -> Bytes {
         Bytes::copy_from_slice(self.0.as_bytes())
     }
@@ -238,38 +238,38 @@ impl Cases {
     /// Reads a case file. Blocks.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// What is wrong with the file, and where.
     pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Case>> {
         let shown = path.display();
         let text = read_text(path, MAX_TEXT).with_context(|| format!("cannot read {shown}"))?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        Self::parse(&text, folder).with_context(|| format!("{shown} is no case file"))
+        Self::parse(&text, folder).with_context(|| format!("{shown} is not a case file"))
     }
 
     pub(super) fn parse(text: &str, folder: &Path) -> anyhow::Result<Vec<Case>> {
         let Self { settings: common, mut cases } = toml::from_str(text)?;
         for case in &mut cases {
             if case.check.is_some() != case.steps.is_empty() {
-                bail!("case \"{}\" needs either `check`, or `steps`", case.name);
+                bail!("case \"{}\" needs either `check` or `steps`, not both", case.name);
             }
             case.settings.get_or_insert_with(|| common.clone());
             case.folder = folder.to_owned();
         }
         if cases.is_empty() {
-            bail!("it has no [[case]]");
+            bail!("the file has no [[case]]");
         }
         Ok(cases)
     }
 }
 
 impl Case {
-    /// What the plugin is told.
+    /// Returns the settings of the plugin.
     pub(super) fn settings(&self) -> Settings {
         self.settings.as_ref().map(|written| settings(written, &self.folder)).unwrap_or_default()
     }
 }
 
-/// What there may be several of under one name.
+/// One value, or several values of the same name.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "must be a string, or a list of strings")]
 enum Values {
@@ -289,7 +289,7 @@ fn attributes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Attribut
     Ok(values.collect())
 }
 
-/// Their names are in lower case, as the contract has them.
+/// Reads headers. Their names become lower case, as in the contract.
 fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Attribute>, D::Error> {
     let mut headers = attributes(deserializer)?;
     headers.iter_mut().for_each(|header| header.name.make_ascii_lowercase());
@@ -341,10 +341,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         for (text, expected) in [
-            ("[[case]]\nname = \"a\"\n", "needs either `check`, or `steps`"),
+            ("[[case]]\nname = \"a\"\n", "needs either `check` or `steps`"),
             ("[[case]]\nname = \"a\"\nsteps = [{ greet = true, opened = true }]", "one of greet, authenticate"),
             ("[[case]]\nname = \"a\"\nsteps = [{ greet = false }]", "one of greet, authenticate"),
-            ("", "it has no [[case]]"),
+            ("", "the file has no [[case]]"),
             ("[[case]]\nname = \"a\"\nsteps = [{ route = { hex = \"0\" } }]", "{ hex = \"00ff\" }"),
             ("[[case]]\nname = \"a\"\nsteps = [{ route = { hex = \"+1\" } }]", "{ hex = \"00ff\" }"),
             ("[[case]]\nname = \"a\"\nsteps = [{ rout = \"x\" }]", "rout"),

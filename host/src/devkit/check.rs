@@ -119,8 +119,8 @@ pub fn inspect(file: &str, code: &[u8], wanted: Option<Roles>) -> anyhow::Result
 }
 
 impl DevKit {
-    /// Looks at the component, and if nothing is in the way loads it as the gateway would, for the roles that are `wanted`, or
-    /// all that it can fill. Its settings are those of the devkit.
+    /// Looks at the component, and if nothing is in the way loads it as the gateway would, for the roles that are
+    /// `wanted`, or all that it can fill. Its settings are those of the devkit.
     ///
     /// # Errors
     /// When the contract itself cannot be read.

@@ -1,5 +1,5 @@
-//! The contract of `wit/`, and in which places a component's idea of it differs: in words, where the engine only says that
-//! types do not match.
+//! The contract of `wit/`, and in which places a component's idea of it differs: in words, where the engine only says
+//! that types do not match.
 
 use std::collections::HashSet;
 
@@ -126,8 +126,8 @@ impl Interfaces {
     }
 }
 
-/// Where the functions of one interface of a component are not those that the host knows. `exported` says who calls them:
-/// the host needs all that a plugin exports, a plugin may import some.
+/// Where the functions of one interface of a component are not those that the host knows. `exported` says who calls
+/// them: the host needs all that a plugin exports, a plugin may import some.
 pub(super) fn differences(host: &Interfaces, component: &Interfaces, found: Found<'_>, exported: bool) -> Vec<String> {
     let Some(known) = host.interface(found.name) else {
         return vec![format!("the host has no interface `{}`", found.name)];

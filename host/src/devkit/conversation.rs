@@ -1,4 +1,4 @@
-//! Plays the steps of a case to a plugin, and carries out what comes of them on a registry of its own.
+//! Makes the calls of a conversation with a plugin, and carries out the answers on a registry of its own.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::hub::registry::{Peer, Registry};
 use crate::plugin::{CallError, is_harmful};
 use crate::policy::{Handshake, Harness, Verdict};
 
-/// The connection that a conversation is about; others have the numbers after it.
+/// The connection of the conversation's client. Other connections have the numbers after it.
 const OWN: ConnectionId = ConnectionId(1);
-/// That of the internal sender.
+/// The connection of the internal sender.
 const SENDER: ConnectionId = ConnectionId(1_000_000);
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000);
-/// Bytes that may wait for a connection that nobody reads.
+/// The bound of each outbox, in bytes. Nobody reads the connections.
 const OUTBOX: usize = 64 << 20;
 
 /// A conversation with a plugin.
@@ -30,27 +30,27 @@ pub(super) struct Conversation {
     budget: Arc<Budget>,
     handshake: Handshake,
     session: Session,
-    /// The session's connection, once the router has heard of it.
+    /// The client's connection, from the first call of the router on.
     own: Option<Arc<Peer>>,
 }
 
 impl Outcome {
-    /// Whether an authenticator has said this.
+    /// Returns whether an authenticator gave this verdict.
     pub(super) fn is(&self, verdict: &str) -> bool {
         self.value.get(verdict).is_some() || self.value.as_str() == Some(verdict)
     }
 }
 
-/// What came of a call.
+/// The result of one call.
 pub(super) struct Outcome {
-    /// In the notation of case files.
+    /// The answer in the notation of case files.
     pub(super) value: Value,
-    /// Where in the plugin a call failed, innermost first; else empty.
+    /// The functions of the plugin in which the call failed, innermost first. Empty if the call did not fail.
     pub(super) backtrace: String,
 }
 
 impl Conversation {
-    /// A conversation on this registry, which the plugin's runtime must have, too.
+    /// Begins a conversation on this registry, which must also be the registry of the plugin's runtime.
     pub(super) fn new(harness: Harness, registry: Arc<Registry>, opening: &Opening, client: &Client) -> Self {
         let handshake = Handshake {
             connection: OWN,
@@ -69,7 +69,7 @@ impl Conversation {
         Self { harness, registry, budget: Arc::new(Budget::new(usize::MAX, 1)), handshake, session, own: None }
     }
 
-    /// The conversation that a case begins with.
+    /// Begins the conversation of a case.
     pub(super) fn of_case(harness: Harness, registry: Arc<Registry>, case: &Case) -> Self {
         let conversation = Self::new(harness, registry, &case.handshake, &case.session);
         for (number, Online { uid, groups }) in (OWN.0 + 1..).zip(&case.online) {
@@ -85,7 +85,7 @@ impl Conversation {
         self.registry.register(id, uid.into(), outbox, ADDRESS).ok()
     }
 
-    /// The session's connection, which is there from the first call of the router on.
+    /// Returns the client's connection. The first call registers it.
     fn own(&mut self) -> Option<Arc<Peer>> {
         if self.own.is_none() {
             self.own = self.connect(OWN, &self.session.uid.clone());
@@ -93,7 +93,7 @@ impl Conversation {
         self.own.clone()
     }
 
-    /// Makes a call, and carries out what comes of it.
+    /// Makes a call, and carries out the answer.
     pub(super) async fn call(&mut self, call: &Call) -> Outcome {
         match self.outcome(call).await {
             Ok(value) => Outcome { value, backtrace: String::new() },
@@ -120,14 +120,14 @@ impl Conversation {
                 let own = self.own();
                 let actions = self.harness.opened(&self.session).await?;
                 let shown = expectation::actions(&actions);
-                self.act(own, actions).await;
+                self.apply(own, actions).await;
                 shown
             }
             Call::Route(packet) => {
                 let own = self.own();
                 let actions = self.harness.route(&self.session, packet).await?;
                 let shown = expectation::actions(&actions);
-                self.act(own, actions).await;
+                self.apply(own, actions).await;
                 shown
             }
             Call::Closed(Closed { cause, code, groups, remaining }) => {
@@ -153,7 +153,8 @@ impl Conversation {
         })
     }
 
-    async fn act(&mut self, own: Option<Arc<Peer>>, actions: Vec<Action>) {
+    /// Applies actions, and keeps the state that they remember.
+    async fn apply(&mut self, own: Option<Arc<Peer>>, actions: Vec<Action>) {
         if let Some(own) = own
             && let Some(state) = delivery::apply(&self.registry, &own, actions).await.remember
         {
@@ -161,7 +162,7 @@ impl Conversation {
         }
     }
 
-    /// Whoever is accepted is who the router hears of.
+    /// Gives the router's session the identity that an authenticator has accepted.
     fn authenticated(&mut self, verdict: Verdict) -> Value {
         let shown = expectation::verdict(&verdict);
         if let Verdict::Accept(identity) = verdict {
@@ -172,7 +173,7 @@ impl Conversation {
     }
 }
 
-/// A call as it is shown: short, in one line.
+/// Formats a call as one short line.
 pub(super) fn shown(call: &Call) -> String {
     const MOST: usize = 100;
     let with = |name: &str, message: &Message| match message {

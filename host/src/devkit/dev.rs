@@ -1,7 +1,7 @@
 //! `hotgate dev`: builds the plugin in a folder on each change, and serves what was built, on this machine only.
 //!
-//! What is served is a copy, put in its place whole: the gateway watches it like any plugin's file, and takes it over or says
-//! why not.
+//! What is served is a copy, put in its place whole: the gateway watches it like any plugin's file, and takes it over
+//! or says why not.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -67,8 +67,8 @@ impl Builder {
         Ok(builder)
     }
 
-    /// Builds until what comes out can serve, waiting for a change each time it cannot. Returns the configuration to serve it
-    /// with.
+    /// Builds until what comes out can serve, waiting for a change each time it cannot. Returns the configuration to
+    /// serve it with.
     ///
     /// # Errors
     /// When that cannot be made.
@@ -122,7 +122,8 @@ impl Builder {
         let code = read_component(&PluginSource::File(component), PluginLimits::default().max_component);
         let code = code.with_context(|| format!("cannot read {shown}, which the build should have written"))?;
         fs::write(&next, &code).with_context(|| format!("cannot write {}", next.display()))?;
-        // Settings may be new, too. First, so that what cannot be leaves everything as it was, and new code does not meet old settings.
+        // Settings may be new, too. First, so that what cannot be leaves everything as it was, and new code does not
+        // meet old settings.
         let config = self.configure()?.1;
         fs::rename(&next, self.served()).with_context(|| format!("cannot write {}", self.served().display()))?;
         if self.roles.is_some() {
@@ -229,7 +230,8 @@ fn watch(folder: &Path, project: &Project, tell: mpsc::Sender<()>) -> anyhow::Re
     let mut watcher = notify::recommended_watcher(told).context("files cannot be watched")?;
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let (folders, files): (Vec<_>, Vec<_>) = watched.into_iter().partition(|path| path.is_dir());
-    // Editors put another file in a file's place, and tools another folder in a folder's: that happens in the folder above.
+    // Editors put another file in a file's place, and tools another folder in a folder's: that happens in the folder
+    // above.
     let above = folders.iter().filter(|path| real(path) != folder).chain(&files).filter_map(|path| path.parent());
     let above = above.map(|path| (path, RecursiveMode::NonRecursive));
     let places: Vec<_> = folders.iter().map(|path| (path.as_path(), RecursiveMode::Recursive)).chain(above).collect();

@@ -1,4 +1,4 @@
-//! What a plugin answered, in the notation of case files, and how it differs from what was expected.
+//! Writes the answers of a plugin in the notation of case files, and compares them with the expected answers.
 
 use bytes::Bytes;
 use toml::{Table, Value};
@@ -17,7 +17,7 @@ fn text(text: &str) -> Option<Value> {
 }
 
 fn integer(number: u64) -> Option<Value> {
-    // What TOML cannot hold is shown all the same.
+    // A number that TOML cannot hold is written as a string.
     Some(i64::try_from(number).map_or_else(|_| Value::String(number.to_string()), Value::Integer))
 }
 
@@ -54,7 +54,7 @@ fn reason(CloseReason { code, reason }: &CloseReason) -> Value {
     table([("code", integer((*code).into())), ("reason", text(reason))])
 }
 
-/// What an authenticator says.
+/// Writes the verdict of an authenticator.
 pub(super) fn verdict(verdict: &Verdict) -> Value {
     match verdict {
         Verdict::Pass => Value::String("pass".to_owned()),
@@ -106,12 +106,12 @@ fn command(command: &Command) -> Value {
     }
 }
 
-/// What a router wants done on any occasion.
+/// Writes the commands of a router.
 pub(super) fn commands(commands: &[Command]) -> Value {
     Value::Array(commands.iter().map(command).collect())
 }
 
-/// What it wants done with a session at hand.
+/// Writes the actions of a router.
 pub(super) fn actions(actions: &[Action]) -> Value {
     let action = |action: &Action| match action {
         Action::Command(done) => command(done),
@@ -122,7 +122,7 @@ pub(super) fn actions(actions: &[Action]) -> Value {
     Value::Array(actions.iter().map(action).collect())
 }
 
-/// What comes of a line.
+/// Writes a router's answer to a line.
 pub(super) fn answer(answer: &Result<Answer, String>) -> Value {
     match answer {
         Ok(Answer { commands: done, reply }) => {
@@ -132,14 +132,14 @@ pub(super) fn answer(answer: &Result<Answer, String>) -> Value {
     }
 }
 
-/// Stands for what must not be there: no answer has a boolean.
+/// In an expected answer: the name must be absent. No answer holds a boolean.
 const NONE: Value = Value::Boolean(false);
 
-/// Under this name stands how a call failed.
+/// The name under which the answer of a failed call says how it failed.
 pub(super) const FAILED: &str = "failed";
 
-/// In which places an outcome is not what was expected; each with its path. What an expected table does not mention is not
-/// compared, and what it says is `false` must not be there; lists are compared whole.
+/// Returns the differences between the expected and the actual answer, each with its path. Names that an expected table
+/// leaves out are not compared. A name whose expected value is `false` must be absent. Lists are compared whole.
 pub(super) fn differences(expected: &Value, actual: &Value) -> Vec<String> {
     let mut found = Vec::new();
     if actual.get(FAILED).is_some() && expected.get(FAILED).is_none() {
@@ -156,15 +156,15 @@ fn compare(path: String, expected: &Value, actual: &Value, found: &mut Vec<Strin
             for (name, wanted) in expected {
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                 match actual.get(name) {
-                    // Words may be said in part: they are for people.
+                    // A part of the text is enough: the text is for people.
                     Some(Value::String(words))
                         if name == "refused" && wanted.as_str().is_some_and(|wanted| words.contains(wanted)) => {}
                     Some(value) if *wanted == NONE => found.push(format!("{path}: expected none, got {value}")),
                     Some(value) => compare(path, wanted, value, found),
                     None if *wanted == NONE => {}
                     None => {
-                        let there: Vec<_> = actual.keys().map(String::as_str).collect();
-                        found.push(format!("{path}: expected {wanted}, got none; there is {}", there.join(", ")));
+                        let present: Vec<_> = actual.keys().map(String::as_str).collect();
+                        found.push(format!("{path}: expected {wanted}, got none; the answer has {}", present.join(", ")));
                     }
                 }
             }
@@ -207,7 +207,7 @@ mod tests {
         differ(r#"{ accept = {} }"#, accept, &[]);
         differ(r#"{ accept = { uid = "u1" } }"#, accept, &[]);
         differ(r#"{ accept = { uid = "u2" } }"#, accept, &["accept.uid: expected \"u2\", got \"u1\""]);
-        differ(r#"{ deny = { code = 1 } }"#, accept, &["deny: expected { code = 1 }, got none; there is accept"]);
+        differ(r#"{ deny = { code = 1 } }"#, accept, &["deny: expected { code = 1 }, got none; the answer has accept"]);
         differ(r#""pass""#, r#""pass""#, &[]);
         differ(r#"{ refused = "missing" }"#, r#"{ refused = "`uid` is missing" }"#, &[]);
         differ("{}", r#"{ failed = "trap" }"#, &["the call failed"]);

@@ -1,11 +1,11 @@
-//! Case files and components, as authors may hand them over.
+//! Fuzz targets: case files and components of any content.
 
 use std::path::Path;
 
 use super::cases::Cases;
 use super::check;
 
-/// A case file.
+/// Reads a case file.
 pub(crate) fn cases(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     if let Ok(cases) = Cases::parse(text, Path::new(".")) {
@@ -14,7 +14,7 @@ pub(crate) fn cases(bytes: &[u8]) {
     }
 }
 
-/// What `hotgate plugin check` says of a component without loading it.
+/// Inspects a component as `hotgate plugin check` does, without loading it.
 pub(crate) fn check(bytes: &[u8]) {
     let Ok(report) = check::inspect("plugin.wasm", bytes, None) else { return };
     let text = report.to_string();

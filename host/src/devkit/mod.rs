@@ -1,15 +1,15 @@
-//! The devkit: what plugin authors use before a plugin serves anybody. Everything here runs a plugin on the runtime that
-//! the gateway runs it on, within the same limits, without a network. Unlike the gateway it wants to know why a call failed,
-//! and what a component is that could not be loaded: so it looks past `policy`, into `plugin`.
+//! The devkit: the tools of plugin authors, for the time before a plugin serves anybody. The devkit runs a plugin on
+//! the gateway's own runtime, within the same limits, without a network. Unlike the gateway, it reports why a call
+//! failed and why a component cannot be loaded. For this it uses `plugin` directly, beside `policy`.
 //!
-//! | file | what |
+//! | file | what it does |
 //! | --- | --- |
-//! | `check`, `contract` | what a component is, and where it is not what the gateway knows |
-//! | `run`, `cases`, `play`, `outcome` | conversations with a plugin, and what is expected of it |
-//! | `bench` | how long its calls take |
-//! | `new` | a project to begin with |
-//! | `dev`, `project`, `setting` | builds on each change, and serves what was built |
-//! | `voice` | what a plugin says meanwhile |
+//! | `check`, `contract` | inspects a component, and compares it with the gateway's contract |
+//! | `run`, `cases`, `conversation`, `expectation` | calls a plugin step by step, and compares its answers with the expected ones |
+//! | `bench` | measures how long calls take |
+//! | `new` | writes a new project |
+//! | `dev`, `project`, `setting` | builds a project after each change, and serves the result |
+//! | `capture` | keeps the log lines of the plugin |
 
 pub mod bench;
 pub mod capture;
@@ -39,7 +39,7 @@ use crate::hub::registry::Registry;
 use crate::plugin::{Demand, Roles, Runtime, Surroundings, read_component};
 use crate::policy::Harness;
 
-/// A plugin that is worked on.
+/// One component, and the runtime that it is tried on.
 pub struct DevKit {
     runtime: Arc<Runtime>,
     plugin: PluginConfig,
@@ -47,11 +47,12 @@ pub struct DevKit {
 }
 
 impl DevKit {
-    /// Takes a component from a file, or by `builtin:NAME`. Limits, and settings where none are given, are those of the plugin
-    /// with this file in the configuration, or else the defaults. What was compiled is kept in the folder `cache`.
+    /// Opens a component: a file, or `builtin:NAME`. If the configuration has a plugin with this file, its limits
+    /// apply, and its settings unless `settings` are given; otherwise the defaults apply. Compiled code is kept in the
+    /// folder `cache`.
     ///
     /// # Errors
-    /// When the file cannot be read, or the runtime not be started.
+    /// When the file cannot be read, or the runtime cannot be started.
     pub fn open(file: &Path, config: &Config, settings: Option<Settings>, cache: &Path) -> anyhow::Result<Self> {
         let source = match file.to_str().and_then(|name| name.strip_prefix("builtin:")) {
             Some(name) => PluginSource::Builtin(name.to_owned()),
@@ -71,12 +72,12 @@ impl DevKit {
         Ok(Self { runtime, plugin, code })
     }
 
-    /// The component.
+    /// Returns the bytes of the component.
     pub fn code(&self) -> &[u8] {
         &self.code
     }
 
-    /// Loads the plugin for these roles, with other settings than its own where some are given.
+    /// Loads the plugin for these roles. If `settings` are given, they replace the plugin's own.
     async fn load(
         &self,
         roles: Roles,
@@ -97,13 +98,14 @@ fn registry() -> Arc<Registry> {
     Arc::new(Registry::new(DuplicateLogin::Newest))
 }
 
-/// Where the user's programs keep what they can make again (XDG base directories).
+/// Returns the user's cache folder for this program (XDG base directories).
 pub fn cache_folder() -> PathBuf {
     let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
-    // Where others may write, it is only used while it is the user's own.
+    // Without a home, a folder in the temporary directory. Others may write there: the folder is only used while it
+    // belongs to the user.
     cache.map_or_else(|| env::temp_dir().join(format!("hotgate-{}", geteuid().as_raw())), |cache| cache.join("hotgate"))
 }
 
-/// Bytes of a case file or `plugin.toml`.
+/// The largest case file or `plugin.toml`, in bytes.
 const MAX_TEXT: usize = 4 << 20;

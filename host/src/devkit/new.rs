@@ -1,4 +1,4 @@
-//! Writes a project to begin with: one of the templates that the binary carries, with the contract that it needs.
+//! Writes a new project: one of the templates in the binary, and a copy of the contract (`wit/`).
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,14 +11,14 @@ use super::contract;
 use super::project::Project;
 use crate::plugin::Roles;
 
-/// By languages, and in each `common` and what differs by role. What ends in `.in` loses that: cargo and git are not to take it
-/// for theirs here.
+/// The templates: one folder for each language, which holds `common` and one folder for each role. The ending `.in` is
+/// cut off the names of files: without it, cargo and git would use these files in this repository.
 static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/templates");
 
-/// Bytes of a name.
+/// The longest name, in bytes.
 const MAX_NAME: usize = 64;
 
-/// What plugins can be written in.
+/// The languages that there are templates for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Language {
     /// Rust, with plain cargo.
@@ -32,7 +32,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// The folders that its projects are put together from.
+    /// Returns the template folders that a project is put together from.
     fn folders(self) -> &'static [&'static str] {
         match self {
             Self::Rust => &["all", "rust-sources", "rust"],
@@ -43,15 +43,15 @@ impl Language {
     }
 }
 
-/// Writes a project of this name into a folder of this name, within `parent`. Returns the folder.
+/// Writes a project into a new folder of the project's name, in `parent`. Returns the folder.
 ///
 /// # Errors
-/// When the name will not do, or the folder is there, or cannot be written.
+/// When the name is not allowed, or the folder exists or cannot be written.
 pub fn create(parent: &Path, name: &str, roles: Roles, language: Language) -> anyhow::Result<PathBuf> {
     check_name(name)?;
     let folder = parent.join(name);
     match fs::create_dir(&folder) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!("{} is there already", folder.display()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!("{} exists already: choose another name", folder.display()),
         created => created.with_context(|| format!("cannot create {}", folder.display()))?,
     }
     for (path, text) in files(name, roles, language) {
@@ -61,7 +61,7 @@ pub fn create(parent: &Path, name: &str, roles: Roles, language: Language) -> an
             fs::write(&path, text)
         };
         if let Err(error) = write() {
-            // Half a project would only be in the way of the next attempt.
+            // Half a project would block the next attempt.
             let _ = fs::remove_dir_all(&folder);
             return Err(error).with_context(|| format!("cannot write {}", path.display()));
         }
@@ -69,10 +69,10 @@ pub fn create(parent: &Path, name: &str, roles: Roles, language: Language) -> an
     Ok(folder)
 }
 
-/// What to do with a project that has just been written.
+/// Returns what to do next with a project that was just written.
 ///
 /// # Errors
-/// When it is no project.
+/// When the folder holds no project.
 pub fn next_steps(folder: &Path) -> anyhow::Result<String> {
     let Project { build, component, .. } = Project::read(folder)?;
     let (folder, component) = (folder.display(), component.display());
@@ -83,11 +83,11 @@ pub fn next_steps(folder: &Path) -> anyhow::Result<String> {
          \x20 hotgate plugin check {component}\n\
          \x20 hotgate plugin run {component} --cases cases.toml\n\
          \x20 hotgate dev .\n\
-         README.md goes on from there.\n"
+         Then read README.md.\n"
     ))
 }
 
-/// Cargo, npm and Python all take it, and so does WIT.
+/// Checks that Cargo, npm, Python and WIT all accept a name.
 fn check_name(name: &str) -> anyhow::Result<()> {
     let words = name.split('-').all(|word| {
         word.starts_with(|c: char| c.is_ascii_lowercase())
@@ -95,14 +95,14 @@ fn check_name(name: &str) -> anyhow::Result<()> {
     });
     if !words || name.len() > MAX_NAME {
         bail!(
-            "{name:?} is no name for a plugin: use lower-case words with hyphens between them, like my-auth, of at most \
-             {MAX_NAME} characters"
+            "{name:?} cannot name a plugin: use lower-case words with hyphens between them, like my-auth, of at most {MAX_NAME} \
+             characters in all"
         );
     }
     Ok(())
 }
 
-/// The files of a project, by their paths in it.
+/// Returns the files of a project, each with its path in the project.
 fn files(name: &str, roles: Roles, language: Language) -> Vec<(PathBuf, String)> {
     let (role, world) = match roles {
         Roles { authenticator: true, router: true } => ("both", "authentication-and-routing"),
@@ -127,6 +127,7 @@ fn files(name: &str, roles: Roles, language: Language) -> Vec<(PathBuf, String)>
     files
 }
 
+/// Calls `each` for every file in a folder and in its subfolders.
 fn collect(folder: &Dir<'_>, each: &mut impl FnMut(&Path, &str)) {
     for entry in folder.entries() {
         match entry {
@@ -162,7 +163,7 @@ mod tests {
                 let folder = tempfile::tempdir().unwrap();
                 let project = create(folder.path(), "my-plugin", roles, *language).unwrap();
                 assert!(next_steps(&project).unwrap().contains("hotgate plugin check"));
-                assert!(create(folder.path(), "my-plugin", roles, *language).is_err(), "it is there already");
+                assert!(create(folder.path(), "my-plugin", roles, *language).is_err(), "it exists already");
             }
         }
     }

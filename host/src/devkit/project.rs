@@ -1,4 +1,4 @@
-//! `plugin.toml`: how the plugin in a folder is built, and what it is told while it is developed.
+//! `plugin.toml`: how `hotgate dev` builds the plugin in a folder, and which settings the plugin gets.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,39 +12,42 @@ use super::MAX_TEXT;
 use super::setting::Written;
 use crate::config::read_text;
 
-/// Its name.
+/// The name of the file.
 pub(super) const FILE: &str = "plugin.toml";
 
-/// A folder with a plugin's sources.
+/// The content of `plugin.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Project {
-    /// The shell command that builds it, run in its folder.
+    /// The shell command that builds the plugin. It runs in the folder of `plugin.toml`.
     pub(super) build: String,
-    /// What comes out.
+    /// The component that the build writes.
     pub(super) component: PathBuf,
-    /// Files and folders whose change makes it worth building again.
+    /// Files and folders. A change of them starts a build.
     pub(super) watch: Vec<PathBuf>,
-    /// Of those, what the build itself writes.
+    /// The parts of `watch` that the build itself writes.
     #[serde(default)]
     pub(super) ignore: Vec<PathBuf>,
-    /// As in `hotgate.toml`.
+    /// The settings of the plugin, written as in `hotgate.toml`.
     #[serde(default)]
     pub(super) settings: Written,
 }
 
 impl Project {
-    /// Reads the project in a folder. Blocks. Paths in it stay relative.
+    /// Reads `plugin.toml` in a folder. Blocks. Its paths stay relative.
     ///
     /// # Errors
-    /// When there is none, or it is not one.
+    /// When the folder has no `plugin.toml`, or the file cannot be used.
     pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join(FILE);
         let shown = path.display();
-        let text = read_text(&path, MAX_TEXT).with_context(|| {
-            format!("cannot read {shown}, which says how the plugin is built (`hotgate plugin new` writes one)")
-        })?;
-        let project: Self = toml::from_str(&text).with_context(|| format!("{shown} cannot be"))?;
+        ensure!(
+            path.exists(),
+            "there is no {FILE} in {}: give the folder of a plugin's project, or make one with `hotgate plugin new`",
+            folder.display()
+        );
+        let text = read_text(&path, MAX_TEXT).with_context(|| format!("cannot read {shown}"))?;
+        let project: Self = toml::from_str(&text).with_context(|| format!("cannot use {shown}"))?;
         ensure!(!project.build.trim().is_empty(), "{shown}: build must be a shell command");
         ensure!(!project.watch.is_empty(), "{shown}: watch must name files or folders");
         for path in &project.watch {
@@ -53,31 +56,31 @@ impl Project {
         Ok(project)
     }
 
-    /// Starts to build it; what the command says goes to standard error.
+    /// Starts the build. The output of the command goes to standard error.
     ///
     /// # Errors
-    /// When there is no shell.
+    /// When `sh` cannot be run.
     pub(super) fn build(&self, folder: &Path) -> anyhow::Result<Build> {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(&self.build).current_dir(folder).stdin(Stdio::null()).stdout(std::io::stderr());
-        // Of its own group, to be ended with all that it starts.
+        // In a process group of its own, so that everything that it starts can be ended with it.
         let child = shell.process_group(0).spawn().context("cannot run sh to build the plugin")?;
         Ok(Build { group: child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)), child })
     }
 }
 
-/// A build that is under way. It ends when this is dropped.
+/// A build that is running. Dropping this ends the build.
 pub(super) struct Build {
     child: Child,
-    /// Its processes, while there are some.
+    /// Its process group, until the build has ended.
     group: Option<Pid>,
 }
 
 impl Build {
-    /// Waits for its end. Returns whether it has succeeded.
+    /// Waits until the build has ended. Returns whether it succeeded.
     ///
     /// # Errors
-    /// When the operating system does not tell.
+    /// When the operating system does not report the exit status.
     pub(super) async fn succeeded(mut self) -> anyhow::Result<bool> {
         let status = self.child.wait().await?;
         self.group = None;

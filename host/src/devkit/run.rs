@@ -1,4 +1,4 @@
-//! Feeds a plugin packets and lines, or plays case files to it, and reports.
+//! Sends packets and lines to a plugin, or runs the cases of case files, and reports the answers.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,20 +14,20 @@ use super::expectation::{FAILED, differences};
 use crate::base::message::{Attribute, Message};
 use crate::plugin::{Roles, Surroundings};
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
-    /// Cases that went as expected.
+    /// Cases whose answers were all as expected.
     pub passed: usize,
-    /// Cases that did not.
+    /// The other cases.
     pub failed: usize,
 }
 
 impl DevKit {
-    /// Plays the cases of these files, and tells `report` of each when it is done.
+    /// Runs the cases of these files, and calls `report` after each case.
     ///
     /// # Errors
-    /// When a file is no case file. That the plugin cannot be loaded is a failure of its case.
+    /// When a file is not a case file. If the plugin cannot be loaded, only the case fails.
     pub async fn play(&self, files: &[PathBuf], roles: Roles, mut report: impl FnMut(&str)) -> anyhow::Result<Tally> {
         let mut tally = Tally::default();
         for file in files {
@@ -41,16 +41,16 @@ impl DevKit {
         Ok(tally)
     }
 
-    /// Plays one case. Returns what went otherwise than expected, in lines; empty if nothing did.
+    /// Runs one case. Returns the differences from the expected answers, as lines; empty if there are none.
     async fn case(&self, case: &Case, roles: Roles) -> String {
         let surroundings = Surroundings { clock: case.clock, random: case.random };
         let loaded = self.load(roles, Some(case.settings()), surroundings).await;
         let (harness, registry) = match (loaded, &case.check) {
             (Ok(loaded), None) => loaded,
             (Err(error), Some(words)) if format!("{error:#}").contains(words) => return String::new(),
-            (Ok(_), Some(words)) => return format!("      expected to be refused, in words that contain {words:?}\n"),
+            (Ok(_), Some(words)) => return format!("      expected a refusal that contains {words:?}, got none\n"),
             (Err(error), Some(words)) => {
-                return format!("      expected words that contain {words:?}, got: {error:#}\n");
+                return format!("      expected a refusal that contains {words:?}, got: {error:#}\n");
             }
             (Err(error), None) => return format!("      {error:#}\n"),
         };
@@ -62,12 +62,12 @@ impl DevKit {
             if !roles.include(role) {
                 let _ = writeln!(
                     problems,
-                    "      step {number}: {call}\n        is for a plugin whose role is {role}; this one is played as {roles}"
+                    "      step {number}: {call}\n        needs a plugin with the role {role}; this plugin runs as {roles}"
                 );
                 continue;
             }
             let Outcome { value, backtrace } = conversation.call(&step.call).await;
-            let said = capture::take();
+            let log = capture::take();
             let anything = Value::Table(Table::new());
             let differences = match &step.expect {
                 Some(expected) => differences(expected, &value),
@@ -82,15 +82,15 @@ impl DevKit {
                 let _ = writeln!(problems, "        {difference}");
             }
             let _ = writeln!(problems, "        it answered {value}");
-            indented(&mut problems, &said);
+            indented(&mut problems, &log);
             indented(&mut problems, &backtrace);
         }
         problems
     }
 
-    /// Says these packets, then these lines, as a client and an internal sender would, and tells `report` of each answer. An
-    /// authenticator is greeted first, and hears packets until it accepts; a router hears those after. Returns whether no
-    /// call failed.
+    /// Sends packets as a client, then lines as an internal sender, and calls `report` with each answer. An
+    /// authenticator is greeted first, and gets packets until it accepts; a router gets the packets after that. Returns
+    /// whether no call failed.
     ///
     /// # Errors
     /// When the plugin cannot be loaded.
@@ -106,7 +106,7 @@ impl DevKit {
         let mut conversation = Conversation::new(harness, registry, &handshake, &client);
         capture::take();
         let mut well = true;
-        let mut say = async |conversation: &mut Conversation, call: Call| {
+        let mut make = async |conversation: &mut Conversation, call: Call| {
             let outcome = conversation.call(&call).await;
             let mut text = format!("{}\n    {}\n", shown(&call), outcome.value);
             indented(&mut text, &capture::take());
@@ -118,13 +118,13 @@ impl DevKit {
         let mut packets = opening.packets.iter().map(|packet| Message::Text(packet.clone()));
         let mut end = None;
         if roles.authenticator {
-            let mut said = say(&mut conversation, Call::Greet).await;
-            while !said.is("accept") && end.is_none() {
-                if said.is("deny") || said.is(FAILED) {
+            let mut outcome = make(&mut conversation, Call::Greet).await;
+            while !outcome.is("accept") && end.is_none() {
+                if outcome.is("deny") || outcome.is(FAILED) {
                     end = Some("the gateway closes this connection");
                 } else if let Some(packet) = packets.next() {
-                    said = say(&mut conversation, Call::Authenticate(packet)).await;
-                    if said.is("pass") {
+                    outcome = make(&mut conversation, Call::Authenticate(packet)).await;
+                    if outcome.is("pass") {
                         end = Some("the gateway asks the next authenticator, or closes this connection");
                     }
                 } else {
@@ -133,28 +133,28 @@ impl DevKit {
             }
         }
         if end.is_none() && roles.router {
-            say(&mut conversation, Call::Opened).await;
+            make(&mut conversation, Call::Opened).await;
             for packet in packets.by_ref() {
-                say(&mut conversation, Call::Route(packet)).await;
+                make(&mut conversation, Call::Route(packet)).await;
             }
         }
         if roles.router {
             for line in &opening.lines {
-                say(&mut conversation, Call::Push(line.clone())).await;
+                make(&mut conversation, Call::Push(line.clone())).await;
             }
         }
-        let unsaid = packets.count() + if roles.router { 0 } else { opening.lines.len() };
+        let unsent = packets.count() + if roles.router { 0 } else { opening.lines.len() };
         if let Some(end) = end {
             report(&format!("({end})\n"));
         }
-        if unsaid > 0 {
-            report(&format!("({unsaid} packets or lines were not sent)\n"));
+        if unsent > 0 {
+            report(&format!("({unsent} packets or lines were not sent)\n"));
         }
         Ok(well)
     }
 }
 
-/// What is said to a plugin.
+/// The input of a plugin: what one client and one internal sender send.
 #[derive(Debug, Clone, Default)]
 pub struct Talk {
     /// The path of the handshake.
@@ -165,9 +165,9 @@ pub struct Talk {
     pub headers: Vec<Attribute>,
     /// The uid of the session, for a plugin that is only a router.
     pub uid: String,
-    /// What the client sends.
+    /// The packets of the client.
     pub packets: Vec<ByteString>,
-    /// What the internal sender sends.
+    /// The lines of the internal sender.
     pub lines: Vec<ByteString>,
 }
 
@@ -176,6 +176,7 @@ async fn read(file: &Path) -> anyhow::Result<Vec<Case>> {
     tokio::task::spawn_blocking(move || Cases::read(&file)).await?
 }
 
+/// Appends lines, indented.
 fn indented(text: &mut String, lines: &str) {
     for line in lines.lines() {
         let _ = writeln!(text, "        {line}");

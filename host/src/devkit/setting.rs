@@ -1,4 +1,4 @@
-//! Settings of a plugin as authors write them, in `plugin.toml` and in case files.
+//! Settings of a plugin as authors write them in `plugin.toml` and in case files.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::config::Settings;
 
-/// A value, or the file that holds it. Its `Debug` shows no value, which may be a secret.
+/// A value, or the file that holds the value. `Debug` hides the value, which may be a secret.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "a setting must be a string, or { file = \"path\" }")]
 pub(super) enum Setting {
@@ -25,10 +25,10 @@ impl fmt::Debug for Setting {
     }
 }
 
-/// By their names.
+/// The settings by their names.
 pub(super) type Written = BTreeMap<String, Setting>;
 
-/// What a plugin is told; relative paths begin at `folder`.
+/// Converts written settings into the settings of a plugin. Relative paths begin at `folder`.
 pub(super) fn settings(written: &Written, folder: &Path) -> Settings {
     let mut settings = Settings::default();
     for (name, setting) in written {

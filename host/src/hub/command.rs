@@ -1,4 +1,4 @@
-//! What a router is told and what it can have done; the plain twins of the records in `wit/router.wit`.
+//! What a router is told and what it can command: the same records as in `wit/router.wit`, as plain Rust types.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -12,11 +12,11 @@ pub struct Session {
     pub connection: ConnectionId,
     /// Who the client is.
     pub uid: ByteString,
-    /// The client's uid and address, by which failures are counted. Routers are not told.
+    /// The client's uid and address as one key, by which failures are counted. Not passed to routers.
     pub client: ClientKey,
-    /// As the authenticator set them.
+    /// The attributes that the authenticator set.
     pub attributes: Vec<Attribute>,
-    /// What the router last remembered for this connection, at most `limits.max_state` bytes; empty at first.
+    /// The state that the router last remembered for this connection: at most `limits.max_state` bytes, empty at first.
     pub state: Bytes,
 }
 
@@ -25,37 +25,37 @@ pub struct Session {
 pub struct Sender {
     /// The connection.
     pub connection: ConnectionId,
-    /// `ip:port` of the peer.
+    /// `ip:port` of the sender.
     pub remote_address: String,
 }
 
-/// Whom something is for.
+/// The connections that a command is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recipient {
-    /// The connections of a uid, as the duplicate-login policy has it. Any string: one that is no uid reaches nobody.
+    /// The connections of a uid that `sessions.duplicate_login` selects. A string that is no uid reaches no connection.
     Uid(ByteString),
     /// One connection.
     Connection(ConnectionId),
-    /// Every member of a group.
+    /// Every connection in a group.
     Group(ByteString),
-    /// Every member of a group but the session's own connection.
+    /// Every connection in a group except the session's own.
     GroupOthers(ByteString),
     /// Every authenticated connection.
     Everyone,
 }
 
-/// A message and whom it is for.
+/// A message and its recipients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Whom it is for.
+    /// The recipients.
     pub to: Recipient,
-    /// What they get.
+    /// The message that they get.
     pub message: Message,
-    /// What the session's own connection gets if that reached nobody.
+    /// The message that the session's own connection gets if `message` reached no connection.
     pub otherwise: Option<Message>,
 }
 
-/// Connections and a group that they enter or leave.
+/// Connections, and a group that they join or leave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
     /// The connections.
@@ -64,21 +64,21 @@ pub struct Membership {
     pub group: ByteString,
 }
 
-/// Connections that are closed.
+/// Connections to close.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closing {
     /// The connections.
     pub who: Recipient,
-    /// What their close frames say.
+    /// Code and reason for their close frames.
     pub reason: CloseReason,
 }
 
-/// What a router can have done on any occasion.
+/// A command that a router can give on any occasion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Send a message.
     Deliver(Delivery),
-    /// Enter a group.
+    /// Join a group.
     Join(Membership),
     /// Leave a group.
     Leave(Membership),
@@ -87,7 +87,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// What the contract calls it.
+    /// Returns the command's name in `wit/router.wit`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Deliver(_) => "deliver",
@@ -98,21 +98,21 @@ impl Command {
     }
 }
 
-/// What it can have done with a session at hand.
+/// An action that a router can take on behalf of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// As on any occasion.
+    /// A command, as on any occasion.
     Command(Command),
-    /// Send to the session's own connection.
+    /// Send a message to the session's own connection.
     Reply(Message),
-    /// Keep this as the session's state; at most `limits.max_state` bytes.
+    /// Keep these bytes as the session's state: at most `limits.max_state` bytes.
     Remember(Bytes),
-    /// Hand the packet to [`Authenticator::renew`](super::Authenticator::renew).
+    /// Pass the packet to the authenticators, which renew the session's identity or refuse it.
     Authenticate,
 }
 
 impl Action {
-    /// What the contract calls it.
+    /// Returns the action's name in `wit/router.wit`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Command(command) => command.name(),
@@ -126,21 +126,21 @@ impl Action {
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ending {
-    /// Who or what ended it.
+    /// What ended the session.
     pub cause: Cause,
-    /// The code of the close frame, where there was one.
+    /// The code of the close frame, if there was a close frame.
     pub code: Option<u16>,
     /// The groups that the connection was in.
     pub groups: Vec<ByteString>,
-    /// How many connections of the same uid are left.
+    /// The number of connections that the same uid has left.
     pub remaining: u32,
 }
 
-/// What comes of a line of the text port.
+/// The router's answer to a line of the text port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// What is to be done.
+    /// The commands to apply.
     pub commands: Vec<Command>,
-    /// What the sender is told instead of `ok` or `fail`: one line, without its end.
+    /// The reply that the sender gets instead of `ok` or `fail`: one line, without its line end.
     pub reply: Option<ByteString>,
 }

@@ -1,4 +1,4 @@
-//! Who is connected, and how messages are delivered to them.
+//! The connections that are authenticated, and the delivery of messages to them.
 
 pub mod command;
 pub mod delivery;

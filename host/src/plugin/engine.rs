@@ -1,32 +1,18 @@
-//! The one WebAssembly engine of the process, and its clock.
+//! The one WebAssembly engine of the process: its configuration and its pool of instances.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tracing::warn;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
-use super::lane::Lane;
-use super::lock;
+use super::text::plain;
 use crate::config::{EngineConfig, Processor};
 
-/// How often a running call is looked at. A call that ends within one tick is never interrupted. Costs one wake-up of
-/// one thread.
-pub(super) const TICK: Duration = Duration::from_millis(4);
-
-/// The same while long calls take turns: the shorter, the sooner a crowd of them makes room for one that is short.
-const SHORT_TICK: Duration = Duration::from_micros(250);
-
-/// Between two ticks there is never as much time, unless the process does not run.
-const STALL: Duration = Duration::from_millis(50);
-
 /// Linear memories and tables of one instance. JavaScript runtimes come as components of two or three modules.
-pub(super) const MEMORIES: u32 = 4;
-pub(super) const TABLES: u32 = 8;
+pub(crate) const MEMORIES: u32 = 4;
+pub(crate) const TABLES: u32 = 8;
 
 /// The same of one core module, as WebAssembly bounds them.
 const OF_MODULE: u32 = 100;
@@ -55,48 +41,43 @@ const WARM_SLOTS: u32 = 8;
 /// Frames of a trap's backtrace.
 const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
-/// Starts the engine and its clock, for so many calls at the same time, the long ones in this lane.
+/// Starts the engine for this many calls at the same time.
 ///
 /// # Errors
 /// When the processor or the operating system cannot run it.
-pub(super) fn start(calls: usize, settings: &EngineConfig, lane: &Arc<Lane>) -> anyhow::Result<(Engine, Clock)> {
+pub(crate) fn start(calls: usize, settings: &EngineConfig) -> anyhow::Result<Engine> {
     let start = |allocation| {
         let mut config = config(allocation, settings.processor)?;
         config.max_wasm_stack(settings.stack).async_stack_size(settings.stack + HOST_STACK);
         Engine::new(&config)
     };
-    let engine = match start(pool(calls)) {
-        Ok(engine) => engine,
+    match start(pool(calls)) {
+        Ok(engine) => Ok(engine),
         Err(error) => {
             // Containers may limit the address space; then every instance is mapped when it is needed.
             warn!(
                 error = format!("{error:#}"),
                 "no address space for a pool of plugin instances: calls will be slower"
             );
-            start(InstanceAllocationStrategy::OnDemand)
-                .map_err(super::plain)
-                .context("cannot start the WebAssembly engine")?
+            start(InstanceAllocationStrategy::OnDemand).map_err(plain).context("cannot start the WebAssembly engine")
         }
-    };
-    let clock = Clock::new();
-    start_clock(&engine, lane.clone(), clock.clone())?;
-    Ok((engine, clock))
+    }
 }
 
 /// The engine of the process that compiles. What it compiles runs in the engine with this [`compatibility`] that [`start`]
 /// has started: they differ only in where instances live. Its pool has no places, but the same bounds: what one instance
 /// would take beside its memories and tables (globals, imports, core instances of nested components) is checked when the
 /// component is compiled, and so is bounded wherever instances live later.
-pub(super) fn for_compiling(wanted: u64) -> anyhow::Result<Engine> {
+pub(crate) fn for_compiling(wanted: u64) -> anyhow::Result<Engine> {
     let engine = |processor| Engine::new(&config(pool(0), processor)?);
     match engine(Processor::Any) {
         Ok(engine) if compatibility(&engine) == wanted => Ok(engine),
-        _ => engine(Processor::Native).map_err(super::plain),
+        _ => engine(Processor::Native).map_err(plain),
     }
 }
 
 /// Differs between engines that cannot run each other's code: by settings, processor or version.
-pub(super) fn compatibility(engine: &Engine) -> u64 {
+pub(crate) fn compatibility(engine: &Engine) -> u64 {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.finish()
@@ -147,76 +128,16 @@ fn pool(calls: usize) -> InstanceAllocationStrategy {
     InstanceAllocationStrategy::Pooling(pool)
 }
 
-/// Tells when calls ran out of time through nobody's fault: the process was stopped, or had no processor.
-#[derive(Debug, Clone)]
-pub(super) struct Clock(Arc<Mutex<Ticks>>);
-
-#[derive(Debug)]
-struct Ticks {
-    last: Instant,
-    /// When the process last went on after it had not run.
-    went_on: Option<Instant>,
-}
-
-impl Clock {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(Ticks { last: Instant::now(), went_on: None })))
-    }
-
-    /// The tests that count instructions leave this function out by its name.
-    fn tick(&self) {
-        let mut ticks = lock(&self.0);
-        let now = Instant::now();
-        if now - ticks.last > STALL {
-            ticks.went_on = Some(now);
-        }
-        ticks.last = now;
-    }
-
-    /// Whether the process has not run for a while since this moment.
-    pub(super) fn stood_still_since(&self, moment: Instant) -> bool {
-        let ticks = lock(&self.0);
-        ticks.went_on.is_some_and(|went_on| went_on >= moment) || ticks.last.elapsed() > STALL
-    }
-}
-
-/// Advances the engine's epoch on a thread of its own, because a runtime whose threads are all in a plugin does not
-/// keep time. Ends with the engine.
-fn start_clock(engine: &Engine, lane: Arc<Lane>, clock: Clock) -> anyhow::Result<()> {
-    let engine = engine.weak();
-    let tick = move || {
-        while let Some(engine) = engine.upgrade() {
-            clock.tick();
-            engine.increment_epoch();
-            drop(engine);
-            thread::sleep(if lane.is_taken() { SHORT_TICK } else { TICK });
-        }
-    };
-    thread::Builder::new().name("epoch".to_owned()).spawn(tick).context("cannot start the epoch clock")?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::MAX_CALLS;
 
     #[test]
-    fn a_process_that_was_stopped_is_told_from_one_that_runs() {
-        let (clock, begun) = (Clock::new(), Instant::now());
-        clock.tick();
-        assert!(!clock.stood_still_since(begun));
-        thread::sleep(2 * STALL);
-        assert!(clock.stood_still_since(begun), "the next tick is overdue");
-        clock.tick();
-        assert!(clock.stood_still_since(begun) && !clock.stood_still_since(Instant::now()));
-    }
-
-    #[test]
     fn the_largest_sum_of_calls_fits_the_pool() {
         // And one more for the checks of each of some plugins.
         let calls = MAX_CALLS + 32;
-        let engine = start(calls, &EngineConfig::default(), &Lane::new()).unwrap().0;
+        let engine = start(calls, &EngineConfig::default()).unwrap();
         assert!(engine.pooling_allocator_metrics().is_some(), "instances are mapped when they are needed");
     }
 
@@ -224,7 +145,7 @@ mod tests {
     fn what_is_compiled_elsewhere_runs_here() {
         let compatibilities = [Processor::Native, Processor::Any].map(|processor| {
             let settings = EngineConfig { processor, stack: 64 << 20, memory: None };
-            let wanted = compatibility(&start(64, &settings, &Lane::new()).unwrap().0);
+            let wanted = compatibility(&start(64, &settings).unwrap());
             assert_eq!(compatibility(&for_compiling(wanted).unwrap()), wanted);
             wanted
         });

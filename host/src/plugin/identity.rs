@@ -62,13 +62,13 @@ impl<'de> Deserialize<'de> for Digest {
 /// What a generation runs: a component with its settings. Only the component's digest is ever shown: a hash over settings
 /// would help to guess them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Identity {
-    pub(super) component: Digest,
+pub(crate) struct Identity {
+    pub(crate) component: Digest,
     settings: Digest,
 }
 
 impl Identity {
-    pub(super) fn new(component: Digest, settings: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn new(component: Digest, settings: &BTreeMap<String, String>) -> Self {
         let mut hash = Sha256::new();
         for text in settings.iter().flat_map(|(name, value)| [name, value]) {
             hash.update((text.len() as u64).to_le_bytes());

@@ -179,7 +179,7 @@ pub struct Event {
     #[serde(serialize_with = "time")]
     pub at: SystemTime,
     /// What.
-    pub what: What,
+    pub what: EventKind,
     /// The generation that it happened to; `None` for a component that did not become one.
     pub generation: Option<u64>,
     /// The SHA-256 of the component, in hexadecimal, if it could be read.
@@ -191,7 +191,7 @@ pub struct Event {
 /// What can happen to a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum What {
+pub enum EventKind {
     /// It did not pass the checks, or has been refused before.
     Refused,
     /// It judges in shadow.
@@ -210,7 +210,7 @@ pub enum What {
     RolledBack,
 }
 
-impl fmt::Display for What {
+impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Refused => "refused",

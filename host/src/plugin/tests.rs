@@ -1,18 +1,21 @@
 use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::authenticator::{Handshake, Verdict};
-use super::call::Wait;
-use super::generation::Given;
-use super::load::{Code, Wanted};
-use super::stats::Function;
 use super::*;
 use crate::base::message::ConnectionId;
+use crate::base::state::StateFolder;
 use crate::config::{
-    DuplicateLogin, EngineConfig, Isolation, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Settings,
-    WatchConfig,
+    CompilerConfig, DuplicateLogin, EngineConfig, Isolation, PluginConfig, PluginDeploy, PluginLimits, PluginSource,
+    Settings, WatchConfig,
 };
+use crate::hub::registry::Registry;
+use crate::plugin::contract::Function;
+use crate::plugin::deploy::candidate::{Code, Wanted};
+use crate::plugin::runtime::environment::Environment;
+use crate::plugin::slot::call::Wait;
 
 pub(crate) fn limits() -> PluginLimits {
     PluginLimits {
@@ -29,7 +32,7 @@ const AUTHENTICATOR: Roles = Roles { authenticator: true, router: false };
 
 /// The built-in authenticator with a mark that makes it another plugin.
 fn marked(mark: u8) -> Vec<u8> {
-    let mut code = builtin::component(BUILTIN).unwrap().to_vec();
+    let mut code = deploy::builtin::component(BUILTIN).unwrap().to_vec();
     // A custom section: its length, the length of its name, its name.
     code.extend([0, 2, 1, mark]);
     code
@@ -56,7 +59,7 @@ async fn slot_within(source: PluginSource, limits: PluginLimits, memory: Option<
 
 /// Offers a component as if it stood in the slot's file.
 async fn offer(slot: &Slot, code: Vec<u8>) -> Result<(), String> {
-    take_over(slot, Wanted { code: Ok(Code::new(code)), given: Given::read(slot.settings()) }).await
+    take_over(slot, Wanted { code: Ok(Code::new(code)), environment: Environment::read(slot.settings()) }).await
 }
 
 /// Configures a slot, and has it look at its source and its settings.
@@ -77,7 +80,7 @@ async fn builtin_slot() -> Arc<Slot> {
 async fn greet(slot: &Arc<Slot>, isolation: Isolation) -> Result<bool, CallError> {
     let handshake = Handshake { connection: 1, remote_address: "", path: "/", query: None, headers: &[] };
     let read = |verdict, _: &_| Ok(matches!(verdict, Verdict::Challenge(_)));
-    Seat::new(slot.clone(), isolation).greet(None, Caller::Sender, handshake, read).await
+    PluginHandle::new(slot.clone(), isolation).greet(None, Caller::Sender, handshake, read).await
 }
 
 #[tokio::test]
@@ -121,7 +124,7 @@ async fn what_will_not_do_leaves_the_live_one_serving() {
         (b"\0asm\x0b\0\0\0", "no WebAssembly component"),
         (&whole[..8], "wanted are exports of hotgate:gateway/lifecycle@0.1.0"),
         (&whole[..whole.len() / 2], "cannot be compiled"),
-        (builtin::component("origin-router").unwrap(), "it is no authenticator"),
+        (deploy::builtin::component("origin-router").unwrap(), "it is no authenticator"),
     ];
     for (code, reason) in cases {
         let error = offer(&slot, code.to_vec()).await.unwrap_err();
@@ -224,7 +227,7 @@ async fn a_component_that_finds_no_memory_for_its_check_may_be_offered_again() {
 #[tokio::test]
 async fn a_slot_with_more_instances_than_calls_keeps_none_idle() {
     let slot = builtin_slot().await;
-    let holding = || memory::Holding::new(slot.spec().account.clone());
+    let holding = || runtime::memory::Holding::new(slot.spec().account.clone());
     let others = [holding(), holding()];
     greet(&slot, Isolation::Pooled).await.unwrap();
     assert_eq!(slot.live().idle_instances(), 0);
@@ -238,14 +241,15 @@ async fn the_result_that_a_caller_refuses_is_a_failure() {
     let slot = builtin_slot().await;
     let handshake = Handshake { connection: 1, remote_address: "", path: "/", query: None, headers: &[] };
     let refuse = |_, _: &_| Err::<(), _>(CallError::Result("nonsense".to_owned()));
-    let outcome = Seat::new(slot.clone(), Isolation::Pooled).greet(None, Caller::Sender, handshake, refuse).await;
+    let outcome =
+        PluginHandle::new(slot.clone(), Isolation::Pooled).greet(None, Caller::Sender, handshake, refuse).await;
     assert_eq!((outcome.unwrap_err().kind(), slot.live().idle_instances()), ("result", 0));
 }
 
 #[tokio::test]
 async fn the_engine_ends_with_its_last_user() {
     let slot = builtin_slot().await;
-    let engine = slot.spec().runtime.engine.weak();
+    let engine = slot.runtime().engine.weak();
     drop(slot);
     eventually(|| async { engine.upgrade().is_none() }).await;
 }
@@ -365,7 +369,7 @@ async fn whoever_wins_a_race_of_swaps_and_rollbacks_serves_alone() {
     let status = slot.status();
     assert_eq!(status.live.generation, slot.live().number());
     assert!(status.candidate.is_none());
-    let refused = |event: &&status::Event| event.what == status::What::RolledBack;
+    let refused = |event: &&status::Event| event.what == status::EventKind::RolledBack;
     for event in status.history.iter().filter(refused) {
         assert_ne!(event.generation, Some(status.live.generation), "what was rolled back serves");
         assert_ne!(event.generation, status.previous.as_ref().map(|kept| kept.generation));
@@ -397,11 +401,11 @@ async fn other_settings_make_another_generation_and_no_compilation() {
     configure(&slot, &settings("1"), &PluginDeploy::default()).await.unwrap();
     assert_eq!(slot.live().number(), 2);
     slot.rollback(None).await.unwrap();
-    assert_eq!((slot.live().number(), slot.live().given().values.len()), (1, 0));
+    assert_eq!((slot.live().number(), slot.live().environment().values.len()), (1, 0));
     let refused = configure(&slot, &settings("1"), &PluginDeploy::default()).await.unwrap_err();
     assert!(refused.contains("it was rolled back"), "{refused}");
     configure(&slot, &settings("2"), &PluginDeploy::default()).await.unwrap();
-    assert_eq!(slot.live().given().values["KEY"], "2");
+    assert_eq!(slot.live().environment().values["KEY"], "2");
     assert!(!format!("{:?}", slot.status()).contains("KEY"));
 }
 
@@ -429,7 +433,7 @@ async fn putting_back_what_is_live_withdraws_the_candidate() {
     configure(&slot, &Settings::default(), &deploy).await.unwrap();
     offer(&slot, marked(b'a')).await.unwrap();
     assert_eq!(slot.status().candidate.unwrap().stage, status::Stage::Shadow);
-    let live = builtin::component(BUILTIN).unwrap().to_vec();
+    let live = deploy::builtin::component(BUILTIN).unwrap().to_vec();
     offer(&slot, live.clone()).await.unwrap();
     assert!(slot.status().candidate.is_none());
     offer(&slot, marked(b'a')).await.unwrap();

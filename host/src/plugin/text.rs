@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 const MAX_ERROR: usize = 2048;
 
 /// An error of the engine, with all its causes, in one line.
-pub(super) fn plain(error: wasmtime::Error) -> anyhow::Error {
+pub(crate) fn plain(error: wasmtime::Error) -> anyhow::Error {
     anyhow::Error::msg(shown(format_args!("{error:#}"), MAX_ERROR))
 }
 

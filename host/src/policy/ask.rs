@@ -11,9 +11,10 @@ use super::lower::{attributes, message};
 use super::read::Reader;
 use crate::base::message::{Attribute, CloseReason, ConnectionId, Message};
 use crate::config::PluginLimits;
-use crate::plugin::{CallError, Caller, Generation, Seat, authenticator, types};
+use crate::plugin::{CallError, Caller, Generation, PluginHandle, authenticator, types};
 
-/// What is known of a connection before it has sent a message. Its `Debug` leaves out the query, which may hold a token.
+/// The upgrade request of a connection: all that is known before its first message. `Debug` leaves out the query, which
+/// may hold a token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Handshake {
     /// The connection.
@@ -22,9 +23,9 @@ pub struct Handshake {
     pub remote_address: String,
     /// The path of the upgrade request, without the query.
     pub path: String,
-    /// What follows the `?`, if there is one.
+    /// The part after the `?`, if there is a `?`.
     pub query: Option<String>,
-    /// Those headers that the configuration lets through; names in lower case.
+    /// The headers that `websocket.pass_headers` lists; names in lower case.
     pub headers: Vec<Attribute>,
 }
 
@@ -35,20 +36,21 @@ impl fmt::Debug for Handshake {
     }
 }
 
-/// Who a client turned out to be.
+/// The identity that an authenticator gives a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Never empty, and at most `limits.max_name` bytes, once it is accepted.
+    /// Has 1 to `limits.max_name` bytes once the identity is accepted.
     pub uid: ByteString,
-    /// Sent to the client as soon as it is registered; nothing reaches it before.
+    /// Sent to the client as soon as it is registered, before any other message.
     pub reply: Option<Message>,
-    /// For the router.
+    /// Passed to the router.
     pub attributes: Vec<Attribute>,
     /// When the session ends unless it is renewed, in seconds since 1970-01-01 UTC.
     pub expires_at: Option<u64>,
 }
 
-/// A prompt's state that is not empty, and the generation that gave it: only that one is sure to understand it.
+/// A prompt's state, which is not empty, and the generation that returned it. The state goes back to this generation:
+/// another one may not understand it.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) state: Bytes,
@@ -61,47 +63,47 @@ impl Held {
     }
 }
 
-/// Asks one plugin about a connection that has opened.
+/// Calls `greet` of one plugin for a connection that has opened.
 pub(super) async fn greet(
-    seat: &Seat,
+    handle: &PluginHandle,
     held: Option<Arc<Generation>>,
     handshake: &Handshake,
-) -> Result<Verdict, CallError> {
+) -> Result<CheckedVerdict, CallError> {
     let headers = attributes(&handshake.headers);
-    let read = |verdict, by: &_| Verdict::read(verdict, by, seat.limits(), None);
+    let read = |verdict, by: &_| CheckedVerdict::read(verdict, by, handle.limits(), None);
     let verdict =
-        seat.greet(held, Caller::Stranger(&handshake.remote_address), borrow(handshake, &headers), read).await?;
-    verdict.tell("greet", handshake.connection);
+        handle.greet(held, Caller::Stranger(&handshake.remote_address), borrow(handshake, &headers), read).await?;
+    verdict.log("greet", handshake.connection);
     Ok(verdict)
 }
 
-/// Asks one plugin about a packet.
+/// Calls `authenticate` of one plugin with a packet.
 pub(super) async fn authenticate(
-    seat: &Seat,
+    handle: &PluginHandle,
     held: Option<Held>,
     handshake: &Handshake,
     packet: &Message,
-) -> Result<Verdict, CallError> {
+) -> Result<CheckedVerdict, CallError> {
     let headers = attributes(&handshake.headers);
-    let read = |verdict, by: &_| Verdict::read(verdict, by, seat.limits(), Some(packet));
+    let read = |verdict, by: &_| CheckedVerdict::read(verdict, by, handle.limits(), Some(packet));
     let (state, held) = held.map_or_else(Default::default, |held| (held.state, Some(held.generation)));
     let caller = Caller::Stranger(&handshake.remote_address);
-    let verdict = seat.authenticate(held, caller, borrow(handshake, &headers), message(packet), &state, read).await?;
-    verdict.tell("authenticate", handshake.connection);
+    let verdict = handle.authenticate(held, caller, borrow(handshake, &headers), message(packet), &state, read).await?;
+    verdict.log("authenticate", handshake.connection);
     Ok(verdict)
 }
 
-/// What one plugin says.
-pub(super) enum Verdict {
+/// The verdict of one plugin, checked.
+pub(super) enum CheckedVerdict {
     Accept(Identity),
     Challenge(Option<Message>, Option<Held>),
     Pass,
     Deny(CloseReason),
 }
 
-impl Verdict {
-    /// For whoever develops a plugin. Nothing that clients say is shown, not even who they are: it may be a credential.
-    fn tell(&self, call: &'static str, ConnectionId(connection): ConnectionId) {
+impl CheckedVerdict {
+    /// Logs the verdict, for plugin authors. Packets and uids are left out: they may be credentials.
+    fn log(&self, call: &'static str, ConnectionId(connection): ConnectionId) {
         match self {
             Self::Accept(_) => trace!(target: "verdict", connection, "{call}: accept"),
             Self::Challenge(..) => trace!(target: "verdict", connection, "{call}: challenge"),

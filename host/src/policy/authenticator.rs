@@ -1,27 +1,27 @@
-//! Who is this? The chain of authenticators, and one connection's progress through it.
+//! Calls the chain of authenticator plugins (who is this?), and keeps one connection's progress through it.
 
-use super::ask::{Handshake, Held, Identity, Verdict, authenticate, greet};
+use super::ask::{CheckedVerdict, Handshake, Held, Identity, authenticate, greet};
 use super::shadow::Shadow;
 use crate::base::message::{Cause, CloseReason, Message};
 use crate::config::PluginLimits;
-use crate::plugin::Seat;
+use crate::plugin::PluginHandle;
 
-/// Challenges that may follow packets of one connection.
+/// How many challenges `authenticate` may return for one connection.
 const MAX_ROUNDS: u32 = 8;
 
 /// The close code for a client that no authenticator accepts.
 const NOT_ACCEPTED: u16 = 4902;
 
-/// What the chain decided.
+/// The decision of the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Register the client.
     Accept(Identity),
-    /// Send this, if anything, and hand the next packet to [`Authenticator::authenticate`].
+    /// Send this message, if there is one, and hand the next packet to [`Authenticator::authenticate`].
     Prompt(Option<Message>),
-    /// Close with this reason: a plugin's, or 4902, which is no plugin's.
+    /// Close with this reason: a plugin's own, or 4902, which the gateway itself uses.
     Deny(Cause, CloseReason),
-    /// A plugin failed; close with 1013. Logged already.
+    /// A plugin failed: close with 1013. The failure is logged already.
     Failed,
 }
 
@@ -43,45 +43,45 @@ impl Decision {
 /// One connection's progress through the chain.
 #[derive(Debug, Default)]
 pub struct Login {
-    /// What each plugin keeps, by its place in the chain.
+    /// The state of each plugin's last prompt, by the plugin's position in the chain.
     held: Vec<Option<Held>>,
-    /// The place of the plugin that has challenged after a packet: the others are not asked any more.
+    /// The position of the plugin whose `authenticate` returned a challenge. From then on no other plugin is asked.
     bound: Option<usize>,
-    /// Challenges after packets so far.
+    /// How many challenges `authenticate` has returned so far.
     rounds: u32,
 }
 
-/// The chain. Each call is decided by the generation of a plugin that is newest when it begins, but for states that are held; dropping a call
-/// ends it.
+/// The chain of authenticators. Each call runs in the generation that serves its connection when the call begins; a
+/// state that is held goes back to the generation that returned it. Dropping the future of a call ends the call.
 #[derive(Debug)]
 pub struct Authenticator {
-    chain: Vec<(Seat, Shadow)>,
+    chain: Vec<(PluginHandle, Shadow)>,
 }
 
 impl Authenticator {
-    pub(super) fn new(chain: Vec<(Seat, Shadow)>) -> Self {
+    pub(super) fn new(chain: Vec<(PluginHandle, Shadow)>) -> Self {
         Self { chain }
     }
 
-    /// A connection has opened: all are greeted in order until one accepts or denies. The first message of a challenge is
-    /// the greeting.
+    /// A connection has opened: calls `greet` of each plugin in order, until one accepts or denies. Of all challenges,
+    /// the first message is the greeting that is sent.
     pub async fn greet(&self, handshake: &Handshake) -> (Login, Decision) {
         let mut login = Login { held: self.chain.iter().map(|_| None).collect(), ..Login::default() };
         let mut greeting = None;
-        for ((seat, shadow), held) in self.chain.iter().zip(&mut login.held) {
-            let outcome = greet(seat, None, handshake).await;
-            if !matches!(outcome, Ok(Verdict::Pass | Verdict::Challenge(..))) {
-                shadow.sample(seat, handshake, None, &outcome);
+        for ((handle, shadow), held) in self.chain.iter().zip(&mut login.held) {
+            let outcome = greet(handle, None, handshake).await;
+            if !matches!(outcome, Ok(CheckedVerdict::Pass | CheckedVerdict::Challenge(..))) {
+                shadow.sample(handle, handshake, None, &outcome);
             }
             let decision = match outcome {
-                Ok(Verdict::Pass) => continue,
-                Ok(Verdict::Challenge(message, state)) => {
+                Ok(CheckedVerdict::Pass) => continue,
+                Ok(CheckedVerdict::Challenge(message, state)) => {
                     greeting = greeting.or(message);
                     *held = state;
                     continue;
                 }
-                Ok(Verdict::Accept(identity)) => Decision::accept(identity, seat.limits()),
-                Ok(Verdict::Deny(reason)) => Decision::Deny(Cause::Plugin, reason),
+                Ok(CheckedVerdict::Accept(identity)) => Decision::accept(identity, handle.limits()),
+                Ok(CheckedVerdict::Deny(reason)) => Decision::Deny(Cause::Plugin, reason),
                 Err(_logged) => Decision::Failed,
             };
             return (login, decision);
@@ -89,52 +89,54 @@ impl Authenticator {
         (login, Decision::Prompt(greeting))
     }
 
-    /// A connection that is not authenticated has sent a packet: it goes down the chain until one does not pass, or to the
-    /// plugin that has challenged.
+    /// A connection that is not authenticated has sent a packet: calls `authenticate` of each plugin in order until one
+    /// does not pass, or only of the plugin that the connection is bound to.
     pub async fn authenticate(&self, login: &mut Login, handshake: &Handshake, packet: &Message) -> Decision {
         let bound = login.bound;
         let first = login.rounds == 0;
-        for (index, (seat, shadow)) in self.chain.iter().enumerate() {
+        for (index, (handle, shadow)) in self.chain.iter().enumerate() {
             if bound.is_some_and(|bound| bound != index) {
                 continue;
             }
             let held = login.held.get_mut(index).and_then(Option::take);
-            let outcome = authenticate(seat, held, handshake, packet).await;
+            let outcome = authenticate(handle, held, handshake, packet).await;
             if first {
-                shadow.sample(seat, handshake, Some(packet), &outcome);
+                shadow.sample(handle, handshake, Some(packet), &outcome);
             }
             match outcome {
-                Ok(Verdict::Pass) => {}
-                Ok(Verdict::Challenge(message, state)) => {
+                Ok(CheckedVerdict::Pass) => {}
+                Ok(CheckedVerdict::Challenge(message, state)) => {
                     if login.rounds == MAX_ROUNDS {
                         return Decision::deny("too many rounds of authentication");
                     }
                     login.rounds += 1;
                     login.bound = Some(index);
-                    // What the others hold would keep their generations.
+                    // Drop the states of the other plugins: each would keep its generation alive.
                     login.held.iter_mut().for_each(|held| *held = None);
                     if let Some(held) = login.held.get_mut(index) {
                         *held = state;
                     }
                     return Decision::Prompt(message);
                 }
-                Ok(Verdict::Accept(identity)) => return Decision::accept(identity, seat.limits()),
-                Ok(Verdict::Deny(reason)) => return Decision::Deny(Cause::Plugin, reason),
+                Ok(CheckedVerdict::Accept(identity)) => return Decision::accept(identity, handle.limits()),
+                Ok(CheckedVerdict::Deny(reason)) => return Decision::Deny(Cause::Plugin, reason),
                 Err(_logged) => return Decision::Failed,
             }
         }
         Decision::deny("no authenticator accepted")
     }
 
-    /// A router hands over a packet to renew a session: it goes down the whole chain, as a first packet does that no
-    /// greeting preceded. A challenge is a denial.
+    /// The router has handed over a packet to renew a session. The packet goes down the whole chain, like a first
+    /// packet without a greeting before it. A challenge counts as a denial.
     pub async fn renew(&self, handshake: &Handshake, packet: &Message) -> Decision {
-        for (seat, _) in &self.chain {
-            match authenticate(seat, None, handshake, packet).await {
-                Ok(Verdict::Pass) => {}
-                Ok(Verdict::Challenge(..)) => return Decision::deny("a session is renewed by one packet"),
-                Ok(Verdict::Accept(identity)) => return Decision::accept(identity, seat.limits()),
-                Ok(Verdict::Deny(reason)) => return Decision::Deny(Cause::Plugin, reason),
+        for (handle, _) in &self.chain {
+            match authenticate(handle, None, handshake, packet).await {
+                Ok(CheckedVerdict::Pass) => {}
+                Ok(CheckedVerdict::Challenge(..)) => {
+                    return Decision::deny("a session is renewed with one packet, without a challenge");
+                }
+                Ok(CheckedVerdict::Accept(identity)) => return Decision::accept(identity, handle.limits()),
+                Ok(CheckedVerdict::Deny(reason)) => return Decision::Deny(Cause::Plugin, reason),
                 Err(_logged) => return Decision::Failed,
             }
         }

@@ -1,4 +1,4 @@
-//! What a plugin may return, whatever it is made of.
+//! Fuzz target: makes results of plugin calls from any bytes, and reads them.
 
 use super::read::Reader;
 use crate::base::message::{CloseReason, Message};
@@ -7,12 +7,12 @@ use crate::hub::command::Action;
 use crate::hub::command::{Command, Recipient};
 use crate::plugin::{router, types};
 
-/// Bounds that a fuzzer can reach.
+/// Returns limits that are small enough for a fuzzer to reach.
 fn limits() -> PluginLimits {
     PluginLimits { max_actions: 8, max_output: 200, max_state: 20, max_name: 10, ..PluginLimits::default() }
 }
 
-/// Actions, with the packet and without; commands; an answer.
+/// Reads bytes as actions, with a packet and without, then as an answer with commands.
 pub(crate) fn returned(bytes: &[u8]) {
     let limits = limits();
     let packet = Message::Text("the packet".into());
@@ -33,7 +33,7 @@ pub(crate) fn returned(bytes: &[u8]) {
     }
 }
 
-/// Asserts that an action is within the bounds, and returns how many bytes it has of its own.
+/// Asserts that an action is within the limits. Returns its bytes that are not the packet's.
 fn within(action: &Action, input: Option<&Message>, limits: &PluginLimits) -> usize {
     match action {
         Action::Command(command) => within_command(command, input, limits),
@@ -73,13 +73,13 @@ fn within_command(command: &Command, input: Option<&Message>, limits: &PluginLim
     }
 }
 
-/// Bytes of a message that are not the packet's.
+/// Returns the length of a message, or 0 if the message is the packet.
 fn own(message: &Message, input: Option<&Message>) -> usize {
     let shared = input.is_some_and(|input| std::ptr::eq(input.as_bytes(), message.as_bytes()));
     if shared { 0 } else { message.len() }
 }
 
-/// Bytes from which something is made that a plugin could return.
+/// Makes values that a plugin could return from bytes.
 struct Made<'a>(&'a [u8]);
 
 impl Made<'_> {
@@ -96,7 +96,7 @@ impl Made<'_> {
         bytes.to_vec()
     }
 
-    /// The engine hands over nothing but UTF-8.
+    /// Makes valid UTF-8: the engine hands over nothing else.
     fn text(&mut self) -> String {
         String::from_utf8_lossy(&self.bytes()).into_owned()
     }

@@ -1,4 +1,4 @@
-//! One plugin on its own, as its author tries it: nothing comes of what it says, but the whole of it is seen.
+//! Calls one plugin by itself, for the devkit. Every result is returned whole, and none is carried out.
 
 use std::sync::Arc;
 
@@ -11,34 +11,34 @@ use crate::base::message::{CloseReason, Message};
 use crate::config::{Isolation, PluginConfig};
 use crate::hub::command::{Action, Answer, Command, Ending, Sender, Session};
 use crate::hub::registry::Registry;
-use crate::plugin::{CallError, Ledgers, Roles, Runtime, Seat, Slot};
+use crate::plugin::{CallError, Ledgers, PluginHandle, Roles, Runtime, Slot};
 
-/// What an authenticator says.
+/// The verdict of an authenticator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// This is who it is.
+    /// The client has this identity.
     Accept(Identity),
-    /// Send this, if anything, and come back with the next packet and this state.
+    /// Send the message, if there is one, and call `authenticate` with the next packet and this state.
     Challenge {
-        /// What is sent.
+        /// The message to the client.
         message: Option<Message>,
-        /// What is kept until then.
+        /// Kept until the next packet.
         state: Bytes,
     },
-    /// Somebody else's to judge.
+    /// The next authenticator is asked.
     Pass,
     /// Close with this reason.
     Deny(CloseReason),
 }
 
-/// A plugin that is tried. Calls of another role than its own fail like a plugin that lacks the function.
+/// One loaded plugin. A call of a role that the plugin was not loaded for fails, as if the plugin lacked the function.
 pub struct Harness {
     slot: Arc<Slot>,
-    authenticator: Seat,
-    router: Seat,
-    /// Where the recipients of a call are counted.
+    authenticator: PluginHandle,
+    router: PluginHandle,
+    /// Counts the recipients of a call.
     registry: Arc<Registry>,
-    /// What the last challenge left.
+    /// The state of the last challenge.
     held: Option<Held>,
 }
 
@@ -52,44 +52,44 @@ impl Harness {
         let name = roles.to_string();
         let ledgers = Ledgers::open(&runtime, [(name.as_str(), plugin)]).await?;
         let slot = Slot::load(name, plugin, roles, runtime, &ledgers).await?;
-        let seat = |isolation| Seat::new(slot.clone(), isolation);
-        // As they are by default in a gateway.
-        let (authenticator, router) = (seat(Isolation::PerCall), seat(Isolation::Pooled));
+        let handle = |isolation| PluginHandle::new(slot.clone(), isolation);
+        // The defaults of a gateway.
+        let (authenticator, router) = (handle(Isolation::PerCall), handle(Isolation::Pooled));
         Ok(Self { slot, authenticator, router, registry, held: None })
     }
 
-    /// The same plugin with fresh instances for each call, or with shared ones, whatever the role.
+    /// Returns the same plugin with this isolation in both roles.
     pub fn isolated(&self, isolation: Isolation) -> Self {
-        let seat = || Seat::new(self.slot.clone(), isolation);
+        let handle = || PluginHandle::new(self.slot.clone(), isolation);
         let (slot, registry) = (self.slot.clone(), self.registry.clone());
-        Self { slot, authenticator: seat(), router: seat(), registry, held: None }
+        Self { slot, authenticator: handle(), router: handle(), registry, held: None }
     }
 
-    /// Its place.
+    /// Returns the slot of the plugin.
     pub fn slot(&self) -> &Slot {
         &self.slot
     }
 
-    /// A connection has opened.
+    /// Calls `greet`: a connection has opened.
     ///
     /// # Errors
     /// When the plugin failed.
     pub async fn greet(&mut self, handshake: &Handshake) -> Result<Verdict, CallError> {
-        let said = ask::greet(&self.authenticator, None, handshake).await?;
-        Ok(self.keep(said))
+        let verdict = ask::greet(&self.authenticator, None, handshake).await?;
+        Ok(self.keep_state(verdict))
     }
 
-    /// A connection that is not authenticated has sent a packet.
+    /// Calls `authenticate`: a connection that is not authenticated has sent a packet.
     ///
     /// # Errors
     /// When the plugin failed.
     pub async fn authenticate(&mut self, handshake: &Handshake, packet: &Message) -> Result<Verdict, CallError> {
         let held = self.held.take();
-        let said = ask::authenticate(&self.authenticator, held, handshake, packet).await?;
-        Ok(self.keep(said))
+        let verdict = ask::authenticate(&self.authenticator, held, handshake, packet).await?;
+        Ok(self.keep_state(verdict))
     }
 
-    /// A client is authenticated.
+    /// Calls `opened`: a client is authenticated.
     ///
     /// # Errors
     /// When the plugin failed.
@@ -97,7 +97,7 @@ impl Harness {
         router::opened(&self.router, &self.registry, session).await
     }
 
-    /// An authenticated client has sent a packet.
+    /// Calls `route`: an authenticated client has sent a packet.
     ///
     /// # Errors
     /// When the plugin failed.
@@ -105,7 +105,7 @@ impl Harness {
         router::route(&self.router, &self.registry, session, packet).await
     }
 
-    /// A session has ended.
+    /// Calls `closed`: a session has ended.
     ///
     /// # Errors
     /// When the plugin failed.
@@ -113,7 +113,7 @@ impl Harness {
         router::closed(&self.router, &self.registry, session, ending).await
     }
 
-    /// An internal sender has sent a line. The inner error is the plugin's own refusal.
+    /// Calls `push`: an internal sender has sent a line. The inner error is the plugin's refusal of the line.
     ///
     /// # Errors
     /// When the plugin failed.
@@ -121,12 +121,13 @@ impl Harness {
         router::push(&self.router, &self.registry, sender, line).await
     }
 
-    fn keep(&mut self, said: ask::Verdict) -> Verdict {
-        match said {
-            ask::Verdict::Accept(identity) => Verdict::Accept(identity),
-            ask::Verdict::Pass => Verdict::Pass,
-            ask::Verdict::Deny(reason) => Verdict::Deny(reason),
-            ask::Verdict::Challenge(message, held) => {
+    /// Keeps the state of a challenge for the next packet.
+    fn keep_state(&mut self, verdict: ask::CheckedVerdict) -> Verdict {
+        match verdict {
+            ask::CheckedVerdict::Accept(identity) => Verdict::Accept(identity),
+            ask::CheckedVerdict::Pass => Verdict::Pass,
+            ask::CheckedVerdict::Deny(reason) => Verdict::Deny(reason),
+            ask::CheckedVerdict::Challenge(message, held) => {
                 self.held = held;
                 let state = self.held.as_ref().map(|held| held.state.clone()).unwrap_or_default();
                 Verdict::Challenge { message, state }

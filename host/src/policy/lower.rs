@@ -1,9 +1,10 @@
-//! Arguments of plugins' functions: borrowed, and copied only into the plugin's memory.
+//! Converts plain types into arguments of plugin functions. Arguments are borrowed, and copied only into the plugin's
+//! memory.
 
 use crate::base::message::{Attribute, Cause, Message};
 use crate::plugin::{router, types};
 
-/// A message as an argument.
+/// Converts a message into an argument.
 pub(super) fn message(message: &Message) -> types::Message<'_> {
     match message {
         Message::Text(text) => types::Message::Text(text),
@@ -11,7 +12,7 @@ pub(super) fn message(message: &Message) -> types::Message<'_> {
     }
 }
 
-/// Attributes as arguments.
+/// Converts attributes into arguments.
 pub(super) fn attributes(attributes: &[Attribute]) -> Vec<types::AttributeParam<'_>> {
     attributes.iter().map(|Attribute { name, value }| types::AttributeParam { name, value }).collect()
 }
@@ -20,7 +21,8 @@ impl From<Cause> for router::Cause {
     fn from(cause: Cause) -> Self {
         match cause {
             Cause::Client => Self::Client,
-            // The contract has no other name for it; routers hear of it when a session is renewed in vain.
+            // The contract has no cause of its own for `Unauthenticated`. Routers see it when the renewal of a session
+            // is denied.
             Cause::Plugin | Cause::Unauthenticated => Self::Plugin,
             Cause::Operator => Self::Operator,
             Cause::Silent => Self::Silent,

@@ -1,5 +1,8 @@
-//! Decisions as plain Rust: [`Authenticator`] (who is this?) and [`Router`] (who gets this?). The only user of the plugin
-//! runtime: what plugins return is checked and translated here, and what is left can be carried out as it is.
+//! Asks the plugins and returns their decisions as plain Rust types: [`Authenticator`] (who is this?) and [`Router`]
+//! (who gets this?).
+//!
+//! In a running gateway only this module calls plugins. It checks and converts everything that a plugin returns, so
+//! that its callers can carry out the result as it is.
 
 mod ask;
 mod authenticator;
@@ -29,73 +32,75 @@ use crate::base::state::StateFolder;
 use crate::config::{Config, Loaded, Missing, PluginConfig, PluginLimits};
 use crate::hub::registry::Registry;
 use crate::plugin::status::{Deployed, PluginStatus};
-use crate::plugin::{Demand, Keepers, Ledgers, Roles, Runtime, Seat, Slot, look_after};
+use crate::plugin::{Demand, Keepers, Ledgers, PluginHandle, Roles, Runtime, Slot, look_after};
 pub use crate::plugin::{DeployError, status};
 
-/// How long a start waits for what is new on disk: what is found good or bad by then is so from the first connection on.
+/// How long a start waits for new components and settings on disk. Those that are accepted or refused within this time
+/// already count for the first connection.
 const HEAD_START: Duration = Duration::from_millis(500);
 
-/// All plugins, in their places. Watches their files for as long as it lives.
+/// All plugins of the gateway. Watches their files for as long as it lives.
 #[derive(Debug)]
 pub struct Policy {
-    /// Who is this?
+    /// Answers: who is this?
     pub authenticator: Authenticator,
-    /// Who gets this?
+    /// Answers: who gets this?
     pub router: Router,
     slots: Vec<Arc<Slot>>,
     memory: usize,
     _keepers: Keepers,
-    /// Ended with it.
+    /// Background tasks. They end when this is dropped.
     _tasks: JoinSet<()>,
 }
 
 impl Policy {
-    /// Loads every plugin, if possible the generation that served for good in the last run. What is new on disk is offered
-    /// afterwards, like any change; the start waits a short time for that.
+    /// Loads every plugin. A slot starts with the generation that served for good in the last run, if there was one. A
+    /// newer component on disk is offered afterwards, like any change; the start waits a short time for it.
     ///
     /// # Errors
-    /// When nothing has proven itself in a slot, and what is on disk cannot be loaded or refuses to serve. The error names
-    /// slot, file and cause.
+    /// When a slot has no generation that served for good, and the component on disk cannot be loaded or refuses to
+    /// serve. The error names slot, file and cause.
     pub async fn load(loaded: &Loaded, registry: Arc<Registry>, state: Arc<StateFolder>) -> anyhow::Result<Self> {
         let config = &loaded.config;
-        let places = places(config);
-        let demand = places.iter().map(|place| Demand::of(&place.plugin.limits, place.roles())).sum();
+        let slot_configs = slot_configs(config);
+        let demand =
+            slot_configs.iter().map(|slot_config| Demand::of(&slot_config.plugin.limits, slot_config.roles())).sum();
         let runtime = Runtime::start(demand, &config.engine, &config.compiler, registry.clone(), state)?;
 
-        // What a plugin receives it may return, unless the configuration says otherwise.
+        // A plugin may return the largest message that it can receive, unless the configuration sets `max_output`.
         let largest = config.websocket.max_message.max(config.text.max_line);
         let default = PluginLimits::default().max_output;
-        let names: Vec<_> = places.iter().map(|place| place.name(config)).collect();
-        let plugins = places.iter().map(|place| place.plugin);
+        let names: Vec<_> = slot_configs.iter().map(|slot_config| slot_config.name(config)).collect();
+        let plugins = slot_configs.iter().map(|slot_config| slot_config.plugin);
         let ledgers = Ledgers::open(&runtime, names.iter().map(String::as_str).zip(plugins)).await?;
         let mut slots = Vec::new();
-        let mut chain: Vec<Option<Seat>> = vec![None; config.authenticators.len()];
-        for (place, name) in places.iter().zip(names) {
-            let mut plugin = place.plugin.clone();
+        let mut chain: Vec<Option<PluginHandle>> = vec![None; config.authenticators.len()];
+        for (slot_config, name) in slot_configs.iter().zip(names) {
+            let mut plugin = slot_config.plugin.clone();
             if plugin.limits.max_output == default {
                 plugin.limits.max_output = default.max(largest);
             }
-            let slot = Slot::load(name, &plugin, place.roles(), runtime.clone(), &ledgers).await;
-            let slot = slot.map_err(|error| match place.missing(loaded).next() {
+            let slot = Slot::load(name, &plugin, slot_config.roles(), runtime.clone(), &ledgers).await;
+            let slot = slot.map_err(|error| match slot_config.missing(loaded).next() {
                 Some(missing) => anyhow::Error::msg(missing.problem.clone()),
                 None => error,
             })?;
-            for &index in &place.authenticators {
-                chain[index] = Some(Seat::new(slot.clone(), config.authenticators[index].isolation));
+            for &index in &slot_config.authenticators {
+                chain[index] = Some(PluginHandle::new(slot.clone(), config.authenticators[index].isolation));
             }
             slots.push(slot);
         }
-        let router = places.iter().position(|place| place.router).map(|index| slots[index].clone());
+        let router = slot_configs.iter().position(|slot_config| slot_config.router).map(|index| slots[index].clone());
         let router = router.ok_or_else(|| anyhow::anyhow!("there is no router"))?;
         ledgers.prune().await;
         let mut keepers = Keepers::start(&slots, &config.watch);
         let _ = timeout(HEAD_START, keepers.looked()).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(look_after(slots.clone()));
-        let chain = chain.into_iter().flatten().map(|seat| (seat.clone(), Shadow::start(seat, &mut tasks)));
+        let chain = chain.into_iter().flatten().map(|handle| (handle.clone(), Shadow::start(handle, &mut tasks)));
         Ok(Self {
             authenticator: Authenticator::new(chain.collect()),
-            router: Router::new(Seat::new(router, config.router.plugin.isolation), registry),
+            router: Router::new(PluginHandle::new(router, config.router.plugin.isolation), registry),
             _keepers: keepers,
             _tasks: tasks,
             memory: runtime.memory(),
@@ -103,47 +108,47 @@ impl Policy {
         })
     }
 
-    /// Bytes of linear memory that all plugins together may have.
+    /// Returns how many bytes of linear memory all plugins together may have.
     pub fn memory(&self) -> usize {
         self.memory
     }
 
-    /// What serves in each slot, and what else is there.
+    /// Returns the status of every slot.
     pub fn plugins(&self) -> Vec<PluginStatus> {
         self.slots.iter().map(|slot| slot.status()).collect()
     }
 
-    /// On to the next stage, in the slot of this name, if the newest generation is this one.
+    /// Moves the newest generation of a slot to its next stage. If `generation` is given, only if it is the newest.
     ///
     /// # Errors
-    /// Why there is nothing to promote.
+    /// Why no generation was promoted.
     pub async fn promote(&self, slot: &str, generation: Option<u64>) -> Result<PluginStatus, DeployError> {
         let slot = self.slot(slot)?;
         slot.promote(generation).await.map(|()| slot.status())
     }
 
-    /// Back to what served before, in the slot of this name, if the newest generation is this one.
+    /// Returns a slot to the generation that served before. If `generation` is given, only if it is the newest.
     ///
     /// # Errors
-    /// Why there is nothing to go back to.
+    /// Why no generation was rolled back.
     pub async fn rollback(&self, slot: &str, generation: Option<u64>) -> Result<PluginStatus, DeployError> {
         let slot = self.slot(slot)?;
         slot.rollback(generation).await.map(|()| slot.status())
     }
 
-    /// Reads source and settings of a slot again, and offers them even if they were rolled back before.
+    /// Reads component and settings of a slot again, and offers them even if they were rolled back before.
     ///
     /// # Errors
-    /// Why they do not do.
+    /// Why they are refused.
     pub async fn reload(&self, slot: &str) -> Result<PluginStatus, DeployError> {
         let slot = self.slot(slot)?;
         slot.reload().await.map(|()| slot.status())
     }
 
-    /// Puts a component in the place of a slot's file, if it passes all checks, and offers it.
+    /// Replaces a slot's file by this component, if the component passes all checks, and offers it.
     ///
     /// # Errors
-    /// Why it does not do, or why the file cannot be written.
+    /// Why the component is refused, or why the file cannot be written.
     pub async fn deploy(&self, slot: &str, component: Vec<u8>) -> Result<Deployed, DeployError> {
         let slot = self.slot(slot)?;
         let replaced_link = slot.deploy(component).await?;
@@ -152,17 +157,17 @@ impl Policy {
         Ok(Deployed { status: slot.status(), slots, replaced_link })
     }
 
-    /// Takes over what another configuration of the same plugins says of their settings and deployment: what comes of it, each
-    /// slot says itself. What a slot refused before is tried again if somebody insists.
+    /// Takes over the plugins' settings and deploy options from a new configuration. Each slot logs whether it accepts
+    /// them. With `insist`, settings that a slot refused before are tried again.
     pub fn configure(&self, loaded: &Loaded, insist: bool) -> Configured {
         let (config, mut configured) = (&loaded.config, Configured::default());
-        for place in places(config) {
-            let name = place.name(config);
-            // Settings belong to a file: where another one is configured, they wait with it.
-            match self.slots.iter().find(|slot| slot.name() == name && *slot.source() == place.plugin.source) {
-                Some(slot) => slot.configure(&place.plugin.settings, &place.plugin.deploy, insist),
+        for slot_config in slot_configs(config) {
+            let name = slot_config.name(config);
+            // Settings belong to a file. If the configuration names another file, its settings wait with it.
+            match self.slots.iter().find(|slot| slot.name() == name && *slot.source() == slot_config.plugin.source) {
+                Some(slot) => slot.configure(&slot_config.plugin.settings, &slot_config.plugin.deploy, insist),
                 None => {
-                    configured.missing.extend(place.missing(loaded).map(|missing| missing.problem.clone()));
+                    configured.missing.extend(slot_config.missing(loaded).map(|missing| missing.problem.clone()));
                     configured.waiting.push(name);
                 }
             }
@@ -170,29 +175,30 @@ impl Policy {
         configured
     }
 
-    /// Has every slot look at its file and the files of its settings again. What was refused before is tried again if somebody
-    /// insists.
+    /// Makes every slot look at its file and the files of its settings again. With `insist`, components and settings
+    /// that were refused before are tried again.
     pub fn look_again(&self, insist: bool) {
         self.slots.iter().for_each(|slot| slot.look_again(insist));
     }
 
-    /// Waits until what must be remembered is on disk.
+    /// Waits until the records of all slots are on disk.
     pub async fn save(&self) {
         join_all(self.slots.iter().map(|slot| slot.save())).await;
     }
 
-    /// The largest component that a slot takes, in bytes.
+    /// Returns the size of the largest component that a slot accepts, in bytes.
     ///
     /// # Errors
-    /// When there is no slot of this name.
+    /// When no slot has this name.
     pub fn max_component(&self, slot: &str) -> Result<usize, DeployError> {
         self.slot(slot).map(|slot| slot.max_component())
     }
 
-    /// The slot of this name, or that has this place among others, or else the only one whose plugin has the name.
+    /// Finds a slot: by its name, by one of its places (`router` finds `authenticator+router`), or by the name of its
+    /// plugin if no other slot has a plugin of this name.
     fn slot(&self, name: &str) -> Result<&Arc<Slot>, DeployError> {
-        let has_place = |slot: &&Arc<Slot>| slot.name() == name || slot.name().split('+').any(|place| place == name);
-        let by_slot = self.slots.iter().find(has_place);
+        let is_named = |slot: &&Arc<Slot>| slot.name() == name || slot.name().split('+').any(|part| part == name);
+        let by_slot = self.slots.iter().find(is_named);
         let mut by_plugin = self.slots.iter().filter(|slot| slot.plugin() == name);
         let by_plugin = by_plugin.next().filter(|_| by_plugin.next().is_none());
         by_slot.or(by_plugin).ok_or_else(|| {
@@ -202,25 +208,25 @@ impl Policy {
     }
 }
 
-/// What of another configuration is not taken over.
+/// The part of a new configuration that is not taken over.
 #[derive(Debug, Default)]
 pub struct Configured {
-    /// Slots that are not there, or hold another plugin: they wait for the next start.
+    /// Slots that do not exist, or that hold another plugin: they wait for the next start.
     pub waiting: Vec<String>,
-    /// Files that those need and that cannot be read.
+    /// The problems with files that these slots need and that cannot be read.
     pub missing: Vec<String>,
 }
 
-/// One plugin and everything that it is for.
-struct Place<'a> {
+/// The configuration of one slot: one distinct plugin, and all its places.
+struct SlotConfig<'a> {
     plugin: &'a PluginConfig,
-    /// Its places in the chain.
+    /// Its positions in the chain of authenticators.
     authenticators: Vec<usize>,
     router: bool,
 }
 
-impl Place<'_> {
-    /// Whether they are one plugin: how its calls share instances may differ from role to role.
+impl SlotConfig<'_> {
+    /// Returns whether `other` is the same plugin. `isolation` is ignored: it may differ from role to role.
     fn is(&self, other: &PluginConfig) -> bool {
         let PluginConfig { source, settings, isolation: _, limits, deploy } = other;
         let own = self.plugin;
@@ -231,7 +237,7 @@ impl Place<'_> {
         Roles { authenticator: !self.authenticators.is_empty(), router: self.router }
     }
 
-    /// Its files that cannot be read.
+    /// Returns the plugin's files that cannot be read.
     fn missing<'l>(&self, loaded: &'l Loaded) -> impl Iterator<Item = &'l Missing> {
         loaded.missing.iter().filter(|missing| match missing.authenticator {
             Some(index) => self.authenticators.contains(&index),
@@ -250,19 +256,19 @@ impl Place<'_> {
     }
 }
 
-/// The distinct plugins of a configuration.
-fn places(config: &Config) -> Vec<Place<'_>> {
-    let mut places: Vec<Place<'_>> = Vec::new();
+/// Returns the slots that a configuration needs: one for each distinct plugin.
+fn slot_configs(config: &Config) -> Vec<SlotConfig<'_>> {
+    let mut slot_configs: Vec<SlotConfig<'_>> = Vec::new();
     let plugins = config.authenticators.iter().enumerate().map(|(index, plugin)| (Some(index), plugin));
     for (index, plugin) in plugins.chain([(None, &config.router.plugin)]) {
-        let known = places.iter().position(|place| place.is(plugin)).unwrap_or_else(|| {
-            places.push(Place { plugin, authenticators: Vec::new(), router: false });
-            places.len() - 1
+        let known = slot_configs.iter().position(|slot_config| slot_config.is(plugin)).unwrap_or_else(|| {
+            slot_configs.push(SlotConfig { plugin, authenticators: Vec::new(), router: false });
+            slot_configs.len() - 1
         });
         match index {
-            Some(index) => places[known].authenticators.push(index),
-            None => places[known].router = true,
+            Some(index) => slot_configs[known].authenticators.push(index),
+            None => slot_configs[known].router = true,
         }
     }
-    places
+    slot_configs
 }

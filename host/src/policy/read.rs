@@ -1,4 +1,4 @@
-//! Reads what plugins return, into plain types. What the contract does not allow is a failure of the plugin.
+//! Converts the results of plugin calls into plain types. A result that breaks the contract or a limit fails the call.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -9,15 +9,15 @@ use crate::hub::command::{Action, Answer, Closing, Command, Delivery, Membership
 use crate::hub::registry::{Registry, Several};
 use crate::plugin::{CallError, router, types};
 
-/// Bytes of a close reason: what fits a control frame (RFC 6455 §5.5).
+/// The longest close reason, in bytes: a control frame has no room for more (RFC 6455 §5.5).
 const MAX_REASON: usize = 123;
 
-/// Reads the result of one call, and counts what is in it.
+/// Converts the result of one call, and counts its bytes and recipients.
 pub(super) struct Reader<'a> {
-    /// What `payload.input` stands for.
+    /// The packet or line of the call, which `payload.input` stands for.
     input: Option<&'a Message>,
     limits: &'a PluginLimits,
-    /// Where recipients are counted; a plugin that returns some is a router.
+    /// Counts the recipients. Set for routers only: authenticators return no recipients.
     registry: Option<&'a Registry>,
     bytes: usize,
     recipients: usize,
@@ -25,8 +25,8 @@ pub(super) struct Reader<'a> {
 
 type Result<T> = std::result::Result<T, CallError>;
 
-fn wrong<T>(what: impl Into<String>) -> Result<T> {
-    Err(CallError::Result(what.into()))
+fn wrong<T>(problem: impl Into<String>) -> Result<T> {
+    Err(CallError::Result(problem.into()))
 }
 
 impl<'a> Reader<'a> {
@@ -34,12 +34,12 @@ impl<'a> Reader<'a> {
         Self { input, limits, registry: None, bytes: 0, recipients: 0 }
     }
 
-    /// Counts recipients, too.
+    /// Makes the reader count recipients, too.
     pub(super) fn counting(self, registry: &'a Registry) -> Self {
         Self { registry: Some(registry), ..self }
     }
 
-    /// Counts some bytes.
+    /// Adds to the bytes of the result. Fails past `limits.max_output`.
     fn count(&mut self, bytes: usize) -> Result<()> {
         self.bytes = self.bytes.saturating_add(bytes);
         let limit = self.limits.max_output;
@@ -99,9 +99,7 @@ impl<'a> Reader<'a> {
         let limit = self.limits.max_name;
         if group.is_empty() || group.len() > limit {
             let bytes = group.len();
-            return wrong(format!(
-                "the name of a group with {bytes} bytes, allowed are 1 to {limit} (limits.max_name)"
-            ));
+            return wrong(format!("a group name of {bytes} bytes, allowed are 1 to {limit} (limits.max_name)"));
         }
         self.text(group)
     }
@@ -124,7 +122,7 @@ impl<'a> Reader<'a> {
             (Recipient::Everyone, Some(registry)) => registry.count(Several::Everyone),
             _ => 1,
         };
-        // Nobody is looked up, too.
+        // A recipient without connections counts as one: looking it up takes time, too.
         self.recipients = self.recipients.saturating_add(count.max(1));
         let limit = self.limits.max_recipients;
         if self.recipients > limit {
@@ -171,7 +169,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// They are kept for the life of a session, and handed over with each packet.
+    /// Fails if an identity has too many attributes, or too long ones. A session keeps them to its end, and each packet
+    /// hands them to the router.
     pub(super) fn count_attributes(&self, count: usize, bytes: usize) -> Result<()> {
         let PluginLimits { max_attributes, max_attribute_bytes, .. } = self.limits;
         if count > *max_attributes {
@@ -273,7 +272,7 @@ mod tests {
         fails(reader.group("x".repeat(257)), "257 bytes");
         assert!(reader.state(vec![0; 4096]).is_ok());
         fails(reader.state(vec![0; 4097]), "a state of 4097 bytes");
-        // No uid, but no failure either: it reaches nobody.
+        // Too long for a uid, but the call does not fail: the recipient reaches nobody.
         assert!(reader.recipient(router::Recipient::Uid("x".repeat(300))).is_ok());
     }
 

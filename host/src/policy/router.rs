@@ -1,4 +1,4 @@
-//! Who gets this?
+//! Calls the router plugin: who gets this?
 
 use std::sync::Arc;
 
@@ -10,85 +10,90 @@ use super::read::Reader;
 use crate::base::message::{ConnectionId, Message};
 use crate::hub::command::{Action, Answer, Command, Ending, Sender, Session};
 use crate::hub::registry::Registry;
-use crate::plugin::{CallError, Caller, Generation, Seat, router, types};
+use crate::plugin::{CallError, Caller, Generation, PluginHandle, router, types};
 
-/// A plugin failed. It has been logged; what comes of it is the caller's to decide.
+/// A plugin failed. The failure is logged already; the caller decides what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a plugin failed")]
 pub struct Failed;
 
-/// Decides what becomes of messages. A call is decided by the generation that serves its connection when it begins;
-/// dropping a call ends it.
+/// Decides who gets a message. Each call runs in the generation that serves its connection when the call begins.
+/// Dropping the future of a call ends the call.
 #[derive(Debug)]
 pub struct Router {
-    seat: Seat,
-    /// Where the recipients of a call are counted.
+    handle: PluginHandle,
+    /// Counts the recipients of a call.
     registry: Arc<Registry>,
 }
 
 impl Router {
-    pub(super) fn new(seat: Seat, registry: Arc<Registry>) -> Self {
-        Self { seat, registry }
+    pub(super) fn new(handle: PluginHandle, registry: Arc<Registry>) -> Self {
+        Self { handle, registry }
     }
 
-    /// A client is authenticated, and has received nothing yet.
+    /// Calls `opened`: a client is authenticated, and has received nothing since.
     ///
     /// # Errors
     /// When the plugin failed, or no instance became free in time.
     pub async fn opened(&self, session: &Session) -> Result<Vec<Action>, Failed> {
-        opened(&self.seat, &self.registry, session).await.map_err(|_logged| Failed)
+        opened(&self.handle, &self.registry, session).await.map_err(|_logged| Failed)
     }
 
-    /// An authenticated client has sent a packet. Waits for as long as all instances are busy, which is to pause the
-    /// reading of its connection.
+    /// Calls `route`: an authenticated client has sent a packet. Waits for as long as all instances are busy; the
+    /// connection is not read meanwhile.
     ///
     /// # Errors
     /// When the plugin failed.
     pub async fn route(&self, session: &Session, packet: &Message) -> Result<Vec<Action>, Failed> {
-        route(&self.seat, &self.registry, session, packet).await.map_err(|_logged| Failed)
+        route(&self.handle, &self.registry, session, packet).await.map_err(|_logged| Failed)
     }
 
-    /// A session has ended.
+    /// Calls `closed`: a session has ended.
     ///
     /// # Errors
     /// When the plugin failed, or no instance became free in time.
     pub async fn closed(&self, session: &Session, ending: Ending) -> Result<Vec<Command>, Failed> {
-        closed(&self.seat, &self.registry, session, ending).await.map_err(|_logged| Failed)
+        closed(&self.handle, &self.registry, session, ending).await.map_err(|_logged| Failed)
     }
 
-    /// An internal sender has sent a line. The inner error is the plugin's own refusal, logged already.
+    /// Calls `push`: an internal sender has sent a line. The inner error is the plugin's refusal of the line, logged
+    /// already.
     ///
     /// # Errors
     /// When the plugin failed, or no instance became free in time.
     pub async fn push(&self, sender: &Sender, line: &ByteString) -> Result<Result<Answer, String>, Failed> {
-        push(&self.seat, &self.registry, sender, line).await.map_err(|_logged| Failed)
+        push(&self.handle, &self.registry, sender, line).await.map_err(|_logged| Failed)
     }
 }
 
-pub(super) async fn opened(seat: &Seat, registry: &Registry, session: &Session) -> Result<Vec<Action>, CallError> {
+pub(super) async fn opened(
+    handle: &PluginHandle,
+    registry: &Registry,
+    session: &Session,
+) -> Result<Vec<Action>, CallError> {
     let attributes = attributes(&session.attributes);
-    let read = |actions, _: &_| Reader::new(seat.limits(), None).counting(registry).actions(actions);
-    let actions = seat.opened(Caller::Client(session.client), borrow(session, &attributes), read).await?;
-    tell(session.connection, "opened", actions.iter().map(Action::name));
+    let read = |actions, _: &_| Reader::new(handle.limits(), None).counting(registry).actions(actions);
+    let actions = handle.opened(Caller::Client(session.client), borrow(session, &attributes), read).await?;
+    log(session.connection, "opened", actions.iter().map(Action::name));
     Ok(actions)
 }
 
 pub(super) async fn route(
-    seat: &Seat,
+    handle: &PluginHandle,
     registry: &Registry,
     session: &Session,
     packet: &Message,
 ) -> Result<Vec<Action>, CallError> {
     let attributes = attributes(&session.attributes);
-    let read = |actions, _: &_| Reader::new(seat.limits(), Some(packet)).counting(registry).actions(actions);
+    let read = |actions, _: &_| Reader::new(handle.limits(), Some(packet)).counting(registry).actions(actions);
     let actions =
-        seat.route(Caller::Client(session.client), borrow(session, &attributes), message(packet), read).await?;
-    tell(session.connection, "route", actions.iter().map(Action::name));
+        handle.route(Caller::Client(session.client), borrow(session, &attributes), message(packet), read).await?;
+    log(session.connection, "route", actions.iter().map(Action::name));
     Ok(actions)
 }
 
 pub(super) async fn closed(
-    seat: &Seat,
+    handle: &PluginHandle,
     registry: &Registry,
     session: &Session,
     ending: Ending,
@@ -97,14 +102,14 @@ pub(super) async fn closed(
     let groups: Vec<&str> = ending.groups.iter().map(|group| &**group).collect();
     let Ending { cause, code, remaining, .. } = ending;
     let ending = router::Ending { cause: cause.into(), code, groups: &groups, remaining };
-    let read = |commands, _: &_| Reader::new(seat.limits(), None).counting(registry).commands(commands);
-    let commands = seat.closed(Caller::Client(session.client), borrow(session, &attributes), ending, read).await?;
-    tell(session.connection, "closed", commands.iter().map(Command::name));
+    let read = |commands, _: &_| Reader::new(handle.limits(), None).counting(registry).commands(commands);
+    let commands = handle.closed(Caller::Client(session.client), borrow(session, &attributes), ending, read).await?;
+    log(session.connection, "closed", commands.iter().map(Command::name));
     Ok(commands)
 }
 
 pub(super) async fn push(
-    seat: &Seat,
+    handle: &PluginHandle,
     registry: &Registry,
     sender: &Sender,
     line: &ByteString,
@@ -112,22 +117,22 @@ pub(super) async fn push(
     let lowered = || router::Sender { connection: sender.connection.0, remote_address: &sender.remote_address };
     let input = Message::Text(line.clone());
     let read = |outcome: Result<_, String>, by: &Arc<Generation>| match outcome {
-        Ok(answer) => Reader::new(seat.limits(), Some(&input)).counting(registry).answer(answer).map(Ok),
+        Ok(answer) => Reader::new(handle.limits(), Some(&input)).counting(registry).answer(answer).map(Ok),
         Err(text) => {
             by.say_of(&lowered(), &text);
             Ok(Err(text))
         }
     };
-    let answer = seat.push(Caller::Sender, lowered(), line, read).await?;
+    let answer = handle.push(Caller::Sender, lowered(), line, read).await?;
     if let Ok(answer) = &answer {
-        tell(sender.connection, "push", answer.commands.iter().map(Command::name));
+        log(sender.connection, "push", answer.commands.iter().map(Command::name));
     }
     Ok(answer)
 }
 
-/// For whoever develops a plugin. Packets are not shown: they carry credentials.
-fn tell(ConnectionId(connection): ConnectionId, call: &'static str, decided: impl Iterator<Item = &'static str>) {
-    trace!(target: "verdict", connection, "{call}: {}", decided.collect::<Vec<_>>().join(", "));
+/// Logs the names of the returned actions, for plugin authors. Packets are left out: they carry credentials.
+fn log(ConnectionId(connection): ConnectionId, call: &'static str, actions: impl Iterator<Item = &'static str>) {
+    trace!(target: "verdict", connection, "{call}: {}", actions.collect::<Vec<_>>().join(", "));
 }
 
 fn borrow<'a>(session: &'a Session, attributes: &'a [types::AttributeParam<'a>]) -> router::Session<'a> {

@@ -1,5 +1,5 @@
-//! A new generation judges first packets in the shadow of the live one: what it says is compared and counted, and has no
-//! effect. Packets go nowhere else.
+//! The shadow stage: after the live generation has judged a first packet, a new generation judges it, too. Both
+//! verdicts are compared and counted; the verdict of the new generation has no effect. The packets go nowhere else.
 
 use std::sync::Arc;
 
@@ -7,16 +7,16 @@ use bytestring::ByteString;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::ask::{Handshake, Held, Verdict, authenticate, greet};
+use super::ask::{CheckedVerdict, Handshake, Held, authenticate, greet};
 use crate::base::message::Message;
-use crate::plugin::{CallError, Generation, Seat};
+use crate::plugin::{CallError, Generation, PluginHandle};
 
-/// First packets that wait to be judged; more are skipped.
+/// How many first packets may wait for the new generation. More are skipped.
 const MAX_WAITING: usize = 64;
 
-/// What one plugin said about a client.
+/// The kind of a verdict, with the uid of an accepted client.
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
+enum VerdictKind {
     Accept(ByteString),
     Challenge,
     Pass,
@@ -24,14 +24,15 @@ enum Said {
     Failed,
 }
 
-impl Said {
-    /// `None` for a call that was shed: that says nothing of the plugin.
-    fn of(outcome: &Result<Verdict, CallError>) -> Option<Self> {
+impl VerdictKind {
+    /// Returns the kind of a verdict, or `None` for a call that was refused for lack of capacity: such a call says
+    /// nothing about the plugin.
+    fn of(outcome: &Result<CheckedVerdict, CallError>) -> Option<Self> {
         Some(match outcome {
-            Ok(Verdict::Accept(identity)) => Self::Accept(identity.uid.clone()),
-            Ok(Verdict::Challenge(..)) => Self::Challenge,
-            Ok(Verdict::Pass) => Self::Pass,
-            Ok(Verdict::Deny(_)) => Self::Deny,
+            Ok(CheckedVerdict::Accept(identity)) => Self::Accept(identity.uid.clone()),
+            Ok(CheckedVerdict::Challenge(..)) => Self::Challenge,
+            Ok(CheckedVerdict::Pass) => Self::Pass,
+            Ok(CheckedVerdict::Deny(_)) => Self::Deny,
             Err(error) if error.is_overload() => return None,
             Err(_) => Self::Failed,
         })
@@ -48,72 +49,74 @@ impl Said {
     }
 }
 
-/// A client whom the live generation has judged.
+/// A client that the live generation has judged.
 #[derive(Debug)]
 struct Sampled {
     handshake: Handshake,
-    /// `None` if it was judged when it connected.
+    /// `None` if `greet` decided.
     packet: Option<Message>,
-    said: Said,
+    /// The live generation's verdict.
+    live: VerdictKind,
 }
 
-/// Where the clients of one plugin are handed over.
+/// Queues the clients of one plugin for its new generation.
 #[derive(Debug)]
 pub(super) struct Shadow(mpsc::Sender<Sampled>);
 
 impl Shadow {
-    /// Starts to judge what will be handed over, for as long as `tasks` lives.
-    pub(super) fn start(seat: Seat, tasks: &mut JoinSet<()>) -> Self {
+    /// Starts the task that asks the new generation about queued clients. It runs for as long as `tasks` lives.
+    pub(super) fn start(handle: PluginHandle, tasks: &mut JoinSet<()>) -> Self {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
-        tasks.spawn(judge(seat, receiver));
+        tasks.spawn(compare(handle, receiver));
         Self(sender)
     }
 
-    /// The live generation has judged a client. Never waits.
+    /// Queues a client that the live generation has judged. Never waits: a client that finds the queue full is skipped.
     pub(super) fn sample(
         &self,
-        seat: &Seat,
+        handle: &PluginHandle,
         handshake: &Handshake,
         packet: Option<&Message>,
-        outcome: &Result<Verdict, CallError>,
+        outcome: &Result<CheckedVerdict, CallError>,
     ) {
-        let Some(candidate) = seat.slot().shadow(handshake.connection) else { return };
-        let Some(said) = Said::of(outcome) else { return };
-        let sampled = Sampled { handshake: handshake.clone(), packet: packet.cloned(), said };
+        let Some(candidate) = handle.slot().shadow(handshake.connection) else { return };
+        let Some(live) = VerdictKind::of(outcome) else { return };
+        let sampled = Sampled { handshake: handshake.clone(), packet: packet.cloned(), live };
         if self.0.try_send(sampled).is_err() {
             candidate.skipped();
         }
     }
 }
 
-/// One after the other, and only while there is room: the live generation's calls come first.
-async fn judge(seat: Seat, mut sampled: mpsc::Receiver<Sampled>) {
-    while let Some(Sampled { handshake, packet, said }) = sampled.recv().await {
-        let Some(candidate) = seat.slot().shadow(handshake.connection) else { continue };
-        if !seat.slot().has_room() {
+/// Asks the new generation about one queued client after the other, and only while the slot has room: the live
+/// generation's calls come first.
+async fn compare(handle: PluginHandle, mut sampled: mpsc::Receiver<Sampled>) {
+    while let Some(Sampled { handshake, packet, live }) = sampled.recv().await {
+        let Some(candidate) = handle.slot().shadow(handshake.connection) else { continue };
+        if !handle.slot().has_room() {
             candidate.skipped();
             continue;
         }
-        match Said::of(&ask(&seat, &candidate, &handshake, packet.as_ref()).await) {
-            Some(own) => candidate.compared(said.name(), own.name(), said == own),
+        match VerdictKind::of(&ask(&handle, &candidate, &handshake, packet.as_ref()).await) {
+            Some(new) => candidate.compared(live.name(), new.name(), live == new),
             None => candidate.skipped(),
         }
     }
 }
 
-/// What the candidate says when it is asked all that the live one was.
+/// Repeats on the candidate the calls that the live generation got. Returns the candidate's verdict.
 async fn ask(
-    seat: &Seat,
+    handle: &PluginHandle,
     candidate: &Arc<Generation>,
     handshake: &Handshake,
     packet: Option<&Message>,
-) -> Result<Verdict, CallError> {
-    let greeted = greet(seat, Some(candidate.clone()), handshake).await;
+) -> Result<CheckedVerdict, CallError> {
+    let greeted = greet(handle, Some(candidate.clone()), handshake).await;
     let state = match &greeted {
-        Ok(Verdict::Pass) => Default::default(),
-        Ok(Verdict::Challenge(_, held)) => held.as_ref().map(|held| held.state.clone()).unwrap_or_default(),
-        Ok(Verdict::Accept(_) | Verdict::Deny(_)) | Err(_) => return greeted,
+        Ok(CheckedVerdict::Pass) => Default::default(),
+        Ok(CheckedVerdict::Challenge(_, held)) => held.as_ref().map(|held| held.state.clone()).unwrap_or_default(),
+        Ok(CheckedVerdict::Accept(_) | CheckedVerdict::Deny(_)) | Err(_) => return greeted,
     };
     let Some(packet) = packet else { return greeted };
-    authenticate(seat, Some(Held { state, generation: candidate.clone() }), handshake, packet).await
+    authenticate(handle, Some(Held { state, generation: candidate.clone() }), handshake, packet).await
 }

@@ -61,7 +61,7 @@ async fn the_default_plugins_speak_the_origin_protocol() {
     let Answer { commands, reply } = policy.router.push(&sender, &line).await.unwrap().unwrap();
     let [Command::Deliver(delivery)] = &commands[..] else { panic!("{commands:?}") };
     assert_eq!((&delivery.to, reply), (&Recipient::Uid("u1".into()), None));
-    // The line itself and not a copy of it.
+    // The line itself, not a copy.
     assert_eq!(delivery.message.as_bytes().as_ptr(), line.as_bytes().as_ptr());
 }
 
@@ -93,6 +93,6 @@ fn equal_plugins_are_one_whatever_their_isolation() {
     second.settings = Settings::from_iter([("KEY".to_owned(), "value".to_owned())]);
     config.authenticators.push(second);
     config.router.plugin = PluginConfig { isolation: Isolation::Pooled, ..first };
-    let names: Vec<_> = places(&config).iter().map(|place| place.name(&config)).collect();
+    let names: Vec<_> = slot_configs(&config).iter().map(|slot| slot.name(&config)).collect();
     assert_eq!(names, ["authenticator-1+router", "authenticator-2"]);
 }

@@ -1,10 +1,10 @@
-//! The state folder: what outlives the process, in a place that is private to its user.
+//! The state folder: files that outlive the process, private to the gateway's user.
 //!
-//! Compiled plugins are code that runs in the gateway, and the admin token opens its door. So the folder must be a real
-//! one that belongs to the user the gateway runs as and that nobody else can enter, and so must everything in it;
-//! links are never followed. Each use opens and checks it anew, so that nothing depends on what it was at the start.
-//! Where there is no such folder, the gateway serves without. A gateway locks its folder: two that share one would overwrite
-//! what the other remembers.
+//! Compiled plugins are code that runs in the gateway, and the admin token gives control of it. So the folder and
+//! everything in it must belong to the user that the gateway runs as, and no other user may have access. Links are never
+//! followed. Each use opens and checks the folder again, since it may have changed after the start. Without a usable
+//! folder, the gateway serves, but keeps nothing. A gateway locks its folder: two gateways with the same folder would
+//! overwrite each other's files.
 
 #[cfg(test)]
 mod tests;
@@ -26,56 +26,58 @@ use rustix::process::geteuid;
 const PRIVATE_FOLDER: Mode = Mode::RWXU;
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// What a file is called while it is being written. Not of use to anybody when it is old: its writer has crashed.
+/// The ending of a file's name while the file is being written.
 const UNFINISHED: &str = ".unfinished";
+/// The age after which an unfinished file is removed: its writer has crashed.
 const OLD: Duration = Duration::from_secs(600);
 
-/// The file that a gateway locks, with the number of its process.
+/// The file that a gateway locks. It contains the gateway's process id.
 const LOCK: &str = "lock";
+/// The most bytes that are read as a process id.
 const MAX_HOLDER: u64 = 20;
 
-/// The largest secret.
+/// The most bytes of a secret.
 const MAX_SECRET: usize = 4096;
 
-/// The private folder for what outlives the process. Names of things in it are relative, like `slots/router.json`.
-/// Everything here blocks.
+/// The private folder for files that outlive the process. Names of its files are relative, like `slots/router.json`.
+/// All functions block.
 #[derive(Debug, Clone)]
 pub struct StateFolder {
-    /// Where it is, or why there is none.
+    /// The path of the folder, or the reason why there is none.
     path: Result<PathBuf, String>,
-    /// Keeps others out for as long as it is open.
+    /// The lock, which other gateways cannot take while it is open.
     lock: Option<Arc<OwnedFd>>,
 }
 
 /// Another gateway has locked the state folder.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the state folder {} is in use by another gateway{}: each needs one of its own (state_folder)",
+    "the state folder {} is in use by another gateway{}: each gateway needs its own (state_folder)",
     .folder.display(),
     .holder.as_ref().map(|process| format!(", process {process}")).unwrap_or_default()
 )]
 pub struct InUse {
     folder: PathBuf,
-    /// The number of its process, if it could write it down.
+    /// The process id of the other gateway, if it could write its id to the lock file.
     holder: Option<String>,
 }
 
 /// A file in the state folder.
 #[derive(Debug)]
 pub struct Entry {
-    /// Its name within its folder.
+    /// The name within its folder.
     pub name: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// When it was last written or touched.
+    /// The time when the file was last written or touched.
     pub modified: SystemTime,
 }
 
 impl StateFolder {
-    /// Finds the folder, and creates it if it is not there. `None` takes the usual place: what systemd gives the service
-    /// (`$STATE_DIRECTORY`), else `hotgate` where the user's programs keep their state (XDG base directories).
+    /// Finds the folder, and creates it if it does not exist. With `None`, this is the folder that systemd gives the
+    /// service (`$STATE_DIRECTORY`), else `hotgate` in the user's folder for the state of programs (XDG base directories).
     ///
-    /// Never fails: see [`problem`](Self::problem).
+    /// Never fails: without a usable folder, [`problem`](Self::problem) says why.
     pub fn open(configured: Option<&Path>) -> Self {
         let open = || {
             let path = Self::existing(configured).path?;
@@ -88,23 +90,23 @@ impl StateFolder {
         Self { path: open(), lock: None }
     }
 
-    /// Finds the folder without creating it. Where it is not there, nothing is in it.
+    /// Finds the folder without creating it. A folder that does not exist is read as an empty one.
     pub fn existing(configured: Option<&Path>) -> Self {
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         let path = locate(configured, variable);
         Self { path: path.ok_or("state_folder, $STATE_DIRECTORY and $HOME are not set".to_owned()), lock: None }
     }
 
-    /// No folder, for this reason.
+    /// Creates a state folder that cannot be used, for this reason.
     pub fn none(problem: &str) -> Self {
         Self { path: Err(problem.to_owned()), lock: None }
     }
 
-    /// Takes the folder for this process alone, until the last clone is dropped or the process ends. A folder that cannot be
-    /// locked becomes a [`problem`](Self::problem).
+    /// Locks the folder for this process, until the last clone is dropped or the process ends. If the folder cannot be
+    /// locked, this is its [`problem`](Self::problem) from now on.
     ///
     /// # Errors
-    /// When another gateway has it.
+    /// If another gateway has locked the folder.
     pub fn lock(&mut self) -> Result<(), InUse> {
         let Ok(folder) = self.path.clone() else { return Ok(()) };
         match lock(&folder) {
@@ -115,20 +117,20 @@ impl StateFolder {
         Ok(())
     }
 
-    /// Why there is no folder; then every use of it fails.
+    /// Returns the reason why there is no usable folder, if there is none. Then every use of the folder fails.
     pub fn problem(&self) -> Option<&str> {
         self.path.as_ref().err().map(String::as_str)
     }
 
-    /// The path of a thing in the folder, for people.
+    /// Returns the path of a file in the folder, to show it to people.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         self.path.as_ref().ok().map(|path| path.join(name))
     }
 
-    /// Opens a file for reading; `None` if there is none.
+    /// Opens a file for reading. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// When it is not a file, or not the user's own, or others can use it.
+    /// If it is not a regular file, belongs to another user, or other users can access it.
     pub fn open_private(&self, name: &str) -> io::Result<Option<File>> {
         let open = || {
             let (folder, name) = self.folder_of(name, false)?;
@@ -137,7 +139,7 @@ impl StateFolder {
             let file = fs::openat(&folder, name, flags, Mode::empty()).map_err(no_link)?;
             let stat = fs::fstat(&file)?;
             if !FileType::from_raw_mode(stat.st_mode).is_file() {
-                return Err(other("it is no file"));
+                return Err(other("it is not a regular file"));
             }
             check_private(&stat)?;
             Ok(File::from(file))
@@ -149,15 +151,15 @@ impl StateFolder {
         }
     }
 
-    /// Reads a file whole; `None` if there is none.
+    /// Reads a whole file. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// When it is larger than the limit, or is not a file, or not the user's own, or others can use it.
+    /// If it is larger than `limit` bytes, is not a regular file, belongs to another user, or other users can access it.
     pub fn read_private(&self, name: &str, limit: usize) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.open_private(name)? else { return Ok(None) };
         let read = || {
             let mut bytes = Vec::new();
-            // Its size is only a hint, and a hint that does not lead to a large reservation.
+            // The file's size is only a hint, so no more than the limit is reserved.
             bytes.reserve_exact(usize::try_from(file.metadata()?.len()).unwrap_or(0).min(limit) + 1);
             file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
             if bytes.len() > limit { Err(other(&format!("it is larger than {limit} bytes"))) } else { Ok(bytes) }
@@ -165,18 +167,18 @@ impl StateFolder {
         read().map(Some).map_err(|error| self.named(name, error))
     }
 
-    /// Writes a file whole: after a crash there is the old one or the new one.
+    /// Writes a whole file. After a crash, the file has its old or its new content.
     ///
     /// # Errors
-    /// When it cannot be written; then it is as it was.
+    /// If the file cannot be written. Then it keeps its old content.
     pub fn write_private(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.fill_private(name, |file| file.write_all(bytes))
     }
 
-    /// The same for a file that is too large to be held in memory: `fill` writes it.
+    /// Does the same as [`write_private`](Self::write_private) for a file that is too large for memory: `fill` writes it.
     ///
     /// # Errors
-    /// When it cannot be written; then it is as it was.
+    /// If the file cannot be written. Then it keeps its old content.
     pub fn fill_private(&self, name: &str, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         let write = || {
             let (folder, name) = self.folder_of(name, true)?;
@@ -188,10 +190,10 @@ impl StateFolder {
         write().map_err(|error| self.named(name, error))
     }
 
-    /// Reads a secret, or makes it if there is none.
+    /// Reads a secret. If its file does not exist, calls `make` and writes the secret.
     ///
     /// # Errors
-    /// When it cannot be made, or the file is not the user's own, or others can use it.
+    /// If the secret cannot be made or written, or if its file belongs to another user or other users can access it.
     pub fn create_secret(&self, name: &str, make: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
         if let Some(secret) = self.read_private(name, MAX_SECRET)? {
             return Ok(secret);
@@ -200,7 +202,7 @@ impl StateFolder {
             let (folder, name) = self.folder_of(name, true)?;
             let unfinished = Unfinished::write(&folder, |file| file.write_all(&make()?))?;
             match fs::linkat(&folder, &unfinished.name, &folder, name, AtFlags::empty()) {
-                // Another process was faster: its secret counts.
+                // If the file exists now, another process was faster: its secret is used.
                 Ok(()) | Err(Errno::EXIST) => io::Result::Ok(()),
                 Err(error) => Err(error.into()),
             }
@@ -209,10 +211,10 @@ impl StateFolder {
         self.read_private(name, MAX_SECRET)?.ok_or_else(|| self.named(name, ErrorKind::NotFound.into()))
     }
 
-    /// Removes a file, if there is one.
+    /// Removes a file, if it exists.
     ///
     /// # Errors
-    /// When it is there and cannot be removed.
+    /// If the file exists and cannot be removed.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         let remove = || {
             let (folder, name) = self.folder_of(name, false)?;
@@ -224,10 +226,10 @@ impl StateFolder {
         }
     }
 
-    /// Makes a file the one that was used last.
+    /// Sets the file's time of last use to now.
     ///
     /// # Errors
-    /// When it is not there.
+    /// If the file does not exist.
     pub fn touch(&self, name: &str) -> io::Result<()> {
         let touch = || {
             let (folder, name) = self.folder_of(name, false)?;
@@ -238,10 +240,10 @@ impl StateFolder {
         touch().map_err(|error| self.named(name, error))
     }
 
-    /// The files of a folder in the state folder; none if it is not there.
+    /// Lists the files of a folder in the state folder. A folder that does not exist has none.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If the folder cannot be read.
     pub fn files(&self, folder: &str) -> io::Result<Vec<Entry>> {
         let list = || list(&self.folder_of(&format!("{folder}/*"), false)?.0);
         match list() {
@@ -250,7 +252,7 @@ impl StateFolder {
         }
     }
 
-    /// The open folder that a thing is in, and its name there.
+    /// Opens the folder that contains the file `name`. Returns it and the file's name within it.
     fn folder_of<'n>(&self, name: &'n str, create: bool) -> io::Result<(OwnedFd, &'n str)> {
         let path = self.path.as_ref().map_err(|problem| other(&format!("no state folder: {problem}")))?;
         let mut folder = open_top(path)?;
@@ -273,6 +275,7 @@ impl StateFolder {
         Err(ErrorKind::InvalidInput.into())
     }
 
+    /// Adds the path of the file to an error.
     fn named(&self, name: &str, error: io::Error) -> io::Error {
         match self.path(name) {
             Some(path) => io::Error::new(error.kind(), format!("{}: {error}", path.display())),
@@ -281,7 +284,8 @@ impl StateFolder {
     }
 }
 
-/// Locks the folder, and writes down which process has it; or tells which process has it, if that could write it down.
+/// Locks the folder and writes this process's id to the lock file. If another process has the lock, returns its id, or
+/// `None` if the id is not in the file.
 fn lock(folder: &Path) -> io::Result<Result<OwnedFd, Option<String>>> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let lock = fs::openat(open_top(folder)?, LOCK, flags, PRIVATE_FILE).map_err(no_link)?;
@@ -289,7 +293,7 @@ fn lock(folder: &Path) -> io::Result<Result<OwnedFd, Option<String>>> {
     let mut file = File::from(lock);
     match file.try_lock() {
         Ok(()) => {
-            // Only for people. A full disk is no reason not to start.
+            // The id is only for people: a full disk does not prevent the start.
             let _ = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
             Ok(Ok(file.into()))
         }
@@ -303,17 +307,17 @@ fn lock(folder: &Path) -> io::Result<Result<OwnedFd, Option<String>>> {
     }
 }
 
-/// The path of the folder, or `None` where nothing tells.
+/// Returns the path of the folder. Returns `None` if neither the settings nor the environment name one.
 fn locate(configured: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     if let Some(path) = configured {
         return Some(path.to_owned());
     }
     if let Some(paths) = variable("STATE_DIRECTORY") {
         let first = env::split_paths(&paths).next()?;
-        // With `DynamicUser=` it is a link, of systemd's making.
+        // With `DynamicUser=`, it is a link that systemd created.
         return Some(first.canonicalize().unwrap_or(first));
     }
-    // Relative ones are to be ignored, says XDG.
+    // XDG says that relative paths must be ignored.
     let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
     Some(state?.join("hotgate"))
@@ -323,28 +327,33 @@ fn open_top(path: &Path) -> io::Result<OwnedFd> {
     open_folder(|flags| fs::open(path, flags, Mode::empty()))
 }
 
-/// Opens a folder if it is private.
+/// Opens a folder, if it is private.
 fn open_folder(open: impl FnOnce(OFlags) -> rustix::io::Result<OwnedFd>) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = open(flags).map_err(|error| match error {
-        Errno::NOTDIR | Errno::LOOP => other("it is no folder, or a link"),
+        Errno::NOTDIR | Errno::LOOP => other("it is a link, or not a folder"),
         error => error.into(),
     })?;
     check_private(&fs::fstat(&folder)?)?;
     Ok(folder)
 }
 
+/// Checks that a file or folder belongs to this process's user, and that no other user can access it.
 fn check_private(stat: &Stat) -> io::Result<()> {
     let (owner, user, mode) = (stat.st_uid, geteuid().as_raw(), stat.st_mode & 0o7777);
     if owner != user {
-        return Err(other(&format!("it belongs to the user with id {owner}, and this is {user}")));
+        return Err(other(&format!("it belongs to the user with id {owner}, but this process runs as {user}")));
     }
     if mode & 0o077 != 0 {
-        return Err(other(&format!("others may use it (its mode is {mode:o}, and should be {:o})", mode & 0o700)));
+        return Err(other(&format!(
+            "other users can access it (its mode is {mode:o}, and must be {:o})",
+            mode & 0o700
+        )));
     }
     Ok(())
 }
 
+/// Lists the regular files of a folder.
 fn list(folder: &OwnedFd) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for entry in Dir::read_from(folder)? {
@@ -359,13 +368,14 @@ fn list(folder: &OwnedFd) -> io::Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// A file that has no name of its own yet. Dropping it removes it, unless it has been renamed.
+/// A file that does not have its final name yet. Dropping it removes the file, unless the file has been renamed.
 struct Unfinished<'f> {
     folder: &'f OwnedFd,
     name: String,
 }
 
 impl<'f> Unfinished<'f> {
+    /// Writes and syncs an unfinished file. Removes old unfinished files first.
     fn write(folder: &'f OwnedFd, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Self> {
         for entry in list(folder)? {
             let age = entry.modified.elapsed().unwrap_or_default();
@@ -389,6 +399,7 @@ impl Drop for Unfinished<'_> {
     }
 }
 
+/// Converts an error, and names a link that was not followed.
 fn no_link(error: Errno) -> io::Error {
     if error == Errno::LOOP { other("it is a link") } else { error.into() }
 }

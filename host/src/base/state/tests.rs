@@ -66,7 +66,7 @@ fn a_folder_that_is_not_private_is_none() {
         std::fs::create_dir(place.path().join(mode.to_string())).unwrap();
         set_permissions(place.path().join(mode.to_string()), Permissions::from_mode(mode)).unwrap();
         let problem = problem(&mode.to_string());
-        assert!(problem.ends_with(&format!("(its mode is {mode:o}, and should be 700)")), "{problem}");
+        assert!(problem.ends_with(&format!("(its mode is {mode:o}, and must be 700)")), "{problem}");
     }
     std::fs::create_dir(place.path().join("real")).unwrap();
     set_permissions(place.path().join("real"), Permissions::from_mode(0o700)).unwrap();
@@ -77,7 +77,7 @@ fn a_folder_that_is_not_private_is_none() {
     }
     if geteuid().is_root() {
         std::os::unix::fs::chown(place.path().join("real"), Some(1), None).unwrap();
-        assert!(problem("real").ends_with("it belongs to the user with id 1, and this is 0"));
+        assert!(problem("real").ends_with("it belongs to the user with id 1, but this process runs as 0"));
     }
 }
 
@@ -89,7 +89,7 @@ fn what_was_private_once_is_looked_at_again() {
     let read = |name: &str| error(state.read_private(name, 1));
 
     set_permissions(path("compiled/a"), Permissions::from_mode(0o604)).unwrap();
-    assert!(read("compiled/a").ends_with("(its mode is 604, and should be 600)"));
+    assert!(read("compiled/a").ends_with("(its mode is 604, and must be 600)"));
     std::fs::remove_file(path("compiled/a")).unwrap();
     symlink("/dev/null", path("compiled/a")).unwrap();
     assert!(read("compiled/a").ends_with("it is a link"));
@@ -98,7 +98,7 @@ fn what_was_private_once_is_looked_at_again() {
     assert!(path("compiled/a").symlink_metadata().unwrap().is_file());
     let made = std::process::Command::new("mkfifo").args(["-m", "600"]).arg(path("compiled/pipe")).status().unwrap();
     assert!(made.success());
-    assert!(read("compiled/pipe").ends_with("it is no file"));
+    assert!(read("compiled/pipe").ends_with("it is not a regular file"));
 
     set_permissions(path("compiled"), Permissions::from_mode(0o777)).unwrap();
     assert!(read("compiled/a").contains("mode is 777"));
@@ -116,7 +116,7 @@ fn a_secret_is_made_once() {
     assert_eq!(make(b"second"), b"first");
     assert_eq!(mode(&state.path("admin-token").unwrap()), 0o600);
     state.remove("admin-token").unwrap();
-    // Another process makes it in between: its counts.
+    // Another process makes the secret in the meantime: its secret is used.
     let raced = state.create_secret("admin-token", || {
         assert_eq!(make(b"faster"), b"faster");
         Ok(b"slower".to_vec())
@@ -151,7 +151,7 @@ fn one_gateway_has_it_at_a_time() {
         error.contains(&format!("deep/state is in use by another gateway, process {}:", std::process::id())),
         "{error}"
     );
-    // Whoever only looks, or keeps compiled code there, is not kept out.
+    // Processes that only read, or that write compiled code, need no lock.
     again().write_private("compiled/a", b"a").unwrap();
     assert_eq!(mode(&clone.path(LOCK).unwrap()), 0o600);
     drop(clone);

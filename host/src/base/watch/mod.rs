@@ -1,7 +1,8 @@
-//! Notices that files may have changed, and tells the tasks that look at them.
+//! Notices that files may have changed, and reports this to the tasks that read them.
 //!
-//! Watched are folders, not files: a rename puts another file in place, and a link may come to point elsewhere. Where the
-//! operating system does not tell (network file systems, folders made anew), the regular look at every file does.
+//! Folders are watched instead of files: a rename puts another file in place, and a link may be changed to point
+//! elsewhere. Where the operating system reports nothing (network file systems, newly created folders), the readers still
+//! compare every file from time to time.
 
 mod settling;
 mod stamp;
@@ -24,67 +25,67 @@ pub use self::settling::Settling;
 pub use self::stamp::{Stamp, YOUNG};
 use crate::config::WatchConfig;
 
-/// How soon folders are looked for again of which not all were there.
-const AGAIN: Duration = Duration::from_millis(500);
+/// How soon to look for folders again if some of them were missing.
+const RETRY: Duration = Duration::from_millis(500);
 
-/// Events that wait while folders are being looked for.
+/// The most events that are queued while the task looks for folders.
 const MAX_EVENTS: usize = 1024;
 
-/// News that wait while a file is being looked at: more would say no more.
-const MAX_NEWS: usize = 64;
+/// The most events that are queued for one file while it is being read. More events would add no information.
+const MAX_FILE_EVENTS: usize = 64;
 
-/// Links followed from one file.
+/// The most links that are followed from one file.
 const MAX_LINKS: usize = 16;
 
-/// What happened to a file.
+/// An event that concerns a file.
 #[derive(Debug, Clone, Copy)]
-pub enum News {
-    /// Something, in a folder that it is in.
+pub enum FileEvent {
+    /// Something happened in a folder that contains the file.
     Near,
-    /// It is being written.
+    /// The file is being written.
     Writing,
-    /// It has been written, or another one put in its place.
+    /// The file has been written, or replaced by another.
     Changed,
 }
 
-/// Watches files, and tells each one's receiver what happens to it, for as long as the watch lives.
+/// Watches files and sends their events to one receiver for each file, until it is dropped.
 #[derive(Debug)]
 pub struct Watch {
-    /// Ended with it.
+    /// Ends when the watch is dropped.
     _task: JoinSet<()>,
 }
 
 impl Watch {
-    /// Starts to watch. Must be called within a tokio runtime. Where the operating system cannot watch, nothing is ever
-    /// told.
-    pub fn start(paths: Vec<PathBuf>, config: &WatchConfig) -> (Self, Vec<mpsc::Receiver<News>>) {
-        let (tell, news): (Vec<_>, Vec<_>) = paths.iter().map(|_| mpsc::channel(MAX_NEWS)).unzip();
+    /// Starts to watch. Must be called within a tokio runtime. If the operating system cannot watch files, the receivers
+    /// never get an event.
+    pub fn start(paths: Vec<PathBuf>, config: &WatchConfig) -> (Self, Vec<mpsc::Receiver<FileEvent>>) {
+        let (senders, events): (Vec<_>, Vec<_>) = paths.iter().map(|_| mpsc::channel(MAX_FILE_EVENTS)).unzip();
         let mut tasks = JoinSet::new();
         if !paths.is_empty() {
-            match Task::new(paths.into_iter().zip(tell).collect(), config.clone()) {
+            match Task::new(paths.into_iter().zip(senders).collect(), config.clone()) {
                 Ok(task) => drop(tasks.spawn(task.run())),
                 Err(error) => {
                     let every = config.rescan;
-                    warn!(%error, ?every, "files are not watched, only looked at from time to time");
+                    warn!(%error, ?every, "the system cannot watch files: they are only compared from time to time");
                 }
             }
         }
-        (Self { _task: tasks }, news)
+        (Self { _task: tasks }, events)
     }
 }
 
-/// What the operating system says.
+/// A report of the operating system.
 enum Change {
     /// This happened to these paths.
-    Paths(Vec<PathBuf>, News),
-    /// It does not know what it has missed.
+    Paths(Vec<PathBuf>, FileEvent),
+    /// Some events were lost.
     Unknown,
 }
 
-/// One for all files: tells their tasks what happens.
+/// The task that watches all files and reports their events.
 struct Task {
-    files: Vec<(PathBuf, mpsc::Sender<News>)>,
-    /// For each file what leads to it.
+    files: Vec<(PathBuf, mpsc::Sender<FileEvent>)>,
+    /// For each file, the paths that lead to it: see [`way`].
     ways: Vec<HashSet<PathBuf>>,
     config: WatchConfig,
     events: mpsc::Receiver<Change>,
@@ -92,21 +93,21 @@ struct Task {
 }
 
 impl Task {
-    fn new(files: Vec<(PathBuf, mpsc::Sender<News>)>, config: WatchConfig) -> notify::Result<Self> {
+    fn new(files: Vec<(PathBuf, mpsc::Sender<FileEvent>)>, config: WatchConfig) -> notify::Result<Self> {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
-        let tell = move |event: notify::Result<Event>| {
+        let forward = move |event: notify::Result<Event>| {
             let change = match event {
                 Ok(event) if event.need_rescan() => Change::Unknown,
-                Ok(event) => match news(event.kind) {
-                    Some(news) => Change::Paths(event.paths, news),
+                Ok(event) => match file_event(event.kind) {
+                    Some(kind) => Change::Paths(event.paths, kind),
                     None => return,
                 },
                 Err(_) => Change::Unknown,
             };
-            // Fails when the task has ended, or has so much to tell already that nothing will be missed.
+            // Fails if the task has ended, or if so many events are queued that no change will be missed.
             let _ = sender.try_send(change);
         };
-        let watcher = notify::recommended_watcher(tell)?;
+        let watcher = notify::recommended_watcher(forward)?;
         let folders = Arc::new(Mutex::new(Folders { watcher, watched: HashMap::new() }));
         Ok(Self { files, ways: Vec::new(), config, events, folders })
     }
@@ -120,17 +121,17 @@ impl Task {
             if let Ok(found) = found {
                 (self.ways, complete) = (found.ways, found.complete);
                 if found.more {
-                    // What happened before it was watched.
-                    self.tell(&Change::Unknown);
+                    // Something may have happened before the new folders were watched.
+                    self.report(&Change::Unknown);
                 }
             }
             touched = HashSet::new();
-            let pause = if complete { self.config.rescan } else { self.config.rescan.min(AGAIN) };
+            let pause = if complete { self.config.rescan } else { self.config.rescan.min(RETRY) };
             let mut until = Instant::now() + pause;
             let mut first = true;
             while let Ok(change) = timeout_at(until, self.events.recv()).await {
                 let Some(change) = change else { return };
-                self.tell(&change);
+                self.report(&change);
                 if let Change::Paths(paths, _) = change {
                     touched.extend(paths);
                 }
@@ -141,56 +142,57 @@ impl Task {
         }
     }
 
-    fn tell(&self, change: &Change) {
+    /// Sends every file the event that the change means for it.
+    fn report(&self, change: &Change) {
         for ((_, file), way) in self.files.iter().zip(&self.ways) {
-            let news = match change {
-                Change::Paths(paths, news) if paths.iter().any(|path| way.contains(path)) => *news,
-                Change::Paths(..) | Change::Unknown => News::Near,
+            let event = match change {
+                Change::Paths(paths, event) if paths.iter().any(|path| way.contains(path)) => *event,
+                Change::Paths(..) | Change::Unknown => FileEvent::Near,
             };
-            // Fails when enough is waiting already.
-            let _ = file.try_send(news);
+            // Fails if enough events are queued already.
+            let _ = file.try_send(event);
         }
     }
 }
 
-/// What an event means for the file that it is about.
-fn news(kind: EventKind) -> Option<News> {
+/// Returns what an event of the operating system means for the file itself.
+fn file_event(kind: EventKind) -> Option<FileEvent> {
     match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(News::Changed),
-        // Reading is no change, and it is what happens after each.
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(FileEvent::Changed),
+        // Reading is no change. It follows every change, so reporting it would never end.
         EventKind::Access(_) => None,
-        EventKind::Modify(ModifyKind::Data(_)) => Some(News::Writing),
-        _ => Some(News::Changed),
+        EventKind::Modify(ModifyKind::Data(_)) => Some(FileEvent::Writing),
+        _ => Some(FileEvent::Changed),
     }
 }
 
 struct Folders {
     watcher: RecommendedWatcher,
-    /// Each with the identity it had when that began.
+    /// The watched folders, each with the identity that it had when the watch began.
     watched: HashMap<PathBuf, (u64, u64)>,
 }
 
-/// What there is to watch.
+/// The result of looking for the folders.
 struct Found {
     ways: Vec<HashSet<PathBuf>>,
-    /// Folders are watched that were not.
+    /// True if folders are watched that were not watched before.
     more: bool,
-    /// All are watched.
+    /// True if all folders are watched.
     complete: bool,
 }
 
 impl Folders {
-    /// Watches the folders that matter now, and no others. Blocks.
+    /// Watches the folders that lead to the files now, and no others. Blocks.
     fn update(&mut self, files: Vec<PathBuf>, touched: &HashSet<PathBuf>) -> Found {
         let ways: Vec<_> = files.iter().map(|file| way(file)).collect();
         let wanted: HashSet<&Path> = ways.iter().flatten().filter_map(|path| path.parent()).collect();
-        // Another folder under the same name is another folder, and so is one to which something itself happened: it may
-        // be gone, and another one made in its place, even with the same inode.
+        // A folder's watch is renewed if another folder has its path now, or if an event concerned the folder itself: it
+        // may have been removed and another one created in its place, even with the same inode.
         let gone = self.watched.extract_if(|folder, known| {
             !wanted.contains(&**folder) || touched.contains(folder) || identity(folder) != Some(*known)
         });
         for (folder, _) in gone {
-            // Fails when the folder is gone.
+            // Fails if the folder is gone.
             let _ = self.watcher.unwatch(&folder);
         }
         let (mut more, mut complete) = (false, true);
@@ -210,11 +212,13 @@ impl Folders {
     }
 }
 
+/// Returns the device and inode of a folder, if it exists.
 fn identity(folder: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(folder).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// The paths at which a change can put another file in the place of this one: its own, and each link on the way.
+/// Returns the paths that decide which file is read at `file`: its own path, and each link on the way to it. A change at
+/// any of them may put another file in place.
 fn way(file: &Path) -> HashSet<PathBuf> {
     let mut way = HashSet::new();
     let mut paths = vec![std::path::absolute(file).unwrap_or_else(|_| file.to_owned())];

@@ -1,39 +1,41 @@
-//! What a file looks like without reading it.
+//! The stamp of a file: a way to see that it has changed without reading it.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// A change may follow within this time of another and leave no trace: file systems keep time in ticks.
+/// Two changes within this time may leave the same stamp, since file systems keep time in ticks.
 pub const YOUNG: Duration = Duration::from_millis(50);
 
-/// For how long an empty file may be one that a copy has just truncated.
+/// For this long, an empty file may be one that a copy has just truncated and not written yet.
 const EMPTIED: Duration = Duration::from_secs(2);
 
-/// Changes whenever the file does: the time of change cannot be set.
+/// A value that changes whenever the file changes: nobody can set a file's time of change (ctime).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
+    /// Device and inode.
     file: (u64, u64),
     size: u64,
+    /// Time of change, in seconds and nanoseconds.
     changed: (i64, i64),
 }
 
 impl Stamp {
-    /// The stamp of a file as it is now. Blocks.
+    /// Returns the stamp of a file as it is now. Blocks.
     ///
     /// # Errors
-    /// Why there is no file to look at, in words.
+    /// A text that says why the file cannot be examined.
     pub fn of(path: &Path) -> Result<Self, String> {
         std::fs::metadata(path).map(|metadata| Self::from(&metadata)).map_err(|error| error.to_string())
     }
 
-    /// Whether the next write may be about to come, and leave the same stamp.
+    /// Returns `true` if the file changed so recently that another write may leave the same stamp.
     pub fn is_young(&self) -> bool {
         self.is_younger_than(YOUNG)
     }
 
-    /// Whether a copy may have just truncated the file.
+    /// Returns `true` if a copy may have just truncated the file.
     pub fn is_just_emptied(&self) -> bool {
         self.size == 0 && self.is_younger_than(EMPTIED)
     }

@@ -53,7 +53,7 @@ impl<'a> Connection<'a> {
             address: peer.address().to_string(),
             since: humantime::format_rfc3339_seconds(peer.since()).to_string(),
             groups: peer.groups(),
-            outbox_bytes: peer.outbox.waiting().unwrap_or(0),
+            outbox_bytes: peer.outbox.queued_bytes().unwrap_or(0),
         }
     }
 }

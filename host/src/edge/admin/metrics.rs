@@ -50,10 +50,11 @@ fn memory(text: &mut Exposition) {
     // The allocator adds up when it is told to.
     let _ = epoch::advance();
     let allocated = stats::allocated::read().unwrap_or_default();
-    let meaning = "Bytes that the gateway has allocated. The memory of plugins is not among them.";
+    let meaning = "Bytes that the gateway has allocated, without the memory of plugins.";
     text.single("hotgate_memory_allocated_bytes", "gauge", meaning, allocated);
     let resident = stats::resident::read().unwrap_or_default();
-    text.single("hotgate_memory_resident_bytes", "gauge", "Physical memory that these bytes take.", resident);
+    let meaning = "Bytes of physical memory that these allocations take.";
+    text.single("hotgate_memory_resident_bytes", "gauge", meaning, resident);
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -91,19 +92,19 @@ fn connections(
     text.single(
         "hotgate_connections",
         "gauge",
-        "Connections on the WebSocket port, those included that are still being upgraded.",
+        "Connections on the WebSocket port, including those that are not upgraded yet.",
         connections,
     );
-    let meaning = "Those of them that no authenticator has accepted yet.";
+    let meaning = "Connections on the WebSocket port that no authenticator has accepted yet.";
     text.single("hotgate_connections_unauthenticated", "gauge", meaning, unauthenticated);
-    let (mut walk, mut part, mut waiting) = (registry.walk(Several::Everyone), Vec::new(), 0);
+    let (mut walk, mut part, mut queued_bytes) = (registry.walk(Several::Everyone), Vec::new(), 0);
     while walk.next(&mut part) {
-        waiting += part.iter().map(|member| member.outbox.waiting().unwrap_or(0)).sum::<usize>();
+        queued_bytes += part.iter().map(|peer| peer.outbox.queued_bytes().unwrap_or(0)).sum::<usize>();
     }
-    text.single("hotgate_outbox_bytes", "gauge", "Bytes that wait for authenticated connections.", waiting);
-    let meaning = "Bytes of outbox.total_bytes that are drawn, in steps, beyond what each connection has of its own.";
+    text.single("hotgate_outbox_bytes", "gauge", "Bytes queued for authenticated connections.", queued_bytes);
+    let meaning = "Bytes of outbox.total_bytes that outboxes have drawn, in steps, beyond each connection's own share.";
     text.single("hotgate_outbox_budget_bytes", "gauge", meaning, budget.used());
-    let meaning = "Bytes of inbox.total_bytes that are taken.";
+    let meaning = "Bytes of inbox.total_bytes that are in use.";
     text.single("hotgate_inbox_budget_bytes", "gauge", meaning, inbox.used());
 }
 
@@ -124,7 +125,7 @@ fn functions(plugins: &[PluginStatus]) -> impl Iterator<Item = (&FunctionStatus,
 
 fn plugins(text: &mut Exposition, plugins: &[PluginStatus], memory: usize) {
     let name = "hotgate_plugin_info";
-    text.metric(name, "gauge", "Generations that serve, are about to, or did last, and how far each has come.");
+    text.metric(name, "gauge", "Each slot's live generation, the candidate and the one before, with their stages.");
     for (status, [slot, plugin], number) in generations(plugins) {
         let stage = status.stage.to_string();
         let labels = [slot, plugin, ("generation", &number), ("digest", &status.digest), ("stage", &stage)];
@@ -132,7 +133,7 @@ fn plugins(text: &mut Exposition, plugins: &[PluginStatus], memory: usize) {
     }
 
     let name = "hotgate_plugin_calls_total";
-    text.metric(name, "counter", "Calls of plugins that have ended, by how.");
+    text.metric(name, "counter", "Plugin calls that have ended, by outcome.");
     for (function, [slot, plugin], number) in functions(plugins) {
         let labels =
             |outcome| [slot, plugin, ("generation", &*number), ("function", function.function), ("outcome", outcome)];
@@ -144,7 +145,7 @@ fn plugins(text: &mut Exposition, plugins: &[PluginStatus], memory: usize) {
     }
 
     let name = "hotgate_plugin_call_seconds";
-    text.metric(name, "summary", "How long calls of plugins took.");
+    text.metric(name, "summary", "Duration of plugin calls.");
     for (function, [slot, plugin], number) in functions(plugins) {
         let labels = [slot, plugin, ("generation", &*number), ("function", function.function)];
         let [slot, plugin, generation, of] = labels;
@@ -156,7 +157,7 @@ fn plugins(text: &mut Exposition, plugins: &[PluginStatus], memory: usize) {
     }
 
     let name = "hotgate_plugin_shadow_verdicts_total";
-    text.metric(name, "counter", "Verdicts of generations in shadow beside those of the live one.");
+    text.metric(name, "counter", "Verdicts of shadow generations, compared with the verdicts of the live generation.");
     for (status, [slot, plugin], number) in generations(plugins) {
         let Some(shadow) = &status.shadow else { continue };
         let labels = |outcome| [slot, plugin, ("generation", &*number), ("outcome", outcome)];
@@ -167,7 +168,7 @@ fn plugins(text: &mut Exposition, plugins: &[PluginStatus], memory: usize) {
         }
     }
 
-    let meaning = "Bytes of linear memory that all plugins together may have (engine.memory).";
+    let meaning = "Bytes of linear memory that all plugins together may use (engine.memory).";
     text.single("hotgate_plugin_memory_limit_bytes", "gauge", meaning, memory);
 
     let mut per_slot = |name: &str, meaning, count: fn(&PluginStatus) -> u64| {
@@ -176,20 +177,20 @@ fn plugins(text: &mut Exposition, plugins: &[PluginStatus], memory: usize) {
             text.sample(name, &[("slot", &status.slot), ("plugin", &status.plugin)], count(status));
         }
     };
-    let meaning = "Bytes of linear memory that the instances of a plugin have, idle ones included.";
+    let meaning = "Bytes of linear memory that the instances of a plugin use, including idle instances.";
     per_slot("hotgate_plugin_memory_bytes", meaning, |status| status.memory_bytes as u64);
-    per_slot("hotgate_plugin_instances", "Instances of a plugin, idle ones included.", |status| {
+    per_slot("hotgate_plugin_instances", "Instances of a plugin, including idle instances.", |status| {
         status.instances as u64
     });
-    let meaning = "Generations that have gone live after the first.";
+    let meaning = "Generations that have gone live, not counting the first.";
     per_slot("hotgate_plugin_swaps_total", meaning, |status| status.swaps);
-    let meaning = "Generations that were rolled back, by themselves or by an operator.";
+    let meaning = "Generations that were rolled back, automatically or by an operator.";
     per_slot("hotgate_plugin_rollbacks_total", meaning, |status| status.rollbacks);
     let meaning = "Components that were refused.";
     per_slot("hotgate_plugin_refusals_total", meaning, |status| status.refusals);
-    let meaning = "Generations that fail too often and go on serving.";
+    let meaning = "Generations that failed too often and kept serving.";
     per_slot("hotgate_plugin_alerts_total", meaning, |status| status.alerts);
-    let meaning = "Calls that found no free instance, or no memory for one, in time.";
+    let meaning = "Calls refused because no instance, or no memory for one, became free in time.";
     per_slot("hotgate_plugin_calls_shed_total", meaning, |status| status.overloaded);
 }
 

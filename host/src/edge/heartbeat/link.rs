@@ -86,7 +86,7 @@ impl Link {
     /// Asks the connection's task to send a ping.
     pub(super) fn request_ping(&self) {
         self.ping.store(true, Relaxed);
-        self.outbox.wake();
+        self.outbox.notify();
     }
 
     /// Whether a ping has been asked for and not been sent yet.
@@ -102,7 +102,7 @@ impl Link {
     /// Asks the connection's task, which does not read, to find out whether the peer is gone.
     pub(super) fn request_probe(&self) {
         self.probe.store(true, Relaxed);
-        self.outbox.wake();
+        self.outbox.notify();
     }
 
     /// Whether to find out now whether the peer is gone.
@@ -119,7 +119,7 @@ impl Link {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
-            self.outbox.wait(cx.waker()).map_or_else(|closing| Poll::Ready(Err(closing)), |_| Poll::Pending)
+            self.outbox.register_waker(cx.waker()).map_or_else(|closing| Poll::Ready(Err(closing)), |_| Poll::Pending)
         })
         .await
     }

@@ -103,7 +103,7 @@ impl Socket {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
-        let waiting = self.link.outbox.awake().map_err(End::Closing)?;
+        let waiting = self.link.outbox.begin_turn().map_err(End::Closing)?;
         if self.packets_since_send >= PACKETS_BEFORE_SEND || waiting >= BATCH {
             self.poll_send(cx)?;
         }
@@ -145,7 +145,7 @@ impl Socket {
                 self.wire.ping();
             }
             let all_sent = self.wire.poll_send(cx, outbox).is_ready();
-            let more = outbox.wait(cx.waker()).map_err(End::Closing)?;
+            let more = outbox.register_waker(cx.waker()).map_err(End::Closing)?;
             if !(all_sent && more || self.link.wants_ping()) {
                 return Ok(all_sent);
             }

@@ -1,4 +1,4 @@
-//! Carries out what plugins decide: looks up the recipients and fills their outboxes. Nothing here waits for a peer.
+//! Applies the decisions of plugins: finds the recipients and fills their outboxes. Nothing here waits for a client.
 
 mod relief;
 #[cfg(test)]
@@ -19,26 +19,26 @@ use crate::hub::command::{Action, Closing, Command, Delivery, Membership, Recipi
 use crate::hub::outbox::{Refused, SHARED_COST, Shared, cost};
 use crate::hub::registry::{PART, Peer, Registry, Several};
 
-/// What the actions leave to the connection that they are about.
+/// The effects of actions that the session's own connection must apply itself.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct SessionEffects {
     /// The session's new state.
     pub remember: Option<Bytes>,
-    /// The packet is to be handed to the authenticators.
+    /// True if the packet must go to the authenticators.
     pub authenticate: bool,
 }
 
-/// Carries out, in order, what the router wants done about the session of `own`.
+/// Applies the router's actions for the session of `own`, in order.
 pub async fn apply(registry: &Registry, own: &Arc<Peer>, actions: Vec<Action>) -> SessionEffects {
-    match act_at_once(registry, own, actions) {
+    match apply_at_once(registry, own, actions) {
         Ok(effects) => effects,
         Err(rest) => rest.await,
     }
 }
 
-/// Carries out what can be carried out at once, which mostly is everything. The rest is boxed, or every connection would
-/// hold a place for it.
-fn act_at_once<'a>(
+/// Applies the actions that need no waiting, which usually are all of them. The rest is returned as a boxed future:
+/// otherwise every connection would reserve memory for it.
+fn apply_at_once<'a>(
     registry: &'a Registry,
     own: &'a Arc<Peer>,
     actions: Vec<Action>,
@@ -68,7 +68,7 @@ fn act_at_once<'a>(
     Ok(effects)
 }
 
-/// Carries out, in order, what is wanted done apart from any session. Returns whether every delivery reached somebody.
+/// Applies commands that belong to no session, in order. Returns `true` if every delivery reached a connection.
 pub async fn apply_commands(registry: &Registry, commands: Vec<Command>) -> bool {
     let mut all_reached = true;
     let mut work = Work { registry, own: None, repeats: repeats(&commands, payload), repeated: None, count: 0 };
@@ -86,32 +86,34 @@ fn payload(command: &Command) -> Option<&Message> {
     if let Command::Deliver(delivery) = command { Some(&delivery.message) } else { None }
 }
 
-/// Whether several of these carry the packet itself: payloads that plugins make are nobody else's.
+/// Returns `true` if several of these carry the packet itself. Only the packet's bytes have another holder; a payload that
+/// a plugin made has none.
 fn repeats<T>(list: &[T], payload: fn(&T) -> Option<&Message>) -> bool {
     list.len() > 1 && list.iter().filter_map(payload).filter(|payload| !payload.is_unique()).nth(1).is_some()
 }
 
-/// The commands of one call, while they are carried out.
+/// The state of applying the commands of one call.
 struct Work<'a> {
     registry: &'a Registry,
-    /// The session's own connection, where there is one.
+    /// The session's own connection, if there is a session.
     own: Option<&'a Arc<Peer>>,
-    /// Several commands carry the packet itself: its payload is charged once, as soon as the first is carried out.
+    /// True if several commands carry the packet itself: its payload is then charged once, with the first of them.
     repeats: bool,
+    /// The packet, once it has been charged.
     repeated: Option<Box<Shared>>,
-    /// Connections dealt with since others had a turn.
+    /// Connections handled since this task last yielded.
     count: usize,
 }
 
-/// Whom a command concerns.
+/// The connections that a command concerns.
 enum Found<'a> {
-    /// One connection, if it is there.
+    /// At most one connection; `None` if it does not exist.
     One(Option<Arc<Peer>>),
     Several(Several<'a>),
 }
 
 impl Work<'_> {
-    /// Carries out one action, or notes it. Returns what cannot be done at once.
+    /// Applies one action, or notes it in `effects`. Returns the command that cannot be applied at once, if any.
     fn take(&mut self, action: Action, effects: &mut SessionEffects) -> Option<Box<Command>> {
         match action {
             Action::Command(command) => return self.begin(command).err(),
@@ -122,10 +124,10 @@ impl Work<'_> {
         None
     }
 
-    /// Carries out one command. Returns whether it reached somebody, which is `false` only for deliveries.
+    /// Applies one command. Returns `false` only for a delivery that reached no connection.
     ///
     /// # Errors
-    /// The command, or what is left of it, if it concerns several connections or needs room to be made.
+    /// The command, or the rest of it, if it concerns several connections, or if there is no room for a message.
     fn begin(&mut self, command: Command) -> Result<bool, Box<Command>> {
         let (Command::Deliver(Delivery { to: who, .. })
         | Command::Join(Membership { who, .. })
@@ -157,9 +159,9 @@ impl Work<'_> {
         }
     }
 
-    /// Carries out a command that [`begin`](Self::begin) has left.
+    /// Applies a command that [`begin`](Self::begin) returned.
     async fn carry_out(&mut self, command: Command) -> bool {
-        // One that concerns nobody takes its time as well.
+        // A command without recipients takes time, too.
         self.count += 1;
         match command {
             Command::Deliver(Delivery { to, message, otherwise }) => match self.find(&to) {
@@ -173,7 +175,7 @@ impl Work<'_> {
         }
     }
 
-    /// Sends to the session's own connection, whom no delivery was meant to reach.
+    /// Sends a message to the session's own connection. Returns `Ok(false)`: a reply does not count as reached.
     fn reply(&mut self, message: Message) -> Result<bool, Box<Command>> {
         let Some(own) = self.own else { return Ok(false) };
         match self.send(own, message) {
@@ -185,7 +187,7 @@ impl Work<'_> {
         }
     }
 
-    /// Queues a message for one connection. Returns whether it was taken.
+    /// Queues a message for one connection. Returns `true` if it is in the outbox.
     ///
     /// # Errors
     /// The message, if there is no room for it.
@@ -201,7 +203,7 @@ impl Work<'_> {
         }
     }
 
-    /// Has the payload of the packet charged once, if several commands carry it.
+    /// Returns the message as a shared one, charged once, if it is the packet and several commands carry it.
     fn share_repeated(&mut self, message: &Message, peer: &Peer) -> Option<&Shared> {
         if !self.repeats || message.is_unique() {
             return None;
@@ -212,7 +214,7 @@ impl Work<'_> {
         self.repeated.as_deref()
     }
 
-    /// Sends to one connection for which there was no room, or else `otherwise`.
+    /// Makes room and sends the message to one connection. If this fails, sends `otherwise` to the session's own.
     async fn insist(&mut self, to: Option<Arc<Peer>>, message: Message, otherwise: Option<Message>) -> bool {
         let reached = match to {
             Some(peer) => was_taken(&peer, &queue(self.registry, &peer.outbox, message).await),
@@ -221,6 +223,7 @@ impl Work<'_> {
         self.fall_back(reached, otherwise).await
     }
 
+    /// Sends `otherwise` to the session's own connection if the delivery reached no connection. Returns `reached`.
     async fn fall_back(&mut self, reached: bool, otherwise: Option<Message>) -> bool {
         if let (false, Some(own), Some(message)) = (reached, self.own, otherwise) {
             was_taken(own, &queue(self.registry, &own.outbox, message).await);
@@ -228,7 +231,7 @@ impl Work<'_> {
         reached
     }
 
-    /// Sends to several connections: the payload is charged once, and each gets a turn at it.
+    /// Sends a message to several connections. Its payload is charged once.
     async fn spread(&mut self, to: Recipient, message: Message, otherwise: Option<Message>) -> bool {
         let Found::Several(through) = self.find(&to) else { return false };
         let others_than = self.left_out(&to);
@@ -258,7 +261,7 @@ impl Work<'_> {
         self.fall_back(reached, otherwise).await
     }
 
-    /// Charges the payload once for all who get it. `None`: there is no room for it.
+    /// Charges the payload once, for all recipients. Returns `None` if there is no room for it.
     async fn share(&mut self, message: Message, first: &Peer) -> Option<Shared> {
         if let Some(shared) = self.share_repeated(&message, first) {
             return Some(shared.clone());
@@ -277,7 +280,7 @@ impl Work<'_> {
         }
     }
 
-    /// Has one connection enter or leave a group, or close.
+    /// Makes one connection join or leave a group, or closes it.
     fn change(&self, command: &Command, peer: &Arc<Peer>) {
         match command {
             Command::Deliver(_) => {}
@@ -291,6 +294,7 @@ impl Work<'_> {
         }
     }
 
+    /// Does the same as [`change`](Self::change) for several connections.
     async fn change_several(&mut self, command: &Command) {
         let (Command::Join(Membership { who, .. })
         | Command::Leave(Membership { who, .. })
@@ -310,11 +314,12 @@ impl Work<'_> {
         }
     }
 
-    /// The session's own connection, where only others are meant.
+    /// Returns the session's own connection, if the command excludes it.
     fn left_out(&self, who: &Recipient) -> Option<ConnectionId> {
         self.own.filter(|_| matches!(who, Recipient::GroupOthers(_))).map(|own| own.id)
     }
 
+    /// Finds the connections that `to` means.
     fn find<'t>(&self, to: &'t Recipient) -> Found<'t> {
         match to {
             Recipient::Connection(id) => Found::One(self.registry.connection(*id)),
@@ -325,6 +330,7 @@ impl Work<'_> {
         }
     }
 
+    /// Lets other tasks run after every [`PART`] connections.
     async fn yield_if_many(&mut self) {
         if self.count >= PART {
             self.count = 0;
@@ -333,7 +339,7 @@ impl Work<'_> {
     }
 }
 
-/// Whether a message is in a connection's outbox now.
+/// Returns `true` if a message is in a connection's outbox now; logs a refusal.
 fn was_taken(peer: &Peer, pushed: &Result<(), Refused>) -> bool {
     if let Err(refused) = pushed {
         debug!(connection = peer.id.0, %refused, "message refused");

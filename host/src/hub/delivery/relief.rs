@@ -1,4 +1,4 @@
-//! What happens when all outboxes together hold too much: whoever has most waiting is closed, and nobody else.
+//! Makes room when all outboxes together hold too much: closes the connections with the most queued bytes, and no others.
 
 use std::cmp::Reverse;
 
@@ -10,10 +10,10 @@ use crate::base::metrics::{METRICS, Overflow};
 use crate::hub::outbox::{Budget, Outbox, Refused, cost};
 use crate::hub::registry::{PART, Registry, Several};
 
-/// Queues a message for one connection; if there is no room for it, room is made.
+/// Queues a message for one connection, and first makes room for it if necessary.
 ///
 /// # Errors
-/// As [`Outbox::push`].
+/// See [`Outbox::push`].
 pub async fn queue(registry: &Registry, outbox: &Outbox, message: Message) -> Result<(), Refused> {
     match outbox.push(message) {
         Err(Refused::OverBudget(message)) => {
@@ -32,20 +32,20 @@ pub(super) fn counted(pushed: Result<(), Refused>) -> Result<(), Refused> {
     pushed
 }
 
-/// Makes room for `bytes` and some to spare: all give back what they have drawn in advance, and if that is not enough,
-/// those who have most waiting are closed, one after the other. Does nothing while there is room, or a moment after it was
-/// made.
+/// Makes room for `bytes` and a reserve. First, all outboxes give back bytes that they drew in advance. If that is not
+/// enough, the connections with the most queued bytes are closed, one after the other. Does nothing while there is room,
+/// or if room was made a moment ago.
 pub(super) async fn relieve(registry: &Registry, budget: &Budget, bytes: usize) {
     if !budget.needs_relief(bytes) {
         return;
     }
     let (mut walk, mut part, mut all) = (registry.walk(Several::Everyone), Vec::new(), Vec::new());
     while walk.next(&mut part) {
-        let waiting = part.drain(..).filter_map(|peer| Some((peer.outbox.trim().ok()?, peer)));
-        all.extend(waiting.filter(|(waiting, _)| *waiting > 0));
+        let queued = part.drain(..).filter_map(|peer| Some((peer.outbox.trim().ok()?, peer)));
+        all.extend(queued.filter(|(bytes, _)| *bytes > 0));
         yield_now().await;
     }
-    all.sort_unstable_by_key(|(waiting, _)| Reverse(*waiting));
+    all.sort_unstable_by_key(|(queued_bytes, _)| Reverse(*queued_bytes));
     let mut closed = 0;
     for (waiting, peer) in all {
         if !budget.lacks(bytes) {
@@ -59,6 +59,9 @@ pub(super) async fn relieve(registry: &Registry, budget: &Budget, bytes: usize) 
         }
     }
     if closed > 0 {
-        warn!(closed, "the outboxes were full (outbox.total_bytes); whoever had most waiting has been closed (4905)");
+        warn!(
+            closed,
+            "the outboxes were full (outbox.total_bytes); the connections with the most queued bytes were closed (4905)"
+        );
     }
 }

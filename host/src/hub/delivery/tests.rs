@@ -1,4 +1,4 @@
-//! Who is reached, who pays, and who is closed when there is no room.
+//! Tests of which connections a message reaches, how it is charged, and which connections are closed to make room.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -9,19 +9,19 @@ use crate::base::message::ConnectionId;
 use crate::config::DuplicateLogin;
 use crate::hub::outbox::{Budget, Outbox};
 
-struct House {
+struct Hub {
     registry: Registry,
     budget: Arc<Budget>,
 }
 
-impl House {
+impl Hub {
     fn new(budget: usize, connections: u64) -> (Self, Vec<Arc<Peer>>) {
-        let house = Self {
+        let hub = Self {
             registry: Registry::new(DuplicateLogin::Newest),
             budget: Arc::new(Budget::new(budget, connections as usize)),
         };
-        let peers = (1..=connections).map(|id| house.login(id)).collect();
-        (house, peers)
+        let peers = (1..=connections).map(|id| hub.login(id)).collect();
+        (hub, peers)
     }
 
     fn login(&self, id: u64) -> Arc<Peer> {
@@ -47,80 +47,80 @@ fn uid(id: u64) -> Recipient {
     Recipient::Uid(format!("u{id}").into())
 }
 
-fn waiting(peer: &Peer) -> usize {
-    peer.outbox.waiting().unwrap()
+fn queued_bytes(peer: &Peer) -> usize {
+    peer.outbox.queued_bytes().unwrap()
 }
 
 #[tokio::test]
 async fn everyone_gets_a_message_that_is_charged_once() {
-    let (house, peers) = House::new(4 << 20, 1000);
+    let (hub, peers) = Hub::new(4 << 20, 1000);
     for _ in 0..2 {
-        assert!(house.deliver(Recipient::Everyone, text(500_000)).await);
+        assert!(hub.deliver(Recipient::Everyone, text(500_000)).await);
     }
-    assert!(peers.iter().all(|peer| waiting(peer) > 1_000_000));
-    assert!((1_000_000..1_100_000).contains(&house.budget.used()), "{}", house.budget.used());
-    drop((peers, house.registry));
-    assert_eq!(house.budget.used(), 0);
+    assert!(peers.iter().all(|peer| queued_bytes(peer) > 1_000_000));
+    assert!((1_000_000..1_100_000).contains(&hub.budget.used()), "{}", hub.budget.used());
+    drop((peers, hub.registry));
+    assert_eq!(hub.budget.used(), 0);
 }
 
 #[tokio::test]
 async fn others_of_a_group_are_all_but_the_own_connection() {
-    let (house, peers) = House::new(1 << 20, 300);
+    let (hub, peers) = Hub::new(1 << 20, 300);
     let group: ByteString = "g".into();
-    peers.iter().for_each(|peer| house.registry.join(peer, &group).unwrap());
+    peers.iter().for_each(|peer| hub.registry.join(peer, &group).unwrap());
     let own = &peers[7];
-    apply(&house.registry, own, vec![Action::Command(deliver(Recipient::GroupOthers(group.clone()), text(1)))]).await;
-    assert!(peers.iter().all(|peer| (waiting(peer) > 0) == (peer.id != own.id)));
+    apply(&hub.registry, own, vec![Action::Command(deliver(Recipient::GroupOthers(group.clone()), text(1)))]).await;
+    assert!(peers.iter().all(|peer| (queued_bytes(peer) > 0) == (peer.id != own.id)));
     let close = |who| Closing { who, reason: crate::base::message::CloseReason::new(3000, "") };
-    apply(&house.registry, own, vec![Action::Command(Command::Close(close(Recipient::GroupOthers(group))))]).await;
+    apply(&hub.registry, own, vec![Action::Command(Command::Close(close(Recipient::GroupOthers(group))))]).await;
     assert!(peers.iter().all(|peer| peer.outbox.is_open() == (peer.id == own.id)));
 }
 
 #[tokio::test]
 async fn the_packet_itself_is_charged_once_however_many_commands_carry_it() {
-    let (house, peers) = House::new(1 << 20, 100);
+    let (hub, peers) = Hub::new(1 << 20, 100);
     let packet = text(100_000);
     let commands = (1..=100).map(|id| deliver(uid(id), packet.clone())).collect();
-    assert!(apply_commands(&house.registry, commands).await);
-    assert!(peers.iter().all(|peer| waiting(peer) > 100_000));
-    assert!(house.budget.used() < 110_000, "{}", house.budget.used());
-    // What plugins make is held once for each.
+    assert!(apply_commands(&hub.registry, commands).await);
+    assert!(peers.iter().all(|peer| queued_bytes(peer) > 100_000));
+    assert!(hub.budget.used() < 110_000, "{}", hub.budget.used());
+    // Payloads that plugins make are charged once for each connection.
     let commands = (1..=4).map(|id| deliver(uid(id), text(100_000))).collect();
-    assert!(apply_commands(&house.registry, commands).await);
-    assert!(house.budget.used() > 480_000, "{}", house.budget.used());
+    assert!(apply_commands(&hub.registry, commands).await);
+    assert!(hub.budget.used() > 480_000, "{}", hub.budget.used());
 }
 
 #[tokio::test]
 async fn whoever_has_most_waiting_is_closed_and_no_bystander() {
-    let (house, peers) = House::new(4 << 20, 10);
-    assert!(house.deliver(uid(1), text(2_500_000)).await);
-    assert!(house.deliver(uid(2), text(1_000_000)).await);
-    assert!(house.deliver(uid(3), text(10_000)).await);
-    assert!(house.deliver(uid(3), text(900_000)).await, "there is room for a bystander's message");
-    assert_eq!(peers[0].outbox.waiting().unwrap_err().reason.code, 4905);
+    let (hub, peers) = Hub::new(4 << 20, 10);
+    assert!(hub.deliver(uid(1), text(2_500_000)).await);
+    assert!(hub.deliver(uid(2), text(1_000_000)).await);
+    assert!(hub.deliver(uid(3), text(10_000)).await);
+    assert!(hub.deliver(uid(3), text(900_000)).await, "there is room for a bystander's message");
+    assert_eq!(peers[0].outbox.queued_bytes().unwrap_err().reason.code, 4905);
     assert!(peers[1..].iter().all(|peer| peer.outbox.is_open()));
-    // Whoever asks for too much alone is that one.
-    assert!(house.deliver(uid(3), text(2_000_000)).await);
+    // A connection that needs too much by itself is closed itself.
+    assert!(hub.deliver(uid(3), text(2_000_000)).await);
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    assert!(!house.deliver(uid(3), text(500_000)).await);
+    assert!(!hub.deliver(uid(3), text(500_000)).await);
     let open: Vec<_> = peers.iter().filter(|peer| peer.outbox.is_open()).map(|peer| peer.id.0).collect();
     assert_eq!(open, [2, 4, 5, 6, 7, 8, 9, 10]);
 }
 
 #[tokio::test]
 async fn a_message_to_everyone_finds_room_too() {
-    let (house, peers) = House::new(4 << 20, 10);
-    assert!(house.deliver(uid(1), text(3_000_000)).await);
-    assert!(house.deliver(Recipient::Everyone, text(2_000_000)).await);
+    let (hub, peers) = Hub::new(4 << 20, 10);
+    assert!(hub.deliver(uid(1), text(3_000_000)).await);
+    assert!(hub.deliver(Recipient::Everyone, text(2_000_000)).await);
     assert!(!peers[0].outbox.is_open());
-    assert!(peers[1..].iter().all(|peer| waiting(peer) > 2_000_000));
+    assert!(peers[1..].iter().all(|peer| queued_bytes(peer) > 2_000_000));
 }
 
-/// As it is when clients log in and out all the time: whom a message is for does not depend on how long it takes.
+/// Delivering to many connections yields, so that other tasks run meanwhile.
 #[tokio::test]
 async fn others_have_their_turn_while_a_message_goes_to_many() {
-    let (house, _members) = House::new(1 << 30, 2000);
-    let (broadcast, mut turns) = (house.deliver(Recipient::Everyone, text(1)), 0);
+    let (hub, _members) = Hub::new(1 << 30, 2000);
+    let (broadcast, mut turns) = (hub.deliver(Recipient::Everyone, text(1)), 0);
     tokio::pin!(broadcast);
     let done = std::future::poll_fn(|cx| {
         turns += 1;
@@ -130,7 +130,7 @@ async fn others_have_their_turn_while_a_message_goes_to_many() {
     assert!(turns >= 2000 / PART, "{turns}");
 }
 
-/// Looks something up as soon as it is woken: that must not wait for whoever wakes it.
+/// A waker that uses the registry as soon as it is woken: it must not wait for a lock of the task that wakes it.
 struct Curious(Registry);
 
 impl std::task::Wake for Curious {
@@ -147,11 +147,11 @@ async fn nobody_is_woken_under_a_lock_of_the_registry() {
         let reason = crate::base::message::CloseReason::new(3000, "");
         let close = Command::Close(Closing { who: to.clone(), reason });
         for command in [deliver(to.clone(), text(1)), close] {
-            let (house, peers) = House::new(1 << 20, 3);
-            peers.iter().for_each(|peer| house.registry.join(peer, &"g".into()).unwrap());
-            let curious = Arc::new(Curious(house.registry));
+            let (hub, peers) = Hub::new(1 << 20, 3);
+            peers.iter().for_each(|peer| hub.registry.join(peer, &"g".into()).unwrap());
+            let curious = Arc::new(Curious(hub.registry));
             for peer in &peers {
-                assert_eq!(peer.outbox.wait(&curious.clone().into()), Ok(false));
+                assert_eq!(peer.outbox.register_waker(&curious.clone().into()), Ok(false));
             }
             assert!(apply_commands(&curious.0, vec![command]).await);
         }

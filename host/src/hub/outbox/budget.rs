@@ -1,4 +1,4 @@
-//! What may wait in all outboxes together, and what of it is kept once for many of them.
+//! The memory that all outboxes together may use, and messages whose payload is shared by many outboxes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -11,62 +11,62 @@ use parking_lot::Mutex;
 use super::queued::cost;
 use crate::base::message::Message;
 
-/// The most that an outbox may hold of its own, in bytes: enough for ordinary traffic, which so does not touch what all
-/// have in common.
+/// The largest share of one outbox, in bytes. It is enough for ordinary traffic, which then never touches the budget.
 const MAX_SHARE: usize = 4 << 10;
-/// Which part of the budget is made free when there is too little, so that it is not soon needed again.
+/// One part in this many of the budget is made free when room is needed, so that room is not soon needed again.
 const HEADROOM: usize = 16;
-/// How often room may be made: looking for those who have most waiting takes some milliseconds with many connections.
+/// The shortest time between two attempts to make room: with many connections, it takes some milliseconds to find those
+/// with the most queued bytes.
 const RELIEF_PAUSE: Duration = Duration::from_millis(50);
 
-/// Memory that may be taken by what waits in all outboxes together.
+/// The memory that the messages of all outboxes together may use.
 ///
-/// Each outbox has a share of its own, so small that all together take at most half; it draws what it needs beyond that
-/// from the rest. So the sum of both is never above the total, but for batches that a peer has not taken: see
-/// [`Outbox::keep_batch`](super::Outbox::keep_batch).
+/// Each outbox has a share of its own; all shares together are at most half of the total. What an outbox needs beyond its
+/// share, it draws from the rest. So both together never exceed the total, except for batches that a client has not
+/// taken: see [`Outbox::keep_batch`](super::Outbox::keep_batch).
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
     share: usize,
     drawn: Drawn,
-    /// When room was last made.
+    /// The last time that room was made.
     relieved: Mutex<Option<Instant>>,
 }
 
-/// What many threads write to, apart from what they read with every message.
+/// Counters that many threads write. They have a cache line of their own, away from fields that every message reads.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Drawn {
     bytes: AtomicUsize,
-    /// Bytes of those that have been closed for want of room, and give them back when they have ended.
+    /// Drawn bytes of connections that were closed to make room. They come back when those connections have ended.
     ending: AtomicUsize,
 }
 
 impl Budget {
-    /// A budget of `total` bytes for at most so many `connections`.
+    /// Creates a budget of `total` bytes for at most `connections` connections.
     pub fn new(total: usize, connections: usize) -> Self {
         let connections = connections.max(1);
         let share = (total / 2 / connections).min(MAX_SHARE);
         Self { limit: total - share * connections, share, drawn: Drawn::default(), relieved: Mutex::default() }
     }
 
-    /// How many bytes are drawn, in steps, beyond each outbox's own share.
+    /// Returns how many bytes are drawn beyond the outboxes' own shares. Outboxes draw in steps.
     pub fn used(&self) -> usize {
         self.drawn.bytes.load(Relaxed)
     }
 
-    /// The bytes that each outbox has of its own.
+    /// The share of each outbox, in bytes.
     pub(super) fn share(&self) -> usize {
         self.share
     }
 
-    /// Draws `bytes`, if there are so many.
+    /// Draws `bytes`. Returns `false` and draws nothing if too few are left.
     pub(super) fn draw(&self, bytes: usize) -> bool {
         let sum = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
         self.drawn.bytes.fetch_update(Relaxed, Relaxed, sum).is_ok()
     }
 
-    /// Draws `bytes` that are taken already.
+    /// Draws `bytes` that are already in use, even beyond the limit.
     pub(super) fn draw_anyway(&self, bytes: usize) {
         self.drawn.bytes.fetch_add(bytes, Relaxed);
     }
@@ -75,24 +75,25 @@ impl Budget {
         self.drawn.bytes.fetch_sub(bytes, Relaxed);
     }
 
-    /// Says that `bytes` of what is drawn will be given back without anybody else being closed; or, after that, that they
-    /// have been.
+    /// Records that `bytes` of the drawn bytes will come back without closing another connection.
     pub(super) fn will_return(&self, bytes: usize) {
         self.drawn.ending.fetch_add(bytes, Relaxed);
     }
 
+    /// Records that `bytes` announced to [`will_return`](Self::will_return) have come back.
     pub(super) fn has_returned(&self, bytes: usize) {
         self.drawn.ending.fetch_sub(bytes, Relaxed);
     }
 
-    /// Whether there is too little room for `bytes` more, apart from what those who are ending will give back.
+    /// Returns `true` if there is too little room for `bytes` more. Bytes that ending connections will give back count as
+    /// room.
     pub fn lacks(&self, bytes: usize) -> bool {
         let used = self.used().saturating_sub(self.drawn.ending.load(Relaxed));
         used + bytes > bytes.max(self.limit - self.limit / HEADROOM)
     }
 
-    /// Whether the caller is to make room for `bytes` now: there is too little, there can be enough, and it has not been
-    /// tried a moment ago.
+    /// Returns `true` if the caller must make room for `bytes` now: there is too little room, `bytes` can fit at all, and
+    /// nobody tried a moment ago.
     pub fn needs_relief(&self, bytes: usize) -> bool {
         if bytes > self.limit || !self.lacks(bytes) {
             return false;
@@ -106,12 +107,12 @@ impl Budget {
     }
 }
 
-/// A message for several outboxes. Its payload is drawn from the budget once, for as long as anybody holds it.
+/// A message for several outboxes. The budget is charged for its payload once, until the last holder drops it.
 #[derive(Debug, Clone)]
 pub struct Shared(pub(super) Message);
 
 impl Shared {
-    /// Draws on the budget for the payload.
+    /// Charges the budget for the payload.
     ///
     /// # Errors
     /// The message itself, if the budget has no room for it.
@@ -122,13 +123,13 @@ impl Shared {
         }
         let charged = |payload| Bytes::from_owner(Charged { payload, bytes, budget: budget.clone() });
         Ok(Self(match message {
-            // The same bytes, so they are text still.
+            // The bytes are the same, so they are still UTF-8.
             Message::Text(text) => Message::Text(ByteString::try_from(charged(text.into_bytes())).unwrap_or_default()),
             Message::Binary(payload) => Message::Binary(charged(payload)),
         }))
     }
 
-    /// Whether this is the message, made from the same bytes.
+    /// Returns `true` if this was made from `message`: the same kind, and the same bytes in memory.
     pub fn is(&self, message: &Message) -> bool {
         let (own, other) = (self.0.as_bytes(), message.as_bytes());
         (own.as_ptr(), own.len()) == (other.as_ptr(), other.len())
@@ -136,7 +137,7 @@ impl Shared {
     }
 }
 
-/// A payload that gives back what was drawn for it when the last who holds it lets go.
+/// A payload that is given back to the budget when its last holder drops it.
 struct Charged {
     payload: Bytes,
     bytes: usize,

@@ -1,5 +1,5 @@
-//! What waits to be written to one connection: a queue bounded in bytes, and the only way to send to a peer. Whoever
-//! sends never waits; a connection that does not read is closed instead.
+//! The messages queued for one connection: a queue bounded in bytes, and the only way to send to a client. Sending never
+//! waits: a connection whose client does not read is closed instead.
 
 mod budget;
 mod queued;
@@ -20,17 +20,18 @@ pub use self::queued::{SHARED_COST, cost};
 use crate::base::message::{Cause, CloseReason, Message};
 use crate::base::metrics::{METRICS, Overflow};
 
-/// How much an outbox draws beyond what it needs, so that not every message draws: an eighth, between these two.
+/// The least and the most bytes that an outbox draws in advance, so that not every message draws on the budget. Between
+/// them it draws an eighth more than it needs.
 const AMPLE: (usize, usize) = (1 << 10, 64 << 10);
-/// A queue with more places than this gives some back when most of them are empty.
+/// A queue with more places than this shrinks when most of its places are empty.
 const MANY_PLACES: usize = 64;
 
-/// Why a connection is to be closed.
+/// Why a connection closes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closing {
-    /// What the close frame says.
+    /// Code and reason for the close frame.
     pub reason: CloseReason,
-    /// What the router is told.
+    /// The cause that the router is told.
     pub cause: Cause,
 }
 
@@ -40,10 +41,10 @@ pub enum Refused {
     /// The connection is closing or closed.
     #[error("the connection is closed")]
     Closed,
-    /// The outbox is full. Its connection is now closing: it did not read.
+    /// The outbox is full. Its connection is now closing, because the client did not read.
     #[error("the outbox is full")]
     Full,
-    /// All outboxes together hold too much. This is the message; it can be tried again once there is room.
+    /// All outboxes together hold too much. Contains the message, which can be queued again once there is room.
     #[error("the outboxes of all connections are full")]
     OverBudget(Message),
 }
@@ -59,27 +60,28 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Queue {
     messages: VecDeque<Queued>,
-    /// What the messages cost, those on their way included: a peer that does not read owes them still.
+    /// Cost of all messages, including those that are being written: a client that does not read still owes them.
     bytes: usize,
-    /// What of that is drawn already, once for all who share it.
+    /// The part of `bytes` that is shared payloads. The budget is charged for each of them once, for all outboxes.
     shared: usize,
-    /// What the messages cost that have been handed out and not written yet, and what of that is shared.
+    /// Cost of the messages that were handed out and are not written yet.
     leaving: usize,
+    /// The part of `leaving` that is shared payloads.
     leaving_shared: usize,
-    /// What has been drawn from the budget for the rest.
+    /// Bytes drawn from the budget, beyond the outbox's own share.
     drawn: usize,
-    /// The peer has not taken the last batch at once.
+    /// True if the client did not take the last batch at once.
     stuck: bool,
-    /// It was closed for want of room: the budget expects back what is drawn.
+    /// True if the connection was closed to make room: the budget expects the drawn bytes back.
     relieved: bool,
-    /// Most never have one.
+    /// Boxed, since most connections never need it.
     closing: Option<Box<Closing>>,
-    /// The connection's task while it waits for something to do.
+    /// Wakes the connection's task, while the task waits for something to do.
     task: Option<Waker>,
 }
 
 impl Queue {
-    /// The memory that this outbox takes by itself.
+    /// Bytes of memory that only this outbox uses.
     fn owed(&self) -> usize {
         self.bytes - self.shared
     }
@@ -90,12 +92,12 @@ impl Queue {
 }
 
 impl Outbox {
-    /// An empty outbox for at most `max_bytes` (but always for one message, whatever its size).
+    /// Creates an empty outbox for at most `max_bytes`. One message always fits an empty outbox, whatever its size.
     pub fn new(max_bytes: usize, budget: Arc<Budget>) -> Self {
         Self { queue: Mutex::default(), max_bytes, budget }
     }
 
-    /// What it has in common with all others.
+    /// The budget that all outboxes have in common.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
@@ -103,15 +105,15 @@ impl Outbox {
     /// Queues a message for this connection alone.
     ///
     /// # Errors
-    /// [`Refused`]; when the outbox is full, the connection is closed with 4905.
+    /// [`Refused`]. If the outbox is full, the connection is closed with 4905.
     pub fn push(&self, message: Message) -> Result<(), Refused> {
         self.enqueue(Queued { message, shared: false })
     }
 
-    /// Queues a message that others get, too.
+    /// Queues a message that other connections get, too.
     ///
     /// # Errors
-    /// As [`push`](Self::push).
+    /// See [`push`](Self::push).
     pub fn push_shared(&self, message: &Shared) -> Result<(), Refused> {
         self.enqueue(Queued { message: message.0.clone(), shared: true })
     }
@@ -121,10 +123,10 @@ impl Outbox {
         if queue.closing.is_some() {
             return Err(Refused::Closed);
         }
-        let idle = queue.messages.is_empty();
+        let queue_empty = queue.messages.is_empty();
         let bytes = queue.bytes + queued.bytes();
         let shared = queue.shared + queued.shared();
-        if bytes > self.max_bytes && !idle {
+        if bytes > self.max_bytes && !queue_empty {
             METRICS.messages_refused.increment(Overflow::Full);
             METRICS.slow_consumers.increment();
             self.cut_off(queue, &Refused::Full);
@@ -135,26 +137,26 @@ impl Outbox {
         }
         (queue.bytes, queue.shared) = (bytes, shared);
         queue.messages.push_back(queued);
-        if idle {
-            notify(queue);
+        if queue_empty {
+            wake_task(queue);
         }
         METRICS.messages_queued.increment();
         Ok(())
     }
 
-    /// Asks for the connection to be closed once what is queued has been sent. The first reason given stands.
-    /// Returns whether this was the first.
+    /// Closes the connection after its queued messages are sent. The first call decides the reason. Returns `true` if
+    /// this was the first call.
     pub fn close(&self, reason: CloseReason, cause: Cause) -> bool {
         let mut queue = self.lock();
         if queue.closing.is_some() {
             return false;
         }
         queue.closing = Some(Box::new(Closing { reason, cause }));
-        notify(queue);
+        wake_task(queue);
         true
     }
 
-    /// Closes the connection with 4905 and throws away what waits for it, to make room for others.
+    /// Closes the connection with 4905 and discards its queued messages, to make room for other connections.
     pub fn relieve(&self) {
         let mut queue = self.lock();
         if queue.closing.is_none() {
@@ -166,19 +168,19 @@ impl Outbox {
         }
     }
 
-    /// How many bytes wait.
+    /// Returns the cost of all messages in the outbox, in bytes.
     ///
     /// # Errors
-    /// Why the connection is to be closed, if it is. From then on nothing more is queued.
-    pub fn waiting(&self) -> Result<usize, Closing> {
+    /// [`Closing`] if the connection is closing. The outbox then takes no more messages.
+    pub fn queued_bytes(&self) -> Result<usize, Closing> {
         let queue = self.lock();
         queue.closing(queue.bytes)
     }
 
-    /// Gives back all that is drawn and not needed. Returns how many bytes wait.
+    /// Gives drawn bytes that are not needed back to the budget. Returns the queued bytes.
     ///
     /// # Errors
-    /// As [`waiting`](Self::waiting).
+    /// See [`queued_bytes`](Self::queued_bytes).
     pub fn trim(&self) -> Result<usize, Closing> {
         let mut queue = self.lock();
         let surplus = queue.drawn.saturating_sub(queue.owed().saturating_sub(self.budget.share()));
@@ -186,28 +188,28 @@ impl Outbox {
         queue.closing(queue.bytes)
     }
 
-    /// Whether messages are still taken.
+    /// Returns `true` while the outbox takes messages.
     pub fn is_open(&self) -> bool {
         self.lock().closing.is_none()
     }
 
-    /// To be called by the connection's task while it runs, which is not woken from now on until it [waits](Self::wait)
-    /// again. Returns how many bytes wait.
+    /// Clears the waker: nothing wakes the connection's task until it [registers](Self::register_waker) again. The task
+    /// calls this when it starts to run. Returns the queued bytes.
     ///
     /// # Errors
-    /// As [`waiting`](Self::waiting).
-    pub fn awake(&self) -> Result<usize, Closing> {
+    /// See [`queued_bytes`](Self::queued_bytes).
+    pub fn begin_turn(&self) -> Result<usize, Closing> {
         let mut queue = self.lock();
         queue.task = None;
         queue.closing(queue.bytes)
     }
 
-    /// Has the connection's task woken when there is something to do for it. Returns whether messages are queued
-    /// already, for which it is not.
+    /// Registers the waker of the connection's task. Returns `true` if messages are already queued; those do not wake the
+    /// task again.
     ///
     /// # Errors
-    /// As [`waiting`](Self::waiting).
-    pub fn wait(&self, task: &Waker) -> Result<bool, Closing> {
+    /// See [`queued_bytes`](Self::queued_bytes).
+    pub fn register_waker(&self, task: &Waker) -> Result<bool, Closing> {
         let mut queue = self.lock();
         match &mut queue.task {
             Some(known) => known.clone_from(task),
@@ -216,12 +218,13 @@ impl Outbox {
         queue.closing(!queue.messages.is_empty())
     }
 
-    /// Wakes the connection's task for something that is not in the outbox.
-    pub fn wake(&self) {
-        notify(self.lock());
+    /// Wakes the connection's task for something outside the outbox, such as a ping.
+    pub fn notify(&self) {
+        wake_task(self.lock());
     }
 
-    /// Hands messages to `take`, oldest first, until it breaks or none is left. Those handed out before have been written.
+    /// Passes messages to `take`, oldest first, until `take` breaks or the queue is empty. Calling this confirms that the
+    /// last batch was written.
     pub fn drain(&self, mut take: impl FnMut(Message) -> ControlFlow<()>) {
         let mut queue = self.lock();
         let queue = &mut *queue;
@@ -236,7 +239,7 @@ impl Outbox {
             }
         }
         if queue.messages.is_empty() {
-            // Its memory, too: an idle connection holds none.
+            // Frees the queue's memory, too: an idle connection holds none.
             queue.messages = VecDeque::new();
         } else if queue.messages.capacity() > MANY_PLACES.max(4 * queue.messages.len()) {
             queue.messages.shrink_to(2 * queue.messages.len());
@@ -244,8 +247,9 @@ impl Outbox {
         self.settle(queue);
     }
 
-    /// Says that the peer has not taken the batch at once, of which `copied` bytes are left: what it holds of shared
-    /// payloads is memory of this outbox alone. That is charged even where there is no room for it, since it is taken.
+    /// Records that the client did not take the last batch at once; `copied` bytes of the batch are left. Copies of shared
+    /// payloads in the batch are memory of this outbox alone. The budget is charged for them even if it has no room,
+    /// since the memory is already in use.
     pub fn keep_batch(&self, copied: usize) {
         let mut queue = self.lock();
         if std::mem::replace(&mut queue.stuck, true) {
@@ -264,20 +268,21 @@ impl Outbox {
         }
     }
 
-    /// Throws away what is queued.
+    /// Discards all queued messages.
     pub fn clear(&self) {
         self.discard(&mut self.lock());
     }
 
-    /// Closes the connection because its peer does not read, and wakes its task.
+    /// Closes the connection as a slow consumer, and wakes its task.
     fn cut_off(&self, mut queue: MutexGuard<'_, Queue>, why: impl std::fmt::Display) {
         self.discard(&mut queue);
         let reason = ByteString::from(format!("slow consumer: {why}"));
         queue.closing = Some(Box::new(Closing { reason: CloseReason { code: 4905, reason }, cause: Cause::Slow }));
-        notify(queue);
+        wake_task(queue);
     }
 
-    /// Draws on the budget so that it covers what is `owed`: amply, if it can.
+    /// Draws on the budget until it covers `owed` bytes, and more in advance if possible. Returns `false` if the budget
+    /// has too little.
     fn draw(&self, queue: &mut Queue, owed: usize) -> bool {
         let needed = owed - self.budget.share();
         let drawn = [needed + ample(needed), needed].into_iter().find(|goal| self.budget.draw(goal - queue.drawn));
@@ -285,7 +290,8 @@ impl Outbox {
         drawn.is_some()
     }
 
-    /// Gives back what is drawn and not needed, once it is more than an ample part.
+    /// Gives drawn bytes back to the budget. If none is needed, gives back all of them; else keeps the need and one
+    /// advance, and gives back the rest once it is larger than another advance.
     fn settle(&self, queue: &mut Queue) {
         if queue.drawn == 0 {
             return;
@@ -307,7 +313,7 @@ impl Outbox {
         }
     }
 
-    /// Empties the queue, and its memory. What is on its way is still owed.
+    /// Empties the queue and frees its memory. Messages that are being written are still owed.
     fn discard(&self, queue: &mut Queue) {
         queue.messages = VecDeque::new();
         (queue.bytes, queue.shared) = (queue.leaving, queue.leaving_shared);
@@ -319,12 +325,13 @@ impl Outbox {
     }
 }
 
+/// Returns how many bytes to draw in advance.
 fn ample(needed: usize) -> usize {
     (needed / 8).clamp(AMPLE.0, AMPLE.1)
 }
 
-/// Wakes the connection's task, if it waits.
-fn notify(mut queue: MutexGuard<'_, Queue>) {
+/// Wakes the connection's task if its waker is registered. Releases the lock first.
+fn wake_task(mut queue: MutexGuard<'_, Queue>) {
     let task = queue.task.take();
     drop(queue);
     if let Some(task) = task {

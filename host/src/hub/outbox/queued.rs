@@ -1,20 +1,20 @@
-//! A queued message, and what it costs in bytes of memory.
+//! A queued message and its cost in bytes of memory.
 
 use crate::base::message::Message;
 
-/// What a place in a queue takes, in bytes: a queue that grows has up to twice the places that it needs.
+/// Bytes of a place in a queue. Doubled, since a growing queue has up to twice the places that it needs.
 pub(super) const PLACE: usize = 2 * size_of::<Queued>();
-/// What a payload takes beside its bytes.
+/// Bytes that a payload takes beside its content.
 const HEADER: usize = 32;
-/// What a message costs beside its payload, so that a flood of empty messages is bounded, too.
+/// Cost of a message beside its payload, so that a flood of empty messages is bounded, too.
 pub(super) const OVERHEAD: usize = PLACE + HEADER;
-/// What a message costs an outbox when its payload is shared.
+/// Cost of a message with a shared payload to one outbox.
 pub const SHARED_COST: usize = PLACE;
 /// A message in the queue of an outbox.
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) message: Message,
-    /// The payload has been drawn for all who share it.
+    /// True if the budget has been charged for the payload already, for all outboxes that share it.
     pub(super) shared: bool,
 }
 
@@ -28,7 +28,7 @@ impl Queued {
     }
 }
 
-/// What a message costs an outbox that has it alone.
+/// Returns the cost of a message whose payload is not shared.
 pub fn cost(message: &Message) -> usize {
     message.len() + OVERHEAD
 }

@@ -1,4 +1,4 @@
-//! What an outbox owes, and who pays for it.
+//! Tests of what an outbox owes to its own limit, and to the budget.
 
 use super::queued::{OVERHEAD, PLACE};
 use super::*;
@@ -17,7 +17,7 @@ fn one_message_always_fits_an_empty_outbox() {
     let (outbox, _) = outbox(1000, 1 << 20);
     assert_eq!(outbox.push(text(5000)), Ok(()));
     assert_eq!(outbox.push(text(1)), Err(Refused::Full));
-    assert_eq!(outbox.waiting().unwrap_err().reason.code, 4905);
+    assert_eq!(outbox.queued_bytes().unwrap_err().reason.code, 4905);
     assert_eq!(outbox.push(text(1)), Err(Refused::Closed));
 }
 
@@ -37,7 +37,7 @@ fn messages_leave_in_order_and_free_their_bytes() {
     assert!(budget.used() > 0, "they have not been written yet");
     outbox.drain(|_| ControlFlow::Continue(()));
     assert_eq!(budget.used(), 0);
-    assert_eq!(outbox.waiting(), Ok(0));
+    assert_eq!(outbox.queued_bytes(), Ok(0));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_small_budget_is_used_to_the_last_byte() {
     let rest = (32 << 10) - (25_000 + 2 * OVERHEAD);
     outbox.push(text(rest - OVERHEAD)).unwrap();
     assert!(is_over_budget(outbox.push(text(0))));
-    assert!(outbox.is_open(), "who is to be closed is for somebody to say who sees all");
+    assert!(outbox.is_open(), "an outbox does not decide which connection makes room");
     drop(outbox);
     assert_eq!(budget.used(), 0);
 }
@@ -71,18 +71,18 @@ fn the_budget_bounds_all_outboxes_together_with_the_share_of_each() {
     let budget = Arc::new(Budget::new(1 << 20, 2));
     let [first, second] = [(); 2].map(|()| Outbox::new(4 << 20, budget.clone()));
     first.push(text(1_000_000)).unwrap();
-    let Err(Refused::OverBudget(message)) = second.push(text(500_000)) else { panic!("they are above the budget") };
+    let Err(Refused::OverBudget(message)) = second.push(text(500_000)) else { panic!("both are above the budget") };
     assert_eq!(message.len(), 500_000);
     second.push(text(budget.share() - OVERHEAD)).unwrap();
-    // Whoever has been closed gives back what is queued at once.
+    // A closed connection gives its queued bytes back at once.
     first.relieve();
-    assert_eq!(first.waiting().unwrap_err().reason.code, 4905);
+    assert_eq!(first.queued_bytes().unwrap_err().reason.code, 4905);
     second.push(message).unwrap();
     drop(second);
     assert_eq!(budget.used(), 0);
 }
 
-/// A million connections would have more than all of it, at 4 KiB each.
+/// With 4 KiB each, a million connections would exceed the total.
 #[test]
 fn shares_take_at_most_half() {
     for (total, connections, share) in [(1 << 30, 60_000, 4096), (1 << 30, 1_000_000, 536), (1 << 10, 1_000_000, 0)] {
@@ -100,8 +100,8 @@ fn a_shared_payload_is_drawn_once_for_as_long_as_anybody_holds_it() {
     assert!(outboxes.iter().all(|outbox| outbox.push_shared(&message).is_ok()));
     assert_eq!(budget.used(), 300_000 + OVERHEAD);
     drop(message);
-    // Each owes all of it to its own bound, and the budget its place in the queue only.
-    assert_eq!(outboxes[0].waiting(), Ok(300_000 + OVERHEAD));
+    // The whole message counts for the limit of each outbox, but only its place in the queue for the budget.
+    assert_eq!(outboxes[0].queued_bytes(), Ok(300_000 + OVERHEAD));
     let mut kept = Vec::new();
     for outbox in outboxes {
         outbox.drain(|message| {
@@ -130,7 +130,7 @@ fn copies_of_shared_payloads_that_the_peer_does_not_take_are_drawn() {
         left -= 1;
         if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
-    assert_eq!(budget.used(), payload, "mostly the peer takes it at once");
+    assert_eq!(budget.used(), payload, "usually the client takes a batch at once");
     outbox.keep_batch(15_000);
     let stuck = payload + 15_000 + 10 * PLACE - budget.share();
     assert_eq!(budget.used(), stuck);
@@ -139,7 +139,7 @@ fn copies_of_shared_payloads_that_the_peer_does_not_take_are_drawn() {
     for _ in 0..2 {
         outbox.drain(|_| ControlFlow::Continue(()));
     }
-    assert_eq!((budget.used(), outbox.waiting()), (payload, Ok(0)));
+    assert_eq!((budget.used(), outbox.queued_bytes()), (payload, Ok(0)));
 }
 
 #[test]
@@ -153,13 +153,13 @@ fn what_is_drawn_is_given_back_in_part() {
     );
     for left in (0..1000).rev() {
         outbox.drain(|_| ControlFlow::Break(()));
-        let owed = outbox.waiting().unwrap();
+        let owed = outbox.queued_bytes().unwrap();
         assert!(owed >= left * 2000);
         assert!(budget.used() <= owed + 2 * AMPLE.1.min(owed) + 2 * AMPLE.0, "{} are drawn for {owed}", budget.used());
     }
 }
 
-/// The queue of a peer that reads all but the last of a million empty messages.
+/// The client reads all but the last of 100 000 empty messages.
 #[test]
 fn a_queue_gives_back_its_places() {
     let (outbox, _) = outbox(1 << 30, 1 << 30);
@@ -176,17 +176,17 @@ fn room_is_made_when_there_is_little_but_what_ends_anyway_counts_as_room() {
     let outbox = Outbox::new(4 << 20, budget.clone());
     assert!(!budget.needs_relief(500_000));
     outbox.push(text(1_000_000)).unwrap();
-    assert!(!budget.needs_relief(2 << 20), "there can never be so much");
+    assert!(!budget.needs_relief(2 << 20), "the budget can never hold so much");
     assert!(budget.lacks(500_000) && budget.needs_relief(500_000));
     assert!(!budget.needs_relief(500_000), "not again at once");
-    // It is on its way, and comes free only when the connection has ended.
+    // The message is being written, and its bytes come back only when the connection has ended.
     outbox.drain(|_| ControlFlow::Break(()));
     outbox.relieve();
     assert!(budget.used() > 900_000 && !budget.lacks(500_000));
     drop(outbox);
     assert_eq!(budget.used(), 0);
     budget.draw_anyway(1 << 20);
-    assert!(budget.lacks(0), "nothing is expected any more");
+    assert!(budget.lacks(0), "no bytes are expected back any more");
 }
 
 fn is_over_budget(pushed: Result<(), Refused>) -> bool {
@@ -199,7 +199,7 @@ fn the_first_reason_to_close_stands_and_what_is_queued_still_leaves() {
     outbox.push(text(5)).unwrap();
     assert!(outbox.close(CloseReason::new(4900, "silent"), Cause::Silent));
     assert!(!outbox.close(CloseReason::new(4907, "kicked"), Cause::Operator));
-    assert_eq!(outbox.waiting().unwrap_err().cause, Cause::Silent);
+    assert_eq!(outbox.queued_bytes().unwrap_err().cause, Cause::Silent);
     let mut left = 0;
     outbox.drain(|_| {
         left += 1;

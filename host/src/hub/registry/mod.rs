@@ -1,10 +1,10 @@
-//! Who is connected: uid → live connections, id → connection, group → its connections.
+//! The authenticated connections, in three maps: uid → its connections, id → connection, group → its connections.
 //!
-//! Each map is split into shards with a lock of their own, so that connections meet only when they mean the same uid or
-//! group. Under a shard's lock connections are found and cloned, at most [`PART`] at a time, and nothing else happens: a
-//! message to everybody holds up nobody who looks something up. No two shards are ever locked at once; a connection's own
-//! lock may be held while a group's shard is taken, never the other way round. Opening and closing cost the logarithm
-//! of the connections in the same shard, uid or group.
+//! Each map is split into shards, each with its own lock, so that two tasks rarely wait for each other unless they use the
+//! same uid or group. Under a shard's lock, connections are only found and cloned, at most [`PART`] at a time: a message
+//! to all connections does not delay other lookups. Two shards are never locked at the same time. A group's shard may be
+//! locked while a connection's own lock is held, never the other way round. Registering and deregistering take time
+//! logarithmic in the connections of the same shard, uid or group.
 
 mod peer;
 mod shards;
@@ -28,31 +28,31 @@ use crate::base::message::{Cause, CloseReason, ConnectionId};
 use crate::config::DuplicateLogin;
 use crate::hub::outbox::Outbox;
 
-/// Groups that one connection may be in.
+/// The most groups that one connection may be in.
 pub const MAX_GROUPS: usize = 1024;
 
 const REPLACED: CloseReason = CloseReason::new(4903, "replaced by a newer login");
 
-/// A uid has an open connection already, and may have only one.
+/// The uid already has an open connection, and may have only one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("this uid is connected already")]
 pub struct Occupied;
 
-/// A connection is in as many groups as it may be.
+/// The connection is already in the most groups that it may be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a connection may be in {MAX_GROUPS} groups")]
+#[error("a connection may be in at most {MAX_GROUPS} groups")]
 pub struct TooManyGroups;
 
-/// What a connection leaves behind when it is deregistered.
+/// The facts about a connection that has just been deregistered.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Removed {
-    /// The groups that it was in.
+    /// The groups that the connection was in.
     pub groups: Vec<ByteString>,
-    /// How many connections of the same uid are left.
+    /// The number of connections that the same uid has left.
     pub remaining: u32,
 }
 
-/// Everybody who is connected.
+/// All authenticated connections.
 #[derive(Debug)]
 pub struct Registry {
     duplicate_login: DuplicateLogin,
@@ -60,7 +60,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry with this policy for uids that log in twice.
+    /// Creates an empty registry. `duplicate_login` decides what happens when a connected uid logs in again.
     pub fn new(duplicate_login: DuplicateLogin) -> Self {
         Self { duplicate_login, tables: Tables::new() }
     }
@@ -69,7 +69,7 @@ impl Registry {
     /// connections.
     ///
     /// # Errors
-    /// [`Occupied`] with `duplicate_login = "reject"`, when the uid has an open connection already.
+    /// [`Occupied`] with `duplicate_login = "reject"`, if the uid already has an open connection.
     pub fn register(
         &self,
         id: ConnectionId,
@@ -80,7 +80,7 @@ impl Registry {
         let mut replaced = Vec::new();
         let peer = {
             let mut uids = self.tables.uids.lock(&uid);
-            // Taken under the lock: two logins of one uid are ordered as they are registered.
+            // Taken under the lock, so that the logins of one uid are numbered in the order of registration.
             let login_number = self.tables.logins.fetch_add(1, Relaxed) + 1;
             let same = uids.entry(uid.clone()).or_default();
             match self.duplicate_login {
@@ -104,7 +104,7 @@ impl Registry {
         Ok(peer)
     }
 
-    /// Removes this connection only: a newer login of its uid stays.
+    /// Removes this connection only. Other connections of its uid stay.
     pub fn deregister(&self, peer: &Peer) -> Removed {
         self.tables.shard(peer.id).remove(&peer.id);
         let remaining = {
@@ -131,17 +131,18 @@ impl Registry {
         Removed { groups, remaining: u32::try_from(remaining).unwrap_or(u32::MAX) }
     }
 
-    /// The newest connection of a uid that is not closing: the one that messages to the uid go to, unless they go to all.
+    /// Returns the newest connection of a uid that is not closing. Messages to the uid go to it, unless
+    /// `duplicate_login = "all"`.
     pub fn newest(&self, uid: &str) -> Option<Arc<Peer>> {
         self.tables.uids.lock(uid).get(uid)?.iter().rev().find(|peer| peer.outbox.is_open()).cloned()
     }
 
-    /// Goes through several connections in parts.
+    /// Starts a walk through several connections, in parts.
     pub fn walk<'a>(&'a self, through: Several<'a>) -> Walk<'a> {
         Walk::new(&self.tables, through)
     }
 
-    /// How many connections these are.
+    /// Counts several connections.
     pub fn count(&self, several: Several<'_>) -> usize {
         match several {
             Several::Uid(uid) => self.tables.uids.lock(uid).get(uid).map_or(0, UidConnections::len),
@@ -150,17 +151,17 @@ impl Registry {
         }
     }
 
-    /// Whether a message to a uid goes to no more than one connection.
+    /// Returns `true` if a message to a uid goes to at most one connection.
     pub fn reaches_one_of_a_uid(&self) -> bool {
         self.duplicate_login != DuplicateLogin::All
     }
 
-    /// The connection of this number, if it is authenticated.
+    /// Returns the connection with this id, if it is authenticated.
     pub fn connection(&self, id: ConnectionId) -> Option<Arc<Peer>> {
         self.tables.shard(id).get(&id).cloned()
     }
 
-    /// All connections of a uid, the oldest login first.
+    /// Returns all connections of a uid, the oldest login first.
     pub fn of_uid(&self, uid: &str) -> Vec<Arc<Peer>> {
         let (mut walk, mut part, mut all) = (self.walk(Several::Uid(uid)), Vec::new(), Vec::new());
         while walk.next(&mut part) {
@@ -169,11 +170,11 @@ impl Registry {
         all
     }
 
-    /// The connections whose numbers come next after `after`, at most `limit` of them.
+    /// Returns the connections with the next larger ids than `after`, at most `limit` of them, in order.
     pub fn page(&self, after: ConnectionId, limit: usize) -> Vec<Arc<Peer>> {
         let mut page = Peers::new();
         for shard in &self.tables.connections {
-            // Once the page is full, only those are of use that come before its last.
+            // Once the page is full, only ids smaller than its last one can still get in.
             let end = match page.last_key_value() {
                 Some((&last, _)) if page.len() == limit => Excluded(last),
                 _ => Unbounded,
@@ -187,10 +188,10 @@ impl Registry {
         page.into_values().collect()
     }
 
-    /// Adds a connection to a group. Without effect for a connection that has been deregistered.
+    /// Adds a connection to a group. Does nothing if the connection has been deregistered.
     ///
     /// # Errors
-    /// [`TooManyGroups`] when it is in [`MAX_GROUPS`] others already.
+    /// [`TooManyGroups`] if the connection is already in [`MAX_GROUPS`] other groups.
     pub fn join(&self, peer: &Arc<Peer>, group: &ByteString) -> Result<(), TooManyGroups> {
         let mut groups = peer.groups.lock();
         let joined = match &mut *groups {
@@ -224,12 +225,12 @@ impl Registry {
         }
     }
 
-    /// How many connections a uid has.
+    /// Returns the number of connections of a uid.
     pub fn connection_count(&self, uid: &str) -> u32 {
         u32::try_from(self.count(Several::Uid(uid))).unwrap_or(u32::MAX)
     }
 
-    /// The uids in a group, each once, at most `limit` of them.
+    /// Returns the uids in a group, each once, at most `limit` of them.
     pub fn uids_in_group(&self, group: &str, limit: usize) -> Vec<ByteString> {
         let (mut uids, mut part) = (HashSet::new(), Vec::new());
         let mut walk = self.walk(Several::Group(group));
@@ -243,7 +244,7 @@ impl Registry {
         uids.into_iter().collect()
     }
 
-    /// Whether a connection is in a group.
+    /// Returns `true` if a connection is in a group.
     pub fn is_member(&self, connection: ConnectionId, group: &str) -> bool {
         self.tables.groups.lock(group).get(group).is_some_and(|peers| peers.contains_key(&connection))
     }

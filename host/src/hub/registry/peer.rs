@@ -1,4 +1,4 @@
-//! One authenticated connection, as the registry knows it.
+//! One authenticated connection, as the registry stores it.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -14,24 +14,25 @@ use crate::hub::outbox::Outbox;
 /// One authenticated connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// Which connection.
+    /// The connection's id.
     pub id: ConnectionId,
-    /// Under which name senders reach it.
+    /// The uid under which senders reach the connection.
     pub uid: ByteString,
-    /// Where messages for it go.
+    /// The queue for messages to the connection.
     pub outbox: Arc<Outbox>,
+    /// Shown to operators.
     origin: Origin,
     /// Order of login: larger is newer.
     pub(super) login_number: u64,
     pub(super) groups: Mutex<Groups>,
 }
 
-/// Where a connection comes from and since when it is authenticated, for operators. Small: there are many.
+/// The client's address and the time of login, for operators. Kept small, since there is one for each connection.
 #[derive(Debug, Clone, Copy)]
 struct Origin {
     address: Ipv6Addr,
     port: u16,
-    /// When it logged in, in seconds since 1970-01-01 UTC.
+    /// The time of login, in seconds since 1970-01-01 UTC.
     since: u32,
 }
 
@@ -47,7 +48,7 @@ impl Origin {
 }
 
 impl Peer {
-    /// A connection that logs in now.
+    /// Creates the record of a connection that logs in now.
     pub(super) fn new(
         id: ConnectionId,
         uid: ByteString,
@@ -58,17 +59,17 @@ impl Peer {
         Self { id, uid, outbox, origin: Origin::now(address), login_number, groups: Mutex::default() }
     }
 
-    /// Where the client connects from.
+    /// Returns the client's address and port.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::new(self.origin.address.to_canonical(), self.origin.port)
     }
 
-    /// When it logged in, to the second.
+    /// Returns the time of login, to the second.
     pub fn since(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.origin.since.into())
     }
 
-    /// How many groups it is in.
+    /// Returns the number of groups that the connection is in.
     pub fn groups(&self) -> usize {
         match &*self.groups.lock() {
             Groups::Some(groups) => groups.len(),
@@ -80,10 +81,11 @@ impl Peer {
 /// The groups that one connection is in.
 #[derive(Debug, Default)]
 pub(super) enum Groups {
-    /// In none, like most: no set is allocated for it.
+    /// The connection is in no group, like most: no set is allocated.
     #[default]
     None,
+    /// The connection is in these groups.
     Some(HashSet<ByteString>),
-    /// Closed: joining again has no effect.
+    /// The connection is deregistered: joining has no effect.
     Closed,
 }

@@ -1,4 +1,4 @@
-//! Maps in parts with a lock each, so that those who mean different keys seldom meet.
+//! Maps in shards, each with its own lock, so that users of different keys rarely wait for each other.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -6,14 +6,14 @@ use std::hash::{BuildHasher, Hash};
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// A hash map in shards. Hashing is keyed at random (SipHash): uids and groups come from strangers.
+/// A hash map in shards. Its hash function has a random key (SipHash), since uids and groups come from strangers.
 #[derive(Debug)]
 pub(super) struct Sharded<K, V> {
     hasher: RandomState,
     pub(super) shards: Box<[Mutex<HashMap<K, V, RandomState>>]>,
 }
 
-/// Enough that on today's largest machines two cores seldom meet; a power of two.
+/// The number of shards, a power of two. Enough that two cores rarely need the same shard on today's largest machines.
 pub(super) const SHARDS: usize = 128;
 
 impl<K, V> Sharded<K, V> {
@@ -23,9 +23,9 @@ impl<K, V> Sharded<K, V> {
         Self { hasher, shards }
     }
 
-    /// The shard of this key.
+    /// Locks the shard of this key.
     pub(super) fn lock<Q: Hash + ?Sized>(&self, key: &Q) -> MutexGuard<'_, HashMap<K, V, RandomState>> {
-        // The map's own buckets use the low bits and the topmost seven: take others.
+        // The map itself uses the low bits and the top seven bits of the hash, so the shard is chosen by others.
         let shard = (self.hasher.hash_one(key) >> 32) as usize % SHARDS;
         self.shards[shard].lock()
     }

@@ -1,4 +1,4 @@
-//! The maps of the registry, in shards with a lock each.
+//! The maps of the registry, in shards, each with its own lock.
 
 use std::collections::BTreeMap;
 use std::iter::repeat_with;
@@ -13,11 +13,11 @@ use super::peer::Peer;
 use super::shards::{SHARDS, Sharded};
 use crate::base::message::ConnectionId;
 
-/// The connections of one uid: mostly one, for which nothing more is allocated.
+/// The connections of one uid. Most uids have one connection, for which no map is allocated.
 #[derive(Debug, Default)]
 pub(super) struct UidConnections {
     oldest: Option<Arc<Peer>>,
-    /// By their login numbers.
+    /// All other connections, by their login numbers.
     newer: BTreeMap<u64, Arc<Peer>>,
 }
 
@@ -31,6 +31,7 @@ impl UidConnections {
         }
     }
 
+    /// Removes the connection with this login number.
     pub(super) fn remove(&mut self, login_number: u64) {
         if self.oldest.take_if(|oldest| oldest.login_number == login_number).is_some() {
             self.oldest = self.newer.pop_first().map(|(_, next)| next);
@@ -39,26 +40,27 @@ impl UidConnections {
         }
     }
 
-    /// From the oldest to the newest.
+    /// Iterates over the connections, from the oldest login to the newest.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Peer>> {
         self.oldest.iter().chain(self.newer.values())
     }
 
-    /// Those with a larger login number than this, from the oldest to the newest.
+    /// Iterates over the connections with a larger login number, from the oldest login to the newest.
     pub(super) fn after(&self, login_number: u64) -> impl Iterator<Item = &Arc<Peer>> {
         let oldest = self.oldest.iter().filter(move |oldest| oldest.login_number > login_number);
         oldest.chain(self.newer.range((Excluded(login_number), Unbounded)).map(|(_, peer)| peer))
     }
 
+    /// Returns the number of connections.
     pub(super) fn len(&self) -> usize {
         usize::from(self.oldest.is_some()) + self.newer.len()
     }
 }
 
-/// Connections by their ids, in order, so that they can be walked in parts.
+/// Connections by their ids, sorted, so that a walk can go through them in parts.
 pub(super) type Peers = BTreeMap<ConnectionId, Arc<Peer>>;
 
-/// Who is connected, by uid, by id and by group.
+/// All authenticated connections, by uid, by id and by group.
 #[derive(Debug)]
 pub(super) struct Tables {
     /// The number of the latest login.
@@ -66,7 +68,7 @@ pub(super) struct Tables {
     /// The largest connection id so far.
     pub(super) newest: AtomicU64,
     pub(super) uids: Sharded<ByteString, UidConnections>,
-    /// Sharded by the id itself: the gateway counts ids up.
+    /// Sharded by the id itself, without hashing: ids are consecutive numbers.
     pub(super) connections: Box<[Mutex<Peers>]>,
     pub(super) groups: Sharded<ByteString, Peers>,
 }
@@ -82,11 +84,12 @@ impl Tables {
         }
     }
 
-    /// The shard of all connections that this one belongs to.
+    /// Locks the shard of `connections` that this id belongs to.
     pub(super) fn shard(&self, id: ConnectionId) -> MutexGuard<'_, Peers> {
         self.connections[id.0 as usize % SHARDS].lock()
     }
 
+    /// Removes a connection from a group, and the group itself if it is then empty.
     pub(super) fn remove_from(&self, group: &str, id: ConnectionId) {
         let mut groups = self.groups.lock(group);
         if let Some(peers) = groups.get_mut(group) {

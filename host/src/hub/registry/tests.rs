@@ -1,4 +1,4 @@
-//! The registry against a model of a few lines: whatever happens in whatever order, both answer the same.
+//! Tests that compare the registry with a model of a few lines: after any steps in any order, both answer the same.
 
 use proptest::prelude::*;
 
@@ -12,14 +12,14 @@ const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4A
 
 #[derive(Debug, Clone)]
 enum Step {
-    Open {
+    Register {
         uid: u8,
     },
-    /// The connection is told to close, as by a heartbeat; its task has not come around yet.
-    Doom {
+    /// The connection is told to close, for example by the heartbeat, but its task has not deregistered it yet.
+    Close {
         pick: usize,
     },
-    Close {
+    Deregister {
         pick: usize,
     },
     Join {
@@ -34,15 +34,15 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0..4u8).prop_map(|uid| Step::Open { uid }),
-        1 => any::<usize>().prop_map(|pick| Step::Doom { pick }),
-        2 => any::<usize>().prop_map(|pick| Step::Close { pick }),
+        3 => (0..4u8).prop_map(|uid| Step::Register { uid }),
+        1 => any::<usize>().prop_map(|pick| Step::Close { pick }),
+        2 => any::<usize>().prop_map(|pick| Step::Deregister { pick }),
         2 => (any::<usize>(), 0..3u8).prop_map(|(pick, group)| Step::Join { pick, group }),
         1 => (any::<usize>(), 0..3u8).prop_map(|(pick, group)| Step::Leave { pick, group }),
     ]
 }
 
-/// One connection as the model has it, in order of login.
+/// One connection of the model. The model's list is in order of login.
 struct Modelled {
     peer: Arc<Peer>,
     uid: String,
@@ -59,14 +59,14 @@ fn picked<T>(list: &[T], pick: usize) -> Option<usize> {
     (!list.is_empty()).then(|| pick % list.len())
 }
 
-/// Who is met on a walk, in this order.
+/// Returns the ids that a walk visits, in order.
 fn met(registry: &Registry, through: Several<'_>) -> Vec<ConnectionId> {
     let (mut walk, mut part, mut met) = (registry.walk(through), Vec::new(), Vec::new());
     while walk.next(&mut part) {
         assert!((1..=PART).contains(&part.len()));
         met.extend(part.iter().map(|peer| peer.id));
     }
-    assert!(!walk.next(&mut part) && part.is_empty(), "an end is an end");
+    assert!(!walk.next(&mut part) && part.is_empty(), "a walk that has ended stays ended");
     met
 }
 
@@ -83,22 +83,22 @@ proptest! {
 
         for (number, step) in steps.into_iter().enumerate() {
             match step {
-                Step::Open { uid } => {
+                Step::Register { uid } => {
                     let uid = format!("u{uid}");
                     let occupied = model.iter().any(|other| other.uid == uid && other.open());
-                    let opened = registry.register(ConnectionId(number as u64 + 1), uid.clone().into(), outbox(), ADDRESS);
-                    prop_assert_eq!(opened.is_err(), policy == DuplicateLogin::Reject && occupied);
+                    let registered = registry.register(ConnectionId(number as u64 + 1), uid.clone().into(), outbox(), ADDRESS);
+                    prop_assert_eq!(registered.is_err(), policy == DuplicateLogin::Reject && occupied);
                     if policy == DuplicateLogin::CloseOlder {
                         prop_assert!(model.iter().all(|other| other.uid != uid || !other.open()));
                     }
-                    if let Ok(peer) = opened {
+                    if let Ok(peer) = registered {
                         model.push(Modelled { peer, uid, groups: HashSet::new() });
                     }
                 }
-                Step::Doom { pick } => if let Some(at) = picked(&model, pick) {
+                Step::Close { pick } => if let Some(at) = picked(&model, pick) {
                     model[at].peer.outbox.close(CloseReason::new(4900, "silent"), Cause::Silent);
                 },
-                Step::Close { pick } => if let Some(at) = picked(&model, pick) {
+                Step::Deregister { pick } => if let Some(at) = picked(&model, pick) {
                     let gone = model.remove(at);
                     let removed = registry.deregister(&gone.peer);
                     let remaining = model.iter().filter(|other| other.uid == gone.uid).count();
@@ -186,7 +186,7 @@ fn pages_show_everybody_once_and_in_order() {
     assert_eq!(registry.page(ConnectionId(99), 5)[0].address(), ADDRESS);
 }
 
-/// With more of them than are met at a time, and others that come and go on the way.
+/// Walks through more connections than fit one part, while others come and go.
 #[test]
 fn a_walk_meets_once_whoever_stays_and_ends_although_others_come() {
     let registry = Registry::new(DuplicateLogin::All);
@@ -205,7 +205,7 @@ fn a_walk_meets_once_whoever_stays_and_ends_although_others_come() {
             met.extend(part.iter().map(|peer| peer.id.0));
             let gone = std::mem::replace(&mut goes, login(newcomers.next().unwrap()));
             registry.deregister(&gone);
-            // Leaves what is gone through, and is not met again when it is back.
+            // A connection that leaves the group and joins again is not visited twice.
             registry.leave(&part[0], &group);
             registry.join(&part[0], &group).unwrap();
         }

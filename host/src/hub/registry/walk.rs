@@ -1,4 +1,4 @@
-//! Going through many connections: in parts, with no lock held from one part to the next.
+//! Walks through many connections in parts. No lock is held between two parts.
 
 use std::ops::Bound::{self, Excluded, Included};
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use super::peer::Peer;
 use super::tables::Tables;
 use crate::base::message::ConnectionId;
 
-/// Connections that are cloned at a time: some microseconds, for which others wait who need the same shard.
+/// The most connections that are cloned under one lock. This takes some microseconds, for which other users of the same
+/// shard wait.
 pub const PART: usize = 128;
 
-/// Connections that go by one name.
+/// A name for several connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Several<'a> {
     /// All connections of a uid.
@@ -22,21 +23,23 @@ pub enum Several<'a> {
     Everyone,
 }
 
-/// A way through [`Several`] connections. Each that is there from beginning to end is met once; one that comes or goes
-/// meanwhile may be met, but never twice. Those that log in after the beginning are not met, so that there is an end.
+/// A walk through [`Several`] connections. It visits each connection that stays from start to end exactly once, and one
+/// that comes or goes meanwhile at most once. It never visits a connection that logs in after the start, so that the walk
+/// ends.
 #[derive(Debug)]
 pub struct Walk<'a> {
     tables: &'a Tables,
     through: Several<'a>,
-    /// Of everyone: the shard that comes next.
+    /// The next shard, in a walk through [`Several::Everyone`].
     shard: usize,
-    /// The last one met, by its login number (of a uid) or else its number.
+    /// The connection visited last: its login number in a walk through a uid, otherwise its id.
     after: u64,
-    /// The newest one that is to be met.
+    /// The newest connection to visit, as the same kind of number.
     last: u64,
 }
 
 impl<'a> Walk<'a> {
+    /// Starts a walk.
     pub(super) fn new(tables: &'a Tables, through: Several<'a>) -> Self {
         let last = match through {
             Several::Uid(_) => tables.logins.load(Relaxed),
@@ -45,8 +48,8 @@ impl<'a> Walk<'a> {
         Self { tables, through, shard: 0, after: 0, last }
     }
 
-    /// Replaces what is in `part` by the next connections, at most [`PART`]. Returns `false` at the end, when there is
-    /// none.
+    /// Replaces the contents of `part` with the next connections, at most [`PART`]. Returns `false` at the end, with
+    /// `part` empty.
     pub fn next(&mut self, part: &mut Vec<Arc<Peer>>) -> bool {
         part.clear();
         match self.through {
@@ -79,7 +82,7 @@ impl<'a> Walk<'a> {
         !part.is_empty()
     }
 
-    /// The numbers that come next.
+    /// Returns the range of ids that are still to be visited.
     fn range(&self) -> (Bound<ConnectionId>, Bound<ConnectionId>) {
         (Excluded(ConnectionId(self.after)), Included(ConnectionId(self.last.max(self.after))))
     }

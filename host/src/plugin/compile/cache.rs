@@ -21,7 +21,7 @@ use crate::base::state::StateFolder;
 const FOLDER: &str = "compiled";
 
 /// The form of an entry, which its name ends with: what an older or newer gateway keeps is not in the way.
-pub(super) const FORMAT: u8 = 2;
+pub(crate) const FORMAT: u8 = 2;
 
 /// How an entry ends: how long compiling took in ms, this, and the digest.
 const MAGIC: &[u8; 16] = b"hotgate code 02\n";
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Machine code by name.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(crate) struct Cache {
     state: StateFolder,
     /// Bytes of one entry's code.
     max_code: usize,
@@ -48,12 +48,12 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    pub(super) fn new(state: StateFolder, max_code: usize) -> Self {
+    pub(crate) fn new(state: StateFolder, max_code: usize) -> Self {
         Self { state, max_code, fails: AtomicBool::new(false), hangs: AtomicBool::new(false) }
     }
 
     /// The code of this name, as it was stored, and how long compiling took.
-    pub(super) async fn load(self: &Arc<Self>, name: &str) -> Option<(MachineCode, Duration)> {
+    pub(crate) async fn load(self: &Arc<Self>, name: &str) -> Option<(MachineCode, Duration)> {
         let file = path(name);
         let entry = self.access({
             let file = file.clone();
@@ -75,7 +75,7 @@ impl Cache {
     }
 
     /// Stores code that took so long to compile. Does nothing but tell when that is not possible.
-    pub(super) async fn store(self: &Arc<Self>, name: &str, code: Arc<MachineCode>, took: Duration) {
+    pub(crate) async fn store(self: &Arc<Self>, name: &str, code: Arc<MachineCode>, took: Duration) {
         let file = path(name);
         let store = move |cache: &Self| {
             cache.state.fill_private(&file, |entry| write(&file, &code, took, entry))?;
@@ -89,7 +89,7 @@ impl Cache {
     }
 
     /// Removes what cannot be used.
-    pub(super) async fn ignore(self: &Arc<Self>, name: &str, reason: &str) {
+    pub(crate) async fn ignore(self: &Arc<Self>, name: &str, reason: &str) {
         let file = path(name);
         match self.access(move |cache| cache.state.remove(&file)).await {
             None => {}

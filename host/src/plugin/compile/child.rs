@@ -15,20 +15,20 @@ use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::CompileError;
 use super::confine::confine;
+use super::error::CompileError;
 use super::inspect::inspect;
 use super::machine_code::MachineCode;
 use crate::config::CompilerConfig;
-use crate::plugin::text::{clean, shown};
-use crate::plugin::{engine, plain};
+use crate::plugin::engine;
+use crate::plugin::text::{clean, plain, shown};
 
 /// The argument that makes the binary compile.
 pub const COMMAND: &str = "compile";
 
 /// What the child has written, as its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// Machine code.
     Code = 0,
     /// What is wrong with the component, in at most [`MAX_REFUSAL`] bytes. The first code that neither Rust nor a shell uses.
@@ -41,7 +41,7 @@ pub(super) enum Answer {
 
 impl Answer {
     /// The answer of a child that ended like this, if it is one.
-    pub(super) fn of(status: ExitStatus) -> Option<Self> {
+    pub(crate) fn of(status: ExitStatus) -> Option<Self> {
         let answers = [Self::Code, Self::Refusal, Self::Foreign, Self::TooLarge];
         answers.into_iter().find(|answer| status.code() == Some(*answer as i32))
     }
@@ -59,7 +59,7 @@ const MAX_REFUSAL: usize = 2048;
 
 /// What comes before the component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Job {
+pub(crate) struct Job {
     /// Bytes of address space.
     memory: u64,
     /// Seconds of processor time.
@@ -73,7 +73,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(engine: &Engine, code: &[u8], config: &CompilerConfig) -> Self {
+    pub(crate) fn new(engine: &Engine, code: &[u8], config: &CompilerConfig) -> Self {
         Self {
             memory: config.memory as u64,
             seconds: config.timeout.as_secs() + CPU_SLACK,
@@ -83,7 +83,7 @@ impl Job {
         }
     }
 
-    pub(super) fn to_bytes(self) -> Vec<u8> {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
         let Self { memory, seconds, compatibility, length, max_code } = self;
         [memory, seconds, compatibility, length, max_code].into_iter().flat_map(u64::to_le_bytes).collect()
     }
@@ -178,7 +178,7 @@ fn limit(job: Job) -> io::Result<()> {
 }
 
 /// Compiles a component, and writes what comes of it.
-pub(super) fn answer(engine: &Engine, job: Job, code: &[u8], output: &mut impl Write) -> io::Result<Answer> {
+pub(crate) fn answer(engine: &Engine, job: Job, code: &[u8], output: &mut impl Write) -> io::Result<Answer> {
     if job.compatibility != engine::compatibility(engine) {
         return Ok(Answer::Foreign);
     }
@@ -192,7 +192,7 @@ pub(super) fn answer(engine: &Engine, job: Job, code: &[u8], output: &mut impl W
     Ok(answer)
 }
 
-pub(super) fn compile(engine: &Engine, code: &[u8]) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn compile(engine: &Engine, code: &[u8]) -> anyhow::Result<Vec<u8>> {
     // Not only compiled but loaded: that is where the engine checks what an instance would take.
     Component::new(engine, code)
         .and_then(|component| component.serialize())
@@ -201,7 +201,7 @@ pub(super) fn compile(engine: &Engine, code: &[u8]) -> anyhow::Result<Vec<u8>> {
 }
 
 /// What the child's answer means: this, and what it has written.
-pub(super) fn understand(answer: Answer, output: File, config: &CompilerConfig) -> Result<MachineCode, CompileError> {
+pub(crate) fn understand(answer: Answer, output: File, config: &CompilerConfig) -> Result<MachineCode, CompileError> {
     let output = MachineCode::seal(output)?;
     match answer {
         Answer::Code if output.len()? > config.max_code as u64 => Err(CompileError::TooLarge(config.max_code)),
@@ -221,7 +221,7 @@ mod tests {
     use std::os::unix::process::ExitStatusExt as _;
 
     use super::*;
-    use crate::plugin::builtin;
+    use crate::plugin::deploy::builtin;
 
     fn ask(job: Job, code: &[u8]) -> Result<MachineCode, CompileError> {
         assert_eq!(Job::read(&mut &job.to_bytes()[..]).unwrap(), job);
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn the_child_answers_with_code_for_the_engine_that_asks() {
-        let engine = engine::start(1, &Default::default(), &crate::plugin::lane::Lane::new()).unwrap().0;
+        let engine = engine::start(1, &Default::default()).unwrap();
         let code = builtin::component("origin-auth").unwrap();
         let job = Job::new(&engine, code, &CompilerConfig::default());
         assert_eq!((job.seconds, job.length), (305, code.len() as u64));

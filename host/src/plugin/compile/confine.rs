@@ -7,13 +7,13 @@
 /// # Errors
 /// Why the kernel cannot do that; then it only gains no rights (by starting another program).
 #[cfg(target_os = "linux")]
-pub(super) fn confine() -> anyhow::Result<()> {
+pub(crate) fn confine() -> anyhow::Result<()> {
     Ok(seccompiler::apply_filter_all_threads(&linux::filter()?)?)
 }
 
 /// Other systems have other means; there, gateways are for developing.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn confine() -> anyhow::Result<()> {
+pub(crate) fn confine() -> anyhow::Result<()> {
     Ok(())
 }
 
@@ -64,7 +64,7 @@ mod linux {
     ];
 
     /// Everything else fails: what a library tries and can do without does no harm.
-    pub(super) fn filter() -> anyhow::Result<BpfProgram> {
+    pub(crate) fn filter() -> anyhow::Result<BpfProgram> {
         let mut rules: BTreeMap<_, _> = ALLOWED.map(|call| (call, Vec::new())).into();
         // How a program that fails ends itself.
         let own = u64::from(std::process::id());
@@ -89,7 +89,8 @@ mod tests {
     use super::*;
     use crate::plugin::compile::child;
     use crate::plugin::compile::machine_code::MachineCode;
-    use crate::plugin::{builtin, engine};
+    use crate::plugin::deploy::builtin;
+    use crate::plugin::engine;
 
     #[test]
     fn whoever_takes_over_the_compiler_can_compile_and_nothing_else() {

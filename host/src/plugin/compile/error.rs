@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Why a component could not be compiled.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::plugin) enum CompileError {
+pub(crate) enum CompileError {
     /// The compiler says what is wrong with it.
     #[error("{0}")]
     Refused(String),
@@ -37,7 +37,7 @@ pub(in crate::plugin) enum CompileError {
 
 impl CompileError {
     /// Whether it might do at another time: it is not, or not surely, the component's doing.
-    pub(in crate::plugin) fn is_passing(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         matches!(self, Self::Timeout(_) | Self::Killed { .. } | Self::Unusable(_))
     }
 }

@@ -7,10 +7,12 @@ use wasmtime::component::Component;
 
 use super::startup::Startup;
 use crate::plugin::engine;
-use crate::plugin::limits::MODULES;
+
+/// Core modules of one component. Python comes as dozens of libraries.
+pub(crate) const MODULES: usize = 200;
 
 /// Which rules these are: what was compiled under others is inspected, and so compiled, again. To be raised with each change.
-pub(super) const RULES: u32 = 2;
+pub(crate) const RULES: u32 = 2;
 
 /// Places in one function from which it leaves its own code: for an imported function, for one that is known only when it
 /// runs, or for what the engine does for it on memories and tables. A function is interrupted where it begins, where it
@@ -22,7 +24,7 @@ const EXITS: usize = 10_000;
 ///
 /// # Errors
 /// What it has too much of.
-pub(super) fn inspect(component: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn inspect(component: &[u8]) -> anyhow::Result<()> {
     // Each may cost a file descriptor, for what its memory is at the beginning, whether it is ever instantiated or not.
     let mut modules = 0;
     // Of the module that is being read: its imported functions are numbered first.
@@ -56,7 +58,7 @@ pub(super) fn inspect(component: &[u8]) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// What it has too much of.
-pub(super) fn resources(component: &Component) -> anyhow::Result<()> {
+pub(crate) fn resources(component: &Component) -> anyhow::Result<()> {
     // A component that imports core modules has no such sum; it cannot be linked either.
     let Some(ResourcesRequired { num_memories, num_tables, .. }) = component.resources_required() else {
         return Ok(());

@@ -9,11 +9,11 @@ use wasmtime::component::Component;
 
 /// Machine code that nobody can change any more.
 #[derive(Debug)]
-pub(super) struct MachineCode(File);
+pub(crate) struct MachineCode(File);
 
 impl MachineCode {
     /// An empty file to write machine code to.
-    pub(super) fn create() -> io::Result<File> {
+    pub(crate) fn create() -> io::Result<File> {
         system::create()
     }
 
@@ -21,18 +21,18 @@ impl MachineCode {
     ///
     /// # Errors
     /// When somebody may still change it.
-    pub(super) fn seal(file: File) -> io::Result<Self> {
+    pub(crate) fn seal(file: File) -> io::Result<Self> {
         system::seal(&file)?;
         Ok(Self(file))
     }
 
     /// How many bytes it has.
-    pub(super) fn len(&self) -> io::Result<u64> {
+    pub(crate) fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 
     /// Reads it from its beginning. One at a time may do that.
-    pub(super) fn read(&self) -> io::Result<impl Read> {
+    pub(crate) fn read(&self) -> io::Result<impl Read> {
         (&self.0).rewind()?;
         Ok(&self.0)
     }
@@ -42,7 +42,7 @@ impl MachineCode {
     /// # Safety
     /// It must be what the engine's compiler has made: it is executed.
     #[allow(unsafe_code)]
-    pub(super) unsafe fn map(&self, engine: &Engine) -> wasmtime::Result<Component> {
+    pub(crate) unsafe fn map(&self, engine: &Engine) -> wasmtime::Result<Component> {
         if let Some(path) = system::path(&self.0) {
             // SAFETY: the caller knows where it is from; it is sealed, so it stays what it is while it is mapped.
             return unsafe { Component::deserialize_file(engine, path) };
@@ -54,7 +54,7 @@ impl MachineCode {
     }
 
     #[cfg(test)]
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         let mut file = Self::create().unwrap();
         io::Write::write_all(&mut file, bytes).unwrap();
         Self::seal(file).unwrap()
@@ -72,7 +72,7 @@ mod system {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
     use rustix::io::Errno;
 
-    pub(super) fn create() -> io::Result<File> {
+    pub(crate) fn create() -> io::Result<File> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         // Some systems allow none that could be started as a program. Before Linux 6.3 the flag is not known.
         let file = match memfd_create("hotgate-code", flags | MemfdFlags::NOEXEC_SEAL) {
@@ -82,12 +82,12 @@ mod system {
         Ok(file.into())
     }
 
-    pub(super) fn seal(file: &File) -> io::Result<()> {
+    pub(crate) fn seal(file: &File) -> io::Result<()> {
         Ok(fcntl_add_seals(file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?)
     }
 
     /// Where it can be opened again, if there is a `/proc`.
-    pub(super) fn path(file: &File) -> Option<PathBuf> {
+    pub(crate) fn path(file: &File) -> Option<PathBuf> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         path.exists().then_some(path)
     }
@@ -101,7 +101,7 @@ mod system {
     use std::path::PathBuf;
     use std::{env, io};
 
-    pub(super) fn create() -> io::Result<File> {
+    pub(crate) fn create() -> io::Result<File> {
         let number = getrandom::u64().map_err(io::Error::other)?;
         let path = env::temp_dir().join(format!("hotgate-code-{number:016x}"));
         let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
@@ -110,11 +110,11 @@ mod system {
     }
 
     /// It cannot be sealed, and so it is not mapped.
-    pub(super) fn seal(_: &File) -> io::Result<()> {
+    pub(crate) fn seal(_: &File) -> io::Result<()> {
         Ok(())
     }
 
-    pub(super) fn path(_: &File) -> Option<PathBuf> {
+    pub(crate) fn path(_: &File) -> Option<PathBuf> {
         None
     }
 }

@@ -5,12 +5,12 @@
 //! what comes out is kept (`cache`). What is left to do here is to map it.
 
 mod cache;
-pub(super) mod child;
+pub(crate) mod child;
 mod confine;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod inspect;
+pub(crate) mod inspect;
 mod machine_code;
 mod process;
 mod startup;
@@ -28,13 +28,14 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use self::cache::{Cache, FORMAT};
-pub(super) use self::error::CompileError;
+pub(crate) use self::error::CompileError;
 use self::inspect::{RULES, resources};
 use self::machine_code::MachineCode;
-use super::engine::compatibility;
-use super::identity::Digest;
 use crate::base::state::StateFolder;
 use crate::config::CompilerConfig;
+use crate::plugin::engine::compatibility;
+use crate::plugin::identity::Digest;
+use crate::plugin::text::plain;
 
 /// How the binary formats of modules and components begin.
 const MAGIC: &[u8] = b"\0asm";
@@ -71,23 +72,23 @@ const LONGEST_ALONE: Duration = Duration::from_secs(2);
 /// Compiles components outside the process, one at a time for as long as none takes long. A slot has one compiled at a
 /// time, so there are never more than slots.
 #[derive(Debug, Clone)]
-pub(super) struct Compiler {
+pub(crate) struct Compiler {
     config: CompilerConfig,
     cache: Arc<Cache>,
     turn: Arc<Mutex<()>>,
 }
 
 /// A component that can be linked.
-pub(super) struct Compiled {
-    pub(super) component: Component,
+pub(crate) struct Compiled {
+    pub(crate) component: Component,
     /// How long compiling took, now or before.
-    pub(super) took: Duration,
+    pub(crate) took: Duration,
     /// Whether it had been compiled before.
-    pub(super) cached: bool,
+    pub(crate) cached: bool,
 }
 
 impl Compiler {
-    pub(super) fn new(config: &CompilerConfig, state: &StateFolder) -> Self {
+    pub(crate) fn new(config: &CompilerConfig, state: &StateFolder) -> Self {
         let cache = Arc::new(Cache::new(state.clone(), config.max_code));
         Self { config: config.clone(), cache, turn: Arc::default() }
     }
@@ -96,7 +97,7 @@ impl Compiler {
     ///
     /// # Errors
     /// When it is no component, or a [`CompileError`].
-    pub(super) async fn compile(&self, engine: &Engine, code: &[u8], digest: Digest) -> anyhow::Result<Compiled> {
+    pub(crate) async fn compile(&self, engine: &Engine, code: &[u8], digest: Digest) -> anyhow::Result<Compiled> {
         check_encoding(code)?;
         let begun = Instant::now();
         let name = format!("{}-{:016x}-{RULES}-{FORMAT}", digest.full(), compatibility(engine));
@@ -179,13 +180,14 @@ async fn map(engine: &Engine, machine_code: &Arc<MachineCode>) -> anyhow::Result
         component.initialize_copy_on_write_image()?;
         wasmtime::Result::Ok(component)
     };
-    spawn_blocking(map).await?.map_err(super::plain)
+    spawn_blocking(map).await?.map_err(plain)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{builtin, engine};
     use super::*;
+    use crate::plugin::deploy::builtin;
+    use crate::plugin::engine;
 
     fn compiler(state: &StateFolder) -> Compiler {
         Compiler::new(&CompilerConfig::default(), state)
@@ -195,7 +197,7 @@ mod tests {
     async fn what_has_been_compiled_once_is_found_again() {
         let place = tempfile::tempdir().unwrap();
         let state = StateFolder::open(Some(&place.path().join("state")));
-        let engine = engine::start(1, &Default::default(), &crate::plugin::lane::Lane::new()).unwrap().0;
+        let engine = engine::start(1, &Default::default()).unwrap();
         let code = builtin::component("origin-auth").unwrap();
         let cached =
             async |compiler: &Compiler| compiler.compile(&engine, code, Digest::of(code)).await.unwrap().cached;

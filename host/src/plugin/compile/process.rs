@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use tracing::warn;
 use wasmtime::Engine;
 
-use super::CompileError;
 use super::child::{Answer, COMMAND, Job, understand};
+use super::error::CompileError;
 use super::machine_code::MachineCode;
 use crate::config::CompilerConfig;
 use crate::plugin::text::clean;
@@ -31,7 +31,7 @@ const OUT_OF_MEMORY: [&str; 2] = ["memory allocation of", "(os error 12)"];
 const LONGEST_DYING: Duration = Duration::from_secs(5);
 
 /// Compiles a component in a process that ends with this call, however it ends.
-pub(super) async fn compile(
+pub(crate) async fn compile(
     engine: &Engine,
     code: &[u8],
     config: &CompilerConfig,
@@ -116,7 +116,7 @@ mod tests {
     fn how_a_child_ends_tells_why() {
         let reason = |status: i32, words: &[u8]| {
             let error = failure(ExitStatus::from_raw(status), words, &CompilerConfig::default());
-            (error.to_string(), error.is_passing())
+            (error.to_string(), error.is_transient())
         };
         let (killed, aborted, crashed, overtime) = (9, 6, 11, 24);
         assert_eq!(reason(killed, b""), ("the compiler was killed by signal 9".to_owned(), true));

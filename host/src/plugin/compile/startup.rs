@@ -21,7 +21,7 @@ const PASSIVE_ITEMS: usize = 1000;
 
 /// Counts what one module does.
 #[derive(Default)]
-pub(super) struct Startup {
+pub(crate) struct Startup {
     steps: usize,
     constants: usize,
     passive_items: usize,
@@ -34,7 +34,7 @@ pub(super) struct Startup {
 
 impl Startup {
     /// Counts imported tables, which have lower numbers than the module's own.
-    pub(super) fn imports(&mut self, imports: ImportSectionReader<'_>) {
+    pub(crate) fn imports(&mut self, imports: ImportSectionReader<'_>) {
         let tables = imports.into_imports().map_while(Result::ok);
         self.imported_tables += tables.filter(|import| matches!(import.ty, TypeRef::Table(_))).count();
     }
@@ -43,7 +43,7 @@ impl Startup {
     ///
     /// # Errors
     /// When the module does too much.
-    pub(super) fn tables(&mut self, tables: TableSectionReader<'_>) -> anyhow::Result<()> {
+    pub(crate) fn tables(&mut self, tables: TableSectionReader<'_>) -> anyhow::Result<()> {
         for table in tables.into_iter().map_while(Result::ok) {
             if let TableInit::Expr(initial) = &table.init {
                 self.steps += 1;
@@ -61,7 +61,7 @@ impl Startup {
     ///
     /// # Errors
     /// When the module does too much.
-    pub(super) fn globals(&mut self, globals: GlobalSectionReader<'_>) -> anyhow::Result<()> {
+    pub(crate) fn globals(&mut self, globals: GlobalSectionReader<'_>) -> anyhow::Result<()> {
         for global in globals.into_iter().map_while(Result::ok) {
             let mut operators = global.init_expr.get_operators_reader().into_iter().map_while(Result::ok);
             self.steps += usize::from(operators.any(|operator| matches!(operator, Operator::RefFunc { .. })));
@@ -74,7 +74,7 @@ impl Startup {
     ///
     /// # Errors
     /// When the module does too much.
-    pub(super) fn elements(&mut self, elements: ElementSectionReader<'_>) -> anyhow::Result<()> {
+    pub(crate) fn elements(&mut self, elements: ElementSectionReader<'_>) -> anyhow::Result<()> {
         for element in elements.into_iter().map_while(Result::ok) {
             let items = match &element.items {
                 ElementItems::Functions(functions) => functions.count(),
@@ -101,7 +101,7 @@ impl Startup {
     ///
     /// # Errors
     /// When the module does too much.
-    pub(super) fn data(&mut self, data: DataSectionReader<'_>) -> anyhow::Result<()> {
+    pub(crate) fn data(&mut self, data: DataSectionReader<'_>) -> anyhow::Result<()> {
         for segment in data.into_iter().map_while(Result::ok) {
             if let DataKind::Active { offset_expr, .. } = &segment.kind {
                 self.steps += 1;

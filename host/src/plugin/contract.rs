@@ -1,0 +1,220 @@
+//! The contract of `wit/` as Rust types, and how a component is judged by it.
+
+// One world with both roles: the types are generated once, and each role is looked up on its own.
+wasmtime::component::bindgen!({
+    world: "authentication-and-routing",
+    path: "../wit",
+    // Arguments are borrowed: a packet is copied into the guest's memory and nowhere else.
+    ownership: Borrowing { duplicate_if_necessary: true },
+    // So that each call of them can end with its time, and wait for a turn.
+    imports: {
+        "hotgate:gateway/directory": async | trappable,
+        "hotgate:gateway/logging": async | trappable,
+    },
+    exports: { default: async },
+});
+
+pub(crate) use self::exports::hotgate::gateway::{authenticator, lifecycle, router};
+pub(crate) use self::hotgate::gateway::{directory, logging, types};
+
+use std::fmt;
+
+use anyhow::{Context as _, bail};
+use wasmtime::Store;
+use wasmtime::component::{Instance, InstancePre};
+
+use super::text::{list, plain};
+
+/// What a plugin is for. A plugin can have both roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Roles {
+    /// It answers who a client is.
+    pub authenticator: bool,
+    /// It answers who gets a message.
+    pub router: bool,
+}
+
+/// One role of a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It answers who a client is.
+    Authenticator,
+    /// It answers who gets a message.
+    Router,
+}
+
+/// The same thing once for each role, so that the calls of one role do not hold up those of the other.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct PerRole<T> {
+    authenticator: T,
+    router: T,
+}
+
+impl<T> PerRole<T> {
+    pub(crate) fn new(make: impl Fn() -> T) -> Self {
+        Self { authenticator: make(), router: make() }
+    }
+
+    pub(crate) fn of(&self, role: Role) -> &T {
+        match role {
+            Role::Authenticator => &self.authenticator,
+            Role::Router => &self.router,
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        [&self.authenticator, &self.router].into_iter()
+    }
+}
+
+impl Roles {
+    /// How many there are.
+    pub(crate) fn count(self) -> usize {
+        usize::from(self.authenticator) + usize::from(self.router)
+    }
+
+    /// Whether these are among its roles.
+    pub fn include(self, others: Self) -> bool {
+        (self.authenticator || !others.authenticator) && (self.router || !others.router)
+    }
+
+    /// The interfaces that a component must export.
+    fn interfaces(self) -> impl Iterator<Item = &'static str> {
+        let role = |wanted: bool, interface| wanted.then_some(interface);
+        ["lifecycle"].into_iter().chain(role(self.authenticator, "authenticator")).chain(role(self.router, "router"))
+    }
+}
+
+impl fmt::Display for Roles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.authenticator, self.router) {
+            (true, true) => "authenticator and router",
+            (true, false) => "authenticator",
+            (false, true) => "router",
+            (false, false) => "plugin",
+        })
+    }
+}
+
+/// The functions of the contract that serve connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Function {
+    /// `authenticator.greet`
+    Greet,
+    /// `authenticator.authenticate`
+    Authenticate,
+    /// `router.opened`
+    Opened,
+    /// `router.route`
+    Route,
+    /// `router.closed`
+    Closed,
+    /// `router.push`
+    Push,
+}
+
+/// How many functions there are.
+pub(crate) const FUNCTIONS: usize = 6;
+
+impl Function {
+    pub(crate) const ALL: [Self; FUNCTIONS] =
+        [Self::Greet, Self::Authenticate, Self::Opened, Self::Route, Self::Closed, Self::Push];
+
+    /// Whether the client has no uid yet.
+    pub(crate) fn is_before_login(self) -> bool {
+        matches!(self, Self::Greet | Self::Authenticate)
+    }
+
+    /// Whose function it is.
+    pub(crate) fn role(self) -> Role {
+        match self {
+            Self::Greet | Self::Authenticate => Role::Authenticator,
+            Self::Opened | Self::Route | Self::Closed | Self::Push => Role::Router,
+        }
+    }
+
+    /// Its name in the contract.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Greet => "greet",
+            Self::Authenticate => "authenticate",
+            Self::Opened => "opened",
+            Self::Route => "route",
+            Self::Closed => "closed",
+            Self::Push => "push",
+        }
+    }
+}
+
+/// Where the functions of a component are found in its instances.
+pub(crate) struct Exports {
+    lifecycle: lifecycle::GuestIndices,
+    authenticator: Option<authenticator::GuestIndices>,
+    router: Option<router::GuestIndices>,
+}
+
+impl Exports {
+    /// Looks the functions of these roles up. The error says what is missing and what there is.
+    pub(crate) fn find<T>(component: &InstancePre<T>, roles: Roles) -> anyhow::Result<Self> {
+        let wanted = |wanted: bool| wanted.then_some(component);
+        let find = || -> wasmtime::Result<Self> {
+            Ok(Self {
+                lifecycle: lifecycle::GuestIndices::new(component)?,
+                authenticator: wanted(roles.authenticator).map(authenticator::GuestIndices::new).transpose()?,
+                router: wanted(roles.router).map(router::GuestIndices::new).transpose()?,
+            })
+        };
+        match find() {
+            Ok(exports) => Ok(exports),
+            Err(error) => {
+                let wanted: Vec<_> = roles.interfaces().map(|name| format!("hotgate:gateway/{name}@0.1.0")).collect();
+                let engine = component.engine();
+                let exports = component.component().component_type();
+                let found = list(exports.exports(engine).map(|(name, _)| name));
+                let found = if found.is_empty() { "nothing" } else { &found };
+                let error = plain(error);
+                bail!("it is no {roles}: {error}; wanted are exports of {}; it has {found}", wanted.join(", "))
+            }
+        }
+    }
+
+    /// Compares the types of all functions with those of the contract.
+    pub(crate) fn check_types<T: Send + 'static>(
+        &self,
+        store: &mut Store<T>,
+        instance: &Instance,
+    ) -> anyhow::Result<()> {
+        let mismatch = |interface| {
+            format!(
+                "its functions in hotgate:gateway/{interface} have not the types of the contract (built against another version of wit/?)"
+            )
+        };
+        self.lifecycle(store, instance).map_err(plain).with_context(|| mismatch("lifecycle"))?;
+        if self.authenticator.is_some() {
+            self.authenticator(store, instance).map_err(plain).with_context(|| mismatch("authenticator"))?;
+        }
+        if self.router.is_some() {
+            self.router(store, instance).map_err(plain).with_context(|| mismatch("router"))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn lifecycle<T>(&self, store: &mut Store<T>, instance: &Instance) -> wasmtime::Result<lifecycle::Guest> {
+        self.lifecycle.load(store, instance)
+    }
+
+    pub(crate) fn authenticator<T>(
+        &self,
+        store: &mut Store<T>,
+        instance: &Instance,
+    ) -> wasmtime::Result<authenticator::Guest> {
+        let indices =
+            self.authenticator.as_ref().ok_or_else(|| wasmtime::format_err!("the plugin is no authenticator"))?;
+        indices.load(store, instance)
+    }
+
+    pub(crate) fn router<T>(&self, store: &mut Store<T>, instance: &Instance) -> wasmtime::Result<router::Guest> {
+        let indices = self.router.as_ref().ok_or_else(|| wasmtime::format_err!("the plugin is no router"))?;
+        indices.load(store, instance)
+    }
+}

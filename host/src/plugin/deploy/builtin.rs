@@ -1,0 +1,32 @@
+//! The plugins that are part of the binary, compiled by the build script.
+
+/// Name and component of each.
+const ALL: [(&str, &[u8]); 6] = [
+    ("echo-router", include_bytes!(concat!(env!("OUT_DIR"), "/echo_router.wasm"))),
+    ("hmac-auth", include_bytes!(concat!(env!("OUT_DIR"), "/hmac_auth.wasm"))),
+    ("jwt-auth", include_bytes!(concat!(env!("OUT_DIR"), "/jwt_auth.wasm"))),
+    ("origin-auth", include_bytes!(concat!(env!("OUT_DIR"), "/origin_auth.wasm"))),
+    ("origin-router", include_bytes!(concat!(env!("OUT_DIR"), "/origin_router.wasm"))),
+    ("rooms-router", include_bytes!(concat!(env!("OUT_DIR"), "/rooms_router.wasm"))),
+];
+
+/// The component of a built-in plugin.
+pub(crate) fn component(name: &str) -> Option<&'static [u8]> {
+    ALL.iter().find(|(known, _)| *known == name).map(|(_, component)| *component)
+}
+
+/// The names of all built-in plugins, as an error message lists them.
+pub(crate) fn names() -> String {
+    ALL.map(|(name, _)| name).join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PluginSource;
+
+    #[test]
+    fn the_configuration_knows_their_names() {
+        assert_eq!(ALL.map(|(name, _)| name), PluginSource::BUILTINS);
+    }
+}

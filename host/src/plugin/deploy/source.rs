@@ -1,0 +1,255 @@
+//! Where a component comes from, and how another one gets there.
+
+use std::fs::{File, Permissions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use rustix::fs::OFlags;
+
+use crate::config::{self, PluginSource};
+use crate::plugin::deploy::builtin;
+
+/// Reads a component of at most `limit` bytes. Blocks.
+///
+/// # Errors
+/// When there is none, or it is larger.
+pub fn read(source: &PluginSource, limit: usize) -> anyhow::Result<Vec<u8>> {
+    match source {
+        PluginSource::File(path) => read_file(path, limit),
+        PluginSource::Builtin(name) => match builtin::component(name) {
+            Some(code) => Ok(code.to_vec()),
+            None => bail!("there is no such plugin; built in are {}", builtin::names()),
+        },
+    }
+}
+
+/// Reads a file whole, unless it is larger than the limit. Blocks.
+pub(crate) fn read_file(path: &Path, limit: usize) -> anyhow::Result<Vec<u8>> {
+    match config::read_file(path, limit)? {
+        Some(code) => Ok(code),
+        None => bail!("it is larger than {limit} bytes (limits.max_component)"),
+    }
+}
+
+/// A component that has been written beside a plugin file and is ready to take its place. Nobody ever reads half of it.
+/// Dropped without [`commit`](Self::commit), it leaves nothing behind.
+///
+/// The unfinished file has one name and is locked: of all processes and slots that deploy to a plugin file, one does so at
+/// a time. What a crash left behind is used again.
+#[derive(Debug)]
+pub(crate) struct Replacement {
+    file: File,
+    unfinished: PathBuf,
+    path: PathBuf,
+    link: Option<PathBuf>,
+    committed: bool,
+}
+
+/// Why a component is not written beside a plugin file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// Somebody else is at it.
+    #[error("another deploy to {} is under way: try again when it has ended", .0.display())]
+    UnderWay(PathBuf),
+    /// The folder is read-only, the disk is full, or the like.
+    #[error("cannot write {}: {error}", .path.display())]
+    Io {
+        /// The plugin file.
+        path: PathBuf,
+        /// What the operating system says.
+        error: io::Error,
+    },
+}
+
+impl Replacement {
+    /// Writes a component beside a plugin file. Blocks.
+    ///
+    /// # Errors
+    /// When another deploy to this file is under way, or the component cannot be written. The plugin file is as it was.
+    pub(crate) fn write(path: &Path, code: &[u8]) -> Result<Self, WriteError> {
+        let io = |error| WriteError::Io { path: path.to_owned(), error };
+        let replacement = Self::lock(path).map_err(io)?.ok_or_else(|| WriteError::UnderWay(path.to_owned()))?;
+        let mut file = &replacement.file;
+        file.set_len(0).and_then(|()| file.write_all(code)).and_then(|()| file.sync_all()).map_err(io)?;
+        Ok(replacement)
+    }
+
+    /// The empty file, if nobody else has it.
+    fn lock(path: &Path) -> io::Result<Option<Self>> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::other("it is no file"));
+        };
+        let unfinished = folder.join(format!(".{}.unfinished", name.to_string_lossy()));
+        // Opening a pipe would wait for its other end.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let file = File::options().write(true).create(true).mode(0o600).custom_flags(flags).open(&unfinished)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let (own, named) = (file.metadata()?, unfinished.symlink_metadata());
+        if !own.is_file() || own.nlink() > 1 {
+            return Err(io::Error::other(format!("{} is in the way", unfinished.display())));
+        }
+        // Whoever had the lock before may have given this file its final name: then it is the plugin file by now.
+        if !named.is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino())) {
+            return Ok(None);
+        }
+        let link = std::fs::read_link(path).ok();
+        Ok(Some(Self { file, unfinished, path: path.to_owned(), link, committed: false }))
+    }
+
+    /// Where the plugin file leads, if it is a symbolic link. The link is replaced, not followed: where it leads may serve
+    /// others.
+    pub(crate) fn link(&self) -> Option<&Path> {
+        self.link.as_deref()
+    }
+
+    /// Has the component take the place of the plugin file, with the file's mode and, if possible, its owner. Blocks.
+    ///
+    /// # Errors
+    /// When that is not possible. The plugin file is as it was.
+    pub(crate) fn commit(mut self) -> Result<(), WriteError> {
+        self.rename().map_err(|error| WriteError::Io { path: self.path.clone(), error })?;
+        self.committed = true;
+        // After a power failure the old file may be back. That is no reason to say that the new one is not there.
+        let _ = self.path.parent().map(|folder| File::open(folder).and_then(|folder| folder.sync_all()));
+        Ok(())
+    }
+
+    fn rename(&self) -> io::Result<()> {
+        let before = self.path.metadata().ok();
+        if let Some(before) = &before {
+            // Only some users may give files away. First, for it may take rights away.
+            let _ = fchown(&self.file, Some(before.uid()), Some(before.gid()));
+        }
+        let mode = before.map_or(0o644, |before| before.mode() & 0o777);
+        self.file.set_permissions(Permissions::from_mode(mode))?;
+        std::fs::rename(&self.unfinished, &self.path)
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if !self.committed {
+            // Still locked: it is nobody else's.
+            let _ = std::fs::remove_file(&self.unfinished);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    fn replace(path: &Path, code: &[u8]) {
+        Replacement::write(path, code).unwrap().commit().unwrap();
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_keeps_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.wasm");
+        replace(&path, b"one");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        let before = File::open(&path).unwrap();
+        replace(&path, b"two");
+        assert_eq!(read_file(&path, 3).unwrap(), b"two");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+        let mut old = String::new();
+        (&before).read_to_string(&mut old).unwrap();
+        assert_eq!(old, "one", "whoever was reading goes on reading the old one");
+        assert_eq!(names(folder.path()), ["auth.wasm"]);
+        let error = Replacement::write(&folder.path().join("no/auth.wasm"), b"").unwrap_err();
+        assert!(error.to_string().contains("no/auth.wasm"), "{error}");
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, target) = (folder.path().join("auth.wasm"), folder.path().join("v1.wasm"));
+        replace(&target, b"one");
+        std::os::unix::fs::symlink("v1.wasm", &path).unwrap();
+        let replacement = Replacement::write(&path, b"two").unwrap();
+        assert_eq!(replacement.link(), Some(Path::new("v1.wasm")));
+        replacement.commit().unwrap();
+        assert_eq!((read_file(&path, 3).unwrap(), read_file(&target, 3).unwrap()), (b"two".to_vec(), b"one".to_vec()));
+    }
+
+    #[test]
+    fn what_is_not_committed_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.wasm");
+        replace(&path, b"one");
+        drop(Replacement::write(&path, b"two").unwrap());
+        assert_eq!(read_file(&path, 3).unwrap(), b"one");
+        assert_eq!(names(folder.path()), ["auth.wasm"]);
+    }
+
+    #[test]
+    fn one_deploys_to_a_file_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.wasm");
+        let first = Replacement::write(&path, b"one").unwrap();
+        let second = Replacement::write(&path, b"two").unwrap_err();
+        assert!(matches!(second, WriteError::UnderWay(_)) && second.to_string().contains("another deploy"), "{second}");
+        first.commit().unwrap();
+        assert_eq!(read_file(&path, 3).unwrap(), b"one");
+        replace(&path, b"two");
+        assert_eq!(read_file(&path, 3).unwrap(), b"two");
+    }
+
+    #[test]
+    fn what_a_crash_left_behind_is_used_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.wasm");
+        std::fs::write(folder.path().join(".auth.wasm.unfinished"), "half of a larger one").unwrap();
+        replace(&path, b"one");
+        assert_eq!(read_file(&path, 3).unwrap(), b"one");
+        assert_eq!(names(folder.path()), ["auth.wasm"]);
+    }
+
+    #[test]
+    fn many_that_deploy_at_once_never_leave_half_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.wasm");
+        replace(&path, &[0; 1 << 16]);
+        let deploy = &|byte: u8| {
+            for _ in 0..100 {
+                match Replacement::write(&path, &[byte; 1 << 16]) {
+                    Ok(replacement) => replacement.commit().unwrap(),
+                    Err(WriteError::UnderWay(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+                let found = read_file(&path, 1 << 16).unwrap();
+                assert!(found.len() == 1 << 16 && found.iter().all(|byte| *byte == found[0]));
+            }
+        };
+        std::thread::scope(|scope| {
+            for byte in 1..=4 {
+                scope.spawn(move || deploy(byte));
+            }
+        });
+        assert_eq!(names(folder.path()), ["auth.wasm"]);
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o644);
+    }
+
+    #[test]
+    fn what_is_too_large_or_no_file_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.wasm");
+        replace(&path, b"1234");
+        assert!(read_file(&path, 3).unwrap_err().to_string().contains("larger than 3 bytes"));
+        assert!(read_file(folder.path(), 3).unwrap_err().to_string().contains("not a regular file"));
+    }
+}

@@ -1,0 +1,201 @@
+//! What a plugin finds around it: the functions it imports, and the state of the host's side of one instance.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use wasmtime::Result;
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, WasmStr};
+use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::ResolveAddressStream;
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, Network};
+use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxView, WasiView};
+
+use crate::base::message::ConnectionId;
+use crate::hub::registry::Registry;
+use crate::plugin::contract::logging::Level;
+use crate::plugin::contract::{directory, logging, types};
+use crate::plugin::runtime::environment::{Environment, Surroundings};
+use crate::plugin::runtime::limits::Limiter;
+use crate::plugin::runtime::log::stdio::Output;
+use crate::plugin::runtime::log::{GuestLog, InstanceLog};
+use crate::plugin::runtime::memory::Holding;
+use crate::plugin::runtime::spec::Spec;
+use crate::plugin::runtime::turns::{Pace, Turns};
+
+/// Random bytes of one request.
+pub(crate) const MAX_RANDOM: u64 = 64 << 10;
+
+/// Members of a group that one request may list, so that a large group does not hold up the call of somebody else.
+const MAX_MEMBERS: usize = 100_000;
+
+/// The host's side of one instance.
+pub(crate) struct Host {
+    wasi: WasiCtx,
+    resources: ResourceTable,
+    /// Only routers may look into it: nobody has to know who is connected to tell who a client is.
+    registry: Option<Arc<Registry>>,
+    log: Arc<InstanceLog>,
+    stdout: Output,
+    stderr: Output,
+    pub(crate) limiter: Limiter,
+    pub(crate) turns: Arc<Turns>,
+    /// When the call that is running must have ended.
+    pub(crate) deadline: Instant,
+    /// Bytes of stack that it has.
+    pub(crate) stack: usize,
+}
+
+impl Host {
+    pub(crate) fn new(
+        spec: &Spec,
+        log: &Arc<GuestLog>,
+        environment: &Environment,
+        pace: Arc<Pace>,
+        holding: Holding,
+    ) -> Self {
+        let log = Arc::new(InstanceLog::new(log.clone(), &spec.limits));
+        let turns = Turns::new(spec.lane.clone(), pace);
+        let stdout = Output::new(log.clone(), turns.clone(), Level::Info);
+        let stderr = Output::new(log.clone(), turns.clone(), Level::Warn);
+        // Nothing is inherited and nothing opened: no files, no sockets, no arguments, no environment but the settings.
+        let mut wasi = WasiCtx::builder();
+        for (name, value) in environment.values.iter() {
+            wasi.env(name, value);
+        }
+        // Not even unconnected: each would be a file descriptor.
+        wasi.allow_tcp(false).allow_udp(false);
+        let Surroundings { clock, random } = spec.surroundings;
+        if let Some(time) = clock {
+            wasi.wall_clock(Standing(time));
+        }
+        if let Some(seed) = random {
+            wasi.secure_random(StdRng::seed_from_u64(seed));
+            wasi.insecure_random(StdRng::seed_from_u64(seed)).insecure_random_seed(seed.into());
+        }
+        let wasi = wasi.stdout(stdout.clone()).stderr(stderr.clone()).max_random_size(MAX_RANDOM).build();
+        let mut resources = ResourceTable::new();
+        resources.set_max_capacity(spec.limits.handles);
+        Self {
+            wasi,
+            resources,
+            registry: spec.roles.router.then(|| spec.registry.clone()),
+            log,
+            stdout,
+            stderr,
+            limiter: Limiter::new(&spec.limits, holding),
+            turns,
+            deadline: Instant::now(),
+            stack: spec.stack,
+        }
+    }
+
+    /// The beginning of a call, which must have ended by then.
+    pub(crate) fn begin_call(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+        self.limiter.begin_call();
+        self.log.begin_call(deadline);
+    }
+
+    /// The end of a call. Returns what the plugin wrote to stderr meanwhile.
+    pub(crate) fn end_call(&self) -> String {
+        self.stdout.end_call();
+        let words = self.stderr.end_call();
+        self.log.end_call();
+        words
+    }
+
+    /// Before a function of the host does anything with this many bytes: takes turns like code that loops.
+    async fn enter(&mut self, bytes: usize) -> Result<()> {
+        self.log.take(bytes)?;
+        if !self.turns.may_go_on(Instant::now()) {
+            self.turns.clone().next().await;
+        }
+        Ok(())
+    }
+
+    fn registry(&self) -> Result<&Registry> {
+        self.registry.as_deref().ok_or_else(|| wasmtime::format_err!("directory is for routers"))
+    }
+}
+
+/// Everything that a plugin may import. All of WASI 0.2 is there, because the runtimes of JavaScript and Python import it
+/// whole; what it may do is decided by the context above.
+pub(crate) fn link(linker: &mut Linker<Host>) -> Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    linker.allow_shadowing(true);
+    refuse_lookups(linker)?;
+    linker.allow_shadowing(false);
+    types::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)?;
+    logging::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)?;
+    directory::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)
+}
+
+/// Nobody may look up a name; and a name, which may be long, is not even copied to hear so. Takes the place of WASI's own.
+fn refuse_lookups(linker: &mut Linker<Host>) -> Result<()> {
+    type Answer = std::result::Result<Resource<ResolveAddressStream>, ErrorCode>;
+    linker
+        .instance("wasi:sockets/ip-name-lookup@0.2.12")?
+        .func_wrap("resolve-addresses", |_, (_network, _name): (Resource<Network>, WasmStr)| {
+            Ok((Answer::Err(ErrorCode::AccessDenied),))
+        })
+}
+
+/// A clock that stands still.
+struct Standing(SystemTime);
+
+impl HostWallClock for Standing {
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    fn now(&self) -> Duration {
+        self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+}
+
+impl WasiView for Host {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.resources }
+    }
+}
+
+impl types::Host for Host {}
+
+impl logging::Host for Host {
+    async fn log(&mut self, level: Level, message: String) -> Result<()> {
+        self.enter(message.len()).await?;
+        self.log.line(level, message.as_bytes());
+        Ok(())
+    }
+}
+
+impl directory::Host for Host {
+    async fn connections(&mut self, uid: String) -> Result<u32> {
+        self.enter(uid.len()).await?;
+        Ok(self.registry()?.connection_count(&uid))
+    }
+
+    async fn members(&mut self, group: String, limit: u32) -> Result<Vec<String>> {
+        self.enter(group.len()).await?;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_MEMBERS);
+        Ok(self.registry()?.uids_in_group(&group, limit).into_iter().map(String::from).collect())
+    }
+
+    async fn is_member(&mut self, connection: u64, group: String) -> Result<bool> {
+        self.enter(group.len()).await?;
+        Ok(self.registry()?.is_member(ConnectionId(connection), &group))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_the_lookup_of_wasi_that_is_refused() {
+        let mut linker = Linker::new(&wasmtime::Engine::default());
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).unwrap();
+        assert!(refuse_lookups(&mut linker).is_err(), "WASI defines it under another name: there is nothing to shadow");
+    }
+}

@@ -1,0 +1,352 @@
+//! The linear memory of all plugins together: one budget (`engine.memory`), of which each slot has a share of its own.
+//!
+//! Half of the budget is split into shares, by what one instance of each plugin may have; the other half is common. A
+//! slot takes from its share first. When neither has enough, idle instances end: the slot's own, then those of slots
+//! that have more than their share. Whoever still finds no memory waits (a call that begins) or fails (a call that
+//! runs). So a plugin that leaks takes its share and the common half, and others go on within their shares.
+
+use std::fmt;
+use std::iter::{Sum, once};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::task::spawn_blocking;
+
+use super::machine;
+
+use crate::config::PluginLimits;
+use crate::plugin::contract::Roles;
+
+/// The budget where none is configured, in bytes. It is less on a small machine.
+const DEFAULT: usize = 2 << 30;
+
+/// What plugins may need at the same time, all together.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Demand {
+    /// Calls that run, and checks of new components.
+    pub(crate) calls: usize,
+    /// Bytes of linear memory of one instance of each.
+    pub(crate) memory: usize,
+}
+
+impl Demand {
+    /// What one plugin may need that has these roles.
+    pub fn of(limits: &PluginLimits, roles: Roles) -> Self {
+        Self { calls: roles.count() * limits.concurrency + 1, memory: limits.memory }
+    }
+}
+
+impl Sum for Demand {
+    fn sum<I: Iterator<Item = Self>>(demands: I) -> Self {
+        demands.fold(Self::default(), |sum, one| Self { calls: sum.calls + one.calls, memory: sum.memory + one.memory })
+    }
+}
+
+/// The budget of all plugins.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    /// Bytes in all.
+    total: usize,
+    /// Bytes of one instance of each plugin, by which the shares are split.
+    demand: usize,
+    common: Mutex<Common>,
+    /// How many calls wait for memory.
+    waiting: AtomicUsize,
+    freed: Notify,
+}
+
+#[derive(Debug)]
+struct Common {
+    /// Bytes of the common half that no slot has.
+    free: usize,
+    accounts: Vec<Weak<Account>>,
+}
+
+impl Memory {
+    /// The budget as configured, for what all plugins need. Without a setting it is 2 GiB or half of what the machine, or
+    /// the process's cgroup, has, but at least twice the sum of all plugins' `limits.memory`: so the share of each holds an
+    /// instance.
+    pub(crate) fn new(configured: Option<usize>, demand: Demand) -> Arc<Self> {
+        let least = demand.memory.saturating_mul(2);
+        let total =
+            configured.unwrap_or_else(|| machine::memory().map_or(DEFAULT, |all| DEFAULT.min(all / 2)).max(least));
+        let common = Common { free: total - total / 2, accounts: Vec::new() };
+        let (waiting, freed) = (AtomicUsize::new(0), Notify::new());
+        Arc::new(Self { total, demand: demand.memory, common: Mutex::new(common), waiting, freed })
+    }
+
+    /// Bytes in all.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
+    /// The account of one more slot.
+    pub(crate) fn open(self: &Arc<Self>, demand: Demand) -> Arc<Account> {
+        // In 128 bits: the product may be larger than the address space.
+        let share = (self.total / 2) as u128 * demand.memory as u128 / self.demand.max(1) as u128;
+        let account = Arc::new(Account {
+            memory: self.clone(),
+            share: usize::try_from(share).unwrap_or(self.total / 2),
+            used: AtomicUsize::new(0),
+            most: demand.calls,
+            instances: AtomicUsize::new(0),
+            idle: Mutex::default(),
+        });
+        let accounts = &mut self.common.lock().accounts;
+        accounts.retain(|account| account.strong_count() > 0);
+        accounts.push(Arc::downgrade(&account));
+        account
+    }
+
+    /// Counts the caller among those that wait, until it drops the result.
+    pub(crate) fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Relaxed);
+        Waiting(self)
+    }
+
+    /// Lets those that wait look again: memory was given back, or an instance has become idle. To be called
+    /// after releasing a lock that they also take when they look: each has then seen the change, or is counted as waiting.
+    pub(crate) fn tell_waiting(&self) {
+        if self.waiting.load(Relaxed) > 0 {
+            self.freed.notify_waiters();
+        }
+    }
+
+    /// Takes an idle instance, with its bytes, from whoever has too much of them.
+    fn evict(&self, wanted_by: &Account) -> Option<Evicted> {
+        let mut others: Vec<_> = self.common.lock().accounts.iter().filter_map(Weak::upgrade).collect();
+        others.retain(|other| !std::ptr::eq(&**other, wanted_by) && other.excess(other.used()) > 0);
+        others.sort_by_key(|other| std::cmp::Reverse(other.excess(other.used())));
+        once(wanted_by).chain(others.iter().map(|other| &**other)).find_map(Account::evict)
+    }
+}
+
+/// Idle instances, which end when memory is short.
+pub(crate) trait Idle: fmt::Debug + Send + Sync {
+    /// Takes the instance that has been idle for longest, and counts its memory as free. Dropping the result frees it.
+    fn evict(&self) -> Option<Evicted>;
+}
+
+/// An instance that has been taken from a pool, to be dropped.
+pub(crate) type Evicted = Box<dyn Send>;
+
+/// Drops instances away from the threads that serve connections: returning much memory takes its time.
+pub(crate) fn discard<T: Send + 'static>(instances: Vec<T>) {
+    if !instances.is_empty() {
+        spawn_blocking(move || drop(instances));
+    }
+}
+
+/// A call that waits for memory.
+pub(crate) struct Waiting<'a>(&'a Memory);
+
+impl Waiting<'_> {
+    /// Completes when memory has been given back, or an instance has become idle, since it was made.
+    pub(crate) fn freed(&self) -> Notified<'_> {
+        self.0.freed.notified()
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What one slot has: all instances of all its generations.
+#[derive(Debug)]
+pub(crate) struct Account {
+    memory: Arc<Memory>,
+    /// Bytes that nobody else can take.
+    share: usize,
+    /// Bytes of all instances. Changes only while the common half is locked.
+    used: AtomicUsize,
+    /// How many instances can serve calls at the same time.
+    most: usize,
+    instances: AtomicUsize,
+    idle: Mutex<Vec<Weak<dyn Idle>>>,
+}
+
+impl Account {
+    /// The budget that it is part of.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Bytes of linear memory of all instances.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Relaxed)
+    }
+
+    /// All instances, those included that are about to end.
+    pub(crate) fn instances(&self) -> usize {
+        self.instances.load(Relaxed)
+    }
+
+    /// Whether there are more instances than calls. None may become idle then: the engine has places for twice as many
+    /// instances as calls, and those that run may need the other half.
+    pub(crate) fn is_full(&self) -> bool {
+        self.instances() > self.most
+    }
+
+    /// These idle instances may be ended when memory is short.
+    pub(crate) fn watch(&self, instances: Weak<dyn Idle>) {
+        let mut idle = self.idle.lock();
+        idle.retain(|instances| instances.strong_count() > 0);
+        idle.push(instances);
+    }
+
+    /// How much of this many bytes is not covered by the share.
+    fn excess(&self, bytes: usize) -> usize {
+        bytes.saturating_sub(self.share)
+    }
+
+    fn evict(&self) -> Option<Evicted> {
+        let idle: Vec<_> = self.idle.lock().iter().filter_map(Weak::upgrade).collect();
+        idle.iter().find_map(|instances| instances.evict())
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let mut ended = Vec::new();
+        let mut taken = self.try_take(bytes);
+        while !taken {
+            let Some(instance) = self.memory.evict(self) else { break };
+            ended.push(instance);
+            taken = self.try_take(bytes);
+        }
+        discard(ended);
+        taken
+    }
+
+    fn try_take(&self, bytes: usize) -> bool {
+        let mut common = self.memory.common.lock();
+        let before = self.used();
+        let after = before.saturating_add(bytes);
+        let Some(free) = common.free.checked_sub(self.excess(after) - self.excess(before)) else { return false };
+        common.free = free;
+        self.used.store(after, Relaxed);
+        true
+    }
+
+    fn give(&self, bytes: usize) {
+        {
+            let mut common = self.memory.common.lock();
+            let before = self.used();
+            let after = before.saturating_sub(bytes);
+            common.free += self.excess(before) - self.excess(after);
+            self.used.store(after, Relaxed);
+        }
+        self.memory.tell_waiting();
+    }
+}
+
+/// What one instance has of its slot's account, as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    account: Arc<Account>,
+    bytes: usize,
+}
+
+impl Holding {
+    /// Nothing yet.
+    pub(crate) fn new(account: Arc<Account>) -> Self {
+        account.instances.fetch_add(1, Relaxed);
+        Self { account, bytes: 0 }
+    }
+
+    /// Takes what is missing to this many bytes. `false` if that cannot be had.
+    pub(crate) fn cover(&mut self, bytes: usize) -> bool {
+        let missing = bytes.saturating_sub(self.bytes);
+        let covered = missing == 0 || self.account.take(missing);
+        if covered {
+            self.bytes += missing;
+        }
+        covered
+    }
+
+    /// Bytes of all plugins' memory together (`engine.memory`).
+    pub(crate) fn total(&self) -> usize {
+        self.account.memory.total
+    }
+
+    pub(crate) fn give_back(&mut self) {
+        if self.bytes > 0 {
+            self.account.give(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.give_back();
+        self.account.instances.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEMANDS: [Demand; 2] = [Demand { calls: 2, memory: 10 }, Demand { calls: 2, memory: 30 }];
+
+    /// A budget of 160 bytes: shares of 20 and 60, and 80 in common.
+    fn accounts() -> [Arc<Account>; 2] {
+        let memory = Memory::new(Some(160), DEMANDS.into_iter().sum());
+        DEMANDS.map(|demand| memory.open(demand))
+    }
+
+    fn hold(account: &Arc<Account>, bytes: usize) -> Option<Holding> {
+        let mut holding = Holding::new(account.clone());
+        holding.cover(bytes).then_some(holding)
+    }
+
+    fn has(account: &Arc<Account>, bytes: usize) -> bool {
+        hold(account, bytes).is_some()
+    }
+
+    #[test]
+    fn a_slot_takes_its_share_and_what_is_common_and_no_more() {
+        let [small, large] = accounts();
+        let mut greedy = hold(&small, 100).unwrap();
+        assert!(!greedy.cover(101) && !has(&small, 1));
+        assert_eq!((small.used(), small.instances()), (100, 1));
+        // The other one has its share all the same, and not a byte more.
+        let (half, rest) = (hold(&large, 30), hold(&large, 30));
+        assert!(half.is_some() && rest.is_some() && !has(&large, 1));
+        drop(greedy);
+        assert!(has(&large, 80) && !has(&large, 81));
+    }
+
+    #[test]
+    fn what_is_common_comes_back_in_whatever_order_instances_end() {
+        let [small, large] = accounts();
+        let (first, second, third) = (hold(&small, 20), hold(&small, 50), hold(&small, 30));
+        assert!(first.is_some() && second.is_some() && third.is_some());
+        // What was taken first covers, from now on, what was taken later.
+        drop(first);
+        assert!(has(&large, 80) && !has(&large, 81));
+        drop((second, third));
+        assert!(has(&large, 140) && !has(&large, 141));
+        assert_eq!((small.used(), small.instances(), large.used(), large.instances()), (0, 0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_hears_of_what_is_given_back() {
+        let [small, _] = accounts();
+        let held = hold(&small, 100);
+        let waiting = small.memory().wait();
+        let freed = waiting.freed();
+        drop(held);
+        freed.await;
+    }
+
+    #[test]
+    fn without_a_setting_every_plugin_has_room_for_an_instance() {
+        let needs = |memory| Memory::new(None, Demand { calls: 1, memory }).total();
+        assert!(needs(0) <= DEFAULT);
+        assert_eq!(needs(DEFAULT), 2 * DEFAULT);
+    }
+}

@@ -1,0 +1,77 @@
+//! What the generations of a slot have in common.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::clock::Clock;
+use super::environment::Surroundings;
+use super::log::LogNames;
+use super::memory::Account;
+use super::turns::Share;
+use crate::hub::registry::Registry;
+use crate::plugin::contract::{PerRole, Roles};
+use crate::plugin::identity::Digest;
+
+use crate::base::throttle::Throttle;
+use crate::config::{PluginLimits, PluginSource};
+
+/// Failures of one plugin that are logged in a second, and at once. All are counted.
+const FAILURES_PER_SECOND: u32 = 10;
+const FAILURES_AT_ONCE: u32 = 50;
+
+/// What the generations of a slot have in common: everything but the code and its settings.
+pub(crate) struct Spec {
+    /// The name of the slot: what it does here.
+    pub(crate) slot: String,
+    /// The name of the plugin: what its file is called.
+    pub(crate) plugin: String,
+    pub(crate) source: PluginSource,
+    pub(crate) roles: Roles,
+    pub(crate) limits: PluginLimits,
+    /// One for each call of a role that may run at the same time, whichever generation serves it.
+    pub(crate) permits: PerRole<Semaphore>,
+    /// The memory of all its instances.
+    pub(crate) account: Arc<Account>,
+    /// Where its long calls wait for turns.
+    pub(crate) lane: Arc<Share>,
+    pub(crate) lines: Arc<Throttle>,
+    pub(crate) failures: Throttle,
+    /// Tells whether the process stood still during a call.
+    pub(crate) clock: Clock,
+    /// Who is connected, as routers are told.
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) surroundings: Surroundings,
+    /// Bytes of stack of one call.
+    pub(crate) stack: usize,
+}
+
+impl Spec {
+    /// How the log names a generation.
+    pub(crate) fn log_names(&self, generation: u64, digest: Digest) -> LogNames {
+        LogNames { slot: self.slot.clone(), plugin: self.plugin.clone(), generation, digest }
+    }
+
+    /// After how many calls an instance is replaced: a little less than the limit and never the same, so that no plugin
+    /// comes to depend on it and not all instances are replaced at once.
+    pub(crate) fn calls_per_instance(&self) -> u32 {
+        let most = self.limits.recycle_after.max(1);
+        let spread = u64::from(most / 8) + 1;
+        let less = RandomState::new().hash_one(0_u8) % spread;
+        most - u32::try_from(less).unwrap_or(0)
+    }
+}
+
+/// Limits the failures of one plugin that are logged.
+pub(crate) fn failure_limit() -> Throttle {
+    Throttle::new(FAILURES_PER_SECOND, FAILURES_AT_ONCE)
+}
+
+/// The name of a plugin: the stem of its file's name, or the name of the built-in plugin.
+pub(crate) fn plugin_name(source: &PluginSource) -> String {
+    match source {
+        PluginSource::Builtin(name) => name.clone(),
+        PluginSource::File(path) => path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+    }
+}

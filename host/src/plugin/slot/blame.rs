@@ -1,0 +1,109 @@
+//! For whom calls have failed. Clients are told apart, so that one of them is not taken for everybody.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::base::message::ClientKey;
+
+/// Clients of one function that are told apart. Where more have failed, it is not one client's doing.
+const MAX_CLIENTS: usize = 32;
+
+/// Whom a call is about.
+#[derive(Debug, Clone, Copy)]
+pub enum Caller<'a> {
+    /// A client that is not authenticated, at this `ip:port`. Behind one address there may be many.
+    Stranger(&'a str),
+    /// A client that is authenticated.
+    Client(ClientKey),
+    /// An internal sender. It is trusted, and so each of its calls counts.
+    Sender,
+}
+
+impl Caller<'_> {
+    fn key(self) -> Option<ClientKey> {
+        let ip = |address: &str| address.parse().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |it: SocketAddr| it.ip());
+        match self {
+            Self::Stranger(address) => Some(ClientKey::new(ip(address), "")),
+            Self::Client(client) => Some(client),
+            Self::Sender => None,
+        }
+    }
+}
+
+/// The clients for which calls of one function have failed, and how often.
+#[derive(Debug, Default)]
+pub(crate) struct Blame {
+    clients: Vec<(ClientKey, u64)>,
+    senders: u64,
+}
+
+/// Over how many clients failures are spread.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Spread {
+    /// How many clients there are, at most as many as are told apart; each call of a sender is one more.
+    pub(crate) clients: u64,
+    /// Failures of the client that has most of them.
+    pub(crate) most: u64,
+}
+
+impl Blame {
+    /// A call has failed for this one.
+    pub(crate) fn add(&mut self, caller: Caller<'_>) {
+        let Some(client) = caller.key() else {
+            self.senders += 1;
+            return;
+        };
+        if let Some((_, failures)) = self.clients.iter_mut().find(|(known, _)| *known == client) {
+            *failures += 1;
+        } else if self.clients.len() < MAX_CLIENTS {
+            self.clients.push((client, 1));
+        }
+    }
+
+    pub(crate) fn spread(&self) -> Spread {
+        let most = self.clients.iter().map(|(_, failures)| *failures).max().unwrap_or(0);
+        Spread { clients: self.clients.len() as u64 + self.senders, most }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spread(callers: &[Caller<'_>]) -> Spread {
+        let mut blame = Blame::default();
+        callers.iter().for_each(|caller| blame.add(*caller));
+        blame.spread()
+    }
+
+    #[test]
+    fn a_client_is_an_address_and_a_uid() {
+        let client = |ip: [u8; 4], uid| Caller::Client(ClientKey::new(ip.into(), uid));
+        let callers = [
+            client([192, 0, 2, 1], "anna"),
+            client([192, 0, 2, 1], "anna"),
+            client([192, 0, 2, 1], "bob"),
+            client([192, 0, 2, 2], "anna"),
+        ];
+        assert_eq!(spread(&callers), Spread { clients: 3, most: 2 });
+    }
+
+    #[test]
+    fn a_stranger_is_an_address_whatever_its_port_and_a_network_of_ipv6() {
+        let callers = ["192.0.2.1:1", "192.0.2.1:2", "192.0.2.2:1", "[2001:db8::1]:1", "[2001:db8::ffff:1]:1"];
+        assert_eq!(spread(&callers.map(Caller::Stranger)), Spread { clients: 3, most: 2 });
+    }
+
+    #[test]
+    fn each_call_of_a_sender_counts() {
+        assert_eq!(spread(&[Caller::Sender; 40]), Spread { clients: 40, most: 0 });
+    }
+
+    #[test]
+    fn a_crowd_takes_no_memory() {
+        let mut blame = Blame::default();
+        for uid in 0..10_000 {
+            blame.add(Caller::Client(ClientKey::new([192, 0, 2, 1].into(), &uid.to_string())));
+        }
+        assert_eq!((blame.clients.len(), blame.spread().most), (MAX_CLIENTS, 1));
+    }
+}

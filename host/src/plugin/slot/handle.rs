@@ -1,0 +1,108 @@
+//! The functions of the contract, as calls of whatever serves in a slot.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use crate::base::message::ConnectionId;
+use crate::config::{Isolation, PluginLimits};
+use crate::plugin::contract::Function;
+use crate::plugin::contract::authenticator::{Handshake, Verdict};
+use crate::plugin::contract::router::{Action, Answer, Command, Ending, Sender, Session};
+use crate::plugin::contract::types::Message;
+use crate::plugin::runtime::error::CallError;
+use crate::plugin::runtime::instance::within;
+use crate::plugin::slot::Slot;
+use crate::plugin::slot::blame::Caller;
+use crate::plugin::slot::call::{Call, Wait};
+use crate::plugin::slot::generation::Generation;
+
+/// One role of the plugin in a slot.
+#[derive(Debug, Clone)]
+pub struct PluginHandle {
+    slot: Arc<Slot>,
+    /// Whether the calls of this role share instances.
+    isolation: Isolation,
+}
+
+impl PluginHandle {
+    /// A role of the plugin in this slot.
+    pub fn new(slot: Arc<Slot>, isolation: Isolation) -> Self {
+        Self { slot, isolation }
+    }
+
+    /// The slot of the plugin.
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// What its calls may use.
+    pub fn limits(&self) -> &PluginLimits {
+        &self.slot.spec().limits
+    }
+}
+
+/// Each function takes whom the call is about, its arguments, and last how its result is read: what that refuses is a failure of
+/// the plugin like a trap. Where a generation can be held, that one is called and not the one that serves the connection.
+macro_rules! calls {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident$([$held:ident])?($about:ident: $record:ty $(, $argument:ident: $type:ty)*) -> $result:ty
+            = $role:ident.$function:ident, $kind:ident, $wait:ident;
+    )*) => {
+        impl PluginHandle {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// Every failure of the plugin, logged already.
+                pub async fn $name<T>(
+                    &self,
+                    $($held: Option<Arc<Generation>>,)?
+                    caller: Caller<'_>,
+                    $about: $record,
+                    $($argument: $type,)*
+                    read: impl FnOnce($result, &Arc<Generation>) -> Result<T, CallError>,
+                ) -> Result<T, CallError> {
+                    let held = None::<Arc<Generation>>$(.or($held))?;
+                    // Boxed: else every connection would hold it, also while it makes no call.
+                    Box::pin(async move {
+                        let connection = ConnectionId($about.connection);
+                        let begun = self.slot.begin(Function::$kind, self.isolation, Wait::$wait, connection, held).await;
+                        let mut call = begun.inspect_err(|error| self.slot.failed(None, Function::$kind, error))?;
+                        let (turns, deadline) = call.instance.bounds();
+                        let outcome = {
+                            let Call { instance, generation, .. } = &mut call;
+                            let running = pin!(async {
+                                let exports = instance.$role(generation.prepared()).await?;
+                                exports.$function(&mut instance.store, $about $(, $argument)*).await
+                            });
+                            within(&turns, deadline, running).await
+                        };
+                        if outcome.is_none() {
+                            turns.last().await;
+                        }
+                        let (outcome, by) = call.end(Function::$kind, caller, outcome, read);
+                        outcome.inspect_err(|error| self.slot.failed(Some(&by), Function::$kind, error))
+                    })
+                    .await
+                }
+            )*
+        }
+    };
+}
+
+calls! {
+    /// A connection has opened.
+    greet[held](handshake: Handshake<'_>) -> Verdict = authenticator.call_greet, Greet, Bounded;
+    /// A connection that is not authenticated has sent a packet.
+    authenticate[held](handshake: Handshake<'_>, packet: Message<'_>, state: &[u8]) -> Verdict
+        = authenticator.call_authenticate, Authenticate, Bounded;
+    /// A client is authenticated.
+    opened(session: Session<'_>) -> Vec<Action> = router.call_opened, Opened, Bounded;
+    /// An authenticated client has sent a packet. Waits for as long as all instances are busy.
+    route(session: Session<'_>, packet: Message<'_>) -> Vec<Action> = router.call_route, Route, Unbounded;
+    /// A session has ended.
+    closed(session: Session<'_>, ending: Ending<'_>) -> Vec<Command> = router.call_closed, Closed, Bounded;
+    /// An internal sender has sent a line.
+    push(sender: Sender<'_>, line: &str) -> Result<Answer, String> = router.call_push, Push, Bounded;
+}

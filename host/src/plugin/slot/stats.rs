@@ -1,0 +1,255 @@
+//! What the calls of one generation came to: counts, times and the last failure.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+use crate::plugin::contract::{FUNCTIONS, Function};
+use crate::plugin::runtime::error::{CallError, KINDS};
+use crate::plugin::slot::blame::{Blame, Caller, Spread};
+use crate::plugin::status::{FunctionStatus, LastError, ShadowStatus};
+
+/// What the calls of one function came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    /// Those that have ended, well or not.
+    pub(crate) calls: u64,
+    /// Those that failed.
+    pub(crate) failures: u64,
+}
+
+/// By function, in the order of [`Function::ALL`].
+pub(crate) type Counts = [Count; FUNCTIONS];
+
+/// Something whose calls are counted.
+pub(crate) trait Counted {
+    /// What they came to so far.
+    fn counts(&self) -> Counts;
+
+    /// Over how many clients the failures of a function are spread, since [`Counted::forget_clients`].
+    fn spread(&self, function: Function) -> Spread;
+
+    /// Forgets for which clients calls have failed: a stage begins.
+    fn forget_clients(&self);
+
+    /// How the last one failed.
+    fn last_failure(&self) -> Option<String>;
+}
+
+/// What the calls of one generation came to.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    functions: [FunctionStats; FUNCTIONS],
+    last_error: Mutex<Option<LastError>>,
+    shadow: Mutex<ShadowStatus>,
+}
+
+impl Stats {
+    /// A call has ended. One that was shed does not count.
+    pub(crate) fn ended(&self, function: Function, caller: Caller<'_>, took: Duration, failure: Option<&CallError>) {
+        if failure.is_some_and(CallError::is_overload) {
+            return;
+        }
+        let stats = &self.functions[function as usize];
+        stats.times.record(took);
+        let Some(failure) = failure else { return };
+        // Before it is counted: failures whose client is not known yet would look like another client's.
+        stats.blame.lock().add(caller);
+        if let Some(count) = KINDS.iter().position(|kind| *kind == failure.kind()).map(|kind| &stats.failures[kind]) {
+            count.fetch_add(1, Relaxed);
+        }
+        let (function, kind, reason) = (function.name(), failure.kind(), failure.to_string());
+        *self.last_error.lock() = Some(LastError { at: SystemTime::now(), function, kind, reason });
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.functions.each_ref().map(|stats| Count {
+            calls: stats.times.count(),
+            failures: stats.failures.iter().map(|count| count.load(Relaxed)).sum(),
+        })
+    }
+
+    /// Over how many clients the failures of a function are spread, since [`Stats::forget_clients`].
+    pub(crate) fn spread(&self, function: Function) -> Spread {
+        self.functions[function as usize].blame.lock().spread()
+    }
+
+    /// Forgets for which clients calls have failed.
+    pub(crate) fn forget_clients(&self) {
+        self.functions.iter().for_each(|stats| *stats.blame.lock() = Blame::default());
+    }
+
+    /// Those functions that were called.
+    pub(crate) fn functions(&self) -> Vec<FunctionStatus> {
+        let status = |(function, stats): (Function, &FunctionStats)| {
+            let buckets = stats.times.load();
+            let failures = KINDS.into_iter().zip(stats.failures.iter().map(|count| count.load(Relaxed)));
+            FunctionStatus {
+                function: function.name(),
+                calls: buckets.iter().sum(),
+                failures: failures.filter(|(_, count)| *count > 0).collect(),
+                total_us: stats.times.total.load(Relaxed) / 1000,
+                p50_us: quantile(&buckets, 0.5),
+                p99_us: quantile(&buckets, 0.99),
+            }
+        };
+        let functions = Function::ALL.into_iter().zip(&self.functions).map(status);
+        functions.filter(|function| function.calls > 0).collect()
+    }
+
+    pub(crate) fn last_error(&self) -> Option<LastError> {
+        self.last_error.lock().clone()
+    }
+
+    pub(crate) fn shadow(&self) -> ShadowStatus {
+        self.shadow.lock().clone()
+    }
+
+    pub(crate) fn update_shadow(&self, change: impl FnOnce(&mut ShadowStatus)) {
+        change(&mut self.shadow.lock());
+    }
+}
+
+#[derive(Debug, Default)]
+struct FunctionStats {
+    failures: [AtomicU64; KINDS.len()],
+    blame: Mutex<Blame>,
+    times: Times,
+}
+
+/// Bits of a time that its bucket tells apart, below the first.
+const DETAIL: u32 = 2;
+
+/// The unit of times, in nanoseconds as a power of two: 64 ns.
+const UNIT: u32 = 6;
+
+/// From 64 ns to more than an hour.
+const BUCKETS: usize = 36 << DETAIL;
+
+/// A histogram of times whose buckets grow with them, each a quarter of a power of two wide.
+#[derive(Debug)]
+struct Times {
+    buckets: [AtomicU64; BUCKETS],
+    /// All together, in nanoseconds.
+    total: AtomicU64,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self { buckets: [const { AtomicU64::new(0) }; BUCKETS], total: AtomicU64::new(0) }
+    }
+}
+
+impl Times {
+    fn record(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.buckets[bucket(nanos)].fetch_add(1, Relaxed);
+        self.total.fetch_add(nanos, Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
+    }
+
+    fn load(&self) -> [u64; BUCKETS] {
+        self.buckets.each_ref().map(|bucket| bucket.load(Relaxed))
+    }
+}
+
+fn bucket(nanos: u64) -> usize {
+    let units = nanos >> UNIT;
+    if units < 1 << DETAIL {
+        return units as usize;
+    }
+    let power = units.ilog2() - DETAIL;
+    let detail = (units >> power) & ((1 << DETAIL) - 1);
+    ((((power + 1) << DETAIL) as usize) + detail as usize).min(BUCKETS - 1)
+}
+
+/// The time in nanoseconds below which all of a bucket's are.
+fn upper_bound(bucket: usize) -> u64 {
+    let next = bucket as u64 + 1;
+    if next <= 1 << DETAIL {
+        return next << UNIT;
+    }
+    let (power, detail) = ((next >> DETAIL) - 1, next & ((1 << DETAIL) - 1));
+    ((1 << DETAIL) + detail) << power << UNIT
+}
+
+/// How long this share of the calls took at most, in microseconds.
+fn quantile(buckets: &[u64; BUCKETS], share: f64) -> u64 {
+    let count: u64 = buckets.iter().sum();
+    let mut left = (count as f64 * share).ceil() as u64;
+    for (bucket, calls) in buckets.iter().enumerate() {
+        if left <= *calls {
+            return if left == 0 { 0 } else { upper_bound(bucket).div_ceil(1000) };
+        }
+        left -= calls;
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plugin::runtime::error::TimeLimit;
+    use crate::plugin::runtime::frames::Frames;
+
+    proptest! {
+        #[test]
+        fn a_time_is_below_its_buckets_bound_and_not_far_below(nanos in 0_u64..4_000_000_000_000) {
+            let bound = upper_bound(bucket(nanos));
+            prop_assert!(nanos < bound, "{nanos} {bound}");
+            prop_assert!(bound - nanos <= 64 + nanos / 4, "{nanos} {bound}");
+        }
+    }
+
+    #[test]
+    fn every_failure_is_counted_but_for_overload() {
+        let limit = TimeLimit { setting: "deadline", value: Duration::ZERO };
+        let [stderr, reason, did] = [const { String::new() }; 3];
+        let backtrace = Frames::default();
+        let of = |setting| CallError::Limit {
+            did: did.clone(),
+            limit: 0,
+            setting,
+            reason: reason.clone(),
+            backtrace: backtrace.clone(),
+            stderr: stderr.clone(),
+        };
+        let failures = [
+            CallError::Trap { reason: reason.clone(), backtrace: backtrace.clone(), stderr: stderr.clone() },
+            CallError::Deadline { limit, stderr: stderr.clone() },
+            of("limits.memory"),
+            of("limits.handles"),
+            CallError::Result(String::new()),
+        ];
+        let stats = Stats::default();
+        for failure in &failures {
+            stats.ended(Function::Greet, Caller::Sender, Duration::ZERO, Some(failure));
+        }
+        let shed = CallError::NoRoom(String::new());
+        stats.ended(Function::Greet, Caller::Sender, Duration::ZERO, Some(&shed));
+        assert_eq!(stats.counts()[0], Count { calls: 5, failures: 5 });
+        assert_eq!(stats.functions()[0].failures.len(), KINDS.len());
+    }
+
+    #[test]
+    fn quantiles_are_of_calls() {
+        let stats = Stats::default();
+        for millis in 1..=100 {
+            stats.ended(Function::Route, Caller::Sender, Duration::from_millis(millis), None);
+        }
+        let nonsense = CallError::Result("nonsense".to_owned());
+        stats.ended(Function::Route, Caller::Sender, Duration::from_secs(2), Some(&nonsense));
+        let route = stats.functions().pop().unwrap();
+        assert_eq!((route.function, route.calls, route.failures.get("result")), ("route", 101, Some(&1)));
+        assert!((51_000..=64_000).contains(&route.p50_us), "{}", route.p50_us);
+        assert!((99_000..=125_000).contains(&route.p99_us), "{}", route.p99_us);
+        assert_eq!(stats.counts()[Function::Route as usize], Count { calls: 101, failures: 1 });
+        assert_eq!(stats.last_error().unwrap().reason, "it returned nonsense");
+    }
+}

@@ -1,0 +1,227 @@
+//! Holds the structure of this crate: wings import only from wings below them, and no files import each other in a circle.
+//!
+//! It reads the paths that begin with `crate::`, `super::` or `self::` in all files. Tests and fuzz targets may import
+//! what they like.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// The wings, the lowest first.
+const WINGS: [&str; 9] = ["config", "base", "hub", "plugin", "policy", "devkit", "edge", "gateway", "cli"];
+
+/// The wings of `plugin/`, the lowest first. The files beside them are below all of them.
+const PLUGIN_WINGS: [&str; 4] = ["plugin/compile", "plugin/runtime", "plugin/slot", "plugin/deploy"];
+
+/// All modules by their path from the root of the crate (`hub/outbox/budget`), with their code.
+type Modules = BTreeMap<String, String>;
+
+/// Reads all files but those of tests and fuzz targets.
+fn read(folder: &Path, at: &str, modules: &mut Modules) {
+    for entry in fs::read_dir(folder).expect("a readable folder") {
+        let path = entry.expect("a readable folder").path();
+        let stem = path.file_stem().and_then(|name| name.to_str()).expect("a name in UTF-8");
+        let module = match (at, stem) {
+            (_, "main" | "lib" | "structure" | "tests" | "fuzz") => continue,
+            ("", _) => stem.to_owned(),
+            (_, "mod") => at.to_owned(),
+            _ => format!("{at}/{stem}"),
+        };
+        if path.is_dir() {
+            read(&path, &module, modules);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            modules.insert(module, code(&fs::read_to_string(&path).expect("a readable file")));
+        }
+    }
+}
+
+/// The code of a file without comments, and without the unit tests at its end.
+fn code(text: &str) -> String {
+    let text = text.split("\nmod tests {").next().unwrap_or_default();
+    let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The paths that a module names. Each is written out: `use a::{b, c::d}` is `a::b` and `a::c::d`.
+fn paths(code: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for start in ["crate::", "super::", "self::"] {
+        for (at, _) in code.match_indices(start) {
+            let before = code[..at].chars().next_back();
+            if !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':' || c == '$') {
+                write_out(String::new(), &mut code[at..].chars().peekable(), &mut paths);
+            }
+        }
+    }
+    paths
+}
+
+/// Reads one path, or a list of paths in braces, that follows this beginning.
+fn write_out(begun: String, code: &mut std::iter::Peekable<std::str::Chars<'_>>, paths: &mut Vec<String>) {
+    let mut path = begun;
+    while let Some(&c) = code.peek() {
+        if c == '{' {
+            loop {
+                code.next();
+                while code.next_if(|c| c.is_whitespace()).is_some() {}
+                write_out(path.clone(), code, paths);
+                // What follows in the list: `as name`, a comma, or its end.
+                while code.next_if(|&c| c != ',' && c != '}').is_some() {}
+                if code.peek() != Some(&',') {
+                    code.next();
+                    return;
+                }
+            }
+        }
+        if !(c.is_alphanumeric() || c == '_' || c == ':') {
+            break;
+        }
+        path.push(c);
+        code.next();
+    }
+    paths.push(path);
+}
+
+/// The module that a path from `module` leads into, with what is left of the path.
+fn resolve(modules: &Modules, module: &str, path: &str) -> Option<(String, String)> {
+    let is_folder = |module: &str| modules.keys().any(|other| other.starts_with(&format!("{module}/")));
+    let mut at = module.to_owned();
+    let mut left = path.split("::").peekable();
+    while let Some(&step) = left.peek() {
+        match step {
+            "crate" => at.clear(),
+            "self" => {}
+            "super" => at = at.rsplit_once('/').map_or_else(String::new, |(parent, _)| parent.to_owned()),
+            _ => {
+                let next = if at.is_empty() { step.to_owned() } else { format!("{at}/{step}") };
+                if !modules.contains_key(&next) && !is_folder(&next) {
+                    break;
+                }
+                at = next;
+            }
+        }
+        left.next();
+    }
+    modules.contains_key(&at).then(|| (at, left.collect::<Vec<_>>().join("::")))
+}
+
+/// Where the modules in a folder's `mod.rs` are re-exported from: module and name, by module and name.
+fn re_exports(modules: &Modules) -> BTreeMap<(String, String), (String, String)> {
+    let mut found = BTreeMap::new();
+    for (module, code) in modules {
+        for statement in code.split(';').map(str::trim_start).filter(|statement| statement.starts_with("pub")) {
+            let Some((_, list)) = statement.split_once(" use ") else { continue };
+            for path in paths(list) {
+                if let Some((target, name)) = resolve(modules, module, &path).filter(|(target, _)| target != module) {
+                    found.insert((module.clone(), name.clone()), (target, name));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Which modules each module imports from. A name that is only re-exported counts as imported from where it is defined.
+fn imports(modules: &Modules) -> BTreeMap<String, BTreeSet<String>> {
+    let re_exports = re_exports(modules);
+    let mut imports = BTreeMap::new();
+    for (module, code) in modules {
+        let statements = code.split(';').filter(|statement| {
+            let statement = statement.trim_start();
+            !(statement.starts_with("pub") && statement.contains(" use "))
+        });
+        let from: &mut BTreeSet<String> = imports.entry(module.clone()).or_default();
+        for path in statements.flat_map(paths) {
+            let Some((mut target, mut name)) = resolve(modules, module, &path) else { continue };
+            while let Some((defined, as_name)) = re_exports.get(&(target.clone(), first(&name))) {
+                (target, name) = (defined.clone(), as_name.clone());
+            }
+            if target != *module {
+                from.insert(target);
+            }
+        }
+    }
+    imports
+}
+
+fn first(path: &str) -> String {
+    path.split("::").next().unwrap_or_default().to_owned()
+}
+
+/// Imports that go up among these wings, as `from → to`.
+fn upward(imports: &BTreeMap<String, BTreeSet<String>>, wings: &[&str]) -> Vec<String> {
+    let floor = |module: &str| {
+        wings
+            .iter()
+            .position(|wing| module.strip_prefix(wing).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    };
+    let arrows = imports.iter().flat_map(|(from, all)| all.iter().map(move |to| (from, to)));
+    let up = arrows.filter(|(from, to)| matches!((floor(from), floor(to)), (Some(from), Some(to)) if from < to));
+    up.map(|(from, to)| format!("{from} → {to}")).collect()
+}
+
+/// A circle of imports, if there is one.
+fn circle(imports: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
+    fn visit<'a>(
+        module: &'a str,
+        imports: &'a BTreeMap<String, BTreeSet<String>>,
+        trail: &mut Vec<&'a str>,
+        done: &mut BTreeSet<&'a str>,
+    ) -> Option<String> {
+        if let Some(at) = trail.iter().position(|seen| *seen == module) {
+            return Some(trail[at..].iter().chain([&module]).copied().collect::<Vec<_>>().join(" → "));
+        }
+        if !done.insert(module) {
+            return None;
+        }
+        trail.push(module);
+        let found = imports.get(module)?.iter().find_map(|next| visit(next, imports, trail, done));
+        trail.pop();
+        found
+    }
+    let mut done = BTreeSet::new();
+    imports.keys().find_map(|module| visit(module, imports, &mut Vec::new(), &mut done))
+}
+
+fn this_crate() -> Modules {
+    let mut modules = Modules::new();
+    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut modules);
+    modules
+}
+
+#[test]
+fn every_module_is_in_a_wing() {
+    for module in this_crate().keys() {
+        assert!(WINGS.contains(&first(&module.replace('/', "::")).as_str()), "{module} is in none of {WINGS:?}");
+    }
+}
+
+#[test]
+fn wings_import_only_from_wings_below() {
+    let imports = imports(&this_crate());
+    assert!(imports.values().map(BTreeSet::len).sum::<usize>() > 300, "imports are not found");
+    assert_eq!(upward(&imports, &WINGS), Vec::<String>::new(), "a wing imports from above");
+    assert_eq!(upward(&imports, &PLUGIN_WINGS), Vec::<String>::new(), "a wing of plugin/ imports from above");
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    assert_eq!(circle(&imports(&this_crate())), None);
+}
+
+#[test]
+fn wrong_imports_are_found() {
+    let modules = |files: &[(&str, &str)]| files.iter().map(|(name, text)| (name.to_string(), code(text))).collect();
+    let files: Modules = modules(&[
+        ("hub", "pub use self::outbox::{Budget, Outbox as Queue};"),
+        ("hub/outbox", "use crate::base::message::Message;\nuse super::registry::Registry;"),
+        ("hub/registry", "use crate::{base::message, hub::{Budget}};"),
+        ("base/message", "fn f() { crate::hub::outbox::g() } // crate::cli::run"),
+        ("cli", "#[cfg(test)]\nmod tests {\nuse crate::gateway;"),
+    ]);
+    let imports = imports(&files);
+    assert_eq!(upward(&imports, &WINGS), ["base/message → hub/outbox"]);
+    assert_eq!(circle(&imports).unwrap(), "base/message → hub/outbox → base/message");
+    assert!(imports["hub/registry"].contains("hub/outbox") && imports["hub/registry"].contains("base/message"));
+    assert!(imports["hub"].is_empty() && imports["cli"].is_empty());
+}
