@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 const TARGET: &str = "wasm32-wasip2";
 
-/// The packages to compile, and the files in which cargo leaves them.
+/// The packages to compile, and the files that cargo writes for them.
 const PLUGINS: [(&str, &str); 6] = [
     ("echo-router", "echo_router.wasm"),
     ("hmac-auth", "hmac_auth.wasm"),
@@ -18,7 +18,7 @@ const PLUGINS: [(&str, &str); 6] = [
     ("rooms-router", "rooms_router.wasm"),
 ];
 
-/// What the plugins are made of.
+/// The sources of the plugins. Cargo runs this script again when one of them changes.
 const SOURCES: [&str; 11] = [
     "plugins/echo-router",
     "plugins/hmac-auth",
@@ -33,7 +33,7 @@ const SOURCES: [&str; 11] = [
     "Cargo.lock",
 ];
 
-/// What cargo, clippy and the user's environment say about the build of the host, not about that of the plugins.
+/// Variables that cargo, clippy or the user set for the build of the host. They must not affect the build of the plugins.
 const NOT_INHERITED: [&str; 7] = [
     "CARGO_TARGET_DIR",
     "CARGO_BUILD_TARGET",
@@ -52,14 +52,14 @@ fn main() {
 }
 
 fn build() -> Result<()> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the package is in a workspace")?;
-    let out = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the package is in no workspace")?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").context("cargo has not set OUT_DIR")?);
     println!("cargo::rerun-if-changed=build.rs");
-    // Set by tests/fuzz/run.
+    // `tests/fuzz/run` sets this cfg.
     println!("cargo::rustc-check-cfg=cfg(fuzzing)");
-    // They are embedded, too; a file more or less is noticed only here.
+    // The templates are embedded, too. Only this line notices an added or removed file.
     println!("cargo::rerun-if-changed=templates");
-    println!("cargo::rustc-env=TARGET={}", env::var("TARGET").context("cargo sets TARGET")?);
+    println!("cargo::rustc-env=TARGET={}", env::var("TARGET").context("cargo has not set TARGET")?);
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
@@ -68,7 +68,8 @@ fn build() -> Result<()> {
         target_installed()?,
         "the built-in plugins need the Rust target {TARGET}, which is not installed: rustup target add {TARGET}"
     );
-    // A target directory of its own: cargo would wait for ever for the lock that the cargo above this script holds.
+    // The plugins need their own target directory: the cargo that runs this script holds the lock of the usual one, and
+    // a second cargo would wait for it for ever.
     let target_dir = out.join("plugins");
     compile(workspace, &target_dir)?;
     for (_, file) in PLUGINS {
@@ -78,7 +79,7 @@ fn build() -> Result<()> {
     Ok(())
 }
 
-/// Whether the compiler has a standard library for the target.
+/// Returns `true` if the compiler has a standard library for the target.
 fn target_installed() -> Result<bool> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let answer = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output();
@@ -93,9 +94,9 @@ fn compile(workspace: &Path, target_dir: &Path) -> Result<()> {
         .args(["build", "--release", "--locked", "--target", TARGET])
         .arg("--target-dir")
         .arg(target_dir);
-    // Where a configuration file moves what is built on the way, the lock would be the same again.
+    // A configuration file may set one build directory for all builds. Then both cargos would need the same lock again.
     cargo.arg("--config").arg(format!("build.build-dir={:?}", target_dir.display().to_string()));
-    // Function names stay, for the backtraces of traps; whatever profile the host has.
+    // The same settings for each profile of the host. Function names stay, for the backtraces of traps.
     for setting in
         ["opt-level=3", "lto=true", "codegen-units=1", "debug=false", "strip=\"debuginfo\"", "panic=\"abort\""]
     {
@@ -112,7 +113,7 @@ fn compile(workspace: &Path, target_dir: &Path) -> Result<()> {
             cargo.env_remove(name);
         }
     }
-    // Set, not removed: empty overrides what a configuration file says of the host's processor or linker.
+    // Empty, not removed: an empty value overrides the flags for the host's processor or linker in a configuration file.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", "");
     let output = cargo.output().context("cannot run cargo to compile the built-in plugins")?;
     if !output.status.success() {

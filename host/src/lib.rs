@@ -1,27 +1,28 @@
-//! Hotgate: a WebSocket push gateway whose gatekeeping is code that can be swapped while it runs.
+//! Hotgate: a WebSocket push gateway. Plugins make its decisions, and a plugin can be swapped while the gateway runs.
 //!
-//! The gateway owns what must never restart: sockets, the registry of who is connected, the heartbeat. Plugins,
-//! WebAssembly components behind the interfaces in `wit/`, own what changes weekly: who is this, and who gets this
-//! message?
+//! The gateway owns the parts that must never restart: sockets, the registry of connections, the heartbeat. Plugins own
+//! the rules that change weekly: who is this client, and who gets this message? A plugin is a WebAssembly component
+//! behind the interfaces in `wit/`.
 //!
-//! The wings, from the top down. Each imports only from wings below it; a test holds that.
+//! The wings (top-level modules), from the top down. Each wing imports only from wings below it; a test checks this.
 //!
 //! | wing | what it does |
 //! | --- | --- |
 //! | [`cli`] | the command line, and the process: log, signals |
 //! | [`gateway`] | starts, reloads and drains the gateway; owns the tasks |
-//! | [`edge`] | everything that listens: WebSockets, the text port, the admin listener; and the heartbeat |
-//! | [`devkit`] | what plugin authors use: make, check, run, measure, develop |
+//! | [`edge`] | all listeners: WebSockets, the text port, the admin listener; and the heartbeat |
+//! | [`devkit`] | the tools for plugin authors: make, check, run, measure, develop |
 //! | [`policy`] | authenticators and router as plain Rust: packet in, decision out |
-//! | [`plugin`] | the WebAssembly runtime: compile, instances, live generations, how they come to serve |
-//! | [`hub`] | who is connected (registry), and delivering to them (commands, delivery, outboxes) |
-//! | [`base`] | what all wings stand on: messages, metrics, the state folder, watching files |
+//! | [`plugin`] | the WebAssembly runtime: compiles components, runs instances, brings generations live |
+//! | [`hub`] | the registry of connections, and delivery to them (commands, delivery, outboxes) |
+//! | [`base`] | the basis of all wings: messages, metrics, the state folder, watching files |
 //! | [`config`] | `hotgate.toml`, environment variables and flags → checked settings |
 //!
-//! The way of a message: [`edge::websocket`] reads it → [`policy`] decides, asking [`plugin`] → [`hub::delivery`] looks up
-//! the [`hub::registry`] → the recipient's [`hub::outbox`] → its [`edge::websocket`] writes it.
+//! How a message travels: [`edge::websocket`] reads the message → [`policy`] asks a [`plugin`] and decides →
+//! [`hub::delivery`] finds the recipient in [`hub::registry`] → the recipient's [`hub::outbox`] queues the message → the
+//! recipient's [`edge::websocket`] writes it.
 //!
-//! The way of a pushed line: [`edge::text`] → [`policy`] → [`hub::delivery`] → [`hub::outbox`], and the answer back.
+//! How a pushed line travels: [`edge::text`] → [`policy`] → [`hub::delivery`] → [`hub::outbox`], and the answer back.
 
 pub mod base;
 pub mod cli;

@@ -1,16 +1,18 @@
-//! The `hotgate` binary: the command line; or, when the gateway starts itself as a compiler, that.
+//! The `hotgate` binary: runs the command line. The gateway also starts this binary as its compiler of plugins.
 
 use std::process::ExitCode;
 
 use hotgate::{cli, plugin};
 
-/// The system's own keeps much of what it was given back, by thread: what swaps take would grow for a long time.
+/// jemalloc. The system's allocator keeps much freed memory for each thread, so memory would grow for a long time with
+/// each swap.
 #[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// One arena a processor, also where the process may use only some of them: their numbers are what must be below 1,024. What is
-/// unused goes back to the operating system within a second.
+/// One arena for each processor. Arenas have the numbers of the processors, so `narenas` must be greater than the
+/// highest number, even if the process may use only some processors. Unused memory goes back to the operating system
+/// within a second.
 #[cfg(target_os = "linux")]
 // SAFETY: jemalloc reads its settings from a C string under this name, which it leaves to the program to define.
 #[allow(unsafe_code)]

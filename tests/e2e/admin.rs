@@ -133,7 +133,8 @@ async fn probes_may_be_as_simple_as_supervisors_send_them() {
     eventually("it is ready", async || admin.ask("GET /readyz").await.status == 200).await;
     for probe in ["GET /healthz", "GET /readyz", "HEAD /readyz"] {
         assert_eq!(answer(format!("{probe} HTTP/1.0\r\n\r\n")).await, "200", "{probe}");
-        // A browser sends the host name of the page. A foreign name means that a foreign page's name points here.
+        // A browser sends the name of the host that it asks. A foreign name is the name of a page that was made to
+        // point here.
         let foreign = format!("{probe} HTTP/1.0\r\nHost: attacker.example\r\n\r\n");
         assert_eq!(answer(foreign).await, "421", "{probe}");
     }

@@ -87,13 +87,14 @@ async fn check_says_what_is_wrong_and_what_to_do() {
     let hollow = |changes: &[(&str, &str)]| Component::hollow("authentication", changes);
     let denied = "        /// The connection is closed with this reason, and no other authenticator is asked.\n        deny(close-reason),\n";
     for (component, problem, advice) in [
+        (Component::from_bytes(b""), "the file is empty", "build the plugin again"),
         (text, "it is text, not WebAssembly", "wasm32-wasip2"),
         (module, "it is a core WebAssembly module, not a component", "wasm32-wasip2"),
-        (cut, "it is no component that can be read", "wasm32-wasip2"),
+        (cut, "it is a component that cannot be read", "wasm32-wasip2"),
         (Component::command(), "it is a command (it exports wasi:cli/run), not a plugin", "cdylib"),
         (
             hollow(&[(denied, "")]),
-            "authenticator: `verdict` has 3 cases, the host knows 4: it lacks `deny` (both call it 0.1.0",
+            "authenticator: `verdict` has 3 cases, the host knows 4: it lacks `deny` (both have version 0.1.0",
             "hotgate plugin new",
         ),
         (
@@ -232,7 +233,7 @@ async fn a_case_that_fails_says_where() {
         "step 2: authenticate",
         r#"accept.uid: expected "u2", got "u1""#,
         r#"accept.reply: expected none, got "Link_successful""#,
-        "step 3: route hi\n        is for a plugin whose role is router; this one is played as authenticator",
+        "step 3: route hi\n        needs a plugin with the role router; this plugin runs as authenticator",
         "FAIL  not refused\n",
         "1 passed, 2 failed",
     ] {
@@ -310,7 +311,7 @@ async fn new_writes_a_project_and_never_over_one() {
     let source = std::fs::read_to_string(setup.path().join("my-auth/src/bindings.rs")).expect("a source");
     assert!(source.contains("authentication-and-routing"));
     let again = setup.run(&["plugin", "new", "my-auth"]).await;
-    assert!(again.code == Some(1) && again.stderr.contains("is there already"), "{again:?}");
+    assert!(again.code == Some(1) && again.stderr.contains("exists already"), "{again:?}");
     let named = setup.run(&["plugin", "new", "My_Auth"]).await;
     assert!(named.code == Some(1) && named.stderr.contains("like my-auth"), "{named:?}");
 }
@@ -323,7 +324,7 @@ fn built_elsewhere(language: &str) -> Component {
 #[tokio::test]
 async fn check_tells_what_is_imported_in_vain() {
     let checked = check(&built_elsewhere("rust-cargo-component"), &[]).await;
-    let note = "it imports wasi:filesystem: it may, but every attempt to use it is refused";
+    let note = "it imports wasi:filesystem: this is allowed, but every call of it is refused";
     assert!(checked.code == Some(0) && checked.stdout.contains(note), "{checked:?}");
 }
 

@@ -151,7 +151,7 @@ async fn a_compiler_ends_with_its_gateway() {
     gateway.file("plugin.wasm").move_over(&expensive());
     let child = format!("/proc/{}/environ", compiler(&gateway).await);
     gateway.signal("KILL");
-    // The ended process may remain as a zombie for a while. A zombie has no environment to read.
+    // The ended process may remain as a zombie for a while. A zombie has no memory, so no environment can be read.
     eventually("it has ended", async || fs::read(&child).is_err()).await;
 }
 

@@ -50,7 +50,7 @@ async fn dev_serves_what_is_built_and_swaps_what_is_built_next() {
     gateway.file("project/next.wasm").copy_over(&Component::fixture("check=refuse not today"));
     gateway.logged_since(mark, |line| line.message() == "plugin refused" && line.says("not today")).await;
     gateway.file("project/next.wasm").delete();
-    gateway.logged_since(mark, |line| line.message().contains("what was built before goes on serving")).await;
+    gateway.logged_since(mark, |line| line.message().contains("the previous build goes on serving")).await;
     anna.send("version").await;
     anna.expect("v2").await;
 
@@ -70,7 +70,7 @@ async fn dev_serves_what_is_built_and_swaps_what_is_built_next() {
 #[tokio::test]
 async fn dev_waits_until_there_is_something_to_serve() {
     let setup = project(&Component::command(), "cp next.wasm built.wasm");
-    let (next, served) = (setup.path().join("project/next.wasm"), setup.path().join("project/.hotgate/plugin.wasm"));
+    let (next, served) = (setup.path().join("project/next.wasm"), setup.path().join("project/.hotgate/project.wasm"));
     let wait = async {
         eventually("the first build", async || served.exists()).await;
         std::fs::write(next, Component::version(1).bytes()).expect("a writable folder");

@@ -1,4 +1,4 @@
-"""The origin protocol, spoken by Python's websockets: greeting, login, relay, push, sizes, pings, closes."""
+"""Tests the origin protocol with Python's websockets: greeting, login, relay, push, sizes, pings, closes."""
 
 import json
 import socket

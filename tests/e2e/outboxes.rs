@@ -8,7 +8,7 @@ fn line(uid: &str, n: usize, length: usize) -> String {
     format!(r#"{{"uid":"{uid}","n":{n},"msg":"{}"}}"#, "x".repeat(length))
 }
 
-/// Pushes lines of 64 KiB to `uid` until the budget has grown by `bytes`. Returns the number of lines that were taken.
+/// Pushes lines of 64 KiB to `uid` until `bytes` more are drawn from the budget. Returns the number of lines taken.
 async fn fill(gateway: &Gateway, admin: &Admin, uid: &str, bytes: f64) -> usize {
     let mut sender = gateway.sender().await;
     let goal = admin.metric(BUDGET).await + bytes;

@@ -169,7 +169,7 @@ async fn a_start_needs_neither_the_file_nor_the_secret_that_it_had() {
     assert!(listed.contains("the component on disk does not serve: it cannot be read"), "{listed}");
     assert!(listed.contains("the settings on disk do not serve: settings.VERSION"), "{listed}");
 
-    // Each slot takes its new settings on its own.
+    // Secret and component come back independently of each other.
     let mark = gateway.log().mark();
     std::fs::write(&secret, "2").expect("a writable folder");
     gateway.swapped_since(mark).await;

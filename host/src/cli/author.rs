@@ -228,6 +228,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 async fn check(subject: &Subject, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    capture::listen();
     let devkit = subject.open(config)?;
     let report = devkit.check(&subject.file.display().to_string(), subject.roles()).await?;
     let shown = if json { print_json(&serde_json::to_value(&report)?) } else { show(&report.to_string()) };

@@ -146,153 +146,169 @@ keys! {
         shutdown_grace: Time(Duration::ZERO..=HOUR), = secs(10),
             "How long a shutdown waits for queued messages and close handshakes.";
         state_folder: FOLDER, = None,
-            "The folder, private to the gateway's user, for compiled plugins, the admin token, what was rolled back and what \
-             has proven itself, with its secrets. \
-             Gateways must not share one. Empty: $STATE_DIRECTORY, as systemd sets it, else $XDG_STATE_HOME/hotgate, else ~/.local/state/hotgate.";
+            "The folder for files that outlive the process, private to the gateway's user: compiled plugins, the \
+             admin token, a record of the plugins that were rolled back, and copies of the plugins that have proven \
+             themselves, with the values of their settings. Each gateway needs its own folder. Empty: \
+             $STATE_DIRECTORY, which systemd sets, else $XDG_STATE_HOME/hotgate, else ~/.local/state/hotgate.";
         [sections: log, websocket, text, heartbeat, sessions, outbox, inbox, limits, watch, engine, compiler, admin]
         [rest: authenticators = vec![PluginConfig::default()], router = RouterConfig::default()]
     }
 
     LogConfig {
         level: LOG_LEVEL, = "info".to_owned(),
-            "What is logged: a level, or directives that give single targets their own.";
+            "The log level, or directives that set it for single targets.";
         format: LOG_FORMATS, = LogFormat::Text,
-            "\"text\" is for people, \"json\" writes one object a line.";
+            "\"text\" is for people, \"json\" writes one JSON object per line.";
     }
 
     WebSocketConfig {
         listen: ADDRESS, = listen(Ipv4Addr::UNSPECIFIED, 1234),
-            "Where clients connect; port 0 takes a free one, which the log tells.";
+            "The address for clients. Port 0 takes a free port, which the log shows.";
         max_message: Size(1..=GIB), = MIB,
-            "The largest message a client may send; a larger one closes its connection (1009).";
+            "The largest message that a client may send. A larger message closes its connection (1009).";
         max_first_message: Size(1..=GIB), = 64 * KIB,
-            "The largest message until an authenticator has accepted the client; never more than max_message.";
+            "The largest message until an authenticator has accepted the client. A value above max_message has no \
+             effect.";
         min_message_rate: Size(0..=MIB), = KIB,
-            "Bytes a second by which a message that has begun must grow, on average: who falls behind by more than \
-             heartbeat.timeout is closed (4900), whatever else it sends. 0B: any byte is a sign of life.";
+            "The lowest average rate, in bytes a second, at which an unfinished message must grow. A client that \
+             falls behind it by more than heartbeat.timeout is closed (4900), whatever else it sends. 0B: any byte \
+             is a sign of life.";
         handshake_timeout: Time(MS..=HOUR), = secs(5),
-            "From accept until the upgrade request has been read whole and answered.";
+            "Time from accepting a connection until its upgrade request has been read completely and answered.";
         authentication_timeout: Time(MS..=HOUR), = secs(10),
-            "From the upgrade until an authenticator has accepted; then the connection is closed (4901).";
+            "Time from the upgrade until an authenticator must have accepted the client. Then the connection is \
+             closed (4901).";
         close_timeout: Time(MS..=HOUR), = secs(2),
-            "How long a close frame may take to be written and answered before the connection is cut.";
+            "How long a close frame may take to be written, and then to be answered. After that the connection is \
+             cut.";
         allowed_origins: Origins, = AllowedOrigins::Any,
-            "Whose pages may connect. [\"*\"] is everybody's, and not possible once cookies are passed on. Requests \
-             without an Origin header come from no browser and are let through.";
+            "The origins of web pages that may connect. [\"*\"] allows every page, and is refused if cookies are \
+             passed on (pass_headers). Requests without an Origin header do not come from a browser and are let \
+             through.";
         trusted_proxies: List(NETWORK), = Vec::new(),
-            "Peers whose X-Forwarded-For header is believed.";
+            "Proxies whose X-Forwarded-For header is trusted.";
         pass_headers: List(HEADER), = Vec::new(),
-            "Request headers that authenticators are shown.";
+            "Request headers that are passed to authenticators.";
         subprotocols: List(SUBPROTOCOL), = Vec::new(),
-            "Subprotocols that are accepted when a client offers them; the client's order decides.";
+            "Subprotocols that the gateway accepts. If a client offers several of them, the client's order decides.";
     }
 
     TextConfig {
         listen: ADDRESS, = listen(Ipv4Addr::LOCALHOST, 5678),
-            "Where internal systems push from. Whoever can connect can push to everyone: an address that is not \
-             loopback needs allow_from.";
+            "The address for internal systems that push messages. Everybody who can connect can push to all clients, \
+             so an address that is not loopback needs allow_from.";
         max_line: Size(1..=GIB), = 2 * MIB,
-            "The longest line; a longer one is answered `fail` and ends the connection.";
+            "The longest line. A longer line is answered `fail` and ends the connection.";
         allow_from: List(NETWORK), = Vec::new(),
-            "Who may connect. Empty: loopback only.";
+            "Addresses that may connect. Empty: loopback only.";
         total_replies: Size(KIB..=TIB), = 64 * MIB,
-            "Bytes of the router's own replies that may wait for all senders together; a line whose reply finds no \
-             room is answered `fail`, and nothing else comes of it.";
+            "Bytes of the router's own replies that may wait to be sent, for all senders together. If there is no \
+             room for a reply, its line is answered `fail` and has no other effect.";
     }
 
     HeartbeatConfig {
         timeout: Time(MS..=DAY), = secs(30),
-            "A connection from which nothing has arrived for longer than this is closed (4900).";
+            "A connection is closed (4900) if nothing arrives from its client for longer than this.";
         check_interval: Time(MS..=HOUR), = secs(1),
-            "How often silence is looked for; at most the timeout.";
+            "How often the gateway looks for silent connections; at most the timeout.";
         ping_interval: TimeOrNever(MS..=DAY), = None,
-            "After how much silence the server sends a ping, or up to a quarter sooner, so that clients which came at \
-             the same time are not pinged at the same time; less than the timeout.";
+            "How long a client may be silent before the gateway sends it a ping; less than the timeout. Pings are \
+             sent up to a quarter of this time earlier, so that clients that connected at the same time are not \
+             pinged at the same time.";
     }
 
     SessionsConfig {
         duplicate_login: DUPLICATE_LOGINS, = DuplicateLogin::Newest,
-            "When a connected uid logs in again. \"newest\": both stay, messages go to the newest. \"all\": both stay, \
-             messages go to all. \"close-older\": the older is closed (4903). \"reject\": the newer is closed (4904).";
+            "What happens when a connected uid logs in again. \"newest\": both connections stay, messages go to the \
+             newest. \"all\": both connections stay, messages go to all. \"close-older\": the older connection is \
+             closed (4903). \"reject\": the newer connection is closed (4904).";
     }
 
     OutboxConfig {
         max_bytes: Size(KIB..=GIB), = 4 * MIB,
-            "Bytes that may wait for one connection, and 128 more for each message; past them it is closed as a slow \
-             consumer (4905). One message always fits an empty outbox.";
+            "The most bytes that may be queued for one connection, where each message counts 128 bytes more. Above \
+             it, the connection is closed as a slow consumer (4905). One message always fits an empty outbox.";
         total_bytes: Size(KIB..=TIB), = GIB,
-            "Memory for what waits for all connections together, at least max_bytes. A message to many counts once, \
-             and 96 bytes for each of them. Each of limits.connections has up to 4 KiB of its own, all of them at \
-             most half; the rest is common. When that is used up, those who have most waiting are closed (4905), and \
-             what finds no room is refused.";
+            "Memory for the messages that are queued for all connections together; at least max_bytes. A message to \
+             many connections counts once, and 96 bytes more for each of them. Each of limits.connections has a \
+             share of up to 4 KiB of its own; these shares are at most half of the memory. The rest is common. When \
+             the common part is used up, the connections with the most queued bytes are closed (4905), and messages \
+             that still find no room are refused.";
     }
 
     InboxConfig {
         total_bytes: Size(KIB..=TIB), = 256 * MIB,
-            "Bytes that all connections together may hold of messages that have begun to arrive, or wait for the router, \
-             beside 4 KiB each; at least websocket.max_message. Past them a connection that needs more is closed (1013).";
+            "The most bytes of messages that are arriving or wait for the router, for all connections together, \
+             beside 4 KiB for each connection; at least websocket.max_message. Above it, a connection that needs \
+             more is closed (1013).";
     }
 
     LimitsConfig {
         connections: Count(1..=10_000_000), = 60_000,
-            "WebSocket connections in all; past it the upgrade request is refused (503).";
+            "The most WebSocket connections. Above it, the upgrade request is refused (503).";
         connections_per_address: Count(1..=10_000_000), = 20_000,
-            "WebSocket connections of one client address, which with IPv6 is a network of 64 bits; past it the upgrade \
-             request is refused (503).";
+            "The most WebSocket connections of one client address; with IPv6, of one network of 64 bits. Above it, \
+             the upgrade request is refused (503).";
         unauthenticated: Count(1..=10_000_000), = 10_000,
-            "WebSocket connections that no authenticator has accepted yet; past it the upgrade request is refused (503).";
+            "The most WebSocket connections that no authenticator has accepted yet. Above it, the upgrade request is \
+             refused (503).";
         unauthenticated_share: Count(1..=100), = 50,
-            "Percentage of unauthenticated that one client address may take, from accept on; past it the upgrade request \
-             is refused (503). A trusted proxy may take more: its clients are counted once their addresses are known.";
+            "The percentage of unauthenticated that one client address may take, counted from accept on. Above it, \
+             the upgrade request is refused (503). A trusted proxy may take more: its clients are counted once their \
+             addresses are known.";
         text_connections: Count(1..=1_000_000), = 1024,
-            "Connections to the text port; past it a new one is closed.";
+            "The most connections to the text port. Above it, a new connection is closed.";
     }
 
     WatchConfig {
         settle: Time(MS..=secs(60)), = millis(100),
-            "How long a changed plugin file must have been quiet before it is read. After 5s more it is read in any case.";
+            "How long a changed plugin file must stay unchanged before it is read. After 5s more it is read in any \
+             case.";
         rescan: Time(millis(10)..=DAY), = secs(10),
-            "How often plugin files are compared although no change was announced.";
+            "How often plugin files are compared even if the system reports no change.";
     }
 
     EngineConfig {
         memory: SizeOrAuto(MIB..=TIB), = None,
-            "Linear memory of all instances of all plugins together, at least twice the sum of every plugin's limits.memory. \
-             Half of it is split among the plugins by their limits.memory, the other half is for whoever needs it. \
-             \"auto\": 2 GiB, or half of what the machine or the cgroup has if that is less.";
+            "Linear memory of all instances of all plugins together; at least twice the sum of every plugin's \
+             limits.memory. Half of it is split among the plugins in proportion to their limits.memory; the other \
+             half is for plugins that need more. \"auto\": 2 GiB, or half of the memory of the machine or the cgroup \
+             if that is less.";
         stack: Size(64 * KIB..=64 * MIB), = 512 * KIB,
-            "Stack of one call of any plugin: how deep its functions may call each other.";
+            "Stack of one plugin call. It limits how deep functions may call each other.";
         processor: PROCESSORS, = Processor::Native,
-            "What plugins are compiled for. \"native\": the processor at hand, with all that it can do. \"any\": all of its \
-             architecture, so that what one machine has compiled serves on another.";
+            "The processor that plugins are compiled for. \"native\": this machine's processor, with all its \
+             features. \"any\": every processor of its architecture, so that one machine can use code that another \
+             has compiled.";
     }
 
     CompilerConfig {
         timeout: Time(MS..=HOUR), = secs(300),
-            "How long compiling one plugin may take. A process of its own does it, at the lowest priority.";
+            "How long compiling one plugin may take. Each compilation runs in a process of its own, at the lowest \
+             priority.";
         memory: Size(256 * MIB..=TIB), = 2 * GIB,
-            "Address space of that process. Plugins are compiled one after the other; one that takes longer than 2 s does not \
-             keep others waiting, so there may be one process for each plugin.";
+            "Address space of a compiling process. Plugins are compiled one after the other, but nothing waits for a \
+             compilation that takes longer than 2 s, so there may be one process for each plugin.";
         max_code: Size(MIB..=GIB), = 256 * MIB,
-            "The machine code that may come of it.";
+            "The most machine code that compiling one plugin may produce.";
     }
 
     AdminConfig {
         enabled: YesNo, = true,
-            "Whether operators are served: `hotgate plugin …`, metrics, health.";
+            "Whether the gateway listens for operators: `hotgate plugin …`, metrics, health.";
         listen: ADDRESS, = listen(Ipv4Addr::LOCALHOST, 1235),
-            "Where operators connect, by HTTP; port 0 takes a free one, which the log tells.";
+            "The address for operators, by HTTP. Port 0 takes a free port, which the log shows.";
         allowed_hosts: List(HOST), = Vec::new(),
-            "Names that a request's Host header may have, beside localhost and the listener's own address.";
+            "Names that a request's Host header may contain, beside localhost and the listener's own address.";
     }
 
     PluginConfig {
         source "file": SOURCE, = PluginSource::Builtin("origin-auth".to_owned()),
-            "The component. A relative path starts at this file's folder. A changed file is swapped in while the \
-             gateway runs.";
+            "The plugin's component. A relative path starts at this file's folder. When the file changes, the \
+             gateway swaps the new component in while it runs.";
         settings: SettingsTable, = Settings::default(),
-            "What the plugin is told: it finds them among its environment variables. A secret is better kept in a file \
-             of its own, readable by the gateway only.";
+            "Settings of the plugin, which it reads as environment variables. Keep a secret in a file of its own \
+             that only the gateway can read.";
         isolation: ISOLATIONS, = Isolation::PerCall,
             "\"per-call\": each call runs in a fresh instance, so nothing of one user can leak into the decision about \
              the next. \"pooled\": calls reuse instances, one call at a time each, which is faster.";
@@ -301,7 +317,8 @@ keys! {
 
     RouterConfig {
         route_failure: ROUTE_FAILURES, = RouteFailure::Drop,
-            "When the router fails on a packet: \"drop\" the packet, or \"close\" its connection (1013).";
+            "What happens when the router fails on a packet. \"drop\": the packet is dropped. \"close\": its \
+             connection is closed (1013).";
         [flat: plugin = PluginConfig::router(PluginSource::Builtin("origin-router".to_owned()))]
     }
 
@@ -309,66 +326,73 @@ keys! {
         deadline: Time(MS..=HOUR), = millis(200),
             "How long one call may run.";
         max_wait: Time(Duration::ZERO..=HOUR), = secs(1),
-            "How long a login or a pushed line may wait for a free instance before it is shed.";
+            "How long a login or a pushed line may wait for a free instance before it is refused.";
         check_timeout: Time(MS..=HOUR), = secs(5),
-            "How long a new component's own check may run before it is refused.";
+            "How long the check function of a new component may run before the component is refused.";
         memory: Size(64 * KIB..=4 * GIB), = 64 * MIB,
             "Linear memory of one instance.";
         table_elements: Count(1..=1_000_000), = 100_000,
-            "Elements of all tables of one instance.";
+            "The most elements of all tables of one instance.";
         handles: Count(1..=1_000_000), = 1000,
-            "Handles (streams, timers and other resources) that one instance may hold.";
+            "The most handles (streams, timers and other resources) that one instance may hold.";
         host_call_bytes: SizeOrAuto(KIB..=2 * GIB), = None,
-            "Bytes that one call may hand to functions of the host in all, or return; at least max_output. \
-             \"auto\" has room for max_output and max_actions.";
+            "The most bytes that one call may pass to functions of the host in total, or return; at least \
+             max_output. \"auto\" is enough for max_output and max_actions.";
         concurrency: Count(1..=MAX_CALLS), = 64,
-            "Calls that run at the same time, in each role of the plugin; at most 2048 in all roles of all plugins together.";
+            "The most calls that run at the same time, in each role of the plugin; at most 2048 in all roles of all \
+             plugins together.";
         recycle_after: Count(1..=u32::MAX), = 10_000,
-            "Calls after which a pooled instance is replaced.";
+            "A pooled instance is replaced after this number of calls.";
         max_actions: Count(1..=1_000_000), = 4096,
-            "Actions that one call may return.";
+            "The most actions that one call may return.";
         max_recipients: Count(1..=1_000_000_000), = 1_000_000,
-            "Connections that the actions of one call may be about in all, each counted once for every action. A \
-             router's is at least limits.connections, so that it can reach everyone.";
+            "The most connections that the actions of one call may concern in total, each counted once for every \
+             action. A router's limit is at least limits.connections, so that it can reach every client.";
         max_output: Size(KIB..=GIB), = 8 * MIB,
-            "Bytes that one call may return in all. The default grows with the largest message or line.";
+            "The most bytes that one call may return in total. The default grows with the largest message or line.";
         max_name: Count(1..=256), = 256,
-            "Bytes of a uid that it accepts, and of a group's name.";
+            "The most bytes of a uid that the plugin accepts, and of a group's name.";
         max_state: Size(0..=64 * KIB), = 4 * KIB,
-            "Bytes of the state that it keeps with a prompt, or with a session.";
+            "The most bytes of the state that the plugin keeps with a prompt or a session.";
         max_attributes: Count(0..=4096), = 64,
-            "Attributes of an identity.";
+            "The most attributes of an identity.";
         max_attribute_bytes: Size(0..=MIB), = 16 * KIB,
-            "Bytes of all attributes of an identity, names and values.";
+            "The most bytes of all attributes of an identity together, names and values.";
         max_component: Size(KIB..=GIB), = 64 * MIB,
-            "Size of the component's file.";
+            "The largest size of the component's file.";
         log_lines: Count(0..=1_000_000), = 100,
-            "Lines that it may log in a second, and twice as many at once; the rest is counted and dropped. A quarter is \
-             left to warnings and errors.";
+            "Log lines that the plugin may write in a second, and up to twice as many at once. Further lines are \
+             dropped and counted. A quarter is reserved for warnings and errors.";
         log_lines_per_call: Count(0..=1_000_000), = 64,
-            "Lines that one call may log; the rest is counted and dropped. A quarter is left to warnings and errors.";
+            "Log lines that one call may write. Further lines are dropped and counted. A quarter is reserved for \
+             warnings and errors.";
         log_line_bytes: Size(16..=64 * KIB), = KIB,
-            "Bytes of one line; the rest is cut off.";
+            "The most bytes of one log line. The rest is cut off.";
     }
 
     PluginDeploy {
         shadow: Count(0..=100), = 0,
-            "Percentage of first packets that a new generation judges in the shadow of the live one, without effect, \
-             until it is promoted. 0: it skips that stage.";
+            "Percentage of first packets that a new generation also judges, in the shadow of the live generation and \
+             without effect, until it is promoted. 0: the stage is skipped.";
         canary: Count(0..=100), = 0,
-            "Percentage of new connections that a new generation serves until it is promoted. 0: it skips that stage.";
+            "Percentage of new connections that a new generation serves until it is promoted. 0: the stage is \
+             skipped.";
         probation: Time(Duration::ZERO..=DAY), = secs(30),
-            "How long a new generation that serves everybody is on probation, and at least until it has been called \
-             min_failures times and does not fail too often. \"0s\": it skips that stage.";
+            "How long a new generation that serves all connections is on probation. The probation goes on until the \
+             generation has been called at least min_failures times and does not fail too often. \"0s\": the stage \
+             is skipped.";
         probation_calls: Count(1..=i64::MAX as u64), = 100_000,
-            "Calls after which the probation ends before its time.";
+            "After this number of calls, the probation ends before its time.";
         max_failures: Count(0..=100), = 5,
-            "By how many percent of its calls a new generation may fail more often than the one before.";
+            "By how many percentage points the share of failed calls may be higher for a new generation than for the \
+             one before.";
         min_failures: Count(1..=1_000_000), = 5,
-            "Failures of a function before anything is concluded. For a rollback they must be of as many clients (at least \
-             2, 5 are enough), or 20 times as many. A client is an address and a uid.";
+            "Failures of a function that are needed before a new generation is judged. A rollback needs them from as \
+             many clients (at least 2; 5 are enough), or 20 times as many failures. A client is an address and a \
+             uid.";
         rollback: ROLLBACKS, = Rollback::Auto,
-            "When a new generation fails too often: \"auto\" puts the one before back, \"alert\" only says so.";
+            "What happens when a new generation fails too often. \"auto\": the generation before it serves again. \
+             \"alert\": the log and the status report it.";
     }
 }
 

@@ -210,8 +210,13 @@ impl fmt::Display for Measured {
         for Row { function, answer, fresh, shared } in &self.rows {
             let mut line = format!("{function:14}");
             for times in [fresh, shared] {
-                let _ =
-                    write!(line, "{:>12} {:>10} {:>10}  ", a_second(times.mean), micros(times.p50), micros(times.p99));
+                let _ = write!(
+                    line,
+                    "{:>12} {:>10} {:>10}  ",
+                    per_second(times.mean),
+                    micros(times.p50),
+                    micros(times.p99)
+                );
             }
             writeln!(f, "{line}{answer}")?;
             let failed = fresh.failed + shared.failed;
@@ -233,8 +238,8 @@ impl fmt::Display for Measured {
                     f,
                     "A login calls greet and authenticate once each. On one core, this plugin allows {} logins a second with fresh \
                  instances (isolation = \"per-call\", the default of authenticators), and {} with shared instances.",
-                    a_second(fresh),
-                    a_second(shared)
+                    per_second(fresh),
+                    per_second(shared)
                 )?;
             }
         }
@@ -243,7 +248,7 @@ impl fmt::Display for Measured {
                 f,
                 "A message calls route once. On one core, this plugin allows {} messages a second with shared instances \
                  (isolation = \"pooled\", the default of routers).",
-                a_second(route.shared.mean)
+                per_second(route.shared.mean)
             )?;
         }
         Ok(())

@@ -1,28 +1,29 @@
-//! What a component is, which roles it can fill, and what is in its way, in words that say what to do.
+//! Checks a component: what it is, which roles it can fill, and which problems it has, each with advice.
 
 use std::fmt;
 
 use serde::Serialize;
 
 use super::DevKit;
+use super::capture;
 use super::contract::{Found, Interfaces, differences};
 use crate::plugin::text::{line, list};
 use crate::plugin::{CheckRefused, Digest, Roles, Surroundings};
 
-/// How the two binary formats begin.
+/// The first bytes of a WebAssembly file, and of a component.
 const WASM: &[u8] = b"\0asm";
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
 /// The packages of WASI that plugins may import.
 const WASI: [&str; 6] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
 
-/// Those of which nothing works: languages' runtimes import them, whether they are used or not.
+/// The packages of which every call is refused. Language runtimes import them, even if the plugin does not use them.
 const REFUSED: [&str; 2] = ["wasi:filesystem", "wasi:sockets"];
 
-/// What is known of a component.
+/// The result of a check.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
-    /// Its file.
+    /// The file of the component.
     pub file: String,
     /// Bytes of the component.
     pub bytes: usize,
@@ -38,18 +39,21 @@ pub struct Report {
     pub exports: Vec<String>,
     /// The interfaces that it imports.
     pub imports: Vec<String>,
-    /// What is in its way, the gravest first.
+    /// Its problems, the gravest first.
     pub problems: Vec<Problem>,
-    /// What is not in its way, but good to know.
+    /// Facts that are good to know, but no problems.
     pub notes: Vec<String>,
-    /// What it takes; `None` if it could not be loaded.
+    /// The resources that it takes; `None` if it could not be loaded.
     pub taken: Option<Taken>,
+    /// The log lines of its `lifecycle.check`, if they were captured.
+    #[serde(skip)]
+    pub log: Vec<String>,
 }
 
-/// Something that is wrong, and what to do.
+/// A problem, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// What kind of problem it is.
+    /// The kind of the problem.
     pub kind: Kind,
     /// What is wrong.
     pub what: String,
@@ -57,28 +61,28 @@ pub struct Problem {
     pub advice: &'static str,
 }
 
-/// What a problem is about.
+/// The kinds of problems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// It is no component that can be read.
+    /// The file is not a component, or cannot be read.
     Format,
-    /// It lacks something that its role needs.
+    /// The component lacks an export that its role needs.
     Role,
-    /// It knows another contract.
+    /// The component was built against another contract.
     Contract,
-    /// It needs what the gateway does not provide.
+    /// The component imports something that the gateway does not provide.
     Imports,
-    /// It cannot be loaded.
+    /// The component cannot be loaded.
     Load,
     /// Its `lifecycle.check` refuses.
     Refused,
 }
 
-/// What a plugin takes.
+/// The resources that a plugin takes.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Taken {
-    /// How long compiling took, in ms, now or before.
+    /// How long compiling took, in ms. For compiled code from the cache: how long it took then.
     pub compile_ms: u64,
     /// Bytes of machine code.
     pub code_bytes: usize,
@@ -86,20 +90,21 @@ pub struct Taken {
     pub memory_bytes: usize,
 }
 
+const EMPTY: &str = "the build has written nothing, or is not finished: build the plugin again";
 const REBUILD: &str = "build it against the wit/ of this host: `hotgate plugin new` writes a copy of it";
 const BUILD_A_COMPONENT: &str = "compile for a target that makes components: in Rust, \
                                  `cargo build --target wasm32-wasip2` with crate-type = [\"cdylib\"]";
-const EXPORT: &str = "a plugin exports hotgate:gateway/lifecycle and authenticator, router or both (wit/worlds.wit); \
-                      `hotgate plugin new` writes one to begin with";
+const EXPORT: &str = "a plugin must export hotgate:gateway/lifecycle, and authenticator, router or both (see \
+                      wit/worlds.wit); `hotgate plugin new` writes one to begin with";
 const SETTINGS: &str =
-    "its settings are given by --setting NAME=VALUE or by --config; to `hotgate dev`, in plugin.toml";
-const NO_NETWORK: &str = "a plugin reaches no network and no service: what it must know, its settings say or the packet \
-                          carries. Does a library import it that can do without?";
+    "give its settings with --setting NAME=VALUE or with --config; for `hotgate dev`, in plugin.toml";
+const NO_NETWORK: &str = "a plugin reaches no network and no service: all that it knows comes from its settings and from \
+                          packets. If a library imports this, build the library without it";
 
-/// Looks at a component, without running it: what it is, and whether it can fill the roles that are `wanted`.
+/// Inspects a component without running it: what it is, and whether it can fill the roles that are `wanted`.
 ///
 /// # Errors
-/// When the contract itself cannot be read.
+/// When the contract of this host cannot be read.
 pub fn inspect(file: &str, code: &[u8], wanted: Option<Roles>) -> anyhow::Result<Report> {
     let sha256 = Digest::of(code).full();
     let mut report = Report { file: file.to_owned(), bytes: code.len(), sha256, ..Report::default() };
@@ -119,17 +124,19 @@ pub fn inspect(file: &str, code: &[u8], wanted: Option<Roles>) -> anyhow::Result
 }
 
 impl DevKit {
-    /// Looks at the component, and if nothing is in the way loads it as the gateway would, for the roles that are
-    /// `wanted`, or all that it can fill. Its settings are those of the devkit.
+    /// Inspects the component. If it has no problems, loads it as the gateway would: for the roles that are `wanted`,
+    /// or else for all roles that it can fill, with the settings of the devkit.
     ///
     /// # Errors
-    /// When the contract itself cannot be read.
+    /// When the contract of this host cannot be read.
     pub async fn check(&self, file: &str, wanted: Option<Roles>) -> anyhow::Result<Report> {
         let mut report = inspect(file, self.code(), wanted)?;
         if !report.problems.is_empty() {
             return Ok(report);
         }
-        match self.load(wanted.unwrap_or(report.roles()), None, Surroundings::default()).await {
+        let loaded = self.load(wanted.unwrap_or(report.roles()), None, Surroundings::default()).await;
+        report.log = capture::take().lines().map(str::to_owned).collect();
+        match loaded {
             Ok((harness, _)) => {
                 let live = harness.slot().status().live;
                 let compile_ms = live.compile_ms.unwrap_or_default();
@@ -138,7 +145,7 @@ impl DevKit {
                 report.usable = true;
             }
             Err(error) => {
-                // What comes first names slot and file, which are known.
+                // The first cause names slot and file. Both are known here.
                 let causes: Vec<_> = error.chain().skip(1).map(ToString::to_string).collect();
                 let why = if causes.is_empty() { error.to_string() } else { causes.join(": ") };
                 let (kind, advice) = match error.chain().any(<dyn std::error::Error>::is::<CheckRefused>) {
@@ -153,7 +160,7 @@ impl DevKit {
 }
 
 impl Report {
-    /// The roles that it can fill.
+    /// Returns the roles that the component can fill.
     pub fn roles(&self) -> Roles {
         Roles { authenticator: self.authenticator, router: self.router }
     }
@@ -163,11 +170,15 @@ impl Report {
     }
 }
 
-/// What the component was built against, if it is one.
+/// Reads the interfaces that a component was built against. Reports a problem if the code is no component.
 fn component(code: &[u8], report: &mut Report) -> Option<Interfaces> {
+    if code.is_empty() {
+        report.problem(Kind::Format, "the file is empty", EMPTY);
+        return None;
+    }
     if !code.starts_with(WASM) {
         let text = code.iter().take(64).all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
-        let what = if text && !code.is_empty() { "it is text, not WebAssembly" } else { "it is not WebAssembly" };
+        let what = if text { "it is text, not WebAssembly" } else { "it is not WebAssembly" };
         report.problem(Kind::Format, what, BUILD_A_COMPONENT);
         return None;
     }
@@ -178,21 +189,21 @@ fn component(code: &[u8], report: &mut Report) -> Option<Interfaces> {
     match Interfaces::of_component(code) {
         Ok(component) => Some(component),
         Err(error) => {
-            let what = format!("it is no component that can be read: {}", line(&error));
+            let what = format!("it is a component that cannot be read: {}", line(&error));
             report.problem(Kind::Format, what, BUILD_A_COMPONENT);
             None
         }
     }
 }
 
-/// Which roles it can fill. What is in the way is noted.
+/// Returns the roles that the component can fill, and reports its problems.
 fn roles(host: &Interfaces, component: &Interfaces, report: &mut Report) -> Roles {
     report.exports = component.exports().map(|found| found.full_name()).collect();
     report.imports = component.imports().map(|found| found.full_name()).collect();
     let export = |name: &str| component.exports().find(|found| found.of_contract() == Some(name));
     let (lifecycle, authenticator, router) = (export("lifecycle"), export("authenticator"), export("router"));
     if authenticator.is_none() && router.is_none() {
-        let (what, advice) = nothing(component);
+        let (what, advice) = not_a_plugin(component);
         report.problem(Kind::Role, what, advice);
     } else if lifecycle.is_none() {
         let what = format!("it does not export hotgate:gateway/lifecycle@{CONTRACT_VERSION}");
@@ -206,7 +217,7 @@ fn roles(host: &Interfaces, component: &Interfaces, report: &mut Report) -> Role
             Some(_) => compare(host, component, found, false, report),
             None if WASI.contains(&found.package().as_str()) => {
                 let package = found.package();
-                let note = format!("it imports {package}: it may, but every attempt to use it is refused");
+                let note = format!("it imports {package}: this is allowed, but every call of it is refused");
                 if REFUSED.contains(&package.as_str()) && !report.notes.contains(&note) {
                     report.notes.push(note);
                 }
@@ -224,8 +235,8 @@ fn roles(host: &Interfaces, component: &Interfaces, report: &mut Report) -> Role
     Roles { authenticator: authenticator.is_some(), router: router.is_some() }
 }
 
-/// What a component is that is no plugin.
-fn nothing(component: &Interfaces) -> (String, &'static str) {
+/// Describes a component that is not a plugin, and returns advice.
+fn not_a_plugin(component: &Interfaces) -> (String, &'static str) {
     let exports = |wanted: &str| component.exports().any(|found| found.full_name().starts_with(wanted));
     if exports("wasi:cli/run") {
         let advice = "a plugin is a library: in Rust, src/lib.rs with crate-type = [\"cdylib\"] instead of src/main.rs";
@@ -236,9 +247,13 @@ fn nothing(component: &Interfaces) -> (String, &'static str) {
     }
     let has = list(component.exports().map(|found| found.full_name()));
     let has = if has.is_empty() { "nothing" } else { &has };
-    (format!("it is no plugin: it exports neither hotgate:gateway/authenticator nor router; it has {has}"), EXPORT)
+    (
+        format!("it is not a plugin: it exports neither hotgate:gateway/authenticator nor router; it exports {has}"),
+        EXPORT,
+    )
 }
 
+/// Compares one interface of the component with the host's, and reports each difference.
 fn compare(host: &Interfaces, component: &Interfaces, found: Found<'_>, exported: bool, report: &mut Report) {
     let name = found.of_contract().unwrap_or_default();
     let built = found.full_name();
@@ -250,7 +265,7 @@ fn compare(host: &Interfaces, component: &Interfaces, found: Found<'_>, exported
     }
     for difference in differences {
         let what = match version == CONTRACT_VERSION {
-            true => format!("{name}: {difference} (both call it {CONTRACT_VERSION}: one of them was changed)"),
+            true => format!("{name}: {difference} (both have version {CONTRACT_VERSION}: one of them was changed)"),
             false => format!("{name}: {difference}: built against {built}; this host has {CONTRACT_VERSION}"),
         };
         report.problem(Kind::Contract, what, REBUILD);
@@ -260,14 +275,14 @@ fn compare(host: &Interfaces, component: &Interfaces, found: Found<'_>, exported
 /// The version of the contract.
 const CONTRACT_VERSION: &str = "0.1.0";
 
-/// Whether the linker takes this version for that of the contract (semver: 0.1.x).
+/// Returns whether the linker accepts this version of the contract (semver: 0.1.x).
 fn is_compatible(version: &str) -> bool {
     version
         .strip_prefix("0.1.")
         .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// One line for each package: `wasi:cli@0.2.6: environment, exit`.
+/// Returns one line for each package: `wasi:cli@0.2.6: environment, exit`.
 fn by_package(interfaces: &[String]) -> Vec<String> {
     let mut packages: Vec<(String, Vec<&str>)> = Vec::new();
     for full in interfaces {
@@ -307,7 +322,10 @@ impl fmt::Display for Report {
         if let Some(Taken { compile_ms, code_bytes, memory_bytes }) = self.taken {
             writeln!(f, "  compiled  in {compile_ms} ms, to {} of machine code", size(code_bytes))?;
             writeln!(f, "  memory    {} at its start", size(memory_bytes))?;
-            writeln!(f, "  check     agrees with these settings")?;
+            writeln!(f, "  check     accepts these settings")?;
+        }
+        for line in &self.log {
+            writeln!(f, "  check     {line}")?;
         }
         for note in &self.notes {
             writeln!(f, "  note      {note}")?;

@@ -1,5 +1,5 @@
-//! The contract of `wit/`, and in which places a component's idea of it differs: in words, where the engine only says
-//! that types do not match.
+//! Compares the contract that a component was built against with the contract in `wit/`, and describes each difference.
+//! The engine only reports that types do not match.
 
 use std::collections::HashSet;
 
@@ -12,10 +12,10 @@ use wit_parser::{
 
 use crate::plugin::text::{list, shown};
 
-/// Bytes of a name that the component chose.
+/// The longest name from a component that is shown, in bytes.
 const MAX_NAME: usize = 256;
 
-/// The files that say it.
+/// The files of the contract.
 pub(super) const FILES: [(&str, &str); 7] = [
     ("authenticator.wit", include_str!("../../../wit/authenticator.wit")),
     ("directory.wit", include_str!("../../../wit/directory.wit")),
@@ -26,10 +26,10 @@ pub(super) const FILES: [(&str, &str); 7] = [
     ("worlds.wit", include_str!("../../../wit/worlds.wit")),
 ];
 
-/// A set of interfaces: the contract, or what a component was built against.
+/// A set of interfaces: the contract of this host, or the interfaces that a component was built against.
 pub(super) struct Interfaces {
     resolve: Resolve,
-    /// What a component exports and imports; nothing for the contract.
+    /// The exports and imports of a component; `None` for the contract.
     world: Option<WorldId>,
 }
 
@@ -42,24 +42,24 @@ pub(super) struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// As it is written: `hotgate:gateway/router@0.1.0`.
+    /// Returns its full name: `hotgate:gateway/router@0.1.0`.
     pub(super) fn full_name(&self) -> String {
         self.package.interface_id(self.name)
     }
 
-    /// Its name within the contract, if its package is that of the contract, in whatever version.
+    /// Returns its name within the contract, if it belongs to the contract's package, in whatever version.
     pub(super) fn of_contract(&self) -> Option<&str> {
         (self.package.namespace == "hotgate" && self.package.name == "gateway").then_some(self.name)
     }
 
-    /// Its package without the version: `wasi:http`.
+    /// Returns its package without the version: `wasi:http`.
     pub(super) fn package(&self) -> String {
         format!("{}:{}", self.package.namespace, self.package.name)
     }
 }
 
 impl Interfaces {
-    /// What this host knows.
+    /// Reads the contract of this host.
     pub(super) fn of_host() -> anyhow::Result<Self> {
         let mut files = SourceMap::new();
         for (name, text) in FILES {
@@ -71,12 +71,13 @@ impl Interfaces {
         Ok(Self { resolve, world: None })
     }
 
-    /// What a component was built against.
+    /// Reads the interfaces that a component was built against.
     ///
     /// # Errors
-    /// When it is malformed.
+    /// When the component is malformed.
     pub(super) fn of_component(code: &[u8]) -> anyhow::Result<Self> {
-        // `decode` makes room for all that the header of a section announces, whether it follows or not.
+        // Parse first: `decode` allocates as many bytes as the header of a section announces, even if they do not
+        // follow.
         for payload in Parser::new(0).parse_all(code) {
             payload?;
         }
@@ -86,19 +87,20 @@ impl Interfaces {
         }
     }
 
-    /// The interfaces that a component exports.
+    /// Returns the interfaces that a component exports.
     pub(super) fn exports(&self) -> impl Iterator<Item = Found<'_>> {
         let world = self.world.map(|world| &self.resolve.worlds[world].exports);
         world.into_iter().flatten().filter_map(|(key, item)| self.found(key, item))
     }
 
-    /// Those that it imports.
+    /// Returns the interfaces that a component imports.
     pub(super) fn imports(&self) -> impl Iterator<Item = Found<'_>> {
         let world = self.world.map(|world| &self.resolve.worlds[world].imports);
         world.into_iter().flatten().filter_map(|(key, item)| self.found(key, item))
     }
 
-    /// Functions that it imports outside of interfaces. What it exports there is its language's own.
+    /// Returns the functions that a component imports outside of interfaces. Exports outside of interfaces belong to
+    /// its language's runtime.
     pub(super) fn bare(&self) -> Vec<String> {
         let world = self.world.map(|world| &self.resolve.worlds[world].imports);
         let bare = world.into_iter().flatten().filter(|(_, item)| matches!(item, WorldItem::Function(_)));
@@ -115,7 +117,7 @@ impl Interfaces {
         Some(Found { id: *id, package, name: named.name.as_deref()? })
     }
 
-    /// The version of the one package that a set from WIT has.
+    /// Returns the version of the package. The contract has one package.
     #[cfg(test)]
     pub(super) fn version(&self) -> Option<String> {
         self.resolve.packages.iter().find_map(|(_, package)| package.name.version.as_ref().map(ToString::to_string))
@@ -126,8 +128,8 @@ impl Interfaces {
     }
 }
 
-/// Where the functions of one interface of a component are not those that the host knows. `exported` says who calls
-/// them: the host needs all that a plugin exports, a plugin may import some.
+/// Returns the differences between one interface of a component and the same interface of the host. An exported
+/// interface must have every function, because the host calls them; an imported one may have only some of them.
 pub(super) fn differences(host: &Interfaces, component: &Interfaces, found: Found<'_>, exported: bool) -> Vec<String> {
     let Some(known) = host.interface(found.name) else {
         return vec![format!("the host has no interface `{}`", found.name)];
@@ -148,7 +150,7 @@ pub(super) fn differences(host: &Interfaces, component: &Interfaces, found: Foun
     compare.found
 }
 
-/// Compares types of two worlds, and says each named one's difference once.
+/// Compares the types of the host and of a component. Reports the difference of a named type once.
 struct Compare<'a> {
     host: &'a Resolve,
     component: &'a Resolve,
@@ -177,9 +179,9 @@ impl Compare<'_> {
             (Some(known), Some(given)) => self.types(at, known, given),
             (None, None) => {}
             (known, given) => {
-                let said =
+                let type_name =
                     |resolve: &Resolve, of: Option<Type>| of.map_or("nothing".to_owned(), |of| name(resolve, of));
-                let (known, given) = (said(self.host, known), said(self.component, given));
+                let (known, given) = (type_name(self.host, known), type_name(self.component, given));
                 self.found.push(format!("{at} is {given}, the host knows {known}"));
             }
         }
@@ -194,7 +196,7 @@ impl Compare<'_> {
             return;
         };
         let (known_def, given_def) = (&self.host.types[known_id], &self.component.types[given_id]);
-        // Once for each named type, wherever it is met.
+        // Compare each named type once, however often it is used.
         if let Some(name) = &known_def.name
             && !self.seen.insert(name.clone())
         {
@@ -229,12 +231,12 @@ impl Compare<'_> {
             (TypeDefKind::Tuple(known), TypeDefKind::Tuple(given)) if known.types.len() == given.types.len() => {
                 known.types.iter().zip(&given.types).for_each(|(known, given)| self.types(at, *known, *given));
             }
-            // Of no other kind is anything in the contract.
+            // The contract has no types of other kinds.
             _ => self.differ(at, known, given),
         }
     }
 
-    fn members(&mut self, at: &str, what: &str, known: &[(String, Option<Type>)], given: &[(String, Option<Type>)]) {
+    fn members(&mut self, at: &str, kind: &str, known: &[(String, Option<Type>)], given: &[(String, Option<Type>)]) {
         let names = |members: &[(String, Option<Type>)]| -> Vec<String> {
             members.iter().map(|(name, _)| name.clone()).collect()
         };
@@ -255,10 +257,10 @@ impl Compare<'_> {
             detail.push(format!("the host does not know {more}"));
         }
         if detail.is_empty() {
-            detail.push("they stand in another order".to_owned());
+            detail.push("the order differs".to_owned());
         }
         let (has, knows) = (given.len(), known.len());
-        self.found.push(format!("{at} has {has} {what}, the host knows {knows}: {}", detail.join("; ")));
+        self.found.push(format!("{at} has {has} {kind}, the host knows {knows}: {}", detail.join("; ")));
     }
 
     fn differ(&mut self, at: &str, known: Type, given: Type) {
@@ -267,7 +269,7 @@ impl Compare<'_> {
     }
 }
 
-/// A type behind its other names.
+/// Returns the type behind its aliases.
 fn plain(resolve: &Resolve, mut of: Type) -> Type {
     while let Type::Id(id) = of
         && let TypeDefKind::Type(inner) = resolve.types[id].kind
@@ -277,23 +279,24 @@ fn plain(resolve: &Resolve, mut of: Type) -> Type {
     of
 }
 
-/// How deep a type is described that has no name: lists of lists, and so on.
+/// How deep a type without a name is described, such as a list of lists.
 const DEPTH: usize = 4;
 
+/// Describes a type.
 fn name(resolve: &Resolve, of: Type) -> String {
-    let (mut of, mut said) = (of, String::new());
+    let (mut of, mut text) = (of, String::new());
     for _ in 0..DEPTH {
         let Type::Id(id) = plain(resolve, of) else { break };
         let def = &resolve.types[id];
         match (&def.name, &def.kind) {
-            (None, TypeDefKind::List(inner)) => (of, said) = (*inner, said + "list of "),
-            (None, TypeDefKind::Option(inner)) => (of, said) = (*inner, said + "option of "),
-            (None, kind) => return said + kind.as_str(),
-            (Some(name), kind) => return format!("{said}{} `{}`", kind.as_str(), shown(name, MAX_NAME)),
+            (None, TypeDefKind::List(inner)) => (of, text) = (*inner, text + "list of "),
+            (None, TypeDefKind::Option(inner)) => (of, text) = (*inner, text + "option of "),
+            (None, kind) => return text + kind.as_str(),
+            (Some(name), kind) => return format!("{text}{} `{}`", kind.as_str(), shown(name, MAX_NAME)),
         }
     }
     match plain(resolve, of) {
-        Type::Id(id) => said + resolve.types[id].kind.as_str(),
-        of => said + &format!("{of:?}").to_lowercase(),
+        Type::Id(id) => text + resolve.types[id].kind.as_str(),
+        of => text + &format!("{of:?}").to_lowercase(),
     }
 }

@@ -1,7 +1,7 @@
-//! `hotgate dev`: builds the plugin in a folder on each change, and serves what was built, on this machine only.
+//! `hotgate dev`: builds the plugin in a folder after each change, and serves the result, on this machine only.
 //!
-//! What is served is a copy, put in its place whole: the gateway watches it like any plugin's file, and takes it over
-//! or says why not.
+//! The gateway serves a copy of the component. Each build replaces the copy whole. The gateway watches the copy like
+//! any plugin file: it swaps to the new component, or logs why it refuses it.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -24,57 +24,56 @@ use super::setting::{Setting, settings};
 use crate::config::{Config, Overrides, PluginLimits, PluginSource, Source, read_text};
 use crate::plugin::{Roles, read_component, tame};
 
-/// What the gateway keeps of this plugin: what it serves, its configuration, compiled code, the admin token.
+/// The folder, in the project, with everything that the gateway keeps: the served copy, the configuration, compiled
+/// code, the admin token.
 const STATE: &str = ".hotgate";
 
-/// What it serves.
-const SERVED: &str = "plugin.wasm";
-
-/// What is logged unless the command line says otherwise: also what the plugin decides, and whatever it says.
+/// The log level, unless the command line sets one. It includes all decisions and all log lines of the plugin.
 const LOG: &str = "info,plugin=trace,verdict=trace";
 
-/// For how long nothing must have changed before it is built: an editor writes in several steps.
+/// A build starts when nothing has changed for this time: an editor writes in several steps.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// After which time it is built all the same.
+/// A build starts after this time, even if files still change.
 const LONGEST_WRITING: Duration = Duration::from_secs(2);
 
-/// Watches the sources of a plugin, and builds.
+/// Watches the sources of a plugin, and builds it.
 pub struct Builder {
     folder: PathBuf,
     project: Project,
     overrides: Overrides,
-    /// What it serves as, once it does.
+    /// The roles that the plugin serves in, once it serves.
     roles: Option<Roles>,
     changes: mpsc::Receiver<()>,
-    tell: mpsc::Sender<()>,
+    change_sender: mpsc::Sender<()>,
     _watcher: RecommendedWatcher,
 }
 
 impl Builder {
-    /// Reads the project in a folder, and starts to watch it. `overrides` count more than what it says.
+    /// Reads the project in a folder, and starts to watch it. `overrides` take precedence over the configuration that
+    /// this writes.
     ///
     /// # Errors
-    /// When it is none, or cannot be watched, or would be served to others.
+    /// When the folder is no project or cannot be watched, or when an address is not on this machine.
     pub fn open(folder: &Path, overrides: &Overrides) -> anyhow::Result<Self> {
-        let folder = folder.canonicalize().with_context(|| format!("cannot open {}", folder.display()))?;
+        let folder = folder.canonicalize().with_context(|| format!("cannot open the folder {}", folder.display()))?;
         let project = Project::read(&folder)?;
-        let (tell, changes) = mpsc::channel(1);
-        let watcher = watch(&folder, &project, tell.clone())?;
+        let (change_sender, changes) = mpsc::channel(1);
+        let watcher = watch(&folder, &project, change_sender.clone())?;
         let overrides = overrides.clone();
-        let builder = Self { folder, project, overrides, roles: None, changes, tell, _watcher: watcher };
+        let builder = Self { folder, project, overrides, roles: None, changes, change_sender, _watcher: watcher };
         builder.configure()?;
         Ok(builder)
     }
 
-    /// Builds until what comes out can serve, waiting for a change each time it cannot. Returns the configuration to
+    /// Builds until the result can serve; waits for a change each time that it cannot. Returns the configuration to
     /// serve it with.
     ///
     /// # Errors
-    /// When that cannot be made.
+    /// When the configuration is refused or cannot be written.
     pub async fn first(&mut self) -> anyhow::Result<(Source, Config)> {
         loop {
-            match self.take_over().await {
+            match self.build_and_replace().await {
                 Ok(report) if report.usable => {
                     self.roles = Some(report.roles());
                     return self.configure();
@@ -87,30 +86,30 @@ impl Builder {
         }
     }
 
-    /// Builds after each change, for as long as it is polled.
+    /// Builds after each change, for as long as the future is polled.
     pub async fn run(mut self) -> Infallible {
         loop {
             self.changed().await;
-            match self.take_over().await {
+            match self.build_and_replace().await {
                 Ok(report) if self.roles.is_some_and(|roles| roles != report.roles()) && report.problems.is_empty() => {
                     say(format_args!(
-                        "hotgate: this is another role than before; start `hotgate dev` again to serve it\n"
+                        "hotgate: the plugin has another role than before: restart `hotgate dev` to serve it\n"
                     ));
                 }
-                // Why it cannot serve, the gateway says.
+                // If the component cannot serve, the gateway logs why.
                 Ok(_) => {}
-                Err(error) => say(format_args!("hotgate: {error:#}; what was built before goes on serving\n")),
+                Err(error) => say(format_args!("hotgate: {error:#}; the previous build goes on serving\n")),
             }
         }
     }
 
-    /// Builds, and puts what came out in the place of what is served.
-    async fn take_over(&mut self) -> anyhow::Result<Report> {
+    /// Builds, and replaces the served copy by the result.
+    async fn build_and_replace(&mut self) -> anyhow::Result<Report> {
         self.project = Project::read(&self.folder)?;
-        // Anew: folders may have been replaced, and are watched for what they are and not for what they are called.
-        match watch(&self.folder, &self.project, self.tell.clone()) {
+        // Start a new watcher: folders may have been replaced, and a watcher follows the folder, not its name.
+        match watch(&self.folder, &self.project, self.change_sender.clone()) {
             Ok(watcher) => self._watcher = watcher,
-            Err(error) => say(format_args!("hotgate: {error:#}; what was watched before still is\n")),
+            Err(error) => say(format_args!("hotgate: {error:#}; the files watched before are still watched\n")),
         }
         say(format_args!("hotgate: {}\n", self.project.build));
         if !self.project.build(&self.folder)?.succeeded().await? {
@@ -118,24 +117,25 @@ impl Builder {
         }
         let component = self.folder.join(&self.project.component);
         let shown = self.project.component.display();
-        let next = self.state().join("next.wasm");
+        let next = self.state().join("next.component");
         let code = read_component(&PluginSource::File(component), PluginLimits::default().max_component);
         let code = code.with_context(|| format!("cannot read {shown}, which the build should have written"))?;
         fs::write(&next, &code).with_context(|| format!("cannot write {}", next.display()))?;
-        // Settings may be new, too. First, so that what cannot be leaves everything as it was, and new code does not
-        // meet old settings.
+        // The settings may be new, too. They come first: refused settings then change nothing, and new code never runs
+        // with old settings.
         let config = self.configure()?.1;
         fs::rename(&next, self.served()).with_context(|| format!("cannot write {}", self.served().display()))?;
         if self.roles.is_some() {
             return inspect(&shown.to_string(), &code, None);
         }
-        let told = settings(&self.project.settings, &self.folder);
-        let devkit = DevKit::open(&self.served(), &config, Some(told), &self.state())?;
+        let settings = settings(&self.project.settings, &self.folder);
+        let devkit = DevKit::open(&self.served(), &config, Some(settings), &self.state())?;
         devkit.check(&shown.to_string(), None).await
     }
 
+    /// Waits for a change, and then until nothing more changes.
     async fn changed(&mut self) {
-        // Never closed: it has a sender of its own.
+        // The channel is never closed: this holds a sender.
         self.changes.recv().await;
         let settle = async { while timeout(QUIET, self.changes.recv()).await.is_ok() {} };
         let _ = timeout(LONGEST_WRITING, settle).await;
@@ -145,11 +145,16 @@ impl Builder {
         self.folder.join(STATE)
     }
 
+    /// Returns the path of the served copy. It has the name of the project's folder, because the gateway names a plugin
+    /// after its file.
     fn served(&self) -> PathBuf {
-        self.state().join(SERVED)
+        let mut name = self.folder.file_name().unwrap_or_default().to_owned();
+        name.push(".wasm");
+        self.state().join(name)
     }
 
-    /// Writes the configuration for the plugin in its roles, if they are known yet, unless it is one that cannot be.
+    /// Writes the configuration to serve the plugin in its roles, if they are known yet. A configuration that is
+    /// refused is not written.
     fn configure(&self) -> anyhow::Result<(Source, Config)> {
         let state = self.state();
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&state);
@@ -165,9 +170,12 @@ impl Builder {
             ("admin.listen", config.admin.listen),
         ] {
             let ip = address.ip();
-            ensure!(ip.is_loopback(), "{key}: `hotgate dev` serves this machine only, and {address} is not on it");
+            ensure!(
+                ip.is_loopback(),
+                "{key}: `hotgate dev` serves this machine only, and {address} is not a loopback address"
+            );
         }
-        // The gateway reads it whenever it is written: only if it says something new.
+        // The gateway reads the file whenever it is written: write it only if it has changed.
         if read_text(&file, text.len()).ok() != Some(text) {
             fs::rename(&next, &file).with_context(|| format!("cannot write {}", file.display()))?;
         }
@@ -189,7 +197,7 @@ impl Builder {
                 return table(vec![("file", text(&PluginSource::Builtin(other.to_owned()).to_string()))]);
             }
             let settings = self.project.settings.iter().map(|(name, value)| (name.as_str(), setting(value)));
-            // Whoever develops wants to see what is new at once, and what fails.
+            // No probation: an author wants to see the new version at once, and its failures.
             let deploy = table(vec![("probation", text("0s"))]);
             let settings = table(settings.collect());
             table(vec![("file", path(&self.served())), ("settings", settings), ("deploy", deploy)])
@@ -207,36 +215,37 @@ impl Builder {
     }
 }
 
-/// Tells of changes that are worth building for.
-fn watch(folder: &Path, project: &Project, tell: mpsc::Sender<()>) -> anyhow::Result<RecommendedWatcher> {
+/// Starts a watcher that reports each change that needs a build.
+fn watch(folder: &Path, project: &Project, change_sender: mpsc::Sender<()>) -> anyhow::Result<RecommendedWatcher> {
     let all = |paths: &[PathBuf]| paths.iter().map(|path| folder.join(path)).collect::<Vec<_>>();
     let mut sources = all(&project.watch);
     sources.push(folder.join(project::FILE));
     let mut products = all(&project.ignore);
     products.extend([folder.join(STATE), folder.join("target"), folder.join(&project.component)]);
     let watched = sources.clone();
-    let told = move |event: notify::Result<Event>| {
+    let on_event = move |event: notify::Result<Event>| {
         let within = |path: &PathBuf, places: &[PathBuf]| places.iter().any(|place| path.starts_with(place));
         let concerns = |path: &PathBuf| within(path, &sources) && !within(path, &products);
-        let worth_it = event.map_or(true, |event| {
-            // What a build reads is no change of it. What was missed may be one.
+        let needs_build = event.map_or(true, |event| {
+            // Reading a file does not change it. Events that were missed may have been changes.
             event.need_rescan() || !matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(concerns)
         });
-        if worth_it {
-            // Full, it says so already.
-            let _ = tell.try_send(());
+        if needs_build {
+            // A full channel holds a change already.
+            let _ = change_sender.try_send(());
         }
     };
-    let mut watcher = notify::recommended_watcher(told).context("files cannot be watched")?;
+    let mut watcher = notify::recommended_watcher(on_event).context("files cannot be watched")?;
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let (folders, files): (Vec<_>, Vec<_>) = watched.into_iter().partition(|path| path.is_dir());
-    // Editors put another file in a file's place, and tools another folder in a folder's: that happens in the folder
+    // Editors replace a file by another file, and tools a folder by another folder. Such an event is one of the folder
     // above.
     let above = folders.iter().filter(|path| real(path) != folder).chain(&files).filter_map(|path| path.parent());
     let above = above.map(|path| (path, RecursiveMode::NonRecursive));
     let places: Vec<_> = folders.iter().map(|path| (path.as_path(), RecursiveMode::Recursive)).chain(above).collect();
     for (place, mode) in places {
-        // Seen already, and to watch a part of what is watched would end that.
+        // Leave out folders within watched folders: their events are seen already, and to watch them would end the
+        // outer watch.
         let (of, is_part) = (real(place), mode == RecursiveMode::NonRecursive);
         if folders.iter().map(|folder| real(folder)).any(|folder| of.starts_with(&folder) && (is_part || of != folder))
         {
@@ -248,7 +257,7 @@ fn watch(folder: &Path, project: &Project, tell: mpsc::Sender<()>) -> anyhow::Re
     Ok(watcher)
 }
 
-/// Says something to whoever develops, who may have closed the terminal.
-fn say(what: fmt::Arguments<'_>) {
-    let _ = io::stderr().write_all(tame(&what.to_string()).as_bytes());
+/// Prints a message for the author. The author may have closed the terminal.
+fn say(message: fmt::Arguments<'_>) {
+    let _ = io::stderr().write_all(tame(&message.to_string()).as_bytes());
 }

@@ -164,7 +164,10 @@ fn compare(path: String, expected: &Value, actual: &Value, found: &mut Vec<Strin
                     None if *wanted == NONE => {}
                     None => {
                         let present: Vec<_> = actual.keys().map(String::as_str).collect();
-                        found.push(format!("{path}: expected {wanted}, got none; the answer has {}", present.join(", ")));
+                        found.push(format!(
+                            "{path}: expected {wanted}, got none; the answer has {}",
+                            present.join(", ")
+                        ));
                     }
                 }
             }

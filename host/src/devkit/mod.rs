@@ -5,7 +5,7 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `check`, `contract` | inspects a component, and compares it with the gateway's contract |
-//! | `run`, `cases`, `conversation`, `expectation` | calls a plugin step by step, and compares its answers with the expected ones |
+//! | `run`, `cases`, `conversation`, `expectation` | calls a plugin step by step, and compares the answers |
 //! | `bench` | measures how long calls take |
 //! | `new` | writes a new project |
 //! | `dev`, `project`, `setting` | builds a project after each change, and serves the result |

@@ -51,7 +51,9 @@ pub fn create(parent: &Path, name: &str, roles: Roles, language: Language) -> an
     check_name(name)?;
     let folder = parent.join(name);
     match fs::create_dir(&folder) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!("{} exists already: choose another name", folder.display()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            bail!("{} exists already: choose another name", folder.display())
+        }
         created => created.with_context(|| format!("cannot create {}", folder.display()))?,
     }
     for (path, text) in files(name, roles, language) {

@@ -1,4 +1,4 @@
-//! TCP listeners: binding them, and accepting connections.
+//! Binds TCP listeners and accepts connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,16 +11,16 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-/// Connections that may wait to be accepted: enough for all clients to come back at once.
+/// Connections that may wait to be accepted. Enough for all clients to reconnect at once.
 const BACKLOG: i32 = 4096;
 
-/// How long to pause when the process or the machine is out of descriptors or memory.
+/// The pause after a failed accept, when the process or the machine is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds a TCP socket and listens on it. `key` is the setting that the address comes from.
+/// Binds a TCP socket and listens on it. `key` is the setting with the address.
 ///
 /// # Errors
-/// When the address is in use or cannot be bound. The error names the address and the setting.
+/// If the address is in use or cannot be bound. The error names the address and the setting.
 pub(crate) fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
     let bind = || -> io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -33,7 +33,8 @@ pub(crate) fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
     bind().with_context(|| format!("cannot listen on {address} ({key})"))
 }
 
-/// Accepts connections until told to stop. Errors of one connection concern nobody else, and shortages pass.
+/// Accepts connections until `stop` is cancelled. Ignores an error of a single connection. Any other error is a shortage,
+/// which passes: waits and tries again.
 pub(crate) async fn accept(
     name: &'static str,
     listener: TcpListener,

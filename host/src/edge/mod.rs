@@ -1,4 +1,4 @@
-//! Everything that listens: the life of each connection, from accepting it to closing it.
+//! All listeners, and the life of each connection from accept to close.
 
 pub mod admin;
 pub mod heartbeat;

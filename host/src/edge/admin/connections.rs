@@ -1,4 +1,4 @@
-//! Who is connected, and ending that.
+//! Lists and closes connections.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use super::problem::Problem;
-use super::query::Query;
+use super::query::{Parameters, Query};
 use super::shared::Shared;
 use crate::base::message::{Cause, CloseReason, ConnectionId};
 use crate::hub::registry::Peer;
 
-/// Connections on one page, unless asked for otherwise, and at most.
+/// Connections on one page: the default, and the most.
 const PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1000;
 
-/// The longest reason that fits a close frame (RFC 6455 §5.5).
+/// The longest reason that fits a close frame, in bytes (RFC 6455 §5.5).
 const MAX_REASON: usize = 123;
 
 type Answer = Result<Json<Value>, Problem>;
@@ -33,6 +33,10 @@ pub(super) struct Page {
     after: u64,
     limit: Option<usize>,
     uid: Option<String>,
+}
+
+impl Parameters for Page {
+    const ALLOWED: &'static str = "after=NUMBER, limit=NUMBER and uid=TEXT";
 }
 
 #[derive(Serialize)]
@@ -65,7 +69,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>, Query(page): Query<P
         return Err(bad(format!("limit: must be from 1 to {LARGEST_PAGE}")));
     }
     let registry = shared.served()?.registry.clone();
-    // Everybody may have to be looked at.
+    // This may visit every connection.
     let page = spawn_blocking(move || {
         let after = ConnectionId(after);
         let Some(uid) = uid else { return registry.page(after, limit) };
@@ -83,7 +87,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>, Query(page): Query<P
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Farewell {
+pub(super) struct CloseRequest {
     uid: Option<String>,
     #[serde(default = "kicked")]
     code: u16,
@@ -99,9 +103,13 @@ fn by_an_operator() -> String {
     "closed by an operator".to_owned()
 }
 
-impl Farewell {
-    /// What the close frame says.
-    fn reason(self) -> Result<CloseReason, Problem> {
+impl Parameters for CloseRequest {
+    const ALLOWED: &'static str = "uid=TEXT, code=NUMBER and reason=TEXT";
+}
+
+impl CloseRequest {
+    /// Checks code and reason, and returns them for the close frame.
+    fn close_reason(self) -> Result<CloseReason, Problem> {
         let Self { code, reason, .. } = self;
         if !matches!(code, 1000 | 1008 | 3000..=4999) {
             return Err(bad(format!("code = {code}: must be 1000, 1008 or from 3000 to 4999")));
@@ -115,29 +123,30 @@ impl Farewell {
 
 pub(super) async fn close(
     State(shared): State<Arc<Shared>>,
-    id: Result<Path<u64>, PathRejection>,
-    Query(farewell): Query<Farewell>,
+    id: Result<Path<String>, PathRejection>,
+    Query(request): Query<CloseRequest>,
 ) -> Answer {
     let Path(id) = id.map_err(bad)?;
-    if farewell.uid.is_some() {
-        return Err(bad("a connection is named by its id or by its uid, not both"));
+    let id: u64 = id.parse().map_err(|_| bad(format!("{id}: the id of a connection must be a number")))?;
+    if request.uid.is_some() {
+        return Err(bad("name a connection by its id or by its uid, not both"));
     }
-    let reason = farewell.reason()?;
+    let reason = request.close_reason()?;
     let peer = shared.served()?.registry.connection(ConnectionId(id));
     let peer = peer.ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, format!("there is no authenticated connection with the id {id}"))
     })?;
-    Ok(end(&[peer], &reason))
+    Ok(close_all(&[peer], &reason))
 }
 
-pub(super) async fn close_uid(State(shared): State<Arc<Shared>>, Query(mut farewell): Query<Farewell>) -> Answer {
-    let uid = farewell.uid.take().ok_or_else(|| bad("?uid= must say whose connections to close"))?;
-    let reason = farewell.reason()?;
-    Ok(end(&shared.served()?.registry.of_uid(&uid), &reason))
+pub(super) async fn close_uid(State(shared): State<Arc<Shared>>, Query(mut request): Query<CloseRequest>) -> Answer {
+    let uid = request.uid.take().ok_or_else(|| bad("the query parameter uid is missing: whose connections to close"))?;
+    let reason = request.close_reason()?;
+    Ok(close_all(&shared.served()?.registry.of_uid(&uid), &reason))
 }
 
-/// Those that are closing already do not count.
-fn end(peers: &[Arc<Peer>], reason: &CloseReason) -> Json<Value> {
+/// Closes the connections and answers their number. Connections that are already closing do not count.
+fn close_all(peers: &[Arc<Peer>], reason: &CloseReason) -> Json<Value> {
     let closed = peers.iter().filter(|peer| peer.outbox.close(reason.clone(), Cause::Operator)).count();
     Json(json!({ "closed": closed }))
 }

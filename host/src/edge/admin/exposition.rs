@@ -1,11 +1,11 @@
-//! The text that Prometheus reads (its text format, version 0.0.4).
+//! Writes metrics in the text format of Prometheus, version 0.0.4.
 
 use std::fmt::{self, Write as _};
 
-/// The media type.
+/// The media type of this format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Labels with their values.
+/// The names and values of labels.
 pub(super) type Labels<'a> = [(&'a str, &'a str)];
 
 /// The text being written.
@@ -13,9 +13,9 @@ pub(super) type Labels<'a> = [(&'a str, &'a str)];
 pub(super) struct Exposition(String);
 
 impl Exposition {
-    /// Begins a metric: samples of this name follow.
+    /// Begins a metric. Its samples must follow.
     pub(super) fn metric(&mut self, name: &str, kind: &str, meaning: &str) {
-        // Writing to a string does not fail, here and below.
+        // Here and below: writing to a string does not fail.
         let _ = writeln!(self.0, "# HELP {name} {}\n# TYPE {name} {kind}", meaning.replace('\\', "\\\\"));
     }
 
@@ -27,7 +27,7 @@ impl Exposition {
         let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
 
-    /// A metric with one sample.
+    /// Writes a metric with one sample.
     pub(super) fn single(&mut self, name: &str, kind: &str, meaning: &str, value: impl fmt::Display) {
         self.metric(name, kind, meaning);
         self.sample(name, &[], value);
@@ -38,7 +38,7 @@ impl Exposition {
     }
 }
 
-/// The value of a label.
+/// Displays the value of a label with its special characters escaped.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {

@@ -1,7 +1,11 @@
-//! Who may ask: a request passes here before anything else looks at it. What passes must name the listener itself as its
-//! `Host` (a page whose name was made to point here, DNS rebinding, names its own), must not come from a page at all
-//! (`Origin`), and must have the token, unless it asks for nothing but health. Who has not shown the token has one request
-//! to a connection. Supervisors' probes may be of HTTP/1.0, which knows no `Host`; every browser sends one.
+//! Checks every request before any other code reads it:
+//!
+//! - Its `Host` must name this listener. A web page that reaches the listener by DNS rebinding sends its own host name.
+//! - It must not come from a web page (`Origin`).
+//! - It must contain the token, unless it is a health probe.
+//!
+//! A connection without the token may send one request. A supervisor's probe may use HTTP/1.0 without a `Host`; every
+//! browser sends a `Host`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -22,16 +26,17 @@ use super::shared::{HEALTH, READINESS, Shared};
 use crate::base::metrics::METRICS;
 use crate::config;
 
-/// How long a request that may be made has: it may carry a component that takes long to arrive and to compile.
+/// The time limit of a request with the token. A component may take long to arrive and to compile.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
-/// Lets a request through, or says why not.
+
+/// Passes a request on, or answers why it is refused.
 pub(super) async fn guard(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
-    let response = match shared.judge(&request, &peer) {
+    let response = match shared.authorize(&request, &peer) {
         Ok(Visitor::Operator) => return serve(&peer, request, next).await,
         Ok(Visitor::Stranger) => next.run(request).await,
         Err(problem) => {
@@ -53,7 +58,7 @@ async fn serve(peer: &Peer, request: Request, next: Next) -> Response {
     let response = match timeout(LONGEST, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let problem = format!("it has not ended after {LONGEST:?}, and may or may not take effect");
+            let problem = format!("the request has not ended after {LONGEST:?}; it may still take effect");
             Problem::new(StatusCode::GATEWAY_TIMEOUT, problem).into_response()
         }
     };
@@ -62,7 +67,7 @@ async fn serve(peer: &Peer, request: Request, next: Next) -> Response {
     response
 }
 
-/// Logs a request that changes something once it is over, also when who made it has left.
+/// Logs a request that changes something, as soon as the request is over: also if its connection has ended before.
 struct Trace {
     method: Method,
     path: String,
@@ -81,53 +86,54 @@ impl Drop for Trace {
         match status {
             _ if *method == Method::GET || *method == Method::HEAD => {}
             Some(status) => info!(%method, path, status = status.as_u16(), "admin request"),
-            None => warn!(%method, path, "admin request broken off: its connection ended before it did"),
+            None => warn!(%method, path, "admin request cut off: its connection ended first"),
         }
     }
 }
 
-/// Who asks.
+/// The sender of a request.
 enum Visitor {
-    /// Who has the token.
+    /// Has sent the token.
     Operator,
-    /// Who asks for health.
+    /// Sends a health probe, without the token.
     Stranger,
 }
 
 impl Shared {
-    fn judge(&self, request: &Request, peer: &Peer) -> Result<Visitor, Problem> {
-        // Also a misspelt one: a supervisor is to read that there is no such path, not that it needs a token.
+    /// Returns the sender of a request, or why the request is refused.
+    fn authorize(&self, request: &Request, peer: &Peer) -> Result<Visitor, Problem> {
+        // A final slash is a misspelt probe. The answer is "no such path", not that a token is missing.
         let is_probe = [HEALTH, READINESS].contains(&request.uri().path().trim_end_matches('/'));
         let is_hostless = request.version() == Version::HTTP_10 && !request.headers().contains_key(HOST);
         if !(is_probe && is_hostless) {
             self.check_host(request, peer.own)?;
         }
         if request.headers().contains_key(ORIGIN) {
-            return Err(Problem::new(StatusCode::FORBIDDEN, "this is not for web pages (Origin)"));
+            return Err(Problem::new(StatusCode::FORBIDDEN, "requests of web pages are refused (Origin)"));
         }
         if is_probe {
             return Ok(Visitor::Stranger);
         }
         let Some(token) = &self.token else {
-            let problem = "there is no token, for the gateway has no state folder to keep it in: see its log";
+            let problem = "the gateway has no token, because it has no state folder: see its log";
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, problem));
         };
         let mut given = request.headers().get_all(AUTHORIZATION).iter();
         match (given.next(), given.next()) {
             (Some(header), None) if token.is_in(header.as_bytes()) => Ok(Visitor::Operator),
-            (None, _) => Err(unauthorized("a token is needed: \"Authorization: Bearer …\"")),
-            _ => Err(unauthorized("this is not the token")),
+            (None, _) => Err(unauthorized("the token is missing: send \"Authorization: Bearer TOKEN\"")),
+            _ => Err(unauthorized("wrong token")),
         }
     }
 
-    /// Every name that the request gives the listener must be one of its own.
+    /// Checks that every host name in the request names this listener.
     fn check_host(&self, request: &Request, own: Option<SocketAddr>) -> Result<(), Problem> {
         let mut hosts = request.headers().get_all(HOST).iter();
         let header = match (hosts.next().map(HeaderValue::to_str), hosts.next()) {
             (Some(Ok(host)), None) => host.parse::<Authority>().ok(),
             _ => None,
         };
-        let header = header.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "there must be one Host header"))?;
+        let header = header.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "the request must have exactly one Host header"))?;
         let foreign = [Some(&header), request.uri().authority()]
             .into_iter()
             .flatten()
@@ -135,7 +141,7 @@ impl Shared {
         match foreign {
             None => Ok(()),
             Some(_) => {
-                let problem = "this Host is not served: it must be localhost, the listener's own address, or one of \
+                let problem = "this Host is refused: it must be localhost, the listener's own address, or one of \
                                admin.allowed_hosts";
                 Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, problem))
             }

@@ -1,4 +1,4 @@
-//! Few connections, none for long: whoever connects without the token must not keep out who has it.
+//! Limits the number and the time of connections, so that clients without the token cannot keep operators out.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,13 +17,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Connections at a time. A further one takes the place of a stranger's, or else waits.
+/// The most connections at a time. A further connection replaces the oldest one that has not sent the token; if there is
+/// none, it waits.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a new connection may take to send a request.
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
-/// How long one may take that has sent a request: to read the answer, and to send another.
+/// How long an operator's connection may take after a request: to read the answer and to send the next request.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-/// A listener that bounds how many connections there are and how long each may do nothing.
+
+/// A listener that limits the number of connections, and how long each may do nothing.
 pub(super) struct Bounded {
     listener: TcpListener,
     places: Arc<Semaphore>,
@@ -41,7 +43,7 @@ impl axum::serve::Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // Errors of one connection, and shortages, are waited out there.
+        // This function handles errors itself: it waits and tries again.
         let (stream, peer) = axum::serve::Listener::accept(&mut self.listener).await;
         let _ = stream.set_nodelay(true);
         if self.places.available_permits() == 0 {
@@ -58,8 +60,8 @@ impl axum::serve::Listener for Bounded {
     }
 }
 
-/// The connections that have not shown the token, in the order they came. Each is good for one request, so that who came
-/// first has done nothing for the longest time.
+/// The connections that have not sent the token, oldest first. Each may send one request, so the oldest one has done
+/// nothing for the longest time.
 #[derive(Debug, Default)]
 struct Strangers(Mutex<VecDeque<Arc<CancellationToken>>>);
 
@@ -85,7 +87,7 @@ impl Strangers {
     }
 }
 
-/// Until when a connection may go on. Shared with who answers its requests.
+/// The time when a connection ends. The connection shares it with the code that answers its requests.
 #[derive(Debug, Clone)]
 pub(super) struct Patience(Arc<Mutex<Instant>>);
 
@@ -94,7 +96,7 @@ impl Patience {
         Self(Arc::new(Mutex::new(Instant::now() + FIRST_PATIENCE)))
     }
 
-    /// From now on the connection has this long.
+    /// Lets the connection live for `time` from now.
     pub(super) fn grant(&self, time: Duration) {
         *self.0.lock() = Instant::now() + time;
     }
@@ -104,10 +106,10 @@ impl Patience {
     }
 }
 
-/// What is known of a connection.
+/// The connection of a request.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
-    /// The address that it has reached.
+    /// The listener's address that the client has connected to.
     pub(super) own: Option<SocketAddr>,
     pub(super) patience: Patience,
     cut: Arc<CancellationToken>,
@@ -115,7 +117,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// It has shown the token.
+    /// Records that the connection has sent the token.
     pub(super) fn trust(&self) {
         self.strangers.leave(&self.cut);
     }
@@ -127,7 +129,7 @@ impl Connected<IncomingStream<'_, Bounded>> for Peer {
     }
 }
 
-/// A TCP connection that ends when its time is over, or when its place is needed.
+/// A TCP connection that ends when its time is over, or when another connection needs its place.
 pub(super) struct Connection {
     stream: TcpStream,
     peer: Peer,
@@ -145,7 +147,7 @@ impl Connection {
         Self { stream, peer, timer, cut, _place: place }
     }
 
-    /// The stream, unless its time is over.
+    /// Returns the stream, or an error if the connection must end.
     fn stream(&mut self, cx: &mut Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
         if self.cut.as_mut().poll(cx).is_ready() {
             return Err(io::ErrorKind::ConnectionAborted.into());

@@ -1,5 +1,5 @@
-//! Everything counted, as Prometheus reads it. Of each slot the generations are shown that serve, are about to or did
-//! last, so that the number of samples is bounded however often plugins are swapped.
+//! Shows all metrics in the format of Prometheus. For each slot it shows only the live, the next and the previous
+//! generation, so the number of samples stays bounded however often plugins are swapped.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,7 +20,7 @@ use crate::hub::registry::{Registry, Several};
 use crate::policy::status::{FunctionStatus, GenerationStatus, PluginStatus};
 
 pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Problem> {
-    // Everybody's outbox is looked at.
+    // This visits the outbox of every connection.
     let text = spawn_blocking(move || {
         let mut text = Exposition::default();
         process(&mut text, shared.started);
@@ -43,11 +43,11 @@ fn process(text: &mut Exposition, started: SystemTime) {
     memory(text);
 }
 
-/// What the allocator keeps account of. The system's own, which serves on other systems than Linux, keeps none.
+/// Shows the statistics of jemalloc. Other systems than Linux use the system's allocator, which has none.
 #[cfg(target_os = "linux")]
 fn memory(text: &mut Exposition) {
     use tikv_jemalloc_ctl::{epoch, stats};
-    // The allocator adds up when it is told to.
+    // jemalloc updates its statistics only on this call.
     let _ = epoch::advance();
     let allocated = stats::allocated::read().unwrap_or_default();
     let meaning = "Bytes that the gateway has allocated, without the memory of plugins.";
@@ -108,7 +108,7 @@ fn connections(
     text.single("hotgate_inbox_budget_bytes", "gauge", meaning, inbox.used());
 }
 
-/// All generations of a slot that are shown, with the labels that name them.
+/// Returns each generation to show, with its slot, plugin and number.
 fn generations(plugins: &[PluginStatus]) -> impl Iterator<Item = (&GenerationStatus, [(&str, &str); 2], String)> {
     plugins.iter().flat_map(|plugin| {
         let labels = [("slot", &*plugin.slot), ("plugin", &*plugin.plugin)];

@@ -1,11 +1,11 @@
-//! Where operators look and act: an HTTP listener of its own, off the way of messages. It answers health and metrics,
-//! shows what serves and who is connected, brings plugins in and back, and closes connections.
+//! The admin listener: HTTP for operators, on a port of its own, apart from messages. It answers health probes and
+//! metrics, lists plugins and connections, deploys plugins and rolls them back, and closes connections.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `listener`, `guard`, [`token`] | who gets to ask, and for how long |
-//! | `plugins`, `connections`, `query`, `problem` | what is shown and done, and what is answered when it cannot be |
-//! | `metrics`, `exposition` | everything counted, as Prometheus reads it |
+//! | `listener`, `guard`, [`token`] | who may ask, and for how long |
+//! | `plugins`, `connections`, `query`, `problem` | the requests, their parameters, and the answer to a request that fails |
+//! | `metrics`, `exposition` | all metrics, in the format of Prometheus |
 
 mod connections;
 mod exposition;
@@ -45,29 +45,29 @@ use crate::base::state::StateFolder;
 use crate::base::throttle::Throttle;
 use crate::config::AdminConfig;
 
-/// Refused requests that are logged in a second, and at once: they may come as fast as anybody likes.
+/// Refused requests that are logged: in a second, and at once. Anybody may send many such requests.
 const REFUSALS_PER_SECOND: u32 = 1;
 const REFUSALS_AT_ONCE: u32 = 1;
 
-/// How long answers that are being written may take once the gateway has ended.
+/// How long unfinished answers may take after the gateway has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The admin listener. Dropping it ends it.
+/// The admin listener. Dropping it stops it.
 #[derive(Debug)]
 pub struct Admin {
     shared: Arc<Shared>,
     stop: CancellationToken,
     task: JoinHandle<()>,
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
 }
 
 impl Admin {
-    /// Answers from now on: at first, that the gateway is starting. Without a private place for a token, operators are
-    /// turned away; supervisors' probes are answered all the same.
+    /// Starts the listener. Until [`serve`](Self::serve) is called, it answers that the gateway is starting. Without a
+    /// private place for the token it refuses operators, but still answers probes of supervisors.
     ///
     /// # Errors
-    /// When the socket is none to listen on.
+    /// If the address of the socket cannot be read.
     pub async fn start(config: &AdminConfig, state: Arc<StateFolder>, listener: TcpListener) -> anyhow::Result<Self> {
         let token = match spawn_blocking(move || Token::create(&state)).await? {
             Ok(token) => Some(token),
@@ -87,30 +87,30 @@ impl Admin {
         });
         let address = listener.local_addr()?;
         if !address.ip().to_canonical().is_loopback() {
-            warn!(%address, "the admin listener speaks plain HTTP: its token can be read on the way");
+            warn!(%address, "the admin listener speaks plain HTTP: others on the network can read its token");
         }
         let service = router(&shared).into_make_service_with_connect_info::<Peer>();
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let task = tokio::spawn(async move {
-            // Never fails, says its documentation.
+            // According to its documentation, this never fails.
             let _ = axum::serve(Bounded::new(listener), service).with_graceful_shutdown(stopped).await;
         });
         Ok(Self { shared, stop, task, address })
     }
 
-    /// The gateway serves.
+    /// Gives the listener the parts of the gateway, which now serves.
     pub fn serve(&self, served: Served) {
-        // There is one gateway to a listener.
+        // Only a second call would fail, and each listener has one gateway.
         let _ = self.shared.served.set(served);
     }
 
-    /// The gateway takes in nobody any more.
+    /// Records that the gateway drains. From now on it is not ready.
     pub fn drain(&self) {
         self.shared.draining.store(true, Relaxed);
     }
 
-    /// Ends it once the answers that are being given have been given, and in time.
+    /// Stops the listener when the current answers are written, and at `end` at the latest.
     pub async fn stop(mut self, end: Instant) {
         self.stop.cancel();
         let _ = timeout_at(end.min(Instant::now() + LAST_WORDS), &mut self.task).await;
@@ -124,8 +124,8 @@ impl Drop for Admin {
 }
 
 fn router(shared: &Arc<Shared>) -> Router {
-    let unknown = || async { Problem::new(StatusCode::NOT_FOUND, "there is nothing here") };
-    let wrong_method = || async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this method is not possible here") };
+    let unknown = || async { Problem::new(StatusCode::NOT_FOUND, "no such path") };
+    let wrong_method = || async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method") };
     Router::new()
         .route(HEALTH, get(|| async { Json(json!({ "status": "ok" })) }))
         .route(READINESS, get(ready))

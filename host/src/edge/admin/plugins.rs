@@ -1,4 +1,4 @@
-//! What serves in the slots, and what operators do about it.
+//! Lists the plugins of all slots, and deploys, rolls back, promotes and reloads them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::problem::Problem;
-use super::query::Query;
+use super::query::{Parameters, Query};
 use super::shared::Shared;
 use crate::policy::DeployError;
 use crate::policy::status::{Deployed, PluginStatus};
 
-/// How long a component that is being sent may stand still.
+/// How long an upload may stand still.
 const STANDSTILL: Duration = Duration::from_secs(15);
 
 type Shares = State<Arc<Shared>>;
 type Status = Result<Json<PluginStatus>, Problem>;
 
-/// The slot that a path names.
+/// The slot in the path of a request.
 pub(super) struct Slot(String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Slot {
@@ -38,23 +38,27 @@ impl<S: Send + Sync> FromRequestParts<S> for Slot {
     }
 }
 
-/// Which generation the request is about: it must still be the newest then.
+/// The generation that the operator expects. The request is refused if another generation is the newest.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Meant {
+pub(super) struct Expected {
     generation: Option<u64>,
+}
+
+impl Parameters for Expected {
+    const ALLOWED: &'static str = "generation=NUMBER";
 }
 
 pub(super) async fn list(State(shared): Shares) -> Result<Json<Value>, Problem> {
     Ok(Json(json!({ "plugins": shared.served()?.policy.plugins() })))
 }
 
-pub(super) async fn rollback(State(shared): Shares, Slot(slot): Slot, Query(meant): Query<Meant>) -> Status {
-    Ok(Json(shared.served()?.policy.rollback(&slot, meant.generation).await?))
+pub(super) async fn rollback(State(shared): Shares, Slot(slot): Slot, Query(expected): Query<Expected>) -> Status {
+    Ok(Json(shared.served()?.policy.rollback(&slot, expected.generation).await?))
 }
 
-pub(super) async fn promote(State(shared): Shares, Slot(slot): Slot, Query(meant): Query<Meant>) -> Status {
-    Ok(Json(shared.served()?.policy.promote(&slot, meant.generation).await?))
+pub(super) async fn promote(State(shared): Shares, Slot(slot): Slot, Query(expected): Query<Expected>) -> Status {
+    Ok(Json(shared.served()?.policy.promote(&slot, expected.generation).await?))
 }
 
 pub(super) async fn reload(State(shared): Shares, Slot(slot): Slot) -> Status {
@@ -78,19 +82,18 @@ impl Shared {
             return Err(too_large());
         }
         let _uploading = self.uploading.try_acquire().map_err(|_| {
-            let problem = "another deploy is under way: another component is being sent; try again in a moment";
+            let problem = "another deploy is running: another component is being uploaded; try again in a moment";
             Problem::from(DeployError::NotNow(problem.to_owned()))
         })?;
         let mut pieces = body.into_data_stream();
         let mut bytes = Vec::new();
         let stalled = |_| {
-            let problem = format!("the component has not arrived: nothing came for {STANDSTILL:?}");
+            let problem = format!("the upload failed: no data arrived for {STANDSTILL:?}");
             Problem::new(StatusCode::REQUEST_TIMEOUT, problem)
         };
         while let Some(piece) = timeout(STANDSTILL, pieces.next()).await.map_err(stalled)? {
-            let missing =
-                |error| Problem::new(StatusCode::BAD_REQUEST, format!("the component has not arrived: {error}"));
-            let piece = piece.map_err(missing)?;
+            let failed = |error| Problem::new(StatusCode::BAD_REQUEST, format!("the upload failed: {error}"));
+            let piece = piece.map_err(failed)?;
             if bytes.len() + piece.len() > limit {
                 return Err(too_large());
             }

@@ -1,4 +1,4 @@
-//! What is answered when a request cannot be fulfilled: a status, and `{"error": "…"}` that says why.
+//! The answer to a request that fails: a status, and `{"error": "…"}` with the reason.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::policy::DeployError;
 
-/// Why a request is not fulfilled.
+/// Why a request fails.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,

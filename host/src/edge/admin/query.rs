@@ -1,4 +1,4 @@
-//! The query of a request, as who types it means it.
+//! Reads the query of a request.
 
 use axum::extract::{self, FromRequestParts};
 use axum::http::request::Parts;
@@ -7,17 +7,72 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 
-/// The parameters of a query (RFC 3986 §3.4). A `+` in it is a plus, since uids may be telephone numbers; a space is
-/// `%20`. Forms of web pages write it the other way round, but none are served here.
+/// The parameters that a path takes. Each of them is optional.
+pub(super) trait Parameters: DeserializeOwned {
+    /// The parameters and their values, for an error message.
+    const ALLOWED: &'static str;
+}
+
+/// The parameters in a query (RFC 3986 §3.4). A `+` means a plus, because uids may be telephone numbers; a space is
+/// `%20`. Forms of web pages use `+` for a space, but this listener serves no web pages.
 pub(super) struct Query<T>(pub(super) T);
 
-impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+impl<S: Sync, T: Parameters> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default().replace('+', "%2B");
-        let bad = |error: &dyn std::fmt::Display| Problem::new(StatusCode::BAD_REQUEST, error);
-        let uri: Uri = format!("/?{query}").parse().map_err(|error| bad(&error))?;
-        extract::Query::try_from_uri(&uri).map(|extract::Query(query)| Self(query)).map_err(|error| bad(&error))
+        let wrong = || Problem::new(StatusCode::BAD_REQUEST, problem::<T>(&query));
+        parse(&query).map(Self).ok_or_else(wrong)
+    }
+}
+
+fn parse<T: Parameters>(query: &str) -> Option<T> {
+    let uri: Uri = format!("/?{query}").parse().ok()?;
+    extract::Query::try_from_uri(&uri).ok().map(|extract::Query(parameters)| parameters)
+}
+
+/// Returns what is wrong with a query: the first parameter that is wrong even alone, or else the whole query.
+fn problem<T: Parameters>(query: &str) -> String {
+    match query.split('&').find(|parameter| parse::<T>(parameter).is_none()) {
+        Some(parameter) => {
+            let name = parameter.split('=').next().unwrap_or_default();
+            format!("wrong query parameter {name}: this path takes {}", T::ALLOWED)
+        }
+        None => "the query is too long, or has a parameter twice".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Example {
+        uid: Option<String>,
+        #[serde(default)]
+        limit: u64,
+    }
+
+    impl Parameters for Example {
+        const ALLOWED: &'static str = "uid=TEXT and limit=NUMBER";
+    }
+
+    #[test]
+    fn the_wrong_parameter_is_named() {
+        let right: Example = parse("uid=%2B49%20x&limit=3").expect("a query");
+        assert_eq!((right.uid.as_deref(), right.limit), (Some("+49 x"), 3));
+        assert!(parse::<Example>("").is_some());
+        for (query, expected) in [
+            ("uid=a&limit=x", "wrong query parameter limit: this path takes uid=TEXT and limit=NUMBER"),
+            ("user=a&limit=1", "wrong query parameter user: this path takes uid=TEXT and limit=NUMBER"),
+            ("uid=a&uid=b", "the query is too long, or has a parameter twice"),
+        ] {
+            assert!(parse::<Example>(query).is_none(), "{query}");
+            assert_eq!(problem::<Example>(query), expected, "{query}");
+        }
     }
 }

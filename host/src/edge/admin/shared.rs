@@ -1,4 +1,4 @@
-//! What all requests to the admin listener share.
+//! The state that all requests to the admin listener share.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -15,29 +15,29 @@ use crate::hub::outbox::Budget;
 use crate::hub::registry::Registry;
 use crate::policy::Policy;
 
-/// Asked by supervisors: whether the process is alive, and whether it serves.
+/// The paths for supervisors: is the process alive, and does the gateway serve?
 pub(super) const HEALTH: &str = "/healthz";
 pub(super) const READINESS: &str = "/readyz";
 
-/// What is shown and acted on.
+/// The parts of the gateway that requests show and change.
 #[derive(Debug)]
 pub struct Served {
     /// The plugins.
     pub policy: Arc<Policy>,
-    /// Who is connected.
+    /// The registry of connections.
     pub registry: Arc<Registry>,
-    /// How many are.
+    /// The numbers of connections.
     pub admission: Arc<Admission>,
-    /// What waits for them.
+    /// The memory of all outboxes.
     pub budget: Arc<Budget>,
-    /// What has arrived from them in part.
+    /// The memory of all inboxes.
     pub inbox: Arc<InboxBudget>,
 }
 
-/// What requests share.
+/// The shared state.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// None where there is no private place for it: then only health is answered.
+    /// `None` if there is no private place for the token. Then only health probes are answered.
     pub(super) token: Option<Token>,
     pub(super) allowed_hosts: Vec<String>,
     pub(super) refusals: Throttle,
@@ -45,11 +45,12 @@ pub(super) struct Shared {
     /// Set once the gateway has started.
     pub(super) served: OnceLock<Served>,
     pub(super) draining: AtomicBool,
-    /// One component is received at a time: they may be large.
+    /// Allows one upload at a time, because components may be large.
     pub(super) uploading: Semaphore,
 }
 
 impl Shared {
+    /// Returns the parts of the gateway, or 503 while it starts.
     pub(super) fn served(&self) -> Result<&Served, Problem> {
         self.served.get().ok_or_else(|| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is starting"))
     }

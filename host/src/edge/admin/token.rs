@@ -1,4 +1,4 @@
-//! The admin token: who knows it may do everything here.
+//! The admin token: whoever knows it may do everything on the admin listener.
 
 use std::fmt;
 use std::io;
@@ -8,25 +8,25 @@ use subtle::ConstantTimeEq as _;
 use crate::base::state::StateFolder;
 use crate::config::BYTE_ORDER_MARK;
 
-/// What its file in the state folder is called.
+/// The name of the token's file in the state folder.
 pub const FILE: &str = "admin-token";
 
-/// Fewer characters could be guessed.
+/// The fewest characters: a shorter token could be guessed.
 const MIN_LENGTH: usize = 32;
-/// More would not fit a header.
+/// The most characters: a longer token would not fit a header.
 const MAX_LENGTH: usize = 1024;
-/// Bytes of its file: white space may stand around it.
+/// The most bytes of the token's file. White space around the token is allowed.
 pub(crate) const MAX_FILE: usize = 4096;
 
-/// The admin token. Never displayed.
+/// The admin token. Its `Debug` does not show it.
 #[derive(Clone)]
 pub struct Token(String);
 
 impl Token {
-    /// Reads the token of this folder, or makes it: 32 random bytes. Blocks.
+    /// Reads the token in the state folder, or makes one of 32 random bytes. Blocks.
     ///
     /// # Errors
-    /// When there is no such folder, or the file is not private or not a token.
+    /// If there is no state folder, or the file is not private or contains no token.
     pub fn create(state: &StateFolder) -> io::Result<Self> {
         let make = || {
             let mut bytes = [0; 32];
@@ -37,24 +37,25 @@ impl Token {
         Self::parse(&state.create_secret(FILE, make)?)
     }
 
-    /// Takes a token from the content of its file.
+    /// Returns the token in the content of a file.
     ///
     /// # Errors
-    /// When it cannot be one.
+    /// If the content is not a token.
     pub fn parse(content: &[u8]) -> io::Result<Self> {
         let text = content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(content).trim_ascii();
         let fits = (MIN_LENGTH..=MAX_LENGTH).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
         let text = str::from_utf8(text).ok().filter(|_| fits);
-        let problem = || io::Error::other(format!("{FILE}: a token is a word of at least {MIN_LENGTH} characters"));
+        let problem = || io::Error::other(format!("{FILE}: the token must be one word of at least {MIN_LENGTH} characters"));
         text.map(|text| Self(text.to_owned())).ok_or_else(problem)
     }
 
-    /// The value of an `Authorization` header that has it.
+    /// Returns the value of an `Authorization` header with this token.
     pub fn header(&self) -> String {
         format!("Bearer {}", self.0)
     }
 
-    /// Whether an `Authorization` header has it (RFC 6750 §2.1). Takes the same time wherever they differ.
+    /// Returns `true` if an `Authorization` header has this token (RFC 6750 §2.1). The comparison takes the same time
+    /// wherever the two differ.
     pub fn is_in(&self, header: &[u8]) -> bool {
         let Some((scheme, given)) = header.split_at_checked(7) else { return false };
         scheme.eq_ignore_ascii_case(b"bearer ") && self.0.as_bytes().ct_eq(given.trim_ascii()).into()

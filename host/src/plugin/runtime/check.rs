@@ -12,7 +12,7 @@ use super::instance::{Instance, within};
 use super::memory::Holding;
 use super::prepared::Prepared;
 use super::spec::Spec;
-use super::turns::Pace;
+use super::turns::SlowCalls;
 use crate::plugin::text::clean;
 
 /// Bytes of what a plugin's own check says against it.
@@ -30,7 +30,7 @@ pub struct CheckRefused(String);
 pub(crate) async fn check(prepared: &Prepared) -> anyhow::Result<usize> {
     let spec = &prepared.spec;
     let limit = TimeLimit { setting: "check_timeout", value: spec.limits.check_timeout };
-    let mut instance = Instance::new(prepared, Pace::new(), Holding::new(spec.account.clone()));
+    let mut instance = Instance::new(prepared, SlowCalls::new(), Holding::new(spec.account.clone()));
     instance.begin_call(Instant::now(), limit.value, None);
     let (turns, deadline) = instance.bounds();
 

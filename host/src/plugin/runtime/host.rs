@@ -21,7 +21,7 @@ use crate::plugin::runtime::log::stdio::Output;
 use crate::plugin::runtime::log::{GuestLog, InstanceLog};
 use crate::plugin::runtime::memory::Holding;
 use crate::plugin::runtime::spec::Spec;
-use crate::plugin::runtime::turns::{Pace, Turns};
+use crate::plugin::runtime::turns::{SlowCalls, Turns};
 
 /// Random bytes of one request.
 pub(crate) const MAX_RANDOM: u64 = 64 << 10;
@@ -51,11 +51,11 @@ impl Host {
         spec: &Spec,
         log: &Arc<GuestLog>,
         environment: &Environment,
-        pace: Arc<Pace>,
+        slow_calls: Arc<SlowCalls>,
         holding: Holding,
     ) -> Self {
         let log = Arc::new(InstanceLog::new(log.clone(), &spec.limits));
-        let turns = Turns::new(spec.lane.clone(), pace);
+        let turns = Turns::new(spec.queue.clone(), slow_calls);
         let stdout = Output::new(log.clone(), turns.clone(), Level::Info);
         let stderr = Output::new(log.clone(), turns.clone(), Level::Warn);
         // Nothing is inherited and nothing opened: no files, no sockets, no arguments, no environment but the settings.
@@ -109,7 +109,7 @@ impl Host {
     async fn enter(&mut self, bytes: usize) -> Result<()> {
         self.log.take(bytes)?;
         if !self.turns.may_go_on(Instant::now()) {
-            self.turns.clone().next().await;
+            self.turns.clone().next_turn().await;
         }
         Ok(())
     }

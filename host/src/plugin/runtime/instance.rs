@@ -16,7 +16,7 @@ use crate::plugin::runtime::host::Host;
 use crate::plugin::runtime::limits::host_call_bytes;
 use crate::plugin::runtime::memory::Holding;
 use crate::plugin::runtime::prepared::Prepared;
-use crate::plugin::runtime::turns::{Pace, Turn, Turns};
+use crate::plugin::runtime::turns::{SlowCalls, Turn, Turns};
 
 /// A store with its one instance: whatever goes wrong in it ends with it.
 pub(crate) struct Instance {
@@ -33,9 +33,9 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// An empty one, whose calls are as long as this tells, and whose memory is accounted for here.
-    pub(crate) fn new(prepared: &Prepared, pace: Arc<Pace>, holding: Holding) -> Self {
+    pub(crate) fn new(prepared: &Prepared, slow_calls: Arc<SlowCalls>, holding: Holding) -> Self {
         let spec = &prepared.spec;
-        let mut store = Store::new(prepared.component.engine(), prepared.host(pace, holding));
+        let mut store = Store::new(prepared.component.engine(), prepared.host(slow_calls, holding));
         store.limiter(|host| &mut host.limiter);
         store.set_max_component_handles(spec.limits.handles);
         store.set_hostcall_fuel(host_call_bytes(&spec.limits));
@@ -47,7 +47,7 @@ impl Instance {
             } else if now >= host.deadline {
                 UpdateDeadline::Interrupt
             } else {
-                UpdateDeadline::YieldCustom(1, Box::pin(host.turns.clone().next()))
+                UpdateDeadline::YieldCustom(1, Box::pin(host.turns.clone().next_turn()))
             })
         });
         Self {

@@ -31,7 +31,7 @@ use self::log::{GuestLog, line_limit};
 use self::memory::{Demand, Memory};
 use self::prepared::Prepared;
 use self::spec::{Spec, failure_limit, plugin_name};
-use self::turns::Lane;
+use self::turns::FairQueue;
 use crate::base::state::StateFolder;
 use crate::config::{CompilerConfig, EngineConfig, PluginConfig};
 use crate::hub::registry::Registry;
@@ -47,7 +47,7 @@ pub struct Runtime {
     clock: Clock,
     linker: Linker<Host>,
     pub(crate) compiler: Compiler,
-    lane: Arc<Lane>,
+    queue: Arc<FairQueue>,
     memory: Arc<Memory>,
     registry: Arc<Registry>,
     pub(crate) state: Arc<StateFolder>,
@@ -68,16 +68,16 @@ impl Runtime {
         registry: Arc<Registry>,
         state: Arc<StateFolder>,
     ) -> anyhow::Result<Arc<Self>> {
-        let lane = Lane::new();
+        let queue = FairQueue::new();
         let engine = engine::start(demand.calls, config)?;
-        let crowd = lane.clone();
+        let crowd = queue.clone();
         let clock = Clock::start(&engine, move || crowd.is_taken())?;
         let mut linker = Linker::new(&engine);
         host::link(&mut linker).map_err(plain).context("cannot link the plugin interfaces")?;
         let compiler = Compiler::new(compiler, &state);
         let surroundings = Surroundings::default();
         let (memory, stack) = (Memory::new(config.memory, demand), config.stack);
-        Ok(Arc::new(Self { engine, clock, linker, compiler, lane, memory, registry, state, surroundings, stack }))
+        Ok(Arc::new(Self { engine, clock, linker, compiler, queue, memory, registry, state, surroundings, stack }))
     }
 
     /// Bytes of linear memory that all plugins together may have.
@@ -98,7 +98,7 @@ impl Runtime {
             clock: self.clock.clone(),
             linker: self.linker.clone(),
             compiler: self.compiler.clone(),
-            lane: self.lane.clone(),
+            queue: self.queue.clone(),
             memory: self.memory.clone(),
             registry,
             state: Arc::new(StateFolder::none("nothing is to be remembered")),
@@ -118,7 +118,7 @@ impl Runtime {
             roles,
             permits: PerRole::new(|| Semaphore::new(permits)),
             account: self.memory.open(Demand::of(&limits, roles)),
-            lane: self.lane.share(),
+            queue: self.queue.share(),
             lines: line_limit(&limits),
             failures: failure_limit(),
             clock: self.clock.clone(),

@@ -9,7 +9,7 @@ use super::host::Host;
 use super::log::GuestLog;
 use super::memory::Holding;
 use super::spec::Spec;
-use super::turns::Pace;
+use super::turns::SlowCalls;
 use crate::plugin::contract::Exports;
 
 /// A linked component with its settings.
@@ -23,7 +23,7 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     /// The host's side of a new instance.
-    pub(crate) fn host(&self, pace: Arc<Pace>, holding: Holding) -> Host {
-        Host::new(&self.spec, &self.log, &self.environment, pace, holding)
+    pub(crate) fn host(&self, slow_calls: Arc<SlowCalls>, holding: Holding) -> Host {
+        Host::new(&self.spec, &self.log, &self.environment, slow_calls, holding)
     }
 }

@@ -9,7 +9,7 @@ use super::clock::Clock;
 use super::environment::Surroundings;
 use super::log::LogNames;
 use super::memory::Account;
-use super::turns::Share;
+use super::turns::SlotQueue;
 use crate::hub::registry::Registry;
 use crate::plugin::contract::{PerRole, Roles};
 use crate::plugin::identity::Digest;
@@ -35,7 +35,7 @@ pub(crate) struct Spec {
     /// The memory of all its instances.
     pub(crate) account: Arc<Account>,
     /// Where its long calls wait for turns.
-    pub(crate) lane: Arc<Share>,
+    pub(crate) queue: Arc<SlotQueue>,
     pub(crate) lines: Arc<Throttle>,
     pub(crate) failures: Throttle,
     /// Tells whether the process stood still during a call.

@@ -23,13 +23,13 @@ pub(crate) type Turn = OwnedSemaphorePermit;
 
 /// Admits long calls; one for the process.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct FairQueue {
     /// Fair: first come, first served.
     turns: Arc<Semaphore>,
     width: usize,
 }
 
-impl Lane {
+impl FairQueue {
     /// A lane as wide as half of the processors.
     pub(crate) fn new() -> Arc<Self> {
         Self::wide(available_parallelism().map_or(1, usize::from) / 2)
@@ -46,35 +46,35 @@ impl Lane {
     }
 
     /// What the calls of one slot have of the lane.
-    pub(crate) fn share(self: &Arc<Self>) -> Arc<Share> {
+    pub(crate) fn share(self: &Arc<Self>) -> Arc<SlotQueue> {
         let gate = || Semaphore::new(self.width);
-        Arc::new(Share { lane: self.clone(), front: gate(), again: gate() })
+        Arc::new(SlotQueue { queue: self.clone(), front: gate(), requeue_gate: gate() })
     }
 }
 
 /// The calls of one slot in the lane. At most as many as the lane is wide wait for a turn together with other slots' calls;
 /// its other calls wait behind these. So a slot with many long calls takes turns from itself.
 #[derive(Debug)]
-pub(crate) struct Share {
-    lane: Arc<Lane>,
+pub(crate) struct SlotQueue {
+    queue: Arc<FairQueue>,
     /// For those that wait beside other slots' calls.
     front: Semaphore,
     /// For those that wait for the front and have had a turn. So a call that has not run yet waits for those before it
     /// that have not either, and hardly for the long ones.
-    again: Semaphore,
+    requeue_gate: Semaphore,
 }
 
-impl Share {
+impl SlotQueue {
     /// Waits for the first turn of a call.
-    pub(crate) async fn first(&self) -> Option<Turn> {
+    pub(crate) async fn first_turn(&self) -> Option<Turn> {
         // `None` would be a lane that is closed; it never is.
         let _waiting = self.front.acquire().await;
-        self.lane.turns.clone().acquire_owned().await.ok()
+        self.queue.turns.clone().acquire_owned().await.ok()
     }
 
-    async fn next(&self) -> Option<Turn> {
-        let _queueing = self.again.acquire().await;
-        self.first().await
+    async fn next_turn(&self) -> Option<Turn> {
+        let _queueing = self.requeue_gate.acquire().await;
+        self.first_turn().await
     }
 }
 
@@ -84,7 +84,7 @@ const MEMORY: Duration = Duration::from_secs(1);
 
 /// Whether the calls of one plugin have been long of late. Times are in milliseconds since it was made.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct SlowCalls {
     made: Instant,
     /// When a call was last found to be long.
     long: AtomicU64,
@@ -92,7 +92,7 @@ pub(crate) struct Pace {
     slow_until: AtomicU64,
 }
 
-impl Pace {
+impl SlowCalls {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { made: Instant::now(), long: AtomicU64::new(0), slow_until: AtomicU64::new(0) })
     }
@@ -128,8 +128,8 @@ const LONG: Duration = Duration::from_millis(TICK.as_millis() as u64 / 2);
 /// The turns of one instance's calls.
 #[derive(Debug)]
 pub(crate) struct Turns {
-    lane: Arc<Share>,
-    pace: Arc<Pace>,
+    queue: Arc<SlotQueue>,
+    slow_calls: Arc<SlowCalls>,
     state: Mutex<State>,
 }
 
@@ -141,7 +141,7 @@ struct State {
     resumed: Instant,
     /// What the thread had of the processor when the call was first looked at since then; or, if it has been suspended, when
     /// it last went on.
-    used: Option<Duration>,
+    cpu_at_check: Option<Duration>,
     /// What the call had of the processor before it was suspended.
     spent: Duration,
     /// The call has been suspended.
@@ -154,13 +154,13 @@ impl State {
     fn begun(turn: Option<Turn>, now: Instant) -> Self {
         // Turns are short: there is no waiting for a first look.
         let used = turn.is_some().then(processor_time);
-        Self { turn, resumed: now, used, spent: Duration::ZERO, suspended: false, long: false }
+        Self { turn, resumed: now, cpu_at_check: used, spent: Duration::ZERO, suspended: false, long: false }
     }
 }
 
 impl Turns {
-    pub(crate) fn new(lane: Arc<Share>, pace: Arc<Pace>) -> Arc<Self> {
-        Arc::new(Self { lane, pace, state: Mutex::new(State::begun(None, Instant::now())) })
+    pub(crate) fn new(queue: Arc<SlotQueue>, slow_calls: Arc<SlowCalls>) -> Arc<Self> {
+        Arc::new(Self { queue, slow_calls, state: Mutex::new(State::begun(None, Instant::now())) })
     }
 
     /// Before each call, which begins now: its first turn, if it begins in the lane.
@@ -176,25 +176,25 @@ impl Turns {
         }
         let least = if state.turn.is_some() { LEAST_TURN } else { LONG };
         let used = processor_time();
-        state.spent + used.saturating_sub(*state.used.get_or_insert(used)) < least
+        state.spent + used.saturating_sub(*state.cpu_at_check.get_or_insert(used)) < least
     }
 
     /// After a tick: lets others run, then waits for a turn.
-    pub(crate) async fn next(self: Arc<Self>) {
+    pub(crate) async fn next_turn(self: Arc<Self>) {
         if !std::mem::replace(&mut self.state.lock().long, true) {
-            self.pace.long();
+            self.slow_calls.long();
         }
         tokio::task::yield_now().await;
-        let turn = self.lane.next().await;
+        let turn = self.queue.next_turn().await;
         let mut state = self.state.lock();
         (state.turn, state.resumed) = (turn, Instant::now());
-        (state.used, state.spent) = (Some(processor_time()), Duration::ZERO);
+        (state.cpu_at_check, state.spent) = (Some(processor_time()), Duration::ZERO);
     }
 
     /// After a call whose time ended while it waited: a turn for taking down what it leaves, kept for as long as these
     /// turns are. Returning much memory takes its time, and many calls may end at once.
-    pub(crate) async fn last(&self) {
-        let turn = self.lane.next().await;
+    pub(crate) async fn teardown_turn(&self) {
+        let turn = self.queue.next_turn().await;
         self.state.lock().turn = turn;
     }
 
@@ -202,14 +202,14 @@ impl Turns {
     pub(crate) fn poll<F: Future>(&self, call: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
         // Most calls are never suspended, and pay nothing for this.
         if self.state.lock().suspended {
-            self.state.lock().used = Some(processor_time());
+            self.state.lock().cpu_at_check = Some(processor_time());
         }
         let outcome = call.poll(context);
         let mut state = self.state.lock();
         if outcome.is_pending() {
             state.suspended = true;
             // It may go on in another thread.
-            if let Some(used) = state.used.take() {
+            if let Some(used) = state.cpu_at_check.take() {
                 state.spent += processor_time().saturating_sub(used);
             }
         }
@@ -236,14 +236,14 @@ mod tests {
 
     #[tokio::test]
     async fn long_calls_take_turns() {
-        let lane = Lane::wide(1).share();
-        let (pace, ran) = (Pace::new(), Arc::new(Mutex::new(Vec::new())));
+        let queue = FairQueue::wide(1).share();
+        let (slow_calls, ran) = (SlowCalls::new(), Arc::new(Mutex::new(Vec::new())));
         let call = |name: &'static str| {
-            let (turns, ran) = (Turns::new(lane.clone(), pace.clone()), ran.clone());
+            let (turns, ran) = (Turns::new(queue.clone(), slow_calls.clone()), ran.clone());
             async move {
                 let mut call = pin!(async {
                     for _ in 0..3 {
-                        turns.clone().next().await;
+                        turns.clone().next_turn().await;
                         ran.lock().push(name);
                     }
                 });
@@ -256,16 +256,16 @@ mod tests {
             assert_ne!(pair[0], pair[1]);
         }
         assert_eq!(ran.lock().len(), 6);
-        assert_eq!(lane.lane.turns.available_permits(), 1);
-        assert_eq!((lane.front.available_permits(), lane.again.available_permits()), (1, 1));
+        assert_eq!(queue.queue.turns.available_permits(), 1);
+        assert_eq!((queue.front.available_permits(), queue.requeue_gate.available_permits()), (1, 1));
     }
 
     #[tokio::test]
     async fn a_call_that_has_not_run_yet_passes_those_that_have() {
-        let (lane, order) = (Lane::wide(1).share(), Mutex::new(Vec::new()));
-        let held = lane.first().await;
+        let (queue, order) = (FairQueue::wide(1).share(), Mutex::new(Vec::new()));
+        let held = queue.first_turn().await;
         let wait = async |name, new: bool| {
-            let turn = if new { lane.first().await } else { lane.next().await };
+            let turn = if new { queue.first_turn().await } else { queue.next_turn().await };
             order.lock().push(name);
             tokio::task::yield_now().await;
             drop(turn);
@@ -278,11 +278,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_slot_with_many_long_calls_takes_turns_from_itself() {
-        let lane = Lane::wide(1);
-        let (crowd, alone) = (lane.share(), lane.share());
+        let queue = FairQueue::wide(1);
+        let (crowd, alone) = (queue.share(), queue.share());
         let taken = AtomicU64::new(0);
-        let turn = async |share: &Share, is_new: bool| {
-            let turn = if is_new { share.first().await } else { share.next().await };
+        let turn = async |share: &SlotQueue, is_new: bool| {
+            let turn = if is_new { share.first_turn().await } else { share.next_turn().await };
             taken.fetch_add(1, Relaxed);
             tokio::task::yield_now().await;
             drop(turn);
@@ -304,34 +304,34 @@ mod tests {
 
     #[tokio::test]
     async fn the_calls_of_a_plugin_count_once_each() {
-        let (lane, pace) = (Lane::wide(1).share(), Pace::new());
-        let turns = Turns::new(lane, pace.clone());
+        let (queue, slow_calls) = (FairQueue::wide(1).share(), SlowCalls::new());
+        let turns = Turns::new(queue, slow_calls.clone());
         for (call, slow) in [(1, false), (2, true)] {
             turns.begin(None, Instant::now());
             let mut running = pin!(async {
-                turns.clone().next().await;
-                turns.clone().next().await;
+                turns.clone().next_turn().await;
+                turns.clone().next_turn().await;
             });
             poll_fn(|context| turns.poll(running.as_mut(), context)).await;
-            assert_eq!(pace.is_slow(), slow, "after call {call}");
+            assert_eq!(slow_calls.is_slow(), slow, "after call {call}");
         }
     }
 
     #[test]
     fn two_long_calls_make_a_plugin_slow_and_one_does_not() {
-        let pace = Pace::new();
-        pace.long();
-        assert!(!pace.is_slow());
-        pace.long();
-        assert!(pace.is_slow());
-        pace.slow_until.store(1, Relaxed);
+        let slow_calls = SlowCalls::new();
+        slow_calls.long();
+        assert!(!slow_calls.is_slow());
+        slow_calls.long();
+        assert!(slow_calls.is_slow());
+        slow_calls.slow_until.store(1, Relaxed);
         std::thread::sleep(Duration::from_millis(2));
-        assert!(!pace.is_slow());
+        assert!(!slow_calls.is_slow());
     }
 
     #[tokio::test]
     async fn a_call_is_long_by_what_it_runs_and_not_by_what_it_waits() {
-        let turns = Turns::new(Lane::wide(1).share(), Pace::new());
+        let turns = Turns::new(FairQueue::wide(1).share(), SlowCalls::new());
         turns.begin(None, Instant::now());
         assert!(turns.may_go_on(Instant::now()));
         for _ in 0..3 {
@@ -349,7 +349,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_is_suspended_again_and_again_is_long_all_the_same() {
-        let turns = Turns::new(Lane::wide(1).share(), Pace::new());
+        let turns = Turns::new(FairQueue::wide(1).share(), SlowCalls::new());
         turns.begin(None, Instant::now());
         let mut call = pin!(async {
             for _ in 0..3 {
@@ -365,11 +365,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_ends_when_the_call_stops_running() {
-        let lane = Lane::wide(1);
-        let turns = Turns::new(lane.share(), Pace::new());
-        turns.begin(turns.lane.first().await, Instant::now());
-        let mut call = pin!(async { lane.turns.available_permits() });
+        let queue = FairQueue::wide(1);
+        let turns = Turns::new(queue.share(), SlowCalls::new());
+        turns.begin(turns.queue.first_turn().await, Instant::now());
+        let mut call = pin!(async { queue.turns.available_permits() });
         assert_eq!(poll_fn(|context| turns.poll(call.as_mut(), context)).await, 0);
-        assert_eq!(lane.turns.available_permits(), 1);
+        assert_eq!(queue.turns.available_permits(), 1);
     }
 }

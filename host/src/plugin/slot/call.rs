@@ -109,7 +109,7 @@ async fn admit(
         let waiting = memory.wait();
         loop {
             let freed = waiting.freed();
-            let turn = if asked().is_slow(role) { spec.lane.first().await } else { None };
+            let turn = if asked().is_slow(role) { spec.queue.first_turn().await } else { None };
             let generation = asked();
             if let Some(instance) = generation.instance(role, isolation) {
                 return Ok(Admitted { instance, generation, permit, turn });

@@ -17,7 +17,7 @@ use crate::plugin::runtime::memory::Holding;
 use crate::plugin::runtime::pool::Pool;
 use crate::plugin::runtime::prepared::Prepared;
 use crate::plugin::runtime::spec::Spec;
-use crate::plugin::runtime::turns::Pace;
+use crate::plugin::runtime::turns::SlowCalls;
 
 /// A component that has passed all checks, or is passing them.
 pub struct Generation {
@@ -28,7 +28,7 @@ pub struct Generation {
     prepared: Prepared,
     /// Idle instances. Each serves one role only.
     pools: PerRole<Arc<Pool>>,
-    paces: PerRole<Arc<Pace>>,
+    slow_calls: PerRole<Arc<SlowCalls>>,
     /// Boxed: it is large, and a generation is passed around while it is made.
     stats: Box<Stats>,
     /// From its bytes to the end of its checks.
@@ -56,7 +56,7 @@ impl Generation {
             number,
             identity,
             pools: PerRole::new(|| Pool::new(&prepared.spec.account)),
-            paces: PerRole::new(Pace::new),
+            slow_calls: PerRole::new(SlowCalls::new),
             stats: Box::default(),
             loading: begun.elapsed(),
             compiling: None,
@@ -85,7 +85,7 @@ impl Generation {
 
     /// Whether the calls of this role have been long of late.
     pub(crate) fn is_slow(&self, role: Role) -> bool {
-        self.paces.of(role).is_slow()
+        self.slow_calls.of(role).is_slow()
     }
 
     pub(crate) fn stats(&self) -> &Stats {
@@ -141,7 +141,7 @@ impl Generation {
             let mut holding = Holding::new(self.prepared.spec.account.clone());
             // As much as it will have at its start, so that it does not fail there.
             let covered = holding.cover(self.memory);
-            covered.then(|| Box::new(Instance::new(&self.prepared, self.paces.of(role).clone(), holding)))
+            covered.then(|| Box::new(Instance::new(&self.prepared, self.slow_calls.of(role).clone(), holding)))
         })
     }
 

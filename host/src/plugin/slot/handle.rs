@@ -79,7 +79,7 @@ macro_rules! calls {
                             within(&turns, deadline, running).await
                         };
                         if outcome.is_none() {
-                            turns.last().await;
+                            turns.teardown_turn().await;
                         }
                         let (outcome, by) = call.end(Function::$kind, caller, outcome, read);
                         outcome.inspect_err(|error| self.slot.failed(Some(&by), Function::$kind, error))

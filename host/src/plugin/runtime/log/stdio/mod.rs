@@ -116,7 +116,7 @@ impl StdoutStream for Output {
 impl Pollable for Output {
     async fn ready(&mut self) {
         if !self.0.turns.may_go_on(Instant::now()) {
-            self.0.turns.clone().next().await;
+            self.0.turns.clone().next_turn().await;
         }
     }
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::config::PluginLimits;
 use crate::plugin::identity::Digest;
 use crate::plugin::runtime::log::{GuestLog, LogNames, line_limit};
-use crate::plugin::runtime::turns::{Lane, Pace};
+use crate::plugin::runtime::turns::{FairQueue, SlowCalls};
 
 const LINE_BYTES: usize = 1024;
 
@@ -20,7 +20,7 @@ fn output() -> Output {
     let names = LogNames { slot: "router".into(), plugin: "test".into(), generation: 1, digest: Digest::of(b"") };
     let limits = PluginLimits::default();
     let log = GuestLog::new(names, line_limit(&limits), LINE_BYTES);
-    let turns = Turns::new(Lane::new().share(), Pace::new());
+    let turns = Turns::new(FairQueue::new().share(), SlowCalls::new());
     Output::new(Arc::new(InstanceLog::new(Arc::new(log), &limits)), turns, Level::Info)
 }
 
