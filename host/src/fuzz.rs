@@ -1,13 +1,14 @@
-//! What is read from strangers, from files and from plugins, as functions of bytes. Each panics where something does not
-//! hold, and is tried twice: on the corpus in `tests/fuzz` by a test, and on whatever a fuzzer makes of it.
+//! Fuzz targets: functions that read bytes as they come from strangers, from files and from plugins. A target panics if
+//! a guarantee does not hold. A test runs every target on the corpus in `tests/fuzz`, and a fuzzer runs it on new
+//! input.
 
 use crate::edge::{text, websocket};
 use crate::{config, devkit, plugin, policy};
 
-/// Reads some bytes, and panics when a promise is broken.
+/// A function that reads some bytes, and panics if a guarantee does not hold.
 pub type Target = fn(&[u8]);
 
-/// All targets. Each has a folder of its name in `tests/fuzz/corpus`.
+/// All targets. Each has a folder with its name in `tests/fuzz/corpus`.
 pub const TARGETS: [(&str, Target); 7] = [
     ("head", websocket::fuzz::head),
     ("frames", websocket::fuzz::frames),
@@ -18,7 +19,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("returned", policy::fuzz::returned),
 ];
 
-/// A component is inspected before it is compiled, and by its author's `hotgate plugin check`.
+/// Inspects a component, as the gateway does before compiling it, and as `hotgate plugin check` does for its author.
 fn component(bytes: &[u8]) {
     plugin::fuzz::inspect(bytes);
     devkit::fuzz::check(bytes);
@@ -32,7 +33,7 @@ mod tests {
 
     use super::*;
 
-    /// How long anything in the corpus may take. Most of it takes less than a millisecond.
+    /// The longest time for one file of the corpus. Most files take less than a millisecond.
     const PATIENCE: Duration = Duration::from_secs(10);
 
     #[test]
@@ -49,7 +50,7 @@ mod tests {
                 assert!(begun.elapsed() < PATIENCE, "{} takes {:?}", path.display(), begun.elapsed());
                 tried += 1;
             }
-            assert!(tried > 0, "nothing is in the folder of {name}");
+            assert!(tried > 0, "the folder of {name} is empty");
         }
     }
 }

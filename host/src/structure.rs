@@ -1,11 +1,12 @@
-//! Holds the structure of this crate: wings import only from wings below them, and no files import each other in a circle.
+//! Holds the structure of this crate: wings import only from wings below them, no files import each other in a circle, and
+//! files and comment lines are short.
 //!
 //! It reads the paths that begin with `crate::`, `super::` or `self::` in all files. Tests and fuzz targets may import
 //! what they like.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The wings, the lowest first.
 const WINGS: [&str; 9] = ["config", "base", "hub", "plugin", "policy", "devkit", "edge", "gateway", "cli"];
@@ -207,6 +208,42 @@ fn wings_import_only_from_wings_below() {
 #[test]
 fn no_files_import_each_other_in_a_circle() {
     assert_eq!(circle(&imports(&this_crate())), None);
+}
+
+/// All Rust files of the repository.
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a readable folder") {
+        let path = entry.expect("a readable folder").path();
+        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") && !is_hidden {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+#[test]
+fn files_and_comment_lines_are_short() {
+    const MAX_LINES: usize = 400;
+    const MAX_COLUMNS: usize = 120;
+    let mut files = Vec::new();
+    rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), &mut files);
+    assert!(files.len() > 200, "files are not found");
+    let mut found = Vec::new();
+    for path in files {
+        let text = fs::read_to_string(&path).expect("a readable file");
+        let lines = text.lines().count();
+        if lines > MAX_LINES {
+            found.push(format!("{}: {lines} lines", path.display()));
+        }
+        for (number, line) in text.lines().enumerate() {
+            if line.trim_start().starts_with("//") && line.chars().count() > MAX_COLUMNS {
+                found.push(format!("{}:{}: a comment of over {MAX_COLUMNS} columns", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]

@@ -82,7 +82,7 @@ async fn check_says_what_is_wrong_and_what_to_do() {
     let network = "package wasi:http@0.2.6 { interface outgoing-handler { handle: func(); } }\n";
     let world = "world authentication {";
     let with_http = format!("{world}\n    import wasi:http/outgoing-handler@0.2.6;");
-    let worlds = "/// What a plugin that authenticates implements.";
+    let worlds = "/// The world of a plugin that authenticates clients.";
     let nested = format!("{network}{worlds}");
     let hollow = |changes: &[(&str, &str)]| Component::hollow("authentication", changes);
     let denied = "        /// The connection is closed with this reason, and no other authenticator is asked.\n        deny(close-reason),\n";

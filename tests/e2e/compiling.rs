@@ -127,8 +127,8 @@ async fn a_compiler_that_is_killed_is_started_again() {
     let bystanders = Bystanders::watch(&gateway, 100).await;
     let mark = gateway.log().mark();
     gateway.file("plugin.wasm").move_over(&expensive());
-    // The gateway restarts a killed compiler at once, but not three times. Then it waits until it looks at the file
-    // again.
+    // The gateway restarts a killed compiler twice at once. After the third kill it waits for its next look at the
+    // file.
     for _ in 0..3 {
         let mut killed = None;
         eventually("a process compiles", async || {

@@ -94,7 +94,7 @@ async fn the_text_port_serves_only_whom_it_is_told_to() {
     let answer = sender.answer().await;
     assert!(answer.is_none(), "{answer:?}");
     let line = gateway.logged(|line| line.message() == "sender refused").await;
-    assert_eq!((line.get("level"), line.get("reason")), ("WARN", "text.allow_from does not list it"));
+    assert_eq!((line.get("level"), line.get("reason")), ("WARN", "its address is not in text.allow_from"));
     assert!(line.get("peer").starts_with("127.0.0.1:"), "{line:?}");
     // However many senders are refused, only a few log lines say so.
     for _ in 0..50 {

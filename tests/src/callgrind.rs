@@ -28,7 +28,7 @@ rescan = \"24h\"
 
 /// A function that only the thread of the plugins' clock calls. Its profile is left out, because the wall clock decides
 /// how often it runs.
-const NOT_COUNTED: &str = "engine::Clock::tick";
+const NOT_COUNTED: &str = "clock::Clock::tick";
 
 /// The number of rounds in which a unit is counted.
 const ROUNDS: usize = 8;

@@ -151,7 +151,8 @@ pub enum Cause {
     Replaced,
     /// The session expired.
     Expired,
-    /// The client broke the WebSocket protocol or one of its limits, or too many bytes arrived from all clients at once.
+    /// The client broke the WebSocket protocol or one of its limits, or too many bytes arrived from all clients at
+    /// once.
     ProtocolError,
     /// The TCP connection ended without a close frame.
     Lost,

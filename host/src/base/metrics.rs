@@ -1,5 +1,5 @@
-//! All counters of the gateway. Their names here are used in the admin listener's `/metrics` and in the last line of the
-//! log. Counting is one relaxed addition, so that it costs a message nearly nothing.
+//! All counters of the gateway. Their names here are used in the admin listener's `/metrics` and in the last line of
+//! the log. Counting is one relaxed addition, so that it costs a message nearly nothing.
 
 use std::fmt;
 use std::marker::PhantomData;

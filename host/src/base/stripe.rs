@@ -1,5 +1,5 @@
-//! Values that all threads change with every message, split into parts so that threads rarely share one: processors that
-//! write to the same cache line wait for each other.
+//! Values that all threads change with every message, split into parts so that threads rarely share one: processors
+//! that write to the same cache line wait for each other.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 

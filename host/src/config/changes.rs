@@ -1,4 +1,4 @@
-//! What another configuration changes.
+//! The differences between two configurations.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ use super::error::join;
 use super::keys::Section;
 use super::{Config, PluginConfig};
 
-/// What of a plugin may change while it runs.
+/// The parts of a plugin's configuration that may change while the gateway runs.
 const SETTINGS: &str = "settings";
 const DEPLOY: &str = "deploy";
 
 impl Config {
-    /// The keys that differ from those of `other` and take effect at the next start only.
+    /// Returns the keys whose values differ from `other` and take effect only at the next start.
     pub fn changes(&self, other: &Self) -> Vec<String> {
         let mut changes = Vec::new();
         compare(&mut changes, "", self, other);
@@ -26,7 +26,7 @@ impl Config {
         changes
     }
 
-    /// The files beside the configuration's own that settings of plugins stand in.
+    /// Iterates over the files that contain values of plugin settings.
     pub fn setting_files(&self) -> impl Iterator<Item = &Path> {
         self.plugins().flat_map(|plugin| plugin.settings.files())
     }

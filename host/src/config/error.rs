@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where.
+//! Errors in a configuration, and the places where settings were given.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
-/// A setting that cannot be: names where it was given, its key, its value and what is allowed. Never shows the value
-/// of a plugin's setting, which may be a secret.
+/// A setting that is refused. The error shows the place where it was given, its key, its value and the allowed values.
+/// It never shows the value of a plugin's setting, which may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {problem}")]
 pub struct ConfigError {
@@ -21,14 +21,14 @@ impl ConfigError {
     }
 }
 
-/// Where a setting was given.
+/// The place where a setting was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Nowhere.
+    /// No place: the setting has its default.
     Default,
-    /// In the configuration file, at this line counted from 1 if it can be told.
+    /// The configuration file and, if known, the line, counted from 1.
     File(PathBuf, Option<usize>),
-    /// By this flag or environment variable.
+    /// The name of a flag or environment variable.
     Override(String),
 }
 
@@ -43,39 +43,39 @@ impl fmt::Display for Place {
     }
 }
 
-/// A value that cannot be; says everything but which key has it.
+/// A value that is refused, while its key is not known yet.
 #[derive(Debug)]
 pub(super) struct Wrong {
-    /// Where below the key: `[2]` of a list, `.NAME` of a table.
+    /// The position below the key: `[2]` in a list, `.NAME` in a table.
     below: String,
     value: Option<String>,
     problem: String,
 }
 
 impl Wrong {
-    /// `value` is not what it must be.
+    /// Creates an error that shows `value`.
     pub(super) fn new(value: &DeValue<'_>, problem: impl Into<String>) -> Self {
         Self { below: String::new(), value: Some(show(value)), problem: problem.into() }
     }
 
-    /// The same for a value that may be secret.
+    /// Creates an error for a value that may be secret and is not shown.
     pub(super) fn secret(problem: impl Into<String>) -> Self {
         Self { below: String::new(), value: None, problem: problem.into() }
     }
 
-    /// The wrong value is an element of a list.
+    /// Says that the refused value is an element of a list.
     pub(super) fn in_list(mut self, index: usize) -> Self {
         self.below = format!("[{index}]{}", self.below);
         self
     }
 
-    /// The wrong value is an entry of a table.
+    /// Says that the refused value is an entry of a table.
     pub(super) fn in_table(mut self, name: &str) -> Self {
         self.below = format!("{}{}", join(".", name), self.below);
         self
     }
 
-    /// The error, once it is known which key has the value, and where.
+    /// Returns the complete error, with the key and its place.
     pub(super) fn at(self, place: Place, key: &str) -> ConfigError {
         let Self { below, value, problem } = self;
         let value = value.map(|value| format!(" = {value}")).unwrap_or_default();
@@ -83,7 +83,7 @@ impl Wrong {
     }
 }
 
-/// `path.name`, quoting a name as TOML would have to.
+/// Returns `path.name`, with the name in quotes where TOML requires them.
 pub(super) fn join(path: &str, name: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let dot = if path.is_empty() || path.ends_with('.') { "" } else { "." };
@@ -94,7 +94,8 @@ pub(super) fn join(path: &str, name: &str) -> String {
     }
 }
 
-/// A value for an error message: on one line, and short. Tables stay closed, since they may hold settings.
+/// Formats a value for an error message: short, and on one line. The content of tables is not shown, since it may be
+/// plugin settings.
 fn show(value: &DeValue<'_>) -> String {
     const LONGEST: usize = 80;
     let text = match value {
@@ -115,17 +116,18 @@ fn show(value: &DeValue<'_>) -> String {
     }
 }
 
-/// Where keys were set, by their dotted names.
+/// The places where keys were set, by their dotted names.
 #[derive(Debug, Default)]
 pub(super) struct Places(BTreeMap<String, Place>);
 
 impl Places {
-    /// Remembers where a key was set.
+    /// Records where a key was set.
     pub(super) fn set(&mut self, key: String, place: Place) {
         self.0.insert(key, place);
     }
 
-    /// Where the first of `keys` that was set anywhere was set: an error about several keys is shown at one.
+    /// Returns the place of the first of `keys` that was set at all. An error about several keys is shown at this
+    /// place.
     pub(super) fn of(&self, keys: &[&str]) -> Place {
         keys.iter().find_map(|key| self.0.get(*key)).cloned().unwrap_or(Place::Default)
     }

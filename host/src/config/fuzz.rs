@@ -1,10 +1,10 @@
-//! `hotgate.toml`, as anybody may write it.
+//! Fuzz target for `hotgate.toml` with any content.
 
 use std::path::Path;
 
 use super::Config;
 
-/// A file of settings. Whatever loads is printed as a file that loads to the same.
+/// Reads a file of settings. If it loads, the printed configuration must load to an equal one.
 pub(crate) fn settings(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     let path = Path::new("/etc/hotgate/hotgate.toml");

@@ -1,5 +1,5 @@
-//! The one table of settings: every key with what it may be, its default and its meaning. Reading, `config print` and
-//! the documentation all come from here.
+//! The table of all settings: each key with its allowed values, its default and its meaning. Reading a file,
+//! `config print` and the documentation all use this table.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -21,20 +21,20 @@ use super::{
 
 /// A table of the configuration file.
 pub(super) trait Section {
-    /// Takes the value of a key. `None` if there is no such key.
+    /// Sets a key to a value. Returns `None` if there is no such key.
     fn set(&mut self, key: &str, value: &DeValue<'_>) -> Option<Result<(), Wrong>>;
 
-    /// Its keys with their present values, in the order of this file.
+    /// Returns the table's keys with their current values, in the order of this file.
     fn rows(&self) -> Vec<Row>;
 
-    /// The table below it that has this name.
+    /// Returns the table with this name below this table.
     fn section(&mut self, name: &str) -> Option<&mut dyn Section>;
 
-    /// The tables below it, but for those that the reader knows to be special: `authenticator` and `router`.
+    /// Returns the tables below this table, except `authenticator` and `router`, which the reader handles itself.
     fn sections(&self) -> Vec<(&'static str, &dyn Section)>;
 }
 
-/// One key.
+/// One key with its value and description.
 pub(super) struct Row {
     pub key: &'static str,
     pub value: toml::Value,
@@ -43,9 +43,9 @@ pub(super) struct Row {
     pub meaning: &'static str,
 }
 
-/// `keys! { Type { field: kind = default, "meaning"; … } … }` writes `Default` and [`Section`] for each type. A key is
-/// called like its field, unless `field "key"` says otherwise. `sections` are tables below it; the keys of `flat` stand in
-/// the same table; `rest` is left to the reader.
+/// `keys! { Type { field: kind, = default, "meaning"; … } … }` implements `Default` and [`Section`] for each type. A
+/// key has the name of its field, unless `field "key"` gives another name. `sections` are the tables below it. The keys
+/// of `flat` are in the same table. Fields in `rest` only get their default here: the reader handles them itself.
 macro_rules! keys {
     ($($type:ident {
         $($field:ident $($key:literal)?: $kind:expr, = $default:expr, $meaning:literal;)*
@@ -397,12 +397,13 @@ keys! {
 }
 
 impl PluginConfig {
-    /// An authenticator with default settings and limits.
+    /// Creates an authenticator with default settings and limits.
     pub fn authenticator(source: PluginSource) -> Self {
         Self { source, ..Self::default() }
     }
 
-    /// A router with default settings and limits. Its calls share instances: a router decides for everybody.
+    /// Creates a router with default settings and limits. Its calls share instances, since a router decides for all
+    /// users.
     pub fn router(source: PluginSource) -> Self {
         Self { source, isolation: Isolation::Pooled, ..Self::default() }
     }

@@ -1,4 +1,4 @@
-//! The kinds of values that keys take: how each is read, printed, and described.
+//! The kinds of values that keys take: how each kind is read, printed and described.
 
 use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,25 +14,25 @@ use super::units::{parse_duration, parse_size, show_duration, show_size};
 
 /// One kind of value.
 pub(super) trait Kind {
-    /// What the program sees of it.
+    /// The type of the value in the program.
     type Value;
 
-    /// Reads `value`, which must be allowed.
+    /// Reads `value`. Fails if it is not allowed.
     fn parse(&self, value: &DeValue<'_>) -> Result<Self::Value, Wrong>;
 
-    /// The value as TOML, such that `parse` gives it back.
+    /// Returns the value as TOML, which `parse` reads back.
     fn show(&self, value: &Self::Value) -> toml::Value;
 
-    /// What is allowed, as words that follow "must be".
+    /// Describes the allowed values, in words that follow "must be".
     fn allowed(&self) -> String;
 
-    /// The error for a value that is not allowed.
+    /// Returns the error for a value that is not allowed.
     fn wrong(&self, value: &DeValue<'_>) -> Wrong {
         Wrong::new(value, format!("must be {}", self.allowed()))
     }
 }
 
-/// Bytes within a range.
+/// A number of bytes within a range.
 pub(super) struct Size(pub RangeInclusive<usize>);
 
 impl Kind for Size {
@@ -56,7 +56,7 @@ impl Kind for Size {
     }
 }
 
-/// Bytes within a range, or none, which is written as "auto": the program takes what fits the rest.
+/// A number of bytes within a range; or `None`, written as "auto": the program chooses it.
 pub(super) struct SizeOrAuto(pub RangeInclusive<usize>);
 
 impl Kind for SizeOrAuto {
@@ -102,7 +102,7 @@ impl Kind for Time {
     }
 }
 
-/// A duration within a range, or none, which is written as zero.
+/// A duration within a range; or `None`, written as zero.
 pub(super) struct TimeOrNever(pub RangeInclusive<Duration>);
 
 impl Kind for TimeOrNever {
@@ -148,7 +148,7 @@ impl<T: Copy + Display + PartialOrd + TryFrom<i64>> Kind for Count<T> {
     }
 }
 
-/// One of a few words.
+/// One of several words.
 pub(super) struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
 
 impl<T: Copy + PartialEq> Kind for Choice<T> {
@@ -175,7 +175,7 @@ impl<T: Copy + PartialEq> Kind for Choice<T> {
 
 /// Text of a certain form.
 pub(super) struct Text<T> {
-    /// `None` for text of another form.
+    /// Returns `None` if the text does not have this form.
     pub parse: fn(&str) -> Option<T>,
     pub show: fn(&T) -> String,
     pub allowed: &'static str,
@@ -197,7 +197,7 @@ impl<T> Kind for Text<T> {
     }
 }
 
-/// An address to listen on. The one name that needs nobody to be asked is understood, too.
+/// An address to listen on. `localhost` is the only name that is accepted, since it needs no DNS.
 pub(super) const ADDRESS: Text<SocketAddr> = Text {
     parse: |text| match text.strip_prefix("localhost:") {
         Some(port) => Some((Ipv4Addr::LOCALHOST, port.parse::<u16>().ok()?).into()),
@@ -207,15 +207,16 @@ pub(super) const ADDRESS: Text<SocketAddr> = Text {
     allowed: "an IP address and port, like \"127.0.0.1:5678\" or \"[::1]:5678\", or localhost and a port",
 };
 
-/// The host that a `Host` header names, in the form of [`host`].
+/// The host of a `Host` header, in the form that [`host`] returns.
 pub(super) const HOST: Text<String> = Text {
     parse: host,
     show: String::clone,
     allowed: "the name or IP address of a host, without a port, like \"hotgate.internal\" or \"::1\"",
 };
 
-/// A host in the one form in which two that are the same are equal: an IP address without brackets, IPv4 where it is mapped to
-/// IPv6; or a name in lower case, without a dot at its end. `None` for what is neither, such as a host with its port.
+/// Returns a host in a normal form, in which equal hosts are equal texts: an IP address without brackets (as IPv4 if it
+/// is mapped to IPv6), or a name in lower case without a dot at its end. Returns `None` for other text, such as a host
+/// with a port.
 pub fn host(text: &str) -> Option<String> {
     let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     if bracketed.is_some() || text.contains(':') {
@@ -228,12 +229,12 @@ pub fn host(text: &str) -> Option<String> {
         (1..=63).contains(&label.len()) && label.bytes().all(allowed)
     };
     let is_name = name.len() <= 253 && name.split('.').all(is_label);
-    // Whatever ends in a number is an address: clients look for no name there.
+    // A host that ends in a number is an address: clients do not look it up as a name.
     let is_number = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
     (is_name && (!is_number || name.parse::<Ipv4Addr>().is_ok())).then_some(name)
 }
 
-/// A folder, or none, which is written as an empty text.
+/// A folder; or `None`, written as an empty text.
 pub(super) const FOLDER: Text<Option<PathBuf>> = Text {
     parse: |text| (!text.contains('\0')).then(|| Some(PathBuf::from(text)).filter(|_| !text.is_empty())),
     show: |folder| folder.as_ref().map(|folder| folder.display().to_string()).unwrap_or_default(),
@@ -260,7 +261,8 @@ impl Kind for YesNo {
     }
 }
 
-/// A plugin's source. A path comes out as written; whoever knows what it is relative to makes it absolute.
+/// A plugin's source. A path is returned as it is written: the caller, who knows the folder that it starts at, makes it
+/// absolute.
 pub(super) const SOURCE: Text<PluginSource> = Text {
     parse: |text| match text.strip_prefix("builtin:") {
         Some(name) if PluginSource::BUILTINS.contains(&name) => Some(PluginSource::Builtin(name.to_owned())),
@@ -272,7 +274,7 @@ pub(super) const SOURCE: Text<PluginSource> = Text {
               origin-router or rooms-router",
 };
 
-/// Values of one kind, none twice.
+/// A list of values of one kind, without duplicates.
 pub(super) struct List<K>(pub K);
 
 impl<K: Kind<Value: PartialEq>> Kind for List<K> {
@@ -284,7 +286,7 @@ impl<K: Kind<Value: PartialEq>> Kind for List<K> {
         for (index, item) in items.iter().enumerate() {
             let value = self.0.parse(item.get_ref()).map_err(|wrong| wrong.in_list(index))?;
             if values.contains(&value) {
-                return Err(Wrong::new(item.get_ref(), "stands in the list twice").in_list(index));
+                return Err(Wrong::new(item.get_ref(), "is in the list twice").in_list(index));
             }
             values.push(value);
         }
@@ -300,6 +302,7 @@ impl<K: Kind<Value: PartialEq>> Kind for List<K> {
     }
 }
 
+/// Returns the value as an integer, if it is one.
 fn integer(value: &DeValue<'_>) -> Option<i64> {
     let number = value.as_integer()?;
     i64::from_str_radix(number.as_str(), number.radix()).ok()

@@ -1,5 +1,4 @@
-//! Every setting of the gateway: what `hotgate.toml`, the environment and the flags may say, and what the program then
-//! runs on.
+//! All settings of the gateway: reads them from `hotgate.toml`, the environment and the flags, and checks them.
 
 mod changes;
 mod error;
@@ -34,204 +33,209 @@ pub use read::{Loaded, Missing, Source};
 pub use rules::MAX_CALLS;
 pub use settings::{Settings, Values};
 
-/// What the gateway runs on: checked, with every default filled in.
+/// The configuration of the gateway: checked, and with all defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// How long a shutdown waits for queued messages and close handshakes.
     pub shutdown_grace: Duration,
-    /// The private folder for what outlives the process; `None` takes the usual place of such folders.
+    /// The private folder for files that outlive the process; `None` for the usual place of such folders.
     pub state_folder: Option<PathBuf>,
-    /// What is logged, and how.
+    /// The log.
     pub log: LogConfig,
-    /// The port that clients connect to.
+    /// The WebSocket port, for clients.
     pub websocket: WebSocketConfig,
-    /// The port that internal systems push through.
+    /// The text port, for internal systems that push messages.
     pub text: TextConfig,
-    /// When a silent connection is closed.
+    /// The heartbeat, which closes silent connections.
     pub heartbeat: HeartbeatConfig,
-    /// What a second login of one uid means.
+    /// The handling of a second login of one uid.
     pub sessions: SessionsConfig,
-    /// How much may wait for a connection that reads slowly.
+    /// Limits for queued messages.
     pub outbox: OutboxConfig,
-    /// How much may have arrived in part.
+    /// Limits for messages that are arriving.
     pub inbox: InboxConfig,
-    /// How many connections there may be.
+    /// Limits for the number of connections.
     pub limits: LimitsConfig,
-    /// How plugin files are watched.
+    /// The watch for changed plugin files.
     pub watch: WatchConfig,
-    /// What all plugins run on.
+    /// The engine that runs all plugins.
     pub engine: EngineConfig,
-    /// What compiling a plugin may take.
+    /// Limits for compiling a plugin.
     pub compiler: CompilerConfig,
-    /// Where operators look and act.
+    /// The admin listener, for operators.
     pub admin: AdminConfig,
-    /// The chain of plugins that decide who a client is, in order. Never empty.
+    /// The chain of plugins that decide who a client is, in the order of their calls. Never empty.
     pub authenticators: Vec<PluginConfig>,
     /// The plugin that decides who gets a message.
     pub router: RouterConfig,
 }
 
-/// What is logged, and how.
+/// Settings of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
-    /// A level (`error`, `warn`, `info`, `debug`, `trace`) or `tracing` filter directives.
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`), or `tracing` filter directives.
     pub level: String,
-    /// Lines for people or for machines.
+    /// The form of the lines: for people or for machines.
     pub format: LogFormat,
 }
 
 /// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people; in colour on a terminal.
+    /// Text for people; in colour on a terminal.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// The port that clients connect to.
+/// Settings of the WebSocket port, for clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebSocketConfig {
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on. Port 0 takes a free port.
     pub listen: SocketAddr,
-    /// The largest message that a client may send, in bytes; a larger one closes its connection with 1009.
+    /// The largest message that a client may send, in bytes. A larger message closes its connection with 1009.
     pub max_message: usize,
-    /// The same until an authenticator has accepted the client; at most `max_message`.
+    /// The largest message until an authenticator has accepted the client. A value above `max_message` has no effect.
     pub max_first_message: usize,
-    /// The bytes a second by which a message that has begun must grow on average; 0: by any.
+    /// The lowest average rate, in bytes a second, at which an unfinished message must grow; 0 for any rate.
     pub min_message_rate: usize,
-    /// From accept until the upgrade request has been read whole and answered.
+    /// Time from accepting a connection until its upgrade request has been read completely and answered.
     pub handshake_timeout: Duration,
-    /// From the upgrade until an authenticator has accepted; then 4901.
+    /// Time from the upgrade until an authenticator must have accepted the client. Then the connection is closed with
+    /// 4901.
     pub authentication_timeout: Duration,
-    /// How long a close frame may take to be written, and its answer to arrive, before the connection is cut.
+    /// How long a close frame may take to be written, and then to be answered. After that the connection is cut.
     pub close_timeout: Duration,
-    /// Whose pages may connect.
+    /// The origins of pages that may connect.
     pub allowed_origins: AllowedOrigins,
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` header is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Names of request headers shown to authenticators, in lower case.
+    /// Names of the request headers that are passed to authenticators, in lower case.
     pub pass_headers: Vec<String>,
-    /// Subprotocols that are accepted when a client offers them; the client's order decides.
+    /// Subprotocols that the gateway accepts. If a client offers several of them, the client's order decides.
     pub subprotocols: Vec<String>,
 }
 
-/// Whose pages may connect (the `Origin` header, RFC 6455 §10.2).
+/// The origins of pages that may connect (the `Origin` header, RFC 6455 §10.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedOrigins {
-    /// `["*"]`: everybody's.
+    /// `["*"]`: all origins.
     Any,
-    /// These, scheme and host and port, in lower case; compared without case. Requests without an `Origin` come from no browser and are let through.
+    /// These origins: scheme, host and port, in lower case. Upper and lower case are equal. Requests without an
+    /// `Origin` header do not come from a browser and are let through.
     Only(Vec<String>),
 }
 
-/// The port that internal systems push through.
+/// Settings of the text port, for internal systems that push messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextConfig {
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on. Port 0 takes a free port.
     pub listen: SocketAddr,
-    /// The longest line, in bytes without its line end; a longer one is answered `fail` and ends the connection.
+    /// The longest line, in bytes without its line end. A longer line is answered `fail` and ends the connection.
     pub max_line: usize,
-    /// Who may connect. Empty: loopback only, which is why it must be set for `listen` to be another address.
+    /// Addresses that may connect. Empty for loopback only: if `listen` is not loopback, this must not be empty.
     pub allow_from: Vec<IpNet>,
-    /// Bytes of plugins' replies that may wait for all senders together.
+    /// Bytes of the router's own replies that may wait to be sent, for all senders together.
     pub total_replies: usize,
 }
 
-/// When a silent connection is closed.
+/// Settings of the heartbeat, which closes silent connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeartbeatConfig {
-    /// A connection from which nothing has arrived for longer than this is closed with 4900.
+    /// The longest silence of a client. After it, the connection is closed with 4900.
     pub timeout: Duration,
-    /// How often silence is looked for.
+    /// How often the gateway looks for silent connections.
     pub check_interval: Duration,
-    /// After how much silence the server sends a ping; `None` never.
+    /// How long a client may be silent before the gateway sends it a ping; `None` for no pings.
     pub ping_interval: Option<Duration>,
 }
 
-/// What a second login of one uid means.
+/// Settings for a second login of one uid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionsConfig {
     /// See [`DuplicateLogin`].
     pub duplicate_login: DuplicateLogin,
 }
 
-/// What happens when a uid logs in that is connected already.
+/// The effect of a login when its uid is already connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DuplicateLogin {
-    /// Both stay; messages go to the newest, and to the next newest once that has closed.
+    /// Both connections stay. Messages go to the newest; when it has closed, to the next newest.
     Newest,
-    /// Both stay; messages go to all.
+    /// Both connections stay. Messages go to all.
     All,
-    /// The older one is closed with 4903.
+    /// The older connection is closed with 4903.
     CloseOlder,
-    /// The newer one is closed with 4904.
+    /// The newer connection is closed with 4904.
     Reject,
 }
 
-/// How much may wait for a connection that reads slowly.
+/// Limits for queued messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxConfig {
-    /// Bytes that may wait for one connection; past them it is closed with 4905. One message always fits an empty outbox.
+    /// The most bytes that may be queued for one connection. Above it, the connection is closed with 4905. One message
+    /// always fits an empty outbox.
     pub max_bytes: usize,
-    /// Bytes that may wait for all connections together; past them messages are refused.
+    /// The most bytes that may be queued for all connections together. Above it, the connections with the most queued
+    /// bytes are closed with 4905, and messages that still find no room are refused.
     pub total_bytes: usize,
 }
 
-/// How much may have arrived in part.
+/// Limits for messages that are arriving.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboxConfig {
-    /// Bytes that all connections together may hold of unfinished messages and of those that wait for the router, beside
-    /// 4 KiB each; past them a connection is closed with 1013.
+    /// The most bytes of messages that are arriving or wait for the router, for all connections together, beside 4 KiB
+    /// for each connection. Above it, a connection that needs more is closed with 1013.
     pub total_bytes: usize,
 }
 
-/// How many connections there may be. Past a limit the upgrade request is refused with 503.
+/// Limits for the number of connections. Above a limit of WebSocket connections, the upgrade request is refused with
+/// 503.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsConfig {
-    /// WebSocket connections in all.
+    /// The most WebSocket connections.
     pub connections: usize,
-    /// WebSocket connections of one client address: an IPv4 address or a /64 of IPv6.
+    /// The most WebSocket connections of one client address: an IPv4 address, or a /64 network of IPv6.
     pub connections_per_address: usize,
-    /// WebSocket connections that no authenticator has accepted yet.
+    /// The most WebSocket connections that no authenticator has accepted yet.
     pub unauthenticated: usize,
     /// The percentage of `unauthenticated` that one client address may take.
     pub unauthenticated_share: u8,
-    /// Connections to the text port.
+    /// The most connections to the text port.
     pub text_connections: usize,
 }
 
-/// How plugin files are watched.
+/// Settings of the watch for changed plugin files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchConfig {
-    /// How long a file must have been quiet before it is read.
+    /// How long a changed file must stay unchanged before it is read.
     pub settle: Duration,
-    /// How often files are compared although no change was announced.
+    /// How often files are compared even if the system reports no change.
     pub rescan: Duration,
 }
 
-/// What all plugins run on.
+/// Settings of the engine that runs all plugins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// Linear memory of all instances of all plugins, in bytes. `None`: 2 GiB, or half of what the machine or the process's
-    /// cgroup has if that is less, but at least twice the `limits.memory` of all plugins together.
+    /// Linear memory of all instances of all plugins, in bytes. `None` for 2 GiB, or half of the memory of the machine
+    /// or the cgroup if that is less, but at least twice the `limits.memory` of all plugins together.
     pub memory: Option<usize>,
     /// Stack of one call, in bytes.
     pub stack: usize,
-    /// What plugins are compiled for.
+    /// The processor that plugins are compiled for.
     pub processor: Processor,
 }
 
-/// What plugins are compiled for.
+/// The processor that plugins are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Processor {
-    /// The processor that runs the gateway, with all that it can do.
+    /// The processor that runs the gateway, with all its features.
     Native,
-    /// Every processor of its architecture.
+    /// Every processor of the same architecture.
     Any,
 }
 
-/// What compiling a plugin may take, in the process that does it.
+/// Limits of the process that compiles a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompilerConfig {
     /// Wall-clock time.
@@ -242,27 +246,27 @@ pub struct CompilerConfig {
     pub max_code: usize,
 }
 
-/// Where operators look and act.
+/// Settings of the admin listener, for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// Whether there is an admin listener at all.
+    /// Whether there is an admin listener.
     pub enabled: bool,
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on. Port 0 takes a free port.
     pub listen: SocketAddr,
-    /// Names beside `localhost` and the listener's own address that a `Host` header may have.
+    /// Names that a `Host` header may contain, beside `localhost` and the listener's own address.
     pub allowed_hosts: Vec<String>,
 }
 
-/// The router and what its failures mean.
+/// Settings of the router.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouterConfig {
     /// The plugin.
     pub plugin: PluginConfig,
-    /// What happens to a packet, or its connection, when the router fails on it.
+    /// The effect of a failure of the router.
     pub route_failure: RouteFailure,
 }
 
-/// What happens when the router fails on a packet.
+/// The effect when the router fails on a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteFailure {
     /// The packet is dropped and counted.
@@ -271,32 +275,32 @@ pub enum RouteFailure {
     Close,
 }
 
-/// One plugin: where its component is, what it is told, and what it may use.
+/// One plugin: its component, its settings and its limits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PluginConfig {
-    /// Where the component comes from.
+    /// The source of the component.
     pub source: PluginSource,
-    /// Settings, which the plugin finds among its environment variables.
+    /// Settings, which the plugin reads as environment variables.
     pub settings: Settings,
     /// Whether calls share instances.
     pub isolation: Isolation,
-    /// What one call may use.
+    /// The plugin's limits.
     pub limits: PluginLimits,
-    /// How a new generation comes to serve.
+    /// The stages of a new generation.
     pub deploy: PluginDeploy,
 }
 
-/// Where a component comes from.
+/// The source of a component.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PluginSource {
-    /// `builtin:NAME`: shipped inside the binary.
+    /// `builtin:NAME`: a component inside the binary.
     Builtin(String),
-    /// A file, watched for changes; its path is absolute.
+    /// A file that is watched for changes. Its path is absolute.
     File(PathBuf),
 }
 
 impl PluginSource {
-    /// The names of the plugins inside the binary.
+    /// The names of all plugins inside the binary.
     pub const BUILTINS: [&str; 6] =
         ["echo-router", "hmac-auth", "jwt-auth", "origin-auth", "origin-router", "rooms-router"];
 }
@@ -315,80 +319,83 @@ impl fmt::Display for PluginSource {
 pub enum Isolation {
     /// Each call runs in a fresh instance: nothing of one user can leak into the decision about the next.
     PerCall,
-    /// Calls reuse instances, one call at a time each.
+    /// Calls reuse instances, each for one call at a time.
     Pooled,
 }
 
-/// What one plugin, and one call of it, may use.
+/// The limits of one plugin and of its calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginLimits {
-    /// Wall-clock time of one call.
+    /// The longest wall-clock time of one call.
     pub deadline: Duration,
-    /// How long a call may wait for an instance before it is shed.
+    /// How long a call may wait for an instance before it is refused.
     pub max_wait: Duration,
-    /// Wall-clock time of a new component's `lifecycle.check`; compiling it does not count.
+    /// The longest wall-clock time of a new component's `lifecycle.check`, without the time to compile it.
     pub check_timeout: Duration,
     /// Linear memory of one instance, in bytes.
     pub memory: usize,
-    /// Elements of all tables of one instance.
+    /// The most elements of all tables of one instance.
     pub table_elements: usize,
-    /// Handles that one instance may hold.
+    /// The most handles that one instance may hold.
     pub handles: usize,
-    /// Bytes that one call may hand to functions of the host in all, or return; `None`: what the other limits need.
+    /// The most bytes that one call may pass to functions of the host in total, or return; `None` for as many as the
+    /// other limits need.
     pub host_call_bytes: Option<usize>,
-    /// Calls that run at the same time, in each role of the plugin.
+    /// The most calls that run at the same time, in each role of the plugin.
     pub concurrency: usize,
-    /// Calls after which a pooled instance is replaced.
+    /// The number of calls after which a pooled instance is replaced.
     pub recycle_after: u32,
-    /// Actions that one call may return.
+    /// The most actions that one call may return.
     pub max_actions: usize,
-    /// Connections that the actions of one call may be about in all.
+    /// The most connections that the actions of one call may concern in total.
     pub max_recipients: usize,
-    /// Bytes that one call may return in all.
+    /// The most bytes that one call may return in total.
     pub max_output: usize,
-    /// Bytes of a uid that is accepted, and of a group's name.
+    /// The most bytes of a uid that the plugin accepts, and of a group's name.
     pub max_name: usize,
-    /// Bytes of the state of a prompt or a session.
+    /// The most bytes of the state of a prompt or a session.
     pub max_state: usize,
-    /// Attributes of an identity.
+    /// The most attributes of an identity.
     pub max_attributes: usize,
-    /// Bytes of all attributes of an identity.
+    /// The most bytes of all attributes of an identity together.
     pub max_attribute_bytes: usize,
-    /// Size of the component, in bytes.
+    /// The largest size of the component, in bytes.
     pub max_component: usize,
-    /// Lines of the log in a second; twice as many at once.
+    /// Log lines that the plugin may write in a second; up to twice as many at once.
     pub log_lines: u32,
-    /// Lines of the log that one call may write.
+    /// Log lines that one call may write.
     pub log_lines_per_call: u32,
-    /// Bytes of one line of the log.
+    /// The most bytes of one log line.
     pub log_line_bytes: usize,
 }
 
-/// How a new generation comes to serve: in shadow, to some, on probation, for good.
+/// The stages of a new generation: shadow, canary, probation, live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginDeploy {
-    /// Percentage of the first packets that a new generation judges in the shadow of the live one until it is promoted;
-    /// 0 skips that stage.
+    /// Percentage of first packets that a new generation also judges, in the shadow of the live generation, until it is
+    /// promoted; 0 skips this stage.
     pub shadow: u8,
-    /// Percentage of new connections that a new generation serves until it is promoted; 0 skips that stage.
+    /// Percentage of new connections that a new generation serves until it is promoted; 0 skips this stage.
     pub canary: u8,
-    /// How long a new generation is on probation once it serves everybody; zero skips that stage.
+    /// How long a new generation is on probation after it begins to serve all connections; zero skips this stage.
     pub probation: Duration,
-    /// After how many calls the probation ends if its time is not over yet.
+    /// The number of calls after which the probation ends before its time.
     pub probation_calls: u64,
-    /// By how many percent of its calls a new generation may fail more often than the one before.
+    /// By how many percentage points the share of failed calls may be higher for a new generation than for the one
+    /// before.
     pub max_failures: u8,
-    /// Failures of a function before anything is concluded; a rollback needs as many clients, within bounds.
+    /// Failures of a function that are needed before a new generation is judged. A rollback needs them from as many
+    /// clients, within bounds.
     pub min_failures: u32,
-    /// What happens when it fails more often than that.
+    /// The effect when a new generation fails too often.
     pub rollback: Rollback,
 }
 
-/// What happens when a new generation fails too often.
+/// The effect when a new generation fails too often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rollback {
-    /// The one before serves again, and the new one is not loaded any more until its file or settings change.
+    /// The generation before it serves again. The new one is not loaded again until its file or settings change.
     Auto,
-    /// The log and the status say so.
+    /// The log and the status report it.
     Alert,
 }

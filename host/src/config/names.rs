@@ -1,4 +1,4 @@
-//! The kinds of values that other standards define: origins, header names, subprotocols, networks, log filters.
+//! The kinds of values that are defined elsewhere: origins, header names, subprotocols, networks, log filters.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,8 +11,9 @@ use super::AllowedOrigins;
 use super::error::Wrong;
 use super::kinds::{Kind, List, Text};
 
-/// A range of addresses, without host bits; a single address is a range of one. IPv4 addresses written as IPv6 ones
-/// (`::ffff:10.0.0.0/104`) are what they stand for, as the peers' are; a range that no peer's address can be in is refused.
+/// A network, without host bits; a single address is a network with one address. IPv4 networks written as IPv6
+/// (`::ffff:10.0.0.0/104`) are read as IPv4, like the addresses of peers. A network that cannot contain a peer's
+/// address is refused.
 pub(super) const NETWORK: Text<IpNet> = Text {
     parse: |text| {
         let network = match text.parse::<IpAddr>() {
@@ -25,7 +26,7 @@ pub(super) const NETWORK: Text<IpNet> = Text {
     allowed: "an IP address or a network that peers can have, like \"10.0.0.0/8\"",
 };
 
-/// Whether no peer can have an address in it: "this network", multicast, broadcast.
+/// Returns `true` if no peer can have an address in the network: "this network", multicast, broadcast.
 fn is_of_nobody(network: &IpNet) -> bool {
     match network {
         IpNet::V4(network) => {
@@ -39,6 +40,7 @@ fn is_of_nobody(network: &IpNet) -> bool {
     }
 }
 
+/// Converts an IPv4 network that is written as IPv6.
 fn canonical(network: IpNet) -> IpNet {
     match (network.addr().to_canonical(), network.prefix_len().checked_sub(96)) {
         (IpAddr::V4(address), Some(prefix)) if network.addr().is_ipv6() => {
@@ -55,15 +57,15 @@ pub(super) const HEADER: Text<String> = Text {
     allowed: "the name of a header, like \"user-agent\"",
 };
 
-/// A subprotocol (RFC 6455 §4.1), whose case matters.
+/// A subprotocol (RFC 6455 §4.1). Upper and lower case differ.
 pub(super) const SUBPROTOCOL: Text<String> = Text {
     parse: |text| is_token(text).then(|| text.to_owned()),
     show: String::clone,
-    allowed: "a token of letters, digits, dashes and the like, such as \"chat.v1\"",
+    allowed: "a token of letters, digits and characters like \"-\" and \".\", such as \"chat.v1\"",
 };
 
-/// What is logged: a level, or directives. A bare word that is no level would be taken for the only target to log,
-/// and a misspelt level would so silence the log: it is refused.
+/// A log level, or directives. A single word that is no level is refused: `tracing` would take it as the only target to
+/// log, so a misspelt level would silence the log.
 pub(super) const LOG_LEVEL: Text<String> = Text {
     parse: |text| {
         let known = |part: &str| {
@@ -77,7 +79,7 @@ pub(super) const LOG_LEVEL: Text<String> = Text {
     allowed: "off, error, warn, info, debug, trace, or directives like \"info,hotgate=debug\"",
 };
 
-/// Whose pages may connect.
+/// The origins of pages that may connect.
 pub(super) struct Origins;
 
 impl Kind for Origins {
@@ -103,7 +105,7 @@ impl Kind for Origins {
     }
 }
 
-/// An origin as browsers write it (RFC 6454 §6.2): what they never send would never match, and is refused.
+/// An origin as browsers write it (RFC 6454 §6.2). Other forms are refused, since they would never match.
 const ORIGIN: Text<String> = Text {
     parse: |text| {
         let text = text.to_ascii_lowercase();
@@ -115,7 +117,7 @@ const ORIGIN: Text<String> = Text {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             _ => (authority, None),
         };
-        // A page is not served by WebSocket: its own scheme is what the browser sends.
+        // A browser sends the scheme of the page, and no page is served by WebSocket.
         let is_page = is_scheme(scheme) && !matches!(scheme, "ws" | "wss");
         let is_port = match port {
             None => true,
@@ -127,8 +129,8 @@ const ORIGIN: Text<String> = Text {
         (is_page && is_port && is_host(host)).then_some(text)
     },
     show: String::clone,
-    allowed: "an origin as browsers send it: the page's scheme (not ws), host and, unless it is the scheme's own, port, \
-              like \"https://example.com\" or \"http://localhost:8080\"; \"*\" only alone",
+    allowed: "an origin as browsers send it: the page's scheme (not ws), its host, and its port unless it is the \
+              scheme's default, like \"https://example.com\" or \"http://localhost:8080\"; \"*\" must stand alone",
 };
 
 fn is_scheme(text: &str) -> bool {
@@ -136,8 +138,8 @@ fn is_scheme(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
-/// A host as a browser writes it (<https://url.spec.whatwg.org/#host-serializing>): an address has one form only, and
-/// a name that ends in a number is an IPv4 address or none.
+/// Returns `true` for a host as browsers write it (<https://url.spec.whatwg.org/#host-serializing>): an address has one
+/// form only, and a host that ends in a number must be an IPv4 address.
 fn is_host(text: &str) -> bool {
     match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().is_ok_and(|parsed| parsed.to_string() == address),
@@ -150,7 +152,7 @@ fn is_host(text: &str) -> bool {
     }
 }
 
-/// RFC 9110 §5.6.2.
+/// Returns `true` for a token (RFC 9110 §5.6.2).
 fn is_token(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(allowed)
@@ -180,7 +182,7 @@ mod tests {
             ("https://user@example.com", None),
             ("http://127.0.0.1:8080", Some("http://127.0.0.1:8080")),
             ("https://example.com.", Some("https://example.com.")),
-            // What browsers never send, and so would match nobody.
+            // Browsers never send these, so they would never match.
             ("ws://example.com", None),
             ("wss://example.com", None),
             ("https://example.com:08443", None),
@@ -205,7 +207,7 @@ mod tests {
             ("::ffff:0:0/96", Some("0.0.0.0/0")),
             ("::/0", Some("::/0")),
             ("0.0.0.0/0", Some("0.0.0.0/0")),
-            // Nobody has such an address.
+            // No peer has such an address.
             ("0.0.0.0", None),
             ("::", None),
             ("::ffff:0.0.0.0", None),

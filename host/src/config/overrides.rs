@@ -1,10 +1,10 @@
-//! Settings that do not come from the file.
+//! Settings from flags and environment variables.
 
-/// What flags and environment variables say; it counts more than the file.
+/// Settings from flags and environment variables. They replace those of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides(pub(super) Vec<Override>);
 
-/// One of them.
+/// One key that a flag or environment variable sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Override {
     pub key: &'static str,
@@ -13,11 +13,12 @@ pub(super) struct Override {
 }
 
 impl Overrides {
-    /// Sets `key` as `by`, the name of a flag or variable for errors, says.
+    /// Sets `key` to `values`. `by` is the name of the flag or environment variable, which errors show.
     ///
-    /// A key is its dotted name in the file, such as `websocket.listen`. `authenticator` replaces the whole chain and
-    /// `router` the router, by paths relative to the working directory or `builtin:NAME`; a plugin that the file names in
-    /// the same role keeps its settings, isolation and limits there, another one has the defaults.
+    /// `key` is the dotted name in the file, such as `websocket.listen`. `authenticator` replaces the whole chain, and
+    /// `router` replaces the router. Their values are `builtin:NAME`, or paths relative to the working directory. A
+    /// plugin that the file configures in the same role keeps its settings, isolation and limits from the file; any
+    /// other plugin has the defaults.
     pub fn set(&mut self, key: &'static str, by: impl Into<String>, values: impl IntoIterator<Item = String>) {
         self.0.push(Override { key, by: by.into(), values: values.into_iter().collect() });
     }

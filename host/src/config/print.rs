@@ -1,4 +1,4 @@
-//! From a [`Config`] to text: the file that gives it, and the table of the documentation.
+//! Prints a [`Config`] as a commented file, and all settings as a table for the documentation.
 
 use std::fmt::Write as _;
 
@@ -10,23 +10,23 @@ use super::{Config, PluginConfig};
 const WIDTH: usize = 110;
 
 const HEADER: &str = "\
-# The settings of hotgate: every key with its value, what it means, what it may be, and its default.
-# A key that is left out has its default. Unknown keys are refused.
-# Sizes are in bytes, or have a unit: KiB, MiB, GiB, TiB count by 1024, and kB, MB, GB, TB by 1000.
+# All settings of hotgate: each key with its meaning, its allowed values, its default and its value.
+# A key that is missing has its default. Unknown keys are refused.
+# A size is in bytes or has a unit: KiB, MiB, GiB, TiB are powers of 1024; kB, MB, GB, TB are powers of 1000.
 # `hotgate config check` checks a file, `hotgate config print` prints the settings in effect.
 ";
 
 const CHAIN: &str = "
-# The plugins that decide who a client is: asked in this order, until one accepts or denies.
+# The plugins that decide who a client is. They are called in this order, until one accepts or denies.
 ";
 
 const ROUTER: &str = "
-# The plugin that decides who gets a message. Its limits mean what an authenticator's mean.
+# The plugin that decides who gets a message. Its limits have the same meaning as an authenticator's.
 [router]
 ";
 
 impl Config {
-    /// The configuration as a commented file, which loads to an equal one.
+    /// Returns the configuration as a commented file. Loading this file gives an equal configuration.
     pub fn to_toml(&self) -> String {
         let mut file = File { text: HEADER.to_owned(), explain: true };
         let defaults = Self::default();
@@ -51,7 +51,7 @@ impl Config {
 
 struct File {
     text: String,
-    /// Whether keys have comments: what all plugins have in common is explained at the first.
+    /// True if keys are printed with comments. Keys that all plugins have are explained at the first plugin only.
     explain: bool,
 }
 
@@ -67,7 +67,7 @@ impl File {
         }
     }
 
-    /// Writes the tables below `section`, which is the table `path`.
+    /// Writes the tables below `section`, whose name is `path`.
     fn tables(&mut self, path: &str, section: &dyn Section, defaults: &dyn Section) {
         for ((name, section), (_, defaults)) in section.sections().into_iter().zip(defaults.sections()) {
             let path = join(path, name);
@@ -91,18 +91,18 @@ impl File {
     }
 }
 
-/// Every key with its default, what it may be and what it means, as a Markdown table.
+/// Returns all keys with their defaults, allowed values and meanings, as a Markdown table.
 pub fn settings_table() -> String {
     let config = Config::default();
-    let mut out = "| key | default | may be | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    let mut out = "| key | default | allowed values | meaning |\n| --- | --- | --- | --- |\n".to_owned();
     markdown(&mut out, "", &config);
     markdown(&mut out, "authenticator", &PluginConfig::default());
-    // The rest of the router's keys are an authenticator's.
+    // The router's other keys are the same as an authenticator's.
     for row in config.router.rows() {
         markdown_row(&mut out, "router", &row);
     }
     for (name, _) in config.router.sections() {
-        let _ = writeln!(out, "| `router.{name}.*` | | | As `authenticator.{name}.*`. |");
+        let _ = writeln!(out, "| `router.{name}.*` | | | Same as `authenticator.{name}.*`. |");
     }
     out
 }

@@ -1,4 +1,4 @@
-//! From a file and overrides to a [`Config`].
+//! Reads a [`Config`] from a file and overrides.
 
 use std::path::{Path, PathBuf};
 
@@ -12,37 +12,37 @@ use super::kinds::{Kind, SOURCE};
 use super::overrides::{Override, Overrides};
 use super::{Config, PluginConfig, PluginSource, rules};
 
-/// Bytes of a configuration file.
+/// The most bytes of a configuration file.
 const MAX_FILE: usize = 4 << 20;
 
-/// What a configuration is made of.
+/// The sources of a configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Source {
     /// The file, if there is one.
     pub file: Option<PathBuf>,
-    /// What counts more than the file.
+    /// Settings that replace those of the file.
     pub overrides: Overrides,
 }
 
-/// A configuration that can be. What its plugins need may be missing all the same.
+/// A valid configuration. Files that its plugins need may still be missing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// Files of plugins and of their settings that cannot be read.
+    /// Files of plugins, or of their settings, that cannot be read.
     pub missing: Vec<Missing>,
 }
 
-/// A plugin's file, or one that a setting of it stands in, which cannot be read.
+/// A plugin's file, or a file with the value of one of its settings, that cannot be read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Missing {
-    /// The plugin's place in the chain; `None` for the router.
+    /// The plugin's index in the chain of authenticators; `None` for the router.
     pub authenticator: Option<usize>,
-    /// Which file, where it is named, and why it cannot be read.
+    /// A text that says which file, where it is configured, and why it cannot be read.
     pub problem: String,
 }
 
-/// A configuration whose plugins' files nobody has looked for.
+/// A configuration whose plugin files have not been checked.
 impl From<Config> for Loaded {
     fn from(config: Config) -> Self {
         Self { config, missing: Vec::new() }
@@ -50,7 +50,7 @@ impl From<Config> for Loaded {
 }
 
 impl Source {
-    /// The configuration as it is now. Blocks.
+    /// Reads the configuration as it is now. Blocks.
     ///
     /// # Errors
     /// See [`Config::load`].
@@ -58,10 +58,11 @@ impl Source {
         Config::load(self.file.as_deref(), &self.overrides)
     }
 
-    /// The configuration as it is now, even if files of plugins are missing: those that serve go on without. Blocks.
+    /// Reads the configuration as it is now, even if files of plugins are missing: plugins that already serve do not
+    /// need them. Blocks.
     ///
     /// # Errors
-    /// The first key that is unknown or whose value cannot be.
+    /// The first key that is unknown or has an invalid value.
     pub fn load_to_serve(&self) -> Result<Loaded, ConfigError> {
         let Reader { config, places } = read(self.file.as_deref(), &self.overrides, |_| true)?.checked()?;
         let missing = rules::files(&config, &places).into_iter();
@@ -69,29 +70,29 @@ impl Source {
         Ok(Loaded { missing: missing.collect(), config })
     }
 
-    /// What leads to a gateway that runs with this configuration: `admin` and `state_folder`. Nothing else is looked at,
-    /// so that what is wrong elsewhere keeps nobody from that gateway.
+    /// Reads only the settings that are needed to reach the gateway that runs with this configuration: `admin` and
+    /// `state_folder`. All other keys are skipped, so that an error in them does not prevent access to that gateway.
     ///
     /// # Errors
-    /// When the file is not there or no TOML, or these keys cannot be.
+    /// If the file does not exist or is not TOML, or if these keys have invalid values.
     pub fn load_admin(&self) -> Result<Config, ConfigError> {
-        let leads = |key: &str| ["admin", "state_folder"].contains(&key);
-        read(self.file.as_deref(), &self.overrides, leads).map(|reader| reader.config)
+        let wanted = |key: &str| ["admin", "state_folder"].contains(&key);
+        read(self.file.as_deref(), &self.overrides, wanted).map(|reader| reader.config)
     }
 }
 
 impl Config {
-    /// The defaults, changed by the file at `path` if there is one, changed by `overrides`. No file is read that is not
-    /// named.
+    /// Reads a configuration: the defaults, changed by the file at `path` if there is one, then changed by `overrides`.
+    /// Without a `path`, no file is searched for.
     ///
     /// # Errors
     ///
-    /// The first key that is unknown or whose value cannot be, and plugin files that cannot be read.
+    /// The first key that is unknown or has an invalid value, or the first plugin file that cannot be read.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
         read(path, overrides, |_| true)?.checked()?.complete()
     }
 
-    /// The defaults, changed by this text, as if it stood at `path`.
+    /// Reads a configuration from `text`, as if `text` were the file at `path`.
     #[cfg(any(test, fuzzing))]
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut reader = Reader::default();
@@ -100,7 +101,7 @@ impl Config {
     }
 }
 
-/// Reads what is `wanted`, by top-level keys.
+/// Reads the top-level keys for which `wanted` returns `true`.
 fn read(path: Option<&Path>, overrides: &Overrides, wanted: impl Fn(&str) -> bool) -> Result<Reader, ConfigError> {
     let mut reader = Reader::default();
     if let Some(path) = path {
@@ -123,13 +124,13 @@ struct Reader {
 }
 
 impl Reader {
-    /// What was read, if its keys agree with each other.
+    /// Checks that the settings fit together.
     fn checked(self) -> Result<Self, ConfigError> {
         rules::check(&self.config, &self.places)?;
         Ok(self)
     }
 
-    /// What was read, if all files of plugins are there, too.
+    /// Returns the configuration, if all files of plugins can be read.
     fn complete(self) -> Result<Config, ConfigError> {
         match rules::files(&self.config, &self.places).into_iter().next() {
             Some((_, error)) => Err(error),
@@ -137,9 +138,10 @@ impl Reader {
         }
     }
 
+    /// Reads the configuration file.
     fn file(&mut self, path: &Path, text: &str, wanted: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
         let file = File { path, text };
-        // Not the whole error: it shows the line, which may hold a secret.
+        // Only the message of the error is shown: the whole error contains the line, which may hold a secret.
         let document =
             DeTable::parse(text).map_err(|error| ConfigError::new(file.place(error.span()), error.message()))?;
         let mut config = Config::default();
@@ -162,6 +164,7 @@ impl Reader {
         Ok(())
     }
 
+    /// Reads the list of authenticators.
     fn chain(&mut self, file: &File<'_>, name: &Name<'_>, value: &Value<'_>) -> Result<Vec<PluginConfig>, ConfigError> {
         let entries = value.get_ref().as_array().filter(|list| !list.is_empty());
         let entries = entries.ok_or_else(|| {
@@ -200,7 +203,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads one entry of the table `path`, which is `section`: a key, or a table below it.
+    /// Reads one entry of the table `path` into `section`: a key, or a table below it.
     fn entry(
         &mut self,
         file: &File<'_>,
@@ -222,6 +225,7 @@ impl Reader {
         }
     }
 
+    /// Applies one override.
     fn overrule(&mut self, given: &Override) -> Result<(), ConfigError> {
         let place = Place::Override(given.by.clone());
         let source = |key: &str, file: &str| {
@@ -272,7 +276,7 @@ impl Reader {
 type Name<'a> = Spanned<std::borrow::Cow<'a, str>>;
 type Value<'a> = Spanned<DeValue<'a>>;
 
-/// The file that is read.
+/// The configuration file, with its text.
 struct File<'a> {
     path: &'a Path,
     text: &'a str,
@@ -295,7 +299,7 @@ impl File<'_> {
 }
 
 impl PluginConfig {
-    /// Makes paths absolute that are relative to `folder`.
+    /// Makes relative paths absolute; they start at `folder`.
     fn locate(&mut self, folder: &Path) -> Result<(), String> {
         self.source.locate(folder)?;
         self.settings.locate(folder)
@@ -311,14 +315,14 @@ impl PluginSource {
     }
 }
 
-/// The entries of a table as they follow in the file, so that its first error is reported.
+/// Returns the entries of a table in the order of the file, so that the first error in the file is reported.
 fn in_order<'t, 'a>(table: &'t DeTable<'a>) -> Vec<(&'t Name<'a>, &'t Value<'a>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
     entries
 }
 
-/// What may stand in the table `path`.
+/// Lists the keys and tables that are allowed in the table `path`.
 fn names(path: &str, section: &dyn Section) -> String {
     let keys = section.rows().into_iter().map(|row| row.key.to_owned());
     let tables = section.sections().into_iter().map(|(name, _)| format!("[{name}]"));

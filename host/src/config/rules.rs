@@ -1,4 +1,4 @@
-//! What no single key can tell: which settings go together, and whether the files of plugins are there.
+//! Rules about more than one key: which settings fit together, and whether the files of plugins can be read.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use super::files::open_file;
 use super::units::{show_duration, show_size};
 use super::{AllowedOrigins, Config, PluginConfig, PluginSource};
 
-/// Refuses what cannot work, or must not.
+/// Refuses combinations of settings that cannot work or are not safe.
 pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError> {
     heartbeat(config, places)?;
     listeners(config, places)?;
@@ -49,8 +49,8 @@ fn heartbeat(config: &Config, places: &Places) -> Result<(), ConfigError> {
 fn listeners(config: &Config, places: &Places) -> Result<(), ConfigError> {
     let text = &config.text;
     if !text.listen.ip().to_canonical().is_loopback() && text.allow_from.is_empty() {
-        let problem = "whoever reaches this address could push to everyone: \
-                       text.allow_from must say who may connect, like [\"10.0.0.0/8\"]";
+        let problem = "everybody who reaches this address could push to all clients: \
+                       set text.allow_from to the addresses that may connect, like [\"10.0.0.0/8\"]";
         return refuse(places.of(&["text.listen"]), format!("text.listen = \"{}\": {problem}", text.listen));
     }
     let mut addresses = vec![("websocket.listen", config.websocket.listen), ("text.listen", text.listen)];
@@ -66,7 +66,7 @@ fn listeners(config: &Config, places: &Places) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Peers that are listed must be able to reach the listener: those that only speak the other version of IP cannot.
+/// Listed peers must be able to reach the listener: a peer with the other version of IP cannot.
 fn peers(config: &Config, places: &Places) -> Result<(), ConfigError> {
     let (text, websocket) = (&config.text, &config.websocket);
     for (key, listed, listener, listen) in [
@@ -114,15 +114,16 @@ fn cookies(config: &Config, places: &Places) -> Result<(), ConfigError> {
     let cookies = websocket.pass_headers.iter().any(|name| name == "cookie");
     if cookies && websocket.allowed_origins == AllowedOrigins::Any {
         let problem = "\"cookie\" needs websocket.allowed_origins to list the origins that may connect. A browser sends a \
-                       user's cookies with a connection that any page opens: where every origin is allowed, a foreign \
-                       page could act as that user (cross-site WebSocket hijacking)";
+                       user's cookies with a connection that any page opens: if every origin is allowed, a foreign \
+                       page can act as that user (cross-site WebSocket hijacking)";
         let place = places.of(&["websocket.pass_headers", "websocket.allowed_origins"]);
         return refuse(place, format!("websocket.pass_headers: {problem}"));
     }
     Ok(())
 }
 
-/// A plugin holds a packet as it came, as it reads it, and as it returns it, beside what the plugin itself needs.
+/// A plugin holds a packet three times: as it arrived, as the plugin reads it, and as the plugin returns it. The fourth
+/// part is for the plugin itself.
 const COPIES: usize = 4;
 
 fn memory(config: &Config, places: &Places) -> Result<(), ConfigError> {
@@ -142,20 +143,21 @@ fn memory(config: &Config, places: &Places) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Half of the memory of all plugins is split among them, and each share must be enough for one instance.
+/// Half of the memory is split among the plugins, and each plugin's share must be enough for one instance.
 fn all_memory(config: &Config, places: &Places) -> Result<(), ConfigError> {
     let least = all(config).map(|(_, plugin)| plugin.limits.memory).fold(0, usize::saturating_add).saturating_mul(2);
     let Some(memory) = config.engine.memory.filter(|memory| *memory < least) else { return Ok(()) };
     let (memory, least) = (show_size(memory), show_size(least));
     let problem = format!(
-        "must be at least twice the sum of limits.memory of every [[authenticator]] and [router], which makes \"{least}\", \
+        "must be at least twice the sum of limits.memory of every [[authenticator]] and [router], which is \"{least}\", \
          or \"auto\""
     );
     refuse(places.of(&["engine.memory"]), format!("engine.memory = \"{memory}\": {problem}"))
 }
 
-/// Calls of all plugins that may run at the same time. The engine reserves 16 GiB of address space for an instance, and two
-/// instances for a call: so it takes 64 TiB of the 128 TiB of a process, in one piece. The program itself lies 85 TiB up.
+/// The most calls of all plugins that may run at the same time. The engine reserves 16 GiB of address space for each
+/// instance, and two instances for each call. So it takes 64 TiB of the 128 TiB of a process, in one piece; the program
+/// itself is at 85 TiB.
 pub const MAX_CALLS: usize = 2048;
 
 fn calls(config: &Config, places: &Places) -> Result<(), ConfigError> {
@@ -165,8 +167,7 @@ fn calls(config: &Config, places: &Places) -> Result<(), ConfigError> {
     }
     let keys: Vec<_> = all(config).map(|(path, _)| format!("{path}.limits.concurrency")).collect();
     let place = places.of(&keys.iter().map(String::as_str).collect::<Vec<_>>());
-    let problem =
-        format!("the sum over every [[authenticator]] and [router] must be at most {MAX_CALLS}, and is {sum}");
+    let problem = format!("the sum of every [[authenticator]] and [router] must be at most {MAX_CALLS}, but is {sum}");
     refuse(place, format!("limits.concurrency: {problem}"))
 }
 
@@ -183,7 +184,7 @@ fn host_calls(config: &Config, places: &Places) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// A router that could not send to everyone would fail when it does.
+/// Otherwise a router would fail when it sends a message to all connections.
 fn recipients(config: &Config, places: &Places) -> Result<(), ConfigError> {
     let (most, connections) = (config.router.plugin.limits.max_recipients, config.limits.connections);
     if most < connections {
@@ -194,8 +195,8 @@ fn recipients(config: &Config, places: &Places) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// What of plugins cannot be read: their files and those that their settings stand in. Each with the plugin's place in the
-/// chain, or `None` for the router.
+/// Returns an error for each plugin whose file, or a file with the value of one of its settings, cannot be read. Each
+/// error comes with the plugin's index in the chain of authenticators, or `None` for the router.
 pub(super) fn files(config: &Config, places: &Places) -> Vec<(Option<usize>, ConfigError)> {
     let problem = |path: &str, plugin: &PluginConfig| -> Result<(), ConfigError> {
         let key = format!("{path}.file");
@@ -215,7 +216,7 @@ pub(super) fn files(config: &Config, places: &Places) -> Vec<(Option<usize>, Con
     problems.flatten().collect()
 }
 
-/// All plugins, and where they are configured.
+/// Iterates over all plugins, with the names of their tables.
 fn all(config: &Config) -> impl Iterator<Item = (String, &PluginConfig)> {
     let chain = config.authenticators.iter().enumerate();
     let chain = chain.map(|(index, plugin)| (format!("authenticator[{index}]"), plugin));

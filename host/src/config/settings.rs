@@ -1,4 +1,5 @@
-//! What plugins are told. A setting's value stands in the configuration or, as secrets should, in a file of its own.
+//! The settings of plugins. The value of a setting is in the configuration or in a file of its own, which is better for
+//! secrets.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +14,7 @@ use super::error::Wrong;
 use super::files::{absolute, read_text};
 use super::kinds::Kind;
 
-/// Bytes of a value that stands in a file.
+/// The most bytes of a value in a file.
 const MAX_VALUE: usize = 64 << 10;
 
 /// A plugin's settings by their names. Its `Debug` shows no values, which may be secrets.
@@ -25,7 +26,7 @@ pub struct Settings(BTreeMap<String, Setting>);
 #[serde(rename_all = "lowercase")]
 enum Setting {
     Value(String),
-    /// The value is what stands in this file.
+    /// The value is the content of this file.
     File(PathBuf),
 }
 
@@ -49,12 +50,12 @@ impl fmt::Debug for Values {
 }
 
 impl Settings {
-    /// The settings as they are now: blocks while files are read. Of a value in a file, a byte order mark
-    /// at its start and a line end at its end are no part.
+    /// Returns the values as they are now. Blocks while files are read. A byte order mark at the start and a line end
+    /// at the end of a file are not part of the value.
     ///
     /// # Errors
-    /// The first file that cannot be read, is empty, or holds what no setting can be. The error names setting and file,
-    /// and never shows what is in it.
+    /// The first file that cannot be read, is empty, or has content that cannot be a setting. The error names the
+    /// setting and the file, and never shows the content.
     pub fn read(&self) -> anyhow::Result<Values> {
         let value = |name: &str, setting: &Setting| match setting {
             Setting::Value(value) => Ok(value.clone()),
@@ -66,7 +67,8 @@ impl Settings {
         values.collect::<anyhow::Result<_>>().map(Values)
     }
 
-    /// The settings as they are now: blocks while files are read. Where a file cannot be used, the value is the one in `kept`.
+    /// Returns the values as they are now. Blocks while files are read. If a file cannot be used, the value in `kept`
+    /// is returned.
     pub fn read_or(&self, kept: &Values) -> Values {
         let value = |name: &str, setting: &Setting| match setting {
             Setting::Value(value) => Some(value.clone()),
@@ -76,7 +78,7 @@ impl Settings {
         Values(values.collect())
     }
 
-    /// The files that values stand in.
+    /// Iterates over the files that contain values.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.0.values().filter_map(|setting| match setting {
             Setting::Value(_) => None,
@@ -89,17 +91,17 @@ impl Settings {
         self.0.insert(name, Setting::Value(value));
     }
 
-    /// Adds a setting whose value stands in this file.
+    /// Adds a setting whose value is the content of this file.
     pub fn set_file(&mut self, name: String, file: PathBuf) {
         self.0.insert(name, Setting::File(file));
     }
 
-    /// Whether there are none.
+    /// Returns `true` if there are no settings.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Makes the paths of files absolute that are relative to `folder`.
+    /// Makes relative paths of files absolute; they start at `folder`.
     pub(super) fn locate(&mut self, folder: &Path) -> Result<(), String> {
         for setting in self.0.values_mut() {
             if let Setting::File(path) = setting {
@@ -110,7 +112,7 @@ impl Settings {
     }
 }
 
-/// Settings with these values.
+/// Creates settings with these values.
 impl FromIterator<(String, String)> for Settings {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(values: I) -> Self {
         Self(values.into_iter().map(|(name, value)| (name, Setting::Value(value))).collect())
@@ -132,6 +134,7 @@ impl fmt::Debug for Setting {
     }
 }
 
+/// Reads a value from a file.
 fn read(path: &Path) -> anyhow::Result<String> {
     let mut text = read_text(path, MAX_VALUE)?;
     if text.contains('\0') {
@@ -139,7 +142,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
     }
     text.truncate(text.strip_suffix('\n').map_or(text.len(), |line| line.strip_suffix('\r').unwrap_or(line).len()));
     if text.is_empty() {
-        // A secret that is being written has been emptied first; as a value, it would open every door.
+        // A file that is being rewritten is empty for a moment. An empty secret would let everybody in.
         bail!("it is empty");
     }
     Ok(text)
@@ -156,7 +159,7 @@ impl Kind for SettingsTable {
         let table = value.as_table().ok_or_else(not_a_table)?;
         let entry = |name: &str, value: &DeValue<'_>| {
             if name.is_empty() || name.contains(['=', '\0']) {
-                // Not named: what stands there may be `NAME=value`.
+                // The name is not shown, since it may be `NAME=value`.
                 return Err(Wrong::secret("the name of a setting must not be empty or contain = or NUL"));
             }
             Ok((name.to_owned(), setting(value).map_err(|problem| Wrong::secret(problem).in_table(name))?))
@@ -179,11 +182,12 @@ impl Kind for SettingsTable {
     }
 }
 
+/// Reads one setting: a string, or a table with a file.
 fn setting(value: &DeValue<'_>) -> Result<Setting, &'static str> {
     let text = |value: &DeValue<'_>| match value.as_str() {
         Some(text) if text.contains('\0') => Err("must not contain NUL"),
         Some(text) => Ok(text.to_owned()),
-        None => Err("must be a string: write it in quotes, or { file = \"path\" } for what stands in a file"),
+        None => Err("must be a string: write it in quotes, or { file = \"path\" } to read it from a file"),
     };
     match value.as_table() {
         None => Ok(Setting::Value(text(value)?)),

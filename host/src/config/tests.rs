@@ -1,4 +1,4 @@
-//! What the configuration promises.
+//! Tests of the configuration.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -49,7 +49,7 @@ fn error(text: &str) -> String {
 #[test]
 fn the_example_is_the_defaults_with_every_key() {
     assert_eq!(load(EXAMPLE).unwrap(), Config::default());
-    // Also word for word: `hotgate config print > host/hotgate.toml` brings it up to date.
+    // The text is equal, too. `hotgate config print > host/hotgate.toml` updates it.
     assert_eq!(EXAMPLE, Config::default().to_toml());
     for row in settings_table().lines().skip(2) {
         let key = row.split('`').nth(1).unwrap().rsplit('.').next().unwrap();
@@ -60,7 +60,7 @@ fn the_example_is_the_defaults_with_every_key() {
 #[test]
 fn the_page_of_settings_has_all_of_them() {
     let table = settings_table();
-    assert!(include_str!("../../SETTINGS.md").contains(&table), "paste this table there:\n{table}");
+    assert!(include_str!("../../SETTINGS.md").contains(&table), "paste this table into SETTINGS.md:\n{table}");
 }
 
 #[test]
@@ -103,9 +103,9 @@ fn peers_are_named_as_they_are_known() {
     assert_eq!(config.text.listen, SocketAddr::from(([127, 0, 0, 1], 0)));
     assert_eq!(config.text.allow_from, ["127.0.0.1/32".parse().unwrap()]);
     assert_eq!(config.websocket.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
-    // Written in another way it is the same, and stands in the list twice.
+    // The same address in another notation is a duplicate.
     let twice = error("text.allow_from = [\"127.0.0.1\", \"::ffff:127.0.0.1\"]");
-    assert!(twice.contains("text.allow_from[1] = \"::ffff:127.0.0.1\": stands in the list twice"), "{twice}");
+    assert!(twice.contains("text.allow_from[1] = \"::ffff:127.0.0.1\": is in the list twice"), "{twice}");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn sizes_durations_and_counts_are_read_in_either_form() {
     assert_eq!(config.limits.connections, 1000);
 }
 
-/// Each is refused with a message that holds this.
+/// Each configuration is refused with an error that contains this text.
 #[test]
 fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
     let rules = [
@@ -172,7 +172,7 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
             "admin.listen = \"127.0.0.1:5678\"",
             "hotgate.toml:1: admin.listen = \"127.0.0.1:5678\": must not be the same as text.listen",
         ),
-        ("text.listen = \"0.0.0.0:5678\"", "text.allow_from must say who may connect"),
+        ("text.listen = \"0.0.0.0:5678\"", "set text.allow_from to the addresses that may connect"),
         ("websocket.listen = \"localhost\"", "websocket.listen = \"localhost\": must be an IP address and port"),
         ("websocket.listen = \"localhost:x\"", "websocket.listen = \"localhost:x\": must be an IP address and port"),
         (
@@ -208,7 +208,7 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
         ),
         ("websocket.allowed_origins = \"*\"", "websocket.allowed_origins = \"*\": must be [\"*\"] alone, or a list"),
         ("websocket.pass_headers = [\"Cookie\"]", "cross-site WebSocket hijacking"),
-        ("websocket.pass_headers = [\"a\", \"A\"]", "websocket.pass_headers[1] = \"A\": stands in the list twice"),
+        ("websocket.pass_headers = [\"a\", \"A\"]", "websocket.pass_headers[1] = \"A\": is in the list twice"),
         ("websocket.pass_headers = [\"a b\"]", "websocket.pass_headers[0] = \"a b\": must be the name of a header"),
         ("websocket.subprotocols = [\"\"]", "websocket.subprotocols[0] = \"\": must be a token"),
         ("authenticator = []", "authenticator: must be one or more tables, each headed [[authenticator]]"),
@@ -229,12 +229,12 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
         (
             "engine.memory = \"255MiB\"",
             "hotgate.toml:1: engine.memory = \"255MiB\": must be at least twice the sum of limits.memory of every \
-             [[authenticator]] and [router], which makes \"256MiB\", or \"auto\"",
+             [[authenticator]] and [router], which is \"256MiB\", or \"auto\"",
         ),
         ("[router.limits]\nconcurrency = 2049", "concurrency = 2049: must be a whole number from 1 to 2048"),
         (
             "[router.limits]\nconcurrency = 2048",
-            "hotgate.toml:2: limits.concurrency: the sum over every [[authenticator]] and [router] must be at most 2048, and \
+            "hotgate.toml:2: limits.concurrency: the sum of every [[authenticator]] and [router] must be at most 2048, but \
              is 2112",
         ),
         ("engine.stack = 1", "engine.stack = 1: must be a size from 64KiB to 64MiB"),
@@ -330,7 +330,7 @@ fn a_plugins_path_starts_at_the_files_folder() {
 }
 
 #[test]
-fn and_so_does_the_path_of_a_setting() {
+fn the_path_of_a_settings_file_starts_there_too() {
     let text = "[[authenticator]]\nfile = \"plugin.wasm\"\nsettings = { KEY = { file = \"key\" }, NAME = \"n\" }\n\
                 [router]\nfile = \"plugin.wasm\"\nsettings.KEY.file = \"./key\"";
     let folder = Folder::new(text);
@@ -355,7 +355,7 @@ fn overrides_count_more_than_the_file_and_errors_name_them() {
 
     for (key, value, message) in [
         ("text.listen", "x", "--flag: text.listen = \"x\": must be an IP address and port"),
-        ("text.listen", "0.0.0.0:1", "--flag: text.listen = \"0.0.0.0:1\": whoever reaches this address"),
+        ("text.listen", "0.0.0.0:1", "--flag: text.listen = \"0.0.0.0:1\": everybody who reaches this address"),
         ("log.format", "xml", "--flag: log.format = \"xml\": must be \"text\" or \"json\""),
         ("router", "builtin:x", "--flag: router.file = \"builtin:x\": must be the path"),
         ("authenticator", "builtin:origin-auth,", "--flag: authenticator[1].file = \"\": must be the path"),

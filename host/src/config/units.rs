@@ -4,29 +4,29 @@ use std::time::Duration;
 
 const SIZES: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-/// Powers of 1000, which are read and not printed.
+/// Powers of 1000. They are read, but never printed.
 const DECIMAL_SIZES: [(&str, u64); 5] =
     [("TB", 10_u64.pow(12)), ("GB", 10_u64.pow(9)), ("MB", 10_u64.pow(6)), ("kB", 1000), ("KB", 1000)];
 
-/// In milliseconds.
+/// Units of time, in milliseconds.
 const DURATIONS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
-/// Bytes, from text such as `64KiB` or `64kB`; a unit is needed.
+/// Reads a number of bytes from text such as `64KiB` or `64kB`. The unit is required.
 pub(super) fn parse_size(text: &str) -> Option<usize> {
     parse(text, &SIZES).or_else(|| parse(text, &DECIMAL_SIZES))?.try_into().ok()
 }
 
-/// The shortest exact text: 65536 is `64KiB`, 1500 is `1500B`.
+/// Returns the shortest exact text for a number of bytes: 65536 is `64KiB`, 1500 is `1500B`.
 pub(super) fn show_size(bytes: usize) -> String {
     show(u64::try_from(bytes).unwrap_or(u64::MAX), &SIZES, "B")
 }
 
-/// A duration in whole milliseconds, from text such as `500ms`; a unit is needed.
+/// Reads a duration in whole milliseconds from text such as `500ms`. The unit is required.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, &DURATIONS).map(Duration::from_millis)
 }
 
-/// The shortest exact text: 60 s is `1m`, 90 s is `90s`.
+/// Returns the shortest exact text for a duration: 60 s is `1m`, 90 s is `90s`.
 pub(super) fn show_duration(duration: Duration) -> String {
     show(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATIONS, "s")
 }

@@ -1,4 +1,5 @@
-//! What a router is told and what it can command: the same records as in `wit/router.wit`, as plain Rust types.
+//! The records that a router gets, and the commands and actions that it returns: the same as in `wit/router.wit`, as
+//! plain Rust types.
 
 use bytes::Bytes;
 use bytestring::ByteString;

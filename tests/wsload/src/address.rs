@@ -1,8 +1,8 @@
-//! Where the server is. Only this machine can be: nobody's load is to reach anybody else.
+//! The server's address. Only loopback addresses are allowed, so that a load never reaches another machine.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
-/// host:port, resolved, refused unless it is a loopback address.
+/// Resolves host:port. Refuses an address that is not loopback.
 pub(crate) fn loopback(what: &str, host_port: &str) -> Result<SocketAddr, String> {
     let addr = host_port
         .to_socket_addrs()
@@ -15,7 +15,7 @@ pub(crate) fn loopback(what: &str, host_port: &str) -> Result<SocketAddr, String
     Ok(addr)
 }
 
-/// ws://host:port/path -> (host:port, path)
+/// Splits ws://host:port/path into (host:port, path).
 pub(crate) fn split_ws(url: &str) -> Result<(String, String), String> {
     let rest = url.strip_prefix("ws://").ok_or_else(|| format!("--ws '{url}': must start with ws://"))?;
     let (host, path) = match rest.find('/') {

@@ -36,9 +36,9 @@ pub(crate) enum Command {
     Storm(StormArgs),
     /// Open-loop traffic with commands run at given times, and a latency timeline
     Swap(SwapArgs),
-    /// Run Hotgate and a server whose rules are compiled in, in turn, and show how they compare
+    /// Run Hotgate and a server with compiled-in rules, one after the other, and compare them
     Compare(CompareArgs),
-    /// The server that wsload tests itself against
+    /// A server for wsload's own tests
     SelftestServer(ServerArgs),
     /// Run a program on chosen cores, for as long as the parent lives
     #[command(hide = true)]
@@ -70,7 +70,7 @@ pub(crate) struct Common {
     /// Server's text port
     #[arg(long, default_value = "127.0.0.1:5678")]
     pub(crate) text: String,
-    /// What the server speaks
+    /// The server's protocol
     #[arg(long, value_enum, default_value_t = Adapter::Origin)]
     pub(crate) adapter: Adapter,
     /// Seconds of traffic, warm-up included
@@ -79,7 +79,7 @@ pub(crate) struct Common {
     /// Seconds at the start that are not measured
     #[arg(long, default_value_t = 1.0)]
     pub(crate) warmup: f64,
-    /// Longest wait after the traffic for what is still under way
+    /// Longest wait after the traffic for messages still under way
     #[arg(long, default_value_t = 2.0)]
     pub(crate) drain: f64,
     /// Seed of every random choice
@@ -118,25 +118,25 @@ pub(crate) struct Common {
     /// Loopback source addresses 127.0.0.2.. to spread over (0: as many as needed)
     #[arg(long, default_value_t = 0)]
     pub(crate) source_addrs: u32,
-    /// Seconds one connection may take to be ready
+    /// Longest time, in seconds, until a connection is ready
     #[arg(long, default_value_t = 10.0)]
     pub(crate) connect_timeout: f64,
-    /// Seconds the whole set-up may take
+    /// Longest time, in seconds, for the whole set-up
     #[arg(long, default_value_t = 120.0)]
     pub(crate) setup_timeout: f64,
     /// Connections being opened at the same time during set-up
     #[arg(long, default_value_t = 128)]
     pub(crate) connect_concurrency: usize,
-    /// Closed loop: a window without any progress for so long is written off and refilled
+    /// Closed loop: a window without progress for this many seconds is written off and refilled
     #[arg(long, default_value_t = 2.0)]
     pub(crate) loss_timeout: f64,
-    /// Most bytes queued inside wsload; beyond, messages are not sent and counted as such
+    /// Most bytes queued inside wsload; beyond this, messages are not sent and are counted
     #[arg(long, default_value_t = 256 * 1024 * 1024)]
     pub(crate) max_buffered: usize,
     /// Largest message accepted from the server
     #[arg(long, default_value_t = 16 * 1024 * 1024)]
     pub(crate) max_frame: usize,
-    /// Server process to account for: CPU, memory (repeatable)
+    /// Server process whose CPU and memory are measured (repeatable)
     #[arg(long)]
     pub(crate) server_pid: Vec<u32>,
     /// Never sleep between events (more precise schedules, a full core)
@@ -148,7 +148,7 @@ pub(crate) struct Common {
     /// Exit with status 3 if anything was lost, duplicated, misdelivered or refused
     #[arg(long)]
     pub(crate) strict: bool,
-    /// No human summary on stderr
+    /// No summary on stderr
     #[arg(long)]
     pub(crate) quiet: bool,
 }

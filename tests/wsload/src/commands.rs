@@ -21,7 +21,7 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
-    /// "5:'cp a b'" as the shell hands it over: SECONDS:COMMAND.
+    /// Parses SECONDS:COMMAND, such as `5:cp a b`.
     pub(crate) fn parse(text: &str) -> Result<Planned, String> {
         let bad = || format!("--at '{text}': must be SECONDS:COMMAND");
         let (at, shell) = text.split_once(':').ok_or_else(bad)?;
@@ -39,13 +39,13 @@ pub(crate) struct Ran {
     /// Seconds after the traffic started.
     pub(crate) started_s: f64,
     pub(crate) took_s: f64,
-    /// Exit status, or what went wrong.
+    /// Exit status, or an error.
     pub(crate) result: Result<i32, String>,
     pub(crate) output: String,
 }
 
-/// Runs the planned commands, each in its own helper thread and process group,
-/// so that the event loop never waits for them.
+/// Runs the planned commands. Each has its own helper thread and process group, so that the event loop never waits for
+/// it.
 pub(crate) struct Commands {
     pub(crate) planned: Vec<Planned>,
     limit: Duration,
@@ -65,13 +65,13 @@ impl Commands {
         }
     }
 
-    /// Time zero is `in_ns` from now.
+    /// Starts the helper threads. Their time zero is `in_ns` from now.
     pub(crate) fn start(&mut self, in_ns: u64) {
         let zero = Instant::now() + Duration::from_nanos(in_ns);
         for (index, p) in self.planned.iter().cloned().enumerate() {
             let (stop, limit, tx) = (self.stop.clone(), self.limit, self.results.0.clone());
             self.threads.push(std::thread::spawn(move || {
-                // Inherited by the command, which may share the loop's core.
+                // The command inherits this priority. It may share a core with the event loop.
                 sys::lower_thread_priority();
                 let due = zero + Duration::from_secs_f64(p.at_s);
                 loop {
@@ -97,7 +97,7 @@ impl Commands {
         }
     }
 
-    /// Give running commands a moment to finish, then stop them; all results.
+    /// Gives running commands a moment to finish, then stops them. Returns all results.
     pub(crate) fn finish(self) -> Vec<Ran> {
         let patience = Instant::now() + Duration::from_secs(2);
         while Instant::now() < patience && self.threads.iter().any(|t| !t.is_finished()) {
@@ -114,7 +114,7 @@ impl Commands {
     }
 }
 
-/// Run one command; its whole process group is killed if it takes too long.
+/// Runs one command. Kills its whole process group if it takes too long.
 fn run_shell(shell: &str, limit: Duration, stop: &AtomicBool) -> (Result<i32, String>, String) {
     let begin = Instant::now();
     let spawned = Command::new("sh")
@@ -144,7 +144,7 @@ fn run_shell(shell: &str, limit: Duration, stop: &AtomicBool) -> (Result<i32, St
     };
     let mut output = Vec::new();
     if let Some(mut err) = child.stderr.take() {
-        // A background child may keep the pipe open: take what is there only.
+        // A background child may keep the pipe open, so only the bytes that are there now are read.
         let mut chunk = [0u8; 1000];
         if ioctl_fionbio(&err, true).is_ok()
             && let Ok(n) = err.read(&mut chunk)

@@ -6,11 +6,11 @@ use crate::open::{Opener, Progress, Sources};
 use crate::proto::{Proto, Step};
 use crate::stats::Samples;
 
-/// Who they are.
+/// The uids of the clients.
 pub(crate) enum Uids {
-    /// Each has its own: a prefix and its number.
+    /// Each client has its own uid: this prefix and the client's number.
     Own(String),
-    /// All have this one.
+    /// All clients have this uid.
     Same(String),
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Crowd {
     pub(crate) members: Vec<Member>,
     pub(crate) progress: Progress,
     pub(crate) errors: Samples,
-    /// Why those that were ready are so no more.
+    /// The reasons why ready connections closed.
     pub(crate) closures: Samples,
     pub(crate) greetings: u64,
 }
@@ -82,7 +82,7 @@ impl Crowd {
         self.step(net, i, step);
     }
 
-    /// Whether the message belongs to logging in or is a greeting, and so is nobody else's business.
+    /// Handles a message of the login, or a greeting. Returns `false` for any other message.
     pub(crate) fn on_message(&mut self, net: &mut Net, i: u32, data: &[u8]) -> bool {
         let greeting = self.proto.is_greeting(data);
         self.greetings += u64::from(greeting);
@@ -104,7 +104,7 @@ impl Crowd {
         }
     }
 
-    /// Says goodbye to everybody.
+    /// Sends a close frame on every connection.
     pub(crate) fn leave(&self, net: &mut Net) {
         for member in self.members.iter().filter(|member| member.ready) {
             net.send_close(member.conn, 1000);
@@ -134,7 +134,7 @@ impl Crowd {
     }
 }
 
-/// Opens the connections of its crowd.
+/// A scenario that opens the connections of a crowd.
 pub(crate) trait HasCrowd: Handler {
     fn crowd(&self) -> &Crowd;
     fn crowd_mut(&mut self) -> &mut Crowd;

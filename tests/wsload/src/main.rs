@@ -1,8 +1,8 @@
-//! A load generator for Hotgate and servers that speak its protocol, which accounts for every message.
+//! A load generator for Hotgate and servers with the same protocol. It accounts for every message.
 //!
-//! One thread, edge-triggered epoll, framing of its own, no allocation for a message. In the order in which a message
-//! meets them: [`traffic`] decides who writes to whom and when, [`payload`] stamps it, [`net`] and [`ws`] send it and
-//! receive it, [`track`] tells whether it is new, late or a duplicate, [`stats`] and [`timeline`] keep the figures.
+//! It has one thread, edge-triggered epoll, its own framing, and no allocation for a message. The way of a message:
+//! [`traffic`] decides who writes to whom and when, [`payload`] stamps the message, [`net`] and [`ws`] send and receive
+//! it, [`track`] finds out whether it is new, late or a duplicate, [`stats`] and [`timeline`] keep the figures.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("wsload needs Linux, for epoll and /proc: leave it out (--exclude wsload)");
@@ -37,8 +37,8 @@ use serde_json::{Value, json};
 use crate::cli::{Cli, Command, Common};
 use crate::stats::Report;
 
-/// Exit codes: 0 fine, 2 could not run (clap uses 2 too), 3 faults under
-/// --strict, 4 the traffic ended early.
+/// Exit codes: 0 for success, 2 if it could not run (clap also uses 2), 3 for faults with --strict, 4 if the traffic
+/// ended early.
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let (name, common, result) = match &cli.command {

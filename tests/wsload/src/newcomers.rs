@@ -1,4 +1,4 @@
-//! Clients that come in open loop, log in and leave.
+//! Clients that arrive in open loop, log in and leave.
 
 use crate::cli::Common;
 use crate::net::{ConnId, Gone, NO_CONN, Net};
@@ -6,9 +6,9 @@ use crate::open::{Sources, secs};
 use crate::proto::{Proto, Step};
 use crate::stats::{Latency, Samples};
 
-/// Most of them at a time.
+/// The most newcomers at a time.
 const MOST: usize = 4096;
-/// Names are used again after so many.
+/// Uids are used again after so many newcomers.
 const NAMES: u64 = 100_000;
 
 struct Place {
@@ -19,7 +19,7 @@ struct Place {
     uid: String,
 }
 
-/// What became of one: when it was due, and how long after that it was logged in.
+/// The result of one newcomer: when it was due, and the time from then until it was logged in.
 #[derive(Clone, Copy)]
 pub(crate) struct Arrival {
     pub(crate) due: u64,
@@ -28,18 +28,18 @@ pub(crate) struct Arrival {
 
 pub(crate) struct Newcomers {
     rate: f64,
-    /// How long they stay once they are logged in.
+    /// The time that newcomers stay after their login.
     hold: u64,
     timeout: u64,
     uid_prefix: String,
-    /// Their connections' tags are places counted from here.
+    /// The tag of the first place. Tags of other places follow.
     first_tag: u32,
     places: Vec<Place>,
     vacant: Vec<u32>,
     started: u64,
     pub(crate) arrivals: Vec<Arrival>,
     pub(crate) errors: Samples,
-    /// Due while all places were taken.
+    /// The number of newcomers that were due while all places were taken.
     pub(crate) skipped: u64,
 }
 
@@ -63,7 +63,7 @@ impl Newcomers {
         }
     }
 
-    /// How many there can be at a time.
+    /// The most newcomers at a time.
     pub(crate) fn places(&self) -> usize {
         self.places.len()
     }
@@ -76,12 +76,12 @@ impl Newcomers {
         self.arrivals.iter().filter(|arrival| arrival.took.is_some()).count() as u64
     }
 
-    /// Those that were due and did not get in.
+    /// The number of newcomers that were due and failed to log in.
     pub(crate) fn failed(&self) -> u64 {
         self.arrivals.len() as u64 - self.logged_in() - self.skipped
     }
 
-    /// How long those took that were due in this time.
+    /// The login times of newcomers that were due in this time.
     pub(crate) fn latency(&self, from: u64, to: u64) -> Latency {
         let mut latency = Latency::default();
         let due = self.arrivals.iter().filter(|arrival| (from..to).contains(&arrival.due));
@@ -89,7 +89,7 @@ impl Newcomers {
         latency
     }
 
-    /// Starts those that are due, until the time is over. Returns when the next one is.
+    /// Starts newcomers that are due, until the time is over. Returns the time at which the next newcomer is due.
     pub(crate) fn start(&mut self, net: &mut Net, proto: &Proto, sources: &Sources, (t0, until): (u64, u64)) -> u64 {
         if self.rate <= 0.0 {
             return u64::MAX;
@@ -133,14 +133,14 @@ impl Newcomers {
     pub(crate) fn on_close(&mut self, tag: u32, why: &Gone) {
         let slot = tag - self.first_tag;
         if self.places[slot as usize].ready {
-            // The server let it go after it was in.
+            // The server closed the connection after the login.
             self.vacate(slot);
         } else {
             self.fail(slot, &why.to_string());
         }
     }
 
-    /// Those who have stayed long enough leave, those who have waited too long give up.
+    /// Closes newcomers that have stayed long enough, and gives up those that have waited too long.
     pub(crate) fn tick(&mut self, net: &mut Net, now: u64) {
         for i in 0..self.places.len() as u32 {
             let slot = &self.places[i as usize];

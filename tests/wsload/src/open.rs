@@ -1,4 +1,4 @@
-//! Opening connections: where to, and many of them, a bounded number at a time.
+//! Opens many connections, with a limit on how many are opened at a time.
 
 use std::net::Ipv4Addr;
 
@@ -23,16 +23,16 @@ impl Progress {
 }
 
 pub(crate) trait Opener: Handler {
-    /// Start connection number `i`; a failure is recorded in the progress.
+    /// Starts connection number `i`. A failure is recorded in the progress.
     fn start(&mut self, net: &mut Net, i: usize);
     fn progress(&self) -> &Progress;
-    /// Fail what has been opening for longer than `limit_ns`.
+    /// Fails connections that have been opening for longer than `limit_ns`.
     fn expire(&mut self, net: &mut Net, now: u64, limit_ns: u64);
     /// Why connections failed.
     fn errors(&self) -> &Samples;
 }
 
-/// Open `total` connections. With `fail_fast` the first failure ends it.
+/// Opens `total` connections. With `fail_fast`, the first failure ends the set-up.
 pub(crate) fn open_all<O: Opener>(
     net: &mut Net,
     o: &mut O,
@@ -87,14 +87,14 @@ pub(crate) fn secs(s: f64) -> u64 {
     (s * 1e9) as u64
 }
 
-/// Which loopback address connection `i` starts from.
+/// The loopback source address of each connection.
 #[derive(Clone, Copy)]
 pub(crate) struct Sources {
     count: u32,
 }
 
 impl Sources {
-    /// `wanted` addresses, or (0) one per 20,000 simultaneous connections.
+    /// Uses the wanted number of addresses, or, for 0, one address per 20,000 simultaneous connections.
     pub(crate) fn new(c: &Common, simultaneous: usize, server_is_v4: bool) -> Sources {
         let auto = (simultaneous / 20_000) as u32;
         let auto = if auto == 0 { 0 } else { auto + 1 };
@@ -111,7 +111,8 @@ impl Sources {
     }
 }
 
-/// The event loop for a scenario, the path to ask for, and whether the server has an IPv4 address.
+/// Creates the event loop of a scenario. Also returns the path to request, and `true` if the server has an IPv4
+/// address.
 pub(crate) fn make_net(c: &Common, answer_pings: bool) -> Result<(Net, String, bool), String> {
     let (host, path) = split_ws(&c.ws)?;
     let addr = loopback("--ws", &host)?;
@@ -129,7 +130,7 @@ pub(crate) fn make_net(c: &Common, answer_pings: bool) -> Result<(Net, String, b
     Ok((net, path, addr.is_ipv4()))
 }
 
-/// Make room for `connections` descriptors, or say clearly why it cannot be.
+/// Makes room for `connections` descriptors, or returns an error that says what is missing.
 pub(crate) fn require_descriptors(connections: usize) -> Result<(), String> {
     let need = connections as u64 + 32;
     let allowed = sys::raise_descriptors();

@@ -4,10 +4,9 @@
 //! WL rrrr pppppppp ssssssss tttttttttttt  + padding     (no spaces; 34 bytes)
 //!    run  pair     seq      time stamp in ns, all in lower-case hex
 //! ```
-//! `run` tells this run's messages from strays of another run, `pair` names the
-//! (sender, target) pair, `seq` counts from 0 within the pair, and the time is
-//! the send time (closed loop) or the scheduled time (open loop), in nanoseconds
-//! since the tool started.
+//! `run` distinguishes messages of this run from messages of another run. `pair` names the (sender, target) pair. `seq`
+//! counts from 0 within the pair. The time is the send time (closed loop) or the scheduled time (open loop), in
+//! nanoseconds since the tool started.
 
 pub(crate) const STAMP: usize = 34;
 const MAGIC: [u8; 2] = *b"WL";
@@ -67,7 +66,7 @@ impl RunId {
         RunId([x[0], x[1], y[0], y[1]])
     }
 
-    /// The bytes every message of this run starts with.
+    /// The first bytes of every message of this run.
     pub(crate) fn marker(&self) -> [u8; 6] {
         let r = self.0;
         [MAGIC[0], MAGIC[1], r[0], r[1], r[2], r[3]]
@@ -120,7 +119,7 @@ pub(crate) fn decode(run: &RunId, src: &[u8]) -> Decoded {
     Decoded::Ours(Stamp { pair: pair as u32, seq: seq as u32, ts })
 }
 
-/// Padding that is not constant, so that shifted or truncated bodies show.
+/// Padding of varying bytes, so that shifted or truncated bodies are noticed.
 pub(crate) fn padding(len: usize) -> Vec<u8> {
     b"abcdefghijklmnopqrstuvwxyz0123456789-".iter().copied().cycle().take(len).collect()
 }

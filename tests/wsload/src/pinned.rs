@@ -1,4 +1,4 @@
-//! Running a program on chosen cores, and no longer than whoever asked for it.
+//! Runs a program on chosen cores. The program ends when its parent process ends.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -14,7 +14,7 @@ pub(crate) struct PinnedArgs {
     /// The cores, separated by commas
     #[arg(long, value_delimiter = ',', required = true)]
     cores: Vec<usize>,
-    /// The process that asks; without it nothing is run
+    /// The parent process; if it has ended, nothing is run
     #[arg(long)]
     parent: i32,
     /// The program and its arguments
@@ -22,7 +22,7 @@ pub(crate) struct PinnedArgs {
     command: Vec<OsString>,
 }
 
-/// Becomes the program. Returns only if that fails.
+/// Replaces this process by the program. Returns only on failure, with the error.
 pub(crate) fn run(args: &PinnedArgs) -> String {
     let mut cores = CpuSet::new();
     args.cores.iter().filter(|core| **core < CpuSet::MAX_CPU).for_each(|core| cores.set(*core));
@@ -32,15 +32,15 @@ pub(crate) fn run(args: &PinnedArgs) -> String {
     if let Err(error) = prepared {
         return error;
     }
-    // From here on the signal comes; before, the parent may have ended unheard.
+    // From here on, the end of the parent sends a signal. The parent may have ended before, without a signal.
     if getppid().is_none_or(|parent| parent.as_raw_pid() != args.parent) {
-        return "nobody waits for it any more".into();
+        return "the parent process has ended".into();
     }
     let error = Command::new(&args.command[0]).args(&args.command[1..]).exec();
     format!("cannot run {}: {error}", args.command[0].display())
 }
 
-/// A command for this program on these cores, which is killed when the calling thread ends.
+/// A command that runs this program on these cores. It is killed when the calling thread ends.
 pub(crate) fn command(cores: &[usize], program: &Path) -> Result<Command, String> {
     let itself = std::env::current_exe().map_err(|error| format!("cannot find wsload itself: {error}"))?;
     let cores: Vec<String> = cores.iter().map(usize::to_string).collect();

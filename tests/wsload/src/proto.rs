@@ -1,10 +1,10 @@
-//! How a WebSocket client becomes ready, for each adapter.
+//! The set-up dialogue of a WebSocket client, for each adapter.
 
 use crate::cli::{Adapter, Common};
 use crate::net::{ConnId, Net};
 use crate::ws;
 
-/// Outcome of one step of the set-up dialogue.
+/// The result of one step of the set-up dialogue.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Wait,
@@ -42,7 +42,7 @@ impl Proto {
         self.adapter == Adapter::Origin && data == self.greeting.as_bytes()
     }
 
-    /// The handshake is complete: send what authenticates or subscribes.
+    /// Sends the first packet, if there is one, after the handshake.
     pub(crate) fn on_open(&self, net: &mut Net, c: ConnId, uid: &str) -> Step {
         match self.adapter {
             Adapter::Origin => {
@@ -54,7 +54,7 @@ impl Proto {
         }
     }
 
-    /// A message before the connection is ready.
+    /// Handles a message that arrives before the connection is ready.
     pub(crate) fn on_setup_message(&self, data: &[u8]) -> Step {
         match self.adapter {
             Adapter::Origin => {
@@ -71,7 +71,7 @@ impl Proto {
     }
 }
 
-/// The first bytes of something unexpected, printable.
+/// The first bytes of an unexpected message, as printable text.
 pub(crate) fn sample(data: &[u8]) -> String {
     String::from_utf8_lossy(&data[..data.len().min(80)]).escape_debug().to_string()
 }

@@ -1,5 +1,4 @@
-//! A small seeded generator (splitmix64) and a Zipf sampler: reproducible runs
-//! without a dependency.
+//! A small seeded random number generator (splitmix64) and a Zipf sampler, for reproducible runs without a dependency.
 
 #[derive(Clone)]
 pub(crate) struct Rng(u64);
@@ -18,21 +17,20 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// Uniform in 0..n (n > 0), by multiplication; the bias is below 2^-32.
+    /// A uniform number in 0..n (n > 0), by multiplication. Its bias is below 2^-32.
     #[inline]
     pub(crate) fn below(&mut self, n: u32) -> u32 {
         (((self.draw() >> 32) * n as u64) >> 32) as u32
     }
 
-    /// Uniform in [0, 1).
+    /// A uniform number in [0, 1).
     #[inline]
     pub(crate) fn unit(&mut self) -> f64 {
         (self.draw() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
-/// Zipf-distributed indices 0..n with weights 1/(i+1)^s, O(1) per sample
-/// (Walker's alias method).
+/// A sampler of Zipf-distributed indices 0..n with weights 1/(i+1)^s. A sample takes O(1) (Walker's alias method).
 pub(crate) struct Zipf {
     prob: Vec<f64>,
     alias: Vec<u32>,

@@ -1,4 +1,4 @@
-//! Histograms, counters, process accounting and the JSON they turn into.
+//! Histograms, counters, resource usage of processes, and their JSON.
 
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
@@ -7,7 +7,7 @@ use crate::cli::Common;
 use crate::net::{Net, NetStats};
 use crate::sys::{self, Usage};
 
-/// Latencies in nanoseconds, kept to three significant digits, up to ten minutes.
+/// Latencies in nanoseconds, up to ten minutes, with three significant digits.
 pub(crate) struct Latency(Histogram<u64>);
 
 impl Default for Latency {
@@ -26,7 +26,7 @@ impl Latency {
         self.0.len()
     }
 
-    /// In microseconds.
+    /// A quantile in microseconds.
     pub(crate) fn quantile_us(&self, q: f64) -> f64 {
         us(self.0.value_at_quantile(q))
     }
@@ -51,7 +51,7 @@ impl Latency {
         })
     }
 
-    /// One line for people.
+    /// A summary in one line.
     pub(crate) fn line(&self) -> String {
         if self.0.is_empty() {
             return "no samples".into();
@@ -81,7 +81,7 @@ pub(crate) fn per_second(n: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { round(n as f64 / seconds, 1) } else { 0.0 }
 }
 
-/// A few examples of something that went wrong, with their number.
+/// A few examples of a fault, and the number of all.
 #[derive(Default)]
 pub(crate) struct Samples {
     pub(crate) total: u64,
@@ -103,7 +103,7 @@ impl Samples {
     }
 }
 
-/// State of the tool and of the server at one moment.
+/// The resource usage of wsload and of the server at one moment.
 #[derive(Clone, Default)]
 pub(crate) struct Mark {
     pub(crate) at_ns: u64,
@@ -122,7 +122,7 @@ impl Mark {
         }
     }
 
-    /// What the tool itself used between two marks.
+    /// The resource usage of wsload between two marks.
     pub(crate) fn tool_json(&self, end: &Mark, spin: bool) -> Value {
         let wall = (end.at_ns - self.at_ns) as f64 / 1e9;
         let (a, b) = (&self.own, &end.own);
@@ -148,13 +148,13 @@ impl Mark {
         })
     }
 
-    /// What the server used, when its processes are known.
+    /// The resource usage of the server between two marks, if its processes are known.
     pub(crate) fn server_json(&self, end: &Mark, pids: &[u32], units: u64) -> Value {
         if pids.is_empty() {
             return Value::Null;
         }
         let (a, b) = (&self.server, &end.server);
-        // A process that ended took its account with it.
+        // The usage of an ended process is not known any more.
         let whole = b.alive == pids.len() && a.alive == pids.len();
         let known = |v: f64, digits| if whole { json!(round(v, digits)) } else { Value::Null };
         let cpu = b.cpu_s() - a.cpu_s();
@@ -173,17 +173,17 @@ impl Mark {
     }
 }
 
-/// A scenario's outcome: the JSON line, the text for people, the verdict.
+/// The result of a scenario: the JSON line, the text, and the number of faults.
 pub(crate) struct Report {
     pub(crate) json: Map<String, Value>,
     pub(crate) human: String,
-    /// Something was lost, duplicated, misdelivered, refused ...
+    /// The number of messages lost, duplicated, misdelivered, refused, and so on.
     pub(crate) faults: u64,
-    /// The traffic ended early, so the rates mean nothing.
+    /// Why the traffic ended early. Then the rates mean nothing.
     pub(crate) aborted: Option<String>,
 }
 
-/// The head every result starts with.
+/// The first fields of every result.
 pub(crate) fn head(scenario: &str, c: &Common, config: Value) -> Map<String, Value> {
     let mut m = Map::new();
     m.insert("wsload".into(), json!(env!("CARGO_PKG_VERSION")));

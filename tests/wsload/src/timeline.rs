@@ -5,31 +5,31 @@ use serde_json::{Value, json};
 use crate::newcomers::Arrival;
 use crate::stats::round;
 
-/// Latencies are kept in units of 100 ns: up to seven minutes in a u32.
+/// The unit of stored latencies: 100 ns, so that a u32 holds up to seven minutes.
 const UNIT_NS: u64 = 100;
 
 #[derive(Default)]
 struct Bucket {
     scheduled: u32,
-    /// By scheduled time.
+    /// Counted in the bucket of the scheduled time.
     latency: Vec<u32>,
-    /// By arrival time.
+    /// Counted in the bucket of the arrival.
     delivered: u32,
     errors: u32,
-    /// By scheduled time.
+    /// Counted in the bucket of the scheduled time.
     auth: Vec<u32>,
     auth_failed: u32,
 }
 
-/// Buckets of equal length from the start of the traffic. Latencies and losses
-/// belong to the bucket a message was scheduled in, so a stall shows in full.
+/// Buckets of equal length from the start of the traffic. Latencies and losses belong to the bucket in which a message
+/// was scheduled, so that the whole effect of a stall is visible.
 pub(crate) struct Timeline {
     t0: u64,
     bucket_ns: u64,
     buckets: Vec<Bucket>,
 }
 
-/// One bucket, digested. Latencies in microseconds, None without samples.
+/// The summary of one bucket. Latencies are in microseconds; `None` without samples.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     pub(crate) at_s: f64,
@@ -138,7 +138,7 @@ pub(crate) fn rows_json(rows: &[Row]) -> Value {
     })
 }
 
-/// Median of some values, None when there are none.
+/// The median of some values. `None` if there are no values.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut v: Vec<f64> = values.collect();
     if v.is_empty() {
@@ -148,9 +148,9 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     Some(v[(v.len() - 1) / 2])
 }
 
-/// The buckets before and after a moment, compared.
+/// Compares the buckets before and after a moment.
 pub(crate) fn effect(rows: &[Row], bucket_s: f64, from_s: f64, at_s: f64, after_s: f64) -> Value {
-    // The bucket the moment falls into belongs to "after".
+    // The bucket that contains the moment belongs to "after".
     let before: Vec<&Row> = rows.iter().filter(|r| r.at_s >= from_s && r.at_s + bucket_s <= at_s + 1e-9).collect();
     let after: Vec<&Row> = rows.iter().filter(|r| r.at_s + bucket_s > at_s + 1e-9 && r.at_s < at_s + after_s).collect();
     let worst = |f: fn(&Row) -> Option<f64>| {

@@ -1,25 +1,25 @@
-//! What became of every message: per (sender, target) pair, without storing
-//! messages. In order, a delivery costs one comparison; only gaps take memory.
+//! The account of every message, for each (sender, target) pair, without storing messages. A delivery in order costs
+//! one comparison. Only gaps take memory.
 
 use std::collections::HashMap;
 
 #[derive(Clone, Copy, Default)]
 struct Pair {
-    /// Messages sent: sequence numbers 0..sent are out.
+    /// The number of messages sent: sequence numbers 0..sent.
     sent: u32,
     /// One more than the highest sequence number received.
     high: u32,
-    /// Sequence numbers below were written off by a window reset.
+    /// Lower sequence numbers were written off by a window reset.
     base: u32,
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub(crate) enum Arrival {
-    /// In sequence, or after a gap; `freed` window slots are free again.
+    /// In sequence, or after a gap. `freed` window slots become free.
     New {
         freed: u32,
     },
-    /// Fills a gap: the message was overtaken.
+    /// In a gap: another message had overtaken this one.
     Late,
     Duplicate,
     /// A sequence number that was never sent.
@@ -28,7 +28,7 @@ pub(crate) enum Arrival {
 
 pub(crate) struct Tracker {
     pairs: Vec<Pair>,
-    /// Missing ranges [from, to), ascending, of the pairs that have any.
+    /// The missing ranges [from, to), ascending, of each pair with gaps.
     gaps: HashMap<u32, Vec<(u32, u32)>>,
 }
 
@@ -37,7 +37,7 @@ impl Tracker {
         Tracker { pairs: vec![Pair::default(); pairs], gaps: HashMap::new() }
     }
 
-    /// Next sequence number of a pair.
+    /// The next sequence number of a pair.
     #[inline]
     pub(crate) fn send(&mut self, pair: u32) -> u32 {
         let p = &mut self.pairs[pair as usize];
@@ -86,7 +86,7 @@ impl Tracker {
         true
     }
 
-    /// Write off what a pair has under way; returns how many slots that were.
+    /// Writes off all messages of a pair that are under way. Returns the number of slots that become free.
     pub(crate) fn reset(&mut self, pair: u32) -> u32 {
         let p = &mut self.pairs[pair as usize];
         let open = p.sent - p.high.max(p.base);
@@ -94,7 +94,7 @@ impl Tracker {
         open
     }
 
-    /// Sent but never received, over all pairs.
+    /// The number of messages that were sent but never received, of all pairs.
     pub(crate) fn lost(&self) -> u64 {
         let tails: u64 = self.pairs.iter().map(|p| (p.sent - p.high) as u64).sum();
         let gaps: u64 = self.gaps.values().flatten().map(|g| (g.1 - g.0) as u64).sum();
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(t.lost(), 9 - 3);
     }
 
-    /// Against a plain set, with random order, losses and duplicates.
+    /// Compares with a plain set, with random order, losses and duplicates.
     #[test]
     fn agrees_with_a_set() {
         let mut rng = crate::rng::Rng::new(3);

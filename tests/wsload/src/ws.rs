@@ -1,4 +1,4 @@
-//! Minimal RFC 6455 framing: handshake text, frame headers, masking. No I/O.
+//! Minimal RFC 6455 framing without I/O: handshake text, frame headers, masking.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ pub(crate) const PONG: u8 = 10;
 
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Largest response or request head accepted during the handshake.
+/// The largest response head or request head that is accepted during the handshake.
 pub(crate) const MAX_HEAD: usize = 16 * 1024;
 
 // ---------------------------------------------------------------- handshake
@@ -43,7 +43,7 @@ pub(crate) fn request(out: &mut Vec<u8>, host: &str, path: &str, key: &str, extr
     out.extend_from_slice(b"\r\n");
 }
 
-/// Value of a header in a request or response head, by case-insensitive name.
+/// The value of a header in a request head or response head. The name is case-insensitive.
 pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.split("\r\n").skip(1).find_map(|l| {
         let (k, v) = l.split_once(':')?;
@@ -55,7 +55,7 @@ pub(crate) fn has_token(value: &str, token: &str) -> bool {
     value.split(',').any(|t| t.trim().eq_ignore_ascii_case(token))
 }
 
-/// Check a server's complete response head (up to and including the blank line).
+/// Checks a server's complete response head, up to and including the blank line.
 pub(crate) fn check_response(head: &[u8], key: &str) -> Result<(), String> {
     let head = std::str::from_utf8(head).map_err(|_| "handshake response is not UTF-8".to_string())?;
     let status = head.split("\r\n").next().unwrap_or("");
@@ -85,9 +85,9 @@ pub(crate) struct Head {
     pub(crate) fin: bool,
     pub(crate) op: u8,
     pub(crate) mask: Option<u32>,
-    /// Bytes of header in front of the body.
+    /// The number of header bytes before the body.
     pub(crate) size: usize,
-    /// Bytes of body.
+    /// The number of body bytes.
     pub(crate) len: usize,
 }
 
@@ -98,7 +98,7 @@ pub(crate) enum Parsed {
     Bad(&'static str),
 }
 
-/// Parse the frame header at the start of `b`. `max` bounds the body length.
+/// Parses the frame header at the start of `b`. `max` limits the body length.
 #[inline]
 pub(crate) fn parse_head(b: &[u8], max: usize) -> Parsed {
     let &[b0, b1, ..] = b else { return Parsed::Incomplete };
@@ -151,7 +151,7 @@ pub(crate) fn parse_head(b: &[u8], max: usize) -> Parsed {
     Parsed::Head(Head { fin, op, mask, size, len })
 }
 
-/// Append a frame header. `mask` is the key as it lies in memory.
+/// Appends a frame header. `mask` is the key in memory byte order.
 #[inline]
 pub(crate) fn put_head(out: &mut Vec<u8>, fin: bool, op: u8, len: usize, mask: Option<u32>) {
     let mut h = [0u8; 14];
@@ -176,7 +176,7 @@ pub(crate) fn put_head(out: &mut Vec<u8>, fin: bool, op: u8, len: usize, mask: O
     out.extend_from_slice(&h[..n]);
 }
 
-/// XOR `buf` with the repeated 4-byte key; a zero key is free.
+/// XORs `buf` with the repeated 4-byte key. A zero key costs nothing.
 #[inline]
 pub(crate) fn apply_mask(buf: &mut [u8], key: u32) {
     if key == 0 {
@@ -192,7 +192,7 @@ pub(crate) fn apply_mask(buf: &mut [u8], key: u32) {
     }
 }
 
-/// Append a whole frame whose body is the concatenation of `parts`.
+/// Appends a whole frame. Its body is the concatenation of `parts`.
 #[inline]
 pub(crate) fn put_frame(out: &mut Vec<u8>, op: u8, mask: Option<u32>, parts: &[&[u8]]) {
     let len = parts.iter().map(|p| p.len()).sum();

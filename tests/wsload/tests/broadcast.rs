@@ -1,4 +1,4 @@
-//! `broadcast`: everybody, exactly once.
+//! `broadcast`: each connection gets each line exactly once.
 
 use crate::harness::{Run, Server};
 
@@ -40,7 +40,7 @@ fn sees_wrong_and_missing_answers() {
     assert_eq!((r.count("replies_ok"), r.count("replies_missing")), (4, 1), "{}", r.json);
 }
 
-/// A server that knows one connection of a uid only.
+/// Tests a server that sends to only one connection of a uid.
 #[test]
 fn sees_a_server_that_does_not_broadcast() {
     let r = Server::start("").run("broadcast --connections 50 --repeat 1 --pause 0 --loss-timeout 0.5 --strict");

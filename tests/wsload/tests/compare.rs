@@ -1,11 +1,11 @@
-//! `compare`, with test servers in the places of Hotgate and Node.
+//! `compare`, with test servers instead of Hotgate and Node.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::harness::{BIN, Scratch, Turn};
 
-/// A program that is a test server, whatever its arguments are.
+/// Writes a program that starts a test server and ignores its arguments.
 fn server(scratch: &Scratch, name: &str, faults: &str) -> String {
     let file = scratch.file(name);
     fs::write(&file, format!("#!/bin/sh\nexec {BIN} selftest-server {faults}\n")).expect("a writable folder");
@@ -13,7 +13,7 @@ fn server(scratch: &Scratch, name: &str, faults: &str) -> String {
     file
 }
 
-/// The exit status, the table and the picture.
+/// Runs `wsload compare`. Returns its exit status, its output and the picture.
 fn compare(faults: &str) -> (Option<i32>, String, String) {
     let _turn = Turn::take();
     let scratch = Scratch::new();

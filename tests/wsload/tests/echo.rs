@@ -1,4 +1,4 @@
-//! Servers that send everything back.
+//! Servers that send every message back.
 
 use crate::harness::Server;
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 pub(crate) const BIN: &str = env!("CARGO_BIN_EXE_wsload");
 
-/// At most two at a time have a server: the tests share few cores.
+/// The number of tests with a server. At most two run at a time, because the tests share few cores.
 static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
 pub(crate) struct Turn;
@@ -33,7 +33,7 @@ impl Drop for Turn {
     }
 }
 
-/// A child process that ends with its owner.
+/// A child process that is killed when this value is dropped.
 struct Guard(Child);
 
 impl Drop for Guard {
@@ -47,7 +47,7 @@ pub(crate) struct Server {
     child: Guard,
     pub(crate) ws: u16,
     pub(crate) text: u16,
-    /// Taken before it starts, since some end by themselves after a while. The last to be dropped.
+    /// Taken before the server starts, because some servers end by themselves after a while. Dropped last.
     _turn: Turn,
 }
 
@@ -80,7 +80,7 @@ impl Server {
     }
 }
 
-/// The words of a command line; quotes keep spaces.
+/// Splits a command line into words. Single quotes keep spaces.
 fn words(line: &str) -> Vec<&str> {
     let parts = line.split('\'').enumerate();
     parts.flat_map(|(i, part)| if i % 2 == 1 { vec![part] } else { part.split_whitespace().collect() }).collect()
@@ -98,7 +98,7 @@ impl Run {
         self.json["counts"][key].as_u64().unwrap_or_else(|| panic!("no count {key} in {}", self.json))
     }
 
-    /// Nothing at all went wrong.
+    /// Asserts that nothing went wrong.
     pub(crate) fn assert_clean(&self) {
         assert_eq!(self.code, 0, "{}", self.stderr);
         assert_eq!(self.json["faults"], 0, "{}", self.json);
@@ -123,7 +123,7 @@ pub(crate) fn wsload(args: &str) -> Run {
     Run { code: out.status.code().unwrap_or(-1), json, stderr, took }
 }
 
-/// A fresh directory that goes away with its owner.
+/// A temporary folder, removed when this value is dropped.
 pub(crate) struct Scratch(TempDir);
 
 impl Scratch {
@@ -136,7 +136,7 @@ impl Scratch {
     }
 }
 
-/// A loopback port that is free right now.
+/// A loopback port that is free now.
 pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound").port()
 }

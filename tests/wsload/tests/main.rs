@@ -1,4 +1,4 @@
-//! Every scenario against a correct and a deliberately broken server.
+//! Tests every scenario against a correct server and a deliberately broken server.
 
 mod broadcast;
 mod compare;

@@ -1,4 +1,4 @@
-//! `pinned`: what `compare` starts servers and load with.
+//! `pinned`, with which `compare` starts servers and loads.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ fn a_program_runs_where_it_is_told() {
 fn it_ends_with_whoever_started_it() {
     let script = format!("{BIN} pinned --cores {} --parent $$ -- sleep 60 & echo started; sleep 0.5", core());
     let started = Instant::now();
-    // The program holds the pipe for as long as it runs.
+    // The output ends only when the program ends, because the program holds the pipe.
     let out = Command::new("sh").args(["-c", &script]).output().unwrap();
     assert_eq!(out.stdout, b"started\n");
     assert!(started.elapsed() < Duration::from_secs(20), "it still ran");

@@ -1,4 +1,4 @@
-//! `push` against a correct and a deliberately broken server.
+//! `push` against a correct server and a deliberately broken server.
 
 use crate::harness::{Run, Server};
 
@@ -30,7 +30,7 @@ fn open_loop_zipf_large_and_small() {
     assert_eq!(lines(&r) + r.count("not_sent"), 2000);
     push("", "--size 70000 --window 4 --connections 5").assert_clean();
     push("--trickle 3", "--window 4 --connections 8").assert_clean();
-    // More senders than clients, and one of each.
+    // More senders than clients, and one sender with one client.
     push("", "--senders 9 --connections 4").assert_clean();
     push("", "--senders 1 --connections 1 --window 1").assert_clean();
 }

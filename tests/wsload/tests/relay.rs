@@ -1,4 +1,4 @@
-//! `relay` against a correct and a deliberately broken server.
+//! `relay` against a correct server and a deliberately broken server.
 
 use crate::harness::{Run, Scratch, Server, free_port, wsload};
 
@@ -150,8 +150,8 @@ fn a_dying_server_ends_the_run_with_an_account() {
     }
 }
 
-/// A server that stands still must show as latency of every message that was
-/// due meanwhile, not of the few that happened to be under way.
+/// When a server stands still, all messages that are due meanwhile must have a high latency, not only the few that are
+/// under way.
 #[test]
 fn open_loop_does_not_omit() {
     let dir = Scratch::new();
@@ -168,13 +168,13 @@ fn open_loop_does_not_omit() {
     toucher.join().unwrap();
     assert_eq!(r.count("lost"), 0);
     let q = |k: &str| r.json["latency_us"][k].as_f64().unwrap();
-    // 0.6 s of 1.9 s stalled: 16 % of the messages wait for more than 300 ms.
+    // The server stalls for 0.6 s of 1.9 s: 16 % of the messages wait for more than 300 ms.
     assert!(q("p90") > 150_000.0, "{}", r.json["latency_us"]);
     assert!(q("max") > 500_000.0);
     assert!(q("p50") < 100_000.0);
 }
 
-// ---------------------------------------------------------------- what cannot work says so
+// ---------------------------------------------------------------- impossible runs report an error
 
 #[test]
 fn clear_errors() {

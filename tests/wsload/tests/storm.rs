@@ -35,7 +35,7 @@ fn sees_newcomers_wait_for_those_who_leave() {
 
 #[test]
 fn sees_newcomers_refused() {
-    // The first 400 are those that are cut.
+    // The first 400 connections are cut.
     let r = storm("--refuse-auth-every 450", &format!("{CUT} --strict"));
     assert_eq!((r.code, r.count("auth_failed")), (3, 1), "{}", r.json);
     assert!(r.json["counts"]["failures"].to_string().contains("Auth_failed"));

@@ -20,7 +20,7 @@ fn a_stall_is_found_and_attributed_to_its_command() {
         let at = max(0, "worst_at_s");
         assert!((1.4..2.0).contains(&at), "{at}");
         assert!(max(1, "worst_after_us") < 900_000.0, "{}", commands[1]);
-        // Newcomers met the stall as well.
+        // Newcomers were delayed by the stall, too.
         assert!(commands[0]["effect"]["auth_max"]["worst_after_us"].as_f64().unwrap() > 700_000.0);
         let ok = r.json["auth"]["ok"].as_u64().unwrap();
         assert!((165..=175).contains(&ok), "{ok}");

@@ -1,10 +1,10 @@
 //! The state folder: files that outlive the process, private to the gateway's user.
 //!
 //! Compiled plugins are code that runs in the gateway, and the admin token gives control of it. So the folder and
-//! everything in it must belong to the user that the gateway runs as, and no other user may have access. Links are never
-//! followed. Each use opens and checks the folder again, since it may have changed after the start. Without a usable
-//! folder, the gateway serves, but keeps nothing. A gateway locks its folder: two gateways with the same folder would
-//! overwrite each other's files.
+//! everything in it must belong to the user that the gateway runs as, and no other user may have access. Links are
+//! never followed. Each use opens and checks the folder again, since it may have changed after the start. Without a
+//! usable folder, the gateway serves, but keeps nothing. A gateway locks its folder: two gateways with the same folder
+//! would overwrite each other's files.
 
 #[cfg(test)]
 mod tests;
@@ -75,7 +75,8 @@ pub struct Entry {
 
 impl StateFolder {
     /// Finds the folder, and creates it if it does not exist. With `None`, this is the folder that systemd gives the
-    /// service (`$STATE_DIRECTORY`), else `hotgate` in the user's folder for the state of programs (XDG base directories).
+    /// service (`$STATE_DIRECTORY`), else `hotgate` in the user's folder for the state of programs (XDG base
+    /// directories).
     ///
     /// Never fails: without a usable folder, [`problem`](Self::problem) says why.
     pub fn open(configured: Option<&Path>) -> Self {
@@ -134,7 +135,7 @@ impl StateFolder {
     pub fn open_private(&self, name: &str) -> io::Result<Option<File>> {
         let open = || {
             let (folder, name) = self.folder_of(name, false)?;
-            // Opening a pipe would wait for its other end.
+            // Without `NONBLOCK`, opening a pipe would wait for its other end.
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let file = fs::openat(&folder, name, flags, Mode::empty()).map_err(no_link)?;
             let stat = fs::fstat(&file)?;
@@ -154,7 +155,8 @@ impl StateFolder {
     /// Reads a whole file. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// If it is larger than `limit` bytes, is not a regular file, belongs to another user, or other users can access it.
+    /// If it is larger than `limit` bytes, is not a regular file, belongs to another user, or other users can access
+    /// it.
     pub fn read_private(&self, name: &str, limit: usize) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.open_private(name)? else { return Ok(None) };
         let read = || {
@@ -175,7 +177,8 @@ impl StateFolder {
         self.fill_private(name, |file| file.write_all(bytes))
     }
 
-    /// Does the same as [`write_private`](Self::write_private) for a file that is too large for memory: `fill` writes it.
+    /// Does the same as [`write_private`](Self::write_private) for a file that is too large for memory: `fill` writes
+    /// it.
     ///
     /// # Errors
     /// If the file cannot be written. Then it keeps its old content.

@@ -1,8 +1,8 @@
 //! Notices that files may have changed, and reports this to the tasks that read them.
 //!
 //! Folders are watched instead of files: a rename puts another file in place, and a link may be changed to point
-//! elsewhere. Where the operating system reports nothing (network file systems, newly created folders), the readers still
-//! compare every file from time to time.
+//! elsewhere. Where the operating system reports nothing (network file systems, newly created folders), the readers
+//! still compare every file from time to time.
 
 mod settling;
 mod stamp;
@@ -56,8 +56,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts to watch. Must be called within a tokio runtime. If the operating system cannot watch files, the receivers
-    /// never get an event.
+    /// Starts to watch. Must be called within a tokio runtime. If the operating system cannot watch files, the
+    /// receivers never get an event.
     pub fn start(paths: Vec<PathBuf>, config: &WatchConfig) -> (Self, Vec<mpsc::Receiver<FileEvent>>) {
         let (senders, events): (Vec<_>, Vec<_>) = paths.iter().map(|_| mpsc::channel(MAX_FILE_EVENTS)).unzip();
         let mut tasks = JoinSet::new();
@@ -186,8 +186,8 @@ impl Folders {
     fn update(&mut self, files: Vec<PathBuf>, touched: &HashSet<PathBuf>) -> Found {
         let ways: Vec<_> = files.iter().map(|file| way(file)).collect();
         let wanted: HashSet<&Path> = ways.iter().flatten().filter_map(|path| path.parent()).collect();
-        // A folder's watch is renewed if another folder has its path now, or if an event concerned the folder itself: it
-        // may have been removed and another one created in its place, even with the same inode.
+        // A folder's watch is renewed if another folder has its path now, or if an event concerned the folder itself:
+        // it may have been removed and another one created in its place, even with the same inode.
         let gone = self.watched.extract_if(|folder, known| {
             !wanted.contains(&**folder) || touched.contains(folder) || identity(folder) != Some(*known)
         });
@@ -217,8 +217,8 @@ fn identity(folder: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(folder).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Returns the paths that decide which file is read at `file`: its own path, and each link on the way to it. A change at
-/// any of them may put another file in place.
+/// Returns the paths that decide which file is read at `file`: its own path, and each link on the way to it. A change
+/// at any of them may put another file in place.
 fn way(file: &Path) -> HashSet<PathBuf> {
     let mut way = HashSet::new();
     let mut paths = vec![std::path::absolute(file).unwrap_or_else(|_| file.to_owned())];

@@ -34,8 +34,8 @@ impl Settling {
         Self { settle, changing: None, writing: None }
     }
 
-    /// Waits until the files have been quiet for `watch.settle` after an event, or have kept changing for too long. Without
-    /// any event, waits until `until`.
+    /// Waits until the files have been quiet for `watch.settle` after an event, or have kept changing for too long.
+    /// Without any event, waits until `until`.
     pub async fn quiet(&mut self, events: &mut [mpsc::Receiver<FileEvent>], until: Instant) {
         let mut quiet = until;
         while let Ok(event) = timeout_at(quiet, any(events)).await {
@@ -99,8 +99,8 @@ async fn any(events: &mut [mpsc::Receiver<FileEvent>]) -> FileEvent {
 mod tests {
     use super::*;
 
-    /// Sends `event` every 40 ms and, after a while, `then` once. Returns how long `quiet` waits, and whether that was too
-    /// long.
+    /// Sends `event` every 40 ms and, after a while, `then` once. Returns how long `quiet` waits, and whether that was
+    /// too long.
     async fn waited(event: FileEvent, then: Option<(Duration, FileEvent)>) -> (Duration, bool) {
         let (sender, mut events) = mpsc::channel(1);
         let begun = Instant::now();

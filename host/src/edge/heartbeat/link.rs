@@ -1,4 +1,4 @@
-//! What others hold of a connection: the way to send to it or close it, and when it was last heard.
+//! The handle of a connection: its outbox, and when its client was last heard.
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -13,36 +13,39 @@ use parking_lot::Mutex;
 use crate::base::message::ConnectionId;
 use crate::hub::outbox::{Closing, Outbox};
 
-/// One connection, from its first byte to its last. The heartbeat forgets it when it is dropped.
+/// The handle of one connection, from its first byte to its last. When it is dropped, the heartbeat forgets the
+/// connection.
 #[derive(Debug)]
 pub struct Link {
-    /// Which connection.
+    /// The id of the connection.
     pub id: ConnectionId,
-    /// The way to send to it and to close it.
+    /// Sends to the connection, and closes it.
     pub outbox: Arc<Outbox>,
     /// When the client was last heard, in ms since the process began.
     last_heard: AtomicU64,
-    /// The connection's task has read all that there is and waits for more. While it does not, it cannot know whether
-    /// the client is silent.
+    /// True while the connection's task has read everything and waits for more. At other times the task cannot know
+    /// whether the client is silent.
     listening: AtomicBool,
+    /// True if the task must send a ping.
     ping: AtomicBool,
+    /// True if the task must check whether the peer is gone.
     probe: AtomicBool,
-    /// The tick at which the heartbeat looks at it next. Changed under the heartbeat's lock only.
+    /// The tick of the heartbeat's next check. Changed only under the heartbeat's lock.
     pub(super) due: AtomicU64,
     watched: Arc<Mutex<Watched>>,
 }
 
-/// The links of all connections that are watched.
+/// The links of all watched connections.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
     /// The last tick.
     pub(super) tick: u64,
-    /// Connections by the ticks at which to look at them.
+    /// The links, ordered by the tick of their next check.
     pub(super) links: BTreeMap<(u64, ConnectionId), Weak<Link>>,
 }
 
 impl Link {
-    /// A link heard of just now.
+    /// Creates a link whose client was heard just now.
     pub(super) fn new(id: ConnectionId, outbox: Outbox, watched: Arc<Mutex<Watched>>) -> Self {
         Self {
             id,
@@ -56,13 +59,13 @@ impl Link {
         }
     }
 
-    /// Notes that the client was heard.
+    /// Records that the client was heard.
     pub fn heard(&self) {
         self.last_heard.store(now(), Relaxed);
     }
 
-    /// Notes that an unfinished message has grown by so many bytes: they count as much life as they take at the least
-    /// rate, in bytes a second.
+    /// Records that an unfinished message has grown by `bytes`. They extend the client's life by the time that they take
+    /// at `least_rate`, in bytes a second.
     pub fn heard_part(&self, bytes: usize, least_rate: usize) {
         if least_rate == 0 {
             return self.heard();
@@ -72,12 +75,12 @@ impl Link {
         self.last_heard.store(heard.min(now()), Relaxed);
     }
 
-    /// Notes whether the connection's task waits for the client.
+    /// Records whether the connection's task waits for the client.
     pub fn set_listening(&self, listening: bool) {
         self.listening.store(listening, Relaxed);
     }
 
-    /// How long nothing has arrived. `None` while nobody waits for it.
+    /// Returns how long the client has been silent. `None` while the task does not wait for the client.
     pub(super) fn silence(&self) -> Option<Duration> {
         let silence = now().saturating_sub(self.last_heard.load(Relaxed));
         self.listening.load(Relaxed).then_some(Duration::from_millis(silence))
@@ -89,31 +92,31 @@ impl Link {
         self.outbox.notify();
     }
 
-    /// Whether a ping has been asked for and not been sent yet.
+    /// Returns `true` if a ping was requested and is not sent yet.
     pub fn wants_ping(&self) -> bool {
         self.ping.load(Relaxed)
     }
 
-    /// Whether a ping is to be sent now.
+    /// Takes the request for a ping. Returns `true` if the caller must send one now.
     pub fn take_ping(&self) -> bool {
         self.wants_ping() && self.ping.swap(false, Relaxed)
     }
 
-    /// Asks the connection's task, which does not read, to find out whether the peer is gone.
+    /// Asks the connection's task, which does not read now, to check whether the peer is gone.
     pub(super) fn request_probe(&self) {
         self.probe.store(true, Relaxed);
         self.outbox.notify();
     }
 
-    /// Whether to find out now whether the peer is gone.
+    /// Takes the request for a probe. Returns `true` if the caller must check now whether the peer is gone.
     pub fn take_probe(&self) -> bool {
         self.probe.load(Relaxed) && self.probe.swap(false, Relaxed)
     }
 
-    /// Runs `future` until it is done, or until the connection is to be closed.
+    /// Runs `future` until it is done, or until the connection must close.
     ///
     /// # Errors
-    /// Why it is to be closed.
+    /// Why the connection must close.
     pub async fn unless_closing<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Closing> {
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {

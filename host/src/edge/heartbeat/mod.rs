@@ -1,14 +1,15 @@
-//! Closes what has gone silent.
+//! Closes connections whose client has gone silent.
 //!
-//! Connections wait in the order of the ticks at which each has to be looked at next, which is when it would have been
-//! silent for too long. A tick takes those that are due: whoever was heard meanwhile moves to a later tick. So a
-//! connection is looked at about once per `timeout` (or `ping_interval`), however often it is heard: with a million of
-//! them and the default 30 s, some 33,000 a second. Hearing of a connection is one store into its own memory. The only
-//! lock is taken for newcomers, for those who leave, and for a few of those who are due at a time.
+//! For each connection the heartbeat knows the tick of its next check: the tick at which the client would have been silent
+//! for too long. Each tick checks the connections that are due. If the client was heard meanwhile, the connection moves to
+//! a later tick. So a connection is checked about once per `timeout` (or `ping_interval`), however often its client is
+//! heard: with a million connections and the default 30 s, about 33,000 checks a second. Recording that a client was heard
+//! is one store into the connection's own memory. There is one lock. It is taken when a connection begins or ends, to take
+//! a batch of due connections, and to schedule the next check of each.
 //!
-//! Who is not read is not silent: while a connection's task waits for a plugin, what its client has sent is still in the
-//! kernel. Instead of closing it, the heartbeat has the task ask the kernel whether the peer is gone, which TCP's own
-//! probes find out (see [`keepalive`]).
+//! A client does not count as silent while nobody reads from it: while a connection's task waits for a plugin, the
+//! client's data stays in the kernel. The heartbeat does not close such a connection. It asks the task to check in the
+//! kernel whether the peer is gone; TCP's own probes find that out (see [`keepalive`]).
 
 mod link;
 
@@ -31,50 +32,51 @@ use crate::hub::outbox::Outbox;
 
 const SILENT: CloseReason = CloseReason::new(4900, "nothing heard for too long");
 
-/// How many connections are looked at before other tasks have their turn.
+/// The connections that are checked before other tasks get a turn.
 const AT_ONCE: usize = 256;
-/// By up to which part of `ping_interval` a ping is sent early. All clients connect at the same time after a restart;
-/// without that they would all be pinged at the same time, too, for as long as they stay.
+/// A ping is sent early, by up to `ping_interval` divided by this. After a restart all clients connect at the same time;
+/// without this spread they would all be pinged at the same time, too, for as long as they stay.
 const PING_SPREAD: u32 = 4;
-/// How many probes of TCP go unanswered before the peer is taken for dead.
+/// The unanswered TCP probes after which the peer counts as dead.
 const PROBES: u32 = 3;
 
-/// Watches over every connection.
+/// Watches all connections for silence.
 #[derive(Debug)]
 pub struct Heartbeat {
     config: HeartbeatConfig,
     watched: Arc<Mutex<Watched>>,
 }
 
-/// What a connection's silence calls for.
+/// What to do about a connection now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    /// Look again after this time.
+enum NextStep {
+    /// Check again after this time.
     Wait(Duration),
-    /// Send a ping, and look again after this time.
+    /// Send a ping, and check again after this time.
     Ping(Duration),
-    /// Have its task look whether the peer is gone, and look again after this time.
+    /// Let the connection's task check whether the peer is gone, and check again after this time.
     Probe(Duration),
+    /// Close the connection: the client is silent.
     Close,
 }
 
 impl Heartbeat {
-    /// Nobody is watched yet.
+    /// Creates a heartbeat that watches no connection yet.
     pub fn new(config: HeartbeatConfig) -> Self {
         Self { config, watched: Arc::default() }
     }
 
-    /// A link to a new connection, which is watched over from now on.
+    /// Starts to watch a new connection, and returns its link.
     pub fn watch(&self, id: ConnectionId, outbox: Outbox) -> Arc<Link> {
         let link = Arc::new(Link::new(id, outbox, self.watched.clone()));
         let HeartbeatConfig { timeout, ping_interval, .. } = self.config;
         let first = ping_interval.map_or(timeout, |interval| early(interval, id));
-        self.look_again(&mut self.lock(), &link, first);
+        self.schedule(&mut self.lock(), &link, first);
         link
     }
 
-    /// Looks for silence until `shutdown`, and then asks every connection to close with `farewell`.
-    pub async fn run(&self, shutdown: CancellationToken, farewell: CloseReason) {
+    /// Checks connections until `shutdown`, then asks every connection to close with `close_reason`.
+    pub async fn run(&self, shutdown: CancellationToken, close_reason: CloseReason) {
         let mut ticks = interval(self.config.check_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -84,7 +86,7 @@ impl Heartbeat {
                 if due.is_empty() {
                     break;
                 }
-                due.iter().for_each(|link| self.look_at(link));
+                due.iter().for_each(|link| self.check(link));
                 drop(due);
                 yield_now().await;
             }
@@ -95,13 +97,13 @@ impl Heartbeat {
                 break;
             }
             for link in links {
-                link.outbox.close(farewell.clone(), Cause::Shutdown);
+                link.outbox.close(close_reason.clone(), Cause::Shutdown);
             }
             yield_now().await;
         }
     }
 
-    /// Takes some connections: of those that are due, or of all.
+    /// Takes a batch of connections: only due ones, or any.
     fn take(&self, due: bool) -> Vec<Arc<Link>> {
         let mut watched = self.lock();
         let tick = watched.tick;
@@ -109,55 +111,56 @@ impl Heartbeat {
         while links.len() < AT_ONCE
             && let Some(first) = watched.links.first_entry().filter(|first| !due || first.key().0 <= tick)
         {
-            // One that cannot be upgraded is about to be forgotten.
+            // A link that cannot be upgraded is being dropped.
             links.extend(first.remove().upgrade());
         }
         links
     }
 
-    fn look_at(&self, link: &Arc<Link>) {
-        let wait = match self.judge(link.silence(), link.id) {
-            Verdict::Close => {
+    fn check(&self, link: &Arc<Link>) {
+        let wait = match self.next_step(link.silence(), link.id) {
+            NextStep::Close => {
                 if link.outbox.close(SILENT, Cause::Silent) {
                     METRICS.silent_connections.increment();
                 }
                 return;
             }
-            Verdict::Wait(wait) => wait,
-            Verdict::Ping(wait) => {
+            NextStep::Wait(wait) => wait,
+            NextStep::Ping(wait) => {
                 link.request_ping();
                 wait
             }
-            Verdict::Probe(wait) => {
-                // The clock stands still: what is left of the timeout begins when the task listens again.
+            NextStep::Probe(wait) => {
+                // Silence does not count while the task does not listen: the timeout begins again.
                 link.heard();
                 link.request_probe();
                 wait
             }
         };
-        self.look_again(&mut self.lock(), link, wait);
+        self.schedule(&mut self.lock(), link, wait);
     }
 
-    /// What a silence calls for; `None`: nobody listens.
-    fn judge(&self, silence: Option<Duration>, id: ConnectionId) -> Verdict {
+    /// Returns what to do after a silence. `None` means that the connection's task does not listen.
+    fn next_step(&self, silence: Option<Duration>, id: ConnectionId) -> NextStep {
         let HeartbeatConfig { timeout, ping_interval, .. } = self.config;
-        let Some(silence) = silence else { return Verdict::Probe(timeout) };
-        let Some(left) = timeout.checked_sub(silence) else { return Verdict::Close };
-        let Some(interval) = ping_interval else { return Verdict::Wait(left) };
+        let Some(silence) = silence else { return NextStep::Probe(timeout) };
+        let Some(left) = timeout.checked_sub(silence) else { return NextStep::Close };
+        let Some(interval) = ping_interval else { return NextStep::Wait(left) };
         let interval = early(interval, id);
         match interval.checked_sub(silence) {
-            Some(until) if !until.is_zero() => Verdict::Wait(left.min(until)),
-            _ => Verdict::Ping(left.min(interval)),
+            Some(until) if !until.is_zero() => NextStep::Wait(left.min(until)),
+            _ => NextStep::Ping(left.min(interval)),
         }
     }
 
-    fn look_again(&self, watched: &mut Watched, link: &Arc<Link>, wait: Duration) {
+    /// Schedules the next check of a connection.
+    fn schedule(&self, watched: &mut Watched, link: &Arc<Link>, wait: Duration) {
         let due = watched.tick.saturating_add(self.ticks(wait));
         link.due.store(due, Relaxed);
         watched.links.insert((due, link.id), Arc::downgrade(link));
     }
 
-    /// How many ticks a wait is, rounded up.
+    /// Returns a wait in ticks, rounded up.
     fn ticks(&self, wait: Duration) -> u64 {
         let ticks = wait.as_nanos().div_ceil(self.config.check_interval.as_nanos().max(1));
         u64::try_from(ticks).unwrap_or(u64::MAX).max(1)
@@ -168,18 +171,19 @@ impl Heartbeat {
     }
 }
 
-/// An interval that is shorter by up to one part in [`PING_SPREAD`], by how much depending on the connection.
+/// Shortens an interval by up to one part in [`PING_SPREAD`]. The id of the connection decides by how much.
 fn early(interval: Duration, id: ConnectionId) -> Duration {
     // Multiplying by the golden ratio spreads neighbours evenly (Knuth, The Art of Computer Programming, 6.4).
     let spread = (id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
     interval - (interval / PING_SPREAD).mul_f64(f64::from(spread) / f64::from(u32::MAX))
 }
 
-/// TCP's own probes of a peer that has been quiet for as long as a client may be silent. They find a dead peer whose
-/// connection is not read, within twice that time. What was sent and is not acknowledged the kernel repeats for some
-/// minutes; `TCP_USER_TIMEOUT` would shorten that, but also cut those who are only slow to read.
+/// Returns the settings of TCP's own probes, which begin when a peer has been quiet for `timeout`. They find a dead peer
+/// within twice that time, while nobody reads from its connection. If sent data is not acknowledged, the kernel repeats
+/// the data for some minutes instead. `TCP_USER_TIMEOUT` would shorten that, but would also cut clients that only read
+/// slowly.
 pub fn keepalive(config: &HeartbeatConfig) -> TcpKeepalive {
-    // Linux takes whole seconds up to this.
+    // Linux accepts whole seconds up to 32,767.
     let seconds = |time: Duration| time.clamp(Duration::from_secs(1), Duration::from_secs(32_767));
     TcpKeepalive::new()
         .with_time(seconds(config.timeout))
@@ -214,13 +218,13 @@ mod tests {
             drop(watch(&heartbeat, id));
         }
         assert_eq!(heartbeat.lock().links.len(), 1);
-        // Also whoever leaves while it is looked at, or after that.
+        // The same for a connection that ends while it is checked, or after that.
         let leaves = watch(&heartbeat, 10_000);
         heartbeat.lock().tick = 24 * 3600;
         let due = heartbeat.take(true);
         assert_eq!(due.len(), 2);
         drop(leaves);
-        due.iter().for_each(|link| heartbeat.look_at(link));
+        due.iter().for_each(|link| heartbeat.check(link));
         drop(due);
         assert_eq!(heartbeat.lock().links.len(), 1);
         drop(stays);
@@ -233,10 +237,11 @@ mod tests {
         let silence = Some(Duration::from_secs(5));
         let mut ticks = HashMap::<_, u32>::new();
         for id in 1..=1000 {
-            let Verdict::Wait(wait) = heartbeat.judge(silence, ConnectionId(id)) else { panic!("it is heard") };
+            let NextStep::Wait(wait) = heartbeat.next_step(silence, ConnectionId(id)) else { panic!("it is heard") };
             assert!((25..=35).contains(&wait.as_secs()), "{wait:?}");
             *ticks.entry(heartbeat.ticks(wait)).or_default() += 1;
-            assert!(matches!(heartbeat.judge(silence.map(|it| it + wait), ConnectionId(id)), Verdict::Ping(_)));
+            let later = silence.map(|silence| silence + wait);
+            assert!(matches!(heartbeat.next_step(later, ConnectionId(id)), NextStep::Ping(_)));
         }
         assert!(ticks.len() >= 10 && ticks.values().all(|&count| count < 150), "{ticks:?}");
     }
@@ -244,10 +249,10 @@ mod tests {
     #[test]
     fn silence_is_judged_while_somebody_listens() {
         let heartbeat = heartbeat(30, None);
-        let judge = |silence: Option<u64>| heartbeat.judge(silence.map(Duration::from_secs), ConnectionId(1));
-        assert_eq!(judge(Some(10)), Verdict::Wait(Duration::from_secs(20)));
-        assert_eq!(judge(Some(31)), Verdict::Close);
-        assert_eq!(judge(None), Verdict::Probe(Duration::from_secs(30)));
+        let next_step = |silence: Option<u64>| heartbeat.next_step(silence.map(Duration::from_secs), ConnectionId(1));
+        assert_eq!(next_step(Some(10)), NextStep::Wait(Duration::from_secs(20)));
+        assert_eq!(next_step(Some(31)), NextStep::Close);
+        assert_eq!(next_step(None), NextStep::Probe(Duration::from_secs(30)));
         let link = watch(&heartbeat, 1);
         assert_eq!(link.silence(), None);
         link.set_listening(true);

@@ -1,4 +1,4 @@
-//! Takes in connections of internal senders.
+//! Accepts connections of internal senders.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::conversation::serve;
 use crate::base::message::ConnectionId;
 use crate::base::metrics::METRICS;
 
-/// After how much silence a sender's TCP connection is probed, so that dead ones do not stay for ever.
+/// The silence after which TCP probes a sender's connection, so that dead connections do not stay for ever.
 const SENDER_KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// What the text port needs to take in a sender.
+/// Accepts senders on the text port.
 pub(crate) struct Acceptor {
     context: Arc<Context>,
     places: Arc<Semaphore>,
@@ -26,21 +26,21 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// An acceptor of at most `most` senders at a time. Their connections end with `shutdown`.
+    /// Creates an acceptor for at most `most` senders at a time. `shutdown` ends their connections.
     pub(crate) fn new(context: Arc<Context>, most: usize, shutdown: CancellationToken) -> Self {
         Self { context, places: Arc::new(Semaphore::new(most)), shutdown }
     }
 
-    /// Takes in one connection. It is served by a task of its own, among `tasks`.
+    /// Accepts one connection and serves it in a task of its own, one of `tasks`.
     pub(crate) fn admit(&self, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
         if !is_allowed(&self.context.config.allow_from, peer.ip()) {
             METRICS.senders_refused.increment();
-            self.context.refuse(peer, "text.allow_from does not list it");
+            self.context.refuse(peer, "its address is not in text.allow_from");
             return;
         }
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             METRICS.senders_refused.increment();
-            self.context.refuse(peer, "there are as many as limits.text_connections allows");
+            self.context.refuse(peer, "too many senders are connected (limits.text_connections)");
             return;
         };
         let _ = stream.set_nodelay(true);

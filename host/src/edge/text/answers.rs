@@ -1,4 +1,4 @@
-//! What a sender is answered, until it has been written.
+//! The answers to a sender that are not written yet.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::base::metrics::{METRICS, PushFailure};
 
-/// Answers gathered before they are written although more lines wait, in bytes.
+/// Bytes of answers that are written at once, even if more lines wait.
 const MANY: usize = 16 << 10;
-/// A buffer that has grown past this for a reply is given back once that is written.
+/// A buffer that a reply made larger than this shrinks after the reply is written.
 const KEEP: usize = 2 * MANY;
 
-/// Lines of one sender that are answered: `ok`, `fail`, or a plugin's own reply. There are only so many of the first two
-/// before they are written; a reply may be long, and so needs room that all senders have in common.
+/// The answers to the lines of one sender: `ok`, `fail`, or a plugin's own reply. Only few `ok` and `fail` gather before
+/// they are written. A reply may be long, so it takes room from a budget that all senders share.
 pub(super) struct Answers<'a> {
     text: String,
     replies: &'a Arc<Semaphore>,
@@ -20,12 +20,12 @@ pub(super) struct Answers<'a> {
 }
 
 impl<'a> Answers<'a> {
-    /// None yet; `replies` is the room for all senders together, in bytes.
+    /// Creates an empty list. `replies` is the shared budget of all senders, in bytes.
     pub(super) fn new(replies: &'a Arc<Semaphore>) -> Self {
         Self { text: String::new(), replies, room: None }
     }
 
-    /// Takes room for a reply of so many bytes. Returns whether there is enough.
+    /// Takes room for a reply of `bytes`. Returns `false` if there is not enough.
     pub(super) fn make_room(&mut self, bytes: usize) -> bool {
         let taken = u32::try_from(bytes).ok().and_then(|bytes| self.replies.clone().try_acquire_many_owned(bytes).ok());
         match (taken, &mut self.room) {
@@ -36,7 +36,7 @@ impl<'a> Answers<'a> {
         true
     }
 
-    /// Answers with a reply, for which [`make_room`](Self::make_room) has found room.
+    /// Adds a reply. The caller must have taken room for it with [`make_room`](Self::make_room).
     pub(super) fn reply(&mut self, reply: &str) {
         METRICS.pushes_ok.increment();
         self.line(reply);
@@ -56,7 +56,7 @@ impl<'a> Answers<'a> {
         self.text.is_empty()
     }
 
-    /// Whether it is time to write them.
+    /// Returns `true` if there are enough answers to write them now.
     pub(super) fn are_many(&self) -> bool {
         self.text.len() >= MANY
     }
@@ -65,7 +65,7 @@ impl<'a> Answers<'a> {
         self.text.as_bytes()
     }
 
-    /// Forgets them, and gives back their room.
+    /// Removes the answers, which have been written, and gives back their room.
     pub(super) fn written(&mut self) {
         self.text.clear();
         self.text.shrink_to(KEEP);

@@ -1,4 +1,4 @@
-//! What the connections of all senders share.
+//! The state that the connections of all senders share.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,33 +12,33 @@ use crate::config::TextConfig;
 use crate::hub::registry::Registry;
 use crate::policy::Policy;
 
-/// Peers refused that are logged in a second, and at once.
+/// Refused peers that are logged: in a second, and at once.
 const REFUSALS_PER_SECOND: u32 = 1;
 const REFUSALS_AT_ONCE: u32 = 5;
 
-/// What every sender's connection needs.
+/// The shared state.
 pub struct Context {
     /// Bounds and rules of the text port.
     pub config: TextConfig,
-    /// What the plugins decide.
+    /// The plugins.
     pub policy: Arc<Policy>,
-    /// Who is connected.
+    /// The registry of connections.
     pub registry: Arc<Registry>,
-    /// Room for plugins' own replies, in bytes, until they have been written (`text.total_replies`).
+    /// Room in bytes for plugins' own replies that are not written yet (`text.total_replies`).
     pub(super) replies: Arc<Semaphore>,
-    /// Limits the lines of the log about those who are no senders: they come as fast as they like.
+    /// Limits the log lines about refused peers, which may connect as fast as they like.
     refusals: Throttle,
 }
 
 impl Context {
-    /// What the text port is served with.
+    /// Creates the shared state.
     pub fn new(config: TextConfig, policy: Arc<Policy>, registry: Arc<Registry>) -> Self {
         let replies = Arc::new(Semaphore::new(config.total_replies));
         let refusals = Throttle::new(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE);
         Self { config, policy, registry, replies, refusals }
     }
 
-    /// Logs that a peer is refused, unless many are.
+    /// Logs that a peer is refused. If many peers are refused, logs only some of them.
     pub fn refuse(&self, peer: SocketAddr, reason: &str) {
         if let Some(unlogged) = self.refusals.admit(0) {
             warn!(%peer, reason, unlogged, "sender refused");
@@ -46,7 +46,7 @@ impl Context {
     }
 }
 
-/// Whether a peer may connect: one of `allow_from`, or, when that is empty, of this machine.
+/// Returns `true` if a peer may connect: it is in `allow_from`, or `allow_from` is empty and the peer is on this machine.
 pub(super) fn is_allowed(allow_from: &[IpNet], peer: IpAddr) -> bool {
     let peer = peer.to_canonical();
     if allow_from.is_empty() { peer.is_loopback() } else { allow_from.iter().any(|net| net.contains(&peer)) }

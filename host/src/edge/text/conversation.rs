@@ -1,4 +1,4 @@
-//! One sender's connection: its lines, and the answers to them.
+//! The connection of one sender: its lines, and the answers to them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use crate::hub::delivery;
 
 /// How long a sender may leave its answers unread. Its lines are not read meanwhile.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection that is being closed may take to read why. Also how long to wait for more of what a sender has
-/// sent that does not take its answers.
+/// How long a closing connection may take to read its last answers. Also how long to wait for more lines of a sender that
+/// no longer reads its answers.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long what such a sender has sent may take to be carried out.
+/// How long it may take to carry out the lines of such a sender.
 const REST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves one sender until it ends the connection, or `shutdown` does.
+/// Serves one sender until the sender or `shutdown` ends the connection.
 pub(super) async fn serve(
     context: Arc<Context>,
     mut stream: TcpStream,
@@ -43,8 +43,7 @@ pub(super) async fn serve(
         context.refuse(peer, "it speaks another protocol, such as HTTP or TLS, to the text port");
     }
     if end != End::Gone {
-        // What the sender still sends is discarded: closing with unread data would reset the connection, and the
-        // last answers might be lost.
+        // Discard further lines: closing with unread data would reset the connection, and the last answers might be lost.
         let discard = async {
             stream.shutdown().await?;
             tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
@@ -53,19 +52,20 @@ pub(super) async fn serve(
     }
 }
 
+/// Why a connection ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// The sender ended it, or went away.
+    /// The sender ended the connection, or is gone.
     Gone,
     /// A line was too long.
     TooLong,
-    /// This is no sender.
+    /// The client speaks another protocol.
     Foreign,
     /// The gateway shuts down.
     Shutdown,
 }
 
-/// One sender's lines and answers.
+/// The lines and answers of one sender.
 struct Conversation<'a> {
     context: &'a Context,
     sender: &'a Sender,
@@ -110,8 +110,8 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Carries out what has arrived from a sender that takes no answers any more: it has left without reading them, or
-    /// has not read them for too long.
+    /// Carries out the lines of a sender that no longer reads its answers: the sender has left, or has not read for too
+    /// long.
     async fn carry_out_rest(&mut self, stream: &mut TcpStream, shutdown: &CancellationToken) -> End {
         let rest = async {
             while self.answer_lines().await.is_ok() && !shutdown.is_cancelled() {
@@ -127,7 +127,7 @@ impl<'a> Conversation<'a> {
         End::Gone
     }
 
-    /// Answers the lines that have arrived whole, or as many of them as have answers for one write.
+    /// Answers the complete lines that have arrived, until the answers are enough for one write.
     async fn answer_lines(&mut self) -> Result<(), End> {
         while !self.answers.are_many() {
             let line = match self.lines.next() {
@@ -145,7 +145,7 @@ impl<'a> Conversation<'a> {
                 return Err(self.refuse(PushFailure::Malformed, End::Foreign));
             }
             answer(self.context, self.sender, line, &mut self.answers).await;
-            // Nobody waits behind a sender that has a great many lines ready.
+            // A sender with very many lines must not keep its thread from others.
             tokio::task::coop::consume_budget().await;
         }
         Ok(())
@@ -170,7 +170,7 @@ async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut A
         Ok(answer) => answer,
         Err(why) => return answers.fail(why),
     };
-    // Before anything is done: without room for its reply, the line comes to nothing.
+    // Before anything is carried out: without room for its reply, a line must have no effect.
     if reply.as_ref().is_some_and(|reply| !answers.make_room(reply.len())) {
         return answers.fail(PushFailure::NoRoom);
     }

@@ -1,12 +1,12 @@
-//! Recognises other protocols by how they begin.
+//! Recognises other protocols by their first bytes.
 //!
-//! A browser, or a program that fetches addresses, can be made to connect to the text port and to send lines that
-//! somebody else has chosen: in the body or the header of an HTTP request, in a TLS session ticket. Before these lines
-//! it sends what its own protocol begins with. That beginning is recognised here; nothing after it is read.
+//! An attacker can make a browser, or another program that fetches URLs, connect to the text port and send lines that the
+//! attacker has chosen: in the body or the header of an HTTP request, or in a TLS session ticket. Before these lines, the
+//! program sends the beginning of its own protocol. This module recognises that beginning; nothing after it is read.
 //!
-//! Whoever can choose the very first byte, too, is a sender like any other: `nc`, or `gopher://` where that is fetched.
+//! A client that can choose even the first byte is a sender like any other: `nc`, or a program that fetches `gopher://`.
 
-/// Bytes by which a binary protocol is recognised.
+/// The number of first bytes that are checked for a binary protocol.
 const START: usize = 8;
 
 /// Methods of HTTP that programs use (RFC 9110 §9, RFC 5789, RFC 4918).
@@ -24,21 +24,21 @@ const METHODS: [&[u8]; 11] = [
     b"git-upload-pack",
 ];
 
-/// What clients of other line protocols say first: dict, SMTP and LMTP, FTP and POP3, rsync, SSH.
+/// The first words of clients of other line protocols: dict, SMTP and LMTP, FTP and POP3, rsync, SSH.
 const GREETINGS: [&[u8]; 7] = [b"CLIENT ", b"EHLO ", b"HELO ", b"LHLO ", b"USER ", b"@RSYNCD:", b"SSH-"];
 
-/// Protocols whose requests begin as those of HTTP do.
+/// Protocols with request lines like those of HTTP.
 const VERSIONS: [&[u8]; 4] = [b"HTTP/", b"RTSP/", b"SIP/", b"ICAP/"];
 
-/// Watches how a connection begins.
+/// Checks the beginning of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Opening {
-    /// The first line has been seen: later ones may be what a sender likes, but for a request.
+    /// True after the first line that is not empty. A later line may be anything but a request line.
     over: bool,
 }
 
 impl Opening {
-    /// Whether this line shows that the connection speaks another protocol. To be asked about every line, in order.
+    /// Returns `true` if this line shows another protocol. Must be called for every line, in order.
     pub(super) fn is_foreign(&mut self, line: &[u8]) -> bool {
         if self.over {
             return is_request(line);
@@ -47,20 +47,20 @@ impl Opening {
         is_binary(line) || is_opening(line)
     }
 
-    /// The same of a line whose end has not arrived, and may never.
+    /// Returns `true` if a line whose end has not arrived yet shows a binary protocol. The end may never arrive.
     pub(super) fn is_binary(&self, unfinished: &[u8]) -> bool {
         !self.over && is_binary(unfinished)
     }
 }
 
-/// Whether a line that begins with these bytes is none: text has no control characters but tabs. TLS begins with
-/// 16 03; STUN, databases and file servers with 00; LDAP with 30 and a length, 02 and 01.
+/// Returns `true` if a line that begins with these bytes is no text: text has no control characters except tabs. TLS
+/// begins with 16 03; STUN, databases and file servers with 00; LDAP with 30 and a length, 02 and 01.
 fn is_binary(start: &[u8]) -> bool {
     let start = &start[..start.len().min(START)];
     start.iter().any(|byte| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\r'))
 }
 
-/// Whether this is a request line: `METHOD target HTTP/1.1` (RFC 9112 §3), whatever the method.
+/// Returns `true` for a request line with any method: `METHOD target HTTP/1.1` (RFC 9112 §3).
 fn is_request(line: &[u8]) -> bool {
     let method = line.iter().take_while(|byte| is_token(**byte)).count();
     if method == 0 || line.get(method) != Some(&b' ') {
@@ -72,19 +72,19 @@ fn is_request(line: &[u8]) -> bool {
         .any(|version| after(last, version).is_some_and(|rest| rest.starts_with(b"1") || rest.starts_with(b"2")))
 }
 
-/// Whether a connection whose first line this is speaks another text protocol. A request whose target has a line end in
-/// it shows only half of its request line, without the version.
+/// Returns `true` if a connection with this first line speaks another text protocol. If the target of a request contains
+/// a line end, this line is only the first half of the request line, without the version.
 fn is_opening(line: &[u8]) -> bool {
     is_request(line)
         || GREETINGS.iter().any(|greeting| after(line, greeting).is_some())
         || METHODS.iter().any(|method| {
-            // Git's own protocol writes the length before it, in four digits.
+            // Git's own protocol writes a length of four digits before the method.
             let line = if method[0] == b'g' { line.get(4..).unwrap_or_default() } else { line };
             after(line, method).and_then(|rest| rest.strip_prefix(b" ")).is_some_and(is_target)
         })
 }
 
-/// What a request is about (RFC 9112 §3.2), or the beginning of it.
+/// Returns `true` for the target of a request (RFC 9112 §3.2), or the beginning of a target.
 fn is_target(target: &[u8]) -> bool {
     let scheme = target.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
     let (next, after) = (target.get(scheme), target.get(scheme + 1));
@@ -92,13 +92,13 @@ fn is_target(target: &[u8]) -> bool {
         || next == Some(&b':') && after.is_some_and(|byte| *byte == b'/' || byte.is_ascii_digit())
 }
 
-/// What follows a word, in whichever case it is written.
+/// Returns the rest of a line after `word`, ignoring case. `None` if the line does not begin with `word`.
 fn after<'a>(line: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = line.split_at_checked(word.len())?;
     start.eq_ignore_ascii_case(word).then_some(rest)
 }
 
-/// A character of a method (RFC 9110 §5.6.2).
+/// Returns `true` for a character that a method may contain (RFC 9110 §5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -1,15 +1,16 @@
-//! Lines of the text port, as any sender may write them.
+//! Fuzz target: lines of the text port with any content.
 
 use super::foreign::Opening;
 use super::lines::Lines;
 
-/// Lines of at most as many bytes as the first byte says: in one piece, and in pieces of the size that the second one says.
+/// Splits bytes into lines, once in one piece and once in small pieces, and compares the results. The first byte is the
+/// longest line, the second byte the size of the pieces.
 pub(crate) fn lines(bytes: &[u8]) {
     let [max_line, size, bytes @ ..] = bytes else { return };
     let max_line = usize::from(*max_line);
     let (lines, ended) = split(std::iter::once(bytes), max_line);
     let cut = split(bytes.chunks(usize::from(*size).max(1)), max_line);
-    assert_eq!((&lines, ended), (&cut.0, cut.1), "it depends on how lines are cut on their way");
+    assert_eq!((&lines, ended), (&cut.0, cut.1), "the result depends on where the bytes are cut");
     let mut opening = Opening::default();
     for line in &lines {
         assert!(line.len() <= max_line && !line.contains(&b'\n'), "{line:?}");
@@ -20,7 +21,7 @@ pub(crate) fn lines(bytes: &[u8]) {
     assert!(lines.len() <= ends && (ended || lines.len() == ends), "{} lines, {ends} line ends", lines.len());
 }
 
-/// The lines, and whether the last was refused.
+/// Returns the lines, and `true` if a line was too long.
 fn split<'a>(pieces: impl Iterator<Item = &'a [u8]>, max_line: usize) -> (Vec<Vec<u8>>, bool) {
     let mut lines = Lines::new(max_line);
     let mut all = Vec::new();

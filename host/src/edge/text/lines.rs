@@ -1,39 +1,39 @@
-//! Splits what arrives into lines, wherever the segments were cut.
+//! Splits the bytes that arrive into lines, wherever TCP has cut the bytes.
 
 use bytes::{Buf, BytesMut};
 use memchr::memchr;
 use thiserror::Error;
 
-/// What is read at a time, in bytes.
+/// Bytes read at a time.
 const CHUNK: usize = 16 << 10;
-/// A buffer that has grown past this for one line is given back once that line is gone.
+/// A buffer that one line made larger than this is freed after that line.
 const KEEP: usize = 64 << 10;
 
-/// A line is longer than the bound, as it came: a `\n` and one `\r` before it are not counted.
+/// A line is too long. Its `\n` and one `\r` before that are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("line longer than {0} bytes (text.max_line)")]
 pub(super) struct TooLong(usize);
 
-/// Lines on their way in.
+/// The bytes that have arrived, split into lines.
 #[derive(Debug)]
 pub(super) struct Lines {
     buffer: BytesMut,
-    /// The line handed out last, to be removed; its bytes lead the buffer.
+    /// The length of the last line that was returned. The line is still at the front of the buffer.
     taken: usize,
-    /// How far the bytes after it are known to hold no line end.
+    /// The number of bytes after that line that are known to contain no line end.
     searched: usize,
     max_line: usize,
-    /// The most that the buffer has held since it was new.
+    /// The most bytes that the buffer has held since it was new.
     largest: usize,
 }
 
 impl Lines {
-    /// Lines of at most `max_line` bytes, without their `\n` or `\r\n`.
+    /// Creates an empty buffer for lines of at most `max_line` bytes, without their `\n` or `\r\n`.
     pub(super) fn new(max_line: usize) -> Self {
         Self { buffer: BytesMut::new(), taken: 0, searched: 0, max_line, largest: 0 }
     }
 
-    /// Where to read to: there is room for a chunk.
+    /// Returns the buffer to read into, with room for a chunk.
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
         self.largest = self.largest.max(self.buffer.len());
         self.forget_taken();
@@ -45,15 +45,15 @@ impl Lines {
         &mut self.buffer
     }
 
-    /// Whether bytes wait that have not been looked at.
+    /// Returns `true` if there are bytes that were not searched yet.
     pub(super) fn has_more(&self) -> bool {
         self.taken + self.searched < self.buffer.len()
     }
 
-    /// The next whole line, without the `\n` and any `\r` at its end.
+    /// Returns the next complete line, without the `\n` and any `\r` at its end.
     ///
     /// # Errors
-    /// [`TooLong`], after which no line can be told from another.
+    /// [`TooLong`]. After this error, no further line can be found.
     pub(super) fn next(&mut self) -> Result<Option<&[u8]>, TooLong> {
         self.forget_taken();
         let Some(at) = memchr(b'\n', &self.buffer[self.searched..]) else {
@@ -66,13 +66,13 @@ impl Lines {
         self.bounded(&self.buffer[..end]).map(|line| Some(trimmed(line)))
     }
 
-    /// What has arrived of a line whose end has not, once [`next`](Self::next) has found no other.
+    /// Returns the bytes of an unfinished line, after [`next`](Self::next) has returned `None`.
     pub(super) fn unfinished(&self) -> &[u8] {
         &self.buffer
     }
 
-    /// The line, if it is within the bound. More than one `\r` at its end counts: whoever sends nothing else must not
-    /// fill the memory.
+    /// Returns the line if it is not too long. Only one `\r` at its end is free: a sender of nothing but `\r` must not fill
+    /// the memory.
     fn bounded<'a>(&self, line: &'a [u8]) -> Result<&'a [u8], TooLong> {
         let length = line.strip_suffix(b"\r").unwrap_or(line).len();
         if length > self.max_line { Err(TooLong(self.max_line)) } else { Ok(line) }
@@ -83,7 +83,7 @@ impl Lines {
     }
 }
 
-/// A line without the `\r` at its end; any number of them, as the origin's `rtrim`.
+/// Returns a line without any `\r` at its end, like `rtrim` of the origin.
 fn trimmed(line: &[u8]) -> &[u8] {
     let returns = line.iter().rev().take_while(|&&byte| byte == b'\r').count();
     &line[..line.len() - returns]
@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    /// What the lines of `bytes` are, said in the simplest way.
+    /// Splits `bytes` into lines in the simplest way.
     fn model(bytes: &[u8], max_line: usize) -> (Vec<Vec<u8>>, bool) {
         let is_too_long = |piece: &[u8]| piece.strip_suffix(b"\r").unwrap_or(piece).len() > max_line;
         let mut lines = Vec::new();

@@ -1,4 +1,4 @@
-//! The life of one internal sender's TCP connection: lines come in, each is answered, in order. Many lines may arrive
+//! The text port: a TCP connection for each internal sender. Each line gets an answer, in order. Many lines may arrive
 //! in one read; their answers leave in one write.
 
 mod acceptor;

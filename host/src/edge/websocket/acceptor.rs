@@ -1,4 +1,4 @@
-//! Takes in connections to the WebSocket port.
+//! Accepts connections on the WebSocket port.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::base::metrics::METRICS;
 use crate::edge::heartbeat::Heartbeat;
 use crate::hub::outbox::{Budget, Outbox};
 
-/// Connections past a limit that are told so at the same time; further ones are dropped.
+/// The most connections past a limit that are answered at the same time. Further ones are dropped without an answer.
 const MAX_REFUSING: usize = 256;
 
-/// What the WebSocket port needs to take in a connection.
+/// Accepts connections, up to the limits.
 pub(crate) struct Acceptor {
     context: Arc<Context>,
     admission: Arc<Admission>,
@@ -30,7 +30,7 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// An acceptor of connections that may each have `max_outbox` bytes queued, and `budget` all together.
+    /// Creates an acceptor. Each connection may queue `max_outbox` bytes, and all connections together `budget`.
     pub(crate) fn new(
         context: Arc<Context>,
         admission: Arc<Admission>,
@@ -41,7 +41,7 @@ impl Acceptor {
         Self { context, admission, refusing: Arc::new(Semaphore::new(MAX_REFUSING)), heartbeat, max_outbox, budget }
     }
 
-    /// Takes in one connection. It is served by a task of its own, among `tasks`.
+    /// Accepts one connection and serves it in a task of its own, one of `tasks`.
     pub(crate) fn admit(&self, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
         METRICS.connections_accepted.increment();
         let proxy = is_trusted(&self.context.config.trusted_proxies, peer.ip());

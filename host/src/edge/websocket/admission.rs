@@ -1,4 +1,4 @@
-//! How many connections there may be: in all, of one address, and not yet authenticated.
+//! Limits the number of connections: in total, for each address, and before authentication.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::base::message::network_of;
 use crate::config::LimitsConfig;
 
-/// Which limit is reached.
+/// The limit that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// `limits.connections`
@@ -34,18 +34,18 @@ pub struct Admission {
     limits: LimitsConfig,
     connections: AtomicUsize,
     unauthenticated: AtomicUsize,
-    /// By client: an IPv4 address or an IPv6 network.
+    /// The counts of each client: an IPv4 address or an IPv6 network.
     clients: Mutex<HashMap<IpAddr, Count>>,
 }
 
-/// What one client has.
+/// The connections of one client.
 #[derive(Debug, Default)]
 struct Count {
     connections: usize,
     unauthenticated: usize,
 }
 
-/// A connection's place; dropping it frees the place.
+/// The place of a connection. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Permit {
     admission: Arc<Admission>,
@@ -54,7 +54,7 @@ pub struct Permit {
 }
 
 impl Admission {
-    /// Nobody is connected yet.
+    /// Creates the counters, without any connection yet.
     pub fn new(limits: LimitsConfig) -> Self {
         Self {
             limits,
@@ -64,8 +64,8 @@ impl Admission {
         }
     }
 
-    /// Takes a place for a connection that has just been accepted. `peer` is `None` if it is a proxy that has not said
-    /// yet for whom it connects.
+    /// Takes a place for a connection that has just been accepted. `peer` is `None` for a trusted proxy: the address of
+    /// its client is not known yet.
     ///
     /// # Errors
     /// The limit that is reached.
@@ -82,18 +82,18 @@ impl Admission {
         Ok(permit)
     }
 
-    /// The most unauthenticated connections of one client; at least 1.
+    /// Returns the most unauthenticated connections that one client may have; at least 1.
     fn share(&self) -> usize {
         let LimitsConfig { unauthenticated, unauthenticated_share, .. } = self.limits;
         (unauthenticated * usize::from(unauthenticated_share)).div_ceil(100)
     }
 
-    /// How many connections there are.
+    /// Returns the number of connections.
     pub fn connections(&self) -> usize {
         self.connections.load(Relaxed)
     }
 
-    /// How many of them are not authenticated yet.
+    /// Returns the number of connections that are not authenticated yet.
     pub fn unauthenticated(&self) -> usize {
         self.unauthenticated.load(Relaxed)
     }
@@ -104,7 +104,7 @@ impl Admission {
 }
 
 impl Permit {
-    /// Counts the connection for its client's address, unless that was known from the beginning.
+    /// Counts the connection for its client's address, unless it is counted already.
     ///
     /// # Errors
     /// [`Refusal::PerAddress`] and [`Refusal::UnauthenticatedShare`]
@@ -127,7 +127,7 @@ impl Permit {
         Ok(())
     }
 
-    /// Says that the connection is authenticated now.
+    /// Records that the connection is authenticated now.
     pub fn authenticated(&mut self) {
         if std::mem::replace(&mut self.authenticated, true) {
             return;
@@ -184,7 +184,7 @@ mod tests {
         let admission = admission(3, 1, 2, 100);
         let mut first = admission.admit(address("192.0.2.1")).unwrap();
         assert_eq!(admission.admit(address("192.0.2.1")).unwrap_err(), Refusal::PerAddress);
-        // A proxy is counted for once it says for whom it connects, and then for good.
+        // A connection of a proxy is counted as soon as its client is known, and only once.
         let mut second = admission.admit(None).unwrap();
         assert_eq!(second.count_for("192.0.2.1".parse().unwrap()), Err(Refusal::PerAddress));
         second.count_for("192.0.2.2".parse().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! One connection from its first byte to its last.
+//! Serves one connection from its first byte to its last.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::base::metrics::METRICS;
 use crate::edge::heartbeat::Link;
 use crate::policy::Handshake;
 
-/// Serves one connection until it has ended. A connection past a limit is refused once it has sent its request, and has
-/// its `place` among those until then: it would not read the answer before.
+/// Serves one connection until it has ended. A connection past a limit is refused after it has sent its request, because
+/// it would not read an earlier answer. Until then it holds `place`, one of the places for refused connections.
 ///
-/// Every byte of this future is held by every connection for as long as it lives. So what is needed for a while only is
-/// boxed, here and below; and functions that take something for good are no async functions, which would hold it twice.
+/// Every connection holds every byte of this future for its whole life. So a part that is needed only for a while is
+/// boxed, here and below. And a function that takes ownership of an argument is no `async fn`, which would hold it twice.
 pub(super) fn serve(
     context: Arc<Context>,
     stream: TcpStream,
@@ -40,7 +40,7 @@ pub(super) fn serve(
     }
 }
 
-/// From the upgrade to the end.
+/// Serves a connection from its upgrade to its end.
 #[expect(clippy::manual_async_fn, reason = "see `serve`")]
 fn converse(
     context: &Context,
@@ -61,12 +61,15 @@ fn converse(
         };
         METRICS.connections_ended.increment(end.cause());
         debug!(connection = link.id.0, cause = ?end.cause(), code = end.code(), "connection ended");
-        Box::pin(part(context, socket, end, session)).await;
+        Box::pin(close(context, socket, end, session)).await;
         drop(permit);
     }
 }
 
-/// From the upgrade to a session. After a failure there may be one to close.
+/// Authenticates the client and opens its session.
+///
+/// # Errors
+/// Why the connection ends, and a session to close if there is one already.
 async fn log_in(
     context: &Context,
     socket: &mut Socket,
@@ -82,18 +85,18 @@ async fn log_in(
     Ok(session)
 }
 
-/// The end of a connection, and of its session.
-async fn part(context: &Context, socket: Box<Socket>, end: End, session: Option<Session>) {
+/// Closes a connection and its session.
+async fn close(context: &Context, socket: Box<Socket>, end: End, session: Option<Session>) {
     let flush = match end.cause() {
         Cause::Shutdown => context.shutdown_grace,
         _ => context.config.close_timeout,
     };
-    // Deregistered first: whoever has read our close frame cannot be reached. The router is told meanwhile.
+    // Deregister first: after a client has read our close frame, no message may reach it. Notify the router meanwhile.
     let closed = session.map(|session| session.close(&end));
-    let told = async {
+    let notified = async {
         if let Some(closed) = closed {
-            closed.tell(context).await;
+            closed.notify_router(context).await;
         }
     };
-    tokio::join!(told, socket.finish(&end, flush, context.config.close_timeout));
+    tokio::join!(notified, socket.finish(&end, flush, context.config.close_timeout));
 }

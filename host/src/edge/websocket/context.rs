@@ -1,4 +1,4 @@
-//! What all connections share.
+//! The state that all connections share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use crate::config::{RouteFailure, WebSocketConfig};
 use crate::hub::registry::Registry;
 use crate::policy::Policy;
 
-/// What every connection needs.
+/// The shared state.
 pub struct Context {
     /// Bounds and rules of the WebSocket port.
     pub config: WebSocketConfig,
     /// How long closing may take during a shutdown.
     pub shutdown_grace: Duration,
-    /// What becomes of a packet on which the router fails.
+    /// What to do with a packet on which the router fails.
     pub route_failure: RouteFailure,
-    /// What the plugins decide.
+    /// The plugins.
     pub policy: Arc<Policy>,
-    /// Who is connected.
+    /// The registry of connections.
     pub registry: Arc<Registry>,
-    /// What all connections together may hold of what has arrived.
+    /// The memory that the inboxes of all connections together may use.
     pub inbox: Arc<InboxBudget>,
 }

@@ -1,4 +1,4 @@
-//! How a connection came to its end.
+//! Why a connection ends.
 
 use bytestring::ByteString;
 
@@ -6,18 +6,18 @@ use crate::base::message::{Cause, CloseReason};
 use crate::base::metrics::Denial;
 use crate::hub::outbox::Closing;
 
-/// A plugin failed, or has too much to do: the client may try again.
+/// For a plugin that failed or has too many calls: the client may try again.
 const TRY_AGAIN: CloseReason = CloseReason::new(1013, "try again later");
 
-/// How a connection came to its end.
+/// Why a connection ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
-    /// The client sent a close frame; this answers it (RFC 6455 §5.5.1): its own code, or 1000 for none.
+    /// The client sent a close frame. Contains the answer (RFC 6455 §5.5.1): the client's code, or 1000 if it has none.
     ByClient(CloseReason),
-    /// We close it.
+    /// The gateway closes the connection.
     Closing(Closing),
-    /// The client broke the protocol: nothing that it sends can be understood any more.
-    Failed(CloseReason),
+    /// The client violated the protocol. Its further bytes cannot be understood.
+    ProtocolViolation(CloseReason),
     /// The TCP connection is gone.
     Lost,
 }
@@ -27,34 +27,36 @@ impl End {
         Self::Closing(Closing { reason: CloseReason { code, reason: reason.into() }, cause })
     }
 
-    /// Who ended it, for the router.
+    /// Returns the cause that the router is told.
     pub(super) fn cause(&self) -> Cause {
         match self {
             Self::ByClient(_) => Cause::Client,
             Self::Closing(closing) => closing.cause,
-            Self::Failed(_) => Cause::ProtocolError,
+            Self::ProtocolViolation(_) => Cause::ProtocolError,
             Self::Lost => Cause::Lost,
         }
     }
 
-    /// What our close frame says, where there is one to send.
-    pub(super) fn farewell(&self) -> Option<&CloseReason> {
+    /// Returns the code and reason for the close frame. `None` if no frame can be sent.
+    pub(super) fn close_reason(&self) -> Option<&CloseReason> {
         match self {
-            Self::ByClient(reason) | Self::Closing(Closing { reason, .. }) | Self::Failed(reason) => Some(reason),
+            Self::ByClient(reason) | Self::Closing(Closing { reason, .. }) | Self::ProtocolViolation(reason) => {
+                Some(reason)
+            }
             Self::Lost => None,
         }
     }
 
-    /// The code of the close frame, where there is one.
+    /// Returns the code for the close frame. `None` if no frame can be sent.
     pub(super) fn code(&self) -> Option<u16> {
-        self.farewell().map(|reason| reason.code)
+        self.close_reason().map(|reason| reason.code)
     }
 
-    /// Why a client was turned away that has not logged in; `None` if it left.
+    /// Returns why the login of a client was denied. `None` if the client left.
     pub(super) fn denial(&self) -> Option<Denial> {
         Some(match self.cause() {
             Cause::Client | Cause::Lost => return None,
-            Cause::Plugin if self.farewell() == Some(&TRY_AGAIN) => Denial::Failed,
+            Cause::Plugin if self.close_reason() == Some(&TRY_AGAIN) => Denial::Failed,
             Cause::Plugin => Denial::Plugin,
             Cause::Unauthenticated if self.code() == Some(4901) => Denial::TooLate,
             Cause::Unauthenticated => Denial::NotAccepted,
@@ -66,11 +68,12 @@ impl End {
     }
 }
 
-/// The end that a plugin's failure means.
+/// Returns the end of a connection after a plugin has failed.
 pub(super) fn try_again() -> End {
     End::Closing(failure())
 }
 
+/// Returns the reason to close a connection after a plugin has failed.
 pub(super) fn failure() -> Closing {
     Closing { reason: TRY_AGAIN, cause: Cause::Plugin }
 }

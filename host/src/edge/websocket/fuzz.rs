@@ -1,15 +1,15 @@
-//! Request heads and frames, as anybody may send them.
+//! Fuzz targets: request heads and frames with any content.
 
 use futures_util::FutureExt as _;
 
 use std::sync::Arc;
 
-use super::handshake::{Refused, read_head};
+use super::handshake::{RejectedUpgrade, read_head};
 use super::inbox::{Frame, Inbox, InboxBudget};
 use crate::base::message::{CloseReason, ConnectionId};
 use crate::config::{AllowedOrigins, WebSocketConfig};
 
-/// The statuses of refusals.
+/// The statuses that a refusal may have.
 const STATUSES: [&str; 5] = [
     "400 Bad Request",
     "403 Forbidden",
@@ -18,7 +18,7 @@ const STATUSES: [&str; 5] = [
     "431 Request Header Fields Too Large",
 ];
 
-/// Frames: read at once and byte by byte, they mean the same.
+/// Reads frames once in one piece and once byte by byte, and compares the results.
 pub(crate) fn frames(bytes: &[u8]) {
     let budget = Arc::new(InboxBudget::new(1 << 30));
     let at_once = read([bytes], 1 << 20, &budget);
@@ -29,7 +29,7 @@ pub(crate) fn frames(bytes: &[u8]) {
     }
 }
 
-/// What an inbox makes of bytes that arrive in these parts, up to a close frame or an error.
+/// Reads bytes that arrive in these parts. Returns the frames up to a close frame or an error, and that error.
 pub(super) fn read<'a>(
     parts: impl IntoIterator<Item = &'a [u8]>,
     max_message: usize,
@@ -59,7 +59,7 @@ pub(super) fn read<'a>(
     (frames, None)
 }
 
-/// A request head and what follows it, judged by default settings and by strict ones.
+/// Checks a request head and the bytes after it, with default settings and with strict settings.
 pub(crate) fn head(bytes: &[u8]) {
     let strict = WebSocketConfig {
         allowed_origins: AllowedOrigins::Only(vec!["https://example.com".to_owned()]),
@@ -69,16 +69,16 @@ pub(crate) fn head(bytes: &[u8]) {
         ..WebSocketConfig::default()
     };
     for config in [WebSocketConfig::default(), strict] {
-        judge(bytes, &config);
+        check(bytes, &config);
     }
 }
 
-fn judge(bytes: &[u8], config: &WebSocketConfig) {
+fn check(bytes: &[u8], config: &WebSocketConfig) {
     let mut stream = bytes;
     let Ok(head) = read_head(&mut stream).now_or_never().expect("a slice never waits") else { return };
     let peer = "127.0.0.1:5000".parse().expect("an address");
     match head.and_then(|head| head.upgrade(ConnectionId(1), peer, config)) {
-        Err(Refused { status, reason }) => {
+        Err(RejectedUpgrade { status, reason }) => {
             assert!(STATUSES.contains(&status), "{status}");
             assert!(reason.len() < 300 && !reason.contains(char::is_control), "{reason:?}");
         }

@@ -1,5 +1,5 @@
-//! The opening handshake (RFC 6455 §4.2): reads the upgrade request within bounds and answers it, or says in one line
-//! why not.
+//! The opening handshake (RFC 6455 §4.2): reads the upgrade request within limits, and accepts it or refuses it with a
+//! reason in one line.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,34 +20,34 @@ const MAX_HEAD: usize = 16 << 10;
 /// The most header fields of one request.
 const MAX_HEADERS: usize = 64;
 
-/// A request that is not upgraded: the status and the line that say why.
+/// A refused request: the status, and the reason in one line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct RejectedUpgrade {
     pub(super) status: &'static str,
     pub(super) reason: String,
 }
 
-impl Refused {
+impl RejectedUpgrade {
     fn new(status: &'static str, reason: impl Into<String>) -> Self {
         Self { status, reason: reason.into() }
     }
 
-    /// A limit is reached.
+    /// Refuses a connection past a limit.
     pub(super) fn unavailable(reason: impl ToString) -> Self {
         Self::new("503 Service Unavailable", reason.to_string())
     }
 
-    /// The request took too long.
+    /// Refuses a request that took too long.
     pub(super) fn timeout() -> Self {
         Self::new("408 Request Timeout", "no complete upgrade request in time (websocket.handshake_timeout)")
     }
 
-    /// Answers the request, then ends the connection so that the client gets to read why.
+    /// Answers the request, then ends the connection in such a way that the client can read the reason.
     pub(super) async fn answer(&self, stream: &mut TcpStream) {
         let Self { status, reason } = self;
         let extra = match *status {
             "405 Method Not Allowed" => "Allow: GET\r\n",
-            // RFC 9110 §15.5.22 and RFC 6455 §4.4: what to upgrade to, and which version is understood.
+            // RFC 9110 §15.5.22 and RFC 6455 §4.4: the protocol to upgrade to, and its version.
             "426 Upgrade Required" => "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
             _ => "",
         };
@@ -61,28 +61,28 @@ impl Refused {
     }
 }
 
-/// A request head, whole, and what came after it.
+/// A complete request head, and the bytes after it.
 #[derive(Debug)]
 pub(super) struct Head {
     bytes: Vec<u8>,
     length: usize,
 }
 
-/// A request that can be upgraded.
+/// An accepted request.
 #[derive(Debug)]
 pub(super) struct Upgrade {
-    /// What plugins are shown.
+    /// The handshake for the plugins.
     pub(super) handshake: Handshake,
-    /// The client's address, which limits count by.
+    /// The client's address, for the limits.
     pub(super) address: IpAddr,
     /// The response that completes the handshake.
     pub(super) response: String,
-    /// What the client sent after the request without waiting for the response: its first frames.
+    /// The client's first frames, if it sent them without waiting for the response.
     pub(super) early: Vec<u8>,
 }
 
-/// Reads until the end of the request head, or until it can be none. The caller bounds the time.
-pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Head, Refused>> {
+/// Reads until the end of the request head, or until the bytes cannot be a request. The caller limits the time.
+pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Head, RejectedUpgrade>> {
     let mut bytes = Vec::with_capacity(1024);
     let mut has_line = false;
     loop {
@@ -90,8 +90,7 @@ pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
         if stream.read_buf(&mut bytes).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // Checked only when the first bytes and when the first line are there: the time for a head does not grow with the
-        // number of segments.
+        // Check only with the first bytes and with the first line, so that many segments do not take more time.
         let ends_line = !has_line && bytes[before..].contains(&b'\n');
         has_line |= ends_line;
         if (before == 0 || ends_line)
@@ -99,7 +98,7 @@ pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
         {
             return Ok(Err(refused));
         }
-        // Only what is new is searched: a head that arrives byte by byte costs no more than one in a piece.
+        // Search only the new bytes: a head that arrives byte by byte costs no more than a head in one piece.
         let from = before.saturating_sub(3);
         if let Some(at) = bytes[from..].windows(4).position(|window| window == b"\r\n\r\n") {
             let length = from + at + 4;
@@ -109,60 +108,60 @@ pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
         }
         if bytes.len() > MAX_HEAD {
             let reason = format!("request head larger than {MAX_HEAD} bytes");
-            return Ok(Err(Refused::new("431 Request Header Fields Too Large", reason)));
+            return Ok(Err(RejectedUpgrade::new("431 Request Header Fields Too Large", reason)));
         }
         bytes.reserve(1024);
     }
 }
 
-/// Refuses what cannot become a request, such as a TLS handshake: its sender must not have to wait for an answer.
-fn check_beginning(bytes: &[u8]) -> Result<(), Refused> {
+/// Refuses bytes that cannot become a request, such as a TLS handshake: the sender must not have to wait for an answer.
+fn check_beginning(bytes: &[u8]) -> Result<(), RejectedUpgrade> {
     match Request::new(&mut []).parse(bytes) {
-        // The headers are checked once all of them are there.
+        // The headers are checked when all of them have arrived.
         Ok(_) | Err(httparse::Error::TooManyHeaders) => Ok(()),
         Err(error) => Err(bad(format!("not an HTTP request: {error}"))),
     }
 }
 
 impl Head {
-    /// Judges the request.
+    /// Checks the request. Returns the upgrade, or why the request is refused.
     pub(super) fn upgrade(
         mut self,
         connection: ConnectionId,
         peer: SocketAddr,
         config: &WebSocketConfig,
-    ) -> Result<Upgrade, Refused> {
+    ) -> Result<Upgrade, RejectedUpgrade> {
         let early = self.bytes.split_off(self.length);
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut request = Request::new(&mut headers);
         match request.parse(&self.bytes) {
-            // The end that was searched for may be that of something else, after a request with other line ends.
+            // With other line ends, the request may end before the `\r\n\r\n` that was found. It is refused then.
             Ok(Status::Complete(length)) if length == self.length => {}
             Err(httparse::Error::TooManyHeaders) => {
                 let reason = format!("more than {MAX_HEADERS} header fields");
-                return Err(Refused::new("431 Request Header Fields Too Large", reason));
+                return Err(RejectedUpgrade::new("431 Request Header Fields Too Large", reason));
             }
             Ok(Status::Complete(_) | Status::Partial) => return Err(bad("not an HTTP request")),
             Err(error) => return Err(bad(format!("not an HTTP request: {error}"))),
         }
         let fields = Fields(request.headers);
         if request.method != Some("GET") {
-            return Err(Refused::new("405 Method Not Allowed", "a WebSocket is opened with GET"));
+            return Err(RejectedUpgrade::new("405 Method Not Allowed", "the method must be GET"));
         }
         if request.version != Some(1) {
-            return Err(bad("a WebSocket is opened with HTTP/1.1"));
+            return Err(bad("the version must be HTTP/1.1"));
         }
         fields.only("host")?;
         if fields.all("content-length").any(|length| length.trim_ascii() != b"0")
             || fields.all("transfer-encoding").next().is_some()
         {
-            return Err(bad("an upgrade request has no body"));
+            return Err(bad("an upgrade request must have no body"));
         }
         if !fields.lists("upgrade", "websocket") || !fields.lists("connection", "upgrade") {
-            return Err(Refused::new("426 Upgrade Required", "this port speaks WebSocket (RFC 6455) only"));
+            return Err(RejectedUpgrade::new("426 Upgrade Required", "this port accepts only WebSocket (RFC 6455)"));
         }
         if fields.only("sec-websocket-version")? != "13" {
-            return Err(Refused::new("426 Upgrade Required", "Sec-WebSocket-Version must be 13"));
+            return Err(RejectedUpgrade::new("426 Upgrade Required", "Sec-WebSocket-Version must be 13"));
         }
         let key = fields.only("sec-websocket-key")?;
         if !is_key(key) {
@@ -183,7 +182,7 @@ impl Head {
 
         let client = client_address(peer, &fields, &config.trusted_proxies);
         let target = path_and_query(request.path.unwrap_or_default());
-        let (path, query) = target.ok_or_else(|| bad("the request target is no path"))?;
+        let (path, query) = target.ok_or_else(|| bad("the request target must be a path"))?;
         let handshake = Handshake {
             connection,
             remote_address: client.to_string(),
@@ -195,7 +194,7 @@ impl Head {
     }
 }
 
-/// The header fields of a request; names compare without case.
+/// The header fields of a request. Names are compared ignoring case.
 struct Fields<'a>(&'a [Header<'a>]);
 
 impl<'a> Fields<'a> {
@@ -203,8 +202,8 @@ impl<'a> Fields<'a> {
         self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     }
 
-    /// The elements of a field that is a list, over all its lines (RFC 9110 §5.6.1). One that is not UTF-8 reads as the
-    /// replacement character: it must not hide its neighbours, nor be taken for nothing.
+    /// Returns the elements of a list field, over all its lines (RFC 9110 §5.6.1). An element that is not UTF-8 becomes the
+    /// replacement character: it must not hide other elements, and must not disappear.
     fn elements(&self, name: &str) -> impl Iterator<Item = &'a str> {
         self.all(name)
             .flat_map(|value| value.split(|&byte| byte == b','))
@@ -216,18 +215,18 @@ impl<'a> Fields<'a> {
         self.elements(name).any(|element| element.eq_ignore_ascii_case(wanted))
     }
 
-    /// The value of a field that must be there, once.
-    fn only(&self, name: &str) -> Result<&'a str, Refused> {
+    /// Returns the value of a field that must be there exactly once.
+    fn only(&self, name: &str) -> Result<&'a str, RejectedUpgrade> {
         let mut values = self.all(name);
         match (values.next().map(str::from_utf8), values.next()) {
             (Some(Ok(value)), None) => Ok(value.trim()),
-            (Some(Err(_)), _) => Err(bad(format!("header {name} is not text"))),
-            (Some(_), Some(_)) => Err(bad(format!("header {name} is there twice"))),
+            (Some(Err(_)), _) => Err(bad(format!("header {name} is not UTF-8"))),
+            (Some(_), Some(_)) => Err(bad(format!("header {name} is there more than once"))),
             (None, _) => Err(bad(format!("header {name} is missing"))),
         }
     }
 
-    /// These fields, as plugins are shown them; a value that is not UTF-8 is left out.
+    /// Returns these fields for the plugins. Leaves out values that are not UTF-8.
     fn named(&self, names: &[String]) -> Vec<Attribute> {
         names
             .iter()
@@ -239,8 +238,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The path and query of a request target. It may be absolute (RFC 9112 §3.2.2), and an absolute one without a path means
-/// `/` (RFC 9110 §4.2.3).
+/// Returns the path and query of a request target. The target may be a whole URL (RFC 9112 §3.2.2); without a path, that
+/// means `/` (RFC 9110 §4.2.3).
 fn path_and_query(target: &str) -> Option<(&str, Option<&str>)> {
     let target = match target.split_once("://") {
         Some((scheme, rest)) if !scheme.contains('/') => {
@@ -257,43 +256,43 @@ fn path_and_query(target: &str) -> Option<(&str, Option<&str>)> {
     path.starts_with('/').then_some((path, query))
 }
 
-fn bad(reason: impl Into<String>) -> Refused {
-    Refused::new("400 Bad Request", reason)
+fn bad(reason: impl Into<String>) -> RejectedUpgrade {
+    RejectedUpgrade::new("400 Bad Request", reason)
 }
 
-/// 16 bytes in base64 (RFC 6455 §4.2.1): 22 digits and two signs of padding.
+/// Returns `true` for 16 bytes in base64 (RFC 6455 §4.2.1): 22 digits and two characters of padding.
 fn is_key(key: &str) -> bool {
     let digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    // The last digit holds two bits.
+    // The last digit contains only two bits.
     key.len() == 24 && key.as_bytes()[..22].iter().all(digit) && ["A==", "Q==", "g==", "w=="].contains(&&key[21..])
 }
 
-/// Browsers say whose page connects (RFC 6455 §10.2); other clients need not, and could lie.
-fn check_origin(fields: &Fields<'_>, allowed: &AllowedOrigins) -> Result<(), Refused> {
+/// Checks the origin of the page that connects. Browsers send it (RFC 6455 §10.2); other clients need not, and could lie.
+fn check_origin(fields: &Fields<'_>, allowed: &AllowedOrigins) -> Result<(), RejectedUpgrade> {
     let AllowedOrigins::Only(allowed) = allowed else { return Ok(()) };
     for origin in fields.all("origin") {
         let listed = |allowed: &String| allowed.as_bytes().eq_ignore_ascii_case(origin.trim_ascii());
         if !allowed.iter().any(listed) {
-            let reason = "pages of this origin may not connect (websocket.allowed_origins)";
-            return Err(Refused::new("403 Forbidden", reason));
+            let reason = "this origin is not allowed (websocket.allowed_origins)";
+            return Err(RejectedUpgrade::new("403 Forbidden", reason));
         }
     }
     Ok(())
 }
 
-/// The first subprotocol that the client offers and we accept (RFC 6455 §4.2.2).
+/// Returns the first subprotocol that the client offers and the gateway accepts (RFC 6455 §4.2.2).
 fn subprotocol<'a>(fields: &Fields<'a>, accepted: &[String]) -> Option<&'a str> {
     fields.elements("sec-websocket-protocol").find(|offered| accepted.iter().any(|name| name == offered))
 }
 
-/// Whether a peer is one of the proxies that say for whom they connect.
+/// Returns `true` if a peer is a trusted proxy, which names the address of its client.
 pub(super) fn is_trusted(proxies: &[IpNet], peer: IpAddr) -> bool {
     let peer = peer.to_canonical();
     proxies.iter().any(|net| net.contains(&peer))
 }
 
-/// Who the client is: the peer, or, behind trusted proxies, the last address of `X-Forwarded-For` that is none of
-/// them. What stands before that was written by strangers. Its port is unknown and given as 0.
+/// Returns the client's address: the peer or, behind trusted proxies, the last address in `X-Forwarded-For` that is no
+/// trusted proxy. Strangers may have written the addresses before that. A port that is not given is 0.
 fn client_address(peer: SocketAddr, fields: &Fields<'_>, trusted: &[IpNet]) -> SocketAddr {
     let mut client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let forwarded: Vec<_> = fields.elements("x-forwarded-for").collect();
@@ -307,7 +306,7 @@ fn client_address(peer: SocketAddr, fields: &Fields<'_>, trusted: &[IpNet]) -> S
     client
 }
 
-/// An element of `X-Forwarded-For`: an address, with or without a port, IPv6 with or without brackets.
+/// Parses an element of `X-Forwarded-For`: an address, with or without a port, IPv6 with or without brackets.
 fn address_of(element: &str) -> Option<SocketAddr> {
     let bare = element.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(element);
     let address = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)).or_else(|_| element.parse()).ok()?;
@@ -322,7 +321,7 @@ mod tests {
     const FIELDS: &str = "Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
     const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-    fn upgrade(request: &[u8], trusted: &[&str]) -> Result<Upgrade, Refused> {
+    fn upgrade(request: &[u8], trusted: &[&str]) -> Result<Upgrade, RejectedUpgrade> {
         let mut config = Config::default().websocket;
         config.trusted_proxies = trusted.iter().map(|net| net.parse().unwrap()).collect();
         let head = Head { bytes: request.to_vec(), length: request.len() };

@@ -1,4 +1,4 @@
-//! From the upgrade to an identity: greeting, packets and prompts, within one deadline.
+//! Authenticates a client after its upgrade: greeting, packets and prompts, within one deadline.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::edge::heartbeat::Link;
 use crate::hub::outbox::Closing;
 use crate::policy::{Decision, Handshake, Identity};
 
-/// Asks the authenticators, first about the handshake and then about packets, until one has decided.
+/// Asks the authenticators about the handshake, then about packets, until one of them decides.
 pub(super) async fn authenticate(
     context: &Context,
     socket: &mut Socket,

@@ -1,5 +1,5 @@
-//! The life of one WebSocket: handshake → greet → authenticate → route… → close. One task each, from its first byte to
-//! its last.
+//! The life of a WebSocket: handshake → greet → authenticate → route… → close. Each connection has one task, from its
+//! first byte to its last.
 
 mod acceptor;
 mod admission;

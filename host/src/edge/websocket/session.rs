@@ -1,4 +1,4 @@
-//! An authenticated connection: its packets are routed one after the other until it ends.
+//! The session of an authenticated client: routes the client's packets one after the other until the connection ends.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
@@ -22,21 +22,24 @@ use crate::hub::outbox::{Closing, Outbox, Refused};
 use crate::hub::registry::{Peer, Registry, Removed};
 use crate::policy::{Decision, Handshake, Identity};
 
-/// How long to sleep at most before looking at the clock again: it may have been set.
+/// The longest sleep before reading the clock again: somebody may have set the clock.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
-/// One session.
+/// The session of one connection.
 pub(super) struct Session {
     peer: Registered,
     handshake: Box<Handshake>,
-    /// What the router knows of it.
+    /// The session as the router sees it.
     routed: command::Session,
     expiry: Option<Expiry>,
 }
 
 impl Session {
-    /// Registers the client, has the router greet it and queues its reply: nothing reaches the client before that, and
-    /// whoever has read it can be reached. After a failure there may be a session to close.
+    /// Queues the authenticator's reply, registers the client, and tells the router. The reply is the first message that
+    /// the client gets. A client that has read the reply can be reached by others.
+    ///
+    /// # Errors
+    /// Why the connection ends, and a session to close if there is one already.
     pub(super) async fn open(
         context: &Context,
         link: &Arc<Link>,
@@ -45,11 +48,11 @@ impl Session {
     ) -> Result<Self, (End, Option<Self>)> {
         let Identity { uid, reply, attributes, expires_at } = identity;
         let expiry = expiry(expires_at).map_err(|end| (end, None))?;
-        // First in the queue, which nobody drains until the session is open.
+        // The reply is first in the queue. Nothing is sent from the queue until the session is open.
         if let Some(reply) = reply {
             queue(context, &link.outbox, reply).await.map_err(|end| (end, None))?;
         }
-        // Written from one.
+        // The handshake formatted it from a `SocketAddr`, so it parses.
         let address: SocketAddr =
             handshake.remote_address.parse().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into());
         let registered = context.registry.register(link.id, uid.clone(), link.outbox.clone(), address);
@@ -71,7 +74,7 @@ impl Session {
             }
             failed => {
                 let closing = failed.err().unwrap_or_else(failure);
-                // Closed first: what is pushed after it was emptied would reach a client that has had no reply.
+                // Close before clearing: a message pushed after the clearing would reach a client that got no reply.
                 link.outbox.close(closing.reason.clone(), closing.cause);
                 link.outbox.clear();
                 Err((End::Closing(closing), Some(session)))
@@ -94,17 +97,17 @@ impl Session {
             if let Err(end) = self.route(context, socket, &packet).await {
                 return end;
             }
-            // A client that never stops sending must not keep its thread from the others.
+            // A client that never stops sending must not keep its thread from others.
             tokio::task::coop::consume_budget().await;
         }
     }
 
-    /// Deregisters the client.
-    pub(super) fn close(self, end: &End) -> Closed {
+    /// Deregisters the client. The router is not notified yet.
+    pub(super) fn close(self, end: &End) -> ClosedSession {
         let removed = self.peer.leave(end.cause());
         let ending =
             Ending { cause: end.cause(), code: end.code(), groups: removed.groups, remaining: removed.remaining };
-        Closed { routed: self.routed, ending }
+        ClosedSession { routed: self.routed, ending }
     }
 
     async fn route(&mut self, context: &Context, socket: &mut Socket, packet: &Message) -> Result<(), End> {
@@ -125,7 +128,8 @@ impl Session {
         Ok(())
     }
 
-    /// Has the authenticators judge a packet of an open session: the same uid renews it, anything else ends it.
+    /// Asks the authenticators about a packet of an open session. The same uid renews the session; any other decision ends
+    /// it.
     async fn renew(&mut self, context: &Context, socket: &mut Socket, packet: &Message) -> Result<(), End> {
         match socket.sending(pin!(context.policy.authenticator.renew(&self.handshake, packet))).await? {
             Decision::Accept(identity) if identity.uid == self.routed.uid => {
@@ -144,22 +148,22 @@ impl Session {
     }
 }
 
-/// A session that has ended, of which the router has not been told yet.
-pub(super) struct Closed {
+/// A session that has ended. The router must still be notified.
+pub(super) struct ClosedSession {
     routed: command::Session,
     ending: Ending,
 }
 
-impl Closed {
-    /// Tells the router, and carries out what it wants done.
-    pub(super) async fn tell(self, context: &Context) {
+impl ClosedSession {
+    /// Tells the router that the session has ended, and applies the commands that the router returns.
+    pub(super) async fn notify_router(self, context: &Context) {
         if let Ok(commands) = context.policy.router.closed(&self.routed, self.ending).await {
             delivery::apply_commands(&context.registry, commands).await;
         }
     }
 }
 
-/// A place in the registry. Given up when dropped: also when the connection's task is cut off, or panics.
+/// A registered connection. Dropping it deregisters the connection, also if the connection's task is cut off or panics.
 struct Registered {
     registry: Arc<Registry>,
     peer: Arc<Peer>,
@@ -167,7 +171,7 @@ struct Registered {
 
 impl Registered {
     fn leave(&self, cause: Cause) -> Removed {
-        // Has no effect when it is closing already; what is queued is still sent.
+        // No effect if the connection is closing already. Queued messages are still sent.
         self.peer.outbox.close(CloseReason::new(1001, ""), cause);
         self.registry.deregister(&self.peer)
     }
@@ -179,8 +183,8 @@ impl Drop for Registered {
     }
 }
 
-/// Queues what the login owes the client. When there is no memory for that, the client had better try again than wait;
-/// any other refusal means that the connection is closing, which its task finds out by itself.
+/// Queues a message of the login. If there is no memory for it, the connection ends, so that the client tries again
+/// instead of waiting. Any other refusal means that the connection is closing; its task notices that by itself.
 pub(super) async fn queue(context: &Context, outbox: &Outbox, message: Message) -> Result<(), End> {
     match delivery::queue(&context.registry, outbox, message).await {
         Err(Refused::OverBudget(_)) => Err(try_again()),
@@ -188,7 +192,7 @@ pub(super) async fn queue(context: &Context, outbox: &Outbox, message: Message) 
     }
 }
 
-/// When a session ends unless renewed. Most have none; those that do hold a timer of their own.
+/// The time when a session ends unless it is renewed. Most sessions have none, so the timer is boxed.
 struct Expiry {
     at: SystemTime,
     timer: Pin<Box<Sleep>>,

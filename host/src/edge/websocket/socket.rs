@@ -1,4 +1,4 @@
-//! A WebSocket as the connection's task sees it: packets come in, the outbox goes out, and both at once.
+//! A WebSocket for the connection's task: receives packets and sends the outbox, both at the same time.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -18,8 +18,8 @@ use super::wire::{BATCH, Wire};
 use crate::base::message::{CloseReason, Message};
 use crate::edge::heartbeat::Link;
 
-/// Packets handled before what is queued is written although more can be read: reading first makes for few, large
-/// writes, but must not keep the client waiting for as long as it goes on sending.
+/// After this many packets, write even if more can be read. Reading first leads to few, large writes, but a client that
+/// keeps sending must not wait for its messages.
 const PACKETS_BEFORE_SEND: u32 = 32;
 
 /// One WebSocket after its handshake.
@@ -27,29 +27,29 @@ pub(super) struct Socket {
     wire: Wire,
     link: Arc<Link>,
     packets_since_send: u32,
-    /// Sending has been put off once.
-    put_off: bool,
+    /// True if sending was postponed once.
+    postponed: bool,
 }
 
 impl Socket {
-    /// Takes over a stream on which the upgrade has been answered.
+    /// Creates a socket on a stream after the upgrade was answered.
     pub(super) fn new(wire: Wire, link: Arc<Link>) -> Self {
-        Self { wire, link, packets_since_send: 0, put_off: false }
+        Self { wire, link, packets_since_send: 0, postponed: false }
     }
 
-    /// From now on, messages may have `max_message` bytes.
+    /// Allows messages of `max_message` bytes from now on.
     pub(super) fn allow(&mut self, max_message: usize) {
         self.wire.allow(max_message);
     }
 
-    /// Waits for the next packet, sending meanwhile whatever the outbox holds.
+    /// Waits for the next packet. Sends the messages in the outbox meanwhile.
     pub(super) async fn receive(&mut self) -> Result<Message, End> {
         poll_fn(|cx| self.poll_receive(cx)).await
     }
 
-    /// Waits for `future`, sending meanwhile whatever the outbox holds. It is given up when the connection ends.
+    /// Waits for `future`, or until the connection ends. Sends the messages in the outbox meanwhile.
     ///
-    /// Pinned by the caller: an async function that pins its argument holds it twice, and every connection would.
+    /// The caller pins `future`: an `async fn` that pins its argument holds it twice, for every connection.
     pub(super) async fn sending<F: Future>(&mut self, mut future: Pin<&mut F>) -> Result<F::Output, End> {
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
@@ -63,42 +63,42 @@ impl Socket {
         .await
     }
 
-    /// Ends the connection: sends what is queued and a close frame within `flush`, then waits for the peer's answer
-    /// within `patience`. What is not done by then is cut off.
+    /// Closes the connection: sends the queued messages and a close frame within `flush`, then waits for the peer's close
+    /// frame within `patience`. After that, cuts the connection off.
     pub(super) async fn finish(mut self: Box<Self>, end: &End, flush: Duration, patience: Duration) {
-        let Some(reason) = end.farewell() else { return };
+        let Some(reason) = end.close_reason() else { return };
         self.wire.close(reason);
-        // Nothing more is understood from a client that has closed, or has broken the protocol.
-        let mut heard = matches!(end, End::ByClient(_) | End::Failed(_));
-        let parting = async {
-            timeout(flush, poll_fn(|cx| self.poll_part(cx, &mut heard, Part::Send))).await.ok()?;
+        // After a close frame or a protocol violation, nothing more can be read from the client.
+        let mut read_all = matches!(end, End::ByClient(_) | End::ProtocolViolation(_));
+        let closing = async {
+            timeout(flush, poll_fn(|cx| self.poll_closing(cx, &mut read_all, ClosePhase::Send))).await.ok()?;
             let answer = async {
-                poll_fn(|cx| self.poll_part(cx, &mut heard, Part::Hear)).await;
+                poll_fn(|cx| self.poll_closing(cx, &mut read_all, ClosePhase::Receive)).await;
                 linger(self.wire.stream()).await;
             };
             timeout(patience, answer).await.ok()
         };
-        if parting.await.is_none() {
-            // The peer does not read: a reset, or the kernel would go on trying to deliver what it holds.
+        if closing.await.is_none() {
+            // The peer does not read. Reset the connection, or the kernel would go on trying to deliver its data.
             let _ = self.wire.stream().set_zero_linger();
         }
     }
 
-    /// Sends what is left, and meanwhile reads and discards until the peer's close frame: a peer that waits for its own
-    /// words to be read might not read ours. Ready when the awaited part is done.
-    fn poll_part(&mut self, cx: &mut Context<'_>, heard: &mut bool, awaited: Part) -> Poll<()> {
+    /// Sends the remaining messages and the close frame. Meanwhile reads and discards until the peer's close frame: a peer
+    /// that waits until its own data is read might not read ours. Ready when the awaited phase is done.
+    fn poll_closing(&mut self, cx: &mut Context<'_>, read_all: &mut bool, awaited: ClosePhase) -> Poll<()> {
         let sent = self.wire.poll_send(cx, &self.link.outbox);
-        while !*heard {
+        while !*read_all {
             match self.poll_frame(cx) {
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(_)) => *heard = true,
+                Poll::Ready(Err(_)) => *read_all = true,
                 Poll::Pending => break,
             }
         }
         match awaited {
-            Part::Send => sent,
-            Part::Hear if *heard => Poll::Ready(()),
-            Part::Hear => Poll::Pending,
+            ClosePhase::Send => sent,
+            ClosePhase::Receive if *read_all => Poll::Ready(()),
+            ClosePhase::Receive => Poll::Pending,
         }
     }
 
@@ -117,14 +117,14 @@ impl Socket {
                 Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
                 Poll::Pending => {
                     let answers = waiting > 0 && self.packets_since_send > 0;
-                    if answers && !std::mem::replace(&mut self.put_off, true) {
-                        // Others that are ready may have more for this client: it leaves in the same write.
+                    if answers && !std::mem::replace(&mut self.postponed, true) {
+                        // Other tasks that are ready may queue more for this client. Then one write sends it all.
                         let _ = pin!(yield_now()).poll(cx);
                         return Poll::Pending;
                     }
                     if !self.poll_send(cx)? {
-                        // Reading may have used up what the runtime allows this task at a time, so that nothing was
-                        // written: the next time begins with it.
+                        // Reading may have used up the task's budget in the runtime, so that nothing was written. Then
+                        // the next turn begins with writing.
                         self.packets_since_send = PACKETS_BEFORE_SEND;
                     }
                     return Poll::Pending;
@@ -133,9 +133,12 @@ impl Socket {
         }
     }
 
-    /// Starts or continues sending, and notices that the connection is to be closed. Returns whether all has left.
+    /// Starts or continues sending. Returns `true` if everything is sent.
+    ///
+    /// # Errors
+    /// Why the connection must close.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        (self.packets_since_send, self.put_off) = (0, false);
+        (self.packets_since_send, self.postponed) = (0, false);
         let outbox = &self.link.outbox;
         if self.link.take_probe() && self.wire.is_dead() {
             return Err(End::Lost);
@@ -152,7 +155,7 @@ impl Socket {
         }
     }
 
-    /// The next packet, or `None` for another frame, which has been dealt with.
+    /// Returns the next packet, or `None` for any other frame, which is handled here.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, End>> {
         Poll::Ready(match ready!(self.wire.poll_frame(cx))? {
             Frame::Message(packet) => Ok(Some(packet)),
@@ -169,16 +172,16 @@ impl Socket {
     }
 }
 
-/// What is awaited while a connection ends.
+/// What to wait for while a connection closes.
 #[derive(Clone, Copy)]
-enum Part {
-    /// That our close frame has left.
+enum ClosePhase {
+    /// Our close frame is sent.
     Send,
-    /// That the peer's has arrived.
-    Hear,
+    /// The peer's close frame has arrived.
+    Receive,
 }
 
-/// Ends our side of a stream and waits for the peer to end its own.
+/// Ends our side of a stream and waits for the peer to end its side.
 pub(super) async fn linger(stream: &mut TcpStream) {
     if stream.shutdown().await.is_ok() {
         let mut discarded = [0; 512];
@@ -200,7 +203,7 @@ mod tests {
     use crate::edge::heartbeat::Heartbeat;
     use crate::hub::outbox::{Budget, Outbox};
 
-    /// Whether a task was woken.
+    /// Records whether a task was woken.
     #[derive(Default)]
     struct Flag(AtomicBool);
 

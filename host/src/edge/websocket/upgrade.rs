@@ -1,4 +1,4 @@
-//! From the first byte of a connection to its upgrade, or to its refusal.
+//! Upgrades a connection or refuses it, beginning with its first byte.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::admission::{Permit, Refusal};
 use super::context::Context;
-use super::handshake::{Head, Refused, Upgrade, read_head};
+use super::handshake::{Head, RejectedUpgrade, Upgrade, read_head};
 use super::inbox::Inbox;
 use super::socket::Socket;
 use super::wire::Wire;
@@ -21,10 +21,10 @@ use crate::config::WebSocketConfig;
 use crate::edge::heartbeat::Link;
 use crate::policy::Handshake;
 
-/// What comes of an upgrade that was not refused.
+/// The result of an accepted upgrade.
 pub(super) type Upgraded = (Box<Socket>, Box<Handshake>, Permit);
 
-/// From the first byte to the upgrade, or to its refusal.
+/// Upgrades a connection. Returns `None` if the connection was refused or has ended.
 pub(super) async fn upgrade(
     context: Arc<Context>,
     mut stream: TcpStream,
@@ -40,7 +40,7 @@ pub(super) async fn upgrade(
             let wire = Wire::new(stream, link.clone(), inbox, min_message_rate);
             Some((Box::new(Socket::new(wire, link)), Box::new(handshake), permit))
         }
-        // The permit is held until the answer has been given: a refused connection counts, too, for as long as it is there.
+        // The permit is held until the answer is sent: a refused connection counts, too, as long as it exists.
         (Opened::Refused(refused), _permit) => {
             METRICS.handshakes_refused.increment();
             debug!(connection = link.id.0, %peer, status = refused.status, reason = refused.reason, "upgrade refused");
@@ -54,11 +54,12 @@ pub(super) async fn upgrade(
     }
 }
 
-/// How a handshake went.
+/// The result of a handshake.
 enum Opened {
-    /// With what the client sent after its request.
+    /// Accepted. Contains the bytes that the client sent after its request.
     Upgraded(Handshake, Vec<u8>),
-    Refused(Refused),
+    Refused(RejectedUpgrade),
+    /// The connection has ended, or must close.
     Gone,
 }
 
@@ -75,9 +76,9 @@ async fn open(
         Ok(Ok(Ok(Ok(head)))) => head,
         Ok(Ok(Ok(Err(refused)))) => return Opened::Refused(refused),
         Ok(Ok(Err(_)) | Err(_)) => return Opened::Gone,
-        Err(_) => return Opened::Refused(Refused::timeout()),
+        Err(_) => return Opened::Refused(RejectedUpgrade::timeout()),
     };
-    match judge(head, config, peer, link, permit) {
+    match accept(head, config, peer, link, permit) {
         Err(refused) => Opened::Refused(refused),
         Ok(Upgrade { handshake, response, early, .. }) => {
             let answered = timeout_at(end, stream.write_all(response.as_bytes())).await;
@@ -86,15 +87,16 @@ async fn open(
     }
 }
 
-fn judge(
+/// Accepts the request if it is valid and no limit is reached.
+fn accept(
     head: Head,
     config: &WebSocketConfig,
     peer: SocketAddr,
     link: &Link,
     permit: &mut Result<Permit, Refusal>,
-) -> Result<Upgrade, Refused> {
-    let permit = permit.as_mut().map_err(|refusal| Refused::unavailable(*refusal))?;
+) -> Result<Upgrade, RejectedUpgrade> {
+    let permit = permit.as_mut().map_err(|refusal| RejectedUpgrade::unavailable(*refusal))?;
     let upgrade = head.upgrade(link.id, peer, config)?;
-    permit.count_for(upgrade.address).map_err(Refused::unavailable)?;
+    permit.count_for(upgrade.address).map_err(RejectedUpgrade::unavailable)?;
     Ok(upgrade)
 }

@@ -1,8 +1,8 @@
 //! The TCP stream below a WebSocket.
 //!
-//! A server's frames are a few header bytes before the payload (RFC 6455 §5.2), so a message goes from its shared bytes to
-//! the socket with at most one copy, many of them in one system call; and what arrives goes from the system call to the
-//! message that it is part of. The buffers for both belong to the threads: a connection holds none while it waits.
+//! A server's frame is a few header bytes before the payload (RFC 6455 §5.2). So a message goes from its shared bytes to
+//! the socket with at most one copy, and one system call sends many messages. Bytes that arrive go from the system call
+//! directly into their message. The buffers for both belong to the threads: a connection that waits holds no buffer.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -21,33 +21,33 @@ use crate::base::message::{CloseReason, Message};
 use crate::edge::heartbeat::Link;
 use crate::hub::outbox::Outbox;
 
-/// How much is gathered for one write: a few TCP segments, and little enough that copying small payloads is cheaper
-/// than handing each to the kernel.
+/// Bytes gathered for one write: a few TCP segments, and little enough that copying small payloads is cheaper than
+/// passing each of them to the kernel.
 pub(super) const BATCH: usize = 16 << 10;
-/// Payloads from this size on are written from where they are.
+/// Payloads of at least this size are written without a copy.
 const LARGE: usize = 4 << 10;
-/// How much is read at once.
+/// Bytes read at once.
 const READ: usize = 16 << 10;
 
 thread_local! {
-    /// Where to read to.
+    /// The buffer to read into.
     static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
-    /// Where to gather what is written; it is taken while it is in use.
+    /// The buffer to gather a write in. It is taken out while it is in use.
     static BATCH_BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Frames that are taken off what arrives before other tasks have their turn: a client that sends nothing but pings or
-/// fragments must not keep its thread.
+/// Frames handled before other tasks get a turn: a client that sends nothing but pings or fragments must not block its
+/// thread.
 const FRAMES_PER_TURN: u32 = 256;
 
-/// Pongs (at most 127 bytes each) that may wait for a peer that does not read; when there is no room, only the latest
+/// Bytes of pongs (at most 127 each) that may wait for a peer that does not read. When there is no room, only the latest
 /// ping is answered (RFC 6455 §5.5.3 allows that).
 const MAX_CONTROL: usize = 1 << 10;
 
 /// The longest reason that fits a close frame, in bytes (RFC 6455 §5.5).
 const MAX_REASON: usize = 123;
 
-/// Opcodes and FIN bit of the frames that a server sends (RFC 6455 §5.2).
+/// The first byte of each frame that a server sends: FIN bit and opcode (RFC 6455 §5.2).
 mod first_byte {
     pub(super) const TEXT: u8 = 0x81;
     pub(super) const BINARY: u8 = 0x82;
@@ -56,30 +56,30 @@ mod first_byte {
     pub(super) const PONG: u8 = 0x8a;
 }
 
-/// A TCP stream with what has arrived from it, and with frames waiting to be written to it.
+/// A TCP stream with its inbox, and with the frames that wait to be written.
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: TcpStream,
     link: Arc<Link>,
     inbox: Inbox,
-    /// The bytes a second that an unfinished message must grow by, on average.
+    /// The least growth of an unfinished message, in bytes a second, on average.
     min_message_rate: usize,
-    /// Something has arrived since it was last noted when the client was heard.
+    /// True if bytes have arrived since the link was last told that the client was heard.
     arrived: bool,
-    /// Frames taken in this turn.
+    /// Frames handled in this turn.
     frames: u32,
-    /// Pongs and our pings, whole, not yet part of `batch`.
+    /// Complete pongs and pings that are not in `batch` yet.
     control: Vec<u8>,
-    /// Bytes on their way; up to `written` they have left.
+    /// Bytes that are being written. The first `written` of them are sent.
     batch: Vec<u8>,
     written: usize,
-    /// A payload that follows the batch, and how much of it has left.
+    /// The unsent rest of a payload that follows the batch.
     large: Bytes,
-    /// A close frame that leaves once nothing else is left.
+    /// A close frame, to be sent when everything else is sent.
     last: Option<Vec<u8>>,
-    /// A close frame is on its way: nothing may follow it.
+    /// True if the close frame is in `batch` or sent: no frame may follow it.
     closed: bool,
-    /// Writing has failed: the peer is gone, and only what it sent before is left to do.
+    /// True if writing has failed: the peer is gone. Its earlier data can still be read.
     broken: bool,
 }
 
@@ -102,19 +102,19 @@ impl Wire {
         }
     }
 
-    /// The client is authenticated: from now on, its messages may have `max_message` bytes.
+    /// Records that the client is authenticated: from now on, its messages may have `max_message` bytes.
     pub(super) fn allow(&mut self, max_message: usize) {
         self.inbox.allow(max_message);
     }
 
-    /// The next frame of the client. While it is pending, the heartbeat may judge how long the client is silent.
+    /// Returns the client's next frame. While this is pending, the heartbeat counts how long the client is silent.
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, End>> {
         if self.frames >= FRAMES_PER_TURN {
             self.end_turn();
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let frame = match self.inbox.next().map_err(End::Failed)? {
+        let frame = match self.inbox.next().map_err(End::ProtocolViolation)? {
             Some(frame) => frame,
             None => loop {
                 match self.poll_read(cx) {
@@ -138,7 +138,7 @@ impl Wire {
         Poll::Ready(Ok(frame))
     }
 
-    /// Reads once, and takes the first frame off what has arrived.
+    /// Reads once, and returns the first frame if it is complete.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, End>> {
         READ_BUFFER.with_borrow_mut(|buffer| {
             let waited = self.inbox.prepare(buffer);
@@ -148,11 +148,11 @@ impl Wire {
             }
             let end = waited + read.filled().len();
             self.arrived = true;
-            Poll::Ready(self.inbox.arrived(&buffer[..end]).map_err(End::Failed))
+            Poll::Ready(self.inbox.arrived(&buffer[..end]).map_err(End::ProtocolViolation))
         })
     }
 
-    /// Notes when the client was heard: once for all that was read in a turn.
+    /// Ends a turn: records that the client was heard, once for everything that was read in the turn.
     fn end_turn(&mut self) {
         self.frames = 0;
         if std::mem::take(&mut self.arrived) {
@@ -163,13 +163,13 @@ impl Wire {
         }
     }
 
-    /// Whether the kernel has found out that the peer is gone.
+    /// Returns `true` if the kernel has found out that the peer is gone.
     pub(super) fn is_dead(&self) -> bool {
         !matches!(self.stream.take_error(), Ok(None))
     }
 
-    /// Writes what waits in `outbox` and of control frames, in as few system calls as possible, until all has left or
-    /// the peer takes no more. If the peer is gone, all is discarded instead: what it has sent before can still be read.
+    /// Writes the messages in `outbox` and the control frames, in as few system calls as possible, until everything is
+    /// sent or the peer takes no more. If the peer is gone, discards them all; the peer's earlier data can still be read.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<()> {
         if !self.broken {
             match self.poll_write(cx, outbox) {
@@ -208,7 +208,7 @@ impl Wire {
         }
     }
 
-    /// Writes what has been gathered, and no more.
+    /// Writes the bytes that are already gathered, and no others.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.batch.len() || !self.large.is_empty() {
             let head = &self.batch[self.written..];
@@ -219,7 +219,7 @@ impl Wire {
                 stream.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(&self.large)])?
             };
             let Poll::Ready(count) = written else {
-                // It may be long: what is left takes no more than it needs.
+                // This wait may be long, so the rest keeps only the memory that it needs.
                 self.batch.drain(..std::mem::take(&mut self.written));
                 self.batch.shrink_to_fit();
                 return Poll::Pending;
@@ -229,7 +229,7 @@ impl Wire {
             }
             let of_head = count.min(head.len());
             self.written += of_head;
-            // Not `advance`: what has left is to be freed.
+            // Not `advance`, which would keep the payload's memory even after everything is sent.
             self.large = self.large.slice(count - of_head..);
         }
         self.give_back_batch();
@@ -245,7 +245,7 @@ impl Wire {
         }
     }
 
-    /// Has a close frame sent once all that is queued has left. Nothing follows it.
+    /// Prepares a close frame, to be sent after everything that is queued. No frame follows it.
     pub(super) fn close(&mut self, reason: &CloseReason) {
         self.inbox.discard();
         let text = &reason.reason[..reason.reason.floor_char_boundary(MAX_REASON)];
@@ -270,12 +270,12 @@ impl Wire {
         self.control.extend_from_slice(payload);
     }
 
-    /// The stream itself, for reading and discarding what still comes.
+    /// Returns the stream, to read and discard its last bytes.
     pub(super) fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
     }
 
-    /// Takes over the control frames: they stand between whole frames.
+    /// Moves the control frames into the batch. They must stand between complete frames.
     fn gather_control(&mut self) {
         if !self.control.is_empty() && !self.closed {
             self.batch.append(&mut self.control);
@@ -283,13 +283,14 @@ impl Wire {
         }
     }
 
+    /// Adds a message to the batch. Returns `Break` if the batch is full.
     fn gather(&mut self, message: Message) -> ControlFlow<()> {
         let (first, payload) = match message {
             Message::Text(text) => (first_byte::TEXT, text.into_bytes()),
             Message::Binary(bytes) => (first_byte::BINARY, bytes),
         };
         self.batch.push(first);
-        // Payload lengths up to 125 stand in the second byte, larger ones after it in 16 or 64 bits (RFC 6455 §5.2).
+        // The second byte contains a length up to 125. A larger length follows it in 16 or 64 bits (RFC 6455 §5.2).
         match payload.len() {
             length @ 0..126 => self.batch.push(length as u8),
             length @ 126..65_536 => {

@@ -86,8 +86,8 @@ fn payload(command: &Command) -> Option<&Message> {
     if let Command::Deliver(delivery) = command { Some(&delivery.message) } else { None }
 }
 
-/// Returns `true` if several of these carry the packet itself. Only the packet's bytes have another holder; a payload that
-/// a plugin made has none.
+/// Returns `true` if several of these carry the packet itself. Only the packet's bytes have another holder; a payload
+/// that a plugin made has none.
 fn repeats<T>(list: &[T], payload: fn(&T) -> Option<&Message>) -> bool {
     list.len() > 1 && list.iter().filter_map(payload).filter(|payload| !payload.is_unique()).nth(1).is_some()
 }

@@ -1,4 +1,5 @@
-//! Makes room when all outboxes together hold too much: closes the connections with the most queued bytes, and no others.
+//! Makes room when all outboxes together hold too much: closes the connections with the most queued bytes, and no
+//! others.
 
 use std::cmp::Reverse;
 
@@ -33,8 +34,8 @@ pub(super) fn counted(pushed: Result<(), Refused>) -> Result<(), Refused> {
 }
 
 /// Makes room for `bytes` and a reserve. First, all outboxes give back bytes that they drew in advance. If that is not
-/// enough, the connections with the most queued bytes are closed, one after the other. Does nothing while there is room,
-/// or if room was made a moment ago.
+/// enough, the connections with the most queued bytes are closed, one after the other. Does nothing while there is
+/// room, or if room was made a moment ago.
 pub(super) async fn relieve(registry: &Registry, budget: &Budget, bytes: usize) {
     if !budget.needs_relief(bytes) {
         return;

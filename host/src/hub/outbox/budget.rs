@@ -13,7 +13,7 @@ use crate::base::message::Message;
 
 /// The largest share of one outbox, in bytes. It is enough for ordinary traffic, which then never touches the budget.
 const MAX_SHARE: usize = 4 << 10;
-/// One part in this many of the budget is made free when room is needed, so that room is not soon needed again.
+/// When room is needed, 1/16 of the budget is made free, so that room is not soon needed again.
 const HEADROOM: usize = 16;
 /// The shortest time between two attempts to make room: with many connections, it takes some milliseconds to find those
 /// with the most queued bytes.
@@ -21,8 +21,8 @@ const RELIEF_PAUSE: Duration = Duration::from_millis(50);
 
 /// The memory that the messages of all outboxes together may use.
 ///
-/// Each outbox has a share of its own; all shares together are at most half of the total. What an outbox needs beyond its
-/// share, it draws from the rest. So both together never exceed the total, except for batches that a client has not
+/// Each outbox has a share of its own; all shares together are at most half of the total. What an outbox needs beyond
+/// its share, it draws from the rest. So both together never exceed the total, except for batches that a client has not
 /// taken: see [`Outbox::keep_batch`](super::Outbox::keep_batch).
 #[derive(Debug)]
 pub struct Budget {
@@ -85,15 +85,15 @@ impl Budget {
         self.drawn.ending.fetch_sub(bytes, Relaxed);
     }
 
-    /// Returns `true` if there is too little room for `bytes` more. Bytes that ending connections will give back count as
-    /// room.
+    /// Returns `true` if there is too little room for `bytes` more. Bytes that ending connections will give back count
+    /// as room.
     pub fn lacks(&self, bytes: usize) -> bool {
         let used = self.used().saturating_sub(self.drawn.ending.load(Relaxed));
         used + bytes > bytes.max(self.limit - self.limit / HEADROOM)
     }
 
-    /// Returns `true` if the caller must make room for `bytes` now: there is too little room, `bytes` can fit at all, and
-    /// nobody tried a moment ago.
+    /// Returns `true` if the caller must make room for `bytes` now: there is too little room, `bytes` can fit at all,
+    /// and nobody tried a moment ago.
     pub fn needs_relief(&self, bytes: usize) -> bool {
         if bytes > self.limit || !self.lacks(bytes) {
             return false;

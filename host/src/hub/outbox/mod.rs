@@ -1,5 +1,5 @@
-//! The messages queued for one connection: a queue bounded in bytes, and the only way to send to a client. Sending never
-//! waits: a connection whose client does not read is closed instead.
+//! The messages queued for one connection: a queue bounded in bytes, and the only way to send to a client. Sending
+//! never waits: a connection whose client does not read is closed instead.
 
 mod budget;
 mod queued;
@@ -74,7 +74,7 @@ struct Queue {
     stuck: bool,
     /// True if the connection was closed to make room: the budget expects the drawn bytes back.
     relieved: bool,
-    /// Boxed, since most connections never need it.
+    /// The reason to close, once the connection is closing. Boxed, since most connections never have one.
     closing: Option<Box<Closing>>,
     /// Wakes the connection's task, while the task waits for something to do.
     task: Option<Waker>,
@@ -204,8 +204,8 @@ impl Outbox {
         queue.closing(queue.bytes)
     }
 
-    /// Registers the waker of the connection's task. Returns `true` if messages are already queued; those do not wake the
-    /// task again.
+    /// Registers the waker of the connection's task. Returns `true` if messages are already queued; those do not wake
+    /// the task again.
     ///
     /// # Errors
     /// See [`queued_bytes`](Self::queued_bytes).
@@ -223,8 +223,8 @@ impl Outbox {
         wake_task(self.lock());
     }
 
-    /// Passes messages to `take`, oldest first, until `take` breaks or the queue is empty. Calling this confirms that the
-    /// last batch was written.
+    /// Passes messages to `take`, oldest first, until `take` breaks or the queue is empty. Calling this confirms that
+    /// the last batch was written.
     pub fn drain(&self, mut take: impl FnMut(Message) -> ControlFlow<()>) {
         let mut queue = self.lock();
         let queue = &mut *queue;
@@ -247,9 +247,9 @@ impl Outbox {
         self.settle(queue);
     }
 
-    /// Records that the client did not take the last batch at once; `copied` bytes of the batch are left. Copies of shared
-    /// payloads in the batch are memory of this outbox alone. The budget is charged for them even if it has no room,
-    /// since the memory is already in use.
+    /// Records that the client did not take the last batch at once; `copied` bytes of the batch are left. Copies of
+    /// shared payloads in the batch are memory of this outbox alone. The budget is charged for them even if it has no
+    /// room, since the memory is already in use.
     pub fn keep_batch(&self, copied: usize) {
         let mut queue = self.lock();
         if std::mem::replace(&mut queue.stuck, true) {

@@ -1,10 +1,10 @@
 //! The authenticated connections, in three maps: uid → its connections, id → connection, group → its connections.
 //!
-//! Each map is split into shards, each with its own lock, so that two tasks rarely wait for each other unless they use the
-//! same uid or group. Under a shard's lock, connections are only found and cloned, at most [`PART`] at a time: a message
-//! to all connections does not delay other lookups. Two shards are never locked at the same time. A group's shard may be
-//! locked while a connection's own lock is held, never the other way round. Registering and deregistering take time
-//! logarithmic in the connections of the same shard, uid or group.
+//! Each map is split into shards, each with its own lock, so that two tasks rarely wait for each other unless they use
+//! the same uid or group. Under a shard's lock, connections are only found and cloned, at most [`PART`] at a time: a
+//! message to all connections does not delay other lookups. Two shards are never locked at the same time. A group's
+//! shard may be locked while a connection's own lock is held, never the other way round. Registering and deregistering
+//! take time logarithmic in the connections of the same shard, uid or group.
 
 mod peer;
 mod shards;

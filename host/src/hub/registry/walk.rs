@@ -24,8 +24,8 @@ pub enum Several<'a> {
 }
 
 /// A walk through [`Several`] connections. It visits each connection that stays from start to end exactly once, and one
-/// that comes or goes meanwhile at most once. It never visits a connection that logs in after the start, so that the walk
-/// ends.
+/// that comes or goes meanwhile at most once. It never visits a connection that logs in after the start, so that the
+/// walk ends.
 #[derive(Debug)]
 pub struct Walk<'a> {
     tables: &'a Tables,

@@ -6,15 +6,15 @@ use super::row::{Goal, Measured, Spread};
 use super::table::digits;
 
 const WIDTH: f64 = 900.0;
-/// Where bars begin and end.
+/// The left and the right end of the bars.
 const LEFT: f64 = 310.0;
 const RIGHT: f64 = 730.0;
-/// The longest bar, in goals.
+/// The longest bar, as a multiple of its goal.
 const FARTHEST: f64 = 3.0;
 const LINE: f64 = 34.0;
 const BAR: f64 = 16.0;
 
-/// Readable on light and on dark pages.
+/// Colours that are readable on light and on dark pages.
 const STYLE: &str = "\
 text { font: 13px system-ui, sans-serif; fill: #24292f }
 .title { font-weight: 600; font-size: 14px }
@@ -40,24 +40,19 @@ struct Bar {
     text: String,
 }
 
-/// Bars for how many times better Hotgate is, and bars for what must stay below a limit.
+/// Draws bars for goals of "so many times better", and bars for figures that must stay below a limit.
 pub(super) fn svg(measured: &[Measured]) -> String {
     let bars = |wanted: bool| -> Vec<Bar> {
         measured.iter().filter(|this| matches!(this.row.goal, Goal::Times(_)) == wanted).filter_map(bar).collect()
     };
     let mut body = String::new();
     let mut top = 10.0;
-    panel(&mut body, &mut top, "How many times Hotgate's figure goes into that of node (more is better)", &bars(true));
-    panel(
-        &mut body,
-        &mut top,
-        "Hotgate's figure, as a share of the most that it may be (less is better)",
-        &bars(false),
-    );
+    panel(&mut body, &mut top, "Node's figure divided by Hotgate's (more is better)", &bars(true));
+    panel(&mut body, &mut top, "Hotgate's figure as a share of its limit (less is better)", &bars(false));
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {top}\" role=\"img\">\n\
-         <title>Hotgate beside servers whose rules are compiled in</title>\n<style>\n{STYLE}\n</style>\n{body}\
-         <text class=\"note\" x=\"10\" y=\"{}\">Bar: median of the rounds. Whisker: lowest and highest. Dashed: what is asked for.</text>\n</svg>\n",
+         <title>Hotgate compared with servers with compiled-in rules</title>\n<style>\n{STYLE}\n</style>\n{body}\
+         <text class=\"note\" x=\"10\" y=\"{}\">Bar: median of the rounds. Whisker: lowest and highest. Dashed: the goal.</text>\n</svg>\n",
         top - 8.0
     )
 }
@@ -80,7 +75,7 @@ fn bar(this: &Measured) -> Option<Bar> {
 }
 
 fn panel(body: &mut String, top: &mut f64, title: &str, bars: &[Bar]) {
-    // A bar far past its goal ends at the edge: the others would be too small to read.
+    // A bar far past its goal ends at the edge. Otherwise the other bars would be too small to read.
     let length = |bar: &Bar| bar.spread.max.clamp(bar.goal, FARTHEST * bar.goal);
     let Some(most) = bars.iter().map(length).reduce(f64::max) else { return };
     let at = |value: f64| LEFT + (RIGHT - LEFT) * (value / most).min(1.0);

@@ -1,13 +1,13 @@
-//! What makes figures doubtful.
+//! Reasons to doubt the figures.
 
 use serde_json::Value;
 
 use super::row::{ROWS, Work};
 
-/// The share of its time that wsload may wait for its core. Above, somebody else is at work on the machine.
+/// The largest share of its time that wsload may wait for its core. Above it, other programs use the machine.
 const DISTURBED: f64 = 0.05;
 
-/// What is to be known about these runs before one believes them.
+/// The reasons to doubt these runs, as sentences.
 pub(super) fn doubts(runs: &[Value]) -> Vec<String> {
     let shared = |run: &&Value| ROWS.iter().any(|row| row.work == Work::Cores && run["row"] == row.name);
     let own: Vec<_> = runs.iter().filter(|run| !shared(run)).collect();
@@ -19,7 +19,7 @@ pub(super) fn doubts(runs: &[Value]) -> Vec<String> {
     let mut doubts = Vec::new();
     if let Some(worst) = disturbed.iter().copied().reduce(f64::max) {
         doubts.push(format!(
-            "Somebody else was at work on this machine: in {} of {} runs wsload had to wait for its core, up to {:.0} % of the time.",
+            "Other programs disturbed this machine: in {} of {} runs wsload had to wait for its core, up to {:.0} % of the time.",
             disturbed.len(),
             own.len(),
             worst * 100.0
@@ -27,16 +27,16 @@ pub(super) fn doubts(runs: &[Value]) -> Vec<String> {
     }
     let full = places(runs, |run| run["result"]["tool"]["saturated"] == true);
     if !full.is_empty() {
-        doubts.push(format!("wsload was busy all the time, so that the server could have done more: {full}."));
+        doubts.push(format!("wsload was busy all the time, so the server could have done more: {full}."));
     }
     let late = places(runs, |run| run["result"]["counts"]["not_sent"].as_u64().unwrap_or(0) > 0);
     if !late.is_empty() {
-        doubts.push(format!("wsload fell so far behind its schedule that it left messages out: {late}."));
+        doubts.push(format!("wsload was so late that it left out messages: {late}."));
     }
     doubts
 }
 
-/// Rows and servers of the runs for which this holds.
+/// The rows and servers of the runs for which `holds` is true.
 fn places(runs: &[Value], holds: impl Fn(&Value) -> bool) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let found = runs.iter().filter(|run| holds(run));

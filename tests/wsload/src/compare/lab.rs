@@ -1,4 +1,4 @@
-//! Where measurements are made: servers on their cores, wsload on its own, and a record of all runs.
+//! Runs the measurements: servers on their cores, wsload on its own core, and a record of all runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,22 +14,22 @@ pub(super) struct Lab {
     pub(super) programs: Programs,
     /// The server's core and wsload's.
     pub(super) cores: [usize; 2],
-    /// Seconds that are measured.
+    /// Measured seconds of a run.
     pub(super) seconds: f64,
-    /// For what servers need while they run.
+    /// The folder for files that servers need while they run.
     pub(super) scratch: PathBuf,
-    /// For what servers write.
+    /// The folder for the logs of servers.
     pub(super) logs: PathBuf,
     pub(super) round: u32,
     pub(super) row: &'static str,
-    /// Everything that was run, with its result.
+    /// All runs with their results.
     pub(super) runs: Vec<Value>,
-    /// What should not have happened.
+    /// Faults, to be listed at the end.
     pub(super) faults: Vec<String>,
 }
 
 impl Lab {
-    /// Measures Hotgate and another server.
+    /// Measures Hotgate and the server `beside`.
     pub(super) fn both(
         &mut self,
         beside: Kind,
@@ -38,7 +38,7 @@ impl Lab {
         self.in_turn(Kind::Hotgate, beside, measure)
     }
 
-    /// Measures twice, in an order that alternates from round to round.
+    /// Measures two subjects. Their order alternates from round to round.
     pub(super) fn in_turn<T>(
         &mut self,
         hotgate: T,
@@ -54,7 +54,7 @@ impl Lab {
         }
     }
 
-    /// A server on its core, as it is by default.
+    /// Starts a server on its core, with default settings.
     pub(super) fn server(&self, kind: Kind) -> Result<Server, String> {
         self.server_with(kind, &self.cores[..1], "", &self.scratch)
     }
@@ -71,12 +71,12 @@ impl Lab {
         Server::start(&self.programs, Setup { kind, cores, home, settings, log })
     }
 
-    /// Runs wsload against a server. What goes wrong there is kept for the end.
+    /// Runs wsload against a server. Faults are kept for the end.
     pub(super) fn load(&mut self, server: &Server, kind: Kind, arguments: &str) -> Result<Value, String> {
         self.load_with(server, kind, arguments, &[])
     }
 
-    /// As `load`, with arguments that may have spaces.
+    /// Like `load`. The arguments in `more` may contain spaces.
     pub(super) fn load_with(
         &mut self,
         server: &Server,
@@ -115,7 +115,7 @@ impl Lab {
         Ok(result)
     }
 
-    /// A folder that nothing has been in.
+    /// Creates an empty folder.
     pub(super) fn fresh_folder(&self, name: &str) -> Result<PathBuf, String> {
         let folder = self.scratch.join(format!("{name}-{}", self.round));
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;

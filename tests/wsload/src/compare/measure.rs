@@ -1,4 +1,4 @@
-//! How each row is measured.
+//! The measurement of each row.
 
 use serde_json::Value;
 
@@ -7,16 +7,17 @@ use super::plugins::Plugins;
 use super::row::{Figure, Pair, Work};
 use super::server::Kind;
 
-/// Clients that write, or are written to.
+/// The number of clients that send or receive messages.
 const CLIENTS: u32 = 100;
-/// Connections that are only there.
+/// The number of idle connections.
 pub(super) const IDLE: u32 = 9000;
 const WARMUP: f64 = 1.0;
-/// When plugins are swapped, in seconds after the traffic began, and for how long that is watched: compiling has no more than
-/// what the gateway leaves of the core.
+/// The second of the traffic in which plugins are swapped, and the number of seconds that are watched afterwards.
+/// Compiling takes long, because it has only the CPU time that the gateway leaves.
 const SWAP_AT: u32 = 7;
 const SWAP_AFTER: u32 = 6;
-/// How much of its core the gateway uses meanwhile, and the messages a second by which it is found out how many that are.
+/// The share of its core that the gateway uses during the swap, and the rate, in messages a second, of the run that
+/// finds the cost of one message.
 const LOAD: f64 = 0.5;
 const PROBE: u32 = 10_000;
 
@@ -76,7 +77,7 @@ impl Lab {
         Ok(Figure { value: number(&result, "/server/rss_per_connection")? / 1024.0, per_s: None })
     }
 
-    /// Hotgate on one core and on two, of which one is wsload's, too.
+    /// Measures Hotgate on one core and on two cores. wsload shares the second core.
     fn two_cores(&mut self) -> Result<Pair, String> {
         let arguments = format!("relay --connections {CLIENTS} --window 8 {}", self.duration());
         let cores = self.cores;
@@ -101,10 +102,10 @@ impl Lab {
         Ok(Figure { value: number(&result, "/after_us/p99")? / 1000.0, per_s: None })
     }
 
-    /// Both plugins of a gateway that uses half of its core are replaced. The worst of the seconds after stands beside the worst of
-    /// as many before: on a machine that others use, too, each second has a p99 of its own.
+    /// Replaces both plugins of a gateway that uses half of its core. Compares the worst second after the swap with the
+    /// worst of as many seconds before: on a shared machine, the p99 differs from second to second.
     fn swap(&mut self) -> Result<Pair, String> {
-        // Messages that come one by one, as they do here, cost more than those of a closed loop, which come together.
+        // The messages come one by one here. That costs more than a closed loop, in which several come together.
         let alone = {
             let server = self.server(Kind::Hotgate)?;
             let arguments = format!("relay --connections {CLIENTS} --rate {PROBE} {}", self.duration());
@@ -134,7 +135,7 @@ impl Lab {
         Ok(Pair { hotgate: worst(SWAP_AT, SWAP_AT + SWAP_AFTER)?, beside: worst(SWAP_AT - SWAP_AFTER, SWAP_AT)? })
     }
 
-    /// What an earlier run of this round delivered.
+    /// The messages a second that an earlier run of this round delivered.
     fn delivered(&self, row: &str, kind: Kind) -> Option<f64> {
         let run = self
             .runs
@@ -155,7 +156,7 @@ fn worst_p99(result: &Value, from: f64, to: f64) -> Option<f64> {
     during.filter_map(|row| row[p99].as_f64()).max_by(f64::total_cmp)
 }
 
-/// What the server took for one unit of work, in microseconds.
+/// The server's CPU time for one unit of work, in microseconds.
 fn cpu(result: &Value, rate: &str) -> Result<Figure, String> {
     Ok(Figure { value: number(result, "/server/cpu_us_per_unit")?, per_s: result[rate].as_f64() })
 }

@@ -1,4 +1,4 @@
-//! `wsload compare`: Hotgate beside a server whose rules are compiled in, on the same cores, in turn.
+//! `wsload compare`: measures Hotgate and a server with compiled-in rules on the same cores, one after the other.
 
 mod chart;
 mod doubts;
@@ -24,12 +24,12 @@ use crate::pinned;
 
 /// The reference server of this repository.
 const NODE_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../peers/node/server.mjs");
-/// What it needs.
+/// The packages that it needs.
 const NODE_MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../peers/node/node_modules");
 
 #[derive(Args, Clone)]
 pub(crate) struct CompareArgs {
-    /// The gateway [default: `hotgate` beside wsload]
+    /// The gateway [default: `hotgate` in wsload's folder]
     #[arg(long)]
     hotgate: Option<PathBuf>,
     /// The program that runs the reference server
@@ -41,10 +41,10 @@ pub(crate) struct CompareArgs {
     /// The folder with origin_auth.wasm and origin_router.wasm [default: cargo builds them]
     #[arg(long)]
     plugins: Option<PathBuf>,
-    /// How often everything is measured; which server comes first alternates
+    /// Number of rounds; the order of the servers alternates
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Seconds that one run is measured
+    /// Measured seconds of each run
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
     /// Rows of the table, separated by commas [default: all]
@@ -55,12 +55,13 @@ pub(crate) struct CompareArgs {
     out: PathBuf,
 }
 
-/// Exit codes: 0 all was measured, 2 it could not begin, 3 something was lost, wrong or could not be measured.
+/// Exit codes: 0 for success, 2 if it could not begin, 3 if a message was lost or wrong, or a row could not be
+/// measured.
 pub(crate) fn run(args: &CompareArgs) -> ExitCode {
     match compare(args) {
         Ok(faults) if faults.is_empty() => ExitCode::SUCCESS,
         Ok(faults) => {
-            eprintln!("\nwsload compare: what should not have happened:");
+            eprintln!("\nwsload compare: faults:");
             faults.iter().for_each(|fault| eprintln!("  {fault}"));
             ExitCode::from(3)
         }
@@ -107,10 +108,10 @@ fn compare(args: &CompareArgs) -> Result<Vec<String>, String> {
     Ok(lab.faults)
 }
 
-/// Everything that can be known to be missing before it takes minutes to find out.
+/// Checks everything that is needed, before minutes are spent on measuring.
 fn prepare(args: &CompareArgs, rows: &[&Row], scratch: &Path) -> Result<Lab, String> {
     let &[first, second, ..] = pinned::cores().as_slice() else {
-        return Err("it needs two cores, one for the server and one for itself".into());
+        return Err("two cores are needed, one for the server and one for wsload".into());
     };
     if !(args.seconds >= 1.0 && args.seconds <= 600.0) {
         return Err("--seconds must be between 1 and 600".into());

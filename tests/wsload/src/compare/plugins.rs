@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 const TARGET: &str = "wasm32-wasip2";
 const FILES: [&str; 2] = ["origin_auth.wasm", "origin_router.wasm"];
 
-/// A custom section with nothing but a name: the same plugin, and another file.
+/// A custom section that has only a name. It makes another file with the same plugin.
 const CUSTOM_SECTION: [u8; 6] = *b"\0\x04\x03new";
 
-/// Has cargo build the plugins; the folder in which they are then.
+/// Builds the plugins with cargo. Returns their folder.
 pub(super) fn build() -> Result<PathBuf, String> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = workspace.join("target");
@@ -40,7 +40,7 @@ pub(super) fn build() -> Result<PathBuf, String> {
     Ok(target.join(TARGET).join("release"))
 }
 
-/// Plugin files beside their next versions.
+/// A folder with plugin files and their next versions.
 pub(super) struct Plugins {
     pub(super) folder: PathBuf,
 }
@@ -60,13 +60,13 @@ impl Plugins {
         Ok(Plugins { folder })
     }
 
-    /// For `hotgate.toml` in the same folder.
+    /// The settings for a `hotgate.toml` in the same folder.
     pub(super) fn settings(&self) -> String {
         let [auth, router] = FILES;
         format!("[[authenticator]]\nfile = \"{auth}\"\n[router]\nfile = \"{router}\"")
     }
 
-    /// The command that puts the next versions in their places.
+    /// The shell command that replaces the plugins by their next versions.
     pub(super) fn swap(&self) -> String {
         let [auth, router] = FILES;
         format!("cd '{}' && mv {auth}.next {auth} && mv {router}.next {router}", self.folder.display())

@@ -1,17 +1,17 @@
-//! The work that is compared, and what is asked of Hotgate.
+//! The rows: the work that is compared, and Hotgate's goals.
 
-/// What a row asks for. All but `AtMost` compare two figures of the same round.
+/// The goal of a row. All but `AtMost` compare two figures of the same round.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Goal {
-    /// The reference's figure is at least so many times Hotgate's.
+    /// The reference's figure must be at least so many times Hotgate's.
     Times(f64),
-    /// Hotgate's figure is at most so many times the reference's.
+    /// Hotgate's figure must be at most so many times the reference's.
     Within(f64),
-    /// Hotgate's figure is at most this.
+    /// Hotgate's figure must be at most this.
     AtMost(f64),
 }
 
-/// How a row is measured.
+/// The kind of work of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Work {
     Relay { window: u32 },
@@ -28,12 +28,12 @@ pub(super) enum Work {
 /// A row of the table.
 #[derive(Debug)]
 pub(super) struct Row {
-    /// For `--only`.
+    /// The name for `--only`.
     pub(super) name: &'static str,
     pub(super) title: &'static str,
     pub(super) work: Work,
     pub(super) unit: &'static str,
-    /// What Hotgate's figure stands beside.
+    /// The name of the figure that Hotgate's is compared with.
     pub(super) beside: &'static str,
     pub(super) goal: Goal,
 }
@@ -63,22 +63,22 @@ pub(super) const ROWS: [Row; 11] = [
     row("cores", "relay, 8 in flight, on two cores", Work::Cores, "µs CPU", "one core", Goal::Within(1.25)),
 ];
 
-/// What a row came to in one round.
+/// The result of a row in one round, for one server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Figure {
     pub(super) value: f64,
-    /// Units of work a second, where the run was to do as many as it could.
+    /// Units of work a second, if the run did as many as it could.
     pub(super) per_s: Option<f64>,
 }
 
-/// Hotgate's figure, and the one beside it.
+/// Hotgate's figure, and the figure that it is compared with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pair {
     pub(super) hotgate: Figure,
     pub(super) beside: Figure,
 }
 
-/// The middle one of some values, and the extremes.
+/// The median, the lowest and the highest of some values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Spread {
     pub(super) min: f64,
@@ -97,19 +97,19 @@ impl Spread {
     }
 }
 
-/// A row with what all rounds came to.
+/// A row with the results of all rounds.
 pub(super) struct Measured {
     pub(super) row: &'static Row,
     pub(super) pairs: Vec<Pair>,
 }
 
 impl Measured {
-    /// How often Hotgate's figure goes into the other: more is better.
+    /// The other figure divided by Hotgate's: more is better.
     pub(super) fn times(&self) -> Option<Spread> {
         Spread::of(self.pairs.iter().map(|pair| pair.beside.value / pair.hotgate.value))
     }
 
-    /// The other way round: less is better.
+    /// Hotgate's figure divided by the other: less is better.
     pub(super) fn share(&self) -> Option<Spread> {
         Spread::of(self.pairs.iter().map(|pair| pair.hotgate.value / pair.beside.value))
     }
@@ -122,13 +122,13 @@ impl Measured {
         Spread::of(self.pairs.iter().map(|pair| pair.beside.value))
     }
 
-    /// How many times the work of the other Hotgate did in the same time.
+    /// Hotgate's throughput divided by the other's.
     pub(super) fn throughput(&self) -> Option<Spread> {
         let ratios = self.pairs.iter().filter_map(|pair| Some(pair.hotgate.per_s? / pair.beside.per_s?));
         Spread::of(ratios)
     }
 
-    /// What the goal is about.
+    /// The value that is compared with the goal.
     pub(super) fn verdict(&self) -> Option<Spread> {
         match self.row.goal {
             Goal::Times(_) => self.times(),
@@ -137,7 +137,7 @@ impl Measured {
         }
     }
 
-    /// Whether it is what was asked for.
+    /// Returns `true` if the goal is met.
     pub(super) fn met(&self) -> Option<bool> {
         let median = self.verdict()?.median;
         Some(match self.row.goal {

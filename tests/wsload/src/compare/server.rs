@@ -1,4 +1,4 @@
-//! The servers under comparison, as processes.
+//! The processes of the compared servers.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,16 +9,16 @@ use serde_json::Value;
 
 use crate::pinned;
 
-/// How long a server may take to listen. The first Hotgate compiles its plugins.
+/// The longest time until a server listens. The first Hotgate compiles its plugins.
 const START: Duration = Duration::from_secs(60);
 
-/// What to start.
+/// The kind of a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Hotgate,
-    /// The same rules, compiled in.
+    /// A server in Node with the same rules compiled in.
     Node,
-    /// The least that any server could do for a broadcast.
+    /// A bare loop of `send`: the least work that any server must do for a broadcast.
     Bare,
 }
 
@@ -32,28 +32,28 @@ impl Kind {
     }
 }
 
-/// Where the programs are.
+/// The paths of the programs.
 pub(super) struct Programs {
     pub(super) hotgate: PathBuf,
     pub(super) node: PathBuf,
     pub(super) node_server: PathBuf,
-    /// The folder of the default plugins as files.
+    /// The folder of the default plugins' files.
     pub(super) plugins: PathBuf,
 }
 
-/// How to start a server.
+/// Everything needed to start a server.
 pub(super) struct Setup<'a> {
     pub(super) kind: Kind,
     pub(super) cores: &'a [usize],
     /// Hotgate's folder, for its configuration and state.
     pub(super) home: &'a Path,
-    /// More of `hotgate.toml`.
+    /// More settings for `hotgate.toml`.
     pub(super) settings: &'a str,
-    /// Where it writes.
+    /// The file for its output.
     pub(super) log: PathBuf,
 }
 
-/// A server that listens. Dropping it kills it.
+/// A server that listens. Dropping this value kills the server.
 pub(super) struct Server {
     child: Child,
     log: PathBuf,
@@ -68,7 +68,7 @@ impl Server {
             Kind::Hotgate => {
                 let mut command = pinned::command(cores, &programs.hotgate)?;
                 command.arg("--config").arg(configure(home, settings)?);
-                // What this machine's user has set is not what is compared.
+                // The user's own settings must not change the comparison.
                 for (name, _) in
                     std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"HOTGATE_"))
                 {
@@ -101,7 +101,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Waits until it says where it listens.
+    /// Waits until the server prints its ports, and returns them.
     fn listening(&mut self) -> Result<(u16, u16), String> {
         let deadline = Instant::now() + START;
         loop {
@@ -123,12 +123,12 @@ impl Server {
         self.child.id()
     }
 
-    /// What it has written so far.
+    /// The server's output so far.
     pub(super) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// The last warnings in its log, a line each.
+    /// The last warnings in the server's log, one on each line.
     pub(super) fn complaints(&self) -> String {
         let log = self.log();
         let warnings: Vec<&str> =
@@ -139,13 +139,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // If it has ended already, that has been said.
+        // An error means that the server has ended already, which was reported before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Free ports, and a state folder of its own.
+/// Writes a `hotgate.toml` with free ports and a state folder of its own.
 fn configure(home: &Path, settings: &str) -> Result<PathBuf, String> {
     let file = home.join("hotgate.toml");
     let text = format!(
@@ -166,7 +166,7 @@ fn hotgate_ports(log: &str) -> Option<(u16, u16)> {
     Some((port("websocket")?, port("text")?))
 }
 
-/// `listening ws=1234 text=5678`
+/// Reads the ports from a line like `listening ws=1234 text=5678`.
 fn plain_ports(log: &str) -> Option<(u16, u16)> {
     let line = log.lines().find(|line| line.starts_with("listening "))?;
     let port = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.parse().ok());

@@ -6,15 +6,15 @@ use serde_json::{Value, json};
 
 use super::row::{Goal, Measured, Spread};
 
-/// The share of the CPU ratio that the ratio of throughputs must reach.
+/// The ratio of throughputs must reach at least this share of the ratio of CPU times.
 const THROUGHPUT: f64 = 0.8;
 
 pub(super) fn markdown(measured: &[Measured], rounds: u32) -> String {
     let mut text = format!(
-        "Rounds: {rounds}. Median [lowest – highest]. Asked for ≥: the other's figure by Hotgate's; ≤: Hotgate's by the \
-         other's.\n\n"
+        "Rounds: {rounds}. Median [lowest – highest]. For a goal with ≥, the ratio is the other figure divided by \
+         Hotgate's. For a goal with ≤, it is Hotgate's figure divided by the other.\n\n"
     );
-    text += "| work | ratio | asked for | | Hotgate | beside | throughput |\n";
+    text += "| work | ratio | goal | | Hotgate | compared with | throughput |\n";
     text += "| --- | --- | --- | --- | --- | --- | --- |\n";
     for this in measured {
         let row = this.row;
@@ -61,7 +61,7 @@ fn plain(spread: &Spread) -> String {
     digits(spread.median)
 }
 
-/// Three significant digits are more than a noisy machine can tell.
+/// Formats a value with three significant digits. A noisy machine measures no more than that.
 pub(super) fn digits(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),

@@ -1,4 +1,4 @@
-//! A connection, who is told about it, and how it ends.
+//! A connection, its handler, and its end.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -8,19 +8,19 @@ use super::Net;
 pub(crate) type ConnId = u32;
 pub(crate) const NO_CONN: ConnId = u32::MAX;
 
-/// Scenario code called by the loop. `tag` is what the connection was opened with.
+/// Scenario code that the loop calls. `tag` is the value with which the connection was opened.
 pub(crate) trait Handler {
-    /// TCP connected (raw), or the WebSocket handshake is complete.
+    /// A raw TCP connection is open, or a WebSocket handshake is complete.
     fn on_open(&mut self, net: &mut Net, c: ConnId, tag: u32, now: u64);
-    /// A complete data message (fragments already joined).
+    /// A complete data message has arrived. Fragments are already joined.
     fn on_message(&mut self, net: &mut Net, c: ConnId, tag: u32, data: &[u8], now: u64);
-    /// Raw bytes; returns how many were consumed. The rest is offered again with more.
+    /// Raw bytes have arrived. Returns the number of consumed bytes. The rest is offered again with more bytes.
     fn on_raw(&mut self, _net: &mut Net, _c: ConnId, _tag: u32, data: &[u8], _now: u64) -> usize {
         data.len()
     }
-    /// A pong arrived.
+    /// A pong has arrived.
     fn on_pong(&mut self, _net: &mut Net, _c: ConnId, _tag: u32, _now: u64) {}
-    /// The connection is gone, not by our own `close`.
+    /// The connection has ended, but not by [`Net::close`].
     fn on_close(&mut self, net: &mut Net, c: ConnId, tag: u32, why: &Gone, now: u64);
 }
 
@@ -30,7 +30,7 @@ pub(crate) enum Gone {
     Refused(String),
     /// The HTTP upgrade failed.
     Handshake(String),
-    /// Close frame from the peer (with its code, 1005 when absent).
+    /// The peer sent a close frame with this code, or without one (1005).
     CloseFrame(u16),
     /// End of stream without a close frame.
     Eof,
@@ -61,17 +61,17 @@ pub(super) enum State {
     Open,
 }
 
-/// A place for a connection, kept for the next one with its buffers.
+/// A place for a connection. When the connection ends, the next one reuses the place and its buffers.
 #[derive(Default)]
 pub(super) struct Conn {
-    /// Without one the place is free.
+    /// `None` if the place is free.
     pub(super) socket: Option<OwnedFd>,
-    /// Tells the events of one connection in this place from those of the next.
+    /// Distinguishes the connections that use this place one after the other.
     pub(super) generation: u32,
     pub(super) state: State,
     pub(super) raw: bool,
     pub(super) writable: bool,
-    /// Is in the list of those that have something to send.
+    /// True if the connection is in the list of connections with unsent bytes.
     pub(super) dirty: bool,
     pub(super) failed: bool,
     pub(super) close_sent: bool,
@@ -80,9 +80,9 @@ pub(super) struct Conn {
     /// Incomplete input.
     pub(super) rest: Vec<u8>,
     pub(super) out: Vec<u8>,
-    /// How much of `out` is sent.
+    /// The number of bytes of `out` that are sent.
     pub(super) out_pos: usize,
-    /// Only while a handshake or a fragmented message is under way.
+    /// State of a handshake or of a fragmented message, while one is under way.
     pub(super) aside: Option<Box<Aside>>,
 }
 

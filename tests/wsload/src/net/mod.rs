@@ -1,9 +1,8 @@
 //! The event loop: non-blocking client connections over edge-triggered epoll.
 //!
-//! A connection is either a WebSocket client (handshake, framing, pings and
-//! closes are handled here) or a raw TCP stream. Received bytes land in one
-//! shared scratch buffer; only an incomplete tail is copied aside, so an idle
-//! connection holds no buffer and a busy one causes no allocation.
+//! A connection is a WebSocket client or a raw TCP stream. For a WebSocket client, this module handles handshake,
+//! framing, pings and closes. Received bytes go to one shared scratch buffer. Only an incomplete tail is copied out of
+//! it. So an idle connection holds no buffer, and a busy connection causes no allocation.
 
 mod connection;
 mod receive;
@@ -44,7 +43,7 @@ pub(crate) struct NetConfig {
     pub(crate) zero_mask: bool,
     pub(crate) max_frame: usize,
     pub(crate) seed: u64,
-    /// TCP congestion control; empty for the system's.
+    /// TCP congestion control. Empty: the system's default.
     pub(crate) congestion: String,
 }
 
@@ -60,7 +59,7 @@ pub(crate) struct Net {
     epoch: u64,
     rng: Rng,
     buffered: usize,
-    /// The last poll: when it ended, whether it was empty, sends until then.
+    /// The last poll: its end, whether it was empty, and the sends until then.
     last_poll: (u64, bool, u64),
     pub(crate) stats: NetStats,
 }
@@ -152,7 +151,7 @@ impl Net {
         self.free.push(id);
     }
 
-    /// Send a Close frame; the peer's answer arrives as `on_close`.
+    /// Sends a close frame. The peer's answer arrives as `on_close`.
     pub(crate) fn send_close(&mut self, id: ConnId, code: u16) {
         self.put(id, ws::CLOSE, &[&code.to_be_bytes()]);
         self.conns[id as usize].close_sent = true;
@@ -165,7 +164,7 @@ impl Net {
         Some(self.conns[id as usize].mask)
     }
 
-    /// Append to a connection's output through `f`; sent by the next flush.
+    /// Appends to a connection's output through `f`. The next flush sends it.
     #[inline]
     pub(crate) fn write<F: FnOnce(&mut Vec<u8>)>(&mut self, id: ConnId, f: F) {
         let c = &mut self.conns[id as usize];
@@ -181,14 +180,14 @@ impl Net {
         }
     }
 
-    /// Append one masked WebSocket frame.
+    /// Appends one masked WebSocket frame.
     #[inline]
     pub(crate) fn put(&mut self, id: ConnId, op: u8, parts: &[&[u8]]) {
         let mask = self.mask(id);
         self.write(id, |out| ws::put_frame(out, op, mask, parts));
     }
 
-    /// Send what was written since the last flush.
+    /// Sends all output that was written since the last flush.
     pub(crate) fn flush(&mut self) {
         let mut list = std::mem::take(&mut self.dirty);
         for id in list.drain(..) {
@@ -221,7 +220,7 @@ impl Net {
                     return;
                 }
                 Err(e) => {
-                    // Reported from the next poll: there is no handler here.
+                    // The next poll reports it: there is no handler here.
                     c.failed = true;
                     self.failed.push((id, c.generation, Gone::Io(e.to_string())));
                     return;
@@ -234,7 +233,7 @@ impl Net {
 
     // ------------------------------------------------------------ the loop
 
-    /// Wait up to `timeout_ns` for events and handle them. Call `flush` afterwards.
+    /// Waits at most `timeout_ns` for events and handles them. Call `flush` afterwards.
     pub(crate) fn poll<H: Handler>(&mut self, h: &mut H, timeout_ns: u64) -> io::Result<()> {
         self.stats.loops += 1;
         while let Some((id, generation, why)) = self.failed.pop() {
@@ -250,12 +249,12 @@ impl Net {
         let after = sys::monotonic_ns();
         let spent = after - before;
         if n == 0 || spent > 2_000 + 100 * n as u64 {
-            // A call that only collected ready events was work, not idling.
+            // A call that only collected ready events counts as work, not as idle time.
             self.stats.idle_ns += spent;
         }
         let (ended, empty, sends) = self.last_poll;
         if empty && sends == self.stats.sends {
-            // A round that found and did nothing: spinning.
+            // A round without events and sends was spinning.
             self.stats.idle_ns += before - ended;
         }
         self.last_poll = (after, n == 0, self.stats.sends);

@@ -1,4 +1,4 @@
-//! What happens on sockets: connecting, the upgrade, frames.
+//! Events of sockets: connecting, the upgrade, frames.
 
 use super::connection::{Aside, ConnId, Gone, Handler, State};
 use super::{Net, SCRATCH};
@@ -36,7 +36,7 @@ impl Net {
     pub(super) fn on_readable<H: Handler>(&mut self, h: &mut H, id: ConnId, hangup: bool) {
         let generation = self.conns[id as usize].generation;
         if self.conns[id as usize].state == State::Connecting {
-            // Hang-up before the connection was ever writable.
+            // The peer hung up before the connection was writable.
             let now = self.now();
             let e = self.conns[id as usize].socket.as_ref().and_then(sys::connect_error);
             let text = e.map_or("connection hung up".into(), |e| e.to_string());
@@ -87,8 +87,8 @@ impl Net {
             if used < total {
                 c.rest.extend_from_slice(&scratch[used..total]);
             }
-            // With an edge-triggered stream a short read means "drained"; after
-            // a hang-up keep reading, to see the end of the stream.
+            // With edge-triggered events, a short read means that the stream is drained. After a hang-up, reading goes
+            // on until the end of the stream.
             if total < scratch.len() && !hangup {
                 break;
             }
@@ -100,7 +100,7 @@ impl Net {
         self.scratch = scratch;
     }
 
-    /// Handle everything complete in `buf`; returns the bytes used up.
+    /// Handles everything complete in `buf`. Returns the number of used bytes.
     #[inline]
     fn consume<H: Handler>(&mut self, h: &mut H, id: ConnId, generation: u32, buf: &[u8], now: u64) -> usize {
         let c = &mut self.conns[id as usize];
@@ -156,7 +156,7 @@ impl Net {
         }
     }
 
-    /// Fragmented and control frames. False when the connection is gone.
+    /// Handles fragmented frames and control frames. Returns `false` when the connection has ended.
     #[cold]
     fn rare_frame<H: Handler>(&mut self, h: &mut H, id: ConnId, head: ws::Head, body: &[u8], now: u64) -> bool {
         let c = &mut self.conns[id as usize];

@@ -1,4 +1,4 @@
-//! Pushed lines that go to many connections: how long until the last of them has each.
+//! Pushes lines that go to many connections, and measures the time until the last connection has each line.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use crate::payload::padding;
 use crate::proto::sample;
 use crate::stats::{Latency, Mark, Report, Samples, head, round};
 
-/// The tag of the sender's connection; clients are numbered from 0.
+/// The tag of the sender's connection. Clients have tags from 0.
 const SENDER: u32 = u32::MAX;
 
 #[derive(Args, Clone)]
@@ -27,7 +27,7 @@ pub(crate) struct BroadcastArgs {
     /// Bytes of the line
     #[arg(long, default_value_t = 64)]
     size: usize,
-    /// Lines
+    /// Number of lines
     #[arg(long, default_value_t = 20)]
     repeat: u32,
     /// Lines that may be under way at the same time
@@ -42,7 +42,7 @@ pub(crate) struct BroadcastArgs {
 struct Counts {
     delivered: u64,
     lost: u64,
-    /// More than once, or after the time for it.
+    /// Deliveries of a line that had arrived already, or was written off.
     surplus: u64,
     unexpected: u64,
     ok: u64,
@@ -58,28 +58,28 @@ struct Line {
 struct Broadcast {
     crowd: Crowd,
     sender: Option<ConnId>,
-    /// A line as it is to arrive, but for its number, which stands from `digits` on.
+    /// The line that is sent, without its number. The number stands at `digits`.
     line: Vec<u8>,
     digits: usize,
-    /// The lines under way; the last one sent is the last.
+    /// The lines under way, the newest last.
     under_way: VecDeque<Line>,
     sent: u32,
-    /// The line that each client is to get next.
+    /// The number of the line that each client expects next.
     next: Vec<u32>,
-    /// When something last arrived or was sent.
+    /// The time of the last sending or arrival.
     progress_at: u64,
-    /// Answers that are no longer waited for.
+    /// The number of answers that are written off.
     written_off: u64,
     n: Counts,
     oddities: Samples,
     closures: Samples,
-    /// From sending to each delivery, and to the last one of each line.
+    /// The times from sending a line to each delivery, and to the last delivery.
     each: Latency,
     last: Latency,
     last_ms: Vec<f64>,
 }
 
-/// Digits of a line's number.
+/// The number of digits of a line's number.
 const DIGITS: usize = 8;
 
 impl Broadcast {
@@ -115,7 +115,7 @@ impl Broadcast {
         Ok(())
     }
 
-    /// Waits until at most so many lines are under way. What makes no progress is lost.
+    /// Waits until at most `most` lines are under way. Without progress for too long, lines count as lost.
     fn wait(&mut self, net: &mut Net, args: &BroadcastArgs, most: usize) -> Result<(), String> {
         let patience = secs(args.common.loss_timeout);
         while self.under_way.len() > most || self.unanswered() > most as u64 {
@@ -146,7 +146,7 @@ impl Broadcast {
         net.poll(self, 5_000_000).map_err(|e| format!("epoll: {e}"))
     }
 
-    /// The number of a line that has arrived whole and unchanged.
+    /// Reads the number of a received line. `None` if the line is changed or incomplete.
     fn number(&self, data: &[u8]) -> Option<u32> {
         let (before, after) = (self.digits, self.digits + DIGITS);
         let same = data.len() == self.line.len()
@@ -166,8 +166,8 @@ impl Broadcast {
         self.settle(i, number + 1, Some(now));
     }
 
-    /// Lines before this one are no longer under way to this client; the last of them has been delivered `at` a time, or
-    /// none has.
+    /// Removes lines before `next` from those under way to this client. The last of them was delivered at the time
+    /// `at`, or, for `None`, none was.
     fn settle(&mut self, i: u32, next: u32, at: Option<u64>) {
         let first = self.sent - self.under_way.len() as u32;
         let from = std::mem::replace(&mut self.next[i as usize], next);
@@ -294,7 +294,7 @@ pub(crate) fn run(a: &BroadcastArgs) -> Result<Report, String> {
         h.send(&mut net, sender)?;
     }
     h.wait(&mut net, a, 0)?;
-    // Whatever else comes is too much.
+    // Anything that arrives from now on is counted as surplus.
     h.pause(&mut net, a.pause)?;
     let end = Mark::take(&net, &c.server_pid);
     h.crowd.leave(&mut net);

@@ -1,4 +1,4 @@
-//! Opening, authenticating and closing connections as fast as possible.
+//! Opens, authenticates and closes connections as fast as possible.
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -37,10 +37,9 @@ pub(crate) struct ConnectArgs {
     pub(crate) no_auth: bool,
 }
 
-/// How long a clean close may take before it is counted as missing.
+/// The longest time for a clean close. After it, the close counts as missing.
 const CLOSE_WAIT_NS: u64 = 1_000_000_000;
-/// Addresses to spread over, unless told otherwise: closed connections keep
-/// their port in TIME_WAIT for a minute.
+/// The default number of source addresses: closed connections keep their port in TIME_WAIT for a minute.
 const SOURCES: u32 = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,7 +95,7 @@ impl Churn<'_> {
                 }
                 Err(e) => {
                     self.fail(i, &format!("connect: {e}"));
-                    // Most likely out of ports or descriptors: let some come back.
+                    // Ports or descriptors are probably used up. Some become free later.
                     return;
                 }
             }
@@ -268,7 +267,7 @@ pub(crate) fn run(a: &ConnectArgs) -> Result<Report, String> {
         }
         if end.is_none() {
             h.begin(&mut net);
-            // Nothing works and nothing ever did: do not spin until the end.
+            // No connection has ever worked: ends early.
             if h.ready == 0 && h.failed >= 1000 {
                 break;
             }
@@ -276,7 +275,7 @@ pub(crate) fn run(a: &ConnectArgs) -> Result<Report, String> {
             break;
         }
         net.flush();
-        // Failed places are retried after a pause, not in a tight loop.
+        // Failed connections are retried after a pause, not in a tight loop.
         let wait = if h.vacant.is_empty() { 5_000_000 } else { 1_000_000 };
         net.poll(&mut h, if c.spin { 0 } else { wait }).map_err(|e| format!("epoll: {e}"))?;
         if now >= next_expire {

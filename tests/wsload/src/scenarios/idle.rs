@@ -1,4 +1,4 @@
-//! Holding many authenticated connections open.
+//! Holds many authenticated connections open.
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -28,7 +28,7 @@ pub(crate) struct IdleArgs {
     /// Seconds between keepalives of a connection (0: none)
     #[arg(long, default_value_t = 0.0)]
     pub(crate) keepalive: f64,
-    /// What a keepalive is
+    /// Kind of keepalive
     #[arg(long, value_enum, default_value_t = KeepaliveKind::Ping)]
     pub(crate) keepalive_kind: KeepaliveKind,
     /// Text of a keepalive; {uid} is replaced
@@ -52,14 +52,14 @@ struct Idle<'a> {
     other_samples: Samples,
     pongs: u64,
     probing: bool,
-    /// When each was pinged for the last time, until it answers.
+    /// The time of the last ping of each connection, until its pong.
     probed: Vec<Option<u64>>,
     responsive: usize,
     probe: Latency,
 }
 
 impl Idle<'_> {
-    /// Handle events until `until`, sending the keepalives that are due.
+    /// Handles events until `until`, and sends keepalives when they are due.
     fn hold(&mut self, net: &mut Net, until: u64, keepalive: bool) -> Result<u64, String> {
         let from = net.now();
         let every = if keepalive { secs(self.args.keepalive) } else { 0 };
@@ -72,7 +72,7 @@ impl Idle<'_> {
             }
             let mut wake = until.min(now + 50_000_000);
             if every > 0 {
-                // One connection after the other, so that each has its turn every K seconds.
+                // Keepalives go to one connection after another, so that each gets one every K seconds.
                 loop {
                     let due = from + ((sent + 1) as f64 * gap) as u64;
                     if due > now {
@@ -139,7 +139,7 @@ impl Handler for Idle<'_> {
 }
 
 pub(crate) fn run(a: &IdleArgs) -> Result<Report, String> {
-    // Everything is held for the whole duration: there is no warm-up.
+    // All connections are held for the whole duration, so there is no warm-up.
     let common = Common { warmup: 0.0, ..a.common.clone() };
     let c = &common;
     c.check()?;
@@ -190,7 +190,7 @@ pub(crate) fn run(a: &IdleArgs) -> Result<Report, String> {
     let after = sys::usage(pids);
     let alive = h.crowd.alive();
 
-    // A last ping each: a connection may be gone without anyone having told us.
+    // Pings each connection at the end: a connection may have ended unnoticed.
     if !a.no_probe {
         h.probing = true;
         for i in 0..h.crowd.members.len() {

@@ -1,4 +1,4 @@
-//! One module per subcommand.
+//! The scenarios: one module for each subcommand.
 
 pub(crate) mod broadcast;
 pub(crate) mod connect;
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::stats::per_second;
 use crate::traffic::{Outcome, Traffic};
 
-/// The part of the result that relay, push and swap share.
+/// Writes the part of the result that relay, push and swap have in common.
 fn traffic_json(t: &Traffic, o: &Outcome, out: &mut Map<String, Value>) {
     let c = &t.config().common;
     let n = &t.n;

@@ -1,4 +1,4 @@
-//! All idle connections are cut at once, while others log in.
+//! Cuts all idle connections at once, while other clients log in.
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -10,9 +10,9 @@ use crate::newcomers::Newcomers;
 use crate::open::{Sources, make_net, open_all, require_descriptors, secs};
 use crate::stats::{Mark, Report, head, round};
 
-/// Newcomers' tags are counted from here, those who are cut from 0.
+/// The first tag of newcomers. The connections that are cut have tags from 0.
 const NEWCOMERS: u32 = 1 << 30;
-/// Connections that are cut between two looks at the newcomers, so that wsload does not keep them waiting itself.
+/// Connections that are cut before wsload looks at the newcomers again, so that wsload itself does not delay them.
 const SLICE: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -27,13 +27,13 @@ enum Cut {
 pub(crate) struct StormArgs {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Connections that are there, and are cut
+    /// Idle connections, which are cut
     #[arg(long, default_value_t = 1000)]
     connections: usize,
     /// Newcomers a second
     #[arg(long, default_value_t = 200.0)]
     auth_rate: f64,
-    /// Seconds after the beginning when all are cut [default: half-way between warm-up and end]
+    /// Second in which all are cut [default: half-way between warm-up and end]
     #[arg(long)]
     cut_at: Option<f64>,
     /// How they are cut
@@ -47,7 +47,7 @@ struct Storm {
 }
 
 impl Storm {
-    /// Cuts the next few. Returns how many there were.
+    /// Cuts the next few connections. Returns their number.
     fn cut(&mut self, net: &mut Net, from: usize, how: Cut) -> usize {
         let slice = self.crowd.members.iter_mut().skip(from).take(SLICE);
         slice

@@ -1,4 +1,4 @@
-//! Open-loop traffic while shell commands change the server under it.
+//! Open-loop traffic while shell commands change the server.
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ pub(crate) enum SwapVia {
 pub(crate) struct SwapArgs {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Which traffic
+    /// Kind of traffic
     #[arg(long, value_enum, default_value_t = SwapVia::Relay)]
     pub(crate) via: SwapVia,
     /// WebSocket clients
@@ -35,22 +35,22 @@ pub(crate) struct SwapArgs {
     /// Total messages per second
     #[arg(long, default_value_t = 5000.0)]
     pub(crate) rate: f64,
-    /// SECONDS:COMMAND, run by the shell that long after the traffic started (repeatable)
+    /// SECONDS:COMMAND: a shell command, run this long after the start of the traffic (repeatable)
     #[arg(long)]
     pub(crate) at: Vec<String>,
-    /// Seconds a command may run
+    /// Longest time of a command, in seconds
     #[arg(long, default_value_t = 30.0)]
     pub(crate) command_timeout: f64,
     /// New connections authenticated per second
     #[arg(long, default_value_t = 0.0)]
     pub(crate) auth_rate: f64,
-    /// Seconds such a connection is kept before it is closed
+    /// Seconds until such a connection is closed
     #[arg(long, default_value_t = 0.0)]
     pub(crate) auth_hold: f64,
     /// Length of a timeline bucket
     #[arg(long, default_value_t = 100)]
     pub(crate) bucket_ms: u64,
-    /// Seconds after a command that belong to it
+    /// Seconds after a command that are compared with the time before it
     #[arg(long, default_value_t = 10.0)]
     pub(crate) after: f64,
 }

@@ -1,4 +1,4 @@
-//! What the server says, and the faults it was asked for.
+//! The answers of the test server, and the faults that it makes on request.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::pair::json_pair;
 use super::server::{Kind, Server};
 use crate::ws;
 
-/// Whether it is the turn of a fault.
+/// Returns `true` for every `every`-th number. 0 is never.
 fn nth(n: u64, every: u64) -> bool {
     every > 0 && n.is_multiple_of(every)
 }
@@ -32,7 +32,7 @@ impl Server {
         }
     }
 
-    /// A text message of a WebSocket client.
+    /// Handles a text message of a WebSocket client.
     pub(super) fn text(&mut self, id: u32, body: &[u8]) {
         if self.args.mode == Mode::Echo {
             return self.deliver(id, body);
@@ -63,7 +63,7 @@ impl Server {
         if !nth(self.answers, self.args.mute_every) {
             self.frame(id, ws::TEXT, &[b"Already_Linked"]);
         }
-        // A message to nobody does not count: the one after the close may be for the client just closed.
+        // A message to nobody is not counted, because the next message may be for the client that was just closed.
         if target.is_some() && self.messages == self.args.close_at {
             self.frame(id, ws::CLOSE, &[&1011u16.to_be_bytes()]);
             self.peers[id as usize].closing = true;
@@ -74,7 +74,7 @@ impl Server {
         self.by_uid.get(uid)?.last().copied()
     }
 
-    /// A line of the text port.
+    /// Handles a line of the text port.
     pub(super) fn line(&mut self, id: u32, line: &[u8]) {
         let target = json_pair(line, b"uid", None).and_then(|(uid, _)| self.newest(uid));
         self.answers += 1;
@@ -96,7 +96,7 @@ impl Server {
         }
     }
 
-    /// Sends a line to all who share a uid with this client.
+    /// Sends a line to all connections with the uid of this client.
     fn broadcast(&mut self, one: u32, line: &[u8]) {
         let all = self.by_uid.get(&self.peers[one as usize].uid).cloned().unwrap_or_default();
         let mut frame = Vec::with_capacity(line.len() + 10);
@@ -112,7 +112,7 @@ impl Server {
         }
     }
 
-    /// Send `msg` to a client, faults included.
+    /// Sends `msg` to a client, with the requested faults.
     fn deliver(&mut self, target: u32, msg: &[u8]) {
         self.messages += 1;
         let n = self.messages;
@@ -184,7 +184,7 @@ impl Server {
         });
     }
 
-    /// Faults and timers that need no event.
+    /// Checks faults and timers that need no event.
     pub(super) fn tick(&mut self) {
         if let Some(f) = &self.args.stall_file
             && std::fs::remove_file(f).is_ok()

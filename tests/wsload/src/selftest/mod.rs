@@ -1,5 +1,5 @@
-//! A small server of the origin protocol, for testing wsload only: correct, or broken on request. It shares no code with
-//! wsload's own connections but the framing, so that the two check each other.
+//! A small server of the origin protocol for wsload's tests. It is correct, or broken on request. It shares only the
+//! framing with wsload's own connections, so that both check each other.
 
 mod dialogue;
 mod pair;
@@ -93,10 +93,10 @@ pub(crate) struct ServerArgs {
     /// Greet again this often (0: only on connect)
     #[arg(long, default_value_t = 0)]
     pub(crate) greet_ms: u64,
-    /// A line goes to all connections of its uid, by send() to one after the other: the least that a server can do
+    /// Send a line to all connections of its uid by a bare loop of send(): the least work of any server
     #[arg(long)]
     pub(crate) bare_broadcast: bool,
-    /// Fault: stand still so many microseconds for every client that goes away
+    /// Fault: stand still for this many microseconds for every client that leaves
     #[arg(long, default_value_t = 0)]
     pub(crate) leave_us: u64,
     /// When this file appears: remove it and stand still for --stall-ms
@@ -109,7 +109,7 @@ pub(crate) struct ServerArgs {
     pub(crate) refuse_file: Option<PathBuf>,
 }
 
-/// Serves until `--max-seconds` are over. Prints the ports on one line of stdout.
+/// Serves until `--max-seconds` are over. Prints its ports on one line of stdout.
 pub(crate) fn serve(args: &ServerArgs) -> io::Result<()> {
     sys::raise_descriptors();
     let mut server = Server::new(args.clone())?;
@@ -140,10 +140,10 @@ pub(crate) fn serve(args: &ServerArgs) -> io::Result<()> {
     Ok(())
 }
 
-/// How often the server looks at its timers.
+/// The interval at which the server checks its timers.
 const TICK_MS: u64 = 5;
 
-/// The last time, and every how many milliseconds; 0 is never.
+/// A timer: the last time, and the interval in milliseconds. 0 is never.
 struct Every(u64, u64);
 
 impl Every {

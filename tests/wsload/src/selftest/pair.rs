@@ -1,7 +1,7 @@
-//! The few lines of JSON that the server understands.
+//! The subset of JSON that the test server understands.
 
-/// `{"<first>":"a","<second>":"b"}` -> (a, b): the plain spelling only, without a
-/// JSON parser. Any other spelling, escapes included, is refused.
+/// Reads `{"<first>":"a","<second>":"b"}` as (a, b), without a JSON parser. Refuses any other spelling, escapes
+/// included.
 pub(super) fn json_pair<'a>(body: &'a [u8], first: &[u8], second: Option<&[u8]>) -> Option<(&'a [u8], &'a [u8])> {
     fn value<'b>(rest: &'b [u8], key: &[u8]) -> Option<(&'b [u8], &'b [u8])> {
         let rest = rest.strip_prefix(b"\"")?.strip_prefix(key)?.strip_prefix(b"\":\"")?;

@@ -1,4 +1,4 @@
-//! Connections of the server: accepting, reading, writing.
+//! The connections of the test server: accepting, reading, writing.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,7 +21,7 @@ pub(super) enum Kind {
     Text,
 }
 
-/// A socket, or a place for the next one.
+/// A place for a socket.
 #[derive(Default)]
 pub(super) struct Peer {
     socket: Option<OwnedFd>,
@@ -30,9 +30,9 @@ pub(super) struct Peer {
     writable: bool,
     dirty: bool,
     pub(super) authed: bool,
-    /// A ping is unanswered.
+    /// True while a ping is unanswered.
     pub(super) pinged: bool,
-    /// It is closed once everything is written.
+    /// True if the connection is closed once everything is written.
     pub(super) closing: bool,
     pub(super) uid: Vec<u8>,
     rest: Vec<u8>,
@@ -46,7 +46,7 @@ pub(super) struct Server {
     pub(super) peers: Vec<Peer>,
     free: Vec<u32>,
     dirty: Vec<u32>,
-    /// Connections of each uid, the newest last.
+    /// The connections of each uid, the newest last.
     pub(super) by_uid: HashMap<Vec<u8>, Vec<u32>>,
     scratch: Vec<u8>,
     pub(super) messages: u64,
@@ -54,7 +54,7 @@ pub(super) struct Server {
     pub(super) auths: u64,
     /// A message that is delivered after its successor.
     pub(super) held: Option<(u32, Vec<u8>)>,
-    /// First packets are refused for now.
+    /// True while first packets are refused.
     pub(super) refusing: bool,
 }
 
@@ -76,7 +76,7 @@ impl Server {
         })
     }
 
-    /// Listens on a port of the loopback address; which one it is.
+    /// Listens on a port of the loopback address. Returns the port.
     pub(super) fn listen(&mut self, port: u16, kind: Kind) -> io::Result<u16> {
         let (listener, port) = sys::listen(&SocketAddr::from(([127, 0, 0, 1], port)), &self.args.congestion)?;
         self.add(listener, kind, sys::IN)?;
@@ -131,7 +131,7 @@ impl Server {
         self.touch(id);
     }
 
-    /// Sends a frame at once and no more: what does not fit waits like any other output.
+    /// Sends a frame at once. Bytes that do not fit are queued like other output.
     pub(super) fn send_now(&mut self, id: u32, frame: &[u8]) {
         let p = &mut self.peers[id as usize];
         let Some(socket) = p.socket.as_ref().filter(|_| p.writable && p.out.is_empty()) else {
@@ -172,7 +172,7 @@ impl Server {
                 Err(_) => return self.drop_peer(id),
             }
             if trickle > 0 && p.pos < p.out.len() {
-                // The rest in the next round.
+                // The rest is sent in the next round.
                 return self.touch(id);
             }
         }
@@ -188,7 +188,7 @@ impl Server {
         }
     }
 
-    /// Waits for events, `timeout_ns` at most, and handles them.
+    /// Waits at most `timeout_ns` for events and handles them.
     pub(super) fn poll(&mut self, events: &mut Vec<Event>, timeout_ns: u64) -> io::Result<()> {
         let timeout_ns = if self.dirty.is_empty() { timeout_ns } else { 0 };
         self.epoll.wait(events, timeout_ns)?;

@@ -1,4 +1,4 @@
-//! Waiting for sockets.
+//! Waits for events of sockets.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,7 +29,7 @@ impl Epoll {
         Ok(epoll::add(&self.0, socket, EventData::new_u64(token), flags)?)
     }
 
-    /// Waits for events, `timeout_ns` at most, and puts them in the place of those in `events`, up to its capacity.
+    /// Waits at most `timeout_ns` for events. Replaces the contents of `events`, up to its capacity.
     pub(crate) fn wait(&self, events: &mut Vec<Event>, timeout_ns: u64) -> io::Result<()> {
         events.clear();
         let milliseconds = timeout_ns / MILLISECOND;

@@ -1,11 +1,11 @@
-//! What processes use, and may use.
+//! Resource usage and limits of processes.
 
 use std::fs;
 use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 
-/// Lets this process open as many files as it may; how many that are.
+/// Raises this process's limit on open files as far as allowed. Returns the limit.
 pub(crate) fn raise_descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
@@ -13,20 +13,20 @@ pub(crate) fn raise_descriptors() -> u64 {
     allowed.unwrap_or(u64::MAX)
 }
 
-/// Makes the calling thread, and what it starts, give way to others.
+/// Lowers the priority of the calling thread and of the processes that it starts.
 pub(crate) fn lower_thread_priority() {
-    // On Linux this is the thread's own. If it may not, the command competes with the traffic, which is its risk.
+    // On Linux this sets the priority of the thread alone. If it fails, the command competes with the traffic.
     let _ = setpriority_process(None, 10);
 }
 
-/// What processes have used so far, in all.
+/// The resource usage of some processes together.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Usage {
-    /// How many of them there still are.
+    /// The number of processes that are still running.
     pub(crate) alive: usize,
     pub(crate) user_s: f64,
     pub(crate) kernel_s: f64,
-    /// How long they could have run and did not.
+    /// The time in which they were ready to run and did not run.
     pub(crate) run_delay_s: f64,
     pub(crate) involuntary_switches: u64,
     pub(crate) threads: u64,
@@ -50,11 +50,11 @@ pub(crate) fn usage(processes: &[u32]) -> Usage {
 }
 
 impl Usage {
-    /// Processes that have ended add nothing.
+    /// Adds the usage of a process. An ended process adds nothing.
     fn add(&mut self, process: &Path) {
         let read = |name: &str| fs::read_to_string(process.join(name)).unwrap_or_default();
         let stat = read("stat");
-        // The name of the program may hold anything: fields count from the last parenthesis.
+        // The program's name may contain any character, so fields are counted from the last parenthesis.
         let Some((_, fields)) = stat.rsplit_once(')') else { return };
         let fields: Vec<u64> = fields.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
         let field = |index: usize| fields.get(index).copied().unwrap_or(0);
@@ -84,7 +84,7 @@ fn run_delay_s(schedstat: &Path) -> f64 {
     nanoseconds as f64 / 1e9
 }
 
-/// The number behind a name, of all lines that begin with it.
+/// The sum of the numbers in all lines that begin with `name`.
 fn sum(text: &str, name: &str) -> u64 {
     text.lines().filter_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<u64>().ok()).sum()
 }

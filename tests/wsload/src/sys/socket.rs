@@ -1,4 +1,4 @@
-//! TCP sockets that never block.
+//! Non-blocking TCP sockets.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,13 +18,14 @@ fn socket(address: &SocketAddr, congestion: &str) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The congestion control that sockets have unless told otherwise.
+/// The system's default congestion control.
 pub(crate) fn default_congestion() -> String {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
     text.trim().to_owned()
 }
 
-/// Begins to connect, from an address of choice if need be. It is writable once that is decided.
+/// Begins to connect, from `source` if there is one. The socket becomes writable once connecting has succeeded or
+/// failed.
 pub(crate) fn connect(address: &SocketAddr, source: Option<Ipv4Addr>, congestion: &str) -> io::Result<OwnedFd> {
     let socket = socket(address, congestion)?;
     sockopt::set_tcp_nodelay(&socket, true)?;
@@ -37,7 +38,7 @@ pub(crate) fn connect(address: &SocketAddr, source: Option<Ipv4Addr>, congestion
     }
 }
 
-/// Why a connection that has begun did not come to be.
+/// The error of a connection attempt that failed.
 pub(crate) fn connect_error(socket: &OwnedFd) -> Option<io::Error> {
     match sockopt::socket_error(socket) {
         Ok(Ok(())) => None,
@@ -45,7 +46,7 @@ pub(crate) fn connect_error(socket: &OwnedFd) -> Option<io::Error> {
     }
 }
 
-/// A listener and its port. Connections have its congestion control.
+/// Creates a listener, and returns it with its port. Accepted connections inherit its congestion control.
 pub(crate) fn listen(address: &SocketAddr, congestion: &str) -> io::Result<(OwnedFd, u16)> {
     let socket = socket(address, congestion)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -55,7 +56,7 @@ pub(crate) fn listen(address: &SocketAddr, congestion: &str) -> io::Result<(Owne
     Ok((socket, bound.port()))
 }
 
-/// The next connection that waits, if any.
+/// Accepts the next waiting connection, if there is one.
 pub(crate) fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     match net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
         Ok(socket) => {
@@ -67,13 +68,13 @@ pub(crate) fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Bytes that have come; none are the end of the stream, `None` is that there is nothing yet.
+/// Receives bytes. Returns 0 at the end of the stream, and `None` if nothing has arrived yet.
 #[inline]
 pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     or_later(|| net::recv(socket, &mut *buffer, RecvFlags::empty()).map(|(_, received)| received))
 }
 
-/// How many of the bytes were taken, or `None` when there is no room now.
+/// Sends bytes. Returns the number of bytes taken, or `None` if there is no room now.
 #[inline]
 pub(crate) fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<Option<usize>> {
     or_later(|| net::send(socket, bytes, SendFlags::NOSIGNAL))
@@ -91,8 +92,8 @@ fn or_later(mut call: impl FnMut() -> Result<usize, Errno>) -> io::Result<Option
     }
 }
 
-/// Closes with a reset in place of a FIN, which leaves nothing behind.
+/// Closes with a reset instead of a FIN, which leaves no TIME_WAIT.
 pub(crate) fn close_with_reset(socket: OwnedFd) {
-    // If this fails the connection is gone already.
+    // If this fails, the connection has ended already.
     let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
 }

@@ -1,8 +1,8 @@
-//! What traffic there is to be.
+//! The configuration of the traffic.
 
 use crate::cli::Common;
 
-/// How a message travels.
+/// The way of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Via {
     /// ws client -> server -> ws client
@@ -18,13 +18,13 @@ impl Via {
         matches!(self, Via::Relay | Via::Echo)
     }
 
-    /// The sender gets an answer to each message, in order.
+    /// Returns `true` if the sender gets an answer to each message, in order.
     pub(super) fn answered(self) -> bool {
         self == Via::Text
     }
 }
 
-/// Whom a sender writes to.
+/// The targets of a sender.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Plan {
     Paired,
@@ -43,6 +43,6 @@ pub(crate) struct Config {
     pub(crate) window: u32,
     pub(crate) rate: Option<f64>,
     pub(crate) offline_ratio: f64,
-    /// How many new connections log in a second, and how many seconds they stay.
+    /// The number of newcomers a second, and the seconds that each stays.
     pub(crate) newcomers: (f64, f64),
 }

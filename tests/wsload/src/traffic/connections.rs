@@ -1,4 +1,4 @@
-//! Connections coming and going: set-up, closures, and the dispatch of events.
+//! Connections of the traffic: set-up, closures, and the dispatch of events.
 
 use super::{CLIENT, INDEX, KIND_SHIFT, TEXT_SENDER, Traffic};
 use crate::net::{ConnId, Gone, Handler, NO_CONN, Net};
@@ -44,7 +44,7 @@ impl Traffic {
 }
 
 impl Opener for Traffic {
-    /// Clients first, then text senders.
+    /// Starts connection number `i`: first the clients, then the text senders.
     fn start(&mut self, net: &mut Net, i: usize) {
         self.progress.started += 1;
         let now = net.now();

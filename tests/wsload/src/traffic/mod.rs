@@ -1,5 +1,5 @@
-//! The traffic engine behind `relay`, `push` and `swap`: senders, receivers,
-//! closed and open loop, and the account of every message.
+//! The traffic engine of `relay`, `push` and `swap`: senders, receivers, closed loop and open loop, and the account of
+//! every message.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -31,9 +31,9 @@ const CLIENT: u32 = 0;
 const TEXT_SENDER: u32 = 1;
 const NEWCOMER: u32 = 2;
 
-/// Uids that lines may be addressed to although nobody is connected under them.
+/// The number of uids that receive lines although no client has them.
 const OFFLINE_UIDS: usize = 16;
-/// Most messages emitted by the open loop between two polls.
+/// The most messages that the open loop emits between two polls.
 const BURST: usize = 2048;
 
 #[derive(Default)]
@@ -74,7 +74,7 @@ struct TextSender {
     conn: ConnId,
     ready: bool,
     started: u64,
-    /// Messages waiting for their answer: time << 1 | target is connected.
+    /// Messages without an answer yet: time << 1 | target is connected.
     waiting: VecDeque<u64>,
 }
 
@@ -105,7 +105,7 @@ pub(crate) struct Traffic {
     clients: Vec<Client>,
     text_senders: Vec<TextSender>,
     senders: Vec<Sender>,
-    /// Target of each pair (relay only; for text senders it is computed).
+    /// The target of each pair. Only for relay: for text senders it is computed.
     targets: Vec<u32>,
     pairs_per_sender: u32,
     tracker: Tracker,
@@ -114,18 +114,18 @@ pub(crate) struct Traffic {
     wires: Vec<Wire>,
     arena: Vec<u8>,
     padding: Vec<u8>,
-    /// Slots per sender; 0 in the open loop.
+    /// Window slots of each sender; 0 in the open loop.
     window: u32,
-    /// Bytes of a delivered message.
+    /// The number of bytes of a delivered message.
     size: usize,
-    /// Delivered messages carry prefix and suffix (text port).
+    /// True if delivered messages include prefix and suffix (text port).
     whole: bool,
 
     refill: Vec<u32>,
     pub(crate) newcomers: Newcomers,
     progress: Progress,
     setup_errors: Samples,
-    /// Clients that are ready.
+    /// The number of ready clients.
     alive: usize,
 
     // Times, all in ns since the tool started.
@@ -251,12 +251,12 @@ impl Traffic {
         Ok((t, net))
     }
 
-    /// Bytes of a delivered message, which may be more than asked for.
+    /// The number of bytes of a delivered message. It may be more than requested.
     pub(crate) fn effective_size(&self) -> usize {
         self.size
     }
 
-    /// How long newcomers took that were due in the measured time.
+    /// The login times of newcomers that were due in the measured time.
     pub(crate) fn auth_latency(&self) -> Latency {
         self.newcomers.latency(self.measure_from, self.measure_to)
     }

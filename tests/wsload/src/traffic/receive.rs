@@ -1,4 +1,4 @@
-//! Accounting for what arrives: deliveries, acks and answers.
+//! The account of received messages: deliveries, acks and answers.
 
 use super::{Traffic, Via};
 use crate::payload::{self, Decoded, STAMP, Stamp};
@@ -6,7 +6,7 @@ use crate::proto::sample;
 use crate::track::Arrival;
 
 impl Traffic {
-    /// A message for client `i`.
+    /// Handles a message that client `i` has received.
     #[inline]
     pub(super) fn received(&mut self, i: u32, data: &[u8], now: u64) {
         if self.cfg.via == Via::Relay && data == self.proto.ack.as_bytes() {
@@ -26,7 +26,7 @@ impl Traffic {
         }
     }
 
-    /// The message is exactly what was sent, stamp aside.
+    /// Returns `true` if the message is exactly the sent message, apart from its stamp.
     #[inline]
     pub(super) fn intact(&self, i: u32, off: usize, data: &[u8]) -> bool {
         let w = &self.wires[i as usize];
@@ -41,12 +41,12 @@ impl Traffic {
         if !self.whole {
             return true;
         }
-        // The newline of the line is not part of the message.
+        // The line's newline is not part of the message.
         data[..off] == self.arena[w.prefix.start as usize..w.prefix.end as usize]
             && data[end..] == self.arena[w.suffix.start as usize..w.suffix.end as usize - 1]
     }
 
-    /// Anything that is not a stamp of this run at the expected place.
+    /// Handles a message without a stamp of this run at the expected place.
     #[cold]
     pub(super) fn odd(&mut self, i: u32, data: &[u8], now: u64) {
         if self.proto.is_greeting(data) {

@@ -1,4 +1,4 @@
-//! Turning the account into numbers.
+//! Turns the account into the result.
 
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ impl Traffic {
         v
     }
 
-    /// How much went wrong, for `--strict`.
+    /// The number of faults, for `--strict`.
     pub(crate) fn faults(&self, o: &Outcome) -> u64 {
         let n = &self.n;
         let acks = if self.cfg.via == Via::Relay { n.sent.abs_diff(n.acks) } else { 0 };

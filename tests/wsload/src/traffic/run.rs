@@ -1,4 +1,4 @@
-//! The run: set-up, traffic, drain.
+//! A run: set-up, traffic, drain.
 
 use super::Traffic;
 use super::config::Via;
@@ -7,7 +7,7 @@ use crate::net::{NO_CONN, Net};
 use crate::open::{open_all, secs};
 use crate::stats::Mark;
 
-/// How often is looked after what causes no event.
+/// The interval of checks that need no event.
 const TICK_NS: u64 = 50_000_000;
 
 pub(crate) struct Outcome {
@@ -25,7 +25,7 @@ pub(crate) struct Outcome {
 }
 
 impl Traffic {
-    /// Regular checks that need no event.
+    /// Makes the regular checks that need no event.
     fn tick(&mut self, net: &mut Net, now: u64) {
         let loss = secs(self.cfg.common.loss_timeout);
         if self.sending && self.cfg.rate.is_none() && !self.cfg.via.answered() {
@@ -45,7 +45,7 @@ impl Traffic {
         self.newcomers.tick(net, now);
     }
 
-    /// Everything sent has been accounted for.
+    /// Returns `true` if every sent message is accounted for.
     fn settled(&self) -> bool {
         let n = &self.n;
         let acked = self.cfg.via != Via::Relay || n.acks >= n.sent;
@@ -54,7 +54,7 @@ impl Traffic {
         n.delivered >= n.sent && acked && answered && self.newcomers.under_way() == 0
     }
 
-    /// Set up, run the traffic, drain.
+    /// Sets up, runs the traffic, and drains.
     pub(crate) fn run(&mut self, net: &mut Net, commands: Option<&mut Commands>) -> Result<Outcome, String> {
         let c = self.cfg.common.clone();
         let total = self.cfg.clients + self.cfg.text_senders;
@@ -90,7 +90,7 @@ impl Traffic {
                 end = Some(Mark::take(net, &c.server_pid));
                 drain_until = net.now() + secs(c.drain);
                 if let Some(rate) = self.cfg.rate {
-                    // What the schedule asked for and was never emitted.
+                    // Messages that were due and never emitted.
                     let due = (c.duration * rate) as u64;
                     self.n.not_sent += due.saturating_sub(self.emitted);
                 }
@@ -125,8 +125,7 @@ impl Traffic {
                 next_tick = now + TICK_NS;
                 self.tick(net, now);
             }
-            // Timers wake a little late: poll without sleeping when the next
-            // message is close.
+            // Timers wake a little late, so it polls without sleeping when the next message is close.
             let now = net.now();
             let wait = wake.saturating_sub(now);
             let wait = if c.spin || wait < 50_000 || !self.refill.is_empty() { 0 } else { wait - 35_000 };

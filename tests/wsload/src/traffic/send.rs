@@ -1,4 +1,4 @@
-//! Building and sending messages: targets, constant parts, closed and open loop.
+//! Builds and sends messages: targets, constant parts, closed loop and open loop.
 
 use super::{BURST, Config, OFFLINE_UIDS, Plan, Traffic, Via, Wire};
 use crate::net::{NO_CONN, Net};
@@ -7,14 +7,14 @@ use crate::rng::Rng;
 use crate::ws;
 
 impl Traffic {
-    /// Prepare the constant parts around stamp and padding for every target.
+    /// Prepares, for every target, the constant parts before and after stamp and padding.
     pub(super) fn build_wires(&mut self) {
         let c = &self.cfg.common;
         let split = |template: &str, uid: &str| -> (String, String) {
             let (a, b) = template.split_once("{payload}").unwrap_or((template, ""));
             (a.replace("{uid}", uid), b.replace("{uid}", uid))
         };
-        // Text around the payload that the receiver gets too.
+        // The text before and after the payload that the receiver gets, too.
         let around = |uid: &str| {
             if self.cfg.via == Via::Text {
                 let (a, b) = split(&c.line_template, uid);
@@ -46,8 +46,8 @@ impl Traffic {
         }
     }
 
-    /// Choose the pair and the target of the next message of sender `s`.
-    /// The second value may name an offline uid, which has no pair.
+    /// Chooses the pair and the target of the next message of sender `s`. The target may be an offline uid, which has
+    /// no pair.
     #[inline]
     pub(super) fn pick(&mut self, s: u32) -> (u32, u32) {
         let n = self.cfg.clients as u32;
@@ -78,14 +78,14 @@ impl Traffic {
         if self.cfg.via.by_clients() { self.targets[pair as usize] } else { pair % self.pairs_per_sender }
     }
 
-    /// Queue one message of sender `s`, stamped `ts`.
+    /// Queues one message of sender `s` with the time `ts`.
     #[inline]
     pub(super) fn emit(&mut self, net: &mut Net, s: u32, ts: u64) {
         let conn = self.senders[s as usize].conn;
         let (pair, target) = self.pick(s);
         let online = pair != u32::MAX;
         let seq = if online { self.tracker.send(pair) } else { 0 };
-        // An offline line gets a pair number beyond all others: nobody may receive it.
+        // A line for an offline uid gets a pair number above all others, because no client may receive it.
         let stamp = payload::encode(&self.run, &Stamp { pair, seq, ts });
         let w = &self.wires[target as usize];
         let prefix = &self.arena[w.prefix.start as usize..w.prefix.end as usize];
@@ -117,7 +117,7 @@ impl Traffic {
         }
     }
 
-    /// Closed loop: use every free slot of sender `s`.
+    /// Closed loop: uses every free slot of sender `s`.
     #[inline]
     pub(super) fn fill(&mut self, net: &mut Net, s: u32) {
         self.senders[s as usize].queued = false;
@@ -126,7 +126,7 @@ impl Traffic {
             return;
         }
         let now = net.now();
-        // Offline publishes without answers take no slot: bound them.
+        // Lines for offline uids without answers take no slot, so their number is limited here.
         for _ in 0..self.window {
             if self.senders[s as usize].in_flight >= self.window {
                 break;
@@ -136,7 +136,7 @@ impl Traffic {
         net.flush_one(conn);
     }
 
-    /// Give `count` slots back to a sender and have it refilled (closed loop).
+    /// Closed loop: gives `count` slots back to a sender, to be filled again.
     #[inline]
     pub(super) fn release(&mut self, s: u32, count: u32, now: u64) {
         let window = self.window;
@@ -149,7 +149,7 @@ impl Traffic {
         }
     }
 
-    /// Open loop: emit what is due. Returns the time of the next message.
+    /// Open loop: emits messages that are due. Returns the time of the next message.
     pub(super) fn emit_due(&mut self, net: &mut Net, rate: f64, now: u64) -> u64 {
         let interval = 1e9 / rate;
         for _ in 0..BURST {
@@ -176,12 +176,12 @@ impl Traffic {
     }
 }
 
-/// Relay targets: one list entry per pair.
+/// Chooses the relay targets: one entry for each pair.
 pub(super) fn choose_targets(cfg: &Config, per_sender: usize, rng: &mut Rng) -> Vec<u32> {
     let n = cfg.clients;
     match (cfg.via, cfg.plan) {
         (Via::Echo, _) => (0..n as u32).collect(),
-        // An odd one out writes to the first.
+        // A client without a partner writes to the first client.
         (Via::Relay, Plan::Paired) => (0..n).map(|i| if i ^ 1 < n { i ^ 1 } else { 0 } as u32).collect(),
         (Via::Relay, _) => {
             let mut list = Vec::with_capacity(n * per_sender);

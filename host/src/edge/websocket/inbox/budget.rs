@@ -1,28 +1,28 @@
-//! Bytes that all inboxes together may hold.
+//! The memory that all inboxes together may use.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The first bytes of each inbox are free of the common budget, so that ordinary traffic does not touch it.
+/// The first bytes of each inbox, which the budget does not count, so that ordinary traffic does not touch the budget.
 pub(super) const FREE: usize = 4 << 10;
 
-/// Bytes that all inboxes together may hold. Clients that are not authenticated yet may hold half of them: however many
-/// strangers come, the others keep the rest.
+/// The memory that all inboxes together may use. Strangers, the clients that are not authenticated yet, may use half of
+/// it: however many strangers come, the other half is left for authenticated clients.
 #[derive(Debug)]
 pub struct InboxBudget {
     used: AtomicUsize,
-    /// What clients hold of that who are not authenticated yet.
+    /// The part of `used` that strangers use.
     strangers: AtomicUsize,
     limit: usize,
 }
 
 impl InboxBudget {
-    /// A budget of `limit` bytes.
+    /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self { used: AtomicUsize::new(0), strangers: AtomicUsize::new(0), limit }
     }
 
-    /// How many bytes are taken.
+    /// Returns the number of bytes in use.
     pub fn used(&self) -> usize {
         self.used.load(Relaxed)
     }
@@ -38,30 +38,31 @@ impl InboxBudget {
 pub(super) struct Share {
     budget: Arc<InboxBudget>,
     drawn: usize,
-    /// The client is not authenticated yet.
+    /// True while the client is not authenticated.
     is_stranger: bool,
 }
 
 impl Share {
-    /// The share of a client that is not authenticated yet.
+    /// Creates the share of a stranger.
     pub(super) fn new(budget: Arc<InboxBudget>) -> Self {
         Self { budget, drawn: 0, is_stranger: true }
     }
 
-    /// From now on the client is authenticated.
+    /// Records that the client is authenticated.
     pub(super) fn authenticated(&mut self) {
         if std::mem::take(&mut self.is_stranger) {
             self.budget.strangers.fetch_sub(self.drawn, Relaxed);
         }
     }
 
-    /// Has the budget cover `bytes`, and gives back what is no longer needed. Returns whether it does.
+    /// Draws memory for `bytes` in total, or gives back memory that is no longer needed. Returns `false` if the budget has
+    /// too little left.
     pub(super) fn cover(&mut self, bytes: usize) -> bool {
         let needed = bytes.saturating_sub(FREE);
         if needed > self.drawn {
             return self.draw(needed - self.drawn);
         }
-        // A little more than is needed stays, so that a client with steady traffic does not draw again and again.
+        // Keep a little more than is needed, so that a client with steady traffic does not draw again and again.
         if needed == 0 || self.drawn > 2 * needed + FREE {
             self.give_back(self.drawn - needed);
         }
@@ -99,7 +100,7 @@ impl Drop for Share {
     }
 }
 
-/// Adds to a counter, unless it would then be above its limit.
+/// Adds to a counter. Returns `false` and adds nothing if the sum would be above `limit`.
 fn add(counter: &AtomicUsize, bytes: usize, limit: usize) -> bool {
     let sum = |count: usize| count.checked_add(bytes).filter(|&sum| sum <= limit);
     counter.fetch_update(Relaxed, Relaxed, sum).is_ok()

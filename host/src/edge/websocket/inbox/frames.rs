@@ -1,11 +1,11 @@
-//! Frames as clients send them (RFC 6455 §5.2). A header is judged as soon as it is there, before any payload is kept.
+//! Reads the frames of clients (RFC 6455 §5.2). A header is checked as soon as it has arrived, before any payload is kept.
 
 use crate::base::message::CloseReason;
 
 /// The longest payload of a control frame, in bytes (RFC 6455 §5.5).
 pub(super) const MAX_CONTROL: usize = 125;
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opcode {
     Continuation,
@@ -20,20 +20,21 @@ pub(super) enum Opcode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) opcode: Opcode,
-    /// Whether the frame ends its message.
+    /// True if the frame ends its message.
     pub(super) last: bool,
-    /// Bytes of the payload that follows; up to 2^63 - 1.
+    /// The bytes of the payload that follows; up to 2^63 - 1.
     pub(super) length: u64,
     pub(super) mask: [u8; 4],
-    /// Bytes of the header itself.
+    /// The bytes of the header itself.
     pub(super) size: usize,
 }
 
 impl Header {
-    /// Reads the header at the front of `bytes`; `None` while it is not whole. `inside`: a message has begun and goes on.
+    /// Reads the header at the front of `bytes`. Returns `None` if the header is incomplete. `inside` is true while a
+    /// message is unfinished.
     ///
     /// # Errors
-    /// The close reason for a frame that a client must not send. The first two bytes suffice for most of them.
+    /// The close reason for a frame that a client must not send. The first two bytes are enough for most errors.
     pub(super) fn read(bytes: &[u8], inside: bool) -> Result<Option<Self>, CloseReason> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
         let last = first & 0x80 != 0;
@@ -47,7 +48,7 @@ impl Header {
         let opcode = match (first & 0x0f, inside) {
             (0, true) => Opcode::Continuation,
             (0, false) => return Err(wrong("a continuation frame, but no message has begun")),
-            (1 | 2, true) => return Err(wrong("a new message inside an unfinished one")),
+            (1 | 2, true) => return Err(wrong("a new message inside an unfinished message")),
             (1, false) => Opcode::Text,
             (2, false) => Opcode::Binary,
             (8, _) => Opcode::Close,
@@ -83,7 +84,7 @@ impl Opcode {
     }
 }
 
-/// A length in its shortest form: shorter forms reach to `least`. Its highest bit must be clear.
+/// Checks a length of 16 or 64 bits. A length below `least` has a shorter form and is refused. The highest bit must be 0.
 fn minimal(length: u64, least: u64) -> Result<u64, CloseReason> {
     if length < least {
         return Err(wrong("a length that is not in its shortest form"));
@@ -94,7 +95,7 @@ fn minimal(length: u64, least: u64) -> Result<u64, CloseReason> {
     Ok(length)
 }
 
-/// Unmasks a payload, or a part of one whose first byte belongs to the first byte of `mask` (RFC 6455 §5.3).
+/// Unmasks a payload or a part of a payload (RFC 6455 §5.3). The first byte of `mask` is for the first byte of `payload`.
 pub(super) fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
@@ -107,7 +108,7 @@ pub(super) fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// The code of a close frame with this payload; `None` if it has none (RFC 6455 §5.5.1).
+/// Returns the code in the payload of a close frame. `None` if the payload is empty (RFC 6455 §5.5.1).
 ///
 /// # Errors
 /// The close reason for a payload that a client must not send.
@@ -116,7 +117,7 @@ pub(super) fn close_code(payload: &[u8]) -> Result<Option<u16>, CloseReason> {
         None if payload.is_empty() => Ok(None),
         None => Err(wrong("a close frame of one byte")),
         Some((code, reason)) => match u16::from_be_bytes(*code) {
-            // RFC 6455 §7.4, and what has been registered since.
+            // RFC 6455 §7.4, and the codes that were registered since.
             code @ (1000..=1003 | 1007..=1014 | 3000..=4999) if str::from_utf8(reason).is_ok() => Ok(Some(code)),
             1000..=1003 | 1007..=1014 | 3000..=4999 => Err(NOT_UTF_8),
             _ => Err(wrong("a close code that must not be sent")),
@@ -124,10 +125,10 @@ pub(super) fn close_code(payload: &[u8]) -> Result<Option<u16>, CloseReason> {
     }
 }
 
-/// Text that is not UTF-8.
+/// The close reason for text that is not UTF-8.
 pub(super) const NOT_UTF_8: CloseReason = CloseReason::new(1007, "text that is not UTF-8");
 
-/// A violation of the protocol (RFC 6455 §7.4.1).
+/// Returns the close reason for a violation of the protocol (RFC 6455 §7.4.1).
 const fn wrong(reason: &'static str) -> CloseReason {
     CloseReason::new(1002, reason)
 }

@@ -1,6 +1,5 @@
-//! What has arrived from a client and was not handed on yet: frames are taken off it, and the payload of a message is
-//! collected until the message is whole. An idle connection holds nothing here, and all connections together hold no
-//! more than a budget.
+//! The inbox of a connection: splits the bytes that arrive into frames, and collects the payload of a message until the
+//! message is complete. An idle connection holds nothing here, and all connections together hold no more than a budget.
 
 mod budget;
 mod frames;
@@ -17,24 +16,24 @@ use self::budget::Share;
 use self::frames::{Header, NOT_UTF_8, Opcode, close_code, unmask};
 use crate::base::message::{CloseReason, Message};
 
-/// Bytes that the headers of one message's frames may have beyond the message bound: a message cut into fragments of a
-/// few bytes, or of none, is refused before it has cost much.
+/// The frame headers of one message may have `max_message` bytes and this many more. So a message in very many small or
+/// empty fragments is refused before it has cost much.
 const FRAGMENT_ALLOWANCE: usize = 64 << 10;
 
 const OVER_BUDGET: CloseReason = CloseReason::new(1013, "too much is arriving at once: try again later");
 const TOO_MANY_FRAGMENTS: CloseReason = CloseReason::new(1009, "a message in too many fragments");
 
-/// What is taken off an inbox.
+/// A frame, or a complete message, from an inbox.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame {
-    /// A whole message.
+    /// A complete message.
     Message(Message),
-    /// A part of a message that is not whole yet.
+    /// A fragment of an unfinished message.
     Fragment,
-    /// With its payload.
+    /// A ping with its payload.
     Ping(Vec<u8>),
     Pong,
-    /// The client closes, with this code if it gave one.
+    /// The client's close frame, with its code if it has one.
     Close(Option<u16>),
 }
 
@@ -44,34 +43,36 @@ enum Kind {
     Binary,
 }
 
-/// What one client has sent.
+/// The inbox of one connection.
 #[derive(Debug)]
 pub(super) struct Inbox {
     /// The largest message, in bytes.
     max_message: usize,
-    /// Bytes that were read and not taken apart yet.
+    /// Bytes that were read and not split into frames yet.
     rest: Bytes,
-    /// What the message is that has begun, if one has.
+    /// The kind of the unfinished message, if there is one.
     begun: Option<Kind>,
     /// Its payload so far.
     payload: Vec<u8>,
-    /// How much of its payload was there at the last [`growth`](Self::growth), if it had begun by then.
+    /// The length of its payload at the last [`growth`](Self::growth), if it had begun by then.
     noted: Option<usize>,
     /// Bytes at the front of its payload that are known to be UTF-8.
     valid: usize,
-    /// Bytes of its frames' headers.
+    /// Bytes of its frame headers.
     headers: usize,
-    /// Of the frame that has begun: bytes still to come, the mask for the next of them, and whether it ends its message.
+    /// Payload bytes of the current frame that are still to come.
     left: usize,
+    /// The mask of the current frame, from the next byte on.
     mask: [u8; 4],
+    /// True if the current frame ends its message.
     last: bool,
-    /// Nobody wants the messages any more.
+    /// True if messages are discarded, because the connection closes.
     discarding: bool,
     share: Share,
 }
 
 impl Inbox {
-    /// An inbox that begins with `early`, for messages of at most `max_message` bytes.
+    /// Creates an inbox that begins with `early`, for messages of at most `max_message` bytes.
     pub(super) fn new(early: Vec<u8>, max_message: usize, budget: Arc<InboxBudget>) -> Self {
         Self {
             max_message,
@@ -89,27 +90,27 @@ impl Inbox {
         }
     }
 
-    /// The client is authenticated: from the next frame on, its messages may have `max_message` bytes.
+    /// Records that the client is authenticated: from the next frame on, its messages may have `max_message` bytes.
     pub(super) fn allow(&mut self, max_message: usize) {
         self.max_message = max_message;
         self.share.authenticated();
     }
 
-    /// From now on only the ends of frames matter: what they carry is not kept, and what was kept is given up.
+    /// Discards the payload so far and all later payloads. Frames are still read, to find the client's close frame.
     pub(super) fn discard(&mut self) {
         (self.discarding, self.payload, self.noted, self.valid) = (true, Vec::new(), None, 0);
         self.share.cover(self.rest.len());
     }
 
-    /// By how many bytes the unfinished message has grown since the last call. `None` if there is none, or if it has
-    /// begun since.
+    /// Returns by how many bytes the unfinished message has grown since the last call. `None` if there is no unfinished
+    /// message, or if it began after the last call.
     pub(super) fn growth(&mut self) -> Option<usize> {
         self.begun?;
         let length = self.payload.len();
         self.noted.replace(length).map(|noted| length - noted)
     }
 
-    /// Takes the next frame off what was read. `None`: more has to [arrive](Self::arrived).
+    /// Returns the next frame of the bytes already read. `None` if more bytes must [arrive](Self::arrived).
     ///
     /// # Errors
     /// Why the connection must be closed.
@@ -120,20 +121,20 @@ impl Inbox {
         let mut rest = std::mem::take(&mut self.rest);
         let (frame, left) = self.take(&rest)?;
         rest.advance(rest.len() - left);
-        // What waits for more to arrive does not keep the memory of all that was read with it.
+        // An incomplete frame is copied: it must not keep the memory of everything that was read with it.
         let waits = frame.is_none();
         self.keep(if waits { Bytes::copy_from_slice(&rest) } else { rest })?;
         Ok(frame)
     }
 
-    /// Puts what waits for more into `buffer`, and returns how many bytes that is: fewer than a header and a control
-    /// frame's payload.
+    /// Copies the bytes of an incomplete frame into `buffer` and returns their number, which is less than a header and the
+    /// payload of a control frame.
     pub(super) fn prepare(&self, buffer: &mut [u8]) -> usize {
         buffer[..self.rest.len()].copy_from_slice(&self.rest);
         self.rest.len()
     }
 
-    /// Takes the first frame off `bytes`: what [waited](Self::prepare), and what has arrived after it.
+    /// Returns the first frame of `bytes`: the bytes of [`prepare`](Self::prepare), and the new bytes after them.
     ///
     /// # Errors
     /// Why the connection must be closed.
@@ -144,18 +145,19 @@ impl Inbox {
     }
 
     fn keep(&mut self, rest: Bytes) -> Result<(), CloseReason> {
-        // An empty one may still keep memory.
+        // Empty `Bytes` may still keep memory.
         self.rest = if rest.is_empty() { Bytes::new() } else { rest };
         if self.share.cover(self.rest.len() + self.payload.capacity()) { Ok(()) } else { Err(OVER_BUDGET) }
     }
 
-    /// Takes a frame off the front of `bytes`, or what is there of a data frame. Also returns how many bytes are left.
+    /// Reads a frame at the front of `bytes`. Of an incomplete data frame, it keeps the payload so far. Returns the frame
+    /// if it is complete, and how many bytes are left.
     fn take(&mut self, mut bytes: &[u8]) -> Result<(Option<Frame>, usize), CloseReason> {
         if self.left == 0 {
             let Some(header) = Header::read(bytes, self.begun.is_some())? else { return Ok((None, bytes.len())) };
             let payload = &bytes[header.size..];
             if header.opcode.is_control() {
-                // Never more than fits.
+                // A control frame is short, so this never cuts the length.
                 let length = header.length as usize;
                 return match payload.get(..length) {
                     Some(own) => Ok((Some(control(header, own)?), payload.len() - length)),
@@ -215,12 +217,13 @@ impl Inbox {
         Ok(())
     }
 
-    /// Makes room for `more` bytes. Memory follows what arrives, at most doubled, and not what a header announces.
+    /// Makes room for `more` bytes. The memory grows with the bytes that arrive, to at most twice as much. A header that
+    /// announces a large payload takes no memory.
     fn grow(&mut self, more: usize) -> Result<(), CloseReason> {
         let (before, left) = (self.payload.len(), self.left);
         let most = if self.last { before + left } else { self.max_message };
         let capacity = (before + more).max(most.min(2 * before));
-        // A message that is whole at once is handed on at once.
+        // A message that is complete now is handed on now, so it needs no share.
         let whole = self.last && before + more == before + left;
         if !whole && !self.share.cover(capacity) {
             return Err(OVER_BUDGET);
@@ -229,7 +232,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Refuses text that cannot become UTF-8, whatever follows.
+    /// Refuses text that cannot become UTF-8, whatever bytes follow.
     fn check_text(&mut self) -> Result<(), CloseReason> {
         if self.begun == Some(Kind::Text) {
             match str::from_utf8(&self.payload[self.valid..]) {

@@ -1,4 +1,4 @@
-//! The inbox beside tungstenite, and what tungstenite does not bound.
+//! Compares the inbox with tungstenite, and tests the limits that tungstenite does not have.
 
 use std::io::{Cursor, Read, Write};
 
@@ -12,7 +12,7 @@ use super::*;
 
 const MAX_MESSAGE: usize = 1000;
 
-/// What came of some bytes: messages, the payloads of pings, and how it ended.
+/// The result of reading some bytes: messages, the payloads of pings, and the close code.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     messages: Vec<Message>,
@@ -21,7 +21,7 @@ struct Outcome {
     closed: Option<u16>,
 }
 
-/// Our reading of bytes that arrive in these parts.
+/// Reads bytes that arrive in these parts with the inbox.
 fn ours<'a>(parts: impl IntoIterator<Item = &'a [u8]>, budget: &Arc<InboxBudget>) -> Outcome {
     let (frames, error) = read(parts, MAX_MESSAGE, budget);
     let mut outcome = Outcome { closed: error.map(|reason| reason.code), ..Outcome::default() };
@@ -36,7 +36,7 @@ fn ours<'a>(parts: impl IntoIterator<Item = &'a [u8]>, budget: &Arc<InboxBudget>
     outcome
 }
 
-/// Bytes to read, and nowhere to write to.
+/// A stream that returns these bytes and ignores all writes.
 struct Stream(Cursor<Vec<u8>>);
 
 impl Read for Stream {
@@ -55,7 +55,7 @@ impl Write for Stream {
     }
 }
 
-/// tungstenite's reading of the same.
+/// Reads the same bytes with tungstenite.
 fn theirs(bytes: &[u8]) -> Outcome {
     let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
     let mut socket = WebSocket::from_raw_socket(Stream(Cursor::new(bytes.to_vec())), Role::Server, Some(config));
@@ -88,7 +88,7 @@ fn theirs(bytes: &[u8]) -> Outcome {
     }
 }
 
-/// A frame as a client may send it, or nearly so, with its length in its shortest form.
+/// Returns a frame of a client, valid or almost valid, with its length in the shortest form.
 fn frame(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
     let mask = if masked { 0x80 } else { 0 };
     let mut bytes = vec![first];
@@ -128,7 +128,7 @@ fn some_frame() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// Frames valid and wrong, however they are cut on their way: what tungstenite makes of them, we do.
+    /// The inbox reads valid and invalid frames, cut anywhere, like tungstenite.
     #[test]
     fn it_reads_what_tungstenite_reads(
         frames in proptest::collection::vec(some_frame(), 0..12),
@@ -147,7 +147,7 @@ proptest! {
             left = rest;
         }
         let (ours, theirs) = (ours(parts, &budget), theirs(&bytes));
-        // A frame that is wrong in two ways may be refused for either, and we do not wait for its end.
+        // A frame with two errors may be refused for either error, and the inbox does not wait for the end of the frame.
         let (our_end, their_end) = (ours.closed, theirs.closed);
         let early = our_end == Some(1002) && their_end != Some(1002);
         prop_assert!(our_end == their_end || early, "closed with {our_end:?}, not with {their_end:?}");
@@ -164,7 +164,7 @@ proptest! {
     }
 }
 
-/// The inbox of a client that is authenticated.
+/// Creates the inbox of an authenticated client.
 fn inbox(max_message: usize, budget: &Arc<InboxBudget>) -> Inbox {
     let mut inbox = Inbox::new(Vec::new(), max_message, budget.clone());
     inbox.allow(max_message);
@@ -199,11 +199,11 @@ fn all_inboxes_together_hold_no_more_than_the_budget() {
         }
     }
     assert_eq!((refused, budget.used()), (2, 3 * (30_000 - FREE)));
-    // What is whole needs none of it, nor does what is short.
+    // A complete message takes nothing from the budget, and a short payload takes nothing.
     let mut late = inbox(1 << 20, &budget);
     assert!(matches!(late.arrived(&frame(0x82, true, &[0; 30_000])), Ok(Some(Frame::Message(_)))));
     assert_eq!(late.arrived(&frame(0x02, true, &[0; FREE])), Ok(Some(Frame::Fragment)));
-    // A message that ends gives back what it took.
+    // A message that ends gives back its memory.
     assert!(matches!(inboxes[0].arrived(&frame(0x80, true, b"")), Ok(Some(Frame::Message(_)))));
     assert_eq!(budget.used(), 2 * (30_000 - FREE));
     drop(inboxes);
@@ -265,7 +265,7 @@ fn strangers_hold_at_most_half_of_the_budget() {
     assert_eq!(first.arrived(&begun), Ok(Some(Frame::Fragment)));
     assert_eq!(second.arrived(&begun).unwrap_err().code, 1013);
     assert_eq!(inbox(1 << 20, &budget).arrived(&begun), Ok(Some(Frame::Fragment)));
-    // Who is authenticated is no stranger any more, with all that has arrived.
+    // After authentication a client is no stranger any more, and the memory that it uses does not count as a stranger's.
     first.allow(1 << 20);
     assert_eq!(third.arrived(&begun), Ok(Some(Frame::Fragment)));
     drop((first, second, third));
