@@ -33,7 +33,8 @@ const SOURCES: [&str; 11] = [
     "Cargo.lock",
 ];
 
-/// Variables that cargo, clippy or the user set for the build of the host. They must not affect the build of the plugins.
+/// Variables that cargo, clippy or the user set for the build of the host. They must not affect the build of the
+/// plugins.
 const NOT_INHERITED: [&str; 7] = [
     "CARGO_TARGET_DIR",
     "CARGO_BUILD_TARGET",
@@ -113,7 +114,8 @@ fn compile(workspace: &Path, target_dir: &Path) -> Result<()> {
             cargo.env_remove(name);
         }
     }
-    // Empty, not removed: an empty value overrides the flags for the host's processor or linker in a configuration file.
+    // Empty, not removed: an empty value overrides the flags for the host's processor or linker in a configuration
+    // file.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", "");
     let output = cargo.output().context("cannot run cargo to compile the built-in plugins")?;
     if !output.status.success() {

@@ -19,8 +19,8 @@
 //! | [`config`] | `hotgate.toml`, environment variables and flags → checked settings |
 //!
 //! How a message travels: [`edge::websocket`] reads the message → [`policy`] asks a [`plugin`] and decides →
-//! [`hub::delivery`] finds the recipient in [`hub::registry`] → the recipient's [`hub::outbox`] queues the message → the
-//! recipient's [`edge::websocket`] writes it.
+//! [`hub::delivery`] finds the recipient in [`hub::registry`] → the recipient's [`hub::outbox`] queues the message →
+//! the recipient's [`edge::websocket`] writes it.
 //!
 //! How a pushed line travels: [`edge::text`] → [`policy`] → [`hub::delivery`] → [`hub::outbox`], and the answer back.
 

@@ -193,7 +193,7 @@ async fn the_second_start_finds_everything_compiled() {
 
     let gateway = setup.start().await;
     gateway.connect().await.expect("hello v1").await;
-    gateway.logged(|line| line.message() == "plugin found compiled").await;
+    gateway.logged(|line| line.message() == "compiled plugin found in the cache").await;
     assert!(!gateway.log().since(Default::default()).iter().any(|line| line.message() == "plugin compiled"));
     // Going back to version 1 needs no compiler, too.
     for (version, file) in [(2, 2), (1, 2), (2, 2)] {

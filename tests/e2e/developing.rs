@@ -204,7 +204,7 @@ async fn dev_serves_nobody_else_and_says_what_is_wrong() {
         (&["dev", "project", "--websocket-listen", "0.0.0.0:0"][..], "serves this machine only"),
         (&["dev", "."], "plugin.toml"),
         (&["dev", "nowhere"], "nowhere"),
-        (&["--config", "hotgate.toml", "dev", "project"], "makes its own configuration"),
+        (&["--config", "hotgate.toml", "dev", "project"], "does not take --config"),
     ] {
         let ended = setup.run(arguments).await;
         assert!(ended.code == Some(78) && ended.stderr.contains(expected), "{expected}: {ended:?}");

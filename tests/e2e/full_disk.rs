@@ -51,10 +51,10 @@ async fn a_rollback_that_cannot_be_written_down_takes_place_is_told_and_is_writt
     gateway.swapped_since(mark).await;
     assert!(gateway.limit_files("0"));
     let answer = plugin(&gateway, &["rollback", SLOT]).await;
-    assert!(answer.contains("what was rolled back cannot be remembered"), "{answer}");
+    assert!(answer.contains("rollbacks cannot be saved"), "{answer}");
     gateway.connect().await.expect("hello v1").await;
     assert!(plugins(&gateway).await["unsaved"].as_str().is_some_and(|problem| problem.contains("File too large")));
-    gateway.logged(|line| line.message().starts_with("what was rolled back cannot be remembered")).await;
+    gateway.logged(|line| line.message().starts_with("rollbacks cannot be saved")).await;
 
     assert!(gateway.limit_files("unlimited"));
     eventually("it is remembered", async || plugins(&gateway).await["unsaved"].is_null()).await;

@@ -10,6 +10,7 @@ mod compiling;
 mod conformance;
 mod contained;
 mod costs;
+mod delays;
 mod developing;
 mod duplicates;
 mod foreign;

@@ -307,6 +307,6 @@ async fn a_file_that_is_written_all_the_time_is_live_all_the_same_and_the_log_sa
         _ = gateway.swapped_since(mark) => {}
     }
     expect_version(&mut anna, 2).await;
-    let says = gateway.logged_since(mark, |line| line.says("does not come to rest")).await;
+    let says = gateway.logged_since(mark, |line| line.says("keeps changing")).await;
     assert!(says.message().contains("watch.settle") && says.get("file").ends_with("plugin.wasm"), "{says:?}");
 }

@@ -17,7 +17,7 @@ async fn a_restart_does_not_load_again_what_was_rolled_back() {
 
     gateway.restart().await;
     let refused = gateway.refused_since(Default::default()).await;
-    assert!(refused.get("reason").contains("because an operator said so"), "{refused:?}");
+    assert!(refused.get("reason").contains("because an operator requested it"), "{refused:?}");
     gateway.connect().await.expect("hello v1").await;
     // Longer than the gateway needs to look at the file a second time.
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -113,7 +113,7 @@ async fn where_nothing_else_is_left_what_was_rolled_back_serves_again() {
     plugin(&gateway, &["rollback", SLOT]).await;
     std::fs::remove_dir_all(gateway.state_folder().join("components")).expect("they are there");
     gateway.restart().await;
-    gateway.logged(|line| line.says("nothing else is there")).await;
+    gateway.logged(|line| line.says("there is no other")).await;
     gateway.connect().await.expect("hello v2").await;
 }
 
@@ -197,7 +197,7 @@ async fn what_was_rolled_back_is_remembered_when_its_slot_is_renamed_and_forgott
     gateway.restart().await;
     let refused = gateway.refused_since(Default::default()).await;
     assert_eq!(refused.get("slot"), "authenticator-2+router");
-    assert!(refused.get("reason").contains("because an operator said so"), "{refused:?}");
+    assert!(refused.get("reason").contains("because an operator requested it"), "{refused:?}");
     gateway.connect().await.expect("hello v1").await;
 
     let kept = |gateway: &Gateway, folder: &str| {

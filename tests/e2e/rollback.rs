@@ -240,7 +240,7 @@ async fn a_canary_serves_some_of_the_new_connections_until_it_is_promoted() {
     assert_eq!(plugins(&gateway).await["live"]["stage"], "live");
     let nothing = gateway.plugin(&["promote", SLOT]).await;
     assert_eq!(nothing.code, Some(1));
-    assert!(nothing.stderr.contains("nothing waits to be promoted"), "{nothing:?}");
+    assert!(nothing.stderr.contains("there is nothing to promote"), "{nothing:?}");
 }
 
 #[tokio::test]

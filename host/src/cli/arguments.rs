@@ -1,4 +1,4 @@
-//! What the command line and the environment say: what to do, with which settings.
+//! Reads the command line and the environment: the command, and its settings.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,14 +11,14 @@ use super::plugin;
 use crate::config::{Overrides, Source};
 
 const ABOUT: &str = "\
-Hotgate is a WebSocket push gateway. Two WebAssembly plugins decide who a client is and who gets a message; copy a new \
-plugin file over the old one, and it takes effect while everybody stays connected.
+Hotgate is a WebSocket push gateway. Two WebAssembly plugins decide who a client is and who gets a message. To change \
+a plugin, copy the new file over the old one: it takes effect while all clients stay connected.
 
 Without any settings:
   0.0.0.0:1234    clients connect here, by WebSocket
-  127.0.0.1:5678  internal systems push here, one line of text a message
-  127.0.0.1:1235  operators look and act here, by HTTP and `hotgate plugin`
-  built-in plugins: the first packet {\"id\":\"u1\"} makes its sender uid u1";
+  127.0.0.1:5678  internal systems push here, one line of text for each message
+  127.0.0.1:1235  operators connect here, by HTTP or with `hotgate plugin`
+  built-in plugins: a client whose first packet is {\"id\":\"u1\"} gets the uid u1";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,27 +31,27 @@ Examples:
   hotgate config print > hotgate.toml
       Write a commented configuration file with every setting.
   hotgate --config hotgate.toml config check
-      Check it without running.
+      Check this file without running the gateway.
   hotgate --config hotgate.toml
-      Run with it.
+      Run with this file.
   hotgate --config hotgate.toml plugin list
-      See which plugins serve in the gateway that runs with it, and how they fare.
+      List the plugins of the gateway that runs with this file, with their calls and failures.
   hotgate plugin new my-auth --role authenticator --lang rust
-      Write a plugin of your own to begin with.
+      Create a project for your own plugin.
 
-A flag counts more than its environment variable, a variable more than the file, the file more than the default.
-An empty variable counts as unset. No file is read that is not named.";
+A flag overrides its environment variable, a variable overrides the file, and the file overrides the default.
+An empty variable counts as unset. A configuration file is read only if you name it.";
 
-/// The command line, understood.
+/// The command line after parsing.
 #[derive(Debug)]
 pub(super) struct Cli {
-    /// What to do.
+    /// The command.
     pub(super) command: Command,
-    /// What the configuration is made of.
+    /// The source of the configuration.
     pub(super) source: Source,
 }
 
-/// What to do.
+/// A command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Command {
     /// Run the gateway.
@@ -60,7 +60,7 @@ pub(super) enum Command {
     ConfigCheck,
     /// Print the configuration in effect.
     ConfigPrint,
-    /// See or change which plugins serve in a gateway that runs; or make one.
+    /// List or change the plugins of a running gateway, or make a plugin.
     Plugin(Box<plugin::Arguments>),
     /// Serve the plugin in a folder, and build it on each change.
     Dev(PathBuf),
@@ -77,16 +77,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Run the gateway (what happens without a command)
+    /// Run the gateway (the default command)
     Serve,
     /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigAction),
-    /// See and change which plugins serve in the gateway that runs with these settings; make, check, run and measure your own
+    /// List and change the plugins of the gateway that runs with these settings; make, check, run and measure your own
+    /// plugin
     Plugin(Box<plugin::Arguments>),
-    /// Build the plugin in a folder, serve it on this machine only, and build and swap it on each change
+    /// Build the plugin in a folder and serve it on this machine only; build and swap it again on each change
     Dev {
-        /// A folder as `hotgate plugin new` writes it
+        /// A folder made by `hotgate plugin new`
         #[arg(default_value = ".")]
         folder: PathBuf,
     },
@@ -94,9 +95,9 @@ enum Action {
 
 #[derive(Subcommand, Clone, Copy)]
 enum ConfigAction {
-    /// Check the configuration and load the plugins it names, without serving; exit code 78 if something is wrong
+    /// Check the configuration and load its plugins, without serving; exit code 78 if something is wrong
     Check,
-    /// Print the configuration in effect as a commented file, defaults and plugin settings included
+    /// Print the configuration in effect as a commented file, with defaults and plugin settings
     Print,
 }
 
@@ -105,32 +106,32 @@ struct Options {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "HOTGATE_CONFIG", hide_env_values = true, global = true)]
     config: Option<OsString>,
-    /// Where clients connect [default: 0.0.0.0:1234]
+    /// The address where clients connect [default: 0.0.0.0:1234]
     #[arg(long, value_name = "ADDR", env = "HOTGATE_WEBSOCKET_LISTEN", hide_env_values = true, global = true)]
     websocket_listen: Option<OsString>,
-    /// Where internal systems push [default: 127.0.0.1:5678]
+    /// The address where internal systems push [default: 127.0.0.1:5678]
     #[arg(long, value_name = "ADDR", env = "HOTGATE_TEXT_LISTEN", hide_env_values = true, global = true)]
     text_listen: Option<OsString>,
-    /// Where operators look and act [default: 127.0.0.1:1235]
+    /// The address where operators connect [default: 127.0.0.1:1235]
     #[arg(long, value_name = "ADDR", env = "HOTGATE_ADMIN_LISTEN", hide_env_values = true, global = true)]
     admin_listen: Option<OsString>,
-    /// A plugin that decides who a client is: a file or builtin:NAME. Repeat it for a chain, asked in order; the variable
-    /// separates them by commas. Replaces the configured chain; a plugin also named there keeps its settings
-    /// [default: builtin:origin-auth]
+    /// A plugin that decides who a client is: a file or builtin:NAME. Repeat this flag for a chain of plugins that are
+    /// asked in order; in the variable, separate them by commas. This replaces the chain of the configuration file, but
+    /// a plugin that is also in the file keeps its settings [default: builtin:origin-auth]
     #[arg(long, value_name = "FILE", env = "HOTGATE_AUTHENTICATOR", hide_env_values = true, global = true)]
     authenticator: Vec<OsString>,
     /// The plugin that decides who gets a message: a file or builtin:NAME [default: builtin:origin-router]
     #[arg(long, value_name = "FILE", env = "HOTGATE_ROUTER", hide_env_values = true, global = true)]
     router: Option<OsString>,
-    /// What is logged: error, warn, info, debug, trace, or directives like info,hotgate=debug [default: info]
+    /// The level of the log: error, warn, info, debug, trace, or directives like info,hotgate=debug [default: info]
     #[arg(long, value_name = "LEVEL", env = "HOTGATE_LOG_LEVEL", hide_env_values = true, global = true)]
     log_level: Option<OsString>,
-    /// Log lines for people or for machines: text or json [default: text]
+    /// The format of the log: text for people, json for machines [default: text]
     #[arg(long, value_name = "FORMAT", env = "HOTGATE_LOG_FORMAT", hide_env_values = true, global = true)]
     log_format: Option<OsString>,
 }
 
-/// Reads the command line and the environment. Answers `--help`, `--version` and wrong usage itself, and exits.
+/// Reads the command line and the environment. For `--help`, `--version` and wrong usage, prints the answer and exits.
 pub(super) fn parse() -> Cli {
     parse_from(&std::env::args_os().collect::<Vec<_>>()).unwrap_or_else(|error| error.exit())
 }
@@ -155,7 +156,8 @@ fn from_environment(matches: &ArgMatches, option: &str) -> bool {
     matches.value_source(option) == Some(ValueSource::EnvVariable)
 }
 
-/// The values of an option's environment variable. Only the chain is a list; log directives have commas of their own.
+/// Returns the values in an option's environment variable. Only the chain is a list; commas in log directives do not
+/// separate values.
 fn split(option: &str, value: &str) -> Vec<String> {
     match option {
         _ if value.is_empty() => Vec::new(),
@@ -165,15 +167,15 @@ fn split(option: &str, value: &str) -> Vec<String> {
 }
 
 impl Options {
-    /// Of a repeated option that stands both before and after a command, clap keeps one side only. A chain must not lose an
-    /// authenticator in silence.
+    /// Refuses `--authenticator` flags both before and after a command: clap keeps only one side, and the chain must
+    /// not silently lose an authenticator.
     fn whole_chain(&self, line: &[OsString], matches: &ArgMatches) -> Result<(), clap::Error> {
         let is_flag = |word: &&OsString| word.to_string_lossy().split('=').next() == Some("--authenticator");
         let given = line.iter().filter(is_flag).count();
         if from_environment(matches, "authenticator") || given == self.authenticator.len() {
             return Ok(());
         }
-        let problem = "--authenticator must stand all before the command or all after it";
+        let problem = "put all --authenticator flags before the command, or all after it";
         Err(Arguments::command().error(ErrorKind::ArgumentConflict, problem))
     }
 
@@ -187,7 +189,7 @@ impl Options {
             };
             let mut texts = Vec::new();
             for value in values {
-                // Not lossy: another file than the one that was meant might be found.
+                // No lossy conversion: the result might name another file.
                 match value.to_str() {
                     Some(text) if !by_variable => texts.push(text.to_owned()),
                     Some(text) => texts.extend(split(option, text)),

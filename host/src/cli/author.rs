@@ -1,4 +1,4 @@
-//! `hotgate plugin check|run|bench|new`: what plugin authors do before a plugin serves. None of them needs a gateway.
+//! `hotgate plugin check|run|bench|new`: commands for plugin authors. They need no running gateway.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -19,17 +19,17 @@ use crate::devkit::run::{Talk, Tally};
 use crate::devkit::{DevKit, cache_folder, capture};
 use crate::plugin::{Roles, tame};
 
-/// What plugin authors do.
+/// A command for plugin authors.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(super) enum Action {
-    /// Write a project to begin with, into a folder of its own; nothing is fetched
+    /// Create a project for a new plugin, in a folder of its own; nothing is downloaded
     New {
-        /// What the plugin is called, like my-auth
+        /// The name of the plugin, like my-auth
         name: String,
-        /// What it is for
+        /// The role of the plugin
         #[arg(long, value_enum, default_value = "authenticator")]
         role: Role,
-        /// What it is written in
+        /// The language of the plugin
         #[arg(long = "lang", value_enum, default_value = "rust")]
         language: Language,
     },
@@ -38,36 +38,36 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// Whether it can answer in JSON.
+    /// Returns `true` if the command can answer in JSON.
     pub(super) fn has_json(&self) -> bool {
         matches!(self, Self::Component(Use::Check { .. }))
     }
 }
 
-/// What to do with a component.
+/// A command for a component.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(super) enum Use {
-    /// Say what a component is, whether it can serve, and if not what to do; exit code 0 if it can, 1 if not
+    /// Check whether a component can serve, and say what to do if it cannot; exit code 0 if it can, 1 if it cannot
     Check {
         #[command(flatten)]
         subject: Subject,
     },
-    /// Feed it packets and lines without a network, or play case files; exit code 1 if anything failed
+    /// Send packets and lines to a component without a network, or run case files; exit code 1 if anything failed
     #[command(after_help = RUN_EXAMPLES)]
     Run {
         #[command(flatten)]
         subject: Subject,
         #[command(flatten)]
-        said: Said,
+        input: Input,
     },
-    /// Measure its calls
+    /// Measure the calls of a component
     Bench {
         #[command(flatten)]
         subject: Subject,
         /// The first packet of a client
         #[arg(long, value_name = "TEXT", default_value = "{\"id\":\"u1\"}")]
         packet: String,
-        /// What an authenticated client sends
+        /// A packet of an authenticated client
         #[arg(long, value_name = "TEXT", default_value = "{\"id\":\"u2\",\"msg\":\"hi\"}")]
         message: String,
         /// A line of an internal sender
@@ -82,13 +82,13 @@ pub(super) enum Use {
 const RUN_EXAMPLES: &str = "\
 Examples:
   hotgate plugin run auth.wasm --packet '{\"id\":\"u1\"}'
-      Greet it, hand it a packet, and see what it says.
+      Let it greet a client, send it the client's packet, and print its answers.
   hotgate plugin run router.wasm --uid u1 --packet '{\"id\":\"u2\",\"msg\":\"hi\"}' --line '{\"uid\":\"u1\"}'
       Route a message of u1, then push a line.
   hotgate plugin run auth.wasm --cases cases.toml --watch
-      Conversation the cases, again each time the component changes.";
+      Run the cases, and again each time the component or the cases change.";
 
-/// A setting as the command line has it. Its `Debug` shows no value, which may be a secret.
+/// A setting from the command line. Its `Debug` does not show the value, which may be a secret.
 #[derive(Clone, PartialEq, Eq)]
 struct SettingFlag {
     name: String,
@@ -101,41 +101,43 @@ impl fmt::Debug for SettingFlag {
     }
 }
 
-/// The component, and what it is told.
+/// The component, its settings and its role.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(super) struct Subject {
     /// The component: a file, or builtin:NAME
     file: PathBuf,
-    /// A setting of the plugin; NAME=@FILE takes it from a file. Repeat it for more [default: those in --config]
+    /// A setting of the plugin; NAME=@FILE reads it from a file. Repeat this flag for more [default: the settings in
+    /// --config]
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     setting: Vec<SettingFlag>,
-    /// What it is for [default: all that it can be]
+    /// The role of the component [default: every role that it supports]
     #[arg(long, value_enum)]
     role: Option<Role>,
 }
 
-/// What is said to it.
+/// The input of the component.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub(super) struct Said {
-    /// A packet of the client. Repeat it for more; an authenticator hears them until it accepts, a router after that
+pub(super) struct Input {
+    /// A packet of the client. Repeat this flag for more. An authenticator gets the packets until it accepts, then a
+    /// router
     #[arg(long, value_name = "TEXT")]
     packet: Vec<String>,
-    /// A line of an internal sender. Repeat it for more
+    /// A line of an internal sender. Repeat this flag for more
     #[arg(long, value_name = "TEXT")]
     line: Vec<String>,
-    /// A header of the client's handshake. Repeat it for more
+    /// A header of the client's handshake. Repeat this flag for more
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<Attribute>,
-    /// What the client asked for: a path, perhaps with a query
+    /// The path of the client's handshake, perhaps with a query
     #[arg(long, value_name = "PATH", default_value = "/")]
     path: String,
-    /// Whose session it is, where no authenticator says so
+    /// The uid of the session, if no authenticator decides it
     #[arg(long, default_value = "u1")]
     uid: String,
-    /// A file with cases to conversation. Repeat it for more
+    /// A file with cases. Repeat this flag for more
     #[arg(long, value_name = "FILE", conflicts_with_all = ["packet", "line", "setting", "header", "path", "uid"])]
     cases: Vec<PathBuf>,
-    /// Start over each time the component, or a case file, changes
+    /// Run again each time the component or a case file changes
     #[arg(long)]
     watch: bool,
 }
@@ -143,11 +145,11 @@ pub(super) struct Said {
 /// The roles of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Role {
-    /// It answers who a client is.
+    /// Decides who a client is
     Authenticator,
-    /// It answers who gets a message.
+    /// Decides who gets a message
     Router,
-    /// Both.
+    /// Both roles
     Both,
 }
 
@@ -160,7 +162,7 @@ impl From<Role> for Roles {
 fn setting(text: &str) -> Result<SettingFlag, String> {
     let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE, or NAME=@FILE")?;
     let flag = SettingFlag { name: name.to_owned(), value: value.to_owned() };
-    if name.is_empty() { Err("has no name".to_owned()) } else { Ok(flag) }
+    if name.is_empty() { Err("the name is missing".to_owned()) } else { Ok(flag) }
 }
 
 fn header(text: &str) -> Result<Attribute, String> {
@@ -180,7 +182,7 @@ impl Subject {
         (!self.setting.is_empty()).then_some(settings)
     }
 
-    /// What was compiled before is not compiled again, for whichever command that was.
+    /// Opens the component. If an earlier command has compiled it, it is not compiled again.
     fn open(&self, config: &Config) -> anyhow::Result<DevKit> {
         DevKit::open(&self.file, config, self.settings(), &cache_folder())
     }
@@ -190,7 +192,7 @@ impl Subject {
     }
 }
 
-/// Does what the action says.
+/// Runs a command.
 pub(super) fn run(action: &Action, json: bool, settings: impl FnOnce() -> Result<Config, ConfigError>) -> ExitCode {
     let used = match action {
         Action::Component(used) => used,
@@ -209,7 +211,7 @@ pub(super) fn run(action: &Action, json: bool, settings: impl FnOnce() -> Result
         runtime.block_on(async {
             match used {
                 Use::Check { subject } => check(subject, &config, json).await,
-                Use::Run { subject, said } => play(subject, said, &config).await,
+                Use::Run { subject, input } => run_component(subject, input, &config).await,
                 Use::Bench { subject, packet, message, line, seconds } => {
                     let text = |text: &String| ByteString::from(text.as_str());
                     let (packet, message, line) = (text(packet), text(message), text(line));
@@ -235,23 +237,24 @@ async fn check(subject: &Subject, config: &Config, json: bool) -> anyhow::Result
     Ok(if report.usable { shown } else { ExitCode::FAILURE })
 }
 
-async fn play(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result<ExitCode> {
+/// Runs the component once, or again on each change.
+async fn run_component(subject: &Subject, input: &Input, config: &Config) -> anyhow::Result<ExitCode> {
     capture::listen();
     loop {
-        let begun = changed(subject, said);
-        let played = once(subject, said, config).await;
-        if !said.watch {
-            return played;
+        let begun = stamps(subject, input);
+        let result = run_once(subject, input, config).await;
+        if !input.watch {
+            return result;
         }
-        if let Err(error) = played {
+        if let Err(error) = result {
             complain(&format_args!("{error:#}"));
         }
         let _ = writeln!(io::stderr(), "--- waiting for a change of {}", subject.file.display());
         let mut seen = begun.clone();
         loop {
             tokio::time::sleep(LOOK).await;
-            let now = changed(subject, said);
-            // Whoever writes a file may write it in parts.
+            let now = stamps(subject, input);
+            // A file may be written in parts: wait until it stops changing.
             if now == seen && now != begun {
                 break;
             }
@@ -260,30 +263,30 @@ async fn play(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result
     }
 }
 
-/// How often it is looked whether a file has changed.
+/// How often the files are checked for changes.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// What tells one state of the files from another.
-fn changed(subject: &Subject, said: &Said) -> Vec<Option<(std::time::SystemTime, u64)>> {
+/// Returns the times and sizes of the files. They show whether a file has changed.
+fn stamps(subject: &Subject, input: &Input) -> Vec<Option<(std::time::SystemTime, u64)>> {
     let stamp = |path: &PathBuf| path.metadata().ok().and_then(|meta| Some((meta.modified().ok()?, meta.len())));
-    [&subject.file].into_iter().chain(&said.cases).map(stamp).collect()
+    [&subject.file].into_iter().chain(&input.cases).map(stamp).collect()
 }
 
-async fn once(subject: &Subject, said: &Said, config: &Config) -> anyhow::Result<ExitCode> {
+async fn run_once(subject: &Subject, input: &Input, config: &Config) -> anyhow::Result<ExitCode> {
     let devkit = subject.open(config)?;
-    let Some(roles) = roles(subject, &devkit, !said.cases.is_empty()).await? else { return Ok(ExitCode::FAILURE) };
-    if said.cases.is_empty() {
-        let (path, query) = match said.path.split_once('?') {
+    let Some(roles) = roles(subject, &devkit, !input.cases.is_empty()).await? else { return Ok(ExitCode::FAILURE) };
+    if input.cases.is_empty() {
+        let (path, query) = match input.path.split_once('?') {
             Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
-            None => (said.path.clone(), None),
+            None => (input.path.clone(), None),
         };
         let texts = |texts: &[String]| texts.iter().map(|text| ByteString::from(text.as_str())).collect();
-        let (packets, lines) = (texts(&said.packet), texts(&said.line));
-        let talk = Talk { path, query, headers: said.header.clone(), uid: said.uid.clone(), packets, lines };
+        let (packets, lines) = (texts(&input.packet), texts(&input.line));
+        let talk = Talk { path, query, headers: input.header.clone(), uid: input.uid.clone(), packets, lines };
         let well = devkit.talk(roles, &talk, |text| _ = show(text)).await?;
         return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let Tally { passed, failed } = devkit.play(&said.cases, roles, |text| _ = show(text)).await?;
+    let Tally { passed, failed } = devkit.play(&input.cases, roles, |text| _ = show(text)).await?;
     show(&format!("{passed} passed, {failed} failed\n"));
     Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -296,8 +299,8 @@ async fn bench(subject: &Subject, load: &Load, config: &Config) -> anyhow::Resul
     Ok(if measured.is_clean() { shown } else { ExitCode::FAILURE })
 }
 
-/// What the component is for; `None` if it cannot serve, which has been said. Cases bring their own settings: whether it agrees
-/// with any is theirs to find out.
+/// Returns the roles of the component. If it cannot serve, prints why and returns `None`. Cases have settings of their
+/// own, so with cases this does not check the settings.
 async fn roles(subject: &Subject, devkit: &DevKit, of_cases: bool) -> anyhow::Result<Option<Roles>> {
     let file = subject.file.display().to_string();
     let report = match of_cases {

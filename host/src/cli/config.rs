@@ -10,8 +10,8 @@ use crate::hub::registry::Registry;
 use crate::policy::Policy;
 use crate::policy::status::PluginStatus;
 
-/// `hotgate config check`: loads the configuration and its plugins as a start would, and says what would serve, or why
-/// nothing could.
+/// `hotgate config check`: loads the configuration and its plugins as a start would. Prints the plugins that would
+/// serve, or the problem.
 pub(super) fn check(source: &Source) -> ExitCode {
     let config = match source.load() {
         Ok(config) => config,
@@ -26,7 +26,7 @@ pub(super) fn check(source: &Source) -> ExitCode {
     }
 }
 
-/// `hotgate config print`: prints the configuration in effect, or what is wrong with it.
+/// `hotgate config print`: prints the configuration in effect, or the problem.
 pub(super) fn print(source: &Source) -> ExitCode {
     match source.load() {
         Ok(config) => output::print(&config.to_toml()),
@@ -36,7 +36,8 @@ pub(super) fn print(source: &Source) -> ExitCode {
 
 fn load_plugins(config: &Config) -> anyhow::Result<String> {
     let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
-    // Checked is what the configuration names: nothing is left behind, and nothing that was kept before helps.
+    // Without a state folder: the check leaves no files, and a component kept by an earlier start cannot hide a
+    // problem.
     let state = Arc::new(StateFolder::none("it is only a check"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let policy = runtime.block_on(Policy::load(&config.clone().into(), registry, state))?;

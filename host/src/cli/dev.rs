@@ -9,16 +9,16 @@ use super::output::refuse;
 use crate::config::{Config, Source};
 use crate::devkit::dev::Builder;
 
-/// `hotgate dev`: builds the plugin in a folder until it can serve. Returns what to serve it with, and what builds it from
-/// then on; or the exit code.
+/// Builds the plugin in a folder until it can serve. Returns the configuration to serve it with, the source of the
+/// configuration, and the builder for later changes.
 ///
 /// # Errors
-/// The exit code: of a folder that is no project, of settings that cannot be, or of being asked to end before there is
-/// anything to serve.
+/// The exit code, if the folder is no project, the settings are wrong, or a signal ends the command before the plugin
+/// can serve.
 pub(super) fn prepare(source: &Source, folder: &Path) -> Result<(Config, Source, Builder), ExitCode> {
     if source.file.is_some() {
-        let problem = "`hotgate dev` makes its own configuration: settings of the plugin stand in plugin.toml, the rest \
-                       is set by flags";
+        let problem = "`hotgate dev` does not take --config: write the plugin's settings into plugin.toml, and set the \
+                       rest by flags";
         return Err(refuse(&problem));
     }
     let refused = |error: anyhow::Error| refuse(&format_args!("{error:#}"));
@@ -27,7 +27,7 @@ pub(super) fn prepare(source: &Source, folder: &Path) -> Result<(Config, Source,
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
-            // Ended here, and not by the signal itself, a build ends, too.
+            // The signals are handled here, so that a running build ends, too.
             tokio::select! {
                 ready = builder.first() => ready.map(Some),
                 _ = tokio::signal::ctrl_c() => Ok(None),

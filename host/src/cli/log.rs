@@ -1,5 +1,6 @@
-//! The log: lines on standard error, written by a thread of its own. A terminal, pipe or disk that takes no more must not
-//! stall the gateway: what it does not take is lost, counted, and told once there is room again.
+//! The log: lines on standard error, written by a thread of its own. A terminal, pipe or disk that takes no more lines
+//! must not stall the gateway: such lines are lost and counted, and the log reports their number when it can be written
+//! again.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
@@ -13,13 +14,13 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Lines that wait to be written.
+/// The most lines that wait to be written.
 const WAITING_LINES: usize = 8192;
 
-/// How often it is told that lines were lost.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+/// How often lost lines are reported.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
 
-/// Starts the log. What is still in its queue is written when the guard is dropped.
+/// Starts the log. Dropping the guard writes the lines that are still queued.
 pub(super) fn start(config: &LogConfig) -> (WorkerGuard, ErrorCounter) {
     let output = Output { stream: io::stderr(), is_broken: false };
     let (writer, guard) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(output);
@@ -40,10 +41,10 @@ pub(super) fn start(config: &LogConfig) -> (WorkerGuard, ErrorCounter) {
     (guard, lost)
 }
 
-/// Where the log's thread writes to.
+/// The output of the log's thread.
 struct Output<W> {
     stream: W,
-    /// Whether the last line was written in part.
+    /// True if only a part of the last line was written.
     is_broken: bool,
 }
 
@@ -62,7 +63,7 @@ impl<W: Write> Write for Output<W> {
 }
 
 impl<W: Write> Output<W> {
-    /// A line of which only a part could be written stays alone.
+    /// Writes a line. If only a part of the last line was written, ends that one first.
     fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
         if self.is_broken {
             self.stream.write_all(b"\n")?;
@@ -82,17 +83,18 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// Says from time to time how many lines were lost. Where nobody hears that, one more is lost: it is said again.
-pub(super) async fn tell_lost(counter: ErrorCounter) -> Infallible {
-    let (mut dropped, mut told) = (0, 0);
+/// Reports from time to time how many lines were lost. If the report is lost, too, it counts as a lost line and the
+/// next report follows.
+pub(super) async fn report_lost(counter: ErrorCounter) -> Infallible {
+    let (mut dropped, mut reported) = (0, 0);
     loop {
-        tokio::time::sleep(TELL_EVERY).await;
+        tokio::time::sleep(REPORT_EVERY).await;
         let now = counter.dropped_lines();
         METRICS.log_lines_lost.add(now.saturating_sub(dropped) as u64);
         dropped = now;
         let lost = METRICS.log_lines_lost.get();
-        if lost > told {
-            told = lost;
+        if lost > reported {
+            reported = lost;
             warn!(lost, "log lines lost since the start: standard error is not read fast enough, or cannot be written");
         }
     }

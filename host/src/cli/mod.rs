@@ -1,4 +1,4 @@
-//! The command line: what to do, with which settings.
+//! The command line: runs a command with its settings.
 
 mod arguments;
 mod author;
@@ -17,7 +17,7 @@ use self::arguments::{Command, parse};
 use self::output::refuse;
 use self::serve::serve;
 
-/// Does what the command line says. Returns what the process exits with: 78 for settings that cannot be used.
+/// Runs the command. Returns the exit code of the process: 78 for settings that cannot be used.
 pub fn run() -> ExitCode {
     let cli = parse();
     match &cli.command {

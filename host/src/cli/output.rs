@@ -1,4 +1,4 @@
-//! What a command prints: answers on standard output, problems on standard error.
+//! Prints the answer of a command on standard output, and problems on standard error.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -10,12 +10,12 @@ use crate::plugin::{is_harmful, tame};
 /// will not help.
 pub(super) const EXIT_CONFIG: u8 = 78;
 
-/// Prints text for people, some of which may come from plugins.
+/// Prints text for people. Some of it may come from plugins, so characters that could harm a terminal are replaced.
 pub(super) fn show(text: &str) -> ExitCode {
     print(&tame(text))
 }
 
-/// Prints JSON. What a terminal should not be shown is escaped; it can only stand within strings.
+/// Prints JSON. Escapes characters that could harm a terminal; they can only be inside strings.
 pub(super) fn print_json(json: &serde_json::Value) -> ExitCode {
     let mut text = String::new();
     for c in format!("{json:#}\n").chars() {
@@ -27,7 +27,7 @@ pub(super) fn print_json(json: &serde_json::Value) -> ExitCode {
     print(&text)
 }
 
-/// Not `println!`, which panics when a pager that has seen enough closes the pipe.
+/// Prints text. Unlike `println!`, this does not panic when a pager closes the pipe early.
 pub(super) fn print(text: &str) -> ExitCode {
     let mut stdout = io::stdout();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -41,12 +41,12 @@ pub(super) fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Says something on standard error. Nobody is left to tell when that is closed.
+/// Prints a problem on standard error. If standard error is closed, the problem is lost.
 pub(super) fn complain(problem: &dyn fmt::Display) {
     let _ = writeln!(io::stderr(), "hotgate: {}", tame(&problem.to_string()));
 }
 
-/// Says on standard error why the configuration is refused, and gives the exit code for that.
+/// Prints on standard error why the configuration is refused, and returns the exit code for that.
 pub(super) fn refuse(error: &dyn fmt::Display) -> ExitCode {
     complain(error);
     ExitCode::from(EXIT_CONFIG)

@@ -1,4 +1,4 @@
-//! `hotgate plugin …`: speaks to the admin listener of a gateway that runs.
+//! `hotgate plugin …`: sends requests to the admin listener of a running gateway.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,23 +18,23 @@ use crate::base::state::StateFolder;
 use crate::config::{Config, ConfigError, Source, open_file, read_file};
 use crate::edge::admin::token::{self, Token};
 
-/// The exit code of wrong usage, as clap has it.
+/// The exit code for wrong usage, the same as clap's.
 const EXIT_USAGE: u8 = 2;
 
-/// The exit code when there is no gateway to speak to: `EX_UNAVAILABLE` of sysexits.h.
+/// The exit code when the gateway cannot be reached: `EX_UNAVAILABLE` of sysexits.h.
 const EXIT_UNAVAILABLE: u8 = 69;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it may take to look.
+/// The time limit of a request that only reads.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may take to act: a little longer than the gateway allows itself, compiling included.
+/// The time limit of a request that changes something: a little longer than the gateway's own limit, with compiling.
 const ACT_TIMEOUT: Duration = Duration::from_secs(15 * 60 + 10);
 /// The longest answer, in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
 
-const RUNNING: &str = "The gateway that runs";
+const RUNNING: &str = "The running gateway";
 
-/// What to do with which gateway.
+/// The command, and its gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -42,7 +42,7 @@ pub(super) struct Arguments {
     /// The gateway's admin listener [default: admin.listen of the settings]
     #[arg(long, value_name = "HOST:PORT", global = true, help_heading = RUNNING)]
     address: Option<String>,
-    /// The file with its token [default: admin-token in the state folder of the settings]
+    /// The file with the gateway's token [default: admin-token in the state folder of the settings]
     #[arg(long, value_name = "FILE", global = true, help_heading = RUNNING)]
     token_file: Option<PathBuf>,
     /// Print the answer as JSON
@@ -58,58 +58,58 @@ enum Action {
     Author(author::Action),
 }
 
-/// What is asked of a gateway that runs.
+/// A command for a running gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 enum Operation {
-    /// What serves in each slot, how it fares, and what happened last
+    /// Show the plugin in each slot, its calls and failures, and the last events
     List,
-    /// Put the generation before back
+    /// Go back to the generation before
     Rollback {
         /// The slot, or the name of its plugin
         slot: String,
-        /// Only if this is the newest generation, which is given up
+        /// Only if this is the newest generation, the one to give up
         #[arg(long, value_name = "N")]
         generation: Option<u64>,
     },
-    /// Take a new generation one stage further: from shadow to canary, to everybody, off probation
+    /// Move a new generation to its next stage: from shadow to canary, to all clients, to the end of its probation
     Promote {
         /// The slot, or the name of its plugin
         slot: String,
-        /// Only if this is the newest generation, which is promoted
+        /// Only if this is the newest generation, the one to promote
         #[arg(long, value_name = "N")]
         generation: Option<u64>,
     },
-    /// Read the slot's file again, also if it was refused or rolled back
+    /// Read the slot's file again, even if it was refused or rolled back
     Reload {
         /// The slot, or the name of its plugin
         slot: String,
     },
-    /// Check a component, and put it in the place of the slot's file
+    /// Check a component, and replace the slot's file with it
     Deploy {
         /// The component
         file: PathBuf,
-        /// The slot, or the name of its plugin [default: the one that has a file, if there is only one]
+        /// The slot, or the name of its plugin [default: the slot that has a file, if there is only one]
         #[arg(long)]
         slot: Option<String>,
     },
 }
 
-/// Why a command had no success.
+/// Why a command failed.
 enum Failure {
-    /// The settings cannot be.
+    /// The settings are wrong.
     Settings(ConfigError),
-    /// There is nobody to ask.
+    /// The gateway cannot be reached.
     Unavailable(String),
-    /// It was refused, or did not work.
+    /// The request was refused, or did not work.
     Failed(String),
 }
 
-/// Does what the arguments say. The settings are loaded where they are needed.
+/// Runs a command. Loads the settings only if they are needed.
 pub(super) fn run(arguments: &Arguments, source: &Source) -> ExitCode {
     let operation = match &arguments.action {
         Action::Operate(operation) => operation,
         Action::Author(action) if arguments.json && !action.has_json() => {
-            return fail(EXIT_USAGE, "--json is for `check` and for what is asked of a gateway that runs");
+            return fail(EXIT_USAGE, "--json is for `check` and for the commands to a running gateway");
         }
         Action::Author(action) => return author::run(action, arguments.json, || Ok(source.load_to_serve()?.config)),
     };
@@ -123,7 +123,7 @@ pub(super) fn run(arguments: &Arguments, source: &Source) -> ExitCode {
     match plugins {
         Ok(plugins) => print(&table(&plugins, SystemTime::now())),
         Err(Failure::Settings(error)) => {
-            refuse(&format_args!("{error}; mend it, or name both --address and --token-file"))
+            refuse(&format_args!("{error}; correct this, or give both --address and --token-file"))
         }
         Err(Failure::Unavailable(problem)) => fail(EXIT_UNAVAILABLE, &problem),
         Err(Failure::Failed(problem)) => fail(1, &problem),
@@ -135,13 +135,14 @@ fn fail(code: u8, problem: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The plugins of an answer, which is a list or one of them.
+/// Returns the plugins in an answer, which is a list of plugins or one plugin.
 fn plugins(mut answer: Value) -> Result<Vec<Plugin>, Failure> {
     let list = match answer.get_mut("plugins") {
         Some(list) => list.take(),
         None => Value::Array(vec![answer]),
     };
-    serde_json::from_value(list).map_err(|error| Failure::Failed(format!("this answer is not understood: {error}")))
+    serde_json::from_value(list)
+        .map_err(|error| Failure::Failed(format!("cannot understand the answer of the gateway: {error}")))
 }
 
 struct Client {
@@ -153,7 +154,7 @@ struct Client {
 impl Client {
     fn new(arguments: &Arguments, settings: impl FnOnce() -> Result<Config, ConfigError>) -> Result<Self, Failure> {
         let (address, token) = match (&arguments.address, &arguments.token_file) {
-            // Settings that are being edited must not keep anybody from rolling back.
+            // The settings may be in the middle of an edit: that must not prevent a rollback.
             (Some(address), Some(file)) => (address.clone(), read_token(file)?),
             (address, file) => {
                 let config = settings().map_err(Failure::Settings)?;
@@ -164,7 +165,7 @@ impl Client {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
-            // The token is for nobody in between.
+            // No proxy may see the token.
             .proxy(None)
             .timeout_connect(Some(CONNECT_TIMEOUT));
         Ok(Self { agent: config.build().into(), address, token })
@@ -181,7 +182,7 @@ impl Client {
             Operation::Promote { slot, generation } => act(slot, "promote", generation),
             Operation::Reload { slot } => act(slot, "reload", &None),
             Operation::Deploy { file, slot } => {
-                // Sent as it is read: how large it may be, the gateway says before it is sent.
+                // The file is sent while it is read. The gateway refuses a file that is too large before it is sent.
                 let component = open_file(file)
                     .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", file.display())))?;
                 let slot = slot.clone().map_or_else(|| self.only_slot(), Ok)?;
@@ -190,7 +191,7 @@ impl Client {
         }
     }
 
-    /// The slot that a component can only be for.
+    /// Returns the slot that has a file, if there is only one.
     fn only_slot(&self) -> Result<String, Failure> {
         let plugins = plugins(self.ask(Method::GET, "/plugins", ())?)?;
         let mut of_files = plugins.iter().filter(|plugin| !plugin.source.starts_with("builtin:"));
@@ -198,7 +199,7 @@ impl Client {
             (Some(only), None) => Ok(only.slot.clone()),
             (Some(_), Some(_)) => {
                 let slots: Vec<_> = plugins.iter().map(|plugin| plugin.slot.as_str()).collect();
-                Err(Failure::Failed(format!("--slot must say which: {}", slots.join(", "))))
+                Err(Failure::Failed(format!("--slot must name one of these: {}", slots.join(", "))))
             }
             (None, _) => {
                 let problem = "no slot has a file that could be replaced: all plugins are built in. Start the gateway \
@@ -213,7 +214,7 @@ impl Client {
         let timeout = if method == Method::GET { LOOK_TIMEOUT } else { ACT_TIMEOUT };
         let has_body = method == Method::PUT;
         let request = Request::builder().method(method).uri(&url).header("authorization", self.token.header());
-        // A component that will be refused unseen, as one too many or too large, is not sent.
+        // A component that is too large, or comes during another upload, is refused before it is sent.
         let request = if has_body { request.header("expect", "100-continue") } else { request };
         let request = request.body(body).map_err(|error| Failure::Failed(format!("{url}: {error}")))?;
         let request = self.agent.configure_request(request).timeout_global(Some(timeout)).build();
@@ -226,11 +227,10 @@ impl Client {
             (_, Ok(answer)) => answer["error"].as_str().map(str::to_owned),
             (_, Err(_)) => None,
         };
-        let problem =
-            problem.unwrap_or_else(|| format!("{} does not speak as a gateway does ({status})", self.address));
+        let problem = problem.unwrap_or_else(|| format!("{} does not answer like a gateway ({status})", self.address));
         Err(Failure::Failed(match status {
             StatusCode::UNAUTHORIZED => {
-                format!("{problem}: the gateway at {} has another one (--config, --token-file)", self.address)
+                format!("{problem}: the gateway at {} has another token (--config, --token-file)", self.address)
             }
             _ => problem,
         }))
@@ -241,22 +241,22 @@ impl Client {
         let Self { address, .. } = self;
         match error {
             Timeout(_) | ConnectionFailed | HostNotFound | Io(_) => Failure::Unavailable(format!(
-                "cannot reach {address}: {error}. Is the gateway running, and is this its admin.listen? Else name its \
-                 settings by --config, or its address by --address"
+                "cannot reach {address}: {error}. Is the gateway running, and is this its admin.listen? If not, give \
+                 its settings by --config, or its address by --address"
             )),
             error => Failure::Failed(format!("{address}: {error}")),
         }
     }
 }
 
-/// Where a gateway with these settings can be reached from its own machine.
+/// Returns the address at which a gateway with these settings can be reached from its own machine.
 fn address_of(config: &Config) -> Result<String, Failure> {
     let listen = config.admin.listen;
     if !config.admin.enabled {
         return Err(Failure::Unavailable("there is no admin listener: admin.enabled = false".to_owned()));
     }
     if listen.port() == 0 {
-        let problem = "admin.listen leaves the port to the gateway, whose log tells: name it by --address";
+        let problem = "admin.listen has no fixed port: find the port in the gateway's log, and give it by --address";
         return Err(Failure::Unavailable(problem.to_owned()));
     }
     let ip = match listen.ip() {
@@ -267,17 +267,17 @@ fn address_of(config: &Config) -> Result<String, Failure> {
     Ok(SocketAddr::new(ip, listen.port()).to_string())
 }
 
-/// The token of a gateway with these settings.
+/// Reads the token of a gateway with these settings.
 fn token_of(config: &Config) -> Result<Token, Failure> {
     let state = StateFolder::existing(config.state_folder.as_deref());
     let content = state.read_private(token::FILE, token::MAX_FILE).map_err(|error| {
-        let hint = "Run this as the user that the gateway runs as, or name the file by --token-file";
+        let hint = "Run this command as the gateway's user, or give the file by --token-file";
         Failure::Failed(format!("cannot read the token: {error}. {hint}"))
     })?;
     let content = content.ok_or_else(|| {
         let path = state.path(token::FILE).unwrap_or_default();
         Failure::Unavailable(format!(
-            "there is no token at {}. Is the gateway running, with these settings and as this user? Else name its \
+            "there is no token at {}. Is the gateway running, with these settings and as this user? If not, give its \
              settings by --config, or the file by --token-file",
             path.display()
         ))
@@ -287,13 +287,13 @@ fn token_of(config: &Config) -> Result<Token, Failure> {
 
 fn read_token(file: &Path) -> Result<Token, Failure> {
     let read = || {
-        let too_large = || io::Error::other(format!("it has more than {} bytes", token::MAX_FILE));
+        let too_large = || io::Error::other(format!("the file has more than {} bytes", token::MAX_FILE));
         Token::parse(&read_file(file, token::MAX_FILE)?.ok_or_else(too_large)?)
     };
     read().map_err(|error| Failure::Failed(format!("cannot read the token from {}: {error}", file.display())))
 }
 
-/// A name as one segment of a path (RFC 3986 §2.3).
+/// Encodes a name as one segment of a path (RFC 3986 §2.3).
 fn encoded(segment: &str) -> String {
     let encode = |byte: u8| match byte {
         b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),

@@ -15,7 +15,7 @@ use crate::gateway::{Gateway, StartError};
 
 /// Serves with these settings. `builder` builds the plugin again on each change, for `hotgate dev`.
 pub(super) fn serve(loaded: Loaded, source: Source, builder: Option<Builder>) -> ExitCode {
-    // Dropped last: it writes what is still in the log's queue.
+    // Dropped last: dropping it writes the lines that are still queued.
     let (_log, lost) = log::start(&loaded.config.log);
     raise_descriptor_limit(&loaded.config);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -26,9 +26,10 @@ pub(super) fn serve(loaded: Loaded, source: Source, builder: Option<Builder>) ->
         }
     };
     let code = runtime.block_on(async {
-        // A hangup must not end a gateway that is starting; whoever develops has closed the terminal.
+        // SIGHUP must not end a gateway that is starting. Only for `hotgate dev` it does: the terminal was closed.
         let signals = Signals::new(builder.is_some());
-        // A file size limit (`ulimit -f`) is an error of the write, like a full disk, and must not end the gateway.
+        // At a file size limit (`ulimit -f`) only the write must fail, as on a full disk. SIGXFSZ would end the
+        // gateway.
         let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
         let (mut signals, hangup) = match signals.and_then(|ends| Ok((ends, signal(SignalKind::hangup())?))) {
             Ok(signals) => signals,
@@ -62,16 +63,16 @@ pub(super) fn serve(loaded: Loaded, source: Source, builder: Option<Builder>) ->
                 warn!("second signal: ending at once");
                 ExitCode::FAILURE
             }
-            never = log::tell_lost(lost) => match never {},
+            never = log::report_lost(lost) => match never {},
             never = build(builder) => match never {},
         }
     });
-    // Tasks that have not ended by now are cut off.
+    // This cuts off tasks that have not ended by now.
     runtime.shutdown_background();
     code
 }
 
-/// Builds what is served, where that is what it is served for.
+/// Builds the plugin on each change, for `hotgate dev`. Without a builder, waits for ever.
 async fn build(builder: Option<Builder>) -> Infallible {
     match builder {
         Some(builder) => builder.run().await,
@@ -79,16 +80,17 @@ async fn build(builder: Option<Builder>) -> Infallible {
     }
 }
 
-/// Every connection needs a file descriptor; the usual soft limit of 1,024 is for programs that use `select`.
+/// Raises the limit of file descriptors, because every connection needs one. The usual soft limit of 1,024 is for
+/// programs that use `select`.
 fn raise_descriptor_limit(config: &Config) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let available = getrlimit(Resource::Nofile).current.or(current).unwrap_or(u64::MAX);
-    // Plugins, listeners, logs and the like.
+    // For plugins, listeners, logs and the like.
     const OTHERS: u64 = 64;
     let needed = (config.limits.connections + config.limits.text_connections) as u64 + OTHERS;
     if available < needed {
-        info!(available, needed, "file descriptors do not reach for all of limits.connections (ulimit -n)");
+        info!(available, needed, "too few file descriptors for limits.connections (ulimit -n)");
     }
 }

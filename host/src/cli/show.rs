@@ -1,4 +1,4 @@
-//! The plugins of a gateway, as they read well on a terminal: a table of the generations, then what happened last.
+//! Shows the plugins of a gateway on a terminal: a table of the generations, then the last events of each slot.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Deserializer, de};
 
-/// Events shown of each slot.
+/// Events shown for each slot.
 const EVENTS: usize = 10;
-/// Digits of a digest, as in the log.
+/// Digits shown of a digest, as many as in the log.
 const DIGITS: usize = 12;
 
-/// What is shown of a slot; the whole is [`PluginStatus`](crate::policy::status::PluginStatus).
+/// The status of a slot: the fields of [`PluginStatus`](crate::policy::status::PluginStatus) that are shown.
 #[derive(Debug, Deserialize)]
 pub(super) struct Plugin {
     pub(super) slot: String,
@@ -28,7 +28,7 @@ pub(super) struct Plugin {
     /// After a deploy: the slots that serve the file.
     #[serde(default)]
     slots: Vec<String>,
-    /// After a deploy: where the file led, if it was a symbolic link.
+    /// After a deploy: the target of the file, if it was a symbolic link.
     replaced_link: Option<String>,
 }
 
@@ -99,7 +99,7 @@ impl Plugin {
 
 const HEAD: [&str; 10] = ["SLOT", "PLUGIN", "GENERATION", "STAGE", "SINCE", "CALLS", "FAILED", "P50", "P99", "DIGEST"];
 
-/// All of them, as of now.
+/// Returns the text for all plugins, as of `now`.
 pub(super) fn table(plugins: &[Plugin], now: SystemTime) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     for plugin in plugins {
@@ -117,7 +117,7 @@ pub(super) fn table(plugins: &[Plugin], now: SystemTime) -> String {
 
 fn row([slot, plugin]: [String; 2], generation: &Generation, now: SystemTime) -> [String; 10] {
     let failed: u64 = generation.failures.values().sum();
-    // Of the slowest function.
+    // The time of the slowest function.
     let slowest = |time: fn(&Function) -> u64| generation.functions.iter().map(time).max();
     let shown = |time: Option<u64>| time.map_or_else(|| "-".to_owned(), millis);
     [
@@ -134,7 +134,7 @@ fn row([slot, plugin]: [String; 2], generation: &Generation, now: SystemTime) ->
     ]
 }
 
-/// What a table cannot tell of a slot.
+/// Adds what does not fit the table: failures, refusals and events of a slot.
 fn notes(text: &mut String, plugin: &Plugin, now: SystemTime) {
     let mut lines = Vec::new();
     for generation in plugin.generations() {
@@ -162,16 +162,18 @@ fn notes(text: &mut String, plugin: &Plugin, now: SystemTime) {
         lines.push(format!("the {what} on disk{digest} {verb} not serve: {reason}"));
     }
     if let Some(problem) = &plugin.unsaved {
-        lines.push(format!("what was rolled back cannot be remembered, and a restart would load it again: {problem}"));
+        lines.push(format!(
+            "rollbacks cannot be saved, so a restart would load rolled-back components again: {problem}"
+        ));
     }
     if plugin.slots.len() > 1 {
         lines.push(format!(
-            "its file serves in all of {}; the others load it like any changed file",
+            "the slots {} have the same file; the other slots load it like any changed file",
             plugin.slots.join(", ")
         ));
     }
     if let Some(link) = &plugin.replaced_link {
-        lines.push(format!("its file was a symbolic link to {link}; the component has taken the link's place"));
+        lines.push(format!("its file was a symbolic link to {link}; the component has replaced the link"));
     }
     let latest = &plugin.history[plugin.history.len().saturating_sub(EVENTS)..];
     if lines.is_empty() && latest.is_empty() {
@@ -199,7 +201,7 @@ fn event_row(event: &Event, now: SystemTime) -> [String; 4] {
     [ago(event.at, now), tame(&event.what.replace('-', " ")), generation, last]
 }
 
-/// Columns of the same width, two spaces apart; the last one as long as it is.
+/// Aligns the cells of each column, two spaces apart. The last column keeps its own width.
 fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
@@ -216,7 +218,8 @@ fn short(digest: &str) -> String {
     tame(digest).chars().take(DIGITS).collect()
 }
 
-/// Names of files and words of plugins must not command the terminal, nor look like another line.
+/// Replaces control characters and line ends: file names and text of plugins must not command the terminal, or look
+/// like another line.
 fn tame(text: &str) -> String {
     crate::plugin::tame(text).replace('\n', " ")
 }
@@ -269,7 +272,7 @@ mod tests {
             "slot": "authenticator", "plugin": "jwt", "source": "/p/jwt.wasm", "live": live,
             "candidate": null, "previous": generation(1, "kept", json!([])), "swaps": 2, "overloaded": 7,
             "refused": [
-                { "what": "component", "digest": "cd".repeat(32), "reason": "it is no WebAssembly component" },
+                { "what": "component", "digest": "cd".repeat(32), "reason": "it is not a WebAssembly component" },
                 { "what": "settings", "digest": null, "reason": "KEY is missing" }
             ],
             "history": [
@@ -288,7 +291,7 @@ authenticator  jwt     2           live   4 min ago  140    4       0.95 ms  12 
 authenticator from /p/jwt.wasm
   generation 2 failed: 1 deadline, 3 trap; last 10 s ago, route (trap): it trapped:  [31m bad
   7 calls found no free instance in time (limits.concurrency, engine.memory)
-  the component on disk (cdcdcdcdcdcd) does not serve: it is no WebAssembly component
+  the component on disk (cdcdcdcdcdcd) does not serve: it is not a WebAssembly component
   the settings on disk do not serve: KEY is missing
   9 days ago  live         generation 1  000000000000
   2 min ago   rolled back  generation 3  abababababab: 21 % of 140 calls failed
@@ -328,6 +331,6 @@ authenticator from /p/jwt.wasm
         };
         let read: Plugin = serde_json::from_value(json!(status)).unwrap();
         let shown = table(&[read], now);
-        assert!(shown.contains("probation") && shown.contains("cannot be remembered"), "{shown}");
+        assert!(shown.contains("probation") && shown.contains("rollbacks cannot be saved"), "{shown}");
     }
 }

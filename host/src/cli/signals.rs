@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that ask for an end.
+/// Receives the signals that end the gateway.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -12,6 +12,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
+    /// Begins to receive signals. If `of_terminal` is true, SIGHUP ends the gateway, too.
     pub(super) fn new(of_terminal: bool) -> io::Result<Self> {
         let hangup = of_terminal.then(|| signal(SignalKind::hangup())).transpose()?;
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, hangup })

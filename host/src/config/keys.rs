@@ -1,7 +1,7 @@
 //! The table of all settings: each key with its allowed values, its default and its meaning. Reading a file,
 //! `config print` and the documentation all use this table.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -12,6 +12,7 @@ use super::kinds::{
 };
 use super::names::{HEADER, LOG_LEVEL, NETWORK, Origins, SUBPROTOCOL};
 use super::settings::SettingsTable;
+use super::units::{DAY, GIB, HOUR, KIB, MIB, MS, TIB, listen, millis, secs};
 use super::{
     AdminConfig, AllowedOrigins, CompilerConfig, Config, DuplicateLogin, EngineConfig, HeartbeatConfig, InboxConfig,
     Isolation, LimitsConfig, LogConfig, LogFormat, MAX_CALLS, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits,
@@ -101,27 +102,6 @@ macro_rules! keys {
     )* };
     (@name $field:ident) => { stringify!($field) };
     (@name $field:ident $key:literal) => { $key };
-}
-
-const KIB: usize = 1 << 10;
-const MIB: usize = 1 << 20;
-const GIB: usize = 1 << 30;
-const TIB: usize = 1 << 40;
-
-const MS: Duration = Duration::from_millis(1);
-const HOUR: Duration = secs(3600);
-const DAY: Duration = secs(24 * 3600);
-
-const fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
-
-const fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-const fn listen(address: Ipv4Addr, port: u16) -> SocketAddr {
-    SocketAddr::new(std::net::IpAddr::V4(address), port)
 }
 
 const LOG_FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);

@@ -381,8 +381,7 @@ pub struct PluginDeploy {
     pub probation: Duration,
     /// The number of calls after which the probation ends before its time.
     pub probation_calls: u64,
-    /// By how many percentage points the share of failed calls may be higher for a new generation than for the one
-    /// before.
+    /// By how many percentage points a new generation's share of failed calls may be above the one before.
     pub max_failures: u8,
     /// Failures of a function that are needed before a new generation is judged. A rollback needs them from as many
     /// clients, within bounds.

@@ -1,6 +1,28 @@
 //! Sizes and durations as people write them: `64KiB`, `64kB`, `500ms`.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+pub(super) const KIB: usize = 1 << 10;
+pub(super) const MIB: usize = 1 << 20;
+pub(super) const GIB: usize = 1 << 30;
+pub(super) const TIB: usize = 1 << 40;
+
+pub(super) const MS: Duration = Duration::from_millis(1);
+pub(super) const HOUR: Duration = secs(3600);
+pub(super) const DAY: Duration = secs(24 * 3600);
+
+pub(super) const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+pub(super) const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub(super) const fn listen(address: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(address), port)
+}
 
 const SIZES: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 

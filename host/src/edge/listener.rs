@@ -33,8 +33,8 @@ pub(crate) fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
     bind().with_context(|| format!("cannot listen on {address} ({key})"))
 }
 
-/// Accepts connections until `stop` is cancelled. Ignores an error of a single connection. Any other error is a shortage,
-/// which passes: waits and tries again.
+/// Accepts connections until `stop` is cancelled. Ignores an error of a single connection. Any other error is a
+/// shortage, which passes: waits and tries again.
 pub(crate) async fn accept(
     name: &'static str,
     listener: TcpListener,

@@ -30,7 +30,7 @@ use crate::hub::registry::Registry;
 use crate::policy::Policy;
 use crate::policy::status::{GenerationStatus, PluginStatus};
 
-/// How long an ending process waits for its files.
+/// How long a process that ends waits until its files are written.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 const GOING_AWAY: CloseReason = CloseReason::new(1001, "the gateway shuts down");
@@ -38,13 +38,13 @@ const GOING_AWAY: CloseReason = CloseReason::new(1001, "the gateway shuts down")
 /// Why the gateway cannot start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// A port cannot be listened on.
+    /// The gateway cannot listen on a port.
     #[error("{0:#}")]
     Listen(anyhow::Error),
     /// A plugin cannot be used.
     #[error("{0:#}")]
     Plugin(anyhow::Error),
-    /// Another gateway has the state folder.
+    /// Another gateway uses the state folder.
     #[error(transparent)]
     InUse(#[from] InUse),
 }
@@ -60,14 +60,15 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Binds the ports and loads the plugins. The first lines of the log tell about them.
+    /// Binds the ports, loads the plugins, and logs both.
     ///
     /// # Errors
-    /// When a port is taken, another gateway has the state folder, or a plugin cannot be used and nothing has proven itself in its place.
+    /// If a port is in use, another gateway uses the state folder, or a plugin cannot be used and no earlier component
+    /// of it has proven itself.
     pub async fn start(loaded: Loaded) -> Result<Self, StartError> {
         let config = &loaded.config;
         let websocket = listen(config.websocket.listen, "websocket.listen").map_err(StartError::Listen)?;
-        // Accepted connections inherit it.
+        // Accepted connections inherit this option.
         let _ = SockRef::from(&websocket).set_tcp_keepalive(&heartbeat::keepalive(&config.heartbeat));
         let text = listen(config.text.listen, "text.listen").map_err(StartError::Listen)?;
         let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
@@ -94,7 +95,8 @@ impl Gateway {
         Ok(Self { config: loaded.config, websocket, text, admin, registry, policy: Arc::new(policy) })
     }
 
-    /// Serves until `stop` is done, reading the configuration from `source` again when it changes and on `hangup`, then says goodbye to everybody, for at most `shutdown_grace`.
+    /// Serves until `stop` is done. Meanwhile reads the configuration in `source` again when it changes and on
+    /// `hangup`. Then closes all connections, for at most `shutdown_grace`.
     pub async fn run(self, source: Source, hangup: Signal, stop: impl Future<Output = ()>) {
         let Self { config, websocket, text, admin, registry, policy } = self;
         let plugins = policy.clone();
@@ -150,19 +152,19 @@ impl Gateway {
         if let Some(admin) = &admin {
             admin.drain();
         }
-        // Nobody is accepted any more once all are asked to close: none is missed.
+        // Accept no more connections before all are asked to close, so that none is missed.
         accepting.cancel();
         listeners.close();
         listeners.wait().await;
         shutdown.cancel();
         tasks.close();
         if timeout_at(end, tasks.wait()).await.is_err() {
-            warn!(connections = tasks.len(), "cut off: not closed in time (shutdown_grace)");
+            warn!(connections = tasks.len(), "connections cut off: they have not closed in time (shutdown_grace)");
         }
         if let Some(admin) = admin {
             admin.stop(end).await;
         }
-        // Also what was rolled back by itself a moment ago.
+        // This also saves a rollback that happened a moment ago.
         let _ = timeout(LAST_WORDS, plugins.save()).await;
         let counted = METRICS.all().map(|(name, _, count)| format!("{name}={count}"));
         let counted = counted.filter(|text| !text.ends_with("=0")).collect::<Vec<_>>().join(" ");
@@ -170,7 +172,7 @@ impl Gateway {
     }
 }
 
-/// The admin listener, if there is to be one.
+/// Starts the admin listener, if it is enabled.
 async fn admin(config: &Config, state: Arc<StateFolder>) -> Result<Option<Admin>, StartError> {
     if !config.admin.enabled {
         return Ok(None);

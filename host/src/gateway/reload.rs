@@ -1,5 +1,5 @@
-//! Reads the configuration again while the gateway runs: on SIGHUP, and when its file changes or one that a plugin's
-//! setting stands in. What plugins are told takes effect as a new generation; what is wrong changes nothing.
+//! Reads the configuration again while the gateway runs: on SIGHUP, and when its file or the file of a plugin's setting
+//! changes. New plugin settings take effect as a new generation. An invalid configuration changes nothing.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,96 +14,101 @@ use crate::base::watch::{Settling, Stamp, Watch};
 use crate::config::{Config, Source};
 use crate::policy::{Configured, Policy};
 
-/// The configuration that is in force, and where another one comes from.
+/// The current configuration, and where a new one comes from.
 pub(super) struct Reload {
     source: Source,
     hangup: Signal,
     policy: Arc<Policy>,
-    /// What the gateway was started with: what cannot be changed while it runs is in force.
+    /// The configuration at the start. Keys that cannot change while the gateway runs keep its values.
     started: Config,
-    /// What was read last.
+    /// The configuration that was read last.
     latest: Config,
-    /// What its files looked like then; `None` if they may change and look the same.
+    /// The stamps of its files at that time. `None` if a file may still change without a new stamp.
     stamps: Option<Stamps>,
-    /// What has been said of the last look. Of the same nothing is said again.
-    said: Said,
+    /// The problems and keys of the last read that are logged. They are not logged again.
+    logged: Logged,
 }
 
 type Stamps = Vec<Result<Stamp, String>>;
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Said {
+struct Logged {
+    /// Why parts of the configuration were refused.
     problems: Vec<String>,
+    /// Keys that take effect at the next start.
     waiting: Vec<String>,
 }
 
-/// Why to look.
+/// Why the configuration is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
-    /// Somebody wants to.
+enum Trigger {
+    /// An operator has sent SIGHUP.
     Signal,
-    /// Something may have changed, here or near here.
-    News,
-    /// It is time.
+    /// A file, or another file in its folder, may have changed.
+    FileEvent,
+    /// The time for a regular check has come.
     Time,
 }
 
 impl Reload {
-    /// For a gateway that runs on this configuration from there. `hangup` is SIGHUP.
+    /// Creates this for a gateway that was started with `config` from `source`. `hangup` receives SIGHUP.
     pub(super) fn new(source: Source, hangup: Signal, policy: Arc<Policy>, config: Config) -> Self {
-        Self { source, hangup, policy, latest: config.clone(), started: config, stamps: None, said: Said::default() }
+        let logged = Logged::default();
+        Self { source, hangup, policy, latest: config.clone(), started: config, stamps: None, logged }
     }
 
-    /// Never ends.
+    /// Reads the configuration again after every trigger. Never ends.
     pub(super) async fn run(mut self) {
         let mut settling = Settling::new(self.started.watch.settle);
         loop {
             let files = self.files();
-            let (_watch, mut news) = Watch::start(files.iter().cloned().collect(), &self.started.watch);
+            let (_watch, mut events) = Watch::start(files.iter().cloned().collect(), &self.started.watch);
             let mut next = Instant::now() + self.started.watch.rescan;
-            // Until other files are to be watched.
+            // Until the set of files to watch changes.
             while self.files() == files {
-                let why = tokio::select! {
-                    _ = self.hangup.recv() => Why::Signal,
-                    () = settling.quiet(&mut news, next) => if Instant::now() < next { Why::News } else { Why::Time },
+                let trigger = tokio::select! {
+                    _ = self.hangup.recv() => Trigger::Signal,
+                    () = settling.quiet(&mut events, next) => {
+                        if Instant::now() < next { Trigger::FileEvent } else { Trigger::Time }
+                    }
                 };
                 if settling.is_over() {
                     let settle = self.started.watch.settle;
-                    warn!(?settle, "the configuration does not come to rest (watch.settle); it is read as it is");
+                    warn!(?settle, "the configuration keeps changing (watch.settle); it is read as it is");
                 }
                 settling.done();
-                if self.look(why).await {
+                if self.read_again(trigger).await {
                     next = Instant::now() + self.started.watch.rescan;
                 }
             }
         }
     }
 
-    /// What the configuration is made of.
+    /// Returns the files of the configuration.
     fn files(&self) -> BTreeSet<PathBuf> {
         let files = self.latest.setting_files().map(PathBuf::from);
-        // Relative to the folder that the gateway was started in, like every path of a command line.
+        // A relative path begins at the folder that the gateway was started in, like every path of a command line.
         files.chain(self.source.file.iter().filter_map(|file| std::path::absolute(file).ok())).collect()
     }
 
-    /// Reads the configuration, unless only other files near it have changed. Returns whether it was read.
-    async fn look(&mut self, why: Why) -> bool {
-        if why == Why::Signal {
-            self.said = Said::default();
+    /// Reads the configuration, unless only other files in its folder have changed. Returns `true` if it was read.
+    async fn read_again(&mut self, trigger: Trigger) -> bool {
+        if trigger == Trigger::Signal {
+            self.logged = Logged::default();
             match &self.source.file {
                 Some(file) => info!(file = file.display().to_string(), "reading the configuration again"),
                 None => info!("there is no configuration file to read again (--config)"),
             }
         }
         let (source, files) = (self.source.clone(), self.files());
-        let known = self.stamps.take().filter(|_| why == Why::News);
-        let look = move || {
+        let known = self.stamps.take().filter(|_| trigger == Trigger::FileEvent);
+        let read = move || {
             let stamps: Stamps = files.iter().map(|file| Stamp::of(file)).collect();
             let is_young = stamps.iter().flatten().any(Stamp::is_young);
             let loaded = (known.as_ref() != Some(&stamps)).then(|| source.load_to_serve());
             (Some(stamps).filter(|_| !is_young), loaded)
         };
-        let loaded = match spawn_blocking(look).await {
+        let loaded = match spawn_blocking(read).await {
             Ok((stamps, None)) => {
                 self.stamps = stamps;
                 return false;
@@ -114,33 +119,34 @@ impl Reload {
             }
             Err(panic) => Err(panic.to_string()),
         };
-        let insist = why == Why::Signal;
-        let said = match loaded {
+        let insist = trigger == Trigger::Signal;
+        let found = match loaded {
             Err(problem) => {
-                // A secret may have changed all the same.
+                // A secret in a file may have changed nevertheless.
                 self.policy.look_again(insist);
-                Said { problems: vec![problem], waiting: Vec::new() }
+                Logged { problems: vec![problem], waiting: Vec::new() }
             }
             Ok(loaded) => {
                 let mut keys = self.started.changes(&loaded.config);
                 let Configured { waiting, missing } = self.policy.configure(&loaded, insist);
                 keys.extend(waiting.into_iter().map(|slot| format!("the plugin of {slot}")));
                 self.latest = loaded.config;
-                Said { problems: missing, waiting: keys }
+                Logged { problems: missing, waiting: keys }
             }
         };
-        self.say(said);
+        self.log(found);
         true
     }
 
-    fn say(&mut self, said: Said) {
-        for reason in said.problems.iter().filter(|problem| !self.said.problems.contains(problem)) {
-            error!(reason, "configuration refused; what is in force stays");
+    /// Logs problems and keys, except those that are logged already.
+    fn log(&mut self, found: Logged) {
+        for reason in found.problems.iter().filter(|problem| !self.logged.problems.contains(problem)) {
+            error!(reason, "configuration refused; the gateway keeps the current one");
         }
-        if !said.waiting.is_empty() && said.waiting != self.said.waiting {
-            let keys = said.waiting.join(", ");
+        if !found.waiting.is_empty() && found.waiting != self.logged.waiting {
+            let keys = found.waiting.join(", ");
             warn!(keys, "configuration changed; these keys take effect at the next start");
         }
-        self.said = said;
+        self.logged = found;
     }
 }

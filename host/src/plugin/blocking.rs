@@ -6,15 +6,15 @@ use anyhow::anyhow;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// How long reading and writing files may take. It may never end where a network file system hangs.
+/// Longest time that reading and writing files may take. It may take forever on a network file system that hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Files are not ready: they cannot be read or written now.
+/// The error of files that are not ready: they cannot be read or written now.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:#}")]
 pub(crate) struct Unready(pub(crate) anyhow::Error);
 
-/// Runs something that blocks, but does not wait for ever.
+/// Runs work that blocks, on a thread for such work. Waits for `PATIENCE` at most.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {

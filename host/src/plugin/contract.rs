@@ -1,12 +1,12 @@
-//! The contract of `wit/` as Rust types, and how a component is judged by it.
+//! The contract of `wit/` as Rust types, and the checks that compare a component with the contract.
 
-// One world with both roles: the types are generated once, and each role is looked up on its own.
+// One world with both roles: the types are generated once, and the functions of each role are looked up separately.
 wasmtime::component::bindgen!({
     world: "authentication-and-routing",
     path: "../wit",
     // Arguments are borrowed: a packet is copied into the guest's memory and nowhere else.
     ownership: Borrowing { duplicate_if_necessary: true },
-    // So that each call of them can end with its time, and wait for a turn.
+    // A call of these functions can end at its deadline, and can wait for a turn.
     imports: {
         "hotgate:gateway/directory": async | trappable,
         "hotgate:gateway/logging": async | trappable,
@@ -25,25 +25,25 @@ use wasmtime::component::{Instance, InstancePre};
 
 use super::text::{list, plain};
 
-/// What a plugin is for. A plugin can have both roles.
+/// The roles of a plugin. A plugin can have both roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Roles {
-    /// It answers who a client is.
+    /// Whether the plugin decides who a client is.
     pub authenticator: bool,
-    /// It answers who gets a message.
+    /// Whether the plugin decides who gets a message.
     pub router: bool,
 }
 
 /// One role of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// It answers who a client is.
+    /// Decides who a client is.
     Authenticator,
-    /// It answers who gets a message.
+    /// Decides who gets a message.
     Router,
 }
 
-/// The same thing once for each role, so that the calls of one role do not hold up those of the other.
+/// One `T` for each role, so that the calls of one role do not hold up the calls of the other.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PerRole<T> {
     authenticator: T,
@@ -68,17 +68,17 @@ impl<T> PerRole<T> {
 }
 
 impl Roles {
-    /// How many there are.
+    /// Returns the number of roles.
     pub(crate) fn count(self) -> usize {
         usize::from(self.authenticator) + usize::from(self.router)
     }
 
-    /// Whether these are among its roles.
+    /// Returns `true` if all `others` are among these roles.
     pub fn include(self, others: Self) -> bool {
         (self.authenticator || !others.authenticator) && (self.router || !others.router)
     }
 
-    /// The interfaces that a component must export.
+    /// Returns the interfaces that a component with these roles must export.
     fn interfaces(self) -> impl Iterator<Item = &'static str> {
         let role = |wanted: bool, interface| wanted.then_some(interface);
         ["lifecycle"].into_iter().chain(role(self.authenticator, "authenticator")).chain(role(self.router, "router"))
@@ -113,19 +113,19 @@ pub(crate) enum Function {
     Push,
 }
 
-/// How many functions there are.
+/// The number of functions.
 pub(crate) const FUNCTIONS: usize = 6;
 
 impl Function {
     pub(crate) const ALL: [Self; FUNCTIONS] =
         [Self::Greet, Self::Authenticate, Self::Opened, Self::Route, Self::Closed, Self::Push];
 
-    /// Whether the client has no uid yet.
+    /// Returns `true` if the client has no uid yet when this function is called.
     pub(crate) fn is_before_login(self) -> bool {
         matches!(self, Self::Greet | Self::Authenticate)
     }
 
-    /// Whose function it is.
+    /// Returns the role that the function belongs to.
     pub(crate) fn role(self) -> Role {
         match self {
             Self::Greet | Self::Authenticate => Role::Authenticator,
@@ -133,7 +133,7 @@ impl Function {
         }
     }
 
-    /// Its name in the contract.
+    /// Returns the function's name in the contract.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Greet => "greet",
@@ -146,7 +146,7 @@ impl Function {
     }
 }
 
-/// Where the functions of a component are found in its instances.
+/// The places of a component's functions in its instances.
 pub(crate) struct Exports {
     lifecycle: lifecycle::GuestIndices,
     authenticator: Option<authenticator::GuestIndices>,
@@ -154,7 +154,8 @@ pub(crate) struct Exports {
 }
 
 impl Exports {
-    /// Looks the functions of these roles up. The error says what is missing and what there is.
+    /// Looks up the functions of these roles. If a function is missing, the error lists the exports that the roles need
+    /// and the exports that the component has.
     pub(crate) fn find<T>(component: &InstancePre<T>, roles: Roles) -> anyhow::Result<Self> {
         let wanted = |wanted: bool| wanted.then_some(component);
         let find = || -> wasmtime::Result<Self> {
@@ -173,12 +174,12 @@ impl Exports {
                 let found = list(exports.exports(engine).map(|(name, _)| name));
                 let found = if found.is_empty() { "nothing" } else { &found };
                 let error = plain(error);
-                bail!("it is no {roles}: {error}; wanted are exports of {}; it has {found}", wanted.join(", "))
+                bail!("it is no {roles}: {error}; it must export {}; it exports {found}", wanted.join(", "))
             }
         }
     }
 
-    /// Compares the types of all functions with those of the contract.
+    /// Compares the types of all functions with the types of the contract.
     pub(crate) fn check_types<T: Send + 'static>(
         &self,
         store: &mut Store<T>,
@@ -186,7 +187,7 @@ impl Exports {
     ) -> anyhow::Result<()> {
         let mismatch = |interface| {
             format!(
-                "its functions in hotgate:gateway/{interface} have not the types of the contract (built against another version of wit/?)"
+                "its functions in hotgate:gateway/{interface} do not have the types of the contract (built against another version of wit/?)"
             )
         };
         self.lifecycle(store, instance).map_err(plain).with_context(|| mismatch("lifecycle"))?;
@@ -209,12 +210,12 @@ impl Exports {
         instance: &Instance,
     ) -> wasmtime::Result<authenticator::Guest> {
         let indices =
-            self.authenticator.as_ref().ok_or_else(|| wasmtime::format_err!("the plugin is no authenticator"))?;
+            self.authenticator.as_ref().ok_or_else(|| wasmtime::format_err!("the plugin is not an authenticator"))?;
         indices.load(store, instance)
     }
 
     pub(crate) fn router<T>(&self, store: &mut Store<T>, instance: &Instance) -> wasmtime::Result<router::Guest> {
-        let indices = self.router.as_ref().ok_or_else(|| wasmtime::format_err!("the plugin is no router"))?;
+        let indices = self.router.as_ref().ok_or_else(|| wasmtime::format_err!("the plugin is not a router"))?;
         indices.load(store, instance)
     }
 }

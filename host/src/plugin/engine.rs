@@ -10,41 +10,43 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 use super::text::plain;
 use crate::config::{EngineConfig, Processor};
 
-/// Linear memories and tables of one instance. JavaScript runtimes come as components of two or three modules.
+/// Linear memories that one instance may have. Components of JavaScript runtimes have two or three modules.
 pub(crate) const MEMORIES: u32 = 4;
+/// Tables that one instance may have.
 pub(crate) const TABLES: u32 = 8;
 
-/// The same of one core module, as WebAssembly bounds them.
+/// Most memories, and most tables, of one core module: the limit of WebAssembly itself.
 const OF_MODULE: u32 = 100;
 
-/// Stack that is left to the host's functions when a plugin has used all of its own: they run on the same one, and
-/// overflowing it would end the process. What wasmtime leaves by default.
+/// Bytes of stack that the host's functions have left when a plugin has used all of its own. They run on the same
+/// stack, and a stack overflow would end the process. The value is wasmtime's default.
 const HOST_STACK: usize = 3 << 19;
 
-/// What the address space of the pool is laid out for; what an instance may have, its limits say. A memory takes the same
-/// address space whatever its size; tables of C# and Python have tens of thousands of elements.
+/// Sizes that the address space of the pool is laid out for. The limits of an instance decide what it may really have.
+/// A memory takes the same address space whatever its size. Tables of C# and Python have tens of thousands of elements.
 const MEMORY: usize = 4 << 30;
 const TABLE_ELEMENTS: usize = 1_000_000;
 
-/// Bytes of an instance beside its memories and tables: globals, imported functions, core instances. Those of JavaScript
-/// and Python have some 100 KiB.
+/// Bytes of an instance without its memories and tables: globals, imported functions, core instances. Instances of
+/// JavaScript and Python need about 100 KiB.
 const INSTANCE_SIZE: usize = 1 << 20;
 
-/// Bytes of a memory that stay mapped between two instances. Fresh instances for each call cost 54 µs when everything
-/// is unmapped, and get slower with a second core (page tables are locked); 8 µs when what a small plugin touches stays.
+/// Bytes of a memory that stay mapped from one instance to the next. A fresh instance for each call costs 54 µs if
+/// everything is unmapped, and more with a second core (page tables are locked). It costs 8 µs if the memory that a
+/// small plugin touches stays mapped.
 const KEEP_RESIDENT: usize = 1 << 20;
 
-/// Slots that stay prepared for a plugin while they are unused. Enough for a few plugins to take turns; each swap leaves
-/// some behind, so they are also what swaps may cost in memory.
+/// Places in the pool that stay prepared for a plugin while they are unused. Enough for a few plugins to take turns.
+/// Each swap leaves some behind, so this also bounds the memory that swaps cost.
 const WARM_SLOTS: u32 = 8;
 
-/// Frames of a trap's backtrace.
+/// Most frames in the backtrace of a trap.
 const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
-/// Starts the engine for this many calls at the same time.
+/// Starts the engine for `calls` calls at the same time.
 ///
 /// # Errors
-/// When the processor or the operating system cannot run it.
+/// If the processor or the operating system cannot run the engine.
 pub(crate) fn start(calls: usize, settings: &EngineConfig) -> anyhow::Result<Engine> {
     let start = |allocation| {
         let mut config = config(allocation, settings.processor)?;
@@ -54,7 +56,7 @@ pub(crate) fn start(calls: usize, settings: &EngineConfig) -> anyhow::Result<Eng
     match start(pool(calls)) {
         Ok(engine) => Ok(engine),
         Err(error) => {
-            // Containers may limit the address space; then every instance is mapped when it is needed.
+            // Containers may limit the address space. Then each instance is mapped when it is made.
             warn!(
                 error = format!("{error:#}"),
                 "no address space for a pool of plugin instances: calls will be slower"
@@ -64,10 +66,11 @@ pub(crate) fn start(calls: usize, settings: &EngineConfig) -> anyhow::Result<Eng
     }
 }
 
-/// The engine of the process that compiles. What it compiles runs in the engine with this [`compatibility`] that [`start`]
-/// has started: they differ only in where instances live. Its pool has no places, but the same bounds: what one instance
-/// would take beside its memories and tables (globals, imports, core instances of nested components) is checked when the
-/// component is compiled, and so is bounded wherever instances live later.
+/// Creates the engine of the process that compiles. Its machine code runs in the engine of [`start`] whose
+/// [`compatibility`] is `wanted`: the two engines differ only in where instances live. The pool of this engine has no
+/// places for instances, but the same bounds. So the bytes of an instance beside its memories and tables (globals,
+/// imports, core instances of nested components) are checked when the component is compiled, and are bounded wherever
+/// instances live later.
 pub(crate) fn for_compiling(wanted: u64) -> anyhow::Result<Engine> {
     let engine = |processor| Engine::new(&config(pool(0), processor)?);
     match engine(Processor::Any) {
@@ -76,7 +79,8 @@ pub(crate) fn for_compiling(wanted: u64) -> anyhow::Result<Engine> {
     }
 }
 
-/// Differs between engines that cannot run each other's code: by settings, processor or version.
+/// Returns a hash. It differs between engines that cannot run each other's code, because of settings, processor or
+/// version.
 pub(crate) fn compatibility(engine: &Engine) -> u64 {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
@@ -86,13 +90,13 @@ pub(crate) fn compatibility(engine: &Engine) -> u64 {
 fn config(allocation: InstanceAllocationStrategy, processor: Processor) -> wasmtime::Result<Config> {
     let mut config = Config::new();
     if processor == Processor::Any {
-        // Said, it is not looked at.
+        // With an explicit target, the engine does not use special instructions of this machine's processor.
         config.target(env!("TARGET"))?;
     }
     config
         .allocation_strategy(allocation)
         .epoch_interruption(true)
-        // Halves the cost of a call; the contract has no concurrent functions.
+        // Off: this halves the cost of a call. The contract has no concurrent functions.
         .concurrency_support(false)
         .wasm_component_model(true)
         .wasm_memory64(false)
@@ -102,18 +106,18 @@ fn config(allocation: InstanceAllocationStrategy, processor: Processor) -> wasmt
 }
 
 fn pool(calls: usize) -> InstanceAllocationStrategy {
-    // For each that serves a call another may be idle or about to end.
+    // Beside each instance that serves a call, another instance may be idle or about to end.
     let instances = u32::try_from(calls).unwrap_or(u32::MAX).saturating_mul(2);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_stacks(instances)
-        // Only counted, and bounded by the instances already.
+        // The engine only counts core instances, and the number of instances bounds them already.
         .total_core_instances(u32::MAX)
         .total_memories(instances.saturating_mul(MEMORIES))
-        // What a component may have is looked at before it is linked, and told in our words.
+        // Our own check, before linking, refuses too many memories and tables with a clearer message.
         .max_memories_per_component(u32::MAX)
         .max_memories_per_module(OF_MODULE)
-        // Even for no instance: a component with more tables than the pool is refused.
+        // For at least one instance: the engine refuses a component that has more tables than the pool.
         .total_tables(instances.max(1).saturating_mul(TABLES))
         .max_tables_per_component(u32::MAX)
         .max_tables_per_module(OF_MODULE)
@@ -135,10 +139,10 @@ mod tests {
 
     #[test]
     fn the_largest_sum_of_calls_fits_the_pool() {
-        // And one more for the checks of each of some plugins.
+        // Each of 32 plugins adds one call for its check.
         let calls = MAX_CALLS + 32;
         let engine = start(calls, &EngineConfig::default()).unwrap();
-        assert!(engine.pooling_allocator_metrics().is_some(), "instances are mapped when they are needed");
+        assert!(engine.pooling_allocator_metrics().is_some(), "there is no pool of instances");
     }
 
     #[test]

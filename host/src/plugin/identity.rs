@@ -1,4 +1,4 @@
-//! What a generation is known by.
+//! The identity of a generation: the digests of its component and its settings.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,17 +7,17 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-/// A SHA-256. Displayed short, as the log does.
+/// A SHA-256 digest. `Display` writes its first 12 digits, as in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Of these bytes.
+    /// Computes the digest of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// All 64 digits.
+    /// Returns all 64 digits.
     pub fn full(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -59,8 +59,8 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// What a generation runs: a component with its settings. Only the component's digest is ever shown: a hash over settings
-/// would help to guess them.
+/// The component and the settings of a generation, as digests. Only the component's digest is ever shown: a hash of the
+/// settings would help to guess them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     pub(crate) component: Digest,

@@ -1,24 +1,25 @@
-//! The WebAssembly runtime: loads plugins, calls them within their limits, and swaps them while they are called. It knows
-//! the contract of `wit/` and nothing of sockets; no other wing names `wasmtime`.
+//! The WebAssembly runtime: loads plugins, calls them within their limits, and swaps them while calls run. It knows the
+//! contract of `wit/` and nothing of sockets. No other wing names `wasmtime`.
 //!
-//! A [`Slot`] is the place of one plugin. In it, one [`Generation`] is live: a compiled component with its settings and
-//! instances. A call takes an instance (a fresh one, or an idle one of the generation), runs in it until its deadline, and
-//! gives it back if nothing went wrong. [`Keepers`] watch for new components and settings. A component that has been
-//! compiled, linked, compared with the contract and asked by `lifecycle.check` becomes a generation. It then comes to serve
-//! step by step: in shadow, as a canary, on probation, for good.
+//! A [`Slot`] is the place of one plugin. In a slot, one [`Generation`] is live: a compiled component with its settings
+//! and instances. A call takes an instance (a fresh instance, or an idle instance of the generation), runs in it until
+//! the deadline at most, and gives it back if nothing went wrong. [`FileWatchers`] watch for new components and
+//! settings. A component becomes a generation after it is compiled, linked and compared with the contract, and after
+//! its `lifecycle.check` has accepted. The generation then gets traffic step by step: in shadow, as a canary, on
+//! probation, live.
 //!
-//! Four wings, from the top down. Each imports only from wings below it.
+//! The four modules, from the top down. Each module imports only from modules below it.
 //!
-//! | wing | what it does |
+//! | module | what it does |
 //! | --- | --- |
-//! | `deploy` | how new code and settings come in, and leave |
-//! | `slot` | the place of one plugin: which generation serves whom, how each fares, what is remembered |
+//! | `deploy` | brings new code and settings in, and takes them out |
+//! | `slot` | decides which generation serves which connection, counts how each performs, remembers the outcome |
 //! | `runtime` | runs one call of one component within its limits |
-//! | `compile` | makes machine code, in a process of its own |
+//! | `compile` | compiles components to machine code, in a process of its own |
 //!
-//! Below them stand the contract as Rust (`contract`), the configuration of the engine (`engine`), what a generation is
-//! known by (`identity`), what operators see (`status`), text from sources that are not trusted (`text`), and work that
-//! blocks (`blocking`).
+//! Below these modules are the contract as Rust types (`contract`), the configuration of the engine (`engine`), the
+//! identity of a generation (`identity`), the status that operators see (`status`), the cleaning of untrusted text
+//! (`text`), and work that blocks (`blocking`).
 
 mod blocking;
 mod compile;
@@ -39,7 +40,7 @@ pub(crate) use self::compile::fuzz;
 pub use self::contract::Roles;
 pub(crate) use self::contract::{authenticator, router, types};
 pub use self::deploy::source::read as read_component;
-pub use self::deploy::watch::Keepers;
+pub use self::deploy::watch::FileWatchers;
 pub use self::identity::Digest;
 pub use self::runtime::Runtime;
 pub use self::runtime::check::CheckRefused;

@@ -1,4 +1,5 @@
-//! What operators see of a slot: who serves, who is about to, who did, and how they fared.
+//! The status of a slot for operators: which generation serves, which one comes next, which one served before, and how
+//! they performed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,77 +10,78 @@ use serde::{Serialize, Serializer};
 /// A slot and its generations.
 #[derive(Debug, Clone, Serialize)]
 pub struct PluginStatus {
-    /// What the plugin does here: `authenticator`, `authenticator-2`, `router`, `authenticator+router`.
+    /// The name of the slot, after the roles of its plugin: `authenticator`, `authenticator-2`, `router`,
+    /// `authenticator+router`.
     pub slot: String,
-    /// The stem of its file's name, or the name of the built-in plugin.
+    /// The stem of the plugin file's name, or the name of the built-in plugin.
     pub plugin: String,
-    /// Where its component comes from: a path or `builtin:NAME`.
+    /// Where the component comes from: a path or `builtin:NAME`.
     pub source: String,
-    /// What serves everybody, or everybody but the canary's connections.
+    /// The generation that serves all connections, or all except the connections of the canary.
     pub live: GenerationStatus,
-    /// What is in shadow, or serves as a canary.
+    /// The generation that is in shadow or serves as a canary.
     pub candidate: Option<GenerationStatus>,
-    /// What a rollback brings back.
+    /// The generation that a rollback brings back.
     pub previous: Option<GenerationStatus>,
-    /// What source and settings hold and does not serve. Empty while all of it serves, or is on its way to.
+    /// Components or settings that are there now but do not serve. Empty if all of them serve or are being deployed.
     pub refused: Vec<Unserved>,
-    /// What happened last, the oldest first.
+    /// The latest events, oldest first.
     pub history: Vec<Event>,
-    /// Generations that have gone live after the first.
+    /// Number of generations that went live after the first generation.
     pub swaps: u64,
-    /// Generations that were rolled back, by themselves or by an operator.
+    /// Number of generations that were rolled back, automatically or by an operator.
     pub rollbacks: u64,
-    /// Components that were refused.
+    /// Number of components that were refused.
     pub refusals: u64,
-    /// How often a generation failed too often and went on serving.
+    /// Number of times that a generation failed too often and was not rolled back.
     pub alerts: u64,
-    /// Calls that were shed because as many were running as may run, or no memory was free.
+    /// Number of calls that were refused because too many calls were running or no memory was free.
     pub overloaded: u64,
-    /// Instances that there are, of all generations.
+    /// Number of instances of all generations.
     pub instances: usize,
-    /// Bytes of linear memory that they have.
+    /// Bytes of linear memory of these instances.
     pub memory_bytes: usize,
-    /// Why what was rolled back cannot be remembered for the next start; `None` if it can.
+    /// Why rollbacks cannot be remembered for the next start; `None` if they can.
     pub unsaved: Option<String>,
 }
 
-/// What came of a deploy.
+/// The result of a deploy.
 #[derive(Debug, Clone, Serialize)]
 pub struct Deployed {
-    /// The slot that it was deployed to.
+    /// The slot that the component was deployed to.
     #[serde(flatten)]
     pub status: PluginStatus,
-    /// All slots that serve the file, this one included. The others take the component like any changed file.
+    /// All slots that serve the file, including this slot. The other slots take the component like any changed file.
     pub slots: Vec<String>,
-    /// Where the file led, if it was a symbolic link: the component has taken the link's place.
+    /// Where the symbolic link led, if the plugin file was one. The component has replaced the link.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_link: Option<String>,
 }
 
-/// Something that is there to be served and is not.
+/// A component or settings that should serve but do not.
 #[derive(Debug, Clone, Serialize)]
 pub struct Unserved {
     /// `component` or `settings`.
     pub what: &'static str,
     /// The SHA-256 of the component, in hexadecimal, if it could be read.
     pub digest: Option<String>,
-    /// Why it does not serve.
+    /// Why they do not serve.
     pub reason: String,
 }
 
-/// How far a generation has come.
+/// The stage of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
-    /// It judges some first packets without effect.
+    /// It decides about some first packets, without effect.
     Shadow,
     /// It serves some of the new connections.
     Canary,
-    /// It serves everybody, and is rolled back when it fails too often.
+    /// It serves all connections, and is rolled back if it fails too often.
     Probation,
-    /// It serves everybody.
+    /// It serves all connections, for good.
     Live,
-    /// It served before, and waits for a rollback.
+    /// It served before, and is kept for a rollback.
     Kept,
 }
 
@@ -98,32 +100,32 @@ impl fmt::Display for Stage {
 /// One generation.
 #[derive(Debug, Clone, Serialize)]
 pub struct GenerationStatus {
-    /// Counts the generations of its slot, from 1.
+    /// The number of the generation in its slot, from 1.
     pub generation: u64,
     /// The SHA-256 of its component, in hexadecimal.
     pub digest: String,
-    /// How far it has come.
+    /// The stage of the generation.
     pub stage: Stage,
-    /// Since when it is at this stage.
+    /// When the generation reached this stage.
     #[serde(serialize_with = "time")]
     pub since: SystemTime,
-    /// Calls that have ended, well or not.
+    /// Number of calls that have ended, successful or failed.
     pub calls: u64,
-    /// Those that failed, by kind: `trap`, `deadline`, `memory`, `limit`, `result`.
+    /// Number of failed calls by kind: `trap`, `deadline`, `memory`, `limit`, `result`.
     pub failures: BTreeMap<&'static str, u64>,
-    /// Each function that was called, with its times.
+    /// The functions that were called, with their times.
     pub functions: Vec<FunctionStatus>,
     /// The last failure.
     pub last_error: Option<LastError>,
-    /// From reading its component to the end of its checks, in ms.
+    /// Time from reading the component to the end of its checks, in ms.
     pub load_ms: u64,
-    /// How long compiling it took, in ms, now or before; `None` for the component of another generation.
+    /// Time that compiling took, now or in an earlier run, in ms; `None` if the component came from another generation.
     pub compile_ms: Option<u64>,
-    /// Bytes of its machine code.
+    /// Bytes of machine code.
     pub code_bytes: usize,
     /// Bytes of linear memory of an instance at its start.
     pub memory_bytes: usize,
-    /// What came of judging in the shadow of the live one.
+    /// How its decisions in shadow compare with the live generation's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowStatus>,
 }
@@ -131,13 +133,13 @@ pub struct GenerationStatus {
 /// One function of a plugin.
 #[derive(Debug, Clone, Serialize)]
 pub struct FunctionStatus {
-    /// As in the contract: `greet`, `authenticate`, `opened`, `route`, `closed`, `push`.
+    /// The name of the function in the contract: `greet`, `authenticate`, `opened`, `route`, `closed`, `push`.
     pub function: &'static str,
-    /// Calls that have ended, well or not.
+    /// Number of calls that have ended, successful or failed.
     pub calls: u64,
-    /// Those that failed, by kind.
+    /// Number of failed calls by kind.
     pub failures: BTreeMap<&'static str, u64>,
-    /// All calls together, in microseconds.
+    /// Time of all calls together, in microseconds.
     pub total_us: u64,
     /// Half of the calls took at most this long, in microseconds.
     pub p50_us: u64,
@@ -151,62 +153,63 @@ pub struct LastError {
     /// When it happened.
     #[serde(serialize_with = "time")]
     pub at: SystemTime,
-    /// In which function.
+    /// The function that failed.
     pub function: &'static str,
     /// `trap`, `deadline`, `memory`, `limit` or `result`.
     pub kind: &'static str,
-    /// As in the log.
+    /// The reason, as in the log.
     pub reason: String,
 }
 
-/// Verdicts of a generation in shadow beside those of the live one.
+/// The verdicts of a generation in shadow, compared with the verdicts of the live generation.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ShadowStatus {
-    /// First packets of which both verdicts are known.
+    /// First packets for which both verdicts are known.
     pub compared: u64,
-    /// The same verdict, and for `accept` the same uid.
+    /// First packets with the same verdict, and for `accept` the same uid.
     pub agreed: u64,
-    /// Others, by what the live one said and what this one: `accept → deny`; `accept → accept` is another uid.
+    /// First packets with different verdicts, counted by both verdicts, the live generation's first: `accept → deny`.
+    /// `accept → accept` means different uids.
     pub differed: BTreeMap<String, u64>,
-    /// Sampled first packets that were not judged, because it did not keep up.
+    /// Sampled first packets that were not judged, because the generation in shadow did not keep up.
     pub skipped: u64,
 }
 
-/// Something that happened to a slot.
+/// An event in a slot.
 #[derive(Debug, Clone, Serialize)]
 pub struct Event {
-    /// When.
+    /// When it happened.
     #[serde(serialize_with = "time")]
     pub at: SystemTime,
-    /// What.
+    /// What happened.
     pub what: EventKind,
-    /// The generation that it happened to; `None` for a component that did not become one.
+    /// The generation that the event is about; `None` for a component that did not become a generation.
     pub generation: Option<u64>,
     /// The SHA-256 of the component, in hexadecimal, if it could be read.
     pub digest: Option<String>,
-    /// Why, where there is something to say.
+    /// Why it happened, if a reason is known.
     pub reason: Option<String>,
 }
 
-/// What can happen to a generation.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
-    /// It did not pass the checks, or has been refused before.
+    /// The component did not pass the checks, or was refused before.
     Refused,
-    /// It judges in shadow.
+    /// The generation decides in shadow.
     Shadow,
-    /// It serves some of the new connections.
+    /// The generation serves some of the new connections.
     Canary,
-    /// It serves everybody, on probation.
+    /// The generation serves all connections, on probation.
     Probation,
-    /// It serves everybody for good.
+    /// The generation serves all connections, for good.
     Live,
-    /// It fails more often than the one before; it was not rolled back.
+    /// The generation fails more often than the generation before, and was not rolled back.
     Alert,
-    /// It was given up before it served everybody: its file is again what is live.
+    /// The generation was given up before it served all connections: its file is the live component again.
     Withdrawn,
-    /// It was rolled back, or given up before it served everybody.
+    /// The generation was rolled back, or given up before it served all connections.
     RolledBack,
 }
 

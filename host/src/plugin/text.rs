@@ -1,30 +1,31 @@
-//! Text that is made from what is not trusted: bounded while it is made, cleaned before it is shown.
+//! Text from untrusted sources: bounded while it is made, cleaned before it is shown.
 
 use std::fmt::{self, Write as _};
 
-/// Bytes of an error in the log.
+/// Most bytes of an error in the log.
 const MAX_ERROR: usize = 2048;
 
-/// An error of the engine, with all its causes, in one line.
+/// Converts an error of the engine, with all its causes, to an error of one line.
 pub(crate) fn plain(error: wasmtime::Error) -> anyhow::Error {
     anyhow::Error::msg(shown(format_args!("{error:#}"), MAX_ERROR))
 }
 
-/// An error with all its causes in one line of the log. It may quote what is not trusted.
+/// Writes an error with all its causes as one line for the log. The error may quote untrusted text.
 pub(crate) fn line(error: &anyhow::Error) -> String {
     shown(format_args!("{error:#}"), MAX_ERROR)
 }
 
-/// The beginning of a text, [cleaned](clean). Whatever it is made from, nothing past `limit` bytes of it is made.
+/// Returns the beginning of a text, [cleaned](clean). Stops making the text after `limit` bytes, however long it would
+/// be.
 pub(crate) fn shown(text: impl fmt::Display, limit: usize) -> String {
-    // One byte more than is shown, to know that there was more.
+    // One byte more than is shown: this byte tells that the text was longer.
     let mut bounded = Bounded { bytes: Vec::new(), limit: limit + 1 };
-    // It fails where the text is too long: the rest of it is not wanted.
+    // Fails if the text is too long. The rest of the text is not needed.
     let _ = write!(bounded, "{text}");
     clean(&bounded.bytes, limit)
 }
 
-/// A list of names, of which only the first are written: there may be a million.
+/// Writes a list of names. Only the first names are written: there may be a million.
 pub(crate) fn list<T: fmt::Display>(names: impl IntoIterator<Item = T>) -> String {
     const MOST: usize = 20;
     let mut names = names.into_iter();
@@ -39,10 +40,10 @@ pub(crate) fn list<T: fmt::Display>(names: impl IntoIterator<Item = T>) -> Strin
     }
 }
 
-/// Bytes of one name.
+/// Most bytes of one name.
 const MAX_NAME: usize = 256;
 
-/// Takes as much text as it may hold, and stops whoever writes more.
+/// A buffer with a limit. A write past the limit fails, which stops the writer.
 struct Bounded {
     bytes: Vec<u8>,
     limit: usize,
@@ -56,29 +57,29 @@ impl fmt::Write for Bounded {
     }
 }
 
-/// Text as it may enter the log: one line of UTF-8, without control characters and without what makes a terminal show
-/// text in another order; at most `limit` bytes and an ellipsis.
+/// Makes text safe for the log: one line of UTF-8, without control characters and without characters that make a
+/// terminal show text in another order; at most `limit` bytes and an ellipsis.
 pub(crate) fn clean(line: &[u8], limit: usize) -> String {
     let cut = line.len() > limit;
     let line = String::from_utf8_lossy(&line[..line.len().min(limit)]);
     let mut clean: String = line.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect();
     if cut {
-        // Half a character at the cut.
+        // Remove the half of a character that may be left at the cut.
         clean.truncate(clean.trim_end_matches(char::REPLACEMENT_CHARACTER).len());
         clean.push('…');
     }
     clean
 }
 
-/// Text for a terminal, which it cannot command. Line ends stay.
+/// Makes text safe for a terminal, so that the text cannot control it. Line ends stay.
 pub fn tame(text: &str) -> String {
     text.chars().map(|c| if c != '\n' && is_harmful(c) { ' ' } else { c }).collect()
 }
 
-/// Whether a character commands a terminal, or makes a line look like another one.
+/// Returns `true` if a character controls a terminal, or makes a line look like another line.
 pub(crate) fn is_harmful(c: char) -> bool {
     // Zero-width characters and marks; line and paragraph separator, embeddings and overrides; joiners, invisible
-    // operators and isolates; the byte order mark; tags, which nobody sees and some programs read.
+    // operators and isolates; the byte order mark; tags, which are invisible and which some programs read.
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
         || matches!(c, '\u{feff}' | '\u{e0000}'..='\u{e007f}')
@@ -98,7 +99,7 @@ mod tests {
         assert_eq!(clean(b"\xff", 3), "\u{fffd}");
     }
 
-    /// Would never end.
+    /// A text that never ends.
     struct Endless;
 
     impl fmt::Display for Endless {

@@ -32,7 +32,7 @@ use crate::base::state::StateFolder;
 use crate::config::{Config, Loaded, Missing, PluginConfig, PluginLimits};
 use crate::hub::registry::Registry;
 use crate::plugin::status::{Deployed, PluginStatus};
-use crate::plugin::{Demand, Keepers, Ledgers, PluginHandle, Roles, Runtime, Slot, look_after};
+use crate::plugin::{Demand, FileWatchers, Ledgers, PluginHandle, Roles, Runtime, Slot, look_after};
 pub use crate::plugin::{DeployError, status};
 
 /// How long a start waits for new components and settings on disk. Those that are accepted or refused within this time
@@ -48,7 +48,7 @@ pub struct Policy {
     pub router: Router,
     slots: Vec<Arc<Slot>>,
     memory: usize,
-    _keepers: Keepers,
+    _file_watchers: FileWatchers,
     /// Background tasks. They end when this is dropped.
     _tasks: JoinSet<()>,
 }
@@ -93,15 +93,15 @@ impl Policy {
         let router = slot_configs.iter().position(|slot_config| slot_config.router).map(|index| slots[index].clone());
         let router = router.ok_or_else(|| anyhow::anyhow!("there is no router"))?;
         ledgers.prune().await;
-        let mut keepers = Keepers::start(&slots, &config.watch);
-        let _ = timeout(HEAD_START, keepers.looked()).await;
+        let mut file_watchers = FileWatchers::start(&slots, &config.watch);
+        let _ = timeout(HEAD_START, file_watchers.looked()).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(look_after(slots.clone()));
         let chain = chain.into_iter().flatten().map(|handle| (handle.clone(), Shadow::start(handle, &mut tasks)));
         Ok(Self {
             authenticator: Authenticator::new(chain.collect()),
             router: Router::new(PluginHandle::new(router, config.router.plugin.isolation), registry),
-            _keepers: keepers,
+            _file_watchers: file_watchers,
             _tasks: tasks,
             memory: runtime.memory(),
             slots,

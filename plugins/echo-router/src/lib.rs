@@ -1,7 +1,7 @@
-//! Who gets this? Whoever sent it: every packet comes back as it came, text as text and binary as binary.
+//! A router that sends every packet back to its sender, unchanged: text as text and binary as binary.
 //!
-//! For conformance and load tests of the gateway (Autobahn's test suite wants exactly this), and as the smallest router
-//! there is. It has no settings, and no line is for anybody.
+//! Use it for conformance and load tests of the gateway (Autobahn's test suite needs exactly this), or as the smallest
+//! example of a router. It has no settings, and refuses every line.
 
 use exports::hotgate::gateway::lifecycle;
 use exports::hotgate::gateway::router::{self, Action, Answer, Command, Ending, Sender, Session};
@@ -9,10 +9,10 @@ use hotgate::gateway::types::{Message, Payload};
 
 wit_bindgen::generate!({ path: "../../wit", world: "routing" });
 
-/// The plugin. It has no settings and keeps nothing.
+/// The plugin. It has no settings and keeps no state.
 pub struct EchoRouter;
 
-// A component is linked by names that only its own target's linker takes.
+// Only the linker of the wasm target accepts the names by which a component is linked.
 #[cfg(target_family = "wasm")]
 export!(EchoRouter);
 
@@ -36,7 +36,7 @@ impl router::Guest for EchoRouter {
     }
 
     fn push(_: Sender, _: String) -> Result<Answer, String> {
-        Err("lines are for nobody here: this router only sends packets back".into())
+        Err("this router takes no lines: it only sends packets back".into())
     }
 }
 

@@ -2,7 +2,7 @@ use crate::hotgate::gateway::types::Message;
 use crate::mac::{self, CHALLENGE_BYTES, MAC_BYTES, unhex};
 use crate::settings::HmacSettings;
 
-/// What a client says to a challenge.
+/// A client's answer to a challenge.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) uid: String,
@@ -10,8 +10,8 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The answer in a packet; none if it is about something else, a problem if it is meant to be one. Binary packets
-    /// are read as if they were text.
+    /// Reads the answer in a packet: `None` if the packet has no `mac`, an error if it has one but cannot be read.
+    /// Binary packets are read as text.
     pub(crate) fn read(packet: &Message) -> Option<Result<Self, String>> {
         let packet = match packet {
             Message::Text(text) => text,

@@ -1,8 +1,8 @@
-//! Who is this? Whoever knows the secret, and proves it without sending it.
+//! An authenticator by challenge and response: a client proves that it knows a secret, without sending the secret.
 //!
-//! A new connection is sent a random number that is used once, the challenge. The client answers with a uid and a MAC
-//! (HMAC-SHA256, RFC 2104) of both, which only the secret can make. Whoever listens learns nothing to log in with: the
-//! next connection has another challenge, and a MAC is good for one uid.
+//! A new connection gets the challenge: a random number that is used once. The client answers with a uid and with a MAC
+//! (HMAC-SHA256, RFC 2104) of challenge and uid, which only the secret can make. Whoever listens cannot log in with
+//! what was sent: the next connection has another challenge, and a MAC is valid for one uid.
 //!
 //! | who | message |
 //! | --- | --- |
@@ -10,8 +10,8 @@
 //! | client | `{"uid":"u1","mac":"…"}`: 64 hexadecimal digits of either case; an integer is a uid, too |
 //! | gateway | the reply |
 //!
-//! The MAC is made with the key's text over three lines, joined by `\n` and with none at the end: what this is for, the
-//! challenge as it was sent, and the uid.
+//! The text of the key is the HMAC key. The MAC covers three lines, joined by `\n`, without one at the end: the
+//! purpose, the challenge as it was sent, and the uid.
 //!
 //! ```python
 //! text = f"hotgate:hmac-auth:1:login\n{challenge}\n{uid}"
@@ -23,10 +23,11 @@
 //! | setting | default | meaning |
 //! | --- | --- | --- |
 //! | `HMAC_SECRET` | needed | a text of at least 32 bytes, without white space at its beginning or end, random: `openssl rand -hex 32` |
-//! | `HMAC_KEYS` | `shared` | `shared`: the key is the secret; whoever has it may be any uid. `per-uid`: each uid has a key of its own, made from the secret, and can be nobody else |
-//! | `HMAC_REPLY` | `Link_successful` | what a client is told once it is in; nothing if empty |
+//! | `HMAC_KEYS` | `shared` | `shared`: the key is the secret; whoever has it can log in as any uid. `per-uid`: each uid has a key of its own, made from the secret, and can log in only as itself |
+//! | `HMAC_REPLY` | `Link_successful` | the reply to a client that has logged in; no reply if empty |
 //!
-//! The key of a uid (`per-uid`) is the MAC, in lower case, that the secret makes over two such lines:
+//! With `per-uid`, the key of a uid is a MAC in lower-case hexadecimal digits. The secret makes this MAC over two
+//! lines:
 //!
 //! ```sh
 //! printf 'hotgate:hmac-auth:1:key\n%s' u1 | openssl dgst -sha256 -hmac "$HMAC_SECRET" -r
@@ -34,16 +35,17 @@
 //!
 //! # What it does not do
 //!
-//! It protects the secret, not the connection: who can change what is on the wire takes over a session that is open. Put
-//! TLS in front of it. It sees whether an answer is good, and cannot know a key that was stolen: a new secret is the only
-//! way to lock somebody out. And it does not renew sessions: these do not expire, and where another authenticator renews
-//! its own, there is no open challenge, so that it passes.
+//! - It protects the secret, not the connection: an attacker who can change data on the wire can take over an open
+//!   session. Put TLS in front of the gateway.
+//! - It cannot recognise a stolen key: a new secret is the only way to lock somebody out.
+//! - It does not renew sessions: its sessions do not expire. When a session of another authenticator is to be renewed,
+//!   this plugin has no open challenge, and passes.
 //!
 //! # In a chain
 //!
-//! It must be the first that greets, for only the first greeting is sent. A packet without `mac` is passed on. So no
-//! authenticator that believes everybody, such as `origin-auth`, may stand after it: leaving out the `mac` would be enough
-//! to be anybody. (Before it, such a one would not even leave it a packet.)
+//! It must be the first authenticator that greets, because only the first greeting is sent. It passes on a packet
+//! without `mac`. So never put an authenticator that believes everybody, such as `origin-auth`, behind it: a client
+//! could leave out the `mac` and log in as any uid. (In front of it, such an authenticator would take every packet.)
 //!
 //! # Close codes
 //!
@@ -51,7 +53,7 @@
 //! | --- | --- |
 //! | 4001 | the answer cannot be read |
 //! | 4002 | the answer is wrong; the connection does not get another try |
-//! | 1013 | the settings cannot be used, which `check` refuses before, or there are no random numbers |
+//! | 1013 | the settings cannot be used (`check` refuses such settings before), or there are no random numbers |
 
 mod answer;
 mod mac;
@@ -69,17 +71,17 @@ use settings::HmacSettings;
 
 wit_bindgen::generate!({ path: "../../wit", world: "authentication" });
 
-/// Why a connection is closed whose answer cannot be read.
+/// The close code for an answer that cannot be read.
 const UNREADABLE: u16 = 4001;
-/// Why one is closed whose answer is wrong.
+/// The close code for a wrong answer.
 const WRONG: u16 = 4002;
-/// Why one is closed that cannot be judged.
+/// The close code for an answer that cannot be checked.
 const TRY_AGAIN_LATER: u16 = 1013;
 
-/// The plugin. It keeps nothing: the host hands each challenge back with the answer to it.
+/// The plugin. It keeps no state: the host hands each challenge back with the answer.
 pub struct HmacAuth;
 
-// A component is linked by names that only its own target's linker takes.
+// Only the linker of the wasm target accepts the names by which a component is linked.
 #[cfg(target_family = "wasm")]
 export!(HmacAuth);
 
@@ -101,25 +103,25 @@ impl authenticator::Guest for HmacAuth {
     fn authenticate(_: Handshake, packet: Message, state: Vec<u8>) -> Verdict {
         match HmacSettings::from_environment() {
             Ok(settings) => authenticate(&settings, &packet, &state),
-            Err(_) => deny(TRY_AGAIN_LATER, "answers cannot be judged here at the moment"),
+            Err(_) => deny(TRY_AGAIN_LATER, "answers cannot be checked at the moment"),
         }
     }
 }
 
-/// A number that nobody can guess, and that has never been used before.
+/// Returns a number that nobody can guess, and that was never used before.
 fn challenge() -> Option<[u8; CHALLENGE_BYTES]> {
     let mut challenge = [0; CHALLENGE_BYTES];
     getrandom::fill(&mut challenge).ok().map(|()| challenge)
 }
 
-/// The host keeps the challenge itself. It is no secret: the client is told it, too.
+/// Returns the greeting. Its state is the challenge itself, which is no secret: the client gets it, too.
 fn greeting(challenge: [u8; CHALLENGE_BYTES]) -> Verdict {
     let message = format!(r#"{{"challenge":"{}"}}"#, hex(&challenge));
     Verdict::Challenge(Prompt { message: Some(Payload::Text(message)), state: challenge.to_vec() })
 }
 
 fn authenticate(settings: &HmacSettings, packet: &Message, state: &[u8]) -> Verdict {
-    // Without a challenge of this plugin there is nothing that an answer could prove: a session is to be renewed.
+    // Without a challenge of this plugin, an answer proves nothing: the packet is to renew a session.
     let Ok(challenge) = state.try_into() else { return Verdict::Pass };
     match Answer::read(packet) {
         None => Verdict::Pass,

@@ -5,23 +5,24 @@ use sha2::Sha256;
 
 use crate::settings::{HmacSettings, Keys};
 
-/// 256 bits: no two connections ever get the same.
+/// The length of a challenge: 256 bits, so that no two connections ever get the same.
 pub(crate) const CHALLENGE_BYTES: usize = 32;
-/// What HMAC-SHA256 makes.
+/// The length of an HMAC-SHA256.
 pub(crate) const MAC_BYTES: usize = 32;
 
-/// What a MAC is made for stands before everything else, so that none is ever good for something else.
+/// The first line of a MAC's text is its purpose, so that no MAC is ever valid for another purpose.
 const LOGIN: &str = "hotgate:hmac-auth:1:login";
 const KEY: &str = "hotgate:hmac-auth:1:key";
 
-/// Whether this is the MAC for a challenge and uid. How long that takes does not tell how much of it is right.
+/// Returns whether this is the MAC for a challenge and a uid. The time of the check does not show how much of the MAC
+/// is right.
 pub(crate) fn is_right(
     settings: &HmacSettings,
     challenge: &[u8; CHALLENGE_BYTES],
     uid: &str,
     mac: &[u8; MAC_BYTES],
 ) -> bool {
-    // The challenge has one length, and the uid is the rest: no two pairs make the same text.
+    // A challenge has a fixed length, and the uid is the rest: no two pairs of challenge and uid make the same text.
     let text = format!("{LOGIN}\n{}\n{uid}", hex(challenge));
     let expected = match settings.keys {
         Keys::Shared => hmac(&settings.secret, &text),
@@ -35,7 +36,7 @@ fn hmac(key: &str, text: &str) -> Option<Hmac<Sha256>> {
     Hmac::new_from_slice(key.as_bytes()).ok().map(|hmac: Hmac<Sha256>| hmac.chain_update(text))
 }
 
-/// In hexadecimal digits of lower case.
+/// Returns bytes as lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut digits, byte| {
         // Writing to a string does not fail.
@@ -44,7 +45,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// The bytes that hexadecimal digits of either case stand for.
+/// Returns the bytes of hexadecimal digits of either case.
 pub(crate) fn unhex(digits: &str) -> Option<[u8; MAC_BYTES]> {
     let mut bytes = [0; MAC_BYTES];
     if digits.len() != 2 * MAC_BYTES {

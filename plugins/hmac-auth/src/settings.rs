@@ -1,23 +1,23 @@
 use plugin_settings::Settings;
 
 const KNOWN: &[&str] = &["HMAC_SECRET", "HMAC_KEYS", "HMAC_REPLY"];
-/// As long as the hash: less would make the secret the easier thing to guess.
+/// The shortest secret, in bytes: as long as the hash. A shorter secret would be easier to guess than a MAC.
 const MIN_SECRET: usize = 32;
 
-/// What the plugin is told by whoever deploys it.
+/// The settings of the plugin.
 pub(crate) struct HmacSettings {
     pub(crate) secret: String,
     pub(crate) keys: Keys,
-    /// `HMAC_REPLY`; none if that is empty.
+    /// `HMAC_REPLY`; `None` if it is empty.
     pub(crate) reply: Option<String>,
 }
 
-/// `HMAC_KEYS`: what clients have.
+/// `HMAC_KEYS`: the keys that clients have.
 #[derive(Clone, Copy)]
 pub(crate) enum Keys {
-    /// The secret.
+    /// The secret itself.
     Shared,
-    /// A key made from it and their uid.
+    /// A key made from the secret and the uid.
     PerUid,
 }
 

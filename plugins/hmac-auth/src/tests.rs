@@ -2,8 +2,8 @@ use super::authenticator::Guest;
 use super::*;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
-/// The MACs of `u1` for [`CHALLENGE`], by the secret and by the uid's own key. Made with Python's hmac module, as are the
-/// others that stand here.
+/// The MACs of `u1` for [`CHALLENGE`], made with the secret and with the uid's own key. All MACs in this file were made
+/// with Python's hmac module.
 const SHARED: &str = "e42603bd4f393d4df0fabad3d08905cd924ac35b74c28f6b3a7f3514b2a34b0b";
 const PER_UID: &str = "be02ac7088bb0c28bdfedaa504a17ea713623c3c24bce28b94317391c37a7485";
 /// The bytes 0 to 31.
@@ -29,7 +29,7 @@ fn answer(uid: &str, mac: &str) -> String {
     format!(r#"{{"uid":{uid},"mac":"{mac}"}}"#)
 }
 
-/// The verdict on a packet of text, in brief: a uid, a code, or `None` for a pass.
+/// Returns the verdict on a text packet, in brief: a uid, a code, or `None` for a pass.
 fn verdict(settings: &HmacSettings, packet: &str, state: &[u8]) -> Option<Result<String, u16>> {
     match authenticate(settings, &Message::Text(packet.into()), state) {
         Verdict::Accept(identity) => Some(Ok(identity.uid)),
@@ -75,7 +75,7 @@ fn any_other_answer_is_wrong() {
     assert_eq!(verdict(&with(&[]), &answer(r#""u1""#, &"0".repeat(64)), &CHALLENGE), Some(Err(WRONG)));
 }
 
-/// What a MAC is good for is part of it: the key of a uid is a MAC, too, and no answer.
+/// A MAC covers its purpose: the key of a uid is a MAC, too, but no answer.
 #[test]
 fn the_key_of_a_uid_is_no_answer() {
     let key = "973831f5e0093f484d833502cddb45e2fdc9ceda41eef14fe8b244899286d78d";
@@ -168,7 +168,10 @@ fn settings_are_checked_in_words() {
         (&[("HMAC_SECRET", "")], "HMAC_SECRET is empty: leave it out, or give it a value"),
         (&[("HMAC_SECRET", &SECRET[1..])], "HMAC_SECRET is too short: it must have at least 32 bytes"),
         (&[("HMAC_SECRET", SECRET), ("HMAC_KEYS", "each")], "HMAC_KEYS must be \"shared\" or \"per-uid\""),
-        (&[("SECRET", SECRET)], "SECRET is no setting of this plugin; it has HMAC_SECRET, HMAC_KEYS, HMAC_REPLY"),
+        (
+            &[("SECRET", SECRET)],
+            "SECRET is not a setting of this plugin; its settings are HMAC_SECRET, HMAC_KEYS, HMAC_REPLY",
+        ),
     ] {
         assert_eq!(HmacSettings::new(settings).err().as_deref(), Some(expected));
     }

@@ -1,7 +1,7 @@
-//! Who is this? The origin protocol's answer: the client is greeted, and whatever it then gives as its `id` is its uid.
+//! The authenticator of the origin protocol: it greets the client, and takes the `id` in the first packet as the uid.
 //!
-//! Nothing is proved by that. Use it where everyone who can reach the port may be anyone, or start from it: a rule of
-//! your own belongs where [`authenticate`](authenticator::Guest::authenticate) accepts.
+//! This proves nothing. Use it where everyone who can reach the port may be any uid, or start from it: put your own
+//! rule where [`authenticate`](authenticator::Guest::authenticate) accepts.
 
 use exports::hotgate::gateway::authenticator::{self, Handshake, Identity, Prompt, Verdict};
 use exports::hotgate::gateway::lifecycle;
@@ -14,13 +14,13 @@ wit_bindgen::generate!({ path: "../../wit", world: "authentication" });
 const GREETING: &str = "HeartBeat";
 /// Sent once the client is registered.
 const WELCOME: &str = "Link_successful";
-/// Why a connection is closed whose first packet names no uid: "bad request", in the range that is left to plugins.
+/// The close code for a first packet without a usable uid: "bad request", in the range of codes for plugins.
 const BAD_REQUEST: u16 = 4400;
 
-/// The plugin. It has no settings and keeps nothing.
+/// The plugin. It has no settings and keeps no state.
 pub struct OriginAuth;
 
-// A component is linked by names that only its own target's linker takes.
+// Only the linker of the wasm target accepts the names by which a component is linked.
 #[cfg(target_family = "wasm")]
 export!(OriginAuth);
 
@@ -48,7 +48,7 @@ impl authenticator::Guest for OriginAuth {
     }
 }
 
-/// The `id` in a packet. Binary packets are read as if they were text.
+/// Returns the `id` in a packet. Binary packets are read as text.
 fn uid(packet: &Message) -> Result<String, Unusable> {
     let packet = match packet {
         Message::Text(text) => text,

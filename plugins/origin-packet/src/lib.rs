@@ -1,7 +1,7 @@
-//! What the default plugins read: the JSON packets and lines of the origin protocol.
+//! Reads the JSON packets and lines of the origin protocol, for the default plugins and others.
 //!
-//! Nothing here panics, recurses or builds a tree, whatever the input: values stay the text they came as
-//! ([`RawValue`]) until one is known to matter.
+//! Whatever the input, nothing here panics, recurses or builds a tree: a value stays text ([`RawValue`]) until its
+//! content is needed.
 
 mod message;
 mod uid;
@@ -16,16 +16,16 @@ use serde_json::value::RawValue;
 pub use message::message;
 pub use uid::uid;
 
-/// Why a packet or line cannot be used. The text of each fits the 123 bytes of a close reason.
+/// Why a packet or line cannot be used. Each text fits the 123 bytes of a close reason.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
-    /// A binary message holds something else than text.
+    /// A binary message does not hold text.
     #[error("not UTF-8")]
     NotUtf8,
     /// Not JSON (RFC 8259).
     #[error("not JSON: {0}")]
     NotJson(serde_json::Error),
-    /// JSON, but no object; not read any further.
+    /// JSON, but not an object. Nothing more of it was read.
     #[error("not a JSON object")]
     NotAnObject,
     /// The object lacks this field.
@@ -45,7 +45,7 @@ pub enum Unusable {
     TooLong(&'static str),
 }
 
-/// The text of a binary message.
+/// Returns the text of a binary message.
 ///
 /// # Errors
 ///
@@ -54,8 +54,8 @@ pub fn text(binary: &[u8]) -> Result<&str, Unusable> {
     str::from_utf8(binary).map_err(|_| Unusable::NotUtf8)
 }
 
-/// The values of the fields with these names in a JSON object, as they are written there. Of a field that is given
-/// more than once the last counts, whatever the earlier ones are.
+/// Returns the values of the fields with these names in a JSON object, as they are written there. If a field is given
+/// more than once, the last one counts, whatever the others are.
 ///
 /// # Errors
 ///
@@ -70,7 +70,7 @@ pub fn fields<'a, const N: usize>(json: &'a str, names: [&str; N]) -> Result<[Op
     })
 }
 
-/// Collects the fields of these names. Derived code would refuse a field that is given twice.
+/// Collects the fields with these names. Derived code would refuse a field that is given twice.
 struct Fields<'n, const N: usize>([&'n str; N]);
 
 impl<'de, const N: usize> Visitor<'de> for Fields<'_, N> {
@@ -94,11 +94,11 @@ impl<'de, const N: usize> Visitor<'de> for Fields<'_, N> {
     }
 }
 
-/// A JSON string, borrowed where it has no escapes.
+/// A JSON string, borrowed if it has no escapes.
 #[derive(serde::Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// What a JSON string reads; `None` for any other value, and for escapes that stand for no character.
+/// Returns the text of a JSON string; `None` for any other value, and for escapes that stand for no character.
 fn string(value: &RawValue) -> Option<String> {
     serde_json::from_str(value.get()).ok()
 }

@@ -2,14 +2,14 @@ use serde_json::value::RawValue;
 
 use crate::string;
 
-/// The message that a field holds: a JSON string as it reads, any other value as its compact JSON text. `None` for a
-/// string whose escapes stand for no character.
+/// Returns the message in a field: the text of a JSON string, any other value as compact JSON. `None` for a string with
+/// escapes that stand for no character.
 pub fn message(value: &RawValue) -> Option<String> {
     if value.get().starts_with('"') { string(value) } else { Some(compact(value.get())) }
 }
 
-/// Valid JSON without the white space between its parts; what is within strings, the form of numbers and the order of
-/// keys stay as they are written.
+/// Returns valid JSON without the white space between its parts. The content of strings, the form of numbers and the
+/// order of keys stay as they are written.
 fn compact(json: &str) -> String {
     let mut compact = String::with_capacity(json.len());
     let (mut in_string, mut escaped) = (false, false);

@@ -2,20 +2,20 @@ use serde_json::value::RawValue;
 
 use crate::{Unusable, string};
 
-/// The longest uid that the host registers.
+/// The longest uid that the host registers, in bytes.
 pub(crate) const MAX_BYTES: usize = 256;
 
-/// The uid that a field holds: a JSON string as it reads, a JSON integer as its digits are written, so that `7` and
-/// `"7"` are the same. `field` is its name, for the error.
+/// Returns the uid in a field: the text of a JSON string, or the digits of a JSON integer as they are written, so that
+/// `7` and `"7"` are the same. `field` is the name of the field, for the error.
 ///
 /// # Errors
 ///
-/// Which of the above it is not, or that it is empty or longer than 256 bytes.
+/// If the field is missing, has another type or is not Unicode text, or if the uid is empty or longer than 256 bytes.
 pub fn uid(field: &'static str, value: Option<&RawValue>) -> Result<String, Unusable> {
     let value = value.ok_or(Unusable::Missing(field))?;
     let uid = match value.get().as_bytes() {
         [b'"', ..] => string(value).ok_or(Unusable::NotUnicode(field))?,
-        // That the JSON is valid is known: digits alone, after at most a sign, are an integer.
+        // The JSON is valid, so digits alone, after at most one sign, are an integer.
         [b'-' | b'0'..=b'9', digits @ ..] if digits.iter().all(u8::is_ascii_digit) => value.get().to_owned(),
         [b'n', ..] => return Err(Unusable::WrongType(field, "null")),
         [b't' | b'f', ..] => return Err(Unusable::WrongType(field, "a boolean")),

@@ -1,5 +1,5 @@
-//! Who gets this? The origin protocol's answer: the client whose uid is the `id` in the packet, or the `uid` in the
-//! line.
+//! The router of the origin protocol: a packet goes to the client whose uid is the packet's `id`, a line to the client
+//! whose uid is the line's `uid`.
 
 use exports::hotgate::gateway::lifecycle;
 use exports::hotgate::gateway::router::{self, Action, Answer, Command, Delivery, Ending, Recipient, Sender, Session};
@@ -8,15 +8,15 @@ use origin_packet::Unusable;
 
 wit_bindgen::generate!({ path: "../../wit", world: "routing" });
 
-/// The answer to every packet of a client, whether or not it reached anybody.
+/// The answer to every packet of a client, whether or not its message reached anybody.
 const RECEIVED: &str = "Already_Linked";
-/// Told to a client when another connection of the same uid has closed.
+/// Sent to a client when another connection of the same uid has closed.
 const OTHER_CLOSED: &str = "123";
 
-/// The plugin. It has no settings and keeps nothing.
+/// The plugin. It has no settings and keeps no state.
 pub struct OriginRouter;
 
-// A component is linked by names that only its own target's linker takes.
+// Only the linker of the wasm target accepts the names by which a component is linked.
 #[cfg(target_family = "wasm")]
 export!(OriginRouter);
 
@@ -52,7 +52,7 @@ impl router::Guest for OriginRouter {
     }
 }
 
-/// The delivery that a packet asks for; none when it has no `msg`. Binary packets are read as if they were text.
+/// Returns the delivery that a packet asks for; none without `msg`. Binary packets are read as text.
 fn delivery(packet: &Message) -> Result<Option<Delivery>, Unusable> {
     let packet = match packet {
         Message::Text(text) => text,
@@ -63,7 +63,7 @@ fn delivery(packet: &Message) -> Result<Option<Delivery>, Unusable> {
     Ok(msg.and_then(origin_packet::message).map(|message| to(uid, Payload::Text(message))))
 }
 
-/// A message to a uid, and to nobody else if that is offline.
+/// Returns a delivery to a uid. It reaches nobody if the uid is offline.
 fn to(uid: String, message: Payload) -> Delivery {
     Delivery { to: Recipient::Uid(uid), message, otherwise: None }
 }
@@ -77,7 +77,7 @@ mod tests {
         Session { connection: 1, uid: "u1".into(), attributes: Vec::new(), state: Vec::new() }
     }
 
-    /// Who gets what, or `None` for anything but a delivery of text to a uid.
+    /// Returns the uid and the text of a delivery of text to a uid; `None` for any other delivery.
     fn delivered(delivery: &Delivery) -> Option<(&str, &str)> {
         match delivery {
             Delivery { to: Recipient::Uid(uid), message: Payload::Text(text), otherwise: None } => Some((uid, text)),

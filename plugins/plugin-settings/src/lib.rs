@@ -1,15 +1,15 @@
-//! How plugins read their settings: environment variables, of which the host gives a plugin its own and no others.
+//! Reads the settings of a plugin. Settings are environment variables; the host gives a plugin no other variables.
 //!
-//! Every error is in words for whoever deploys the plugin: it names the setting and what is allowed, and never quotes
-//! a value, for that may be a secret. A name that is not known is refused, too: a misspelt `JWT_AUDIENCE` must not
-//! silently check nothing.
+//! An error is a text for whoever deploys the plugin. It names the setting and says what is allowed. It never quotes
+//! the value, which may be a secret. An unknown name is an error, too: with a misspelt `JWT_AUDIENCE`, no audience
+//! would be checked.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// The settings of one plugin, by their names. Its `Debug` shows the names only.
+/// The settings of one plugin, by their names. `Debug` shows only the names.
 pub struct Settings(BTreeMap<String, String>);
 
 impl fmt::Debug for Settings {
@@ -19,11 +19,11 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
-    /// What the environment says. `known` are the names that the plugin reads.
+    /// Reads the environment. `known` are the names that the plugin reads.
     ///
     /// # Errors
     ///
-    /// A name that is not among them, or a value that is not UTF-8 or has an invisible character at an edge.
+    /// If a name is not known, or a value is not UTF-8 or has an invisible character at an edge.
     pub fn from_environment(known: &[&str]) -> Result<Self, String> {
         let variables = std::env::vars_os().map(|(name, value)| {
             let name = name.to_string_lossy().into_owned();
@@ -35,12 +35,12 @@ impl Settings {
         Self::new(variables.collect::<Result<Vec<_>, _>>()?, known)
     }
 
-    /// These settings. `known` are the names that the plugin reads.
+    /// Takes these settings. `known` are the names that the plugin reads.
     ///
     /// # Errors
     ///
-    /// A name that is not among them, or a value with an invisible character at an edge, such as a byte order mark or a
-    /// zero-width space: nobody means it, and nobody would see why tokens and names do not match.
+    /// If a name is not known, or a value has an invisible character at an edge, such as a byte order mark or a
+    /// zero-width space. Nobody writes one on purpose, and nobody would see why tokens and names do not match.
     pub fn new<N, V>(settings: impl IntoIterator<Item = (N, V)>, known: &[&str]) -> Result<Self, String>
     where
         N: Into<String>,
@@ -49,7 +49,7 @@ impl Settings {
         let settings: BTreeMap<String, String> =
             settings.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         if let Some(name) = settings.keys().find(|name| !known.contains(&name.as_str())) {
-            return Err(format!("{name} is no setting of this plugin; it has {}", known.join(", ")));
+            return Err(format!("{name} is not a setting of this plugin; its settings are {}", known.join(", ")));
         }
         for (name, value) in &settings {
             if let Some(c) = edges(value).find(|c| is_invisible(*c)) {
@@ -60,17 +60,17 @@ impl Settings {
         Ok(Self(settings))
     }
 
-    /// A value as it is, even an empty one.
+    /// Returns a value as it is, even an empty one.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// A value that must not be empty if it is given.
+    /// Returns a value, which must not be empty if it is given.
     ///
     /// # Errors
     ///
-    /// It is.
+    /// If the value is empty.
     pub fn text(&self, name: &str) -> Result<Option<&str>, String> {
         match self.get(name) {
             Some("") => Err(format!("{name} is empty: leave it out, or give it a value")),
@@ -78,12 +78,12 @@ impl Settings {
         }
     }
 
-    /// A secret, which must not be empty if it is given. Its text is taken as it is, so white space at an edge is most
-    /// likely a mistake: of who made the file, or copied the secret.
+    /// Returns a secret, which must not be empty if it is given. Its text is used as it is. White space at an edge is
+    /// most likely a mistake that was made when the file was written or the secret copied.
     ///
     /// # Errors
     ///
-    /// It is empty, or begins or ends with white space.
+    /// If the secret is empty, or begins or ends with white space.
     pub fn secret(&self, name: &str) -> Result<Option<&str>, String> {
         let secret = self.text(name)?;
         if secret.is_some_and(|secret| edges(secret).any(char::is_whitespace)) {
@@ -92,11 +92,11 @@ impl Settings {
         Ok(secret)
     }
 
-    /// The parts of a value between commas, without the space around them.
+    /// Returns the items of a value between commas, without the white space around them.
     ///
     /// # Errors
     ///
-    /// One of them is empty.
+    /// If an item is empty.
     pub fn list(&self, name: &str) -> Result<Option<Vec<&str>>, String> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let items: Vec<&str> = value.split(',').map(str::trim).collect();
@@ -106,11 +106,11 @@ impl Settings {
         Ok(Some(items))
     }
 
-    /// A whole number within a range, or else the default.
+    /// Returns a whole number within a range, or the default if no value is given.
     ///
     /// # Errors
     ///
-    /// The value is something else.
+    /// If the value is something else.
     pub fn number<T>(&self, name: &str, default: T, range: RangeInclusive<T>) -> Result<T, String>
     where
         T: FromStr + PartialOrd + std::fmt::Display,
@@ -122,11 +122,11 @@ impl Settings {
         }
     }
 
-    /// Which of these words the value is; the first when it is not given.
+    /// Returns the choice whose word is the value, or the first choice if no value is given.
     ///
     /// # Errors
     ///
-    /// It is none of them.
+    /// If the value is none of the words.
     pub fn choice<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<T, String> {
         let value = self.get(name);
         match words.iter().find(|(word, _)| value.is_none_or(|value| value == *word)) {
@@ -139,12 +139,13 @@ impl Settings {
     }
 }
 
-/// The first and the last character.
+/// Returns the first and the last character.
 fn edges(text: &str) -> impl Iterator<Item = char> {
     text.chars().next().into_iter().chain(text.chars().next_back())
 }
 
-/// Whether nobody sees a character: control characters but for white space, and Unicode's format characters.
+/// Returns whether a character is invisible: a control character that is no white space, or a format character of
+/// Unicode.
 fn is_invisible(c: char) -> bool {
     c.is_control() && !c.is_ascii_whitespace()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
@@ -202,7 +203,7 @@ mod tests {
     #[test]
     fn an_unknown_name_is_refused() {
         let refused = Settings::new([("AA", "secret")], KNOWN).unwrap_err();
-        assert_eq!(refused, "AA is no setting of this plugin; it has A, B");
+        assert_eq!(refused, "AA is not a setting of this plugin; its settings are A, B");
     }
 
     #[test]

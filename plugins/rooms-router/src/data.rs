@@ -1,10 +1,10 @@
 use serde_json::value::RawValue;
 
-/// How deep `data` may be nested. Readers of JSON have bounds of their own, many of them a hundred levels or so, and
-/// what one cannot read must not reach it.
+/// How deep `data` may be nested. JSON parsers have limits of their own, often about a hundred levels, and must not get
+/// data that they cannot read.
 pub(crate) const MAX_DEPTH: usize = 64;
 
-/// How many arrays and objects a value has within each other at most, itself included.
+/// Returns how deep arrays and objects are nested in a value, itself included.
 pub(crate) fn depth(json: &RawValue) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut in_string, mut escaped) = (false, false);
@@ -25,10 +25,10 @@ pub(crate) fn depth(json: &RawValue) -> usize {
     deepest
 }
 
-/// Whether every string in it, names of members included, stands for Unicode text: each surrogate that it writes as an
-/// escape is one of a pair (RFC 8259 §8.2).
+/// Returns whether every string in a value, including names of members, is Unicode text: each escaped surrogate is one
+/// of a pair (RFC 8259 §8.2).
 pub(crate) fn is_unicode(json: &RawValue) -> bool {
-    // In valid JSON, backslashes are found in strings only, and each is followed by what it escapes.
+    // In valid JSON, a backslash stands in strings only, and the escaped character follows it.
     let mut rest = json.get();
     while let Some((_, escape)) = rest.split_once('\\') {
         rest = match unit(escape) {
@@ -44,7 +44,7 @@ pub(crate) fn is_unicode(json: &RawValue) -> bool {
     true
 }
 
-/// What `uXXXX` stands for; nothing for other escapes.
+/// Returns the code unit of `uXXXX`; `None` for other escapes.
 fn unit(escape: &str) -> Option<u16> {
     u16::from_str_radix(escape.strip_prefix('u')?.get(..4)?, 16).ok()
 }

@@ -1,12 +1,12 @@
 use crate::hotgate::gateway::directory;
 
-/// Who is connected, as far as it is asked here. Tests have one of their own.
+/// The functions of the host's directory that this router uses. Tests replace them.
 pub(crate) trait Directory {
     fn is_member(&self, connection: u64, room: &str) -> bool;
     fn members(&self, room: &str, limit: u32) -> Vec<String>;
 }
 
-/// The host's.
+/// The directory of the host.
 pub(crate) struct Host;
 
 impl Directory for Host {

@@ -1,70 +1,73 @@
-//! Who gets this? Everybody in the same room, or one uid: JSON packets to join and leave rooms, to publish in them, to see
-//! who is there, and to write to somebody. Each but leaving needs a permission, and without attributes and settings there are none.
+//! A router for rooms. Clients send JSON packets to join and leave rooms, to publish in a room, to see who is in a
+//! room, and to write to one uid. All of these except leaving need a permission. Without attributes and settings, a
+//! client has no permission.
 //!
 //! # What clients send
 //!
 //! | packet | what happens | answer |
 //! | --- | --- | --- |
 //! | `{"type":"join","room":"lobby"}` | the connection is in the room until it leaves or closes | `{"type":"joined","room":"lobby"}` |
-//! | `{"type":"leave","room":"lobby"}` | it is not any more | `{"type":"left","room":"lobby"}` |
-//! | `{"type":"members","room":"lobby"}` | | `{"type":"members","room":"lobby","members":["u1","u2"],"more":false}`: uids, each once; `more` if there are others |
+//! | `{"type":"leave","room":"lobby"}` | the connection leaves the room | `{"type":"left","room":"lobby"}` |
+//! | `{"type":"members","room":"lobby"}` | the members are listed | `{"type":"members","room":"lobby","members":["u1","u2"],"more":false}`: uids, each once; `more` says whether there are others |
 //! | `{"type":"publish","room":"lobby","data":…}` | every other connection in the room gets the message | none |
-//! | `{"type":"send","to":"u2","data":…}` | that uid gets the message | none, but an error if it is offline |
-//! | `{"type":"authenticate",…}` | the packet goes to the authenticators, to renew the session | theirs |
+//! | `{"type":"send","to":"u2","data":…}` | that uid gets the message | none, or an error if the uid is offline |
+//! | `{"type":"authenticate",…}` | the packet goes to the authenticators, to renew the session | the authenticator's reply |
 //!
-//! `data` is any JSON value and is passed on as it is written. Nested deeper than 64, or with an escape in it that is
-//! half of a surrogate pair (`\ud800`), it is refused, for those who get it might be unable to read it. Rooms and uids
-//! have 1 to 256 bytes; an integer is taken for its digits. A packet may have an `id`, a string or a number of up to 64
-//! bytes: the answer to it has the same.
+//! `data` is any JSON value, and is passed on as it is written. The router refuses `data` that is nested deeper than 64
+//! levels, or that holds an escape for half of a surrogate pair (`\ud800`): recipients might be unable to read it.
+//! Rooms and uids have 1 to 256 bytes; an integer counts as its digits. A packet may have an `id`, a string or a number
+//! of up to 64 bytes: its answer then has the same `id`.
 //!
 //! # What clients get
 //!
 //! | message | when |
 //! | --- | --- |
-//! | the answers above | |
+//! | the answers above | after the client's own packets |
 //! | `{"type":"message","room":"lobby","from":"u1","data":…}` | somebody has published in a room |
 //! | `{"type":"message","from":"u1","data":…}` | somebody has written to this uid |
-//! | `{"type":"member-joined","room":"lobby","uid":"u1"}`, `{"type":"member-left",…}` | with `ROOMS_PRESENCE`: a connection of that uid came into the room, or left it or closed, but not at a shutdown of the gateway |
-//! | `{"type":"error","error":"forbidden","detail":"…"}` | a packet had no effect; `error` is for programs, `detail` for people |
+//! | `{"type":"member-joined","room":"lobby","uid":"u1"}`, `{"type":"member-left",…}` | with `ROOMS_PRESENCE`: a connection of that uid joined the room, or left it or closed; not at a shutdown of the gateway |
+//! | `{"type":"error","error":"forbidden","detail":"…"}` | a packet had no effect; `error` is for programs, `detail` is for people |
 //!
 //! | `error` | meaning |
 //! | --- | --- |
-//! | `bad-packet` | it is not understood |
-//! | `forbidden` | there is no permission for it |
+//! | `bad-packet` | the packet is not understood |
+//! | `forbidden` | the client has no permission for it |
 //! | `too-many-rooms` | the connection is in as many rooms as it may be |
 //! | `offline` | the uid has no connection that took the message |
 //!
 //! # What internal systems push
 //!
-//! A line `{"uid":"u1",…}` goes to that uid, and `{"room":"lobby",…}` to everybody in that room, as it came: what is in
-//! it is between sender and clients. A `type` that this page does not use keeps it apart from what clients send.
+//! A line `{"uid":"u1",…}` goes to that uid, and a line `{"room":"lobby",…}` to everybody in that room, unchanged. The
+//! router does not read the rest of the line. Use a `type` that is not on this page, so that clients can tell such a
+//! line from other messages.
 //!
 //! # Permissions
 //!
-//! A permission is a list of patterns between commas: a name, the beginning of names (`news-*`), or all (`*`). What an
-//! authenticator gave a session as an attribute counts (several of the same name add up, an empty one allows nothing);
-//! without such an attribute, the setting does. `jwt-auth` makes an empty attribute of a claim that is `null` or an empty
-//! list, and none of a claim that is missing.
+//! A permission is a list of patterns between commas. A pattern is a name, the beginning of names (`news-*`), or `*`
+//! for all names. If the authenticator gave the session an attribute for the permission, the attribute counts: several
+//! attributes of the same name add up, and an empty one allows nothing. Without such an attribute, the setting counts.
+//! `jwt-auth` makes an empty attribute of a claim that is `null` or an empty list, and no attribute of a missing claim.
 //!
-//! **What an issuer puts into `rooms`, `publish` or `send` is read as patterns.** A room called `*` or `a,*` would let its
-//! members into all rooms: names that users choose must not end up there.
+//! **The values of `rooms`, `publish` and `send` are read as patterns.** A room named `*` or `a,*` would let its
+//! members into all rooms. So an issuer must not put names there that users choose.
 //!
 //! | attribute | setting | allows |
 //! | --- | --- | --- |
 //! | `rooms` | `ROOMS_JOIN` | to join these rooms and see who is in them |
-//! | `publish` | `ROOMS_PUBLISH` | to publish in these rooms, in them or not |
+//! | `publish` | `ROOMS_PUBLISH` | to publish in these rooms, as a member or not |
 //! | `send` | `ROOMS_SEND` | to write to these uids |
 //!
-//! A permission is looked at when a packet comes. One that is gone after a session was renewed takes nobody out of a room.
+//! The router checks a permission when a packet comes. If a session loses a permission when it is renewed, its
+//! connection stays in its rooms.
 //!
 //! # Settings
 //!
 //! | setting | default | meaning |
 //! | --- | --- | --- |
-//! | `ROOMS_JOIN`, `ROOMS_PUBLISH`, `ROOMS_SEND` | none | what sessions without such an attribute may do |
-//! | `ROOMS_MEMBERS` | `100` | how many uids an answer to `members` has at most, up to 1000 |
-//! | `ROOMS_MAX` | `100` | how many rooms a connection may be in, up to 1024. They are counted by this router: the host does not say what became of a `join`, and one that is in 1024 groups, those that another router put it into included, joins no more |
-//! | `ROOMS_PRESENCE` | `off` | `on`: rooms are told who comes and goes. Each arrival is then a message to everybody there |
+//! | `ROOMS_JOIN`, `ROOMS_PUBLISH`, `ROOMS_SEND` | none | the permissions of sessions without such an attribute |
+//! | `ROOMS_MEMBERS` | `100` | the largest number of uids in an answer to `members`, up to 1000 |
+//! | `ROOMS_MAX` | `100` | how many rooms a connection may be in, up to 1024. This router counts them, because the host does not report the result of a `join`. A connection that is in 1024 groups, also groups of another router, joins no more |
+//! | `ROOMS_PRESENCE` | `off` | `on`: each room is told who joins and leaves. Each join is then a message to everybody in the room |
 //!
 //! ```toml
 //! [router]
@@ -93,10 +96,10 @@ use settings::RoomSettings;
 
 wit_bindgen::generate!({ path: "../../wit", world: "routing" });
 
-/// The plugin. What it keeps of a session, the host keeps for it.
+/// The plugin. The host keeps its data about each session.
 pub struct RoomsRouter;
 
-// A component is linked by names that only its own target's linker takes.
+// Only the linker of the wasm target accepts the names by which a component is linked.
 #[cfg(target_family = "wasm")]
 export!(RoomsRouter);
 
@@ -122,7 +125,7 @@ impl router::Guest for RoomsRouter {
     fn push(_: Sender, line: String) -> Result<Answer, String> {
         let [uid, room] = origin_packet::fields(&line, ["uid", "room"]).map_err(|unusable| unusable.to_string())?;
         let to = match (uid, room) {
-            (Some(_), Some(_)) => return Err("both `uid` and `room` are given: it is for one of them".into()),
+            (Some(_), Some(_)) => return Err("both `uid` and `room` are given: give one of them".into()),
             (None, None) => return Err("neither `uid` nor `room` is given".into()),
             (uid, None) => origin_packet::uid("uid", uid).map(Recipient::Uid),
             (None, room) => origin_packet::uid("room", room).map(Recipient::Group),
@@ -135,8 +138,8 @@ impl router::Guest for RoomsRouter {
     }
 }
 
-/// The settings, which are the same for every call and belong to no session. Ones that cannot be used allow nothing;
-/// `check` refuses them before.
+/// Returns the settings, which are the same for every call. Settings that cannot be used allow nothing; `check` refuses
+/// such settings before.
 fn settings() -> &'static RoomSettings {
     static SETTINGS: OnceLock<RoomSettings> = OnceLock::new();
     SETTINGS.get_or_init(|| RoomSettings::from_environment().unwrap_or_default())

@@ -1,7 +1,7 @@
 use crate::hotgate::gateway::types::Attribute;
 
-/// Whether a session may do something with a room or uid of this name: what its attributes of that kind say, or else
-/// the setting.
+/// Returns whether a session may use a room or uid of this name. Its attributes of that kind decide, or the setting if
+/// it has none.
 pub(crate) fn allowed(attributes: &[Attribute], kind: &str, setting: &str, name: &str) -> bool {
     let mut own = attributes.iter().filter(|attribute| attribute.name == kind).peekable();
     match own.peek() {
@@ -10,8 +10,8 @@ pub(crate) fn allowed(attributes: &[Attribute], kind: &str, setting: &str, name:
     }
 }
 
-/// Whether one of the patterns between commas stands for this name. A star stands for the rest of it, and only at the
-/// end of a pattern.
+/// Returns whether one of the patterns between commas matches this name. A star matches the rest of the name, and only
+/// at the end of a pattern.
 fn matches_any(patterns: &str, name: &str) -> bool {
     patterns.split(',').map(str::trim).any(|pattern| match pattern.strip_suffix('*') {
         Some(start) => name.starts_with(start),

@@ -7,7 +7,7 @@ use crate::hotgate::gateway::types::Message;
 /// The longest `id` of a packet, in bytes as it is written.
 const MAX_ID: usize = 64;
 
-/// What a client asks for.
+/// A request of a client.
 #[derive(Debug)]
 pub(crate) enum Request<'a> {
     Join { room: String },
@@ -18,16 +18,16 @@ pub(crate) enum Request<'a> {
     Authenticate,
 }
 
-/// A packet, as far as it is understood.
+/// A packet, as far as it can be read.
 pub(crate) struct Packet<'a> {
-    /// What the client calls it.
+    /// The `id` of the packet.
     pub(crate) id: Option<&'a RawValue>,
-    /// What it asks for, or what is wrong with it.
+    /// The request, or what is wrong with it.
     pub(crate) request: Result<Request<'a>, String>,
 }
 
 impl<'a> Packet<'a> {
-    /// Binary packets are read as if they were text.
+    /// Reads a packet. Binary packets are read as text.
     pub(crate) fn read(message: &'a Message) -> Self {
         let text = match message {
             Message::Text(text) => Ok(text.as_str()),
@@ -36,7 +36,7 @@ impl<'a> Packet<'a> {
         match text.and_then(|text| origin_packet::fields(text, ["id", "type", "room", "to", "data"])) {
             Err(unusable) => Self { id: None, request: Err(unusable.to_string()) },
             Ok([id, kind, room, to, data]) => match id {
-                Some(id) if !is_name(id) => {
+                Some(id) if !is_valid_id(id) => {
                     Self { id: None, request: Err(format!("`id` is not a string or a number of up to {MAX_ID} bytes")) }
                 }
                 id => Self { id, request: request(kind, room, to, data) },
@@ -45,8 +45,8 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Whether a value is small enough to be sent back.
-fn is_name(id: &RawValue) -> bool {
+/// Returns whether an `id` is a string or a number, and small enough to be sent back.
+fn is_valid_id(id: &RawValue) -> bool {
     id.get().len() <= MAX_ID
         && id.get().starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit())
 }

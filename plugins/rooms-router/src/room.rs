@@ -10,7 +10,7 @@ use crate::request::{Packet, Request};
 use crate::say::Say;
 use crate::settings::RoomSettings;
 
-/// What happens on a packet.
+/// Returns the actions for a packet.
 pub(crate) fn route(
     settings: &RoomSettings,
     directory: &impl Directory,
@@ -31,7 +31,7 @@ pub(crate) fn route(
     actions.unwrap_or_else(|error| vec![Action::Reply(error)])
 }
 
-/// What happens when a session has ended: the rooms it was in are told. Not while everybody is sent away.
+/// Returns the commands after a session has ended: they tell its rooms. At a shutdown, nobody is told.
 pub(crate) fn closed(settings: &RoomSettings, session: &Session, ending: &Ending) -> Vec<Command> {
     if !settings.presence || ending.cause == Cause::Shutdown {
         return Vec::new();
@@ -43,12 +43,12 @@ pub(crate) fn closed(settings: &RoomSettings, session: &Session, ending: &Ending
     ending.groups.iter().map(told).collect()
 }
 
-/// A session that asks for something.
+/// A packet of a session, and all that is needed to answer it.
 struct Visit<'a, D> {
     settings: &'a RoomSettings,
     directory: &'a D,
     session: &'a Session,
-    /// What the client calls its packet.
+    /// The `id` of the packet.
     id: Option<&'a RawValue>,
 }
 
@@ -63,31 +63,31 @@ impl<D: Directory> Visit<'_, D> {
         if rooms >= self.settings.max {
             return Err(self.error("too-many-rooms", "this connection is in as many rooms as it may be"));
         }
-        let told = self.tell(&room, "member-joined");
+        let told = self.announce(&room, "member-joined");
         Ok([Action::Join(self.membership(room)), remember(rooms + 1)].into_iter().chain(told).chain([answer]).collect())
     }
 
-    /// Needs no permission: whoever is in may go.
+    /// Leaves a room. This needs no permission.
     fn leave(&self, room: String) -> Vec<Action> {
         let answer = self.answer("left", &room);
         if !self.directory.is_member(self.session.connection, &room) {
             return vec![answer];
         }
-        let told = self.tell(&room, "member-left");
+        let told = self.announce(&room, "member-left");
         let left = [Action::Leave(self.membership(room)), remember(self.rooms().saturating_sub(1))];
         left.into_iter().chain(told).chain([answer]).collect()
     }
 
     fn members(&self, room: &str) -> Result<Vec<Action>, Payload> {
         self.allow("rooms", &self.settings.join, room, "to see who is in this room")?;
-        // One more than is told says whether there are more.
+        // Ask for one more than the answer holds, to know whether there are more.
         let limit = self.settings.members;
         let mut members = self.directory.members(room, limit + 1);
         let more = members.len() > limit as usize;
         members.truncate(limit as usize);
         members.sort_unstable();
-        let said = Say { kind: "members", room: Some(room), members: Some(&members), more: Some(more), ..self.say() };
-        Ok(vec![Action::Reply(said.payload())])
+        let answer = Say { kind: "members", room: Some(room), members: Some(&members), more: Some(more), ..self.say() };
+        Ok(vec![Action::Reply(answer.payload())])
     }
 
     fn publish(&self, room: String, data: &RawValue) -> Result<Vec<Action>, Payload> {
@@ -111,19 +111,19 @@ impl<D: Directory> Visit<'_, D> {
         }
     }
 
-    /// The session's own connection, and a room.
+    /// Returns the membership of the session's own connection in a room.
     fn membership(&self, room: String) -> Membership {
         Membership { who: Recipient::Connection(self.session.connection), group: room }
     }
 
-    /// How many rooms the connection is in, as far as this router has put it there. Where the host refused a join, which
-    /// it does not tell, the count is one too high. What a router of another kind has remembered is none.
+    /// Returns how many rooms this router has put the connection into. If the host refused a join, which it does not
+    /// report, the count is one too high. The state of a router of another kind counts as 0.
     fn rooms(&self) -> u32 {
         str::from_utf8(&self.session.state).ok().and_then(|count| count.parse().ok()).unwrap_or(0)
     }
 
-    /// What the others in a room are told of this connection, if they are told.
-    fn tell(&self, room: &str, kind: &str) -> Option<Action> {
+    /// Returns the message that tells the others in a room of this connection, if presence is on.
+    fn announce(&self, room: &str, kind: &str) -> Option<Action> {
         self.settings.presence.then(|| {
             let message = presence(kind, room, self.session);
             Action::Deliver(Delivery { to: Recipient::GroupOthers(room.to_owned()), message, otherwise: None })
@@ -143,7 +143,7 @@ impl<D: Directory> Visit<'_, D> {
         Say { kind: "error", error: Some(error), detail: Some(detail), ..self.say() }.payload()
     }
 
-    /// The beginning of an answer to the packet.
+    /// Returns the beginning of an answer to the packet: its `id`.
     fn say(&self) -> Say<'_> {
         Say { id: self.id, ..Say::default() }
     }
@@ -153,7 +153,7 @@ fn presence(kind: &str, room: &str, session: &Session) -> Payload {
     Say { kind, room: Some(room), uid: Some(&session.uid), ..Say::default() }.payload()
 }
 
-/// As digits, which a later version can read, too.
+/// Remembers a count as digits, which a later version can read, too.
 fn remember(rooms: u32) -> Action {
     Action::Remember(rooms.to_string().into_bytes())
 }

@@ -3,7 +3,7 @@ use serde_json::value::RawValue;
 
 use crate::hotgate::gateway::types::Payload;
 
-/// A message to clients: its type, and of the rest what belongs to it.
+/// A message to clients: its type, and the fields that this type has.
 #[derive(Default, Serialize)]
 pub(crate) struct Say<'a> {
     #[serde(rename = "type")]
@@ -24,14 +24,14 @@ pub(crate) struct Say<'a> {
     pub(crate) error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) detail: Option<&'a str>,
-    /// What the client called the packet that this answers.
+    /// The `id` of the packet that this answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<&'a RawValue>,
 }
 
 impl Say<'_> {
     pub(crate) fn payload(&self) -> Payload {
-        // Text, numbers and what was JSON already: there is nothing that could not be written.
+        // Strings, numbers and raw JSON can always be written.
         Payload::Text(serde_json::to_string(self).unwrap_or_default())
     }
 }

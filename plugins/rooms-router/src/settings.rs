@@ -2,15 +2,16 @@ use plugin_settings::Settings;
 
 const KNOWN: &[&str] = &["ROOMS_JOIN", "ROOMS_PUBLISH", "ROOMS_SEND", "ROOMS_MEMBERS", "ROOMS_MAX", "ROOMS_PRESENCE"];
 
-/// What the plugin is told by whoever deploys it. The default allows nothing.
+/// The settings of the plugin. The default allows nothing.
 #[derive(Default)]
 pub(crate) struct RoomSettings {
     pub(crate) join: String,
     pub(crate) publish: String,
     pub(crate) send: String,
-    /// `ROOMS_MEMBERS`: how many uids an answer has at most.
+    /// `ROOMS_MEMBERS`: the largest number of uids in an answer.
     pub(crate) members: u32,
-    /// `ROOMS_MAX`: how many rooms a connection may be in. The host's bound is 1024, and it does not tell.
+    /// `ROOMS_MAX`: how many rooms a connection may be in. The host allows 1024 groups, and does not report a refused
+    /// join.
     pub(crate) max: u32,
     pub(crate) presence: bool,
 }
@@ -28,10 +29,10 @@ impl RoomSettings {
     fn read(settings: &Settings) -> Result<Self, String> {
         let patterns = |name| {
             let patterns = settings.list(name)?.unwrap_or_default();
-            // One that looks as if it stood for more than it does would be found out late.
+            // Refuse a pattern that matches less than it seems to: such a mistake would be noticed late.
             let end = |pattern: &str| pattern.len().saturating_sub(1);
             if patterns.iter().any(|pattern| pattern.find('*').is_some_and(|star| star != end(pattern))) {
-                return Err(format!("{name} has a pattern with a * before its end: one stands for the rest of a name"));
+                return Err(format!("{name} has a pattern with a * before its end: a * stands for the rest of a name"));
             }
             Ok(patterns.join(","))
         };

@@ -3,7 +3,7 @@ use super::router::{Cause, Guest, Membership};
 use super::*;
 use hotgate::gateway::types::Attribute;
 
-/// Who is in which room, for the tests: pairs of a room and a uid. Connection 1 is `u1`.
+/// A directory for the tests: pairs of a room and a uid in it. Connection 1 is `u1`.
 struct Who(&'static [(&'static str, &'static str)]);
 
 impl Directory for Who {
@@ -36,7 +36,7 @@ fn settings(more: &[(&str, &str)]) -> RoomSettings {
     RoomSettings::new(&all.chain(more).copied().collect::<Vec<_>>()).unwrap()
 }
 
-/// What is done on a packet of text, a line for each action.
+/// Returns the actions for a text packet, a line for each.
 fn route(more: &[(&str, &str)], who: &Who, session: &Session, packet: &str) -> Vec<String> {
     room::route(&settings(more), who, session, &Message::Text(packet.into())).iter().map(line).collect()
 }
@@ -83,7 +83,7 @@ fn a_room_is_joined_and_left() {
     assert_eq!(route(&[], &inside, &session(&[], "2"), leave), ["leave lobby", "remember 1", left]);
     assert_eq!(route(&[], &inside, &session(&[], ""), leave), ["leave lobby", "remember 0", left]);
     assert_eq!(route(&[], &NOBODY, &session(&[], "2"), leave), [left]);
-    // To go, nobody has to ask.
+    // Leaving needs no permission.
     assert_eq!(route(&[("ROOMS_JOIN", "x")], &inside, &session(&[], "1"), leave).len(), 3);
 }
 
@@ -100,7 +100,7 @@ fn with_presence_the_others_are_told() {
         told(route(on, &inside, &session(&[], "1"), r#"{"type":"leave","room":"lobby"}"#)),
         r#"others lobby {"type":"member-left","room":"lobby","uid":"u1"}"#
     );
-    // Who does not come or go is not announced.
+    // Without a change, nothing is announced.
     assert_eq!(route(on, &inside, &session(&[], "1"), r#"{"type":"join","room":"lobby"}"#).len(), 1);
     assert_eq!(route(on, &NOBODY, &session(&[], "1"), r#"{"type":"leave","room":"lobby"}"#).len(), 1);
 }
@@ -206,7 +206,7 @@ fn everything_needs_a_permission() {
         for attributes in [&[(kind, "a1")], &[(kind, "b,a*")], &[(kind, "*")]] {
             assert_ne!(route(&nothing, attributes, packet), [refused.as_str()], "{packet} {attributes:?}");
         }
-        // An attribute takes away what the setting allows everybody.
+        // An attribute can take away a permission that the setting gives everybody.
         assert_eq!(route(&settings(&[]), &[(kind, "")], packet), [refused.as_str()], "{packet}");
     }
 }
@@ -283,7 +283,7 @@ fn a_line_goes_as_it_came_to_a_uid_or_a_room() {
     assert_eq!(to(r#"{"uid":"u1","x":1}"#), format!("{:?}", Recipient::Uid("u1".into())));
     assert_eq!(to(r#"{"type":"news","room":7}"#), format!("{:?}", Recipient::Group("7".into())));
     for (line, expected) in [
-        (r#"{"uid":"u1","room":"a"}"#, "both `uid` and `room` are given: it is for one of them"),
+        (r#"{"uid":"u1","room":"a"}"#, "both `uid` and `room` are given: give one of them"),
         ("{}", "neither `uid` nor `room` is given"),
         (r#"{"uid":""}"#, "`uid` is empty"),
         (r#"{"room":[]}"#, "`room` is an array, not a string or an integer"),
@@ -298,10 +298,10 @@ fn a_line_goes_as_it_came_to_a_uid_or_a_room() {
 fn settings_are_checked_in_words() {
     for (setting, expected) in [
         (("ROOMS_JOIN", "a,,b"), "ROOMS_JOIN is a list with an empty item; items stand between commas"),
-        (("ROOMS_SEND", "a*b"), "ROOMS_SEND has a pattern with a * before its end: one stands for the rest of a name"),
+        (("ROOMS_SEND", "a*b"), "ROOMS_SEND has a pattern with a * before its end: a * stands for the rest of a name"),
         (
             ("ROOMS_PUBLISH", "**"),
-            "ROOMS_PUBLISH has a pattern with a * before its end: one stands for the rest of a name",
+            "ROOMS_PUBLISH has a pattern with a * before its end: a * stands for the rest of a name",
         ),
         (("ROOMS_MEMBERS", "0"), "ROOMS_MEMBERS must be a whole number from 1 to 1000"),
         (("ROOMS_MAX", "1025"), "ROOMS_MAX must be a whole number from 1 to 1024"),

@@ -6,11 +6,11 @@
 //! usable folder, the gateway serves, but keeps nothing. A gateway locks its folder: two gateways with the same folder
 //! would overwrite each other's files.
 
+mod locate;
 #[cfg(test)]
 mod tests;
 
 use std::env;
-use std::ffi::OsString;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -22,6 +22,8 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 use rustix::process::geteuid;
+
+use self::locate::locate;
 
 const PRIVATE_FOLDER: Mode = Mode::RWXU;
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -308,22 +310,6 @@ fn lock(folder: &Path) -> io::Result<Result<OwnedFd, Option<String>>> {
         }
         Err(TryLockError::Error(error)) => Err(error),
     }
-}
-
-/// Returns the path of the folder. Returns `None` if neither the settings nor the environment name one.
-fn locate(configured: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    if let Some(path) = configured {
-        return Some(path.to_owned());
-    }
-    if let Some(paths) = variable("STATE_DIRECTORY") {
-        let first = env::split_paths(&paths).next()?;
-        // With `DynamicUser=`, it is a link that systemd created.
-        return Some(first.canonicalize().unwrap_or(first));
-    }
-    // XDG says that relative paths must be ignored.
-    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
-    Some(state?.join("hotgate"))
 }
 
 fn open_top(path: &Path) -> io::Result<OwnedFd> {

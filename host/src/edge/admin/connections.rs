@@ -140,7 +140,8 @@ pub(super) async fn close(
 }
 
 pub(super) async fn close_uid(State(shared): State<Arc<Shared>>, Query(mut request): Query<CloseRequest>) -> Answer {
-    let uid = request.uid.take().ok_or_else(|| bad("the query parameter uid is missing: whose connections to close"))?;
+    let uid =
+        request.uid.take().ok_or_else(|| bad("the query parameter uid is missing: whose connections to close"))?;
     let reason = request.close_reason()?;
     Ok(close_all(&shared.served()?.registry.of_uid(&uid), &reason))
 }

@@ -133,7 +133,8 @@ impl Shared {
             (Some(Ok(host)), None) => host.parse::<Authority>().ok(),
             _ => None,
         };
-        let header = header.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "the request must have exactly one Host header"))?;
+        let header = header
+            .ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "the request must have exactly one Host header"))?;
         let foreign = [Some(&header), request.uri().authority()]
             .into_iter()
             .flatten()

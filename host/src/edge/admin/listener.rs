@@ -17,8 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// The most connections at a time. A further connection replaces the oldest one that has not sent the token; if there is
-/// none, it waits.
+/// The most connections at a time. A further connection replaces the oldest one that has not sent the token; if there
+/// is none, it waits.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a new connection may take to send a request.
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `listener`, `guard`, [`token`] | who may ask, and for how long |
-//! | `plugins`, `connections`, `query`, `problem` | the requests, their parameters, and the answer to a request that fails |
+//! | `plugins`, `connections`, `query`, `problem` | the requests, their parameters, and the answer to one that fails |
 //! | `metrics`, `exposition` | all metrics, in the format of Prometheus |
 
 mod connections;

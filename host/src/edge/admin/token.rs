@@ -45,7 +45,8 @@ impl Token {
         let text = content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(content).trim_ascii();
         let fits = (MIN_LENGTH..=MAX_LENGTH).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
         let text = str::from_utf8(text).ok().filter(|_| fits);
-        let problem = || io::Error::other(format!("{FILE}: the token must be one word of at least {MIN_LENGTH} characters"));
+        let problem =
+            || io::Error::other(format!("{FILE}: the token must be one word of at least {MIN_LENGTH} characters"));
         text.map(|text| Self(text.to_owned())).ok_or_else(problem)
     }
 

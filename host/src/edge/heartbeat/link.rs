@@ -64,8 +64,8 @@ impl Link {
         self.last_heard.store(now(), Relaxed);
     }
 
-    /// Records that an unfinished message has grown by `bytes`. They extend the client's life by the time that they take
-    /// at `least_rate`, in bytes a second.
+    /// Records that an unfinished message has grown by `bytes`. They extend the client's life by the time that they
+    /// take at `least_rate`, in bytes a second.
     pub fn heard_part(&self, bytes: usize, least_rate: usize) {
         if least_rate == 0 {
             return self.heard();

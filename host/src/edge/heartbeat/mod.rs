@@ -1,15 +1,15 @@
 //! Closes connections whose client has gone silent.
 //!
-//! For each connection the heartbeat knows the tick of its next check: the tick at which the client would have been silent
-//! for too long. Each tick checks the connections that are due. If the client was heard meanwhile, the connection moves to
-//! a later tick. So a connection is checked about once per `timeout` (or `ping_interval`), however often its client is
-//! heard: with a million connections and the default 30 s, about 33,000 checks a second. Recording that a client was heard
-//! is one store into the connection's own memory. There is one lock. It is taken when a connection begins or ends, to take
-//! a batch of due connections, and to schedule the next check of each.
+//! For each connection the heartbeat knows the tick of its next check: the tick at which the client would have been
+//! silent for too long. Each tick checks the connections that are due. If the client was heard meanwhile, the
+//! connection moves to a later tick. So a connection is checked about once per `timeout` (or `ping_interval`), however
+//! often its client is heard: with a million connections and the default 30 s, about 33,000 checks a second. Recording
+//! that a client was heard is one store into the connection's own memory. There is one lock. It is taken when a
+//! connection begins or ends, to take a batch of due connections, and to schedule the next check of each.
 //!
 //! A client does not count as silent while nobody reads from it: while a connection's task waits for a plugin, the
-//! client's data stays in the kernel. The heartbeat does not close such a connection. It asks the task to check in the
-//! kernel whether the peer is gone; TCP's own probes find that out (see [`keepalive`]).
+//! client's data stays in the kernel. The heartbeat does not close such a connection. It makes the task ask the kernel
+//! whether the peer is gone; TCP's own probes find that out (see [`keepalive`]).
 
 mod link;
 
@@ -34,8 +34,8 @@ const SILENT: CloseReason = CloseReason::new(4900, "nothing heard for too long")
 
 /// The connections that are checked before other tasks get a turn.
 const AT_ONCE: usize = 256;
-/// A ping is sent early, by up to `ping_interval` divided by this. After a restart all clients connect at the same time;
-/// without this spread they would all be pinged at the same time, too, for as long as they stay.
+/// A ping is sent early, by up to `ping_interval` divided by this. After a restart all clients connect at the same
+/// time; without this spread they would all be pinged at the same time, too, for as long as they stay.
 const PING_SPREAD: u32 = 4;
 /// The unanswered TCP probes after which the peer counts as dead.
 const PROBES: u32 = 3;
@@ -178,10 +178,10 @@ fn early(interval: Duration, id: ConnectionId) -> Duration {
     interval - (interval / PING_SPREAD).mul_f64(f64::from(spread) / f64::from(u32::MAX))
 }
 
-/// Returns the settings of TCP's own probes, which begin when a peer has been quiet for `timeout`. They find a dead peer
-/// within twice that time, while nobody reads from its connection. If sent data is not acknowledged, the kernel repeats
-/// the data for some minutes instead. `TCP_USER_TIMEOUT` would shorten that, but would also cut clients that only read
-/// slowly.
+/// Returns the settings of TCP's own probes, which begin when a peer has been quiet for `timeout`. They find a dead
+/// peer within twice that time, while nobody reads from its connection. If sent data is not acknowledged, the kernel
+/// repeats the data for some minutes instead. `TCP_USER_TIMEOUT` would shorten that, but would also cut clients that
+/// only read slowly.
 pub fn keepalive(config: &HeartbeatConfig) -> TcpKeepalive {
     // Linux accepts whole seconds up to 32,767.
     let seconds = |time: Duration| time.clamp(Duration::from_secs(1), Duration::from_secs(32_767));

@@ -11,8 +11,8 @@ const MANY: usize = 16 << 10;
 /// A buffer that a reply made larger than this shrinks after the reply is written.
 const KEEP: usize = 2 * MANY;
 
-/// The answers to the lines of one sender: `ok`, `fail`, or a plugin's own reply. Only few `ok` and `fail` gather before
-/// they are written. A reply may be long, so it takes room from a budget that all senders share.
+/// The answers to the lines of one sender: `ok`, `fail`, or a plugin's own reply. Only few `ok` and `fail` gather
+/// before they are written. A reply may be long, so it takes room from a budget that all senders share.
 pub(super) struct Answers<'a> {
     text: String,
     replies: &'a Arc<Semaphore>,

@@ -46,7 +46,8 @@ impl Context {
     }
 }
 
-/// Returns `true` if a peer may connect: it is in `allow_from`, or `allow_from` is empty and the peer is on this machine.
+/// Returns `true` if a peer may connect: it is in `allow_from`, or `allow_from` is empty and the peer is on this
+/// machine.
 pub(super) fn is_allowed(allow_from: &[IpNet], peer: IpAddr) -> bool {
     let peer = peer.to_canonical();
     if allow_from.is_empty() { peer.is_loopback() } else { allow_from.iter().any(|net| net.contains(&peer)) }

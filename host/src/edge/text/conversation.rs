@@ -22,8 +22,8 @@ use crate::hub::delivery;
 
 /// How long a sender may leave its answers unread. Its lines are not read meanwhile.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a closing connection may take to read its last answers. Also how long to wait for more lines of a sender that
-/// no longer reads its answers.
+/// How long a closing connection may take to read its last answers. Also how long to wait for more lines of a sender
+/// that no longer reads its answers.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long it may take to carry out the lines of such a sender.
 const REST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,7 +43,8 @@ pub(super) async fn serve(
         context.refuse(peer, "it speaks another protocol, such as HTTP or TLS, to the text port");
     }
     if end != End::Gone {
-        // Discard further lines: closing with unread data would reset the connection, and the last answers might be lost.
+        // Discard further lines: closing with unread data would reset the connection, and the last answers might be
+        // lost.
         let discard = async {
             stream.shutdown().await?;
             tokio::io::copy(&mut stream, &mut tokio::io::sink()).await

@@ -1,10 +1,12 @@
 //! Recognises other protocols by their first bytes.
 //!
-//! An attacker can make a browser, or another program that fetches URLs, connect to the text port and send lines that the
-//! attacker has chosen: in the body or the header of an HTTP request, or in a TLS session ticket. Before these lines, the
-//! program sends the beginning of its own protocol. This module recognises that beginning; nothing after it is read.
+//! An attacker can make a browser, or another program that fetches URLs, connect to the text port and send lines that
+//! the attacker has chosen: in the body or the header of an HTTP request, or in a TLS session ticket. Before these
+//! lines, the program sends the beginning of its own protocol. This module recognises that beginning; nothing after it
+//! is read.
 //!
-//! A client that can choose even the first byte is a sender like any other: `nc`, or a program that fetches `gopher://`.
+//! A client that can choose even the first byte is a sender like any other: `nc`, or a program that fetches
+//! `gopher://`.
 
 /// The number of first bytes that are checked for a binary protocol.
 const START: usize = 8;
@@ -72,8 +74,8 @@ fn is_request(line: &[u8]) -> bool {
         .any(|version| after(last, version).is_some_and(|rest| rest.starts_with(b"1") || rest.starts_with(b"2")))
 }
 
-/// Returns `true` if a connection with this first line speaks another text protocol. If the target of a request contains
-/// a line end, this line is only the first half of the request line, without the version.
+/// Returns `true` if a connection with this first line speaks another text protocol. If the target of a request
+/// contains a line end, this line is only the first half of the request line, without the version.
 fn is_opening(line: &[u8]) -> bool {
     is_request(line)
         || GREETINGS.iter().any(|greeting| after(line, greeting).is_some())

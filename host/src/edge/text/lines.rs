@@ -71,8 +71,8 @@ impl Lines {
         &self.buffer
     }
 
-    /// Returns the line if it is not too long. Only one `\r` at its end is free: a sender of nothing but `\r` must not fill
-    /// the memory.
+    /// Returns the line if it is not too long. Only one `\r` at its end is free: a sender of nothing but `\r` must not
+    /// fill the memory.
     fn bounded<'a>(&self, line: &'a [u8]) -> Result<&'a [u8], TooLong> {
         let length = line.strip_suffix(b"\r").unwrap_or(line).len();
         if length > self.max_line { Err(TooLong(self.max_line)) } else { Ok(line) }

@@ -19,11 +19,12 @@ use crate::base::metrics::METRICS;
 use crate::edge::heartbeat::Link;
 use crate::policy::Handshake;
 
-/// Serves one connection until it has ended. A connection past a limit is refused after it has sent its request, because
-/// it would not read an earlier answer. Until then it holds `place`, one of the places for refused connections.
+/// Serves one connection until it has ended. A connection past a limit is refused after it has sent its request,
+/// because it would not read an earlier answer. Until then it holds `place`, one of the places for refused connections.
 ///
 /// Every connection holds every byte of this future for its whole life. So a part that is needed only for a while is
-/// boxed, here and below. And a function that takes ownership of an argument is no `async fn`, which would hold it twice.
+/// boxed, here and below. And a function that takes ownership of an argument is no `async fn`, which would hold it
+/// twice.
 pub(super) fn serve(
     context: Arc<Context>,
     stream: TcpStream,

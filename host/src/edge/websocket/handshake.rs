@@ -202,8 +202,8 @@ impl<'a> Fields<'a> {
         self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     }
 
-    /// Returns the elements of a list field, over all its lines (RFC 9110 §5.6.1). An element that is not UTF-8 becomes the
-    /// replacement character: it must not hide other elements, and must not disappear.
+    /// Returns the elements of a list field, over all its lines (RFC 9110 §5.6.1). An element that is not UTF-8 becomes
+    /// the replacement character: it must not hide other elements, and must not disappear.
     fn elements(&self, name: &str) -> impl Iterator<Item = &'a str> {
         self.all(name)
             .flat_map(|value| value.split(|&byte| byte == b','))
@@ -238,8 +238,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Returns the path and query of a request target. The target may be a whole URL (RFC 9112 §3.2.2); without a path, that
-/// means `/` (RFC 9110 §4.2.3).
+/// Returns the path and query of a request target. The target may be a whole URL (RFC 9112 §3.2.2); without a path,
+/// that means `/` (RFC 9110 §4.2.3).
 fn path_and_query(target: &str) -> Option<(&str, Option<&str>)> {
     let target = match target.split_once("://") {
         Some((scheme, rest)) if !scheme.contains('/') => {
@@ -267,7 +267,8 @@ fn is_key(key: &str) -> bool {
     key.len() == 24 && key.as_bytes()[..22].iter().all(digit) && ["A==", "Q==", "g==", "w=="].contains(&&key[21..])
 }
 
-/// Checks the origin of the page that connects. Browsers send it (RFC 6455 §10.2); other clients need not, and could lie.
+/// Checks the origin of the page that connects. Browsers send it (RFC 6455 §10.2); other clients need not, and could
+/// lie.
 fn check_origin(fields: &Fields<'_>, allowed: &AllowedOrigins) -> Result<(), RejectedUpgrade> {
     let AllowedOrigins::Only(allowed) = allowed else { return Ok(()) };
     for origin in fields.all("origin") {

@@ -35,8 +35,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Queues the authenticator's reply, registers the client, and tells the router. The reply is the first message that
-    /// the client gets. A client that has read the reply can be reached by others.
+    /// Queues the authenticator's reply, registers the client, and tells the router. The reply is the first message
+    /// that the client gets. A client that has read the reply can be reached by others.
     ///
     /// # Errors
     /// Why the connection ends, and a session to close if there is one already.
@@ -128,8 +128,8 @@ impl Session {
         Ok(())
     }
 
-    /// Asks the authenticators about a packet of an open session. The same uid renews the session; any other decision ends
-    /// it.
+    /// Asks the authenticators about a packet of an open session. The same uid renews the session; any other decision
+    /// ends it.
     async fn renew(&mut self, context: &Context, socket: &mut Socket, packet: &Message) -> Result<(), End> {
         match socket.sending(pin!(context.policy.authenticator.renew(&self.handshake, packet))).await? {
             Decision::Accept(identity) if identity.uid == self.routed.uid => {

@@ -63,8 +63,8 @@ impl Socket {
         .await
     }
 
-    /// Closes the connection: sends the queued messages and a close frame within `flush`, then waits for the peer's close
-    /// frame within `patience`. After that, cuts the connection off.
+    /// Closes the connection: sends the queued messages and a close frame within `flush`, then waits for the peer's
+    /// close frame within `patience`. After that, cuts the connection off.
     pub(super) async fn finish(mut self: Box<Self>, end: &End, flush: Duration, patience: Duration) {
         let Some(reason) = end.close_reason() else { return };
         self.wire.close(reason);
@@ -84,8 +84,8 @@ impl Socket {
         }
     }
 
-    /// Sends the remaining messages and the close frame. Meanwhile reads and discards until the peer's close frame: a peer
-    /// that waits until its own data is read might not read ours. Ready when the awaited phase is done.
+    /// Sends the remaining messages and the close frame. Meanwhile reads and discards until the peer's close frame: a
+    /// peer that waits until its own data is read might not read ours. Ready when the awaited phase is done.
     fn poll_closing(&mut self, cx: &mut Context<'_>, read_all: &mut bool, awaited: ClosePhase) -> Poll<()> {
         let sent = self.wire.poll_send(cx, &self.link.outbox);
         while !*read_all {

@@ -1,8 +1,9 @@
 //! The TCP stream below a WebSocket.
 //!
-//! A server's frame is a few header bytes before the payload (RFC 6455 §5.2). So a message goes from its shared bytes to
-//! the socket with at most one copy, and one system call sends many messages. Bytes that arrive go from the system call
-//! directly into their message. The buffers for both belong to the threads: a connection that waits holds no buffer.
+//! A server's frame is a few header bytes before the payload (RFC 6455 §5.2). So a message goes from its shared bytes
+//! to the socket with at most one copy, and one system call sends many messages. Bytes that arrive go from the system
+//! call directly into their message. The buffers for both belong to the threads: a connection that waits holds no
+//! buffer.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -40,8 +41,8 @@ thread_local! {
 /// thread.
 const FRAMES_PER_TURN: u32 = 256;
 
-/// Bytes of pongs (at most 127 each) that may wait for a peer that does not read. When there is no room, only the latest
-/// ping is answered (RFC 6455 §5.5.3 allows that).
+/// Bytes of pongs (at most 127 each) that may wait for a peer that does not read. When there is no room, only the
+/// latest ping is answered (RFC 6455 §5.5.3 allows that).
 const MAX_CONTROL: usize = 1 << 10;
 
 /// The longest reason that fits a close frame, in bytes (RFC 6455 §5.5).
@@ -169,7 +170,8 @@ impl Wire {
     }
 
     /// Writes the messages in `outbox` and the control frames, in as few system calls as possible, until everything is
-    /// sent or the peer takes no more. If the peer is gone, discards them all; the peer's earlier data can still be read.
+    /// sent or the peer takes no more. If the peer is gone, discards them all; the peer's earlier data can still be
+    /// read.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<()> {
         if !self.broken {
             match self.poll_write(cx, outbox) {

@@ -1,8 +1,8 @@
-//! What has been compiled is kept in the state folder, so that a restart or a rollback does not compile it again.
+//! Keeps compiled code in the state folder, so that a restart or a rollback does not compile it again.
 //!
-//! An entry is called after the component's digest and after everything that compiling depends on, and ends with how long
-//! compiling took and a digest of its name and its content. What is not as it was written is compiled anew; where nothing can be kept,
-//! everything is.
+//! The name of an entry is made of the component's digest and everything else that compiling depends on. An entry ends
+//! with the time that compiling took and a digest of the entry's name and content. If an entry is not as it was
+//! written, the component is compiled again. If nothing can be kept, all components are compiled again.
 
 use std::fs::File;
 use std::io::{self, Read, Write as _};
@@ -20,30 +20,32 @@ use crate::base::state::StateFolder;
 
 const FOLDER: &str = "compiled";
 
-/// The form of an entry, which its name ends with: what an older or newer gateway keeps is not in the way.
+/// Version of the entries' format. It is part of an entry's name, so a gateway ignores the entries of older and newer
+/// gateways.
 pub(crate) const FORMAT: u8 = 2;
 
-/// How an entry ends: how long compiling took in ms, this, and the digest.
+/// An entry ends with the time that compiling took in ms, this text, and the digest.
 const MAGIC: &[u8; 16] = b"hotgate code 02\n";
 const TIME: usize = size_of::<u64>();
 const DIGEST: usize = 32;
 const TRAILER: usize = TIME + MAGIC.len() + DIGEST;
 
-/// What is kept; what was used least recently goes first.
+/// Most entries, and most bytes of all entries. The entry that was used least recently is removed first.
 const MAX_ENTRIES: usize = 256;
 const MAX_BYTES: u64 = 1 << 30;
 
-/// How long the file system may take. Where it hangs, it is not asked again.
+/// Longest time that the file system may take. If it hangs, it is not used again.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Machine code by name.
+/// The stored machine code, by name.
 #[derive(Debug)]
 pub(crate) struct Cache {
     state: StateFolder,
-    /// Bytes of one entry's code.
+    /// Most bytes of machine code in one entry.
     max_code: usize,
-    /// That there is a problem has been told, and is not told again as long as it lasts.
+    /// Whether a problem has been logged. It is not logged again until storing works.
     fails: AtomicBool,
+    /// Whether the file system hung once.
     hangs: AtomicBool,
 }
 
@@ -52,7 +54,7 @@ impl Cache {
         Self { state, max_code, fails: AtomicBool::new(false), hangs: AtomicBool::new(false) }
     }
 
-    /// The code of this name, as it was stored, and how long compiling took.
+    /// Returns the code that was stored under this name, and how long compiling took.
     pub(crate) async fn load(self: &Arc<Self>, name: &str) -> Option<(MachineCode, Duration)> {
         let file = path(name);
         let entry = self.access({
@@ -60,7 +62,7 @@ impl Cache {
             move |cache| {
                 let Some(entry) = cache.state.open_private(&file)? else { return Ok(None) };
                 let code = open(&file, entry, cache.max_code)?;
-                // What is not touched is only dropped sooner.
+                // If this fails, the entry is only removed sooner.
                 let _ = cache.state.touch(&file);
                 Ok(Some(code))
             }
@@ -74,7 +76,7 @@ impl Cache {
         }
     }
 
-    /// Stores code that took so long to compile. Does nothing but tell when that is not possible.
+    /// Stores code, and the time that compiling took. If storing fails, this only logs the problem.
     pub(crate) async fn store(self: &Arc<Self>, name: &str, code: Arc<MachineCode>, took: Duration) {
         let file = path(name);
         let store = move |cache: &Self| {
@@ -84,21 +86,22 @@ impl Cache {
         match self.access(store).await {
             None => {}
             Some(Ok(())) => self.fails.store(false, Relaxed),
-            Some(Err(error)) => self.tell(&error.to_string()),
+            Some(Err(error)) => self.warn_once(&error.to_string()),
         }
     }
 
-    /// Removes what cannot be used.
+    /// Removes an entry that cannot be used.
     pub(crate) async fn ignore(self: &Arc<Self>, name: &str, reason: &str) {
         let file = path(name);
         match self.access(move |cache| cache.state.remove(&file)).await {
             None => {}
-            Some(Ok(())) => warn!(name, reason, "compiled plugin ignored: it is compiled anew"),
-            Some(Err(error)) => self.tell(&error.to_string()),
+            Some(Ok(())) => warn!(name, reason, "compiled plugin ignored: it is compiled again"),
+            Some(Err(error)) => self.warn_once(&error.to_string()),
         }
     }
 
-    /// Uses the state folder, away from the threads that serve connections.
+    /// Uses the state folder, on a thread that serves no connections. Returns `None` if the folder cannot be used or
+    /// hangs.
     async fn access<T: Send + 'static>(
         self: &Arc<Self>,
         access: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
@@ -112,13 +115,13 @@ impl Cache {
             Ok(Err(panic)) => Some(Err(io::Error::other(panic))),
             Err(_) => {
                 self.hangs.store(true, Relaxed);
-                self.tell(&format!("the state folder does not answer within {PATIENCE:?}"));
+                self.warn_once(&format!("the state folder does not answer within {PATIENCE:?}"));
                 None
             }
         }
     }
 
-    fn tell(&self, problem: &str) {
+    fn warn_once(&self, problem: &str) {
         if !self.fails.swap(true, Relaxed) {
             warn!(problem, "compiled plugins cannot be kept");
         }
@@ -150,7 +153,8 @@ fn write(file: &str, code: &MachineCode, took: Duration, entry: &mut File) -> io
     entry.write_all(&digest)
 }
 
-/// The code of an entry and how long compiling took, if it is whole and has the name that it was given.
+/// Returns the code of an entry and how long compiling took, if the entry is whole and has the name that it was stored
+/// under.
 fn open(file: &str, mut entry: File, max_code: usize) -> io::Result<(MachineCode, Duration)> {
     let damaged = || io::Error::other("its digest is wrong");
     let length = entry.metadata()?.len().checked_sub(TRAILER as u64).ok_or_else(damaged)?;
@@ -169,12 +173,12 @@ fn open(file: &str, mut entry: File, max_code: usize) -> io::Result<(MachineCode
     Ok((MachineCode::seal(code)?, Duration::from_millis(u64::from_le_bytes(time))))
 }
 
-/// Copies what an entry holds, and computes the digest of it and the name of its entry.
+/// Copies the content of an entry. Returns the digest of the entry's name and of the content.
 fn copy(file: &str, from: impl Read, to: &mut File) -> io::Result<[u8; DIGEST]> {
     Ok(copy_into(Sha256::new().chain_update(file), from, to)?.finalize().into())
 }
 
-/// Copies to the file, and adds what is copied to the digest.
+/// Copies to the file, and adds the copied bytes to the digest.
 fn copy_into(mut digest: Sha256, mut from: impl Read, to: &mut File) -> io::Result<Sha256> {
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -317,7 +321,7 @@ mod tests {
         assert_eq!(place.load("b").await, None);
         assert!(place.load("a").await.is_some());
 
-        // Too large together, by what the file system says of them.
+        // The entries are too large together, by their sizes in the file system.
         age("0", 1);
         File::options().write(true).open(place.file("0")).unwrap().set_len(MAX_BYTES).unwrap();
         age("0", 1);

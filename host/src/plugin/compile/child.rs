@@ -1,9 +1,9 @@
 //! The process that compiles: `hotgate compile`, started by the gateway for one component.
 //!
-//! It reads a job from standard input, writes machine code or a refusal to standard output (a file), and its exit code says
-//! which. Before it looks at the component it gives itself the lowest priority, limits that only it can reach, and no
-//! rights ([`confine`]); the gateway ends it when it takes too long. When the gateway ends, so does standard input, and
-//! with it the child.
+//! The process reads a job from standard input and writes machine code or a refusal to standard output (a file). Its
+//! exit code says which. Before it looks at the component, it gives itself the lowest priority, sets limits that apply
+//! only to itself, and gives up its rights ([`confine`]). The gateway ends the process if it takes too long. When the
+//! gateway ends, standard input ends, and with it the process.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -23,52 +23,53 @@ use crate::config::CompilerConfig;
 use crate::plugin::engine;
 use crate::plugin::text::{clean, plain, shown};
 
-/// The argument that makes the binary compile.
+/// The command-line argument that makes the binary compile.
 pub const COMMAND: &str = "compile";
 
-/// What the child has written, as its exit code.
+/// The kind of output that the child has written. The value is the child's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// Machine code.
     Code = 0,
-    /// What is wrong with the component, in at most [`MAX_REFUSAL`] bytes. The first code that neither Rust nor a shell uses.
+    /// The reason why the component is refused, in at most [`MAX_REFUSAL`] bytes. Its exit code is the first that
+    /// neither Rust nor a shell uses.
     Refusal = 3,
-    /// Nothing: it compiles for other engines than that which asks.
+    /// Nothing: the child compiles for another engine than the gateway's.
     Foreign = 4,
-    /// Nothing: it would be too much code.
+    /// Nothing: the machine code would be too large.
     TooLarge = 5,
 }
 
 impl Answer {
-    /// The answer of a child that ended like this, if it is one.
+    /// Returns the answer that an exit status means, if it means one.
     pub(crate) fn of(status: ExitStatus) -> Option<Self> {
         let answers = [Self::Code, Self::Refusal, Self::Foreign, Self::TooLarge];
         answers.into_iter().find(|answer| status.code() == Some(*answer as i32))
     }
 }
 
-/// Files that the child may have open.
+/// Most files that the child may have open.
 const MAX_FILES: u64 = 32;
 
-/// By how much the limit of processor time, which is in seconds, is longer than that of the clock. It is for a child
-/// whose gateway has been stopped.
+/// Seconds by which the limit of processor time is longer than the limit of wall-clock time. The limit of processor
+/// time is for a child whose gateway has been stopped.
 const CPU_SLACK: u64 = 5;
 
-/// Bytes of what the compiler says against a component.
+/// Most bytes of the reason for a refusal.
 const MAX_REFUSAL: usize = 2048;
 
-/// What comes before the component.
+/// The job, which the gateway sends before the component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Job {
-    /// Bytes of address space.
+    /// Most bytes of address space.
     memory: u64,
-    /// Seconds of processor time.
+    /// Most seconds of processor time.
     seconds: u64,
-    /// [`engine::compatibility`] of who asks.
+    /// [`engine::compatibility`] of the gateway's engine.
     compatibility: u64,
     /// Bytes of the component.
     length: u64,
-    /// Bytes of machine code that may come of it.
+    /// Most bytes of machine code.
     max_code: u64,
 }
 
@@ -99,10 +100,10 @@ impl Job {
     }
 }
 
-/// What the child does instead of serving.
+/// Runs the child, which compiles instead of serving.
 pub fn run() -> ExitCode {
     let run = || -> anyhow::Result<Answer> {
-        // Nothing depends on either: the child is only a worse neighbour without.
+        // These calls may fail. The child then only disturbs other processes more.
         let _ = nice(19);
         ask_for_short_turns();
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
@@ -130,19 +131,20 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Asks to be taken from the processor sooner than usual. At the lowest priority it gets few turns, but whoever wakes up
-/// during one would wait for its end: on a core that it shares with the gateway, messages would wait for milliseconds.
+/// Asks the system for shorter time slices than usual. At the lowest priority the child runs seldom, but a task that
+/// wakes up during one of its time slices would wait for the end of the slice. On a core that the child shares with the
+/// gateway, messages would wait for milliseconds.
 #[cfg(target_os = "linux")]
 fn ask_for_short_turns() {
     use nix::libc::{SCHED_OTHER, SYS_sched_setattr, sched_attr, sched_getscheduler, syscall};
 
-    // SAFETY: it reads and writes no memory of ours.
+    // SAFETY: the call reads and writes no memory of ours.
     #[allow(unsafe_code)]
     if unsafe { sched_getscheduler(0) } != SCHED_OTHER {
-        // An operator has decided otherwise.
+        // An operator has chosen another scheduling class.
         return;
     }
-    // In nanoseconds; the shortest that Linux grants, since 6.12. Before, it is ignored.
+    // In nanoseconds: the shortest time slice that Linux grants. Linux before 6.12 ignores it.
     const TURN: u64 = 100_000;
     let attributes = sched_attr {
         size: size_of::<sched_attr>() as u32,
@@ -154,7 +156,7 @@ fn ask_for_short_turns() {
         sched_deadline: 0,
         sched_period: 0,
     };
-    // SAFETY: the kernel reads as many bytes as `size` says, which are there, and keeps nothing. No crate has this call.
+    // SAFETY: the kernel reads `size` bytes, which exist, and keeps no pointer. No crate offers this system call.
     #[allow(unsafe_code)]
     let _ = unsafe { syscall(SYS_sched_setattr, 0, &raw const attributes, 0) };
 }
@@ -167,7 +169,7 @@ fn limit(job: Job) -> io::Result<()> {
         (Resource::As, job.memory),
         (Resource::Cpu, job.seconds),
         (Resource::Nofile, MAX_FILES),
-        // Of its answer; it writes no other file, not even when it crashes.
+        // Bytes of the answer. The child writes no other file, not even when it crashes.
         (Resource::Fsize, job.max_code.max(MAX_REFUSAL as u64)),
         (Resource::Core, 0),
     ] {
@@ -177,7 +179,7 @@ fn limit(job: Job) -> io::Result<()> {
     Ok(())
 }
 
-/// Compiles a component, and writes what comes of it.
+/// Compiles a component, and writes the machine code or the refusal.
 pub(crate) fn answer(engine: &Engine, job: Job, code: &[u8], output: &mut impl Write) -> io::Result<Answer> {
     if job.compatibility != engine::compatibility(engine) {
         return Ok(Answer::Foreign);
@@ -193,14 +195,14 @@ pub(crate) fn answer(engine: &Engine, job: Job, code: &[u8], output: &mut impl W
 }
 
 pub(crate) fn compile(engine: &Engine, code: &[u8]) -> anyhow::Result<Vec<u8>> {
-    // Not only compiled but loaded: that is where the engine checks what an instance would take.
+    // Load the component, too: that is where the engine checks the size of an instance.
     Component::new(engine, code)
         .and_then(|component| component.serialize())
         .map_err(plain)
         .context("it cannot be compiled")
 }
 
-/// What the child's answer means: this, and what it has written.
+/// Turns the child's answer and output into machine code or an error.
 pub(crate) fn understand(answer: Answer, output: File, config: &CompilerConfig) -> Result<MachineCode, CompileError> {
     let output = MachineCode::seal(output)?;
     match answer {

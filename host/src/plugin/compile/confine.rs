@@ -1,17 +1,17 @@
-//! What the child gives up before it looks at the component: the rights of the gateway's user. Whoever takes over the
-//! compiler by a component can compute and write an answer. It can open no file, reach no network, start no process and
-//! signal none but itself.
+//! Takes the rights of the gateway's user away from the child, before the child looks at the component. Whoever takes
+//! over the compiler with a component can only compute and write an answer. The child can open no file, reach no
+//! network, start no process, and signal no process but itself.
 
-/// Leaves this process, all threads of it, nothing but what compiling needs, for good.
+/// Restricts this process, with all its threads, to what compiling needs. There is no way back.
 ///
 /// # Errors
-/// Why the kernel cannot do that; then it only gains no rights (by starting another program).
+/// If the kernel cannot do that. The process then keeps its rights, but gains no new ones by starting another program.
 #[cfg(target_os = "linux")]
 pub(crate) fn confine() -> anyhow::Result<()> {
     Ok(seccompiler::apply_filter_all_threads(&linux::filter()?)?)
 }
 
-/// Other systems have other means; there, gateways are for developing.
+/// Does nothing: other systems have other means, and gateways run on them only for development.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn confine() -> anyhow::Result<()> {
     Ok(())
@@ -27,7 +27,8 @@ mod linux {
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     };
 
-    /// Memory, the files that are open, threads waiting for each other, the clock, and how a process ends.
+    /// The system calls that are allowed: for memory, open files, threads that wait for each other, the clock, and the
+    /// end of a process.
     const ALLOWED: [c_long; 31] = [
         SYS_brk,
         SYS_clock_gettime,
@@ -42,7 +43,7 @@ mod linux {
         SYS_gettid,
         SYS_lseek,
         SYS_madvise,
-        // How processors other than x86 come to see new code.
+        // Makes new code visible on processors other than x86.
         SYS_membarrier,
         SYS_mmap,
         SYS_mprotect,
@@ -63,10 +64,11 @@ mod linux {
         SYS_writev,
     ];
 
-    /// Everything else fails: what a library tries and can do without does no harm.
+    /// Returns the filter. All other system calls fail with an error: a library that tries a call and can do without it
+    /// is not harmed.
     pub(crate) fn filter() -> anyhow::Result<BpfProgram> {
         let mut rules: BTreeMap<_, _> = ALLOWED.map(|call| (call, Vec::new())).into();
-        // How a program that fails ends itself.
+        // A program that fails ends itself with a signal.
         let own = u64::from(std::process::id());
         let itself = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, own)?;
         rules.insert(SYS_tgkill, vec![SeccompRule::new(vec![itself])?]);
@@ -98,7 +100,7 @@ mod tests {
         let at = listener.local_addr().unwrap();
         let mut output = MachineCode::create().unwrap();
         let engine = engine::for_compiling(0).unwrap();
-        // The filter is that of the whole process, and this is only one of its threads.
+        // `confine` restricts the whole process. This test restricts only one of its threads.
         let confined = thread::spawn(move || {
             if seccompiler::apply_filter(&linux::filter().unwrap()).is_err() {
                 eprintln!("SKIPPED: the kernel has no seccomp");

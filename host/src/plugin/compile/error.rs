@@ -1,4 +1,4 @@
-//! Why there is no machine code.
+//! The errors of compiling.
 
 use std::io;
 use std::time::Duration;
@@ -6,19 +6,19 @@ use std::time::Duration;
 /// Why a component could not be compiled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompileError {
-    /// The compiler says what is wrong with it.
+    /// The compiler refuses the component, for this reason.
     #[error("{0}")]
     Refused(String),
-    /// It takes too long.
+    /// Compiling takes too long.
     #[error("compiling it had not ended after {0:?} (compiler.timeout)")]
     Timeout(Duration),
-    /// It takes too much memory.
+    /// Compiling takes too much memory.
     #[error("compiling it takes more than {0} bytes of memory (compiler.memory)")]
     Memory(usize),
-    /// It becomes too much code.
+    /// The machine code is too large.
     #[error("it compiles to more than {0} bytes (compiler.max_code)")]
     TooLarge(usize),
-    /// Somebody ended the compiler, or the system did when it ran out of memory.
+    /// A signal ended the compiler: from somebody, or from the system when it ran out of memory.
     #[error("the compiler was killed by signal {signal}")]
     Killed {
         /// The number of the signal.
@@ -27,16 +27,16 @@ pub(crate) enum CompileError {
     /// The compiler failed.
     #[error("the compiler failed on it: {0}")]
     Crashed(String),
-    /// The compiler compiles for something else.
-    #[error("the compiler is not of the version that runs: start the gateway anew")]
+    /// The compiler compiles for another engine.
+    #[error("the compiler has another version than the running gateway: restart the gateway")]
     Foreign,
-    /// The compiler did not start, or cannot be talked to.
+    /// The compiler did not start, or the gateway cannot reach it.
     #[error("the compiler cannot be used: {0}")]
     Unusable(#[from] io::Error),
 }
 
 impl CompileError {
-    /// Whether it might do at another time: it is not, or not surely, the component's doing.
+    /// Returns `true` if compiling may succeed at another time: the cause is not, or not surely, the component.
     pub(crate) fn is_transient(&self) -> bool {
         matches!(self, Self::Timeout(_) | Self::Killed { .. } | Self::Unusable(_))
     }

@@ -1,6 +1,6 @@
-//! Components, as anybody may hand them over.
+//! Fuzzing of components, which may come from anybody.
 
-/// What is looked at in a component before it is compiled.
+/// Inspects a component as before compiling.
 pub(crate) fn inspect(bytes: &[u8]) {
     if let Err(error) = super::inspect::inspect(bytes) {
         let error = error.to_string();

@@ -1,4 +1,4 @@
-//! What is looked at in a component before it runs: what no limit could bound then.
+//! Inspects a component before it runs, for everything that no limit could bound then.
 
 use anyhow::{bail, ensure};
 use wasmparser::{FunctionBody, ImportSectionReader, Operator, Parser, Payload, TypeRef};
@@ -8,26 +8,28 @@ use wasmtime::component::Component;
 use super::startup::Startup;
 use crate::plugin::engine;
 
-/// Core modules of one component. Python comes as dozens of libraries.
+/// Most core modules of one component. A Python component has dozens of libraries.
 pub(crate) const MODULES: usize = 200;
 
-/// Which rules these are: what was compiled under others is inspected, and so compiled, again. To be raised with each change.
+/// The version of these rules. A component that was compiled under other rules is inspected and compiled again. Raise
+/// this number with each change of the rules.
 pub(crate) const RULES: u32 = 2;
 
-/// Places in one function from which it leaves its own code: for an imported function, for one that is known only when it
-/// runs, or for what the engine does for it on memories and tables. A function is interrupted where it begins, where it
-/// loops, and between the parts of a large copy or fill of memory, but not in a straight line between these: this many
-/// exits take about a millisecond. The largest functions of JavaScript's and Python's runtimes have some hundreds.
+/// Most exits of one function. An exit is a place where the function leaves its own code: to call an imported function,
+/// to call a function that is known only when it runs, or to have the engine work on memories or tables. A function can
+/// be interrupted where it begins, where it loops, and between the parts of a large copy or fill of memory, but not in
+/// a straight line between these places. This many exits take about a millisecond. The largest functions of
+/// JavaScript's and Python's runtimes have some hundreds.
 const EXITS: usize = 10_000;
 
-/// Checks, before it is compiled, that a component has no more of anything than it may have. What is malformed is left to the compiler.
+/// Checks a component against these limits before it is compiled. What is malformed is left to the compiler.
 ///
 /// # Errors
-/// What it has too much of.
+/// If the component is past a limit. The error names the limit.
 pub(crate) fn inspect(component: &[u8]) -> anyhow::Result<()> {
-    // Each may cost a file descriptor, for what its memory is at the beginning, whether it is ever instantiated or not.
+    // Each module may cost a file descriptor for the initial content of its memory, even if it is never instantiated.
     let mut modules = 0;
-    // Of the module that is being read: its imported functions are numbered first.
+    // Imported functions of the module that is being read. They have the lowest numbers.
     let mut imported = 0;
     let mut startup = Startup::default();
     for payload in Parser::new(0).parse_all(component).map_while(Result::ok) {
@@ -54,12 +56,12 @@ pub(crate) fn inspect(component: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks that an instance of a component has no more memories and tables than it may have.
+/// Checks that an instance of a component has no more memories and tables than allowed.
 ///
 /// # Errors
-/// What it has too much of.
+/// If the instance has too many. The error names the limit.
 pub(crate) fn resources(component: &Component) -> anyhow::Result<()> {
-    // A component that imports core modules has no such sum; it cannot be linked either.
+    // For a component that imports core modules, there is no such sum. Such a component cannot be linked either.
     let Some(ResourcesRequired { num_memories, num_tables, .. }) = component.resources_required() else {
         return Ok(());
     };

@@ -1,5 +1,5 @@
-//! Machine code on its way from the compiler to where it runs, and to and from the cache: in a file of its own that stands
-//! in no folder. The memory that it takes is that of the file, which the engine maps: it is never copied.
+//! Machine code on its way from the compiler to the engine, and to and from the cache. It lies in a file of its own
+//! that is in no folder. The engine maps the file's memory, so the code is never copied.
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
@@ -12,44 +12,45 @@ use wasmtime::component::Component;
 pub(crate) struct MachineCode(File);
 
 impl MachineCode {
-    /// An empty file to write machine code to.
+    /// Creates an empty file to write machine code to.
     pub(crate) fn create() -> io::Result<File> {
         system::create()
     }
 
-    /// Makes machine code of what has been written.
+    /// Seals a file of machine code.
     ///
     /// # Errors
-    /// When somebody may still change it.
+    /// If the file cannot be sealed, and somebody may still change it.
     pub(crate) fn seal(file: File) -> io::Result<Self> {
         system::seal(&file)?;
         Ok(Self(file))
     }
 
-    /// How many bytes it has.
+    /// Returns the number of bytes.
     pub(crate) fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 
-    /// Reads it from its beginning. One at a time may do that.
+    /// Returns a reader that begins at the first byte. Only one reader may be used at a time.
     pub(crate) fn read(&self) -> io::Result<impl Read> {
         (&self.0).rewind()?;
         Ok(&self.0)
     }
 
-    /// Makes it ready to run. Blocks.
+    /// Makes the code ready to run. Blocks.
     ///
     /// # Safety
-    /// It must be what the engine's compiler has made: it is executed.
+    /// The code must come from the engine's compiler: it is executed.
     #[allow(unsafe_code)]
     pub(crate) unsafe fn map(&self, engine: &Engine) -> wasmtime::Result<Component> {
         if let Some(path) = system::path(&self.0) {
-            // SAFETY: the caller knows where it is from; it is sealed, so it stays what it is while it is mapped.
+            // SAFETY: the caller knows that the compiler made the code. The file is sealed, so it does not change while
+            // it is mapped.
             return unsafe { Component::deserialize_file(engine, path) };
         }
         let mut bytes = Vec::new();
         self.read()?.read_to_end(&mut bytes)?;
-        // SAFETY: the caller knows where it is from.
+        // SAFETY: the caller knows that the compiler made the code.
         unsafe { Component::deserialize(engine, bytes) }
     }
 
@@ -61,7 +62,7 @@ impl MachineCode {
     }
 }
 
-/// Memory that is a file, and can be sealed.
+/// A file in memory, which can be sealed.
 #[cfg(target_os = "linux")]
 mod system {
     use std::fs::File;
@@ -74,7 +75,7 @@ mod system {
 
     pub(crate) fn create() -> io::Result<File> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        // Some systems allow none that could be started as a program. Before Linux 6.3 the flag is not known.
+        // Some systems allow no such file that could be started as a program. Linux before 6.3 does not know the flag.
         let file = match memfd_create("hotgate-code", flags | MemfdFlags::NOEXEC_SEAL) {
             Err(Errno::INVAL) => memfd_create("hotgate-code", flags)?,
             created => created?,
@@ -86,14 +87,14 @@ mod system {
         Ok(fcntl_add_seals(file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?)
     }
 
-    /// Where it can be opened again, if there is a `/proc`.
+    /// Returns the path where the file can be opened again, if there is a `/proc`.
     pub(crate) fn path(file: &File) -> Option<PathBuf> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         path.exists().then_some(path)
     }
 }
 
-/// A file that has lost its name.
+/// A file whose name has been removed.
 #[cfg(not(target_os = "linux"))]
 mod system {
     use std::fs::File;
@@ -109,7 +110,7 @@ mod system {
         Ok(file)
     }
 
-    /// It cannot be sealed, and so it is not mapped.
+    /// Does nothing: the file cannot be sealed, and is not mapped.
     pub(crate) fn seal(_: &File) -> io::Result<()> {
         Ok(())
     }

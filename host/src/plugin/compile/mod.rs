@@ -1,8 +1,8 @@
-//! From the bytes of a component to machine code.
+//! Turns the bytes of a component into machine code.
 //!
-//! Compiling takes seconds of a core and hundreds of megabytes, which the engine would keep, and how much of both is up
-//! to who wrote the component. So a process of its own does it (`child`), at the lowest priority and within bounds, and
-//! what comes out is kept (`cache`). What is left to do here is to map it.
+//! Compiling takes seconds of processor time and hundreds of megabytes of memory, which the engine would keep. The
+//! author of the component decides how much of both. So a process of its own compiles (`child`), at the lowest priority
+//! and within limits, and the machine code is kept (`cache`). This process only maps the machine code into its memory.
 
 mod cache;
 pub(crate) mod child;
@@ -37,26 +37,29 @@ use crate::plugin::engine::compatibility;
 use crate::plugin::identity::Digest;
 use crate::plugin::text::plain;
 
-/// How the binary formats of modules and components begin.
+/// The first bytes of a module and of a component.
 const MAGIC: &[u8] = b"\0asm";
-/// Then follow version and layer, two bytes each, the lower first.
+/// The version and the layer of a module follow: two bytes each, the lower byte first.
 const MODULE: [u8; 4] = [1, 0, 0, 0];
+/// The version of a component.
 const VERSION: u16 = 13;
+/// The layer of a component.
 const LAYER: u16 = 1;
 
-/// Checks that this begins as a component does.
+/// Checks that the code begins like a component.
 ///
 /// # Errors
-/// What it is instead.
+/// If it does not. The error says what the code is instead.
 fn check_encoding(code: &[u8]) -> anyhow::Result<()> {
+    ensure!(!code.is_empty(), "the file is empty: build the plugin again");
     let Some(&[a, b, c, d]) = code.strip_prefix(MAGIC).and_then(|rest| rest.first_chunk()) else {
-        bail!("it is no WebAssembly component");
+        bail!("it is not a WebAssembly component");
     };
     let (version, layer) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
     if [a, b, c, d] == MODULE {
         bail!("it is a WebAssembly module, not a component (in Rust, compile for wasm32-wasip2)");
     }
-    ensure!(layer == LAYER, "it is no WebAssembly component");
+    ensure!(layer == LAYER, "it is not a WebAssembly component");
     let rebuild = match version.cmp(&VERSION) {
         Ordering::Equal => return Ok(()),
         Ordering::Less => "an older encoding: rebuild it with current tools",
@@ -65,12 +68,12 @@ fn check_encoding(code: &[u8]) -> anyhow::Result<()> {
     bail!("it is a component in {rebuild} (it has version {version}, {VERSION} is needed)");
 }
 
-/// How long a component may be compiled before others are compiled beside it. Most take less: they are compiled one after
-/// the other, so that a start with many plugins takes the memory of one compiler.
+/// How long a component is compiled alone. After this time, others are compiled beside it. Most components take less
+/// and are compiled one after the other, so that a start with many plugins takes the memory of one compiler.
 const LONGEST_ALONE: Duration = Duration::from_secs(2);
 
-/// Compiles components outside the process, one at a time for as long as none takes long. A slot has one compiled at a
-/// time, so there are never more than slots.
+/// Compiles components outside this process, one at a time as long as none takes long. A slot has one component
+/// compiled at a time, so there are never more compilers than slots.
 #[derive(Debug, Clone)]
 pub(crate) struct Compiler {
     config: CompilerConfig,
@@ -78,12 +81,12 @@ pub(crate) struct Compiler {
     turn: Arc<Mutex<()>>,
 }
 
-/// A component that can be linked.
+/// A compiled component, ready to be linked.
 pub(crate) struct Compiled {
     pub(crate) component: Component,
-    /// How long compiling took, now or before.
+    /// How long compiling took, now or in an earlier run.
     pub(crate) took: Duration,
-    /// Whether it had been compiled before.
+    /// Whether the machine code came from the cache.
     pub(crate) cached: bool,
 }
 
@@ -93,10 +96,10 @@ impl Compiler {
         Self { config: config.clone(), cache, turn: Arc::default() }
     }
 
-    /// Compiles a component, whose digest this is, unless that has been done before.
+    /// Compiles a component that has this digest, unless its machine code is in the cache.
     ///
     /// # Errors
-    /// When it is no component, or a [`CompileError`].
+    /// If the code is not a component; or a [`CompileError`].
     pub(crate) async fn compile(&self, engine: &Engine, code: &[u8], digest: Digest) -> anyhow::Result<Compiled> {
         check_encoding(code)?;
         let begun = Instant::now();
@@ -106,7 +109,7 @@ impl Compiler {
             Some(compiled) => compiled,
             None => {
                 let turn = self.turn.lock().await;
-                // It may have been compiled for another slot meanwhile.
+                // Another slot may have had the component compiled meanwhile.
                 match self.find(engine, &name).await {
                     Some(compiled) => compiled,
                     None => {
@@ -124,7 +127,7 @@ impl Compiler {
         resources(&compiled.component)?;
         let took = begun.elapsed();
         if compiled.cached {
-            debug!(%digest, ?took, "plugin found compiled");
+            debug!(%digest, ?took, "compiled plugin found in the cache");
         } else {
             info!(%digest, ?took, "plugin compiled");
         }
@@ -145,7 +148,7 @@ impl Compiler {
     async fn make(&self, engine: &Engine, name: &str, code: &[u8]) -> anyhow::Result<Compiled> {
         let begun = Instant::now();
         let machine_code = match compile(engine, code, &self.config).await {
-            // Whoever ended it may not have meant it.
+            // Try once more: the signal may not have been meant for this compiler.
             Err(CompileError::Killed { .. }) => compile(engine, code, &self.config).await?,
             done => done?,
         };
@@ -159,7 +162,7 @@ impl Compiler {
 
 async fn compile(engine: &Engine, code: &[u8], config: &CompilerConfig) -> Result<MachineCode, CompileError> {
     if cfg!(test) {
-        // The binary of the unit tests cannot be its own compiler.
+        // The binary of the unit tests cannot run as the compiler.
         let mut output = MachineCode::create()?;
         let answer = child::answer(engine, child::Job::new(engine, code, config), code, &mut output)?;
         return child::understand(answer, output, config);
@@ -167,16 +170,16 @@ async fn compile(engine: &Engine, code: &[u8], config: &CompilerConfig) -> Resul
     process::compile(engine, code, config).await
 }
 
-/// Makes machine code ready to run, away from the threads that serve connections.
+/// Makes machine code ready to run, on a thread that serves no connections.
 async fn map(engine: &Engine, machine_code: &Arc<MachineCode>) -> anyhow::Result<Component> {
     let (engine, machine_code) = (engine.clone(), machine_code.clone());
     let map = move || {
-        // SAFETY: `Component::serialize` made this: just now, by our own binary, in a file that nobody else can write to; or
-        // earlier, in a file whose digest was right, in a folder that only our own user can write to. Whoever can change
-        // either of them can change this process as well.
+        // SAFETY: `Component::serialize` made this code: just now, by our own binary, in a file that nobody else can
+        // write to; or earlier, in a file with the right digest, in a folder that only our own user can write to.
+        // Whoever can change one of these files can change this process as well.
         #[allow(unsafe_code)]
         let component = unsafe { machine_code.map(&engine) }?;
-        // Now and not during the first call.
+        // Do this now, not during the first call.
         component.initialize_copy_on_write_image()?;
         wasmtime::Result::Ok(component)
     };
@@ -206,7 +209,7 @@ mod tests {
         assert!(cached(&first).await);
         assert!(cached(&compiler(&state)).await);
 
-        // Right by its digest, and no machine code.
+        // An entry with the right digest that is not machine code.
         let name = state.files("compiled").unwrap().remove(0).name;
         first.cache.store(&name, Arc::new(MachineCode::of(b"nonsense")), Duration::ZERO).await;
         assert!(!cached(&compiler(&state)).await);

@@ -1,4 +1,4 @@
-//! The gateway's end of the process that compiles.
+//! The gateway's side of the process that compiles.
 
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt as _;
@@ -21,16 +21,17 @@ use super::machine_code::MachineCode;
 use crate::config::CompilerConfig;
 use crate::plugin::text::clean;
 
-/// Bytes of what the child writes to standard error that are shown.
+/// Most bytes of the child's standard error that are shown.
 const MAX_WORDS: u64 = 1024;
 
-/// What the child says when it ends for want of memory: Rust's allocator, and the system (ENOMEM) when the engine starts.
+/// Words on the standard error of a child that ended for lack of memory: from Rust's allocator, and from the system
+/// (ENOMEM) when the engine starts.
 const OUT_OF_MEMORY: [&str; 2] = ["memory allocation of", "(os error 12)"];
 
-/// How long a killed child may take to be gone.
+/// Longest time that a killed child may take to end.
 const LONGEST_DYING: Duration = Duration::from_secs(5);
 
-/// Compiles a component in a process that ends with this call, however it ends.
+/// Compiles a component in a process that ends with this call, whether the call completes or is dropped.
 pub(crate) async fn compile(
     engine: &Engine,
     code: &[u8],
@@ -41,16 +42,17 @@ pub(crate) async fn compile(
     let answer = timeout(config.timeout, talk(&mut child, job, code, config)).await;
     let answer = answer.unwrap_or(Err(CompileError::Timeout(config.timeout)));
     if answer.is_err() {
-        // Waits for its end, too: a dead child stays in the list of processes until then.
+        // This waits for the child's end, too: until then, a dead child stays in the list of processes.
         let _ = timeout(LONGEST_DYING, child.kill()).await;
     }
     understand(answer?, output, config)
 }
 
-/// Blocks until the new process runs. It writes its answer to the file: the gateway holds no copy of it.
+/// Starts the process. Blocks until it runs. The process writes its answer to the file; the gateway holds no copy of
+/// the answer.
 fn start() -> io::Result<(Child, File)> {
     let output = MachineCode::create()?;
-    // The binary that runs, also when there is another one in its place by now.
+    // The binary that runs, even if another binary has taken its place on disk.
     let running = Path::new("/proc/self/exe");
     let binary: PathBuf = if running.exists() { running.into() } else { env::current_exe()? };
     let child = Command::new(binary)
@@ -58,7 +60,7 @@ fn start() -> io::Result<(Child, File)> {
         .arg(COMMAND)
         .env_clear()
         .current_dir("/")
-        // Keys that are pressed in the gateway's terminal are not for it.
+        // Key presses in the gateway's terminal, like Ctrl-C, do not reach the child.
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(output.try_clone()?)
@@ -78,19 +80,19 @@ async fn talk(child: &mut Child, job: Job, code: &[u8], config: &CompilerConfig)
         input.flush().await
     };
     let (mut words, mut errors) = (Vec::new(), errors.take(MAX_WORDS));
-    // That it does not listen says nothing; how it ends does.
+    // A child that does not read says nothing about the cause. Its exit status does.
     let _ = tokio::join!(ask, errors.read_to_end(&mut words));
     let status = child.wait().await?;
-    // Open until now: its end would be the child's.
+    // The input stays open until here: the child ends when it is closed.
     drop(input);
     let answer = Answer::of(status).ok_or_else(|| failure(status, &words, config))?;
     if !words.is_empty() {
-        warn!(words = clean(&words, MAX_WORDS as usize), "the compiler has something to say");
+        warn!(words = clean(&words, MAX_WORDS as usize), "the compiler wrote to standard error");
     }
     Ok(answer)
 }
 
-/// Why a child has ended that did not end well.
+/// Returns why a child failed.
 fn failure(status: ExitStatus, words: &[u8], config: &CompilerConfig) -> CompileError {
     let words = clean(words, MAX_WORDS as usize);
     if OUT_OF_MEMORY.iter().any(|cause| words.contains(cause)) {

@@ -1,5 +1,6 @@
-//! What a module does before its first function runs. The engine makes one function of it, in a straight line: tables and
-//! memories are filled, globals computed. It cannot be interrupted on its way, so its length is bounded.
+//! Bounds what a module does before its first function runs. The engine makes one function of this work, in a straight
+//! line: it fills tables and memories and computes globals. This function cannot be interrupted, so its length is
+//! bounded.
 
 use anyhow::ensure;
 use wasmparser::{
@@ -9,40 +10,42 @@ use wasmparser::{
 
 use crate::plugin::engine;
 
-/// Calls out of the code of that function: two milliseconds. Python's largest library makes 5,000, and the memory of a
-/// JavaScript runtime that was snapshotted has 10,000 data segments.
+/// Most steps of that function; a step is a call out of its code. This many take two milliseconds. Python's largest
+/// library takes 5,000 steps, and the memory of a JavaScript runtime that was snapshotted has 10,000 data segments.
 const STEPS: usize = 20_000;
 
-/// Bytes of all constant expressions, which become instructions one by one.
+/// Most bytes of all constant expressions, which become instructions one by one.
 const CONSTANTS: usize = 1 << 20;
 
-/// Items of passive element segments. Each instance has 16 bytes for each; compilers of languages make none.
+/// Most items of passive element segments. Each item takes 16 bytes in each instance. Compilers of languages make no
+/// such items.
 const PASSIVE_ITEMS: usize = 1000;
 
-/// Counts what one module does.
+/// Counts the work of one module.
 #[derive(Default)]
 pub(crate) struct Startup {
     steps: usize,
     constants: usize,
     passive_items: usize,
     imported_tables: usize,
-    /// Whether a table of the module's own begins with nulls.
+    /// For each table of the module's own: whether it begins with nulls.
     empty_tables: Vec<bool>,
-    /// A segment was found that the engine does not lay out when it compiles; it lays out none of those that follow.
+    /// Whether an active segment was found that the engine does not lay out when it compiles. The engine then lays out
+    /// no segment that follows.
     dynamic: bool,
 }
 
 impl Startup {
-    /// Counts imported tables, which have lower numbers than the module's own.
+    /// Counts imported tables. They have lower numbers than the module's own tables.
     pub(crate) fn imports(&mut self, imports: ImportSectionReader<'_>) {
         let tables = imports.into_imports().map_while(Result::ok);
         self.imported_tables += tables.filter(|import| matches!(import.ty, TypeRef::Table(_))).count();
     }
 
-    /// Counts the tables that are filled with something else than null.
+    /// Counts the tables that are filled with anything but null.
     ///
     /// # Errors
-    /// When the module does too much.
+    /// If the module does too much.
     pub(crate) fn tables(&mut self, tables: TableSectionReader<'_>) -> anyhow::Result<()> {
         for table in tables.into_iter().map_while(Result::ok) {
             if let TableInit::Expr(initial) = &table.init {
@@ -51,16 +54,17 @@ impl Startup {
             }
             self.empty_tables.push(matches!(table.init, TableInit::RefNull));
         }
-        // The sum over all modules is looked at once it is compiled; the engine refuses a module with more in its own words.
+        // The sum over all modules is checked after compiling. A single module with more tables is refused here,
+        // because the engine would refuse it with a less clear message.
         let (tables, limit) = (self.empty_tables.len(), engine::TABLES as usize);
         ensure!(tables <= limit, "its core modules have {tables} tables, the limit is {limit}");
         self.check()
     }
 
-    /// Counts the globals that refer to functions, and what the others compute.
+    /// Counts the globals that refer to functions, and the bytes of all globals' constant expressions.
     ///
     /// # Errors
-    /// When the module does too much.
+    /// If the module does too much.
     pub(crate) fn globals(&mut self, globals: GlobalSectionReader<'_>) -> anyhow::Result<()> {
         for global in globals.into_iter().map_while(Result::ok) {
             let mut operators = global.init_expr.get_operators_reader().into_iter().map_while(Result::ok);
@@ -70,10 +74,10 @@ impl Startup {
         self.check()
     }
 
-    /// Counts element segments and their items, but for those that the engine lays out when it compiles.
+    /// Counts element segments and their items, except the segments that the engine lays out when it compiles.
     ///
     /// # Errors
-    /// When the module does too much.
+    /// If the module does too much.
     pub(crate) fn elements(&mut self, elements: ElementSectionReader<'_>) -> anyhow::Result<()> {
         for element in elements.into_iter().map_while(Result::ok) {
             let items = match &element.items {
@@ -100,7 +104,7 @@ impl Startup {
     /// Counts data segments.
     ///
     /// # Errors
-    /// When the module does too much.
+    /// If the module does too much.
     pub(crate) fn data(&mut self, data: DataSectionReader<'_>) -> anyhow::Result<()> {
         for segment in data.into_iter().map_while(Result::ok) {
             if let DataKind::Active { offset_expr, .. } = &segment.kind {
@@ -115,7 +119,8 @@ impl Startup {
         self.constants += expression.get_binary_reader().bytes_remaining();
     }
 
-    /// Whether these are plain functions at a known place in an empty table of the module's own, as all before were.
+    /// Returns `true` if the engine lays out this segment when it compiles: plain functions at a known place in a table
+    /// of the module's own that begins with nulls. All active segments before must be laid out, too.
     fn is_laid_out(&self, element: &Element<'_>) -> bool {
         let ElementKind::Active { table_index, offset_expr } = &element.kind else { return false };
         let own = (table_index.unwrap_or(0) as usize).checked_sub(self.imported_tables);

@@ -1,6 +1,6 @@
-//! The plugins that are part of the binary, compiled by the build script.
+//! The plugins that are built into the binary. The build script compiles them.
 
-/// Name and component of each.
+/// The name and the component of each plugin.
 const ALL: [(&str, &[u8]); 6] = [
     ("echo-router", include_bytes!(concat!(env!("OUT_DIR"), "/echo_router.wasm"))),
     ("hmac-auth", include_bytes!(concat!(env!("OUT_DIR"), "/hmac_auth.wasm"))),
@@ -10,12 +10,12 @@ const ALL: [(&str, &[u8]); 6] = [
     ("rooms-router", include_bytes!(concat!(env!("OUT_DIR"), "/rooms_router.wasm"))),
 ];
 
-/// The component of a built-in plugin.
+/// Returns the component of a built-in plugin.
 pub(crate) fn component(name: &str) -> Option<&'static [u8]> {
     ALL.iter().find(|(known, _)| *known == name).map(|(_, component)| *component)
 }
 
-/// The names of all built-in plugins, as an error message lists them.
+/// Returns the names of all built-in plugins, as a list for error messages.
 pub(crate) fn names() -> String {
     ALL.map(|(name, _)| name).join(", ")
 }

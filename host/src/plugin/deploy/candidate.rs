@@ -1,4 +1,4 @@
-//! A component with its settings on its way to become a generation.
+//! A component and settings before they become a generation.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,17 +19,17 @@ use crate::plugin::slot::generation::Generation;
 use crate::plugin::slot::ledger::Ledger;
 use crate::plugin::text::line;
 
-/// What a slot is to serve: what its source and its settings hold, or why they cannot be read.
+/// The component and the settings that a slot should serve, or why they cannot be read.
 pub(crate) struct Wanted {
     pub(crate) code: anyhow::Result<Code>,
     pub(crate) environment: anyhow::Result<Environment>,
 }
 
 impl Wanted {
-    /// Both as they are now.
+    /// Reads the component and the settings as they are now.
     ///
     /// # Errors
-    /// When the file system does not answer.
+    /// If the file system does not answer.
     pub(crate) async fn read(spec: &Arc<Spec>, settings: Settings) -> anyhow::Result<Self> {
         let spec = spec.clone();
         blocking(move || {
@@ -40,28 +40,28 @@ impl Wanted {
     }
 }
 
-/// A component. It is compiled once at most, whatever settings it is tried with.
+/// A component. It is compiled at most once, even if it is tried with several settings.
 pub(crate) struct Code {
     pub(crate) digest: Digest,
-    /// Its bytes, unless they are kept already.
+    /// The bytes of a new component; `None` for the component of a generation, which is kept for a restart already.
     bytes: Option<Arc<Vec<u8>>>,
     compiled: Option<Compiled>,
 }
 
 impl Code {
-    /// A component that is to be compiled. Hashes it.
+    /// Creates a component that is not compiled yet. Computes its digest.
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
         Self { digest: Digest::of(&bytes), bytes: Some(Arc::new(bytes)), compiled: None }
     }
 
-    /// The component of a generation.
+    /// Returns the component of a generation.
     pub(crate) fn of(generation: &Generation) -> Self {
         let component = generation.prepared().component.component().clone();
         let compiled = Compiled { component, took: Duration::ZERO, cached: true };
         Self { digest: generation.digest(), bytes: None, compiled: Some(compiled) }
     }
 
-    /// Compiles it and passes it through all checks. Of the components that are kept, `others` are needed, too.
+    /// Compiles the component, runs all checks, and makes a generation of it. Keeps it and `others` for a restart.
     pub(crate) async fn verify(
         &mut self,
         runtime: &Runtime,

@@ -1,4 +1,4 @@
-//! From a component and its settings to a generation: what is read, and what it must pass.
+//! Loads the first generation of each slot when the gateway starts.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use crate::plugin::slot::generation::Generation;
 use crate::plugin::slot::ledger::{Ledger, Ledgers, Proven, before, written};
 
 impl Slot {
-    /// Loads the plugin of a slot for the first time. What served for good when the gateway ran last serves first, if it is
-    /// still there; what the source and the settings hold now is looked at later. Only where nothing has proven itself it must
-    /// do at once.
+    /// Loads the first generation of a slot. It is the generation that served for good in the last run, if that can
+    /// still serve; the source and the settings on disk are then checked later. Only without such a generation, the
+    /// source and the settings on disk must pass the checks at once.
     ///
     /// # Errors
-    /// When nothing that served before is there, and the component cannot be read, compiled or linked, is not what the slot
-    /// needs, or refuses to serve. The error names the slot and the source.
+    /// If no generation of the last run can serve, and the component on disk cannot be read, compiled or linked, lacks
+    /// a role of the slot, or refuses to serve. The error names the slot and the source.
     pub async fn load(
         name: String,
         plugin: &PluginConfig,
@@ -36,7 +36,7 @@ impl Slot {
         let load = async {
             let ledger = ledgers.of(&spec.source)?;
             if let Some(proven) = proven(&runtime, &spec, &ledger).await {
-                // It may serve with a secret that was changed while nobody ran.
+                // A secret may have changed while the gateway was not running.
                 if ledger.prove(&spec.slot, *proven.identity(), proven.environment()) {
                     written(&ledger).await;
                 }
@@ -46,7 +46,7 @@ impl Slot {
             let (mut code, environment) = (code?, environment?);
             if let Some(refusal) = ledger.refusal(&Identity::new(code.digest, &environment.values)) {
                 let (Spec { slot, plugin, .. }, reason) = (&*spec, before(&refusal).to_string());
-                error!(slot, plugin, digest = %code.digest, reason, "nothing else is there, so it serves again");
+                error!(slot, plugin, digest = %code.digest, reason, "rolled back, but serves again: there is no other");
             }
             let generation = code.verify(&runtime, &spec, &ledger, 1, environment, Vec::new()).await?;
             if ledger.prove(&spec.slot, *generation.identity(), generation.environment()) {
@@ -58,8 +58,9 @@ impl Slot {
     }
 }
 
-/// What served for good when the gateway ran last, unless it will not do any more. It is told what files hold now, which may be
-/// a new secret; where one cannot be read, and where that does not do, what it was told then.
+/// Returns the generation that served for good in the last run, if it can still serve. Its settings get the present
+/// content of their files, which may be new secrets. If a file cannot be read, or the new values are refused, they get
+/// the values of the last run.
 async fn proven(runtime: &Runtime, spec: &Arc<Spec>, ledger: &Arc<Ledger>) -> Option<Generation> {
     let load = async {
         let (read, slot, limit) = (ledger.clone(), spec.slot.clone(), spec.limits.max_component);
@@ -76,7 +77,7 @@ async fn proven(runtime: &Runtime, spec: &Arc<Spec>, ledger: &Arc<Ledger>) -> Op
                 Ok(generation) => return Ok(Some(generation)),
                 Err(reason) => {
                     let (Spec { slot, plugin, .. }, reason) = (&**spec, crate::plugin::text::line(&reason));
-                    warn!(slot, plugin, reason, "the plugin starts with the secrets it had: new ones are refused");
+                    warn!(slot, plugin, reason, "new secrets refused; the plugin starts with its earlier secrets");
                 }
             }
         }
@@ -84,7 +85,7 @@ async fn proven(runtime: &Runtime, spec: &Arc<Spec>, ledger: &Arc<Ledger>) -> Op
     };
     load.await.unwrap_or_else(|reason: anyhow::Error| {
         let (Spec { slot, plugin, .. }, reason) = (&**spec, crate::plugin::text::line(&reason));
-        warn!(slot, plugin, reason, "what served when the gateway ran last cannot serve any more");
+        warn!(slot, plugin, reason, "the generation of the last run cannot serve any more");
         None
     })
 }

@@ -1,4 +1,4 @@
-//! What is done to a slot: offering, replacing, promoting and rolling back what serves in it.
+//! The operations on a slot: offering and deploying components, promoting and rolling back generations.
 
 pub(crate) mod builtin;
 pub(crate) mod candidate;
@@ -28,15 +28,15 @@ use crate::plugin::slot::ledger::{before, written};
 use crate::plugin::slot::rollout::Step;
 use crate::plugin::slot::{Slot, State};
 
-/// How long it may take to give a component that is written the name of the plugin file. Nobody can call that back.
+/// How long it may take to rename a written component to the plugin file. A rename cannot be cancelled.
 const RENAMING: Duration = Duration::from_secs(60);
 
-/// How something is offered.
+/// How a component is offered.
 #[derive(Default)]
 pub(crate) struct OfferOptions {
-    /// Takes the place of the plugin file before it is offered.
+    /// The component's file, which replaces the plugin file before the component is offered.
     replacement: Option<Replacement>,
-    /// Even if it was rolled back before.
+    /// True if the component is offered even if it was rolled back before.
     forgiving: bool,
 }
 
@@ -49,21 +49,22 @@ impl OfferOptions {
     }
 }
 
-/// The component would do, but could not be put in place.
+/// The component passed the checks, but could not replace the plugin file.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:#}")]
 struct Unwritten(anyhow::Error);
 
 impl Slot {
-    /// Has what source and settings hold take its way to serve, if it passes all checks and has not been rolled back before.
-    /// What serves stays as it is until then. `None` if that is not what they hold any more.
+    /// Offers the component and settings that were read from disk. They start their stages if they pass all checks and
+    /// were not rolled back before; until then the slot does not change. Returns what was refused, or `None` if
+    /// `is_current` finds that the files have changed since.
     pub(crate) async fn take_over(
         &self,
         wanted: Wanted,
         is_current: impl FnOnce() -> bool + Send + 'static,
     ) -> anyhow::Result<Option<Refused>> {
         let _loading = self.loading.lock().await;
-        // Another may have been deployed while this one waited for its turn.
+        // Another component may have been deployed while this one waited for the lock.
         if !blocking(move || Ok(is_current())).await? {
             return Ok(None);
         }
@@ -73,7 +74,7 @@ impl Slot {
     /// Reads source and settings again, and offers them even if they were rolled back before.
     ///
     /// # Errors
-    /// Why they do not do. If only one of both does, that one is taken over.
+    /// Why they were refused. If only one of the two is refused, the other is taken over.
     pub async fn reload(&self) -> Result<(), DeployError> {
         let _loading = self.loading.lock().await;
         let settings = self.settings();
@@ -81,30 +82,30 @@ impl Slot {
             let wanted = Wanted::read(self.spec(), settings).await?;
             self.settle(wanted, OfferOptions { forgiving: true, ..OfferOptions::default() }).await
         };
-        let refused = taken_over.await.map_err(|reason| self.turned_down(None, crate::plugin::text::line(&reason)))?;
+        let refused = taken_over.await.map_err(|reason| self.refuse(None, crate::plugin::text::line(&reason)))?;
         match refused.told() {
-            Some((digest, reason)) => Err(self.turned_down(digest, reason)),
+            Some((digest, reason)) => Err(self.refuse(digest, reason)),
             None => Ok(()),
         }
     }
 
-    /// Puts a component in the place of the slot's file, if it passes all checks, and offers it. Where the file was a
-    /// symbolic link, returns where that led.
+    /// Puts a component in the place of the slot's file, if it passes all checks, and offers it. If the file was a
+    /// symbolic link, returns the link's target.
     ///
-    /// It is written before it is checked: only what takes no time is left to do then, and what takes too long changes
-    /// nothing later.
+    /// The component is written to disk before it is checked. After the checks, only a rename is left to do, which
+    /// takes no time. So a deploy that was given up because it took too long does not change the file later.
     ///
     /// # Errors
-    /// Why it does not do, or why the file cannot be written.
+    /// Why the component was refused, or why the file cannot be written.
     pub async fn deploy(&self, bytes: Vec<u8>) -> Result<Option<String>, DeployError> {
         let Spec { slot, source, limits, .. } = &**self.spec();
         let PluginSource::File(path) = source else {
-            let problem = format!("{source} is part of the gateway: configure a file to deploy to");
+            let problem = format!("{source} is built in and cannot be replaced: configure a file to deploy to");
             return Err(DeployError::NotNow(problem));
         };
         let limit = limits.max_component;
         if bytes.len() > limit {
-            return Err(self.turned_down(None, format!("it is larger than {limit} bytes (limits.max_component)")));
+            return Err(self.refuse(None, format!("the component is larger than {limit} bytes (limits.max_component)")));
         }
         let file = path.clone();
         let write = move || Ok((Replacement::write(&file, &bytes)?, Code::new(bytes)));
@@ -116,16 +117,16 @@ impl Slot {
         let options = OfferOptions { replacement: Some(replacement), ..OfferOptions::default() };
         let refused = self.settle(Wanted { code: Ok(code), environment }, options).await.map_err(unwritten)?;
         if let Some(reason) = refused.component {
-            return Err(self.turned_down(reason.digest, reason.text));
+            return Err(self.refuse(reason.digest, reason.text));
         }
         if let Some(link) = &link {
             let file = path.display().to_string();
-            warn!(slot, file, link, "the plugin file was a symbolic link; a component was deployed in its place");
+            warn!(slot, file, link, "the plugin file was a symbolic link; the component has replaced the link");
         }
         Ok(link)
     }
 
-    /// On to the next stage, if the newest generation is this one.
+    /// Moves the newest generation to its next stage. If `generation` is given, only if it is the newest.
     ///
     /// # Errors
     /// Why there is nothing to promote.
@@ -133,13 +134,14 @@ impl Slot {
         self.advance(generation, |state| state.rollout.promote(&state.deploy, Instant::now())).await
     }
 
-    /// Back to what served before, if the newest generation is this one: it is environment up, and not loaded again until its
-    /// file or settings change. Waits until that is on disk, where there is a state folder.
+    /// Goes back to the generation that served before. If `generation` is given, only if it is the newest. The newest
+    /// generation is given up, and is not loaded again until its file or settings change. Waits until the rollback is
+    /// on disk, if there is a state folder.
     ///
     /// # Errors
     /// Why there is nothing to go back to.
     pub async fn rollback(&self, generation: Option<u64>) -> Result<(), DeployError> {
-        let reason = "an operator said so".to_owned();
+        let reason = "an operator requested it".to_owned();
         self.advance(generation, |state| state.rollout.rollback(reason, Instant::now())).await
     }
 
@@ -163,17 +165,17 @@ impl Slot {
         Ok(())
     }
 
-    /// Waits until what the slot must remember is on disk.
+    /// Writes the slot's ledger and waits until it is on disk.
     pub async fn save(&self) {
         written(&self.ledger).await;
     }
 
-    /// Has what is wanted take its way to serve. A component and settings that do not do together are tried each with what
-    /// serves now, first the component, then the settings: what is wrong with one of them does not hold up the other. Must be
-    /// called while loading is locked.
+    /// Offers a component and settings. If they are refused together, each is tried with the other half of what serves
+    /// now, first the component, then the settings: so an error in one does not hold up the other. Must be called while
+    /// `loading` is locked.
     ///
     /// # Errors
-    /// When the component would do, and cannot be written.
+    /// If the component passes the checks, but cannot be written.
     async fn settle(&self, wanted: Wanted, mut options: OfferOptions) -> anyhow::Result<Refused> {
         let newest = self.state(|state| state.rollout.newest().clone());
         let serving = newest.environment();
@@ -202,17 +204,17 @@ impl Slot {
         if let Some(environment) = environment.filter(|_| !done && is_new_code && are_new_settings && !is_deployment) {
             refused.settings = self.attempt(&mut Code::of(&newest), &environment, &mut options).await?;
         }
-        // What was sent and refused is not on disk.
+        // A deployed component that was refused is not on disk.
         if done || !is_deployment {
             self.remember_refused(&refused);
         }
         Ok(refused)
     }
 
-    /// Why this does not do, if it does not.
+    /// Offers a component with these settings. Returns the reason if it is refused.
     ///
     /// # Errors
-    /// When it would do, and cannot be written.
+    /// If it passes the checks, but cannot be written.
     async fn attempt(
         &self,
         code: &mut Code,
@@ -226,13 +228,13 @@ impl Slot {
         }
     }
 
-    /// The component of this digest, if a generation runs it.
+    /// Returns the component with this digest, if a generation has it.
     fn find_compiled(&self, digest: Digest) -> Option<Code> {
         let generations = self.state(|state| state.rollout.generations());
         generations.iter().find(|generation| generation.digest() == digest).map(|generation| Code::of(generation))
     }
 
-    /// From a component with settings to a generation at its first stage.
+    /// Makes a generation of a component and settings, and starts its first stage.
     async fn offer(
         &self,
         code: &mut Code,
@@ -243,7 +245,7 @@ impl Slot {
         let is = |other: &Generation| *other.identity() == identity;
         if self.state(|state| is(state.rollout.newest()) || is(&state.rollout.live().generation)) {
             options.write().await?;
-            // Whoever puts back what is live does not want the candidate any more.
+            // The live component was put back, so nobody wants the candidate any more.
             let unwanted = |state: &State| !is(state.rollout.newest());
             self.change(|state| if unwanted(state) { (state.rollout.withdraw(), ()) } else { (Vec::new(), ()) });
             return Ok(());
@@ -270,8 +272,9 @@ impl Slot {
         Ok(())
     }
 
-    /// Why this was rolled back, if it was. Another component than the one that serves was rolled back whatever secrets it has
-    /// now: what serves needs new ones, and they are no reason to try it again.
+    /// Returns why this generation was rolled back, if it was. For a component that does not serve, the content of
+    /// secret files does not matter: a new secret for the serving component is no reason to try the other component
+    /// again.
     fn refusal(&self, identity: &Identity, environment: &Environment) -> Option<Refusal> {
         let serves = self.state(|state| state.rollout.newest().digest());
         let but_for_secrets = || self.ledger.refusal_but_for_secrets(identity.component, &environment.settings);
@@ -279,7 +282,8 @@ impl Slot {
         self.ledger.refusal(identity).or_else(|| is_other.then(but_for_secrets).flatten())
     }
 
-    fn turned_down(&self, digest: Option<Digest>, reason: String) -> DeployError {
+    /// Remembers a refusal, and returns it as an error.
+    fn refuse(&self, digest: Option<Digest>, reason: String) -> DeployError {
         self.remember_refusal(digest, &reason);
         DeployError::Refused(reason)
     }
@@ -287,11 +291,11 @@ impl Slot {
 
 async fn commit(replacement: Replacement) -> anyhow::Result<()> {
     let done = timeout(RENAMING, spawn_blocking(move || replacement.commit())).await;
-    let late = || anyhow!("replacing the file has not ended after {RENAMING:?}: it may still take effect");
+    let late = || anyhow!("the file was not replaced within {RENAMING:?}: it may still be replaced later");
     Ok(done.map_err(|_| late())???)
 }
 
-/// Why nothing was deployed although nothing is wrong with the component.
+/// Returns why a component was not deployed although nothing is wrong with it.
 fn unwritten(reason: anyhow::Error) -> DeployError {
     let reason = reason.downcast::<Unwritten>().map_or_else(|other| other, |Unwritten(reason)| reason);
     let words = crate::plugin::text::line(&reason);

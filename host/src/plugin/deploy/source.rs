@@ -1,4 +1,4 @@
-//! Where a component comes from, and how another one gets there.
+//! Reads components from their source, and replaces plugin files.
 
 use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Write as _};
@@ -14,30 +14,30 @@ use crate::plugin::deploy::builtin;
 /// Reads a component of at most `limit` bytes. Blocks.
 ///
 /// # Errors
-/// When there is none, or it is larger.
+/// If there is no component, or it is larger.
 pub fn read(source: &PluginSource, limit: usize) -> anyhow::Result<Vec<u8>> {
     match source {
         PluginSource::File(path) => read_file(path, limit),
         PluginSource::Builtin(name) => match builtin::component(name) {
             Some(code) => Ok(code.to_vec()),
-            None => bail!("there is no such plugin; built in are {}", builtin::names()),
+            None => bail!("there is no such built-in plugin; choose one of {}", builtin::names()),
         },
     }
 }
 
-/// Reads a file whole, unless it is larger than the limit. Blocks.
+/// Reads a whole file, unless it is larger than the limit. Blocks.
 pub(crate) fn read_file(path: &Path, limit: usize) -> anyhow::Result<Vec<u8>> {
     match config::read_file(path, limit)? {
         Some(code) => Ok(code),
-        None => bail!("it is larger than {limit} bytes (limits.max_component)"),
+        None => bail!("the component is larger than {limit} bytes (limits.max_component)"),
     }
 }
 
-/// A component that has been written beside a plugin file and is ready to take its place. Nobody ever reads half of it.
-/// Dropped without [`commit`](Self::commit), it leaves nothing behind.
+/// A component that has been written beside a plugin file and is ready to replace it, so that nobody ever reads a file
+/// that is half written. If it is dropped without [`commit`](Self::commit), it leaves no file behind.
 ///
-/// The unfinished file has one name and is locked: of all processes and slots that deploy to a plugin file, one does so at
-/// a time. What a crash left behind is used again.
+/// The unfinished file always has the same name and is locked: only one process or slot deploys to a plugin file at a
+/// time. A file that a crash left behind is used again.
 #[derive(Debug)]
 pub(crate) struct Replacement {
     file: File,
@@ -47,10 +47,10 @@ pub(crate) struct Replacement {
     committed: bool,
 }
 
-/// Why a component is not written beside a plugin file.
+/// Why a component could not be written beside a plugin file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
-    /// Somebody else is at it.
+    /// Another deploy to the same file is under way.
     #[error("another deploy to {} is under way: try again when it has ended", .0.display())]
     UnderWay(PathBuf),
     /// The folder is read-only, the disk is full, or the like.
@@ -58,7 +58,7 @@ pub(crate) enum WriteError {
     Io {
         /// The plugin file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         error: io::Error,
     },
 }
@@ -67,7 +67,7 @@ impl Replacement {
     /// Writes a component beside a plugin file. Blocks.
     ///
     /// # Errors
-    /// When another deploy to this file is under way, or the component cannot be written. The plugin file is as it was.
+    /// If another deploy to this file is under way, or the component cannot be written. The plugin file is unchanged.
     pub(crate) fn write(path: &Path, code: &[u8]) -> Result<Self, WriteError> {
         let io = |error| WriteError::Io { path: path.to_owned(), error };
         let replacement = Self::lock(path).map_err(io)?.ok_or_else(|| WriteError::UnderWay(path.to_owned()))?;
@@ -76,13 +76,13 @@ impl Replacement {
         Ok(replacement)
     }
 
-    /// The empty file, if nobody else has it.
+    /// Opens and locks the unfinished file; `None` if another deploy has it.
     fn lock(path: &Path) -> io::Result<Option<Self>> {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(io::Error::other("it is no file"));
+            return Err(io::Error::other("the path has no file name"));
         };
         let unfinished = folder.join(format!(".{}.unfinished", name.to_string_lossy()));
-        // Opening a pipe would wait for its other end.
+        // Without NONBLOCK, opening a pipe would wait for its other end.
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
         let file = File::options().write(true).create(true).mode(0o600).custom_flags(flags).open(&unfinished)?;
         match file.try_lock() {
@@ -92,9 +92,9 @@ impl Replacement {
         }
         let (own, named) = (file.metadata()?, unfinished.symlink_metadata());
         if !own.is_file() || own.nlink() > 1 {
-            return Err(io::Error::other(format!("{} is in the way", unfinished.display())));
+            return Err(io::Error::other(format!("{} is in the way: remove it", unfinished.display())));
         }
-        // Whoever had the lock before may have given this file its final name: then it is the plugin file by now.
+        // The deploy that had the lock before may have renamed this file: then it is the plugin file now.
         if !named.is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino())) {
             return Ok(None);
         }
@@ -102,20 +102,20 @@ impl Replacement {
         Ok(Some(Self { file, unfinished, path: path.to_owned(), link, committed: false }))
     }
 
-    /// Where the plugin file leads, if it is a symbolic link. The link is replaced, not followed: where it leads may serve
-    /// others.
+    /// Returns the target of the plugin file, if it is a symbolic link. The link is replaced, not followed: others may
+    /// use the target.
     pub(crate) fn link(&self) -> Option<&Path> {
         self.link.as_deref()
     }
 
-    /// Has the component take the place of the plugin file, with the file's mode and, if possible, its owner. Blocks.
+    /// Replaces the plugin file with the component, which gets the file's mode and, if possible, its owner. Blocks.
     ///
     /// # Errors
-    /// When that is not possible. The plugin file is as it was.
+    /// If the plugin file cannot be replaced. It is then unchanged.
     pub(crate) fn commit(mut self) -> Result<(), WriteError> {
         self.rename().map_err(|error| WriteError::Io { path: self.path.clone(), error })?;
         self.committed = true;
-        // After a power failure the old file may be back. That is no reason to say that the new one is not there.
+        // If this fails, a power failure may bring the old file back. That is no error: the new file is in place now.
         let _ = self.path.parent().map(|folder| File::open(folder).and_then(|folder| folder.sync_all()));
         Ok(())
     }
@@ -123,7 +123,7 @@ impl Replacement {
     fn rename(&self) -> io::Result<()> {
         let before = self.path.metadata().ok();
         if let Some(before) = &before {
-            // Only some users may give files away. First, for it may take rights away.
+            // Fails for most users, which is no error. Done before the mode is set, because it may clear mode bits.
             let _ = fchown(&self.file, Some(before.uid()), Some(before.gid()));
         }
         let mode = before.map_or(0o644, |before| before.mode() & 0o777);
@@ -135,7 +135,7 @@ impl Replacement {
 impl Drop for Replacement {
     fn drop(&mut self) {
         if !self.committed {
-            // Still locked: it is nobody else's.
+            // The file is still locked, so it belongs to no other deploy.
             let _ = std::fs::remove_file(&self.unfinished);
         }
     }
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o640);
         let mut old = String::new();
         (&before).read_to_string(&mut old).unwrap();
-        assert_eq!(old, "one", "whoever was reading goes on reading the old one");
+        assert_eq!(old, "one", "an open file still has the old content");
         assert_eq!(names(folder.path()), ["auth.wasm"]);
         let error = Replacement::write(&folder.path().join("no/auth.wasm"), b"").unwrap_err();
         assert!(error.to_string().contains("no/auth.wasm"), "{error}");

@@ -1,5 +1,5 @@
-//! Keeps slots in agreement with what is on disk: looks at the source of each and at the files of its settings, and offers
-//! what they hold to the slot. Each slot has a task of its own: none waits for what happens to another.
+//! Keeps slots in agreement with the disk: watches the plugin file of each slot and the files of its settings, and
+//! offers their new content to the slot. Each slot has a task of its own, so no slot waits for another.
 
 use std::path::PathBuf;
 use std::slice::from_mut;
@@ -22,66 +22,66 @@ use crate::plugin::runtime::spec::Spec;
 use crate::plugin::slot::Slot;
 use crate::plugin::slot::error::Refused;
 
-/// How long reading may take. It may never end where a network file system hangs.
+/// How long reading may take. If a network file system hangs, reading may never end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long something waits at most until it is tried again.
+/// The longest wait before a refused component or settings are tried again.
 const LONGEST_DELAY: Duration = Duration::from_secs(600);
 
-/// Keeps slots in agreement with what is on disk, for as long as it lives.
+/// Keeps slots in agreement with their files on disk, until it is dropped.
 #[derive(Debug)]
-pub struct Keepers {
+pub struct FileWatchers {
     _watch: Watch,
-    /// Ended with it.
+    /// One task for each slot. The tasks end when this is dropped.
     _tasks: JoinSet<()>,
-    /// Each is dropped once a slot has been looked at.
+    /// One receiver for each slot. Its sender is dropped once the slot has been checked.
     first_looks: Vec<oneshot::Receiver<()>>,
 }
 
-impl Keepers {
-    /// Starts to look. Must be called within a tokio runtime.
+impl FileWatchers {
+    /// Starts to watch. Must be called within a tokio runtime.
     pub fn start(slots: &[Arc<Slot>], config: &WatchConfig) -> Self {
         let file = |slot: &Arc<Slot>| match slot.source() {
             PluginSource::File(path) => Some(path.clone()),
             PluginSource::Builtin(_) => None,
         };
-        let (watch, mut news) = Watch::start(slots.iter().filter_map(file).collect(), config);
-        let mut news = news.drain(..);
+        let (watch, mut receivers) = Watch::start(slots.iter().filter_map(file).collect(), config);
+        let mut receivers = receivers.drain(..);
         let (mut tasks, mut first_looks) = (JoinSet::new(), Vec::new());
         for slot in slots {
             let path = file(slot);
-            // Of what is part of the gateway there are no news.
-            let news = path.as_ref().and_then(|_| news.next()).unwrap_or_else(|| mpsc::channel(1).1);
+            // A built-in plugin has no file, so there are no events.
+            let events = path.as_ref().and_then(|_| receivers.next()).unwrap_or_else(|| mpsc::channel(1).1);
             let (looked, first_look) = oneshot::channel();
             first_looks.push(first_look);
-            tasks.spawn(Keeper::new(slot.clone(), path, config.clone(), news).run(looked));
+            tasks.spawn(FileWatcher::new(slot.clone(), path, config.clone(), events).run(looked));
         }
         Self { _watch: watch, _tasks: tasks, first_looks }
     }
 
-    /// Waits until each slot has been looked at once, and what was found is on its way to serve or refused.
+    /// Waits until each slot has been checked once, and the found component and settings have been offered or refused.
     pub async fn looked(&mut self) {
         join_all(self.first_looks.drain(..)).await;
     }
 }
 
-/// One slot and what it is made of.
-struct Keeper {
+/// Watches the files of one slot.
+struct FileWatcher {
     slot: Arc<Slot>,
-    /// The file of its component, unless that is part of the gateway.
+    /// The plugin file; `None` for a built-in plugin.
     path: Option<PathBuf>,
     config: WatchConfig,
-    news: mpsc::Receiver<FileEvent>,
+    events: mpsc::Receiver<FileEvent>,
     settling: Settling,
-    /// It has been told that a file does not come to rest.
+    /// True if it has been logged that a file keeps changing.
     said_restless: bool,
-    /// What the last look found. The same is not read again.
+    /// The files at the last check. Unchanged files are not read again.
     known: Option<Files>,
-    /// What was said of it. The same is not said again.
+    /// The reasons that were logged for these files. The same reason is not logged again.
     said: Vec<String>,
-    /// When what was refused for a reason that may pass is tried again.
+    /// When a component or settings are tried again that were refused for a reason that may pass.
     retry: Option<Retry>,
-    /// A look that has not ended yet.
+    /// A check that has not ended yet.
     reading: Option<JoinHandle<Look>>,
 }
 
@@ -91,16 +91,16 @@ struct Retry {
     at: Instant,
 }
 
-/// What a slot is made of, as far as can be seen without reading it.
+/// The state of a slot's files, as far as it is visible without reading them.
 #[derive(Clone, PartialEq, Eq)]
 struct Files {
     settings: Settings,
-    /// Of the component and of the files that settings stand in; or why there is none.
+    /// The stamps of the plugin file and of the files of settings, or why there is no stamp.
     stamps: Vec<Result<Stamp, String>>,
 }
 
 impl Files {
-    /// Blocks.
+    /// Takes the stamps of the files. Blocks.
     fn look(path: Option<&PathBuf>, settings: Settings) -> Self {
         let paths = path.map(PathBuf::as_path).into_iter().chain(settings.files());
         Self { stamps: paths.map(Stamp::of).collect(), settings }
@@ -111,23 +111,23 @@ impl Files {
     }
 }
 
-/// What a look found.
+/// The result of a check.
 enum Look {
-    /// All is as it was.
+    /// Nothing has changed.
     Same,
     /// A file is being written.
     Changing,
-    /// Something has changed; `at_rest` unless it was read while it went on changing.
+    /// Something has changed. `at_rest` is `false` if the files were read while they kept changing.
     Found { files: Files, wanted: Wanted, at_rest: bool },
-    /// It has not ended, for this reason.
+    /// The check has not ended, for this reason.
     Stuck(String),
 }
 
-impl Keeper {
-    fn new(slot: Arc<Slot>, path: Option<PathBuf>, config: WatchConfig, news: mpsc::Receiver<FileEvent>) -> Self {
+impl FileWatcher {
+    fn new(slot: Arc<Slot>, path: Option<PathBuf>, config: WatchConfig, events: mpsc::Receiver<FileEvent>) -> Self {
         let settling = Settling::new(config.settle);
         let (known, said, retry, reading) = (None, Vec::new(), None, None);
-        Self { slot, path, config, news, settling, said_restless: false, known, said, retry, reading }
+        Self { slot, path, config, events, settling, said_restless: false, known, said, retry, reading }
     }
 
     async fn run(mut self, looked: oneshot::Sender<()>) {
@@ -142,13 +142,13 @@ impl Keeper {
             };
             let slot = self.slot.clone();
             tokio::select! {
-                () = self.settling.quiet(from_mut(&mut self.news), until) => {}
+                () = self.settling.quiet(from_mut(&mut self.events), until) => {}
                 () = slot.changed.notified() => {}
             }
         }
     }
 
-    /// Looks at the files, and offers the slot what has changed. `false` while one is being written.
+    /// Checks the files, and offers changes to the slot. Returns `false` while a file is being written.
     async fn look(&mut self) -> bool {
         if self.slot.take_insisted() {
             self.forget();
@@ -173,16 +173,16 @@ impl Keeper {
             let (path, slot) = (self.path.clone(), self.slot.clone());
             spawn_blocking(move || read(path.as_ref(), &slot, known, patient))
         };
-        // What hangs is not begun again: each would keep a thread.
+        // While a check hangs, no other is started: each would keep a thread.
         let reading = self.reading.get_or_insert_with(begin);
         let Ok(look) = timeout(PATIENCE, reading).await else {
-            return Look::Stuck(format!("reading it has not ended after {PATIENCE:?}"));
+            return Look::Stuck(format!("reading has not ended after {PATIENCE:?}"));
         };
         self.reading = None;
         look.unwrap_or_else(|panic| Look::Stuck(panic.to_string()))
     }
 
-    /// Offers what was found to the slot. `false` if it has changed meanwhile.
+    /// Offers the found component and settings to the slot. Returns `false` if the files have changed meanwhile.
     async fn offer(&mut self, files: Files, wanted: Wanted, at_rest: bool) -> bool {
         if at_rest {
             self.at_rest();
@@ -197,8 +197,8 @@ impl Keeper {
         let is_current = move || !at_rest || Files::look(path.as_ref(), found.settings.clone()) == found;
         match self.slot.take_over(wanted, is_current).await {
             Ok(Some(refused)) => {
-                self.tell(&refused, is_missing);
-                // What goes on changing may change once more and look the same.
+                self.record(&refused, is_missing);
+                // A file that keeps changing may change again and keep its stamp.
                 self.known = Some(files).filter(|_| at_rest);
                 true
             }
@@ -213,17 +213,17 @@ impl Keeper {
         }
     }
 
-    /// Says what does not serve, once, and tries it again in a while if the reason may pass.
-    fn tell(&mut self, refused: &Refused, is_missing: bool) {
+    /// Records what does not serve, each reason once. Plans another attempt if a reason may pass.
+    fn record(&mut self, refused: &Refused, is_missing: bool) {
         let Refused { component, settings } = refused;
         if let Some(reason) = component.as_ref().filter(|reason| !self.said.contains(&reason.text)) {
             match is_missing {
                 true => self.missing(reason.text.clone()),
-                false => self.slot.tell_refused_component(reason),
+                false => self.slot.record_refused_component(reason),
             }
         }
         if let Some(reason) = settings.as_ref().filter(|reason| !self.said.contains(&reason.text)) {
-            self.slot.tell_refused_settings(reason);
+            self.slot.record_refused_settings(reason);
         }
         for reason in refused.reasons() {
             if !self.said.contains(&reason.text) {
@@ -244,7 +244,7 @@ impl Keeper {
         }
     }
 
-    /// Whatever is found next is tried, and said.
+    /// Forgets the last check, so that the next one tries and logs everything again.
     fn forget(&mut self) {
         (self.known, self.retry) = (None, None);
         self.said.clear();
@@ -260,12 +260,12 @@ impl Keeper {
         if !std::mem::replace(&mut self.said_restless, true) {
             let (Spec { slot, plugin, source, .. }, settle) = (&**self.slot.spec(), self.config.settle);
             let file = source.to_string();
-            warn!(slot, plugin, file, ?settle, "plugin file does not come to rest (watch.settle); it is read as it is");
+            warn!(slot, plugin, file, ?settle, "plugin file keeps changing (watch.settle); it is read as it is");
         }
     }
 }
 
-/// Blocks.
+/// Checks the files of a slot, and reads them if they have changed. Blocks.
 fn read(path: Option<&PathBuf>, slot: &Slot, known: Option<Files>, patient: bool) -> Look {
     let settings = slot.settings();
     let files = Files::look(path, settings.clone());

@@ -1,4 +1,4 @@
-//! Asks a plugin itself whether it is ready to serve (`lifecycle.check`).
+//! Calls a plugin's own check (`lifecycle.check`): is it ready to serve?
 
 use std::pin::pin;
 use std::time::Instant;
@@ -15,18 +15,22 @@ use super::spec::Spec;
 use super::turns::SlowCalls;
 use crate::plugin::text::clean;
 
-/// Bytes of what a plugin's own check says against it.
+/// Most bytes of the reason that a plugin's own check gives.
 const MAX_REFUSAL: usize = 1024;
 
-/// A plugin's `lifecycle.check` has refused its settings, or whatever else it looked at.
+/// A plugin's `lifecycle.check` has refused its settings, or something else that it looked at.
 #[derive(Debug, thiserror::Error)]
-#[error("its own check refuses: {0}")]
+#[error("its own check refuses{}", because(.0))]
 pub struct CheckRefused(String);
 
-/// Asks the plugin itself, on an instance that serves nothing else. Returns how many bytes of memory that has.
+fn because(reason: &str) -> String {
+    if reason.trim().is_empty() { ", without a reason".to_owned() } else { format!(": {reason}") }
+}
+
+/// Calls the plugin's own check, on an instance that serves nothing else. Returns the instance's bytes of memory.
 ///
 /// # Errors
-/// [`CheckRefused`], or how the call failed.
+/// [`CheckRefused`] if the check refuses; a [`CallError`] if the call fails.
 pub(crate) async fn check(prepared: &Prepared) -> anyhow::Result<usize> {
     let spec = &prepared.spec;
     let limit = TimeLimit { setting: "check_timeout", value: spec.limits.check_timeout };
@@ -63,7 +67,21 @@ fn passed<T>(
         Some(Err(error)) => explain(error, host, limit, &spec.limits),
         None => CallError::Deadline { limit, stderr: host.end_call() },
     };
-    let backtrace = || failed.backtrace().map(|backtrace| backtrace.lines().join(" "));
+    let backtrace = || failed.backtrace().map(|backtrace| backtrace.lines().join("; "));
     debug!(slot = spec.slot, plugin = spec.plugin, backtrace = backtrace(), "plugin check failed");
     Err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_without_a_reason_says_so() {
+        let refused = |reason: &str| CheckRefused(reason.to_owned()).to_string();
+        assert_eq!(refused("the key is missing"), "its own check refuses: the key is missing");
+        for empty in ["", " \t"] {
+            assert_eq!(refused(empty), "its own check refuses, without a reason");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The clock of the engine: it interrupts plugin code that runs for long.
+//! The clock of the engine. It interrupts plugin code that runs for long.
 
 use std::sync::Arc;
 use std::thread;
@@ -8,34 +8,35 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 use wasmtime::Engine;
 
-/// How often a running call is looked at. A call that ends within one tick is never interrupted. Costs one wake-up of
-/// one thread.
+/// Time between two checks of a running call. A call that ends within one tick is never interrupted. A tick costs one
+/// wake-up of one thread.
 pub(crate) const TICK: Duration = Duration::from_millis(4);
 
-/// The same while long calls take turns: the shorter, the sooner a crowd of them makes room for one that is short.
+/// The tick while long calls take turns. The shorter it is, the sooner many long calls let a short call run.
 const SHORT_TICK: Duration = Duration::from_micros(250);
 
-/// Between two ticks there is never as much time, unless the process does not run.
+/// More time than this between two ticks means that the process did not run.
 const STALL: Duration = Duration::from_millis(50);
 
-/// Tells when calls ran out of time through nobody's fault: the process was stopped, or had no processor.
+/// Tells whether a call ran out of time although its plugin did nothing wrong: the process was stopped, or had no
+/// processor.
 #[derive(Debug, Clone)]
 pub(crate) struct Clock(Arc<Mutex<Ticks>>);
 
 #[derive(Debug)]
 struct Ticks {
     last: Instant,
-    /// When the process last went on after it had not run.
+    /// When the process last went on after a stop.
     went_on: Option<Instant>,
 }
 
 impl Clock {
-    /// Starts a thread that advances the engine's epoch once per tick. A thread of its own, because a runtime whose threads
-    /// are all in a plugin does not keep time. `is_crowded` tells whether long calls take turns. The thread ends with the
-    /// engine.
+    /// Starts a thread that advances the engine's epoch once per tick. It is a thread of its own, because an async
+    /// runtime whose threads are all in plugins does not keep time. `is_crowded` tells whether long calls take turns.
+    /// The thread ends with the engine.
     ///
     /// # Errors
-    /// When the operating system has no thread for it.
+    /// If the operating system cannot start the thread.
     pub(crate) fn start(engine: &Engine, is_crowded: impl Fn() -> bool + Send + 'static) -> anyhow::Result<Self> {
         let (clock, engine) = (Self::new(), engine.weak());
         let ticking = clock.clone();
@@ -55,7 +56,7 @@ impl Clock {
         Self(Arc::new(Mutex::new(Ticks { last: Instant::now(), went_on: None })))
     }
 
-    /// The tests that count instructions leave this function out by its name.
+    /// Records a tick. The tests that count instructions exclude this function by its name.
     fn tick(&self) {
         let mut ticks = self.0.lock();
         let now = Instant::now();
@@ -65,7 +66,7 @@ impl Clock {
         ticks.last = now;
     }
 
-    /// Whether the process has not run for a while since this moment.
+    /// Returns `true` if the process was stopped for a while since this moment.
     pub(crate) fn stood_still_since(&self, moment: Instant) -> bool {
         let ticks = self.0.lock();
         ticks.went_on.is_some_and(|went_on| went_on >= moment) || ticks.last.elapsed() > STALL

@@ -1,35 +1,35 @@
-//! What a plugin finds around it: its settings, as environment variables, and the clock and random numbers.
+//! The environment of a plugin: its settings as environment variables, the clock, and random numbers.
 
 use std::time::SystemTime;
 
 use crate::config::{Settings, Values};
 use crate::plugin::blocking::Unready;
 
-/// What a plugin is told.
+/// The settings that a plugin gets.
 #[derive(Debug, Clone)]
 pub(crate) struct Environment {
-    /// As the configuration has it.
+    /// The settings as configured.
     pub(crate) settings: Settings,
-    /// The values as they were when it was loaded.
+    /// The values at the time when the plugin was loaded.
     pub(crate) values: Values,
 }
 
 impl Environment {
-    /// Settings with their values as they are now. Blocks.
+    /// Reads the current values of settings. Blocks.
     ///
     /// # Errors
-    /// [`Unready`] when a file that one of them stands in cannot be used.
+    /// [`Unready`] if a file that holds a value cannot be used.
     pub(crate) fn read(settings: Settings) -> anyhow::Result<Self> {
         let values = settings.read().map_err(Unready)?;
         Ok(Self { settings, values })
     }
 }
 
-/// What plugins find around them that differs from how it is, so that what they do can be foretold.
+/// A fixed clock and fixed random numbers, so that the behaviour of plugins is predictable. `None` means the real ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// What the wall clock says.
+    /// The time that the wall clock always shows.
     pub clock: Option<SystemTime>,
-    /// A seed: each instance finds the same random numbers.
+    /// The seed of random numbers: each instance gets the same numbers.
     pub random: Option<u64>,
 }

@@ -1,50 +1,50 @@
-//! How a call of a plugin can fail.
+//! The errors of plugin calls.
 
 use std::time::Duration;
 
 use super::frames::Frames;
 
-/// Why a call of a plugin has no result. Nothing of the call has had an effect.
+/// Why a call of a plugin has no result. The call has had no effect at all.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CallError {
     /// The plugin's code failed: a panic, an out-of-bounds access, an exit.
     #[error("it trapped: {reason}{}", said(.stderr))]
     Trap {
-        /// What WebAssembly says of it.
+        /// The reason that the WebAssembly engine gives.
         reason: String,
-        /// The functions that it happened in.
+        /// The functions that were running.
         backtrace: Frames,
         /// What the plugin wrote to stderr during the call.
         stderr: String,
     },
-    /// It ran or waited for too long.
+    /// The call ran or waited for too long.
     #[error("it had not ended after {:?} (limits.{}){}", .limit.value, .limit.setting, said(.stderr))]
     Deadline {
-        /// How long it may take.
+        /// How long the call may take.
         limit: TimeLimit,
         /// What the plugin wrote to stderr during the call.
         stderr: String,
     },
-    /// It wanted more of something than it may have.
+    /// The plugin wanted more of something than it may have.
     #[error("it {did}, the limit is {limit} ({setting}){}{}", then(.reason), said(.stderr))]
     Limit {
-        /// What went too far.
+        /// What the plugin did.
         did: String,
         /// The value of the setting.
         limit: usize,
         /// The name of the setting.
         setting: &'static str,
-        /// How it took that; may be empty.
+        /// How the plugin failed then; may be empty.
         reason: String,
-        /// The functions that it happened in.
+        /// The functions that were running.
         backtrace: Frames,
         /// What the plugin wrote to stderr during the call.
         stderr: String,
     },
-    /// It returned something that the contract does not allow, or too much of it.
+    /// The plugin returned something that the contract does not allow, or too much.
     #[error("it returned {0}")]
     Result(String),
-    /// It could not begin in time.
+    /// The call could not begin in time.
     #[error(
         "it could not begin within {waited:?} (limits.max_wait); {concurrency} calls may run at a time \
          (limits.concurrency)"
@@ -65,7 +65,7 @@ pub enum CallError {
 pub struct TimeLimit {
     /// The name of the setting.
     pub setting: &'static str,
-    /// Its value.
+    /// The value of the setting.
     pub value: Duration,
 }
 
@@ -81,11 +81,11 @@ pub(crate) const MEMORY: &str = "limits.memory";
 pub(crate) const ENGINE_MEMORY: &str = "engine.memory";
 pub(crate) const TABLE_ELEMENTS: &str = "limits.table_elements";
 
-/// What failures are counted by.
+/// The kinds of failures, which are counted separately.
 pub(crate) const KINDS: [&str; 5] = ["trap", "deadline", "memory", "limit", "result"];
 
 impl CallError {
-    /// One word, by which failures are counted.
+    /// Returns the kind of the failure in one word, as it is counted.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Trap { .. } => "trap",
@@ -97,12 +97,12 @@ impl CallError {
         }
     }
 
-    /// Whether the call was shed, which is not its plugin's failure.
+    /// Returns `true` if the call was refused because of overload. That is not a failure of the plugin.
     pub fn is_overload(&self) -> bool {
         matches!(self, Self::Overloaded { .. } | Self::NoRoom(_))
     }
 
-    /// The functions that a trap happened in, if it was one.
+    /// Returns the functions that were running when the call failed, if known.
     pub fn backtrace(&self) -> Option<&Frames> {
         match self {
             Self::Trap { backtrace, .. } | Self::Limit { backtrace, .. } => Some(backtrace).filter(|it| !it.is_empty()),

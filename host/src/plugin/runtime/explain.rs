@@ -1,4 +1,4 @@
-//! What an error of the engine means: which limit the plugin was past, or that its code failed.
+//! Explains errors of the engine: which limit the plugin exceeded, or that its code failed.
 
 use rustix::io::Errno;
 use wasmtime::component::ResourceTableError;
@@ -13,10 +13,10 @@ use super::log::TooMuchHanded;
 use crate::config::PluginLimits;
 use crate::plugin::text::shown;
 
-/// Bytes of an error of the engine in the log: it may quote the plugin.
+/// Most bytes of an engine's error in the log. The error may quote the plugin.
 const MAX_REASON: usize = 1024;
 
-/// Tells how the call failed, and ends it.
+/// Ends the call, and returns how it failed.
 pub(crate) fn explain(error: wasmtime::Error, host: &Host, limit: TimeLimit, limits: &PluginLimits) -> CallError {
     let stderr = host.end_call();
     let trap = error.downcast_ref::<Trap>();
@@ -33,7 +33,7 @@ pub(crate) fn explain(error: wasmtime::Error, host: &Host, limit: TimeLimit, lim
         (None, None) => shown(cause, MAX_REASON),
     };
     let was_running = error.is::<WasmBacktrace>();
-    // Without a backtrace the plugin was not running any more: it had returned.
+    // Without a backtrace the plugin was not running any more: it had returned its result.
     if is_fuel(&reason) && !was_running && limits.host_call_bytes.is_none() {
         return CallError::Result(format!("more than {} bytes (limits.max_output)", limits.max_output));
     }
@@ -41,7 +41,7 @@ pub(crate) fn explain(error: wasmtime::Error, host: &Host, limit: TimeLimit, lim
     let backtrace = Frames::of(error);
     match past_limit {
         Some((did, limit, setting)) => {
-            // What the engine says of these says no more.
+            // For other limits, the engine's reason adds nothing.
             let reason =
                 if [MEMORY, ENGINE_MEMORY, TABLE_ELEMENTS].contains(&setting) { reason } else { String::new() };
             CallError::Limit { did, limit, setting, reason, backtrace, stderr }
@@ -50,7 +50,8 @@ pub(crate) fn explain(error: wasmtime::Error, host: &Host, limit: TimeLimit, lim
     }
 }
 
-/// Some of the engine's errors are private, and known by what they say.
+/// Returns `true` if the call passed too many bytes to the host. Some errors of the engine have private types, and are
+/// recognized by their text.
 fn is_fuel(reason: &str) -> bool {
     reason.contains("fuel allocated for hostcalls")
 }
@@ -59,13 +60,13 @@ fn is_handles(error: &wasmtime::Error, reason: &str) -> bool {
     matches!(error.downcast_ref(), Some(ResourceTableError::Full)) || reason.contains("store handle limit exceeded")
 }
 
-/// How many random bytes a call asked for that wanted too many.
+/// Returns how many random bytes a call asked for, if it asked for too many.
 fn random_bytes(reason: &str) -> Option<u64> {
     let (wanted, _) = reason.strip_prefix("requested len ")?.split_once(" exceeds limit ")?;
     wanted.parse().ok()
 }
 
-/// What the plugin did, which limit that was past, and the name of its setting.
+/// Returns what the plugin did, the limit that it exceeded, and the name of the setting.
 fn past_limit(
     error: &wasmtime::Error,
     reason: &str,

@@ -1,5 +1,6 @@
-//! Where a plugin failed: the functions that were running. They are named when somebody wants to read it, within bounds:
-//! names come from the plugin's file, and a mangled one of some hundred bytes may stand for one of gigabytes.
+//! The place where a plugin failed: the functions that were running. Their names are written only when somebody reads
+//! them, and within bounds: names come from the plugin's file, and a mangled name of some hundred bytes may stand for a
+//! name of gigabytes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,25 +9,25 @@ use wasmtime::{FrameInfo, WasmBacktrace};
 
 use crate::plugin::text::shown;
 
-/// Bytes of the name of a function, or of the module that it is in.
+/// Most bytes of the name of a function or of its module.
 const MAX_NAME: usize = 512;
 
-/// The functions that a failure happened in; none if the plugin was not running.
+/// The functions that were running when a call failed. Empty if the plugin was not running.
 #[derive(Clone, Default)]
 pub struct Frames(Option<Arc<wasmtime::Error>>);
 
 impl Frames {
-    /// Those of a trap.
+    /// Returns the frames of a trap.
     pub(crate) fn of(error: wasmtime::Error) -> Self {
         Self(error.is::<WasmBacktrace>().then(|| Arc::new(error)))
     }
 
-    /// Whether there are none.
+    /// Returns `true` if there are no frames.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// A line for each, innermost first.
+    /// Returns a line for each frame, innermost first.
     pub fn lines(&self) -> Vec<String> {
         let backtrace = self.0.as_ref().and_then(|error| error.downcast_ref::<WasmBacktrace>());
         let frames = backtrace.map(WasmBacktrace::frames).unwrap_or_default();
@@ -46,8 +47,8 @@ fn line(number: usize, frame: &FrameInfo) -> String {
     }
 }
 
-/// The name of a function as its source has it, in Rust; others as they are. A name that is too long to be shown is not
-/// looked at further.
+/// Returns the name of a Rust function as in its source, and other names unchanged. A name that is too long to be shown
+/// is not read further.
 fn demangled(name: &str) -> String {
     match rustc_demangle::try_demangle(name) {
         Ok(name) => shown(name, MAX_NAME),
@@ -76,7 +77,7 @@ mod tests {
     #[test]
     fn a_name_that_stands_for_a_huge_one_costs_no_more_than_others() {
         let begun = Instant::now();
-        // In Rust: a tuple of two of the tuple before it, again and again. Places are counted after the `_R`.
+        // In Rust: each tuple holds the tuple before it twice. Positions are counted after the `_R`.
         let mut name = "_RIC1aTuuE".to_owned();
         let mut before = 4;
         for _ in 0..60 {
@@ -87,7 +88,7 @@ mod tests {
         let shown = demangled(&(name + "E"));
         assert!(shown.starts_with("a::<((), ()), (((), ()), ((), ())), ") || shown.starts_with("a<"), "{shown}");
         assert!((MAX_NAME..MAX_NAME + 4).contains(&shown.len()), "{shown}");
-        // In C++, which is not demangled: a type of two of the type before it.
+        // In C++, which is not demangled: each type names the type before it twice.
         let mut name = "_Z1f1a1pIS_S_E".to_owned();
         for digit in ('1'..='9').chain('A'..='Z') {
             name += &format!("S0_IS{digit}_S{digit}_E");

@@ -1,4 +1,4 @@
-//! What a plugin finds around it: the functions it imports, and the state of the host's side of one instance.
+//! The host's side of one instance: its state, and the functions that the plugin imports.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,26 +23,26 @@ use crate::plugin::runtime::memory::Holding;
 use crate::plugin::runtime::spec::Spec;
 use crate::plugin::runtime::turns::{SlowCalls, Turns};
 
-/// Random bytes of one request.
+/// Most random bytes of one request.
 pub(crate) const MAX_RANDOM: u64 = 64 << 10;
 
-/// Members of a group that one request may list, so that a large group does not hold up the call of somebody else.
+/// Most members of a group that one request may list, so that a large group does not hold up other calls.
 const MAX_MEMBERS: usize = 100_000;
 
 /// The host's side of one instance.
 pub(crate) struct Host {
     wasi: WasiCtx,
     resources: ResourceTable,
-    /// Only routers may look into it: nobody has to know who is connected to tell who a client is.
+    /// The registry of connections, for routers only: an authenticator need not know who is connected.
     registry: Option<Arc<Registry>>,
     log: Arc<InstanceLog>,
     stdout: Output,
     stderr: Output,
     pub(crate) limiter: Limiter,
     pub(crate) turns: Arc<Turns>,
-    /// When the call that is running must have ended.
+    /// When the running call must have ended.
     pub(crate) deadline: Instant,
-    /// Bytes of stack that it has.
+    /// Bytes of the instance's stack.
     pub(crate) stack: usize,
 }
 
@@ -58,12 +58,13 @@ impl Host {
         let turns = Turns::new(spec.queue.clone(), slow_calls);
         let stdout = Output::new(log.clone(), turns.clone(), Level::Info);
         let stderr = Output::new(log.clone(), turns.clone(), Level::Warn);
-        // Nothing is inherited and nothing opened: no files, no sockets, no arguments, no environment but the settings.
+        // The plugin inherits nothing and opens nothing: no files, no sockets, no arguments, no environment but the
+        // settings.
         let mut wasi = WasiCtx::builder();
         for (name, value) in environment.values.iter() {
             wasi.env(name, value);
         }
-        // Not even unconnected: each would be a file descriptor.
+        // No unconnected sockets either: each would be a file descriptor.
         wasi.allow_tcp(false).allow_udp(false);
         let Surroundings { clock, random } = spec.surroundings;
         if let Some(time) = clock {
@@ -90,14 +91,14 @@ impl Host {
         }
     }
 
-    /// The beginning of a call, which must have ended by then.
+    /// Begins a call that must have ended by `deadline`.
     pub(crate) fn begin_call(&mut self, deadline: Instant) {
         self.deadline = deadline;
         self.limiter.begin_call();
         self.log.begin_call(deadline);
     }
 
-    /// The end of a call. Returns what the plugin wrote to stderr meanwhile.
+    /// Ends the call. Returns what the plugin wrote to stderr during the call.
     pub(crate) fn end_call(&self) -> String {
         self.stdout.end_call();
         let words = self.stderr.end_call();
@@ -105,7 +106,8 @@ impl Host {
         words
     }
 
-    /// Before a function of the host does anything with this many bytes: takes turns like code that loops.
+    /// Begins a function of the host that handles this many bytes: counts the bytes and, like code that loops, takes
+    /// turns.
     async fn enter(&mut self, bytes: usize) -> Result<()> {
         self.log.take(bytes)?;
         if !self.turns.may_go_on(Instant::now()) {
@@ -115,12 +117,12 @@ impl Host {
     }
 
     fn registry(&self) -> Result<&Registry> {
-        self.registry.as_deref().ok_or_else(|| wasmtime::format_err!("directory is for routers"))
+        self.registry.as_deref().ok_or_else(|| wasmtime::format_err!("only routers may use the directory"))
     }
 }
 
-/// Everything that a plugin may import. All of WASI 0.2 is there, because the runtimes of JavaScript and Python import it
-/// whole; what it may do is decided by the context above.
+/// Links everything that a plugin may import. All of WASI 0.2 is there, because the runtimes of JavaScript and Python
+/// import all of it. The context above decides what a plugin may do.
 pub(crate) fn link(linker: &mut Linker<Host>) -> Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     linker.allow_shadowing(true);
@@ -131,7 +133,7 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> Result<()> {
     directory::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)
 }
 
-/// Nobody may look up a name; and a name, which may be long, is not even copied to hear so. Takes the place of WASI's own.
+/// Replaces WASI's lookup of names: no plugin may look up a name. A name, which may be long, is not even copied.
 fn refuse_lookups(linker: &mut Linker<Host>) -> Result<()> {
     type Answer = std::result::Result<Resource<ResolveAddressStream>, ErrorCode>;
     linker
@@ -141,7 +143,7 @@ fn refuse_lookups(linker: &mut Linker<Host>) -> Result<()> {
         })
 }
 
-/// A clock that stands still.
+/// A wall clock that stands still.
 struct Standing(SystemTime);
 
 impl HostWallClock for Standing {
@@ -196,6 +198,6 @@ mod tests {
     fn it_is_the_lookup_of_wasi_that_is_refused() {
         let mut linker = Linker::new(&wasmtime::Engine::default());
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).unwrap();
-        assert!(refuse_lookups(&mut linker).is_err(), "WASI defines it under another name: there is nothing to shadow");
+        assert!(refuse_lookups(&mut linker).is_err(), "WASI defines the lookup under another name");
     }
 }

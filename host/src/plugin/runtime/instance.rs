@@ -1,4 +1,4 @@
-//! One instance of a component in its store, and the bounds within which it runs.
+//! One instance of a component in its store, and the limits within which the instance runs.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -18,21 +18,21 @@ use crate::plugin::runtime::memory::Holding;
 use crate::plugin::runtime::prepared::Prepared;
 use crate::plugin::runtime::turns::{SlowCalls, Turn, Turns};
 
-/// A store with its one instance: whatever goes wrong in it ends with it.
+/// A store with its one instance. Whatever goes wrong in the store ends with the store.
 pub(crate) struct Instance {
     pub(crate) store: Store<Host>,
-    /// Made by the first call, within its time and turns.
+    /// Made by the first call, within the call's deadline and turns.
     instance: Option<ComponentInstance>,
     authenticator: Option<authenticator::Guest>,
     router: Option<router::Guest>,
-    /// After how many more calls it is replaced.
+    /// Calls until the instance is replaced.
     pub(crate) calls_left: u32,
-    /// Since when it waits for a call.
+    /// Since when the instance waits for a call.
     pub(crate) idle_since: Instant,
 }
 
 impl Instance {
-    /// An empty one, whose calls are as long as this tells, and whose memory is accounted for here.
+    /// Creates an empty instance. `slow_calls` remembers its long calls, and `holding` accounts for its memory.
     pub(crate) fn new(prepared: &Prepared, slow_calls: Arc<SlowCalls>, holding: Holding) -> Self {
         let spec = &prepared.spec;
         let mut store = Store::new(prepared.component.engine(), prepared.host(slow_calls, holding));
@@ -41,7 +41,7 @@ impl Instance {
         store.set_hostcall_fuel(host_call_bytes(&spec.limits));
         store.epoch_deadline_callback(|context| {
             let (host, now) = (context.data(), Instant::now());
-            // First: a call that had to wait for the processor is not late by its own fault.
+            // This check comes first: a call that had to wait for the processor is not late by its own fault.
             Ok(if host.turns.may_go_on(now) {
                 UpdateDeadline::Continue(1)
             } else if now >= host.deadline {
@@ -60,12 +60,12 @@ impl Instance {
         }
     }
 
-    /// What it has of its slot's account.
+    /// Returns the memory that the instance has taken from its slot's account.
     pub(crate) fn holding(&mut self) -> &mut Holding {
         self.store.data_mut().limiter.holding()
     }
 
-    /// Prepares for one more call, which begins now.
+    /// Prepares for the next call, which begins now.
     pub(crate) fn begin_call(&mut self, now: Instant, limit: Duration, turn: Option<Turn>) {
         self.store.set_epoch_deadline(1);
         let host = self.store.data_mut();
@@ -73,7 +73,7 @@ impl Instance {
         host.begin_call(now + limit);
     }
 
-    /// Within what a call that has begun must [run](within).
+    /// Returns the turns and the deadline of a call that has begun, to run it [within](within).
     pub(crate) fn bounds(&self) -> (Arc<Turns>, Instant) {
         let host = self.store.data();
         (host.turns.clone(), host.deadline)
@@ -83,7 +83,7 @@ impl Instance {
         if let Some(known) = self.instance {
             return Ok(known);
         }
-        // Boxed: most calls find it made, and need not carry what making it takes.
+        // Boxed: most calls find the instance made, and their futures need not hold the state of making it.
         let made = Box::pin(prepared.component.instantiate_async(&mut self.store)).await?;
         Ok(*self.instance.insert(made))
     }
@@ -111,19 +111,20 @@ impl Instance {
         Ok(self.router.insert(found).clone())
     }
 
-    /// Compares the types of the component's functions with those of the contract.
+    /// Compares the types of the component's functions with the types of the contract.
     pub(crate) async fn check_types(&mut self, prepared: &Prepared) -> Result<anyhow::Result<()>> {
         let instance = self.made(prepared).await?;
         Ok(prepared.exports.check_types(&mut self.store, &instance))
     }
 }
 
-/// Runs something that may run plugin code. `None` past the deadline: the epoch interrupts code that runs, this ends code
-/// that waits (sleeps), a little later so that the more telling of the two comes first.
+/// Runs a future that may run plugin code. Returns `None` past the deadline. The epoch interrupts code that runs; this
+/// function ends code that waits (sleeps). It does so a little later, so that of the two errors the clearer one comes
+/// first.
 ///
-/// Pinned by the caller: an async function that pins or passes on its argument holds it twice.
+/// The caller pins the future: an async function that pins or passes on its argument holds it twice.
 pub(crate) async fn within<F: Future>(turns: &Turns, deadline: Instant, mut call: Pin<&mut F>) -> Option<F::Output> {
-    // Almost every call ends at once, and needs no timer.
+    // Almost every call ends at once and needs no timer.
     let mut timer = None;
     let mut expired = |context: &mut Context<'_>| {
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until((deadline + 2 * TICK).into())));

@@ -1,4 +1,4 @@
-//! What one instance may take of the host's memory.
+//! The limits on the host's memory that one instance may take.
 
 use wasmtime::{ResourceLimiter, Result};
 
@@ -7,40 +7,40 @@ use crate::plugin::compile::inspect::MODULES;
 use crate::plugin::engine;
 use crate::plugin::runtime::memory::Holding;
 
-/// Those of them that are instantiated.
+/// Most core instances of one component: one for each of its core modules.
 const INSTANCES: usize = MODULES;
 
-/// Bytes that one returned action takes beside its texts, with room to spare.
+/// Bytes that one returned action takes without its texts, rounded up generously.
 const BYTES_PER_ACTION: usize = 256;
 
 /// Bytes that any call may pass to the host, whatever the limits say.
 const SMALL_CHANGE: usize = 64 << 10;
 
-/// How many bytes may go from the plugin to the host at once: `limits.host_call_bytes`, or else what results need that
-/// are as large as they may be.
+/// Returns how many bytes may go from the plugin to the host at once: `limits.host_call_bytes` if set, or else enough
+/// for the largest results that the limits allow.
 pub(crate) fn host_call_bytes(limits: &PluginLimits) -> usize {
     limits.host_call_bytes.unwrap_or(limits.max_output + limits.max_actions * BYTES_PER_ACTION + SMALL_CHANGE)
 }
 
-/// Counts what one instance has: all its linear memories together, and all its tables.
+/// Counts the memory of one instance: all its linear memories together, and all its tables.
 #[derive(Debug)]
 pub(crate) struct Limiter {
-    memory: Budget,
+    memory: Allowance,
     holding: Holding,
-    /// The largest amount of memory that the call was refused because all plugins together have too much.
+    /// The largest amount of memory that the call was refused because all plugins together had too much.
     unavailable: Option<usize>,
-    table_elements: Budget,
+    table_elements: Allowance,
 }
 
 #[derive(Debug)]
-struct Budget {
+struct Allowance {
     limit: usize,
     used: usize,
-    /// The largest amount that was refused to the call.
+    /// The largest amount that the call was refused.
     refused: Option<usize>,
 }
 
-impl Budget {
+impl Allowance {
     fn new(limit: usize) -> Self {
         Self { limit, used: 0, refused: None }
     }
@@ -59,37 +59,37 @@ impl Budget {
 
 impl Limiter {
     pub(crate) fn new(limits: &PluginLimits, holding: Holding) -> Self {
-        let (memory, table_elements) = (Budget::new(limits.memory), Budget::new(limits.table_elements));
+        let (memory, table_elements) = (Allowance::new(limits.memory), Allowance::new(limits.table_elements));
         Self { memory, holding, unavailable: None, table_elements }
     }
 
-    /// What the instance has of its slot's account.
+    /// Returns the memory that the instance has taken from its slot's account.
     pub(crate) fn holding(&mut self) -> &mut Holding {
         &mut self.holding
     }
 
-    /// Bytes of linear memory that it has.
+    /// Returns the bytes of linear memory of the instance.
     pub(crate) fn memory(&self) -> usize {
         self.memory.used
     }
 
-    /// What was refused to earlier calls explains nothing of the next.
+    /// Forgets the refusals of earlier calls: they do not explain the next failure.
     pub(crate) fn begin_call(&mut self) {
         (self.memory.refused, self.unavailable, self.table_elements.refused) = (None, None, None);
     }
 
-    /// How many bytes of memory the call has asked for in vain, if it has.
+    /// Returns how many bytes of memory the call asked for and was refused, if any.
     pub(crate) fn refused_memory(&self) -> Option<usize> {
         self.memory.refused
     }
 
-    /// How many bytes of memory the call has asked for although all plugins together had no more, and how many they may
-    /// have.
+    /// Returns how many bytes of memory the call asked for when all plugins together had no more, and how many bytes
+    /// they may have.
     pub(crate) fn unavailable_memory(&self) -> Option<(usize, usize)> {
         self.unavailable.map(|wanted| (wanted, self.holding.total()))
     }
 
-    /// How many elements of tables the call has asked for in vain, if it has.
+    /// Returns how many table elements the call asked for and was refused, if any.
     pub(crate) fn refused_table_elements(&self) -> Option<usize> {
         self.table_elements.refused
     }
@@ -97,7 +97,7 @@ impl Limiter {
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        // Not counted: the engine does not grow it.
+        // Past the memory's own maximum: the engine does not grow it, so nothing is counted.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(true);
         }
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::plugin::runtime::memory::{Demand, Memory};
 
-    /// One that all plugins together may have this much memory beside.
+    /// A limiter of an instance that may have 100 bytes, where all plugins together may have `total` bytes.
     fn limiter_within(total: usize) -> Limiter {
         let demand = Demand { calls: 1, memory: 100 };
         let account = Memory::new(Some(total), demand).open(demand);

@@ -1,10 +1,10 @@
-//! How much memory there is.
+//! The size of the machine's memory.
 
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
-/// Bytes that the process can have at most: what its cgroups allow, or else the machine has. `None` where the operating
-/// system does not say so as Linux does.
+/// Returns the bytes that the process can have at most: the limit of its cgroups, or else the memory of the machine.
+/// `None` if the operating system does not tell it as Linux does.
 pub(crate) fn memory() -> Option<usize> {
     memory_of(Path::new("/"))
 }
@@ -15,15 +15,16 @@ fn memory_of(root: &Path) -> Option<usize> {
     limits.chain(machine(root)).min()
 }
 
-/// From `MemTotal:       16303428 kB`.
+/// Reads the memory of the machine from `MemTotal:       16303428 kB`.
 fn machine(root: &Path) -> Option<usize> {
     let text = read_to_string(root.join("proc/meminfo")).ok()?;
     let kibibytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.strip_suffix("kB"))?;
     kibibytes.trim().parse::<usize>().ok()?.checked_mul(1 << 10)
 }
 
-/// The limits of one cgroup, from a line like `0::/system.slice/hotgate.service`, and of all those above it. In a
-/// container only the topmost can be seen, under a path of the machine that is not there.
+/// Returns the limits of one cgroup, from a line like `0::/system.slice/hotgate.service`, and of all cgroups above it.
+/// In a container, only the limit of the topmost cgroup can be read: the path is a path of the machine, which is not
+/// there.
 fn limits_of(root: &Path, line: &str) -> Vec<usize> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { return Vec::new() };

@@ -1,9 +1,10 @@
-//! The linear memory of all plugins together: one budget (`engine.memory`), of which each slot has a share of its own.
+//! The linear memory of all plugins together: one budget (`engine.memory`), in which each slot has a share of its own.
 //!
-//! Half of the budget is split into shares, by what one instance of each plugin may have; the other half is common. A
-//! slot takes from its share first. When neither has enough, idle instances end: the slot's own, then those of slots
-//! that have more than their share. Whoever still finds no memory waits (a call that begins) or fails (a call that
-//! runs). So a plugin that leaks takes its share and the common half, and others go on within their shares.
+//! Half of the budget is split into shares, in proportion to what one instance of each plugin may have. The other half
+//! is common. A slot takes memory from its share first. When neither half has enough, idle instances end: the slot's
+//! own, then instances of slots that have more than their share. If there is still no memory, a call that begins waits,
+//! and a call that runs fails. So a plugin that leaks takes its share and the common half, and other plugins go on
+//! within their shares.
 
 use std::fmt;
 use std::iter::{Sum, once};
@@ -20,20 +21,20 @@ use super::machine;
 use crate::config::PluginLimits;
 use crate::plugin::contract::Roles;
 
-/// The budget where none is configured, in bytes. It is less on a small machine.
+/// The budget if none is configured, in bytes. It is less on a small machine.
 const DEFAULT: usize = 2 << 30;
 
-/// What plugins may need at the same time, all together.
+/// The calls and memory that plugins may need at the same time, all together.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Demand {
     /// Calls that run, and checks of new components.
     pub(crate) calls: usize,
-    /// Bytes of linear memory of one instance of each.
+    /// Bytes of linear memory, for one instance of each plugin.
     pub(crate) memory: usize,
 }
 
 impl Demand {
-    /// What one plugin may need that has these roles.
+    /// Returns what one plugin with these roles may need.
     pub fn of(limits: &PluginLimits, roles: Roles) -> Self {
         Self { calls: roles.count() * limits.concurrency + 1, memory: limits.memory }
     }
@@ -45,30 +46,30 @@ impl Sum for Demand {
     }
 }
 
-/// The budget of all plugins.
+/// The memory budget of all plugins.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// Bytes in all.
+    /// Bytes of the whole budget.
     total: usize,
-    /// Bytes of one instance of each plugin, by which the shares are split.
+    /// Bytes of one instance of each plugin, all together. The shares are split in proportion to this.
     demand: usize,
     common: Mutex<Common>,
-    /// How many calls wait for memory.
+    /// Number of calls that wait for memory.
     waiting: AtomicUsize,
     freed: Notify,
 }
 
 #[derive(Debug)]
 struct Common {
-    /// Bytes of the common half that no slot has.
+    /// Bytes of the common half that no slot has taken.
     free: usize,
     accounts: Vec<Weak<Account>>,
 }
 
 impl Memory {
-    /// The budget as configured, for what all plugins need. Without a setting it is 2 GiB or half of what the machine, or
-    /// the process's cgroup, has, but at least twice the sum of all plugins' `limits.memory`: so the share of each holds an
-    /// instance.
+    /// Creates the configured budget, for plugins that need `demand`. Without a setting, the budget is 2 GiB, or half
+    /// of the memory of the machine or of the process's cgroup if that is less. But it is at least twice the sum of all
+    /// plugins' `limits.memory`: so each plugin's share holds an instance.
     pub(crate) fn new(configured: Option<usize>, demand: Demand) -> Arc<Self> {
         let least = demand.memory.saturating_mul(2);
         let total =
@@ -78,12 +79,12 @@ impl Memory {
         Arc::new(Self { total, demand: demand.memory, common: Mutex::new(common), waiting, freed })
     }
 
-    /// Bytes in all.
+    /// Returns the bytes of the whole budget.
     pub(crate) fn total(&self) -> usize {
         self.total
     }
 
-    /// The account of one more slot.
+    /// Opens the account of one more slot.
     pub(crate) fn open(self: &Arc<Self>, demand: Demand) -> Arc<Account> {
         // In 128 bits: the product may be larger than the address space.
         let share = (self.total / 2) as u128 * demand.memory as u128 / self.demand.max(1) as u128;
@@ -101,21 +102,23 @@ impl Memory {
         account
     }
 
-    /// Counts the caller among those that wait, until it drops the result.
+    /// Counts the caller as waiting, until it drops the result.
     pub(crate) fn wait(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Relaxed);
         Waiting(self)
     }
 
-    /// Lets those that wait look again: memory was given back, or an instance has become idle. To be called
-    /// after releasing a lock that they also take when they look: each has then seen the change, or is counted as waiting.
+    /// Tells the waiting calls to look again: memory was given back, or an instance has become idle. Call this after
+    /// releasing a lock that waiting calls take when they look. Each of them has then seen the change, or is counted as
+    /// waiting.
     pub(crate) fn tell_waiting(&self) {
         if self.waiting.load(Relaxed) > 0 {
             self.freed.notify_waiters();
         }
     }
 
-    /// Takes an idle instance, with its bytes, from whoever has too much of them.
+    /// Takes an idle instance, with its bytes, from the slot that wants memory, or else from a slot that has more than
+    /// its share.
     fn evict(&self, wanted_by: &Account) -> Option<Evicted> {
         let mut others: Vec<_> = self.common.lock().accounts.iter().filter_map(Weak::upgrade).collect();
         others.retain(|other| !std::ptr::eq(&**other, wanted_by) && other.excess(other.used()) > 0);
@@ -126,14 +129,15 @@ impl Memory {
 
 /// Idle instances, which end when memory is short.
 pub(crate) trait Idle: fmt::Debug + Send + Sync {
-    /// Takes the instance that has been idle for longest, and counts its memory as free. Dropping the result frees it.
+    /// Takes an instance that has been idle for long, and counts its memory as free. Dropping the result frees the
+    /// memory.
     fn evict(&self) -> Option<Evicted>;
 }
 
-/// An instance that has been taken from a pool, to be dropped.
+/// An instance that was taken from a pool, to be dropped.
 pub(crate) type Evicted = Box<dyn Send>;
 
-/// Drops instances away from the threads that serve connections: returning much memory takes its time.
+/// Drops instances on a thread that serves no connections: returning much memory takes time.
 pub(crate) fn discard<T: Send + 'static>(instances: Vec<T>) {
     if !instances.is_empty() {
         spawn_blocking(move || drop(instances));
@@ -144,7 +148,7 @@ pub(crate) fn discard<T: Send + 'static>(instances: Vec<T>) {
 pub(crate) struct Waiting<'a>(&'a Memory);
 
 impl Waiting<'_> {
-    /// Completes when memory has been given back, or an instance has become idle, since it was made.
+    /// Returns a future. It completes when memory is given back, or an instance becomes idle, after this call.
     pub(crate) fn freed(&self) -> Notified<'_> {
         self.0.freed.notified()
     }
@@ -156,50 +160,50 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// What one slot has: all instances of all its generations.
+/// The memory of one slot: of all instances of all its generations.
 #[derive(Debug)]
 pub(crate) struct Account {
     memory: Arc<Memory>,
-    /// Bytes that nobody else can take.
+    /// Bytes that no other slot can take.
     share: usize,
-    /// Bytes of all instances. Changes only while the common half is locked.
+    /// Bytes of all instances. Changes only while `Memory::common` is locked.
     used: AtomicUsize,
-    /// How many instances can serve calls at the same time.
+    /// Most instances that can serve calls at the same time.
     most: usize,
     instances: AtomicUsize,
     idle: Mutex<Vec<Weak<dyn Idle>>>,
 }
 
 impl Account {
-    /// The budget that it is part of.
+    /// Returns the budget that the account is part of.
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory
     }
 
-    /// Bytes of linear memory of all instances.
+    /// Returns the bytes of linear memory of all instances.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Relaxed)
     }
 
-    /// All instances, those included that are about to end.
+    /// Returns the number of instances, including instances that are about to end.
     pub(crate) fn instances(&self) -> usize {
         self.instances.load(Relaxed)
     }
 
-    /// Whether there are more instances than calls. None may become idle then: the engine has places for twice as many
-    /// instances as calls, and those that run may need the other half.
+    /// Returns `true` if there are more instances than calls. Then no instance may become idle: the engine has places
+    /// for twice as many instances as calls, and running calls may need the other half.
     pub(crate) fn is_full(&self) -> bool {
         self.instances() > self.most
     }
 
-    /// These idle instances may be ended when memory is short.
+    /// Registers idle instances, which may be ended when memory is short.
     pub(crate) fn watch(&self, instances: Weak<dyn Idle>) {
         let mut idle = self.idle.lock();
         idle.retain(|instances| instances.strong_count() > 0);
         idle.push(instances);
     }
 
-    /// How much of this many bytes is not covered by the share.
+    /// Returns how many of these bytes the share does not cover.
     fn excess(&self, bytes: usize) -> usize {
         bytes.saturating_sub(self.share)
     }
@@ -243,7 +247,7 @@ impl Account {
     }
 }
 
-/// What one instance has of its slot's account, as long as it lives.
+/// The memory that one instance has taken from its slot's account, for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Holding {
     account: Arc<Account>,
@@ -251,13 +255,13 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
-    /// Nothing yet.
+    /// Counts a new instance, which has no memory yet.
     pub(crate) fn new(account: Arc<Account>) -> Self {
         account.instances.fetch_add(1, Relaxed);
         Self { account, bytes: 0 }
     }
 
-    /// Takes what is missing to this many bytes. `false` if that cannot be had.
+    /// Takes memory until the instance has `bytes` bytes. Returns `false` if there is not enough.
     pub(crate) fn cover(&mut self, bytes: usize) -> bool {
         let missing = bytes.saturating_sub(self.bytes);
         let covered = missing == 0 || self.account.take(missing);
@@ -267,7 +271,7 @@ impl Holding {
         covered
     }
 
-    /// Bytes of all plugins' memory together (`engine.memory`).
+    /// Returns the bytes of all plugins' memory together (`engine.memory`).
     pub(crate) fn total(&self) -> usize {
         self.account.memory.total
     }
@@ -313,7 +317,7 @@ mod tests {
         let mut greedy = hold(&small, 100).unwrap();
         assert!(!greedy.cover(101) && !has(&small, 1));
         assert_eq!((small.used(), small.instances()), (100, 1));
-        // The other one has its share all the same, and not a byte more.
+        // The other slot still has its share, and not a byte more.
         let (half, rest) = (hold(&large, 30), hold(&large, 30));
         assert!(half.is_some() && rest.is_some() && !has(&large, 1));
         drop(greedy);
@@ -325,7 +329,7 @@ mod tests {
         let [small, large] = accounts();
         let (first, second, third) = (hold(&small, 20), hold(&small, 50), hold(&small, 30));
         assert!(first.is_some() && second.is_some() && third.is_some());
-        // What was taken first covers, from now on, what was taken later.
+        // The share that was taken first now covers what was taken later.
         drop(first);
         assert!(has(&large, 80) && !has(&large, 81));
         drop((second, third));

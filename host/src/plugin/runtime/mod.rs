@@ -41,7 +41,7 @@ use crate::plugin::engine;
 use crate::plugin::identity::Digest;
 use crate::plugin::text::plain;
 
-/// What all plugins share.
+/// The parts that all plugins share.
 pub struct Runtime {
     pub(crate) engine: Engine,
     clock: Clock,
@@ -52,15 +52,15 @@ pub struct Runtime {
     registry: Arc<Registry>,
     pub(crate) state: Arc<StateFolder>,
     surroundings: Surroundings,
-    /// Bytes of stack of one call.
+    /// Bytes of the stack of one call.
     stack: usize,
 }
 
 impl Runtime {
-    /// Starts the engine for plugins that need this much, all together.
+    /// Starts the engine for plugins that together need `demand`.
     ///
     /// # Errors
-    /// When the processor or the operating system cannot run it.
+    /// If the processor or the operating system cannot run the engine.
     pub fn start(
         demand: Demand,
         config: &EngineConfig,
@@ -80,17 +80,18 @@ impl Runtime {
         Ok(Arc::new(Self { engine, clock, linker, compiler, queue, memory, registry, state, surroundings, stack }))
     }
 
-    /// Bytes of linear memory that all plugins together may have.
+    /// Returns the bytes of linear memory that all plugins together may have.
     pub fn memory(&self) -> usize {
         self.memory.total()
     }
 
-    /// Who is connected, as plugins are told.
+    /// Returns the registry of connections, which plugins can ask.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
 
-    /// The same for other surroundings and connections. Nothing is remembered of what serves there but compiled code.
+    /// Returns a runtime with the same engine, other surroundings and other connections. It remembers nothing but
+    /// compiled code.
     #[must_use]
     pub fn apart(&self, registry: Arc<Registry>, surroundings: Surroundings) -> Arc<Self> {
         Arc::new(Self {
@@ -101,13 +102,13 @@ impl Runtime {
             queue: self.queue.clone(),
             memory: self.memory.clone(),
             registry,
-            state: Arc::new(StateFolder::none("nothing is to be remembered")),
+            state: Arc::new(StateFolder::none("this runtime remembers nothing")),
             surroundings,
             stack: self.stack,
         })
     }
 
-    /// What the generations of one slot have in common.
+    /// Returns what the generations of one slot have in common.
     pub(crate) fn spec(&self, slot: String, plugin: &PluginConfig, roles: Roles) -> Spec {
         let limits = plugin.limits.clone();
         let permits = limits.concurrency.min(Semaphore::MAX_PERMITS);
@@ -132,7 +133,7 @@ impl Runtime {
     /// Links a component, and finds its functions.
     ///
     /// # Errors
-    /// When the component imports something that the host does not provide, or does not export a function of its roles.
+    /// If the component imports something that the host does not provide, or does not export a function of its roles.
     pub(crate) fn prepare(
         &self,
         spec: &Arc<Spec>,
@@ -142,7 +143,7 @@ impl Runtime {
         component: &Component,
     ) -> anyhow::Result<Prepared> {
         let linked = self.linker.instantiate_pre(component).map_err(plain);
-        let component = linked.context("it imports what the gateway does not provide")?;
+        let component = linked.context("it imports something that the gateway does not provide")?;
         let exports = Exports::find(&component, spec.roles)?;
         let log =
             Arc::new(GuestLog::new(spec.log_names(generation, digest), spec.lines.clone(), spec.limits.log_line_bytes));

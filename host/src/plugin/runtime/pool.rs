@@ -1,4 +1,4 @@
-//! Instances of one generation that wait for their next call.
+//! The idle instances of one generation, which wait for their next call.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -10,21 +10,23 @@ use crate::base::stripe::Striped;
 use crate::plugin::runtime::instance::Instance;
 use crate::plugin::runtime::memory::{Account, Evicted, Idle, discard};
 
-/// Boxed: they are large, and come and go with every call.
+/// Idle instances. They are boxed: instances are large, and move with every call.
 type Stack = Mutex<Vec<Box<Instance>>>;
 
 /// The idle instances of one generation.
 pub(crate) struct Pool {
     account: Arc<Account>,
-    /// Where the thread put them that they served last, the latest on top: their memory is still in the processor's
-    /// caches. A lock is held for a push or a pop.
+    /// Stacks of idle instances. A thread puts an instance that it has served on top of its own stack and takes from
+    /// there first, because the instance's memory is still in the processor's caches. A call holds a lock only for a
+    /// push or a pop.
     idle: Striped<Stack>,
-    /// Its generation does not serve: instances end with their calls.
+    /// Whether the generation does not serve any more. Its instances then end with their calls.
     retired: AtomicBool,
 }
 
 impl Pool {
-    /// An empty one. When memory is short, its instances end before calls of this slot, or of another, have to wait.
+    /// Creates an empty pool. When memory is short, its instances end before calls of this slot, or of another slot,
+    /// have to wait.
     pub(crate) fn new(account: &Arc<Account>) -> Arc<Self> {
         let (idle, retired) = (Striped::default(), AtomicBool::new(false));
         let pool = Arc::new(Self { account: account.clone(), idle, retired });
@@ -32,12 +34,12 @@ impl Pool {
         pool
     }
 
-    /// The instance that was used last.
+    /// Takes the instance that was used last.
     pub(crate) fn take(&self) -> Option<Box<Instance>> {
         self.idle.iter().find_map(|idle| idle.lock().pop())
     }
 
-    /// Keeps an instance for another call, from now on, unless the slot has more instances than calls.
+    /// Keeps an instance for another call, idle from `now` on, unless the slot has more instances than calls.
     pub(crate) fn keep(&self, mut instance: Box<Instance>, now: Instant) {
         if self.account.is_full() {
             return;
@@ -45,7 +47,7 @@ impl Pool {
         instance.idle_since = now;
         {
             let mut idle = self.idle.own().lock();
-            // Under the lock, or else it would wait among the idle of a generation that has been retired.
+            // Checked under the lock. Otherwise the instance could stay in the pool of a retired generation.
             if self.retired.load(Relaxed) {
                 return;
             }
@@ -54,7 +56,7 @@ impl Pool {
         self.account.memory().tell_waiting();
     }
 
-    /// Ends the instances that have been idle for longer than this, and so frees their memory.
+    /// Ends the instances that have been idle for longer than `longest`, which frees their memory.
     pub(crate) fn shrink(&self, longest: Duration) {
         let mut ended = Vec::new();
         for idle in self.idle.iter() {
@@ -66,18 +68,18 @@ impl Pool {
         discard(ended);
     }
 
-    /// Ends all idle instances, and the others after their calls.
+    /// Ends all idle instances now, and the other instances after their calls.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Relaxed);
         discard(self.idle.iter().flat_map(|idle| std::mem::take(&mut *idle.lock())).collect());
     }
 
-    /// Keeps instances, perhaps again.
+    /// Lets the pool keep instances, also after [`retire`](Self::retire).
     pub(crate) fn revive(&self) {
         self.retired.store(false, Relaxed);
     }
 
-    /// How many there are.
+    /// Returns the number of idle instances.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.idle.iter().map(|idle| idle.lock().len()).sum()
@@ -90,7 +92,7 @@ impl Idle for Pool {
             let mut idle = idle.lock();
             (!idle.is_empty()).then(|| idle.remove(0))
         })?;
-        // Its memory counts as free now, and is free a moment later.
+        // The instance's memory counts as free now, and is free a moment later.
         oldest.holding().give_back();
         Some(oldest)
     }

@@ -1,4 +1,4 @@
-//! A component that is ready to run: what its instances are made of.
+//! A component that is ready to run, with all that its instances are made of.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// The host's side of a new instance.
+    /// Creates the host's side of a new instance.
     pub(crate) fn host(&self, slow_calls: Arc<SlowCalls>, holding: Holding) -> Host {
         Host::new(&self.spec, &self.log, &self.environment, slow_calls, holding)
     }

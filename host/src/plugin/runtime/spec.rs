@@ -1,4 +1,4 @@
-//! What the generations of a slot have in common.
+//! The properties that all generations of a slot share.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -17,44 +17,44 @@ use crate::plugin::identity::Digest;
 use crate::base::throttle::Throttle;
 use crate::config::{PluginLimits, PluginSource};
 
-/// Failures of one plugin that are logged in a second, and at once. All are counted.
+/// Failures of one plugin that are logged per second, and at once. All failures are counted.
 const FAILURES_PER_SECOND: u32 = 10;
 const FAILURES_AT_ONCE: u32 = 50;
 
-/// What the generations of a slot have in common: everything but the code and its settings.
+/// The properties that all generations of a slot share: everything but the code and its settings.
 pub(crate) struct Spec {
-    /// The name of the slot: what it does here.
+    /// The name of the slot, after the plugin's roles.
     pub(crate) slot: String,
-    /// The name of the plugin: what its file is called.
+    /// The name of the plugin, after its file.
     pub(crate) plugin: String,
     pub(crate) source: PluginSource,
     pub(crate) roles: Roles,
     pub(crate) limits: PluginLimits,
-    /// One for each call of a role that may run at the same time, whichever generation serves it.
+    /// One permit for each call of a role that may run at the same time, whichever generation serves the call.
     pub(crate) permits: PerRole<Semaphore>,
-    /// The memory of all its instances.
+    /// The memory of all instances of the slot.
     pub(crate) account: Arc<Account>,
-    /// Where its long calls wait for turns.
+    /// The queue where the slot's long calls wait for turns.
     pub(crate) queue: Arc<SlotQueue>,
     pub(crate) lines: Arc<Throttle>,
     pub(crate) failures: Throttle,
     /// Tells whether the process stood still during a call.
     pub(crate) clock: Clock,
-    /// Who is connected, as routers are told.
+    /// The registry of connections, which routers can ask.
     pub(crate) registry: Arc<Registry>,
     pub(crate) surroundings: Surroundings,
-    /// Bytes of stack of one call.
+    /// Bytes of the stack of one call.
     pub(crate) stack: usize,
 }
 
 impl Spec {
-    /// How the log names a generation.
+    /// Returns the names of a generation in the log.
     pub(crate) fn log_names(&self, generation: u64, digest: Digest) -> LogNames {
         LogNames { slot: self.slot.clone(), plugin: self.plugin.clone(), generation, digest }
     }
 
-    /// After how many calls an instance is replaced: a little less than the limit and never the same, so that no plugin
-    /// comes to depend on it and not all instances are replaced at once.
+    /// Returns after how many calls an instance is replaced. The number is a little less than the limit and always
+    /// different, so that no plugin comes to depend on it, and not all instances are replaced at once.
     pub(crate) fn calls_per_instance(&self) -> u32 {
         let most = self.limits.recycle_after.max(1);
         let spread = u64::from(most / 8) + 1;
@@ -63,12 +63,12 @@ impl Spec {
     }
 }
 
-/// Limits the failures of one plugin that are logged.
+/// Creates a throttle for the failures of one plugin that are logged.
 pub(crate) fn failure_limit() -> Throttle {
     Throttle::new(FAILURES_PER_SECOND, FAILURES_AT_ONCE)
 }
 
-/// The name of a plugin: the stem of its file's name, or the name of the built-in plugin.
+/// Returns the name of a plugin: the stem of its file's name, or the name of the built-in plugin.
 pub(crate) fn plugin_name(source: &PluginSource) -> String {
     match source {
         PluginSource::Builtin(name) => name.clone(),

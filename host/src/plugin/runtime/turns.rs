@@ -1,8 +1,8 @@
-//! The lane for calls that run longer than a tick.
+//! The fair queue of calls that run longer than a tick.
 //!
-//! Almost every call ends within microseconds. Those that do not continue in turns of about a tick, and only so many of
-//! them at a time as leave processors to everybody else: however many plugins spin, connections go on being served. A
-//! plugin whose calls keep doing that has to begin them in the lane, too: a burst of them would take a first tick each.
+//! Almost every call ends within microseconds. A longer call goes on in turns of about a tick. At most half of the
+//! processors run such long calls. So however many plugins spin, connections are still served. If the calls of a plugin
+//! are often long, they also begin in the queue: otherwise a burst of them would take a first tick each.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,16 +21,17 @@ use crate::plugin::runtime::clock::TICK;
 /// The right to run until the call stops running: at the end of a tick, or when it waits for something.
 pub(crate) type Turn = OwnedSemaphorePermit;
 
-/// Admits long calls; one for the process.
+/// Admits long calls. There is one queue for the process.
 #[derive(Debug)]
 pub(crate) struct FairQueue {
     /// Fair: first come, first served.
     turns: Arc<Semaphore>,
+    /// Turns at the same time.
     width: usize,
 }
 
 impl FairQueue {
-    /// A lane as wide as half of the processors.
+    /// Creates a queue that has turns for half of the processors, but at least one turn.
     pub(crate) fn new() -> Arc<Self> {
         Self::wide(available_parallelism().map_or(1, usize::from) / 2)
     }
@@ -40,34 +41,34 @@ impl FairQueue {
         Arc::new(Self { turns: Arc::new(Semaphore::new(width)), width })
     }
 
-    /// Whether long calls take all turns that there are.
+    /// Returns `true` if long calls take all turns.
     pub(crate) fn is_taken(&self) -> bool {
         self.turns.available_permits() == 0
     }
 
-    /// What the calls of one slot have of the lane.
+    /// Creates the queue of one slot.
     pub(crate) fn share(self: &Arc<Self>) -> Arc<SlotQueue> {
         let gate = || Semaphore::new(self.width);
         Arc::new(SlotQueue { queue: self.clone(), front: gate(), requeue_gate: gate() })
     }
 }
 
-/// The calls of one slot in the lane. At most as many as the lane is wide wait for a turn together with other slots' calls;
-/// its other calls wait behind these. So a slot with many long calls takes turns from itself.
+/// The queue of one slot's long calls. At most as many of them as there are turns wait together with other slots'
+/// calls. The slot's other long calls wait behind these. So a slot with many long calls takes turns only from itself.
 #[derive(Debug)]
 pub(crate) struct SlotQueue {
     queue: Arc<FairQueue>,
-    /// For those that wait beside other slots' calls.
+    /// Limits how many calls wait together with other slots' calls.
     front: Semaphore,
-    /// For those that wait for the front and have had a turn. So a call that has not run yet waits for those before it
-    /// that have not either, and hardly for the long ones.
+    /// Limits how many calls that already had a turn may wait for `front`. So a new call waits for the new calls before
+    /// it, and behind few of the long calls.
     requeue_gate: Semaphore,
 }
 
 impl SlotQueue {
     /// Waits for the first turn of a call.
     pub(crate) async fn first_turn(&self) -> Option<Turn> {
-        // `None` would be a lane that is closed; it never is.
+        // `None` would mean a closed semaphore; it is never closed.
         let _waiting = self.front.acquire().await;
         self.queue.turns.clone().acquire_owned().await.ok()
     }
@@ -78,17 +79,17 @@ impl SlotQueue {
     }
 }
 
-/// How long a plugin is remembered to be slow, and within what time two long calls make it so. One alone may be the
-/// operating system's doing.
+/// How long a plugin counts as slow, and the time within which two long calls make it slow. The operating system may be
+/// the cause of a single long call.
 const MEMORY: Duration = Duration::from_secs(1);
 
-/// Whether the calls of one plugin have been long of late. Times are in milliseconds since it was made.
+/// Remembers whether the calls of one plugin have been long lately. Times are in milliseconds since `made`.
 #[derive(Debug)]
 pub(crate) struct SlowCalls {
     made: Instant,
     /// When a call was last found to be long.
     long: AtomicU64,
-    /// Until when calls begin in the lane.
+    /// Until when calls begin in the queue.
     slow_until: AtomicU64,
 }
 
@@ -98,10 +99,11 @@ impl SlowCalls {
     }
 
     fn now(&self) -> u64 {
-        // Not zero, which stands for never.
+        // Not zero: zero means never.
         u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
+    /// Records a long call.
     fn long(&self) {
         let (now, memory) = (self.now(), MEMORY.as_millis() as u64);
         let before = self.long.swap(now, Relaxed);
@@ -110,19 +112,19 @@ impl SlowCalls {
         }
     }
 
-    /// Whether its calls have to begin in the lane.
+    /// Returns `true` if the plugin's calls have to begin in the queue.
     pub(crate) fn is_slow(&self) -> bool {
         let until = self.slow_until.load(Relaxed);
         until > 0 && self.now() < until
     }
 }
 
-/// A turn that has had less of the processor goes on for a tick more: its tick was about to end when it began. Short
-/// calls, which end within it, never have to queue again.
+/// A turn with less processor time than this gets one more tick: its tick was about to end when the turn began. A short
+/// call ends within this time, and never has to queue again.
 const LEAST_TURN: Duration = Duration::from_micros(125);
 
-/// What a call has had of the processor since it was first looked at that is found to be long. One that had less was itself
-/// kept waiting, by whatever else the machine does.
+/// Processor time, counted from the first check, after which a call counts as long. A call with less time had to wait
+/// itself, for other work of the machine.
 const LONG: Duration = Duration::from_millis(TICK.as_millis() as u64 / 2);
 
 /// The turns of one instance's calls.
@@ -130,29 +132,29 @@ const LONG: Duration = Duration::from_millis(TICK.as_millis() as u64 / 2);
 pub(crate) struct Turns {
     queue: Arc<SlotQueue>,
     slow_calls: Arc<SlowCalls>,
-    state: Mutex<State>,
+    state: Mutex<TurnState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct TurnState {
     /// The right to run for one more tick.
     turn: Option<Turn>,
-    /// When the call began to run, or went on.
+    /// When the call began to run, or last went on.
     resumed: Instant,
-    /// What the thread had of the processor when the call was first looked at since then; or, if it has been suspended, when
-    /// it last went on.
+    /// The thread's processor time when the call was first checked since `resumed`; or, for a call that has been
+    /// suspended, when the call last went on.
     cpu_at_check: Option<Duration>,
-    /// What the call had of the processor before it was suspended.
+    /// Processor time that the call used before it was suspended.
     spent: Duration,
-    /// The call has been suspended.
+    /// Whether the call has been suspended.
     suspended: bool,
-    /// The call has been found to be long.
+    /// Whether the call has been found to be long.
     long: bool,
 }
 
-impl State {
+impl TurnState {
     fn begun(turn: Option<Turn>, now: Instant) -> Self {
-        // Turns are short: there is no waiting for a first look.
+        // Turns are short: their time counts from the beginning, not from the first check.
         let used = turn.is_some().then(processor_time);
         Self { turn, resumed: now, cpu_at_check: used, spent: Duration::ZERO, suspended: false, long: false }
     }
@@ -160,15 +162,16 @@ impl State {
 
 impl Turns {
     pub(crate) fn new(queue: Arc<SlotQueue>, slow_calls: Arc<SlowCalls>) -> Arc<Self> {
-        Arc::new(Self { queue, slow_calls, state: Mutex::new(State::begun(None, Instant::now())) })
+        Arc::new(Self { queue, slow_calls, state: Mutex::new(TurnState::begun(None, Instant::now())) })
     }
 
-    /// Before each call, which begins now: its first turn, if it begins in the lane.
+    /// Begins a call. `turn` is its first turn, if it begins in the queue.
     pub(crate) fn begin(&self, turn: Option<Turn>, now: Instant) {
-        *self.state.lock() = State::begun(turn, now);
+        *self.state.lock() = TurnState::begun(turn, now);
     }
 
-    /// Whether the end of a tick is not to count: it was about to end when the turn began, or the call is not long yet.
+    /// Returns `true` if the end of this tick is ignored: the tick was about to end when the turn began, or the call is
+    /// not long yet.
     pub(crate) fn may_go_on(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
         if now.saturating_duration_since(state.resumed) < LEAST_TURN {
@@ -179,7 +182,7 @@ impl Turns {
         state.spent + used.saturating_sub(*state.cpu_at_check.get_or_insert(used)) < least
     }
 
-    /// After a tick: lets others run, then waits for a turn.
+    /// After a tick: lets other tasks run, then waits for a turn.
     pub(crate) async fn next_turn(self: Arc<Self>) {
         if !std::mem::replace(&mut self.state.lock().long, true) {
             self.slow_calls.long();
@@ -191,14 +194,14 @@ impl Turns {
         (state.cpu_at_check, state.spent) = (Some(processor_time()), Duration::ZERO);
     }
 
-    /// After a call whose time ended while it waited: a turn for taking down what it leaves, kept for as long as these
-    /// turns are. Returning much memory takes its time, and many calls may end at once.
+    /// After a call that timed out while it waited: takes a turn before freeing its memory, and keeps the turn as long
+    /// as these `Turns` exist. Returning much memory takes time, and many calls may end at once.
     pub(crate) async fn teardown_turn(&self) {
         let turn = self.queue.next_turn().await;
         self.state.lock().turn = turn;
     }
 
-    /// Runs a call until it stops running, and so ends its turn.
+    /// Polls a call. When the call stops running, its turn ends.
     pub(crate) fn poll<F: Future>(&self, call: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
         // Most calls are never suspended, and pay nothing for this.
         if self.state.lock().suspended {
@@ -208,7 +211,7 @@ impl Turns {
         let mut state = self.state.lock();
         if outcome.is_pending() {
             state.suspended = true;
-            // It may go on in another thread.
+            // The call may go on in another thread.
             if let Some(used) = state.cpu_at_check.take() {
                 state.spent += processor_time().saturating_sub(used);
             }
@@ -218,9 +221,9 @@ impl Turns {
     }
 }
 
-/// What this thread has had of the processor. Where that is not known, a call is long by the clock.
+/// Returns the processor time of this thread. If the system does not tell it, returns wall-clock time.
 fn processor_time() -> Duration {
-    // By `nix`: what `rustix` asks in the vDSO crashes under valgrind.
+    // From `nix`: the function of the vDSO that `rustix` calls crashes under valgrind.
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     ClockId::CLOCK_THREAD_CPUTIME_ID.now().map_or_else(|_| START.elapsed(), Duration::from)
 }
@@ -251,7 +254,7 @@ mod tests {
             }
         };
         tokio::join!(call("a"), call("b"));
-        // Nobody gets ahead by more than one.
+        // No call gets ahead by more than one turn.
         for pair in ran.lock().chunks(2) {
             assert_ne!(pair[0], pair[1]);
         }

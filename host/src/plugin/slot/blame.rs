@@ -1,20 +1,21 @@
-//! For whom calls have failed. Clients are told apart, so that one of them is not taken for everybody.
+//! Counts failed calls by client, so that the failures of one client are not taken for failures of all clients.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::base::message::ClientKey;
 
-/// Clients of one function that are told apart. Where more have failed, it is not one client's doing.
+/// The most clients that are counted separately for one function. If calls fail for more clients, the cause is not one
+/// client.
 const MAX_CLIENTS: usize = 32;
 
-/// Whom a call is about.
+/// The client or sender that a call is about.
 #[derive(Debug, Clone, Copy)]
 pub enum Caller<'a> {
-    /// A client that is not authenticated, at this `ip:port`. Behind one address there may be many.
+    /// A client that is not authenticated, at this `ip:port`. Many clients may share one address.
     Stranger(&'a str),
-    /// A client that is authenticated.
+    /// An authenticated client.
     Client(ClientKey),
-    /// An internal sender. It is trusted, and so each of its calls counts.
+    /// An internal sender. It is trusted, so each of its failed calls counts.
     Sender,
 }
 
@@ -29,24 +30,24 @@ impl Caller<'_> {
     }
 }
 
-/// The clients for which calls of one function have failed, and how often.
+/// The clients for which calls of one function have failed, and the failures of each.
 #[derive(Debug, Default)]
 pub(crate) struct Blame {
     clients: Vec<(ClientKey, u64)>,
     senders: u64,
 }
 
-/// Over how many clients failures are spread.
+/// How the failures of a function are spread over clients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Spread {
-    /// How many clients there are, at most as many as are told apart; each call of a sender is one more.
+    /// The number of clients, at most `MAX_CLIENTS`. Each failed call of a sender counts as one more client.
     pub(crate) clients: u64,
-    /// Failures of the client that has most of them.
+    /// The failures of the client that has the most failures.
     pub(crate) most: u64,
 }
 
 impl Blame {
-    /// A call has failed for this one.
+    /// Counts a failed call for this caller.
     pub(crate) fn add(&mut self, caller: Caller<'_>) {
         let Some(client) = caller.key() else {
             self.senders += 1;
@@ -59,6 +60,7 @@ impl Blame {
         }
     }
 
+    /// Returns how the failures are spread over clients.
     pub(crate) fn spread(&self) -> Spread {
         let most = self.clients.iter().map(|(_, failures)| *failures).max().unwrap_or(0);
         Spread { clients: self.clients.len() as u64 + self.senders, most }

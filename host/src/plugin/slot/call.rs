@@ -1,4 +1,4 @@
-//! One call: from permission to call, to the instance that serves it, to its result.
+//! One call: from the permit, to the instance that serves it, to its result.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,16 +20,16 @@ use crate::plugin::slot::Slot;
 use crate::plugin::slot::blame::Caller;
 use crate::plugin::slot::generation::Generation;
 
-/// What happens to a call when as many are running as may run.
+/// What a call does if `limits.concurrency` calls are running already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// It fails after `limits.max_wait`.
+    /// It waits for at most `limits.max_wait`, then it fails.
     Bounded,
-    /// It waits for its turn, first come, first served.
+    /// It waits for a permit, first come, first served.
     Unbounded,
 }
 
-/// A call that is being made. Dropping it ends its instance.
+/// A call in progress. Dropping it ends its instance.
 pub(crate) struct Call<'a> {
     // Dropped before the permit, so that there are never more instances than permits.
     pub(crate) instance: Box<Instance>,
@@ -40,9 +40,9 @@ pub(crate) struct Call<'a> {
 }
 
 impl Slot {
-    /// Waits for permission to call, then for a turn where it needs one and for memory where it needs an instance of its
-    /// own, and finds the instance. The call is that of the generation that serves this connection, unless another is held.
-    /// Its time begins when this returns.
+    /// Waits for a permit; also for a turn in the fair queue if calls of this role are slow, and for memory if the call
+    /// needs a new instance. The call runs on the generation `held`, or else on the one that serves this connection.
+    /// The call's deadline counts from the moment when this function returns.
     pub(crate) async fn begin(
         &self,
         function: Function,
@@ -69,7 +69,7 @@ impl Slot {
         Ok(Call { instance, generation, isolation, begun, _permit: permit })
     }
 
-    /// Logs the failure of a call, and draws conclusions.
+    /// Counts and logs the failure of a call. This may roll the generation back.
     pub(crate) fn failed(&self, by: Option<&Arc<Generation>>, function: Function, error: &CallError) {
         self.count_failure(error.is_overload());
         let Spec { slot, plugin, failures, .. } = &**self.spec();
@@ -80,12 +80,12 @@ impl Slot {
         let call = function.name();
         warn!(slot, plugin, generation, %digest, call, kind, unlogged, reason, "plugin failed");
         if let Some(backtrace) = error.backtrace() {
-            debug!(slot, plugin, generation, call, backtrace = backtrace.lines().join(" "), "plugin failed here");
+            debug!(slot, plugin, generation, call, backtrace = backtrace.lines().join("; "), "plugin failed here");
         }
     }
 }
 
-/// What a call needs.
+/// All that a call needs to begin.
 struct Admitted<'a> {
     instance: Box<Instance>,
     generation: Arc<Generation>,
@@ -93,7 +93,7 @@ struct Admitted<'a> {
     turn: Option<Turn>,
 }
 
-/// Waits for all that a call needs. Whatever is swapped in meanwhile decides.
+/// Waits for all that a call needs. `asked` is called again after each wait, because another generation may serve then.
 async fn admit(
     spec: &Spec,
     role: Role,
@@ -114,7 +114,7 @@ async fn admit(
             if let Some(instance) = generation.instance(role, isolation) {
                 return Ok(Admitted { instance, generation, permit, turn });
             }
-            // Nobody waits in the lane for something else.
+            // A call that waits for memory must not hold a turn.
             drop(turn);
             short = true;
             freed.await;
@@ -137,8 +137,8 @@ async fn admit(
 }
 
 impl Call<'_> {
-    /// Reads the result of a call, and counts it; tells whose it is. After a success the instance may serve another, after
-    /// any failure it ends.
+    /// Reads and counts the result of a call. Returns also the generation that was called. After a success the instance
+    /// may serve another call; after any failure it ends.
     pub(crate) fn end<R, T>(
         mut self,
         function: Function,
@@ -158,7 +158,7 @@ impl Call<'_> {
         };
         let ended = Instant::now();
         let out_of_time = matches!(outcome, Err(CallError::Deadline { .. }));
-        // It says nothing of the plugin when the process did not run.
+        // A deadline that passed while the process did not run is not the plugin's failure.
         if !(out_of_time && self.generation.spec().clock.stood_still_since(self.begun)) {
             self.generation.stats().ended(function, caller, ended - self.begun, outcome.as_ref().err());
         }

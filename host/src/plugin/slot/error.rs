@@ -1,4 +1,4 @@
-//! Why a slot does not serve what its source and settings hold.
+//! Why a slot does not serve the component and the settings on disk.
 
 use tokio::task::JoinError;
 
@@ -8,47 +8,47 @@ use crate::plugin::identity::Digest;
 use crate::plugin::runtime::error::{CallError, ENGINE_MEMORY};
 use crate::plugin::text::line;
 
-/// Bytes of the reason of an event.
+/// The most bytes of an event's reason.
 pub(crate) const MAX_REASON: usize = 512;
 
-/// Why a slot stays as it is.
+/// Why an operation did not change a slot.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DeployError {
     /// There is no slot of this name.
-    #[error("there is no slot {slot:?}; there are {}", .known.join(", "))]
+    #[error("there is no slot {slot:?}; the slots are {}", .known.join(", "))]
     NoSuchSlot {
         /// The name.
         slot: String,
         /// The names of all slots.
         known: Vec<String>,
     },
-    /// There is nothing to do it to.
+    /// The operation is not possible in the slot's present state.
     #[error("{0}")]
     NotNow(String),
-    /// The component, or its settings, did not pass the checks.
+    /// The component or its settings did not pass the checks.
     #[error("refused: {0}")]
     Refused(String),
-    /// The component would do, but its file cannot be written.
+    /// Nothing is wrong with the component, but its file cannot be written.
     #[error("{0}")]
     Failed(String),
 }
 
-/// What of a slot's source and settings does not serve, and why.
+/// Why the component and the settings on disk do not serve; `None` for each that serves.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Refused {
     pub(crate) component: Option<Reason>,
     pub(crate) settings: Option<Reason>,
 }
 
-/// Why something does not serve.
+/// Why a component or settings do not serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reason {
-    /// Of the component, if it could be read.
+    /// The digest of the component, if it could be read.
     pub(crate) digest: Option<Digest>,
     pub(crate) text: String,
-    /// It might do at another time.
+    /// True if the same component and settings may pass at another time.
     pub(crate) is_transient: bool,
-    /// There is no machine code: other settings do not help.
+    /// True if the component could not be compiled: other settings do not help.
     pub(crate) is_of_compiling: bool,
 }
 
@@ -68,19 +68,19 @@ impl Refused {
         self.component.iter().chain(&self.settings)
     }
 
-    /// All of it in one sentence, if there is anything, with the digest of the component that it is about.
+    /// Returns all reasons in one sentence, with the digest of the component; `None` if there are no reasons.
     pub(crate) fn told(self) -> Option<(Option<Digest>, String)> {
         match (self.component, self.settings) {
             (Some(component), Some(settings)) if component.text != settings.text => {
-                Some((component.digest, format!("{}; its settings: {}", component.text, settings.text)))
+                Some((component.digest, format!("{}; the settings: {}", component.text, settings.text)))
             }
             (Some(component), _) => Some((component.digest, component.text)),
-            (None, settings) => settings.map(|settings| (None, format!("its settings: {}", settings.text))),
+            (None, settings) => settings.map(|settings| (None, format!("the settings: {}", settings.text))),
         }
     }
 }
 
-/// Whether what was refused for this reason might do at another time: it is not, or not surely, the plugin's doing.
+/// Returns `true` if the same component and settings may pass at another time, because the plugin may not be the cause.
 pub(crate) fn is_transient(reason: &anyhow::Error) -> bool {
     let failure = reason.downcast_ref::<CallError>();
     reason.is::<JoinError>()

@@ -1,4 +1,4 @@
-//! One generation of a plugin: a compiled component with its instances.
+//! One generation of a plugin: a compiled component with its settings and instances.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,29 +19,28 @@ use crate::plugin::runtime::prepared::Prepared;
 use crate::plugin::runtime::spec::Spec;
 use crate::plugin::runtime::turns::SlowCalls;
 
-/// A component that has passed all checks, or is passing them.
+/// A compiled component with its settings that has passed all checks, or is being checked.
 pub struct Generation {
-    /// Counts the generations of its slot, from 1.
+    /// The generations of a slot are numbered from 1.
     number: u64,
     identity: Identity,
-    /// What its instances are made of.
+    /// The component and settings that instances are made of.
     prepared: Prepared,
-    /// Idle instances. Each serves one role only.
+    /// The idle instances. Each serves one role only.
     pools: PerRole<Arc<Pool>>,
     slow_calls: PerRole<Arc<SlowCalls>>,
-    /// Boxed: it is large, and a generation is passed around while it is made.
+    /// Boxed because it is large, and a generation is moved several times while it is made.
     stats: Box<Stats>,
-    /// From its bytes to the end of its checks.
+    /// How long compiling and checking took together.
     pub(crate) loading: Duration,
-    /// How long compiling took, now or before; `None` for the component of another generation.
+    /// How long compiling took, now or in an earlier run; `None` if another generation had compiled the component.
     pub(crate) compiling: Option<Duration>,
-    /// Bytes of linear memory that an instance has which has done nothing but its check.
+    /// Bytes of linear memory of an instance that has only run its check.
     pub(crate) memory: usize,
 }
 
 impl Generation {
-    /// Makes a generation of a prepared component, which is asked by `lifecycle.check` first. `begun` is when loading it
-    /// began.
+    /// Calls `lifecycle.check` of a prepared component, and makes a generation of it. Loading began at `begun`.
     ///
     /// # Errors
     /// Why the plugin refuses to serve, or how its check failed.
@@ -65,12 +64,12 @@ impl Generation {
         })
     }
 
-    /// Counts the generations of its slot, from 1.
+    /// Returns the number of this generation. The generations of a slot are numbered from 1.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// The SHA-256 of its component.
+    /// Returns the SHA-256 of the component.
     pub fn digest(&self) -> Digest {
         self.identity.component
     }
@@ -83,7 +82,7 @@ impl Generation {
         &self.prepared.environment
     }
 
-    /// Whether the calls of this role have been long of late.
+    /// Returns `true` if calls of this role ran for long recently.
     pub(crate) fn is_slow(&self, role: Role) -> bool {
         self.slow_calls.of(role).is_slow()
     }
@@ -100,23 +99,23 @@ impl Generation {
         &self.prepared.spec
     }
 
-    /// Bytes of its machine code.
+    /// Returns the size of the machine code, in bytes.
     pub(crate) fn code(&self) -> usize {
         let range = self.prepared.component.component().image_range();
         range.end.addr() - range.start.addr()
     }
 
-    /// Says something in the plugin's name about what a sender sent, within its limit of log lines.
+    /// Logs a warning in the plugin's name about a line of a sender, within the plugin's limit of log lines.
     pub fn say_of(&self, sender: &router::Sender<'_>, line: &str) {
         self.prepared.log.line_of(Some(sender), Level::Warn, line.as_bytes());
     }
 
-    /// Says how many log lines of the plugin were dropped, if any were.
+    /// Logs how many log lines of the plugin were dropped, if any.
     pub(crate) fn flush_log(&self) {
         self.prepared.log.flush();
     }
 
-    /// In shadow: it has been compared with the live one.
+    /// Counts a verdict in shadow that was compared with the live generation's verdict.
     pub fn compared(&self, live: &'static str, own: &'static str, same: bool) {
         self.stats.update_shadow(|shadow| {
             shadow.compared += 1;
@@ -128,39 +127,39 @@ impl Generation {
         });
     }
 
-    /// In shadow: it did not keep up.
+    /// Counts a client that was not judged in shadow, because this generation did not keep up.
     pub fn skipped(&self) {
         self.stats.update_shadow(|shadow| shadow.skipped += 1);
     }
 
-    /// An instance for a call: an idle one where calls share instances, or else a fresh one. `None` if there is no memory
-    /// for it now.
+    /// Returns an instance for a call: an idle one if calls share instances, or else a new one. `None` if there is not
+    /// enough memory now.
     pub(crate) fn instance(&self, role: Role, isolation: Isolation) -> Option<Box<Instance>> {
         let idle = if isolation == Isolation::Pooled { self.pools.of(role).take() } else { None };
         idle.or_else(|| {
             let mut holding = Holding::new(self.prepared.spec.account.clone());
-            // As much as it will have at its start, so that it does not fail there.
+            // Reserves the memory that an instance has at its start, so that the start does not fail.
             let covered = holding.cover(self.memory);
             covered.then(|| Box::new(Instance::new(&self.prepared, self.slow_calls.of(role).clone(), holding)))
         })
     }
 
-    /// Keeps an instance for another call of its role, from now on.
+    /// Keeps an instance for another call of its role. It becomes idle at `now`.
     pub(crate) fn keep_idle(&self, role: Role, instance: Box<Instance>, now: Instant) {
         self.pools.of(role).keep(instance, now);
     }
 
-    /// Gives up the instances that have been idle for longer than this, with their memory.
+    /// Drops the instances that have been idle for longer than `longest`, and frees their memory.
     pub(crate) fn shrink(&self, longest: Duration) {
         self.pools.iter().for_each(|pool| pool.shrink(longest));
     }
 
-    /// It does not serve any more. Instances without a call end at once, those with a call end after it.
+    /// Marks that this generation no longer serves. Idle instances end at once, busy instances after their call.
     pub(crate) fn retire(&self) {
         self.pools.iter().for_each(|pool| pool.retire());
     }
 
-    /// It serves, perhaps again.
+    /// Marks that this generation serves, for the first time or again.
     pub(crate) fn revive(&self) {
         self.pools.iter().for_each(|pool| pool.revive());
     }

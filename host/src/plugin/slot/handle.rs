@@ -1,4 +1,4 @@
-//! The functions of the contract, as calls of whatever serves in a slot.
+//! The functions of the contract, as calls of the generation that serves in a slot.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,24 +25,25 @@ pub struct PluginHandle {
 }
 
 impl PluginHandle {
-    /// A role of the plugin in this slot.
+    /// Creates a handle for one role of the plugin in this slot.
     pub fn new(slot: Arc<Slot>, isolation: Isolation) -> Self {
         Self { slot, isolation }
     }
 
-    /// The slot of the plugin.
+    /// Returns the slot of the plugin.
     pub fn slot(&self) -> &Slot {
         &self.slot
     }
 
-    /// What its calls may use.
+    /// Returns the limits of the plugin's calls.
     pub fn limits(&self) -> &PluginLimits {
         &self.slot.spec().limits
     }
 }
 
-/// Each function takes whom the call is about, its arguments, and last how its result is read: what that refuses is a failure of
-/// the plugin like a trap. Where a generation can be held, that one is called and not the one that serves the connection.
+/// Defines a method for each function of the contract. A method takes the caller, the arguments, and last a closure
+/// that reads the result. A result that the closure refuses is a failure of the plugin, like a trap. A method with
+/// `[held]` calls the held generation, if there is one, instead of the generation that serves the connection.
 macro_rules! calls {
     ($(
         $(#[$doc:meta])*
@@ -54,7 +55,7 @@ macro_rules! calls {
                 $(#[$doc])*
                 ///
                 /// # Errors
-                /// Every failure of the plugin, logged already.
+                /// Every failure of the plugin. It is logged already.
                 pub async fn $name<T>(
                     &self,
                     $($held: Option<Arc<Generation>>,)?
@@ -64,7 +65,7 @@ macro_rules! calls {
                     read: impl FnOnce($result, &Arc<Generation>) -> Result<T, CallError>,
                 ) -> Result<T, CallError> {
                     let held = None::<Arc<Generation>>$(.or($held))?;
-                    // Boxed: else every connection would hold it, also while it makes no call.
+                    // Boxed: otherwise every connection would hold this future, even while it makes no call.
                     Box::pin(async move {
                         let connection = ConnectionId($about.connection);
                         let begun = self.slot.begin(Function::$kind, self.isolation, Wait::$wait, connection, held).await;
@@ -92,17 +93,17 @@ macro_rules! calls {
 }
 
 calls! {
-    /// A connection has opened.
+    /// Calls `greet`: a connection has opened.
     greet[held](handshake: Handshake<'_>) -> Verdict = authenticator.call_greet, Greet, Bounded;
-    /// A connection that is not authenticated has sent a packet.
+    /// Calls `authenticate`: a connection that is not authenticated has sent a packet.
     authenticate[held](handshake: Handshake<'_>, packet: Message<'_>, state: &[u8]) -> Verdict
         = authenticator.call_authenticate, Authenticate, Bounded;
-    /// A client is authenticated.
+    /// Calls `opened`: a client is authenticated.
     opened(session: Session<'_>) -> Vec<Action> = router.call_opened, Opened, Bounded;
-    /// An authenticated client has sent a packet. Waits for as long as all instances are busy.
+    /// Calls `route`: an authenticated client has sent a packet. Waits for as long as all instances are busy.
     route(session: Session<'_>, packet: Message<'_>) -> Vec<Action> = router.call_route, Route, Unbounded;
-    /// A session has ended.
+    /// Calls `closed`: a session has ended.
     closed(session: Session<'_>, ending: Ending<'_>) -> Vec<Command> = router.call_closed, Closed, Bounded;
-    /// An internal sender has sent a line.
+    /// Calls `push`: an internal sender has sent a line.
     push(sender: Sender<'_>, line: &str) -> Result<Answer, String> = router.call_push, Push, Bounded;
 }

@@ -1,4 +1,4 @@
-//! A slot: the place of one plugin, and which of its generations serves whom.
+//! A slot: the place of one plugin. It decides which generation of the plugin serves which connection.
 
 pub(crate) mod blame;
 pub(crate) mod call;
@@ -10,19 +10,20 @@ mod report;
 pub(crate) mod rollout;
 mod serving;
 pub(crate) mod stats;
+mod upkeep;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+pub(crate) use self::upkeep::look_after;
 use crate::base::message::ConnectionId;
 use crate::base::metrics::METRICS;
 use crate::config::{PluginConfig, PluginDeploy, PluginSource, Settings};
@@ -35,19 +36,15 @@ use crate::plugin::slot::generation::Generation;
 use crate::plugin::slot::ledger::Ledger;
 use crate::plugin::slot::report::{generation_status, unserved};
 use crate::plugin::slot::rollout::{Rollout, Step};
-use crate::plugin::slot::serving::{Sample, Serving};
+use crate::plugin::slot::serving::{Serving, TrafficShare};
 use crate::plugin::status::{Event, EventKind, PluginStatus, Stage};
 use crate::plugin::text::clean;
 
-/// How often slots are looked after, and how long an instance may be idle before it is given up.
-const ROUND: Duration = Duration::from_millis(500);
-const LONGEST_IDLE: Duration = Duration::from_secs(10);
-
-/// Events of a slot that are remembered; then the oldest is forgotten.
+/// The most events that a slot remembers. After that, the oldest is forgotten.
 const MAX_HISTORY: usize = 32;
 
-/// The place of one plugin. A call takes the generation that serves its connection when it begins, and finishes on it,
-/// whatever is swapped meanwhile.
+/// The place of one plugin. A call runs on the generation that serves its connection when the call begins, and finishes
+/// on that generation, even if another one is swapped in meanwhile.
 pub struct Slot {
     runtime: Arc<Runtime>,
     spec: Arc<Spec>,
@@ -55,21 +52,21 @@ pub struct Slot {
     state: Mutex<State>,
     /// Held while a generation is loaded.
     pub(crate) loading: tokio::sync::Mutex<()>,
-    /// Its source and its settings are to be looked at.
+    /// Notified when the slot's source and settings should be checked.
     pub(crate) changed: Notify,
-    /// What was refused before is to be tried and told again.
+    /// Set if a component and settings that were refused before should be tried and logged again.
     insisted: AtomicBool,
     pub(crate) ledger: Arc<Ledger>,
-    /// Failures have consequences that do not wait.
-    on_trial: AtomicBool,
+    /// True while a canary or a generation on probation serves: each failure is evaluated at once.
+    is_watched: AtomicBool,
     overloaded: AtomicU64,
     swaps: AtomicU64,
 }
 
-/// What a slot remembers.
+/// The parts of a slot that change. One lock protects them all.
 pub(crate) struct State {
     pub(crate) rollout: Rollout<Generation>,
-    /// What new generations are told, and how they come to serve.
+    /// The settings of new generations, and their stages.
     pub(crate) settings: Settings,
     pub(crate) deploy: PluginDeploy,
     history: VecDeque<Event>,
@@ -78,12 +75,12 @@ pub(crate) struct State {
     rollbacks: u64,
     refusals: u64,
     alerts: u64,
-    /// What of source and settings does not serve.
+    /// The component and the settings on disk that do not serve.
     refused: Refused,
 }
 
 impl Slot {
-    /// A slot with its first generation.
+    /// Creates a slot with its first generation.
     pub(crate) fn new(
         runtime: Arc<Runtime>,
         spec: Arc<Spec>,
@@ -113,13 +110,13 @@ impl Slot {
             changed: Notify::new(),
             insisted: AtomicBool::new(false),
             ledger,
-            on_trial: AtomicBool::new(false),
+            is_watched: AtomicBool::new(false),
             overloaded: AtomicU64::new(0),
             swaps: AtomicU64::new(0),
         })
     }
 
-    /// The generation that serves calls of this connection that begin now.
+    /// Returns the generation that serves calls of this connection that begin now.
     pub(crate) fn serving(&self, connection: ConnectionId) -> Arc<Generation> {
         let serving = self.serving.load();
         match &serving.canary {
@@ -128,23 +125,23 @@ impl Slot {
         }
     }
 
-    /// The generation that serves everybody, or everybody but the canary's connections.
+    /// Returns the generation that serves all connections, or all except the canary's.
     pub(crate) fn live(&self) -> Arc<Generation> {
         self.serving.load().live.clone()
     }
 
-    /// The generation that judges in shadow, if there is one and it is to judge this connection.
+    /// Returns the generation in shadow, if there is one and this connection is in its share.
     pub fn shadow(&self, connection: ConnectionId) -> Option<Arc<Generation>> {
         let serving = self.serving.load();
         serving.shadow.as_ref().filter(|shadow| shadow.takes(connection)).map(|shadow| shadow.generation.clone())
     }
 
-    /// Whether more than half of the permits for calls of the authenticator are free.
+    /// Returns `true` if more than half of the permits for calls of the authenticator are free.
     pub fn has_room(&self) -> bool {
         self.spec.permits.of(Role::Authenticator).available_permits() > self.spec.limits.concurrency / 2
     }
 
-    /// The runtime that its generations run on.
+    /// Returns the runtime of the slot's generations.
     pub(crate) fn runtime(&self) -> &Runtime {
         &self.runtime
     }
@@ -153,27 +150,27 @@ impl Slot {
         &self.spec
     }
 
-    /// Where its component comes from.
+    /// Returns the source of the component.
     pub fn source(&self) -> &PluginSource {
         &self.spec.source
     }
 
-    /// What new generations are told.
+    /// Returns the settings of new generations.
     pub(crate) fn settings(&self) -> Settings {
         self.state(|state| state.settings.clone())
     }
 
-    /// What the slot is called.
+    /// Returns the slot's name.
     pub fn name(&self) -> &str {
         &self.spec.slot
     }
 
-    /// What its plugin is called.
+    /// Returns the plugin's name.
     pub fn plugin(&self) -> &str {
         &self.spec.plugin
     }
 
-    /// The largest component that it takes, in bytes.
+    /// Returns the size of the largest component that the slot takes, in bytes.
     pub fn max_component(&self) -> usize {
         self.spec.limits.max_component
     }
@@ -182,7 +179,7 @@ impl Slot {
         look(&self.state.lock())
     }
 
-    /// Changes what the slot remembers, and carries out what follows.
+    /// Changes the state, publishes which generation serves whom, and records the steps that were taken.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> (Vec<Step<Generation>>, T)) -> T {
         let mut state = self.state.lock();
         let (live, before) = (state.rollout.live().generation.clone(), state.rollout.generations());
@@ -192,46 +189,46 @@ impl Slot {
         }
         for step in steps {
             let swapped = !Arc::ptr_eq(&live, &step.generation);
-            self.tell(&mut state, step, swapped);
+            self.record(&mut state, step, swapped);
         }
-        self.on_trial.store(state.rollout.is_on_trial(), Relaxed);
+        self.is_watched.store(state.rollout.is_watched(), Relaxed);
         result
     }
 
-    /// What new generations are told, and how they come to serve, from now on. Has source and settings looked at; what was
-    /// refused before is tried again if somebody insists.
+    /// Replaces the settings and the stages of new generations, then does the same as [`look_again`](Self::look_again).
     pub fn configure(&self, settings: &Settings, deploy: &PluginDeploy, insist: bool) {
         let mut state = self.state.lock();
         (state.settings, state.deploy) = (settings.clone(), deploy.clone());
-        // The share of a candidate may be another.
+        // The candidate's share of the connections may have changed.
         self.publish(&state, &[]);
         drop(state);
         self.look_again(insist);
     }
 
-    /// Has source and settings looked at; what was refused before is tried again if somebody insists.
+    /// Has the source and the settings checked again. With `insist`, what was refused before is tried again.
     pub fn look_again(&self, insist: bool) {
         self.insisted.fetch_or(insist, Relaxed);
         self.changed.notify_one();
     }
 
-    /// Whether somebody has insisted since this was asked last.
+    /// Returns `true` if somebody has insisted since the last call of this function.
     pub(crate) fn take_insisted(&self) -> bool {
         self.insisted.swap(false, Relaxed)
     }
 
+    /// Publishes which generation serves whom. Retires the generations of `before` that no longer serve.
     fn publish(&self, state: &State, before: &[Arc<Generation>]) {
         let (rollout, now) = (&state.rollout, self.serving.load());
-        let sample = |stage, percent, now: &Option<Sample>| {
+        let share = |stage, percent, now: &Option<TrafficShare>| {
             let place = rollout.candidate().filter(|place| place.stage == stage)?;
             let generation = place.generation.clone();
             let same = now.as_ref().filter(|now| Arc::ptr_eq(&now.generation, &generation));
-            Some(Sample { percent, after: same.map_or_else(ConnectionId::newest, |now| now.after), generation })
+            Some(TrafficShare { percent, after: same.map_or_else(ConnectionId::newest, |now| now.after), generation })
         };
         let serving = Serving {
             live: rollout.live().generation.clone(),
-            canary: sample(Stage::Canary, state.deploy.canary, &now.canary),
-            shadow: sample(Stage::Shadow, state.deploy.shadow, &now.shadow),
+            canary: share(Stage::Canary, state.deploy.canary, &now.canary),
+            shadow: share(Stage::Shadow, state.deploy.shadow, &now.shadow),
         };
         let serves = |generation: &Arc<Generation>| {
             let candidate = rollout.candidate().map(|place| &place.generation);
@@ -247,8 +244,8 @@ impl Slot {
         }
     }
 
-    /// Says what has happened, to the log, the history and the ledger.
-    fn tell(&self, state: &mut State, step: Step<Generation>, swapped: bool) {
+    /// Records a step in the log, the history and the ledger.
+    fn record(&self, state: &mut State, step: Step<Generation>, swapped: bool) {
         let Spec { slot, plugin, .. } = &*self.spec;
         let Step { what, generation: by, reason } = step;
         let (generation, digest) = (by.number(), by.digest());
@@ -290,18 +287,18 @@ impl Slot {
                 };
                 part.get_or_insert(Reason::rolled_back(digest, reason_shown));
             }
-            // That happens to components, before there is a generation.
+            // A component is refused before it becomes a generation.
             EventKind::Refused => {}
         }
-        let (identity, given) = (*live.generation.identity(), live.generation.environment());
-        if live.stage == Stage::Live && self.ledger.prove(slot, identity, given) {
+        let (identity, environment) = (*live.generation.identity(), live.generation.environment());
+        if live.stage == Stage::Live && self.ledger.prove(slot, identity, environment) {
             self.ledger.save();
         }
         state.remember(what, Some(generation), Some(digest), reason);
     }
 
-    /// Says that the component of the source does not do.
-    pub(crate) fn tell_refused_component(&self, reason: &Reason) {
+    /// Records that the source's component was refused.
+    pub(crate) fn record_refused_component(&self, reason: &Reason) {
         let (Spec { slot, plugin, source, .. }, still_live) = (&*self.spec, self.live().number());
         let Reason { digest, text: reason, .. } = reason;
         self.remember_refusal(*digest, reason);
@@ -309,39 +306,39 @@ impl Slot {
         error!(slot, plugin, file = source.to_string(), digest, reason, still_live, "plugin refused");
     }
 
-    /// Says that the settings do not do.
-    pub(crate) fn tell_refused_settings(&self, reason: &Reason) {
+    /// Records that the settings were refused.
+    pub(crate) fn record_refused_settings(&self, reason: &Reason) {
         let (Spec { slot, plugin, .. }, still_live) = (&*self.spec, self.live().number());
         let reason = &reason.text;
         self.remember_refusal(None, reason);
-        error!(slot, plugin, reason, still_live, "settings refused; the plugin goes on with those it has");
+        error!(slot, plugin, reason, still_live, "settings refused; the plugin keeps its present settings");
     }
 
-    /// Remembers that something did not become a generation.
+    /// Adds a refusal to the history.
     pub(crate) fn remember_refusal(&self, digest: Option<Digest>, reason: &str) {
         self.state.lock().remember(EventKind::Refused, None, digest, Some(reason.to_owned()));
     }
 
-    /// Remembers what of source and settings does not serve.
+    /// Remembers which component and settings on disk do not serve.
     pub(crate) fn remember_refused(&self, refused: &Refused) {
         self.state.lock().refused = refused.clone();
     }
 
-    /// A call has failed, or was shed.
+    /// Counts a call that was shed, or reacts to a call that failed.
     pub(crate) fn count_failure(&self, shed: bool) {
         if shed {
             self.overloaded.fetch_add(1, Relaxed);
-        } else if self.on_trial.load(Relaxed) {
+        } else if self.is_watched.load(Relaxed) {
             self.evaluate();
         }
     }
 
-    /// Draws conclusions from what has been counted, and from the time.
+    /// Ends a probation, raises an alert or rolls back, if the counted calls and the time say so.
     fn evaluate(&self) {
-        self.change(|state| (state.rollout.look(&state.deploy, Instant::now()), ()));
+        self.change(|state| (state.rollout.evaluate(&state.deploy, Instant::now()), ()));
     }
 
-    /// What operators see of it.
+    /// Returns the status that operators see.
     pub fn status(&self) -> PluginStatus {
         let state = self.state.lock();
         PluginStatus {
@@ -378,22 +375,6 @@ impl State {
         }
         let digest = digest.map(|digest| digest.full());
         self.history.push_back(Event { at: SystemTime::now(), what, generation, digest, reason });
-    }
-}
-
-/// Gives back what slots do not need any more, says what is left to say, and draws conclusions, for as long as it is
-/// polled.
-pub(crate) async fn look_after(slots: Vec<Arc<Slot>>) {
-    loop {
-        sleep(ROUND).await;
-        for slot in &slots {
-            for generation in slot.state(|state| state.rollout.generations()) {
-                generation.flush_log();
-                generation.shrink(LONGEST_IDLE);
-            }
-            slot.ledger.retry();
-            slot.evaluate();
-        }
     }
 }
 

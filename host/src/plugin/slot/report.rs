@@ -1,4 +1,4 @@
-//! What operators see of a slot's generations, and of what does not serve.
+//! The status of a slot's generations, and of a component and settings on disk that do not serve.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use crate::plugin::slot::rollout::Place;
 use crate::plugin::status::{GenerationStatus, Stage, Unserved};
 use crate::plugin::text::clean;
 
-/// What of source and settings does not serve.
+/// Returns the component and the settings on disk that do not serve.
 pub(crate) fn unserved(refused: &Refused) -> Vec<Unserved> {
     let unserved = |what, digest: Option<Digest>, reason: &Reason| {
         let reason = clean(reason.text.as_bytes(), MAX_REASON);
@@ -22,7 +22,7 @@ pub(crate) fn unserved(refused: &Refused) -> Vec<Unserved> {
     component.into_iter().chain(settings).collect()
 }
 
-/// One generation.
+/// Returns the status of a generation.
 pub(crate) fn generation_status(place: &Place<Generation>) -> GenerationStatus {
     let generation = &place.generation;
     let functions = generation.stats().functions();

@@ -1,4 +1,4 @@
-//! What the calls of one generation came to: counts, times and the last failure.
+//! The statistics of one generation's calls: counts, times and the last failure.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
@@ -10,34 +10,34 @@ use crate::plugin::runtime::error::{CallError, KINDS};
 use crate::plugin::slot::blame::{Blame, Caller, Spread};
 use crate::plugin::status::{FunctionStatus, LastError, ShadowStatus};
 
-/// What the calls of one function came to.
+/// The calls and failures of one function.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Count {
-    /// Those that have ended, well or not.
+    /// Calls that have ended, successful or not.
     pub(crate) calls: u64,
-    /// Those that failed.
+    /// Calls that failed.
     pub(crate) failures: u64,
 }
 
-/// By function, in the order of [`Function::ALL`].
+/// The counts of all functions, in the order of [`Function::ALL`].
 pub(crate) type Counts = [Count; FUNCTIONS];
 
-/// Something whose calls are counted.
+/// A generation whose calls are counted.
 pub(crate) trait Counted {
-    /// What they came to so far.
+    /// Returns the counts so far.
     fn counts(&self) -> Counts;
 
-    /// Over how many clients the failures of a function are spread, since [`Counted::forget_clients`].
+    /// Returns how the failures of a function since [`Counted::forget_clients`] are spread over clients.
     fn spread(&self, function: Function) -> Spread;
 
-    /// Forgets for which clients calls have failed: a stage begins.
+    /// Forgets for which clients calls have failed, because a stage begins.
     fn forget_clients(&self);
 
-    /// How the last one failed.
+    /// Returns the reason of the last failure.
     fn last_failure(&self) -> Option<String>;
 }
 
-/// What the calls of one generation came to.
+/// The statistics of one generation's calls.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
     functions: [FunctionStats; FUNCTIONS],
@@ -46,7 +46,7 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// A call has ended. One that was shed does not count.
+    /// Counts a call that has ended. A call that was shed does not count.
     pub(crate) fn ended(&self, function: Function, caller: Caller<'_>, took: Duration, failure: Option<&CallError>) {
         if failure.is_some_and(CallError::is_overload) {
             return;
@@ -54,7 +54,7 @@ impl Stats {
         let stats = &self.functions[function as usize];
         stats.times.record(took);
         let Some(failure) = failure else { return };
-        // Before it is counted: failures whose client is not known yet would look like another client's.
+        // The client is recorded before the failure is counted: otherwise the failure would look like another client's.
         stats.blame.lock().add(caller);
         if let Some(count) = KINDS.iter().position(|kind| *kind == failure.kind()).map(|kind| &stats.failures[kind]) {
             count.fetch_add(1, Relaxed);
@@ -70,7 +70,7 @@ impl Stats {
         })
     }
 
-    /// Over how many clients the failures of a function are spread, since [`Stats::forget_clients`].
+    /// Returns how the failures of a function since [`Stats::forget_clients`] are spread over clients.
     pub(crate) fn spread(&self, function: Function) -> Spread {
         self.functions[function as usize].blame.lock().spread()
     }
@@ -80,7 +80,7 @@ impl Stats {
         self.functions.iter().for_each(|stats| *stats.blame.lock() = Blame::default());
     }
 
-    /// Those functions that were called.
+    /// Returns the status of each function that was called.
     pub(crate) fn functions(&self) -> Vec<FunctionStatus> {
         let status = |(function, stats): (Function, &FunctionStats)| {
             let buckets = stats.times.load();
@@ -118,20 +118,20 @@ struct FunctionStats {
     times: Times,
 }
 
-/// Bits of a time that its bucket tells apart, below the first.
+/// The bits below the highest bit of a time that select its bucket: four buckets for each power of two.
 const DETAIL: u32 = 2;
 
-/// The unit of times, in nanoseconds as a power of two: 64 ns.
+/// The unit of times, as a power of two in nanoseconds: 64 ns.
 const UNIT: u32 = 6;
 
-/// From 64 ns to more than an hour.
+/// The number of buckets, for times from 64 ns to more than an hour.
 const BUCKETS: usize = 36 << DETAIL;
 
-/// A histogram of times whose buckets grow with them, each a quarter of a power of two wide.
+/// A histogram of times. Each bucket is a quarter of a power of two wide, so longer times have wider buckets.
 #[derive(Debug)]
 struct Times {
     buckets: [AtomicU64; BUCKETS],
-    /// All together, in nanoseconds.
+    /// The sum of all times, in nanoseconds.
     total: AtomicU64,
 }
 
@@ -157,6 +157,7 @@ impl Times {
     }
 }
 
+/// Returns the bucket of a time.
 fn bucket(nanos: u64) -> usize {
     let units = nanos >> UNIT;
     if units < 1 << DETAIL {
@@ -167,7 +168,7 @@ fn bucket(nanos: u64) -> usize {
     ((((power + 1) << DETAIL) as usize) + detail as usize).min(BUCKETS - 1)
 }
 
-/// The time in nanoseconds below which all of a bucket's are.
+/// Returns the upper bound of a bucket in nanoseconds: all its times are below.
 fn upper_bound(bucket: usize) -> u64 {
     let next = bucket as u64 + 1;
     if next <= 1 << DETAIL {
@@ -177,7 +178,7 @@ fn upper_bound(bucket: usize) -> u64 {
     ((1 << DETAIL) + detail) << power << UNIT
 }
 
-/// How long this share of the calls took at most, in microseconds.
+/// Returns the time within which this share of the calls ended, in microseconds.
 fn quantile(buckets: &[u64; BUCKETS], share: f64) -> u64 {
     let count: u64 = buckets.iter().sum();
     let mut left = (count as f64 * share).ceil() as u64;

@@ -1,10 +1,10 @@
 """{{name}}: who is this? A new client is greeted, and the `id` in its first packet becomes its uid.
 
-Nothing is proved by that: put your own rule into `identify`.
+This proves nothing: put your own rule into `identify`.
 
-A plugin is asked and answers; the gateway does the rest. Each call may meet a fresh instance, so
-nothing can be kept in a global. What stands at the top of this file runs when the plugin is built,
-not when it serves. The interfaces are explained in wit/*.wit.
+The gateway calls the functions below, and carries out the results. Each call may run in a fresh
+instance, so keep nothing in a global. Code at the top of this file runs when the plugin is built,
+not when it serves. wit/*.wit explains the interfaces.
 """
 
 import os
@@ -19,23 +19,23 @@ from wit_world.imports.types import CloseReason, Message, Payload_Text
 
 # Sent once a client is authenticated.
 WELCOME = "Link_successful"
-# The close code for a first packet that cannot be used. 3000 to 4899 are yours to give a meaning.
+# The close code for a first packet that cannot be used. You may give 3000 to 4899 any meaning.
 BAD_REQUEST = 4400
 
 
 class Lifecycle(exports.Lifecycle):
     def check(self) -> None:
-        """Asked before this plugin goes live. An `Err` refuses it, and what served before goes
-        on."""
+        """Called before this plugin goes live. An `Err` refuses it: the old plugin goes on
+        serving."""
         greeting()
 
 
 class Authenticator(exports.Authenticator):
     def greet(self, handshake: Handshake) -> Verdict:
-        """A connection has opened. `handshake` is all that is known: address, path, query, and the
-        headers that `websocket.pass_headers` lists. A token in there could be accepted or denied
+        """A connection has opened. `handshake` holds all that is known: address, path, query, and
+        the headers that `websocket.pass_headers` lists. If it holds a token, you can accept or deny
         here already."""
-        # The state would be handed to `authenticate`; none is needed.
+        # `authenticate` would get the state; none is needed.
         return Verdict_Challenge(Prompt(message=Payload_Text(greeting()), state=b""))
 
     def authenticate(self, handshake: Handshake, packet: Message, state: bytes) -> Verdict:
@@ -43,7 +43,7 @@ class Authenticator(exports.Authenticator):
         try:
             uid = identify(packet)
         except Unusable as unusable:
-            # Log what was decided, never the packet: it may carry a password.
+            # Log the decision, never the packet: it may carry a password.
             log(Level.DEBUG, f"denied: {unusable}")
             return Verdict_Deny(CloseReason(BAD_REQUEST, str(unusable)))
         return Verdict_Accept(
@@ -51,18 +51,19 @@ class Authenticator(exports.Authenticator):
                 uid=uid,
                 reply=Payload_Text(WELCOME),
                 attributes=[],  # for the router: roles, a tenant…
-                expires_at=None,  # seconds since 1970, when the session shall end
+                expires_at=None,  # seconds since 1970, when the session ends
             )
         )
 
 
 def identify(packet: Message) -> str:
-    """The uid that a first packet proves. This is the rule to change."""
+    """Returns the uid for a first packet. Change this rule."""
     return uid(fields(text(packet)), "id")
 
 
 def greeting() -> str:
-    """What a new client is sent: the setting GREETING. Settings arrive as environment variables."""
+    """Returns the message to a new client: the setting GREETING. Settings are environment
+    variables."""
     greeting = os.environ.get("GREETING", "HeartBeat")
     if not 1 <= len(greeting) <= 100:
         raise Err("GREETING must have 1 to 100 characters")

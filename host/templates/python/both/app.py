@@ -1,11 +1,11 @@
 """{{name}}: who is this, and who gets this? A new client is greeted, and the `id` in its first
 packet becomes its uid. After that, a packet {"id":"u2","msg":"hi"} sends `hi` to the client u2; a
-line {"uid":"u1"} of an internal system goes to u1 as it came.
+line {"uid":"u1"} of an internal system goes to u1 unchanged.
 
-A plugin is asked and answers; the gateway does the rest, in the order of the answer. Each call may
-meet another instance, so nothing can be kept in a global: what belongs to a client goes into its
-session (`Action_Remember`). What stands at the top of this file runs when the plugin is built, not
-when it serves. The interfaces are explained in wit/*.wit.
+The gateway calls the functions below, and carries out each result in its order. Each call may run
+in another instance, so keep nothing in a global: keep the data of a client in its session
+(`Action_Remember`). Code at the top of this file runs when the plugin is built, not when it serves.
+wit/*.wit explains the interfaces.
 """
 
 import os
@@ -23,27 +23,27 @@ from wit_world.imports.types import CloseReason, Message, Payload, Payload_Input
 
 # Sent once a client is authenticated.
 WELCOME = "Link_successful"
-# What every later packet is answered with.
+# The answer to every later packet.
 RECEIVED = "Already_Linked"
 # Sent to a client when another connection of the same uid has closed.
 OTHER_CLOSED = "123"
-# The close code for a first packet that cannot be used. 3000 to 4899 are yours to give a meaning.
+# The close code for a first packet that cannot be used. You may give 3000 to 4899 any meaning.
 BAD_REQUEST = 4400
 
 
 class Lifecycle(exports.Lifecycle):
     def check(self) -> None:
-        """Asked before this plugin goes live. An `Err` refuses it, and what served before goes
-        on."""
+        """Called before this plugin goes live. An `Err` refuses it: the old plugin goes on
+        serving."""
         greeting()
 
 
 class Authenticator(exports.Authenticator):
     def greet(self, handshake: Handshake) -> Verdict:
-        """A connection has opened. `handshake` is all that is known: address, path, query, and the
-        headers that `websocket.pass_headers` lists. A token in there could be accepted or denied
+        """A connection has opened. `handshake` holds all that is known: address, path, query, and
+        the headers that `websocket.pass_headers` lists. If it holds a token, you can accept or deny
         here already."""
-        # The state would be handed to `authenticate`; none is needed.
+        # `authenticate` would get the state; none is needed.
         return Verdict_Challenge(Prompt(message=Payload_Text(greeting()), state=b""))
 
     def authenticate(self, handshake: Handshake, packet: Message, state: bytes) -> Verdict:
@@ -51,7 +51,7 @@ class Authenticator(exports.Authenticator):
         try:
             uid = identify(packet)
         except Unusable as unusable:
-            # Log what was decided, never the packet: it may carry a password.
+            # Log the decision, never the packet: it may carry a password.
             log(Level.DEBUG, f"denied: {unusable}")
             return Verdict_Deny(CloseReason(BAD_REQUEST, str(unusable)))
         return Verdict_Accept(
@@ -59,14 +59,14 @@ class Authenticator(exports.Authenticator):
                 uid=uid,
                 reply=Payload_Text(WELCOME),
                 attributes=[],  # for the router below: roles, a tenant…
-                expires_at=None,  # seconds since 1970, when the session shall end
+                expires_at=None,  # seconds since 1970, when the session ends
             )
         )
 
 
 class Router(exports.Router):
     def opened(self, session: Session) -> list[Action]:
-        """A client has been authenticated. The place to put it into groups (`Action_Join`)."""
+        """A client has been authenticated. Here you can put it into groups (`Action_Join`)."""
         return []
 
     def route(self, session: Session, packet: Message) -> list[Action]:
@@ -80,14 +80,14 @@ class Router(exports.Router):
         return actions
 
     def closed(self, session: Session, ending: Ending) -> list[Command]:
-        """A client has gone. Nothing can be sent to that connection any more, but to others."""
+        """A client has gone. Nothing can be sent to its connection any more, only to others."""
         if ending.remaining == 0:
             return []
         return [Command_Deliver(to(session.uid, Payload_Text(OTHER_CLOSED)))]
 
     def push(self, sender: Sender, line: str) -> Answer:
-        """An internal system has sent a line to the text port. It is answered `ok` if all
-        deliveries reach somebody, else `fail`. An `Err` is `fail`, too, and goes into the log."""
+        """An internal system has sent a line to the text port. The answer is `ok` if every delivery
+        reaches somebody, else `fail`. An `Err` is answered `fail`, too, and logged."""
         try:
             recipient = uid(fields(line), "uid")
         except Unusable as unusable:
@@ -97,12 +97,12 @@ class Router(exports.Router):
 
 
 def identify(packet: Message) -> str:
-    """The uid that a first packet proves. This is the rule to change for logins."""
+    """Returns the uid for a first packet. Change this rule for logins."""
     return uid(fields(text(packet)), "id")
 
 
 def deliveries(packet: Message) -> list[Delivery]:
-    """The deliveries that a packet asks for; none without `msg`. This is the rule to change for
+    """Returns the deliveries that a packet asks for; none without `msg`. Change this rule for
     messages."""
     packet_fields = fields(text(packet))
     recipient = uid(packet_fields, "id")
@@ -112,12 +112,13 @@ def deliveries(packet: Message) -> list[Delivery]:
 
 
 def to(uid: str, message: Payload) -> Delivery:
-    """A message to a uid, and to nobody if that is offline."""
+    """Returns a delivery to a uid. It reaches nobody if the uid is offline."""
     return Delivery(to=Recipient_Uid(uid), message=message, otherwise=None)
 
 
 def greeting() -> str:
-    """What a new client is sent: the setting GREETING. Settings arrive as environment variables."""
+    """Returns the message to a new client: the setting GREETING. Settings are environment
+    variables."""
     greeting = os.environ.get("GREETING", "HeartBeat")
     if not 1 <= len(greeting) <= 100:
         raise Err("GREETING must have 1 to 100 characters")

@@ -1,4 +1,4 @@
-"""Reads what strangers send: JSON objects, at best."""
+"""Reads packets and lines. They may hold anything, not only JSON objects."""
 
 import json
 import re
@@ -7,14 +7,14 @@ from wit_world.imports.types import Message, Message_Text
 
 
 class Unusable(Exception):
-    """What is wrong with a packet or line, in words that fit a close frame (123 bytes).
+    """A packet or line cannot be used. The text says why, and fits a close frame (123 bytes).
 
     Any other exception is a mistake in the plugin, and fails the call.
     """
 
 
 def text(packet: Message) -> str:
-    """The text of a packet. A binary one is read as if it were text."""
+    """Returns the text of a packet. A binary packet is read as text."""
     if isinstance(packet, Message_Text):
         return packet.value
     try:
@@ -24,7 +24,7 @@ def text(packet: Message) -> str:
 
 
 def fields(line: str) -> dict:
-    """The fields of a JSON object."""
+    """Returns the fields of a JSON object."""
     if _is_deep(line):
         raise Unusable("nested too deeply")
     try:
@@ -37,7 +37,7 @@ def fields(line: str) -> dict:
 
 
 def uid(fields: dict, name: str) -> str:
-    """The uid in a field: a string, or an integer, which equals its digits."""
+    """Returns the uid in a field: a string, or an integer, which counts as its digits."""
     if name not in fields:
         raise Unusable(f"`{name}` is missing")
     value = fields[name]
@@ -45,14 +45,14 @@ def uid(fields: dict, name: str) -> str:
     if not isinstance(value, (str, int)) or isinstance(value, bool):
         raise Unusable(f"`{name}` is neither a string nor an integer")
     uid = encodable(str(value), name)
-    # What the gateway takes. It would deny others, too, but not in your words.
+    # The limits of the gateway. It would deny other uids, too, but not in your words.
     if not 1 <= len(uid.encode()) <= 256:
         raise Unusable(f"`{name}` must have 1 to 256 bytes")
     return uid
 
 
 def message(fields: dict, name: str) -> str:
-    """The message in a field: a string as it reads, anything else as JSON."""
+    """Returns the message in a field: the text of a string, any other value as JSON."""
     value = fields[name]
     if not isinstance(value, str):
         try:
@@ -64,7 +64,7 @@ def message(fields: dict, name: str) -> str:
 
 
 def encodable(text: str, name: str) -> str:
-    """The text, if it can leave the plugin: JSON can spell half characters, which UTF-8 cannot."""
+    """Returns the text if UTF-8 can hold it: JSON can spell half of a character, UTF-8 cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -72,14 +72,14 @@ def encodable(text: str, name: str) -> str:
     return text
 
 
-# Everything but the brackets outside strings.
+# Matches everything except the brackets outside strings.
 _NO_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^"\[\]{}]+', re.DOTALL)
 
 
 def _is_deep(line: str) -> bool:
-    """Whether arrays and objects are more than 100 levels deep. A plugin has less stack than Python
-    believes: json.loads would run out of it, and the call would fail."""
-    # Few brackets cannot be deep: most packets need no more than this.
+    """Returns whether arrays and objects are more than 100 levels deep. A plugin has less stack
+    than Python assumes: json.loads would exhaust the stack, and the call would fail."""
+    # Few brackets cannot be nested deeply: for most packets, this check is enough.
     if line.count("[") + line.count("{") <= 100:
         return False
     depth = 0
@@ -91,4 +91,4 @@ def _is_deep(line: str) -> bool:
 
 
 def _no_constant(name: str):
-    raise ValueError(f"{name} is no JSON")  # but Python would take NaN and Infinity
+    raise ValueError(f"{name} is no JSON")  # Python would accept NaN and Infinity

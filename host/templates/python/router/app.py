@@ -1,10 +1,10 @@
 """{{name}}: who gets this? A packet {"id":"u2","msg":"hi"} sends `hi` to the client u2; a line
-{"uid":"u1"} of an internal system goes to u1 as it came.
+{"uid":"u1"} of an internal system goes to u1 unchanged.
 
-A plugin is asked and answers; the gateway does the rest, in the order of the answer. Instances
-serve many users, so what belongs to one of them goes into its session (`Action_Remember`), never
-into a global. What stands at the top of this file runs when the plugin is built, not when it
-serves. The interfaces are explained in wit/*.wit.
+The gateway calls the functions below, and carries out each result in its order. An instance serves
+many users: keep the data of a user in the session (`Action_Remember`), never in a global. Code at
+the top of this file runs when the plugin is built, not when it serves. wit/*.wit explains the
+interfaces.
 """
 
 import os
@@ -24,14 +24,14 @@ OTHER_CLOSED = "123"
 
 class Lifecycle(exports.Lifecycle):
     def check(self) -> None:
-        """Asked before this plugin goes live. An `Err` refuses it, and what served before goes
-        on."""
+        """Called before this plugin goes live. An `Err` refuses it: the old plugin goes on
+        serving."""
         reply()
 
 
 class Router(exports.Router):
     def opened(self, session: Session) -> list[Action]:
-        """A client has been authenticated. The place to put it into groups (`Action_Join`)."""
+        """A client has been authenticated. Here you can put it into groups (`Action_Join`)."""
         return []
 
     def route(self, session: Session, packet: Message) -> list[Action]:
@@ -40,20 +40,20 @@ class Router(exports.Router):
         try:
             actions += [Action_Deliver(delivery) for delivery in deliveries(packet)]
         except Unusable as unusable:
-            # Log what was decided, never the packet: it is private.
+            # Log the decision, never the packet: it is private.
             log(Level.DEBUG, f"nothing delivered: {unusable}")
         actions.append(Action_Reply(Payload_Text(reply())))
         return actions
 
     def closed(self, session: Session, ending: Ending) -> list[Command]:
-        """A client has gone. Nothing can be sent to that connection any more, but to others."""
+        """A client has gone. Nothing can be sent to its connection any more, only to others."""
         if ending.remaining == 0:
             return []
         return [Command_Deliver(to(session.uid, Payload_Text(OTHER_CLOSED)))]
 
     def push(self, sender: Sender, line: str) -> Answer:
-        """An internal system has sent a line to the text port. It is answered `ok` if all
-        deliveries reach somebody, else `fail`. An `Err` is `fail`, too, and goes into the log."""
+        """An internal system has sent a line to the text port. The answer is `ok` if every delivery
+        reaches somebody, else `fail`. An `Err` is answered `fail`, too, and logged."""
         try:
             recipient = uid(fields(line), "uid")
         except Unusable as unusable:
@@ -63,7 +63,7 @@ class Router(exports.Router):
 
 
 def deliveries(packet: Message) -> list[Delivery]:
-    """The deliveries that a packet asks for; none without `msg`. This is the rule to change."""
+    """Returns the deliveries that a packet asks for; none without `msg`. Change this rule."""
     packet_fields = fields(text(packet))
     recipient = uid(packet_fields, "id")
     if "msg" not in packet_fields:
@@ -72,13 +72,12 @@ def deliveries(packet: Message) -> list[Delivery]:
 
 
 def to(uid: str, message: Payload) -> Delivery:
-    """A message to a uid, and to nobody if that is offline."""
+    """Returns a delivery to a uid. It reaches nobody if the uid is offline."""
     return Delivery(to=Recipient_Uid(uid), message=message, otherwise=None)
 
 
 def reply() -> str:
-    """What every packet is answered with: the setting REPLY. Settings arrive as environment
-    variables."""
+    """Returns the answer to every packet: the setting REPLY. Settings are environment variables."""
     reply = os.environ.get("REPLY", "Already_Linked")
     if not 1 <= len(reply) <= 100:
         raise Err("REPLY must have 1 to 100 characters")

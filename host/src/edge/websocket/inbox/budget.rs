@@ -55,8 +55,8 @@ impl Share {
         }
     }
 
-    /// Draws memory for `bytes` in total, or gives back memory that is no longer needed. Returns `false` if the budget has
-    /// too little left.
+    /// Draws memory for `bytes` in total, or gives back memory that is no longer needed. Returns `false` if the budget
+    /// has too little left.
     pub(super) fn cover(&mut self, bytes: usize) -> bool {
         let needed = bytes.saturating_sub(FREE);
         if needed > self.drawn {

@@ -1,4 +1,5 @@
-//! Reads the frames of clients (RFC 6455 §5.2). A header is checked as soon as it has arrived, before any payload is kept.
+//! Reads the frames of clients (RFC 6455 §5.2). A header is checked as soon as it has arrived, before any payload is
+//! kept.
 
 use crate::base::message::CloseReason;
 
@@ -84,7 +85,8 @@ impl Opcode {
     }
 }
 
-/// Checks a length of 16 or 64 bits. A length below `least` has a shorter form and is refused. The highest bit must be 0.
+/// Checks a length of 16 or 64 bits. A length below `least` has a shorter form and is refused. The highest bit must be
+/// 0.
 fn minimal(length: u64, least: u64) -> Result<u64, CloseReason> {
     if length < least {
         return Err(wrong("a length that is not in its shortest form"));
@@ -95,7 +97,8 @@ fn minimal(length: u64, least: u64) -> Result<u64, CloseReason> {
     Ok(length)
 }
 
-/// Unmasks a payload or a part of a payload (RFC 6455 §5.3). The first byte of `mask` is for the first byte of `payload`.
+/// Unmasks a payload or a part of a payload (RFC 6455 §5.3). The first byte of `mask` is for the first byte of
+/// `payload`.
 pub(super) fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);

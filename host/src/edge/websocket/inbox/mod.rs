@@ -127,8 +127,8 @@ impl Inbox {
         Ok(frame)
     }
 
-    /// Copies the bytes of an incomplete frame into `buffer` and returns their number, which is less than a header and the
-    /// payload of a control frame.
+    /// Copies the bytes of an incomplete frame into `buffer` and returns their number, which is less than a header and
+    /// the payload of a control frame.
     pub(super) fn prepare(&self, buffer: &mut [u8]) -> usize {
         buffer[..self.rest.len()].copy_from_slice(&self.rest);
         self.rest.len()
@@ -150,8 +150,8 @@ impl Inbox {
         if self.share.cover(self.rest.len() + self.payload.capacity()) { Ok(()) } else { Err(OVER_BUDGET) }
     }
 
-    /// Reads a frame at the front of `bytes`. Of an incomplete data frame, it keeps the payload so far. Returns the frame
-    /// if it is complete, and how many bytes are left.
+    /// Reads a frame at the front of `bytes`, and keeps the payload so far if a data frame is incomplete. Returns the
+    /// frame if it is complete, and how many bytes are left.
     fn take(&mut self, mut bytes: &[u8]) -> Result<(Option<Frame>, usize), CloseReason> {
         if self.left == 0 {
             let Some(header) = Header::read(bytes, self.begun.is_some())? else { return Ok((None, bytes.len())) };
@@ -217,8 +217,8 @@ impl Inbox {
         Ok(())
     }
 
-    /// Makes room for `more` bytes. The memory grows with the bytes that arrive, to at most twice as much. A header that
-    /// announces a large payload takes no memory.
+    /// Makes room for `more` bytes. The memory grows with the bytes that arrive, to at most twice as much. A header
+    /// that announces a large payload takes no memory.
     fn grow(&mut self, more: usize) -> Result<(), CloseReason> {
         let (before, left) = (self.payload.len(), self.left);
         let most = if self.last { before + left } else { self.max_message };

@@ -147,7 +147,8 @@ proptest! {
             left = rest;
         }
         let (ours, theirs) = (ours(parts, &budget), theirs(&bytes));
-        // A frame with two errors may be refused for either error, and the inbox does not wait for the end of the frame.
+        // A frame with two errors may be refused for either error, and the inbox does not wait for the end of the
+        // frame.
         let (our_end, their_end) = (ours.closed, theirs.closed);
         let early = our_end == Some(1002) && their_end != Some(1002);
         prop_assert!(our_end == their_end || early, "closed with {our_end:?}, not with {their_end:?}");
@@ -265,7 +266,8 @@ fn strangers_hold_at_most_half_of_the_budget() {
     assert_eq!(first.arrived(&begun), Ok(Some(Frame::Fragment)));
     assert_eq!(second.arrived(&begun).unwrap_err().code, 1013);
     assert_eq!(inbox(1 << 20, &budget).arrived(&begun), Ok(Some(Frame::Fragment)));
-    // After authentication a client is no stranger any more, and the memory that it uses does not count as a stranger's.
+    // After authentication a client is no stranger any more, and the memory that it uses does not count as a
+    // stranger's.
     first.allow(1 << 20);
     assert_eq!(third.arrived(&begun), Ok(Some(Frame::Fragment)));
     drop((first, second, third));

@@ -1,5 +1,5 @@
-//! What plugins write: to `logging`, to stdout and to stderr. Lines are cut, cleaned and limited in number, since they
-//! are written by code that is not trusted.
+//! The text that plugins write: to `logging`, to stdout and to stderr. Lines are cut, cleaned and limited in number,
+//! because untrusted code writes them.
 
 pub(crate) mod stdio;
 
@@ -20,37 +20,37 @@ use crate::plugin::contract::router::Sender;
 use crate::plugin::identity::Digest;
 use crate::plugin::text::clean;
 
-/// The part of its lines that a plugin has for warnings and errors only.
+/// One of this many lines of a plugin is kept for warnings and errors.
 const RESERVE: u32 = 4;
 
-/// Limits the lines of one plugin, whichever of its generations writes them.
+/// Creates the limit on the lines of one plugin, for all its generations together.
 pub(crate) fn line_limit(limits: &PluginLimits) -> Arc<Throttle> {
     Arc::new(Throttle::new(limits.log_lines, limits.log_lines.saturating_mul(2)))
 }
 
-/// How the log names a generation.
+/// The names of a generation in the log.
 #[derive(Debug)]
 pub(crate) struct LogNames {
-    /// The name of its slot.
+    /// The name of the slot.
     pub(crate) slot: String,
     /// The name of the plugin.
     pub(crate) plugin: String,
-    /// Its number.
+    /// The number of the generation.
     pub(crate) generation: u64,
-    /// The digest of its component.
+    /// The digest of the component.
     pub(crate) digest: Digest,
 }
 
-/// The log as one generation of a plugin sees it.
+/// The log of one generation of a plugin.
 #[derive(Debug)]
 pub(crate) struct GuestLog {
     names: LogNames,
     throttle: Arc<Throttle>,
-    /// Bytes of one line; the rest is cut off.
+    /// Most bytes of one line. The rest is cut off.
     line_bytes: usize,
 }
 
-/// Writes a line. Its text is a field, quoted: it cannot be taken for a line or a field of the host.
+/// Writes a line. Its text is a quoted field, so it cannot be taken for a line or a field of the host.
 macro_rules! say {
     ($log:expr, $sender:expr, $level:ident, $line:expr) => {{
         let LogNames { slot, plugin, generation, digest } = &$log.names;
@@ -61,17 +61,18 @@ macro_rules! say {
 }
 
 impl GuestLog {
-    /// A log for lines of at most this many bytes. `throttle` limits their number.
+    /// Creates a log for lines of at most `line_bytes` bytes. `throttle` limits their number.
     pub(crate) fn new(names: LogNames, throttle: Arc<Throttle>, line_bytes: usize) -> Self {
         Self { names, throttle, line_bytes }
     }
 
-    /// Writes a line if anybody sees it. What is dropped costs next to nothing.
+    /// Writes a line, if its level is logged. A line that is dropped costs next to nothing.
     pub(crate) fn line(&self, level: Level, line: &[u8]) {
         self.line_of(None, level, line);
     }
 
-    /// The same for a line about what a sender sent: whoever reads it must find out which of them to mend.
+    /// Writes a line about the text of a sender. The line names the sender, so that an operator knows which sender to
+    /// repair.
     pub(crate) fn line_of(&self, sender: Option<&Sender<'_>>, level: Level, line: &[u8]) {
         if !is_seen(level) {
             return;
@@ -88,7 +89,7 @@ impl GuestLog {
         }
     }
 
-    /// Says how many lines were dropped at the end of a flood after which nothing was written.
+    /// Logs how many lines were dropped, for the end of a flood after which no line was written.
     pub(crate) fn flush(&self) {
         self.tell_dropped(self.throttle.take_dropped());
     }
@@ -97,7 +98,7 @@ impl GuestLog {
         if dropped > 0 {
             METRICS.plugin_log_lines_dropped.add(dropped);
             let LogNames { slot, plugin, generation, digest } = &self.names;
-            let reason = "past limits.log_lines or limits.log_lines_per_call";
+            let reason = "more than limits.log_lines or limits.log_lines_per_call";
             warn!(slot, plugin, generation, %digest, dropped, reason, "plugin log lines dropped");
         }
     }
@@ -117,22 +118,23 @@ fn is_grave(level: Level) -> bool {
     matches!(level, Level::Warn | Level::Error)
 }
 
-/// The log as one instance sees it, whichever way it writes: what one call may say is limited, too.
+/// The log of one instance, for all ways of writing. It also limits how much one call may write.
 #[derive(Debug)]
 pub(crate) struct InstanceLog {
     log: Arc<GuestLog>,
     lines: u32,
     bytes: usize,
-    /// What the call has said so far, handed over for it, and had dropped. Atomic only to be shared: one instance is one
-    /// call at a time.
+    /// Lines that the call has written. Atomic only to be shared: an instance runs one call at a time.
     said: AtomicU32,
+    /// Bytes that the call has passed to the host.
     handed: AtomicUsize,
+    /// Lines of the call that were dropped.
     dropped: AtomicU64,
     /// When the call must have ended.
     deadline: Mutex<Instant>,
 }
 
-/// How many bytes a call has handed to the host's functions, which is more than it may.
+/// A call has passed this many bytes to the host's functions, more than it may.
 #[derive(Debug, thiserror::Error)]
 #[error("it handed the host {0} bytes in all")]
 pub(crate) struct TooMuchHanded(usize);
@@ -157,9 +159,10 @@ impl InstanceLog {
         }
     }
 
-    /// Whether the call may hand this many bytes to the host. Plugin code is interrupted only where it loops or calls
-    /// itself, and a straight line of calls of the host can be long: so each of them looks at the time, and what they take
-    /// all together is bounded, whether anybody sees it or not.
+    /// Counts bytes that the call passes to the host. Fails if the call passed too many, or if its time is over. Plugin
+    /// code is interrupted only where it loops or calls itself, and a straight line of calls of the host can be long.
+    /// So each call of the host checks the time, and the bytes of all of them together are bounded, whether anybody
+    /// sees the lines or not.
     pub(crate) fn take(&self, bytes: usize) -> wasmtime::Result<()> {
         if Instant::now() >= *self.deadline.lock() {
             return Err(Trap::Interrupt.into());
@@ -174,7 +177,7 @@ impl InstanceLog {
         }
     }
 
-    /// Counts a line, and says whether it is to be written.
+    /// Counts a line. Returns `true` if the line is to be written.
     fn admit(&self, level: Level) -> bool {
         let admitted = self.has_room(level);
         if admitted {
@@ -185,7 +188,7 @@ impl InstanceLog {
         admitted
     }
 
-    /// Whether the call may write another line that somebody sees.
+    /// Returns `true` if the call may write another line and lines of this level are logged.
     fn has_room(&self, level: Level) -> bool {
         let reserve = if is_grave(level) { 0 } else { self.lines / RESERVE };
         is_seen(level) && self.said.load(Relaxed) < self.lines - reserve

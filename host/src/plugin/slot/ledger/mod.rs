@@ -1,7 +1,7 @@
-//! What is remembered on disk of a source of plugins, so that a restart repeats no mistake: what was rolled back, and what
-//! has proven itself. Slots may come, go and be renamed; the source stays.
+//! The ledger of a source of plugins. It remembers on disk which generations were rolled back and which are proven
+//! (served for good), so that a restart repeats no mistake. Slots may come, go and be renamed; the source stays.
 //!
-//! What has proven itself is kept whole, the values of its settings included, so that it can serve while the file of a
+//! A proven generation is kept completely, with the values of its settings, so that it can serve while the file of a
 //! secret is missing. The state folder is as private as the files of secrets should be.
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +22,7 @@ use crate::plugin::identity::{Digest, Identity};
 use crate::plugin::runtime::Runtime;
 use crate::plugin::runtime::environment::Environment;
 
-/// Refused generations that are remembered; then the oldest is forgotten.
+/// The most rolled-back generations that are remembered. After that, the oldest is forgotten.
 const MAX_REFUSED: usize = 32;
 
 /// The folder of ledgers in the state folder.
@@ -31,16 +31,16 @@ const LEDGERS: &str = "slots";
 /// The folder of components in the state folder.
 const COMPONENTS: &str = "components";
 
-/// Components of one source that are kept: those of the live generation, the one before and some candidates.
+/// The number of components of one source to keep: for the live generation, the one before and some candidates.
 const MAX_COMPONENTS: usize = 8;
 
-/// How long it is waited until what could not be written is tried again.
+/// The time between a failed write and the next attempt.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Bytes of a ledger file.
+/// The most bytes of a ledger file.
 const MAX_LEDGER: usize = 4 << 20;
 
-/// The ledgers of all sources that slots have.
+/// The ledgers of the sources of all slots.
 pub struct Ledgers {
     folder: Arc<StateFolder>,
     all: HashMap<PluginSource, Arc<Ledger>>,
@@ -50,7 +50,7 @@ impl Ledgers {
     /// Opens the ledgers for these slots and their plugins.
     ///
     /// # Errors
-    /// When the state folder does not answer.
+    /// If the state folder does not answer.
     pub async fn open<'a>(
         runtime: &Runtime,
         slots: impl IntoIterator<Item = (&'a str, &'a PluginConfig)>,
@@ -75,7 +75,7 @@ impl Ledgers {
         self.all.get(source).cloned().with_context(|| format!("there is no ledger of {source}"))
     }
 
-    /// Removes what is kept of sources that no slot has any more. Failing is told, and tried again at the next start.
+    /// Removes the files of sources that no slot has any more. A failure is logged; the next start tries again.
     pub async fn prune(self) {
         let prune = move || {
             if self.folder.problem().is_some() {
@@ -96,30 +96,30 @@ impl Ledgers {
         if let Err(error) = blocking(prune).await {
             warn!(
                 error = crate::plugin::text::line(&error),
-                "what is kept of plugins that are not configured cannot be removed"
+                "files of plugins that are not configured cannot be removed from the state folder"
             );
         }
     }
 }
 
-/// The memory of one source. Without a state folder it ends with the process.
+/// The ledger of one source. Without a state folder it is lost when the process ends.
 pub(crate) struct Ledger {
     folder: Arc<StateFolder>,
-    /// Of this source's files in it.
+    /// The name of this source's files in the folder.
     name: String,
     pages: Mutex<Pages>,
-    /// Held while writing: what was written last is what is there.
+    /// Held while writing, so that the newest pages are written last.
     writing: Mutex<()>,
-    /// Why the pages cannot be written, and when that was tried last.
+    /// Why the pages could not be written, and when that was tried last.
     unsaved: Mutex<Option<(String, Instant)>>,
 }
 
 #[derive(Default, Clone, Serialize, Deserialize)]
 struct Pages {
-    /// The source, for whoever reads the file.
+    /// The source, for people who read the file.
     about: String,
     refused: Vec<Refusal>,
-    /// What served for good last in each slot.
+    /// The generation that last served for good in each slot.
     proven: BTreeMap<String, Proven>,
 }
 
@@ -127,7 +127,7 @@ struct Pages {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Refusal {
     identity: Identity,
-    /// Its settings as they were configured: the same whatever the files of secrets hold.
+    /// The digest of the settings as configured. It does not depend on the content of secret files.
     configured: Digest,
     pub(crate) at: SystemTime,
     pub(crate) reason: String,
@@ -138,19 +138,19 @@ pub(crate) struct Refusal {
 pub(crate) struct Proven {
     identity: Identity,
     pub(crate) settings: Settings,
-    /// What they were then.
+    /// The values of the settings at that time.
     pub(crate) values: Values,
 }
 
 impl Ledger {
-    /// Opens the ledger of a source for the slots that have it now, each with its settings. Blocks. One that cannot be read
-    /// is begun anew.
+    /// Opens the ledger of a source for the slots that have it now, each with its settings. Blocks. If the file cannot
+    /// be read, the ledger starts empty.
     pub(crate) fn open(folder: Arc<StateFolder>, source: &PluginSource, slots: &[(String, Settings)]) -> Self {
         let about = source.to_string();
         let name = Digest::of(about.as_bytes()).to_string();
         let found = if folder.problem().is_some() { Ok(None) } else { read(&folder, &name) };
         let pages = found.unwrap_or_else(|error| {
-            warn!(source = about, error = format!("{error:#}"), "what was rolled back is forgotten");
+            warn!(source = about, error = format!("{error:#}"), "the ledger cannot be read: rollbacks are forgotten");
             None
         });
         let Pages { refused, proven, .. } = pages.unwrap_or_default();
@@ -158,19 +158,19 @@ impl Ledger {
         Self { folder, name, pages: Mutex::new(pages), writing: Mutex::default(), unsaved: Mutex::default() }
     }
 
-    /// Why this must not be loaded, if it must not.
+    /// Returns the refusal of this generation, if it was rolled back.
     pub(crate) fn refusal(&self, identity: &Identity) -> Option<Refusal> {
         self.pages.lock().refused.iter().find(|refusal| refusal.identity == *identity).cloned()
     }
 
-    /// Why this component was rolled back with the same settings but for their secrets, if it was.
+    /// Returns the refusal of this component with the same configured settings. The content of secret files may differ.
     pub(crate) fn refusal_but_for_secrets(&self, component: Digest, settings: &Settings) -> Option<Refusal> {
         let configured = configured(settings);
         let same = |refusal: &&Refusal| refusal.identity.component == component && refusal.configured == configured;
         self.pages.lock().refused.iter().find(same).cloned()
     }
 
-    /// Remembers that a generation was rolled back.
+    /// Remembers that a generation was rolled back, and saves the ledger.
     pub(crate) fn refuse(self: &Arc<Self>, identity: Identity, settings: &Settings, reason: String) {
         let mut pages = self.pages.lock();
         pages.refused.retain(|refusal| refusal.identity != identity);
@@ -183,7 +183,8 @@ impl Ledger {
         self.save();
     }
 
-    /// Remembers what serves a slot for good, once it is [saved](Self::save) if it is something else.
+    /// Remembers the generation that serves a slot for good. Returns `true` if this changed the ledger, which must then
+    /// be [saved](Self::save).
     pub(crate) fn prove(&self, slot: &str, identity: Identity, environment: &Environment) -> bool {
         let Environment { settings, values } = environment;
         let proven = Proven { identity, settings: settings.clone(), values: values.clone() };
@@ -192,7 +193,7 @@ impl Ledger {
         before.as_ref() != pages.proven.get(slot)
     }
 
-    /// Forgets that this was rolled back: somebody wants it all the same.
+    /// Forgets that this generation was rolled back, because somebody wants it nevertheless.
     pub(crate) fn forgive(self: &Arc<Self>, identity: &Identity, settings: &Settings) {
         let configured = configured(settings);
         let forgiven = |refusal: &Refusal| {
@@ -209,22 +210,23 @@ impl Ledger {
         }
     }
 
-    /// What served a slot for good last, with its component. Blocks.
+    /// Returns the generation that last served a slot for good, with its component. Blocks.
     ///
     /// # Errors
-    /// When the component is not there any more, or is not what it was.
+    /// If the component's file is missing or has changed.
     pub(crate) fn proven(&self, slot: &str, limit: usize) -> anyhow::Result<Option<(Vec<u8>, Proven)>> {
         let Some(proven) = self.pages.lock().proven.get(slot).cloned() else { return Ok(None) };
         let digest = proven.identity.component;
         let file = self.component_file(&digest);
         let code = self.folder.read_private(&file, limit).map_err(anyhow::Error::from);
-        let code = code.and_then(|code| code.context("it is gone"));
+        let code = code.and_then(|code| code.context("the file is missing"));
         let code = code.with_context(|| format!("cannot read {file} in the state folder"))?;
         anyhow::ensure!(Digest::of(&code) == digest, "{file} in the state folder has been changed");
         Ok(Some((code, proven)))
     }
 
-    /// Keeps a component for a restart, and of those kept before only what served for good, the last few, and these. Blocks.
+    /// Keeps a component for a restart. Of the components kept before, keeps only the proven ones, the newest few, and
+    /// `others`. Blocks.
     pub(crate) fn keep(&self, code: &[u8], digest: Digest, others: &[Digest]) {
         if self.folder.problem().is_some() {
             return;
@@ -238,7 +240,7 @@ impl Ledger {
         let wanted = others.iter().copied().chain(proven).chain([digest]);
         let wanted: Vec<_> = wanted.map(|digest| self.component_file(&digest)).collect();
         for old in found.iter().skip(MAX_COMPONENTS - 1).filter(|old| !wanted.contains(old)) {
-            // Whatever is left over is tried again with the next.
+            // If this fails, it is tried again with the next component.
             let _ = self.folder.remove(old);
         }
         let file = self.component_file(&digest);
@@ -255,16 +257,16 @@ impl Ledger {
         format!("{COMPONENTS}/{}-{}.wasm", self.name, digest.full())
     }
 
-    /// Has everything written.
+    /// Writes the ledger in the background.
     pub(crate) fn save(self: &Arc<Self>) {
         let ledger = self.clone();
         spawn_blocking(move || ledger.write());
     }
 
-    /// Writes everything. Blocks.
+    /// Writes the ledger. Blocks.
     pub(crate) fn write(&self) {
         if self.folder.problem().is_some() {
-            // Said at the start.
+            // Logged at the start.
             return;
         }
         let _writing = self.writing.lock();
@@ -277,22 +279,22 @@ impl Ledger {
         let about = &pages.about;
         match (before, problem) {
             (None, Some(error)) => {
-                warn!(about, error, "what was rolled back cannot be remembered: a restart would load it again");
+                warn!(about, error, "rollbacks cannot be saved: a restart would load rolled-back components again");
             }
-            (Some(_), None) => info!(about, "what was rolled back is remembered again"),
-            // Said already.
+            (Some(_), None) => info!(about, "rollbacks are saved again"),
+            // Logged already.
             _ => {}
         }
     }
 
-    /// Why what was rolled back since cannot be remembered for the next start, if so.
+    /// Returns why rollbacks cannot be saved for the next start, if so.
     pub(crate) fn unsaved(&self) -> Option<String> {
         self.unsaved.lock().as_ref().map(|(problem, _)| problem.clone())
     }
 
-    /// Tries again from time to time what could not be written.
+    /// Tries a failed write again after some time.
     pub(crate) fn retry(self: &Arc<Self>) {
-        // A write that hangs is not begun again: each would keep a thread.
+        // While a write hangs, no other is started: each would keep a thread.
         if self.writing.is_locked() {
             return;
         }
@@ -310,14 +312,14 @@ impl Ledger {
 }
 
 impl fmt::Debug for Ledger {
-    /// Without its pages, which hold secrets.
+    /// Shows no pages, because they contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ledger").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-/// Gives each slot what has proven itself: there with the same settings, else elsewhere with the same settings, else there
-/// with others, else what is left. Slots are renamed when others come or go before them. What no slot gets is dropped.
+/// Assigns the proven generations to slots, because slots are renamed when others come or go before them. Prefers the
+/// same slot with the same settings, then the same settings, then the same slot, then any. The rest is dropped.
 fn assign(mut kept: BTreeMap<String, Proven>, slots: &[(String, Settings)]) -> BTreeMap<String, Proven> {
     let mut assigned = BTreeMap::new();
     for (same_slot, same_settings) in [(true, true), (false, true), (true, false), (false, false)] {
@@ -335,9 +337,9 @@ fn assign(mut kept: BTreeMap<String, Proven>, slots: &[(String, Settings)]) -> B
     assigned
 }
 
-/// What settings are known by as they are configured.
+/// Returns the digest of settings as configured.
 fn configured(settings: &Settings) -> Digest {
-    // Writing a table of texts to memory does not fail.
+    // Serializing a table of strings to memory does not fail.
     Digest::of(&serde_json::to_vec(settings).unwrap_or_default())
 }
 
@@ -350,7 +352,7 @@ fn file(name: &str) -> String {
     format!("{LEDGERS}/{name}.json")
 }
 
-/// Waits until what the ledger holds is on disk.
+/// Writes the ledger and waits until it is on disk.
 pub(crate) async fn written(ledger: &Arc<Ledger>) {
     let ledger = ledger.clone();
     let write = move || {
@@ -358,16 +360,16 @@ pub(crate) async fn written(ledger: &Arc<Ledger>) {
         Ok(())
     };
     if let Err(error) = blocking(write).await {
-        warn!(error = crate::plugin::text::line(&error), "what was rolled back may not be remembered");
+        warn!(error = crate::plugin::text::line(&error), "rollbacks may not be saved");
     }
 }
 
-/// Why something is not loaded that was rolled back before.
+/// Returns the error for a generation that is not loaded because it was rolled back before.
 pub(crate) fn before(refusal: &Refusal) -> anyhow::Error {
     let at = humantime::format_rfc3339_seconds(refusal.at);
     anyhow!(
-        "it was rolled back with these settings at {at}, because {}; it is not loaded again until the file or its settings \
-         change, or by `hotgate plugin reload`",
+        "it was rolled back with these settings at {at}, because {}; to load it again, change the file or its \
+         settings, or run `hotgate plugin reload`",
         refusal.reason
     )
 }

@@ -7,7 +7,7 @@ fn settings(value: &str) -> Settings {
     Settings::from_iter([("KEY".to_owned(), value.to_owned())])
 }
 
-fn given(settings: &Settings) -> Environment {
+fn environment(settings: &Settings) -> Environment {
     Environment { settings: settings.clone(), values: settings.read().unwrap() }
 }
 
@@ -26,7 +26,7 @@ fn open(folder: &Path) -> Arc<Ledger> {
     open_for(folder, &[("router", "value")])
 }
 
-/// Waits for what is written meanwhile.
+/// Waits until the ledger has been written in the background.
 async fn soon(done: impl Fn() -> bool) {
     let begun = Instant::now();
     while !done() {
@@ -40,32 +40,32 @@ async fn a_restart_remembers_what_was_rolled_back_and_what_has_proven_itself() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("state");
     let ledger = open(&folder);
-    let given = given(&settings("value"));
+    let environment = environment(&settings("value"));
     ledger.keep(b"good", Digest::of(b"good"), &[]);
     ledger.keep(b"bad", Digest::of(b"bad"), &[]);
-    let prove = |ledger: &Ledger| ledger.prove("router", identity(b"good"), &given);
+    let prove = |ledger: &Ledger| ledger.prove("router", identity(b"good"), &environment);
     assert!(prove(&ledger) && !prove(&ledger));
-    ledger.refuse(identity(b"bad"), &given.settings, "it trapped".to_owned());
+    ledger.refuse(identity(b"bad"), &environment.settings, "it trapped".to_owned());
     soon(|| open(&folder).refusal(&identity(b"bad")).is_some()).await;
 
     let ledger = open(&folder);
     assert_eq!(ledger.refusal(&identity(b"bad")).unwrap().reason, "it trapped");
     assert!(ledger.refusal(&identity(b"good")).is_none());
-    let other_secret = ledger.refusal_but_for_secrets(Digest::of(b"bad"), &given.settings);
-    assert!(other_secret.is_some(), "it is the same but for what stands in files");
+    let other_secret = ledger.refusal_but_for_secrets(Digest::of(b"bad"), &environment.settings);
+    assert!(other_secret.is_some(), "only the content of files may differ");
     assert!(ledger.refusal_but_for_secrets(Digest::of(b"bad"), &settings("other")).is_none());
     let proven = |ledger: &Ledger| ledger.proven("router", 4).unwrap();
     let (code, Proven { settings, values, .. }) = proven(&ledger).unwrap();
-    assert_eq!((code, settings, values), (b"good".to_vec(), given.settings.clone(), given.values.clone()));
+    assert_eq!((code, settings, values), (b"good".to_vec(), environment.settings.clone(), environment.values.clone()));
     for number in 0..20_u8 {
         ledger.keep(&[number], Digest::of(&[number]), &[Digest::of(&[0])]);
     }
-    assert!(proven(&ledger).is_some(), "what served for good is kept");
+    assert!(proven(&ledger).is_some(), "the proven component is kept");
     let components = std::fs::read_dir(folder.join(COMPONENTS)).unwrap().count();
     assert!(components <= MAX_COMPONENTS + 2, "{components} are kept");
-    assert!(folder.join(ledger.component_file(&Digest::of(&[0]))).exists(), "what is still there is kept");
+    assert!(folder.join(ledger.component_file(&Digest::of(&[0]))).exists(), "a generation still has it");
 
-    ledger.forgive(&identity(b"bad"), &given.settings);
+    ledger.forgive(&identity(b"bad"), &environment.settings);
     soon(|| open(&folder).refusal(&identity(b"bad")).is_none()).await;
 }
 
@@ -75,7 +75,7 @@ async fn what_is_damaged_is_not_trusted() {
     let folder = folder.path().join("state");
     let ledger = open(&folder);
     ledger.keep(b"good", Digest::of(b"good"), &[]);
-    ledger.prove("router", identity(b"good"), &given(&settings("value")));
+    ledger.prove("router", identity(b"good"), &environment(&settings("value")));
     ledger.refuse(identity(b"bad"), &Settings::default(), String::new());
     soon(|| open(&folder).refusal(&identity(b"bad")).is_some()).await;
 
@@ -96,7 +96,7 @@ fn slots_that_are_renamed_find_what_has_proven_itself_in_them() {
     };
     let ledger = open_for(&folder, &[]);
     for (slot, value) in [("authenticator-1", "a"), ("authenticator-2", "b")] {
-        ledger.prove(slot, identity(b"good"), &given(&settings(value)));
+        ledger.prove(slot, identity(b"good"), &environment(&settings(value)));
     }
     ledger.write();
     let some = |value: &str| Some(value.to_owned());
@@ -105,8 +105,8 @@ fn slots_that_are_renamed_find_what_has_proven_itself_in_them() {
     assert_eq!(
         kept(&[("authenticator-1", "c"), ("authenticator-2", "a"), ("authenticator-3", "b")]),
         [None, some("a"), some("b")],
-        "what is new gets nothing that is another's"
+        "a new slot does not get the generation of another slot"
     );
     assert_eq!(kept(&[("authenticator-1", "new"), ("authenticator-2", "b")]), [some("a"), some("b")]);
-    assert_eq!(kept(&[("router", "new")]), [some("a")], "renamed and set otherwise at once");
+    assert_eq!(kept(&[("router", "new")]), [some("a")], "renamed and reconfigured at once");
 }

@@ -1,5 +1,5 @@
-//! How generations come to serve in a slot, and leave it: in shadow, as a canary, on probation, for good, and back. A state
-//! machine that knows no plugin and no clock.
+//! The stages of a generation in its slot: in shadow, as a canary, on probation, for good, or rolled back. This is a
+//! state machine that knows no plugin and reads no clock.
 //!
 //! ```text
 //!  offer ─▶ shadow ─▶ canary ─▶ probation ─▶ live
@@ -16,38 +16,38 @@ use crate::plugin::slot::blame::Spread;
 use crate::plugin::slot::stats::{Count, Counted, Counts};
 use crate::plugin::status::{EventKind, Stage};
 
-/// How far a generation has come.
+/// A generation and its stage.
 #[derive(Debug)]
 pub(crate) struct Place<G> {
     pub(crate) generation: Arc<G>,
     pub(crate) stage: Stage,
     pub(crate) since: Instant,
-    /// What it had counted when this stage began.
+    /// The generation's counts when this stage began.
     begun: Counts,
-    /// What it is compared with.
+    /// What its failures are compared with.
     before: Before,
-    /// It has been told that it fails too often.
+    /// True if an alert has been raised and the generation still fails too often.
     alerted: bool,
 }
 
-/// What failures are compared with.
+/// What the failures of a generation are compared with.
 #[derive(Debug)]
 enum Before {
-    /// The shares that failed of the calls of the one before.
+    /// The share of failed calls of each function in the generation before.
     Shares([f64; FUNCTIONS]),
-    /// What the live one, which serves others meanwhile, had counted when this stage began.
+    /// The live generation, which serves other connections meanwhile: its counts when this stage began.
     Beside(Counts),
 }
 
-/// A generation fails too often.
+/// How a generation fails too often.
 #[derive(Debug)]
 struct Fault {
     reason: String,
-    /// For many: it is not the doing of one client, who may want the generation before back.
+    /// True if it fails for many clients. One client must not cause a rollback: it may want the older generation back.
     for_many: bool,
 }
 
-/// Something that has happened, to be carried out and told.
+/// Something that happened to a generation. The slot publishes and records it.
 #[derive(Debug)]
 pub(crate) struct Step<G> {
     pub(crate) what: EventKind,
@@ -59,31 +59,34 @@ pub(crate) struct Step<G> {
 #[derive(Debug)]
 pub(crate) struct Rollout<G> {
     live: Place<G>,
-    /// In shadow, or a canary.
+    /// The generation in shadow, or the canary.
     candidate: Option<Place<G>>,
-    /// What served for good before the live one.
+    /// The generation that served for good before the live one.
     previous: Option<Place<G>>,
-    /// What the live one had counted at some moments of late, the oldest first.
+    /// Recent counts of the live generation, the oldest first.
     marks: VecDeque<(Instant, Counts)>,
 }
 
-/// How far back "of late" goes, and in what steps.
+/// How long calls count as recent.
 const WINDOW: Duration = Duration::from_secs(60);
+
+/// How often the counts of the live generation are marked.
 const MARK: Duration = Duration::from_secs(5);
 
-/// Calls below which a share says little: fewer count as so many.
+/// The least number of calls for a share of failures. Fewer calls say little, so they count as this many.
 const FEW: u64 = 20;
 
-/// For how many clients calls must have failed before a generation is rolled back: `deploy.min_failures`, within these
-/// bounds. A generation that fails for everybody is rolled back at once: each of its failures is another client's.
+/// The bounds of the number of clients for which a generation must fail before it is rolled back. Within them, the
+/// number is `deploy.min_failures`. A generation that fails for everybody is rolled back at once: each failure is
+/// another client's.
 const MIN_CLIENTS: u64 = 2;
 const MAX_CLIENTS: u64 = 5;
 
-/// Where there are fewer clients than that, failures are enough that are so many times `deploy.min_failures`.
+/// With fewer clients, this many times `deploy.min_failures` failures are enough for a rollback.
 const FEW_CLIENTS: u64 = 20;
 
 impl<G: Counted> Rollout<G> {
-    /// A slot's first generation.
+    /// Creates the rollout of a slot, with its first generation.
     pub(crate) fn new(generation: Arc<G>, now: Instant) -> Self {
         let live = Place::new(generation, Stage::Live, Before::Shares([0.0; FUNCTIONS]), now);
         Self { marks: VecDeque::from([(now, live.begun)]), live, candidate: None, previous: None }
@@ -101,19 +104,19 @@ impl<G: Counted> Rollout<G> {
         self.previous.as_ref()
     }
 
-    /// All that there are.
+    /// Returns all generations of the slot.
     pub(crate) fn generations(&self) -> Vec<Arc<G>> {
         let places = [Some(&self.live), self.candidate.as_ref(), self.previous.as_ref()];
         places.into_iter().flatten().map(|place| place.generation.clone()).collect()
     }
 
-    /// What was offered last and has not been given up.
+    /// Returns the generation that was offered last and has not been given up.
     pub(crate) fn newest(&self) -> &Arc<G> {
         &self.candidate.as_ref().unwrap_or(&self.live).generation
     }
 
-    /// A new generation has passed all checks. It takes the place of an earlier candidate. `shadow`: whether there is
-    /// anything to judge in the shadow of the live one.
+    /// Starts the stages of a generation that has passed all checks. It replaces an earlier candidate. `shadow` is
+    /// `true` if the plugin makes verdicts that can be compared in shadow.
     pub(crate) fn offer(
         &mut self,
         generation: Arc<G>,
@@ -127,7 +130,7 @@ impl<G: Counted> Rollout<G> {
         steps
     }
 
-    /// On to the next stage.
+    /// Moves the candidate, or else the live generation, to the next stage.
     ///
     /// # Errors
     /// Why there is nothing to promote.
@@ -138,12 +141,11 @@ impl<G: Counted> Rollout<G> {
         }
         match self.live.stage {
             Stage::Probation => Ok(self.settle(now)),
-            _ => Err("nothing waits to be promoted: the live generation serves everybody, for good"),
+            _ => Err("there is nothing to promote: the live generation serves everybody for good"),
         }
     }
 
-    /// Back to what served before: gives up the candidate, or else puts the previous generation in the place of the live
-    /// one.
+    /// Gives up the candidate. Without a candidate, puts the previous generation in the place of the live one.
     ///
     /// # Errors
     /// Why there is nothing to go back to.
@@ -162,8 +164,8 @@ impl<G: Counted> Rollout<G> {
         self.candidate.take().map(withdrawn).into_iter().collect()
     }
 
-    /// Draws conclusions from what has been counted, and from the time.
-    pub(crate) fn look(&mut self, deploy: &PluginDeploy, now: Instant) -> Vec<Step<G>> {
+    /// Ends a probation, raises alerts or rolls back, if the counts and the time say so.
+    pub(crate) fn evaluate(&mut self, deploy: &PluginDeploy, now: Instant) -> Vec<Step<G>> {
         self.mark(now);
         let auto = deploy.rollback == Rollback::Auto;
         let mut steps = Vec::new();
@@ -192,8 +194,8 @@ impl<G: Counted> Rollout<G> {
         steps
     }
 
-    /// Whether the probation of a generation that does not fail too often is over. It is not before there was something to
-    /// see: some calls, and enough of each function that has failed.
+    /// Returns `true` if the probation of a generation that does not fail too often is over. It goes on until there
+    /// were some calls, and enough calls of each function that has failed.
     fn is_over(&self, deploy: &PluginDeploy, now: Instant) -> bool {
         let (counts, enough) = (self.live.since_begun(), u64::from(deploy.min_failures));
         let calls: u64 = counts.iter().map(|count| count.calls).sum();
@@ -202,18 +204,18 @@ impl<G: Counted> Rollout<G> {
         (over && seen) || calls >= deploy.probation_calls
     }
 
-    /// Whether failures can have a consequence that should not wait.
-    pub(crate) fn is_on_trial(&self) -> bool {
+    /// Returns `true` if a failure may cause a rollback, so that it must be evaluated at once.
+    pub(crate) fn is_watched(&self) -> bool {
         let serves = |place: &Place<G>| matches!(place.stage, Stage::Canary | Stage::Probation);
         self.candidate.iter().chain([&self.live]).any(serves)
     }
 
-    /// Puts the previous generation in the place of the live one, which is returned.
+    /// Puts the previous generation in the place of the live one. Returns the one that was live.
     fn back(&mut self, now: Instant) -> Option<Place<G>> {
         let back = Place::new(self.previous.take()?.generation, Stage::Live, Before::Shares([0.0; FUNCTIONS]), now);
         self.marks = VecDeque::from([(now, back.begun)]);
         if let Some(candidate) = &mut self.candidate {
-            // It serves beside another one from now on.
+            // From now on, the candidate is compared with this generation.
             candidate.begin(Before::Beside(back.begun));
         }
         Some(std::mem::replace(&mut self.live, back))
@@ -230,16 +232,16 @@ impl<G: Counted> Rollout<G> {
         vec![Step { what, generation, reason: None }]
     }
 
-    /// The generation serves everybody from now on. Kept is the one that did so last for good.
+    /// Makes the generation serve everybody. Keeps the generation that last served for good.
     fn take_over(&mut self, generation: Arc<G>, deploy: &PluginDeploy, now: Instant) -> Vec<Step<G>> {
         let proven = self.live.stage == Stage::Live;
         let before = match &self.live.before {
             Before::Shares(shares) if !proven => *shares,
             _ => shares(&self.of_late()),
         };
-        let on_trial = !deploy.probation.is_zero();
+        let has_probation = !deploy.probation.is_zero();
         let (stage, what) =
-            if on_trial { (Stage::Probation, EventKind::Probation) } else { (Stage::Live, EventKind::Live) };
+            if has_probation { (Stage::Probation, EventKind::Probation) } else { (Stage::Live, EventKind::Live) };
         let place = Place::new(generation.clone(), stage, Before::Shares(before), now);
         self.marks = VecDeque::from([(now, place.begun)]);
         let mut old = std::mem::replace(&mut self.live, place);
@@ -250,7 +252,7 @@ impl<G: Counted> Rollout<G> {
         vec![Step { what, generation, reason: None }]
     }
 
-    /// The end of the probation.
+    /// Ends the probation: the generation serves for good.
     fn settle(&mut self, now: Instant) -> Vec<Step<G>> {
         (self.live.stage, self.live.since, self.live.alerted) = (Stage::Live, now, false);
         vec![Step { what: EventKind::Live, generation: self.live.generation.clone(), reason: None }]
@@ -260,19 +262,19 @@ impl<G: Counted> Rollout<G> {
         if self.marks.back().is_none_or(|(last, _)| now.saturating_duration_since(*last) >= MARK) {
             self.marks.push_back((now, self.live.generation.counts()));
         }
-        // One older than the window is its beginning.
+        // The newest mark before the window stays: it is the window's beginning.
         while self.marks.get(1).is_some_and(|(second, _)| now.saturating_duration_since(*second) >= WINDOW) {
             self.marks.pop_front();
         }
     }
 
-    /// What the live one has counted of late.
+    /// Returns the recent counts of the live generation.
     fn of_late(&self) -> Counts {
         let then = self.marks.front().map_or(self.live.begun, |(_, counts)| *counts);
         since(&self.live.generation.counts(), &then)
     }
 
-    /// Whether and how a generation fails too often: the gravest of what its functions show.
+    /// Returns how a generation fails too often, if it does: the worst fault of its functions.
     fn fault(&self, place: &Place<G>, deploy: &PluginDeploy) -> Option<Fault> {
         let (own, before) = match &place.before {
             _ if place.stage == Stage::Live => (self.of_late(), [0.0; FUNCTIONS]),
@@ -285,14 +287,14 @@ impl<G: Counted> Rollout<G> {
         });
         let mut fault = faults.max_by_key(|fault| fault.for_many)?;
         if let Some(last) = place.generation.last_failure() {
-            fault.reason += &format!("; the last one: {last}");
+            fault.reason += &format!("; the last failure: {last}");
         }
         Some(fault)
     }
 }
 
 impl Fault {
-    /// The fault of a function that has counted this, while of the calls of the generation before the share `before` failed.
+    /// Returns the fault of a function with these counts. `before` is the share of failed calls to compare with.
     fn of(
         function: Function,
         Count { calls, failures }: Count,
@@ -307,25 +309,30 @@ impl Fault {
         if failures < min_failures || !too_many(0) {
             return None;
         }
-        // Without the failures of the one client that has most of them: it can cause as many as it likes.
+        // The client with the most failures is left out: one client can cause as many failures as it likes.
         let wanted = min_failures.clamp(MIN_CLIENTS, MAX_CLIENTS);
         let many_clients = clients >= wanted && too_many(most);
-        // Before a login it is not known how many clients there are behind an address.
+        // Before a login, it is unknown how many clients are behind one address.
         let spared = if function.is_before_login() { 0 } else { most };
         let many_calls = failures.saturating_sub(spared) >= FEW_CLIENTS * min_failures && too_many(spared);
 
+        let limit = match stage {
+            Stage::Live => "deploy.max_failures".to_owned(),
+            _ => format!("{:.1} % before, plus {} % by deploy.max_failures", before * 100.0, deploy.max_failures),
+        };
+        // Counted in calls: two percentages may look the same when they are rounded.
+        let allowed = (calls as f64 * (before + f64::from(deploy.max_failures) / 100.0)).floor();
         let mut reason = format!(
-            "{failures} of {calls} calls of {} failed ({:.0} %, of those before {:.0} %, and deploy.max_failures is {} %)",
+            "{failures} of {calls} calls of {} failed ({:.1} %); at most {} may fail ({limit})",
             function.name(),
             share(0) * 100.0,
-            before * 100.0,
-            deploy.max_failures
+            allowed.min(failures as f64 - 1.0)
         );
         let for_many = many_clients || many_calls;
         if matches!(stage, Stage::Canary | Stage::Probation) && !for_many && deploy.rollback == Rollback::Auto {
             reason += &match clients < wanted {
-                true => format!(", for {clients} of the {wanted} clients that a rollback needs"),
-                false => ", most of them for one client".to_owned(),
+                true => format!("; calls failed for {clients} of the {wanted} clients that a rollback needs"),
+                false => "; no rollback, because most failures are of one client".to_owned(),
             };
         }
         Some(Self { reason, for_many })
@@ -338,7 +345,7 @@ impl<G: Counted> Place<G> {
         Self { begun: generation.counts(), generation, stage, since: now, before, alerted: false }
     }
 
-    /// Counts anew from here on.
+    /// Starts the counts of the stage again.
     fn begin(&mut self, before: Before) {
         self.generation.forget_clients();
         (self.begun, self.before) = (self.generation.counts(), before);
@@ -348,7 +355,7 @@ impl<G: Counted> Place<G> {
         since(&self.generation.counts(), &self.begun)
     }
 
-    /// Says once that it fails too often, and again after it has stopped and begun anew.
+    /// Raises an alert when the generation begins to fail too often, and not again while it continues to.
     fn alert(&mut self, fault: Option<Fault>) -> Option<Step<G>> {
         let alerted = std::mem::replace(&mut self.alerted, fault.is_some());
         let (what, generation) = (EventKind::Alert, self.generation.clone());
@@ -367,7 +374,7 @@ fn since(now: &Counts, then: &Counts) -> Counts {
     })
 }
 
-/// Which share of the calls failed.
+/// Returns the share of failed calls of each function.
 fn shares(counts: &Counts) -> [f64; FUNCTIONS] {
     counts.map(|Count { calls, failures }| failures as f64 / calls.max(FEW) as f64)
 }

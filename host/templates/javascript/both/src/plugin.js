@@ -1,11 +1,11 @@
 // {{name}}: who is this, and who gets this? A new client is greeted, and the `id` in its first
 // packet becomes its uid. After that, a packet {"id":"u2","msg":"hi"} sends `hi` to the client u2;
-// a line {"uid":"u1"} of an internal system goes to u1 as it came.
+// a line {"uid":"u1"} of an internal system goes to u1 unchanged.
 //
-// A plugin is asked and answers; the gateway does the rest, in the order of the answer. Each call
-// may meet another instance, so nothing can be kept in a global: what belongs to a client goes into
-// its session (the action `remember`). The interfaces are explained in wit/*.wit. In JavaScript,
-// their names are in camelCase, a record is an object, a variant is { tag, val }, and none is null.
+// The gateway calls the functions below, and carries out each result in its order. Each call may
+// run in another instance, so keep nothing in a global: keep the data of a client in its session
+// (the action `remember`). wit/*.wit explains the interfaces. In JavaScript, their names are in
+// camelCase, a record is an object, a variant is { tag, val }, and none is null.
 
 import "./random.js";
 import logging from "hotgate:gateway/logging@0.1.0";
@@ -14,27 +14,27 @@ import { setting } from "./settings.js";
 
 // Sent once a client is authenticated.
 const WELCOME = "Link_successful";
-// What every later packet is answered with.
+// The answer to every later packet.
 const RECEIVED = "Already_Linked";
 // Sent to a client when another connection of the same uid has closed.
 const OTHER_CLOSED = "123";
-// The close code for a first packet that cannot be used. 3000 to 4899 are yours to give a meaning.
+// The close code for a first packet that cannot be used. You may give 3000 to 4899 any meaning.
 const BAD_REQUEST = 4400;
 
 export const lifecycle = {
-  // Asked before this plugin goes live. A string that is thrown refuses it, and what served before
-  // goes on.
+  // Called before this plugin goes live. A thrown string refuses it: the old plugin goes on
+  // serving.
   check() {
     greeting();
   },
 };
 
 export const authenticator = {
-  // A connection has opened. `handshake` is all that is known: address, path, query, and the
-  // headers that `websocket.pass_headers` lists. A token in there could be accepted or denied here
+  // A connection has opened. `handshake` holds all that is known: address, path, query, and the
+  // headers that `websocket.pass_headers` lists. If it holds a token, you can accept or deny here
   // already.
   greet(handshake) {
-    // The state would be handed to `authenticate`; none is needed.
+    // `authenticate` would get the state; none is needed.
     return { tag: "challenge", val: { message: { tag: "text", val: greeting() }, state: [] } };
   },
 
@@ -47,12 +47,12 @@ export const authenticator = {
           uid: identify(packet),
           reply: { tag: "text", val: WELCOME },
           attributes: [], // for the router below, as { name, value }: roles, a tenant…
-          expiresAt: null, // seconds since 1970, when the session shall end
+          expiresAt: null, // seconds since 1970, when the session ends
         },
       };
     } catch (error) {
       if (!(error instanceof Unusable)) throw error;
-      // Log what was decided, never the packet: it may carry a password.
+      // Log the decision, never the packet: it may carry a password.
       logging.log("debug", `denied: ${error.message}`);
       return { tag: "deny", val: { code: BAD_REQUEST, reason: error.message } };
     }
@@ -60,7 +60,7 @@ export const authenticator = {
 };
 
 export const router = {
-  // A client has been authenticated. The place to put it into groups (the action `join`).
+  // A client has been authenticated. Here you can put it into groups (the action `join`).
   opened(session) {
     return [];
   },
@@ -78,14 +78,14 @@ export const router = {
     return actions;
   },
 
-  // A client has gone. Nothing can be sent to that connection any more, but to others.
+  // A client has gone. Nothing can be sent to its connection any more, only to others.
   closed(session, ending) {
     if (ending.remaining === 0) return [];
     return [deliver(session.uid, { tag: "text", val: OTHER_CLOSED })];
   },
 
-  // An internal system has sent a line to the text port. It is answered `ok` if all deliveries
-  // reach somebody, else `fail`. A string that is thrown is `fail`, too, and goes into the log.
+  // An internal system has sent a line to the text port. The answer is `ok` if every delivery
+  // reaches somebody, else `fail`. A thrown string is answered `fail`, too, and logged.
   push(sender, line) {
     try {
       // `input` is the line itself: it is passed on without a copy.
@@ -96,13 +96,12 @@ export const router = {
   },
 };
 
-// The uid that a first packet proves. This is the rule to change for logins.
+// Returns the uid for a first packet. Change this rule for logins.
 function identify(packet) {
   return uid(object(text(packet)), "id");
 }
 
-// The deliveries that a packet asks for; none without `msg`. This is the rule to change for
-// messages.
+// Returns the deliveries that a packet asks for; none without `msg`. Change this rule for messages.
 function deliveries(packet) {
   const fields = object(text(packet));
   const id = uid(fields, "id");
@@ -113,12 +112,12 @@ function deliveries(packet) {
   return [deliver(id, { tag: "text", val: message })];
 }
 
-// A message to a uid, and to nobody if that is offline.
+// Returns a delivery to a uid. It reaches nobody if the uid is offline.
 function deliver(uid, message) {
   return { tag: "deliver", val: { to: { tag: "uid", val: uid }, message, otherwise: null } };
 }
 
-// What a new client is sent: the setting GREETING.
+// Returns the message to a new client: the setting GREETING.
 function greeting() {
   const greeting = setting("GREETING", "HeartBeat");
   if (greeting.length < 1 || greeting.length > 100) throw "GREETING must have 1 to 100 characters";

@@ -1,13 +1,13 @@
-// Reads what strangers send: JSON objects, at best. What is thrown says what is wrong in words that
-// fit a close frame (123 bytes).
+// Reads packets and lines. They may hold anything, not only JSON objects. A thrown `Unusable` says
+// what is wrong, in at most 123 bytes: it fits a close frame.
 
 /**
- * What is wrong with a packet or line. Anything else that is thrown is a mistake in the plugin, and
- * fails the call.
+ * A packet or line cannot be used. The text says why. Any other exception is a mistake in the
+ * plugin, and fails the call.
  */
 export class Unusable extends Error {}
 
-/** The text of a packet. A binary one is read as if it were text. */
+/** Returns the text of a packet. A binary packet is read as text. */
 export function text(packet) {
   if (packet.tag === "text") return packet.val;
   // QuickJS has no TextDecoder; this pair reads UTF-8 as well.
@@ -23,7 +23,7 @@ export function text(packet) {
 }
 
 /**
- * The fields of a JSON object. In a Map, because an object has names that nobody sent, such as
+ * Returns the fields of a JSON object, in a Map: an object has names that nobody sent, such as
  * `constructor`.
  */
 export function object(json) {
@@ -41,11 +41,11 @@ export function object(json) {
 }
 
 /**
- * Whether arrays and objects are more than 100 levels deep. JSON.parse would run out of stack
- * there, and the call would fail.
+ * Returns whether arrays and objects are more than 100 levels deep. JSON.parse would exhaust the
+ * stack, and the call would fail.
  */
 function isDeep(json) {
-  // Few brackets cannot be deep: most packets need no more than this.
+  // Few brackets cannot be nested deeply: for most packets, this check is enough.
   if (json.split("[", 100).length + json.split("{", 100).length <= 100) return false;
   let depth = 0;
   for (let at = 0; at < json.length; at++) {
@@ -67,7 +67,8 @@ function isDeep(json) {
 }
 
 /**
- * Where the string ends that starts at `at`: at the next quote after an even number of backslashes.
+ * Returns where the string ends that starts at `at`: at the next quote after an even number of
+ * backslashes.
  */
 function endOfString(json, at) {
   for (;;) {
@@ -81,8 +82,8 @@ function endOfString(json, at) {
 }
 
 /**
- * The uid in a field: a string, or an integer, which equals its digits. JavaScript knows integers
- * up to 2^53 exactly.
+ * Returns the uid in a field: a string, or an integer, which counts as its digits. JavaScript knows
+ * integers up to 2^53 exactly.
  */
 export function uid(fields, name) {
   if (!fields.has(name)) throw new Unusable(`\`${name}\` is missing`);
@@ -92,8 +93,8 @@ export function uid(fields, name) {
   }
   const uid = String(value);
   if (!uid.isWellFormed()) throw new Unusable(`\`${name}\` is not Unicode text`);
-  // What the gateway takes. It would deny others, too, but not in your words. A code point has 1 to
-  // 4 bytes in UTF-8.
+  // The limits of the gateway. It would deny other uids, too, but not in your words. A code point
+  // has 1 to 4 bytes in UTF-8.
   const bytes = unescape(encodeURIComponent(uid)).length;
   if (bytes < 1 || bytes > 256) throw new Unusable(`\`${name}\` must have 1 to 256 bytes`);
   return uid;

@@ -1,8 +1,8 @@
 import environment from "wasi:cli/environment@0.2.12";
 
 /**
- * A setting, which arrives as an environment variable. Call this while a call is answered, not at
- * the top of a file: that runs when the plugin is built, where there are no settings.
+ * Returns a setting, which is an environment variable. Call this during a call, not at the top of a
+ * file: code at the top runs when the plugin is built, without settings.
  */
 export function setting(name, fallback) {
   for (const [key, value] of environment.getEnvironment()) {

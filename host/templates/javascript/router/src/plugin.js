@@ -1,10 +1,10 @@
 // {{name}}: who gets this? A packet {"id":"u2","msg":"hi"} sends `hi` to the client u2; a line
-// {"uid":"u1"} of an internal system goes to u1 as it came.
+// {"uid":"u1"} of an internal system goes to u1 unchanged.
 //
-// A plugin is asked and answers; the gateway does the rest, in the order of the answer. Instances
-// serve many users, so what belongs to one of them goes into its session (the action `remember`),
-// never into a global. The interfaces are explained in wit/*.wit. In JavaScript, their names are in
-// camelCase, a record is an object, a variant is { tag, val }, and none is null.
+// The gateway calls the functions below, and carries out each result in its order. An instance
+// serves many users: keep the data of a user in the session (the action `remember`), never in a
+// global. wit/*.wit explains the interfaces. In JavaScript, their names are in camelCase, a record
+// is an object, a variant is { tag, val }, and none is null.
 
 import "./random.js";
 import logging from "hotgate:gateway/logging@0.1.0";
@@ -15,15 +15,15 @@ import { setting } from "./settings.js";
 const OTHER_CLOSED = "123";
 
 export const lifecycle = {
-  // Asked before this plugin goes live. A string that is thrown refuses it, and what served before
-  // goes on.
+  // Called before this plugin goes live. A thrown string refuses it: the old plugin goes on
+  // serving.
   check() {
     reply();
   },
 };
 
 export const router = {
-  // A client has been authenticated. The place to put it into groups (the action `join`).
+  // A client has been authenticated. Here you can put it into groups (the action `join`).
   opened(session) {
     return [];
   },
@@ -35,21 +35,21 @@ export const router = {
       actions.push(...deliveries(packet));
     } catch (error) {
       if (!(error instanceof Unusable)) throw error;
-      // Log what was decided, never the packet: it is private.
+      // Log the decision, never the packet: it is private.
       logging.log("debug", `nothing delivered: ${error.message}`);
     }
     actions.push({ tag: "reply", val: { tag: "text", val: reply() } });
     return actions;
   },
 
-  // A client has gone. Nothing can be sent to that connection any more, but to others.
+  // A client has gone. Nothing can be sent to its connection any more, only to others.
   closed(session, ending) {
     if (ending.remaining === 0) return [];
     return [deliver(session.uid, { tag: "text", val: OTHER_CLOSED })];
   },
 
-  // An internal system has sent a line to the text port. It is answered `ok` if all deliveries
-  // reach somebody, else `fail`. A string that is thrown is `fail`, too, and goes into the log.
+  // An internal system has sent a line to the text port. The answer is `ok` if every delivery
+  // reaches somebody, else `fail`. A thrown string is answered `fail`, too, and logged.
   push(sender, line) {
     try {
       // `input` is the line itself: it is passed on without a copy.
@@ -60,7 +60,7 @@ export const router = {
   },
 };
 
-// The deliveries that a packet asks for; none without `msg`. This is the rule to change.
+// Returns the deliveries that a packet asks for; none without `msg`. Change this rule.
 function deliveries(packet) {
   const fields = object(text(packet));
   const id = uid(fields, "id");
@@ -71,12 +71,12 @@ function deliveries(packet) {
   return [deliver(id, { tag: "text", val: message })];
 }
 
-// A message to a uid, and to nobody if that is offline.
+// Returns a delivery to a uid. It reaches nobody if the uid is offline.
 function deliver(uid, message) {
   return { tag: "deliver", val: { to: { tag: "uid", val: uid }, message, otherwise: null } };
 }
 
-// What every packet is answered with: the setting REPLY.
+// Returns the answer to every packet: the setting REPLY.
 function reply() {
   const reply = setting("REPLY", "Already_Linked");
   if (reply.length < 1 || reply.length > 100) throw "REPLY must have 1 to 100 characters";

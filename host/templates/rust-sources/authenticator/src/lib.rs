@@ -1,11 +1,11 @@
 //! {{name}}: who is this? A new client is greeted, and the `id` in its first packet becomes its
 //! uid.
 //!
-//! Nothing is proved by that: put your own rule into [`identify`].
+//! This proves nothing: put your own rule into [`identify`].
 //!
-//! A plugin is asked and answers; the gateway does the rest. Each call may meet a fresh instance,
-//! so nothing can be kept in a global. The interfaces are explained in `wit/*.wit`; what they are
-//! called in Rust, `cargo doc --document-private-items --open` shows.
+//! The gateway calls the functions below, and carries out the results. Each call may run in a fresh
+//! instance, so keep nothing in a global. `wit/*.wit` explains the interfaces;
+//! `cargo doc --document-private-items --open` shows their names in Rust.
 
 // Rust types and traits of the interfaces in wit/, generated at each build.
 #[allow(warnings)]
@@ -22,7 +22,7 @@ use bindings::hotgate::gateway::types::{CloseReason, Message, Payload};
 
 /// Sent once a client is authenticated.
 const WELCOME: &str = "Link_successful";
-/// The close code for a first packet that cannot be used. 3000 to 4899 are yours to give a meaning.
+/// The close code for a first packet that cannot be used. You may give 3000 to 4899 any meaning.
 const BAD_REQUEST: u16 = 4400;
 
 struct Plugin;
@@ -30,19 +30,19 @@ struct Plugin;
 bindings::export!(Plugin with_types_in bindings);
 
 impl lifecycle::Guest for Plugin {
-    /// Asked before this plugin goes live. An error refuses it, and what served before goes on.
+    /// Called before this plugin goes live. An error refuses it: the old plugin goes on serving.
     fn check() -> Result<(), String> {
         greeting().map(|_| ())
     }
 }
 
 impl authenticator::Guest for Plugin {
-    /// A connection has opened. `handshake` is all that is known: address, path, query, and the
-    /// headers that `websocket.pass_headers` lists. A token in there could be accepted or denied
+    /// A connection has opened. `handshake` holds all that is known: address, path, query, and the
+    /// headers that `websocket.pass_headers` lists. If it holds a token, you can accept or deny
     /// here already.
     fn greet(_handshake: Handshake) -> Verdict {
-        // `check` has made sure that there is a greeting. The state would be handed to
-        // `authenticate`; none is needed.
+        // `check` has made sure that there is a greeting. `authenticate` would get the state; none
+        // is needed.
         Verdict::Challenge(Prompt {
             message: greeting().ok().map(Payload::Text),
             state: Vec::new(),
@@ -56,10 +56,10 @@ impl authenticator::Guest for Plugin {
                 uid,
                 reply: Some(Payload::Text(WELCOME.into())),
                 attributes: Vec::new(), // for the router: roles, a tenant…
-                expires_at: None,       // seconds since 1970, when the session shall end
+                expires_at: None,       // seconds since 1970, when the session ends
             }),
             Err(reason) => {
-                // Log what was decided, never the packet: it may carry a password.
+                // Log the decision, never the packet: it may carry a password.
                 log(Level::Debug, &format!("denied: {reason}"));
                 Verdict::Deny(CloseReason {
                     code: BAD_REQUEST,
@@ -70,13 +70,13 @@ impl authenticator::Guest for Plugin {
     }
 }
 
-/// The uid that a first packet proves. This is the rule to change.
+/// Returns the uid for a first packet. Change this rule.
 fn identify(packet: &Message) -> Result<String, String> {
     let fields = packet::object(packet::text(packet)?)?;
     packet::uid(&fields, "id")
 }
 
-/// What a new client is sent: the setting GREETING. Settings arrive as environment variables.
+/// Returns the message to a new client: the setting GREETING. Settings are environment variables.
 fn greeting() -> Result<String, String> {
     let greeting = std::env::var("GREETING").unwrap_or_else(|_| "HeartBeat".into());
     match greeting.chars().count() {

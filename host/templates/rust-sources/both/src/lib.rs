@@ -1,11 +1,11 @@
 //! {{name}}: who is this, and who gets this? A new client is greeted, and the `id` in its first
 //! packet becomes its uid. After that, a packet `{"id":"u2","msg":"hi"}` sends `hi` to the client
-//! u2; a line `{"uid":"u1"}` of an internal system goes to u1 as it came.
+//! u2; a line `{"uid":"u1"}` of an internal system goes to u1 unchanged.
 //!
-//! A plugin is asked and answers; the gateway does the rest, in the order of the answer. Each call
-//! may meet another instance, so nothing can be kept in a global: what belongs to a client goes
-//! into its session (`Action::Remember`). The interfaces are explained in `wit/*.wit`; what they
-//! are called in Rust, `cargo doc --document-private-items --open` shows.
+//! The gateway calls the functions below, and carries out each result in its order. Each call may
+//! run in another instance, so keep nothing in a global: keep the data of a client in its session
+//! (`Action::Remember`). `wit/*.wit` explains the interfaces;
+//! `cargo doc --document-private-items --open` shows their names in Rust.
 
 // Rust types and traits of the interfaces in wit/, generated at each build.
 #[allow(warnings)]
@@ -25,11 +25,11 @@ use bindings::hotgate::gateway::types::{CloseReason, Message, Payload};
 
 /// Sent once a client is authenticated.
 const WELCOME: &str = "Link_successful";
-/// What every later packet is answered with.
+/// The answer to every later packet.
 const RECEIVED: &str = "Already_Linked";
 /// Sent to a client when another connection of the same uid has closed.
 const OTHER_CLOSED: &str = "123";
-/// The close code for a first packet that cannot be used. 3000 to 4899 are yours to give a meaning.
+/// The close code for a first packet that cannot be used. You may give 3000 to 4899 any meaning.
 const BAD_REQUEST: u16 = 4400;
 
 struct Plugin;
@@ -37,19 +37,19 @@ struct Plugin;
 bindings::export!(Plugin with_types_in bindings);
 
 impl lifecycle::Guest for Plugin {
-    /// Asked before this plugin goes live. An error refuses it, and what served before goes on.
+    /// Called before this plugin goes live. An error refuses it: the old plugin goes on serving.
     fn check() -> Result<(), String> {
         greeting().map(|_| ())
     }
 }
 
 impl authenticator::Guest for Plugin {
-    /// A connection has opened. `handshake` is all that is known: address, path, query, and the
-    /// headers that `websocket.pass_headers` lists. A token in there could be accepted or denied
+    /// A connection has opened. `handshake` holds all that is known: address, path, query, and the
+    /// headers that `websocket.pass_headers` lists. If it holds a token, you can accept or deny
     /// here already.
     fn greet(_handshake: Handshake) -> Verdict {
-        // `check` has made sure that there is a greeting. The state would be handed to
-        // `authenticate`; none is needed.
+        // `check` has made sure that there is a greeting. `authenticate` would get the state; none
+        // is needed.
         Verdict::Challenge(Prompt {
             message: greeting().ok().map(Payload::Text),
             state: Vec::new(),
@@ -63,10 +63,10 @@ impl authenticator::Guest for Plugin {
                 uid,
                 reply: Some(Payload::Text(WELCOME.into())),
                 attributes: Vec::new(), // for the router below: roles, a tenant…
-                expires_at: None,       // seconds since 1970, when the session shall end
+                expires_at: None,       // seconds since 1970, when the session ends
             }),
             Err(reason) => {
-                // Log what was decided, never the packet: it may carry a password.
+                // Log the decision, never the packet: it may carry a password.
                 log(Level::Debug, &format!("denied: {reason}"));
                 Verdict::Deny(CloseReason {
                     code: BAD_REQUEST,
@@ -78,7 +78,7 @@ impl authenticator::Guest for Plugin {
 }
 
 impl router::Guest for Plugin {
-    /// A client has been authenticated. The place to put it into groups (`Action::Join`).
+    /// A client has been authenticated. Here you can put it into groups (`Action::Join`).
     fn opened(_session: Session) -> Vec<Action> {
         Vec::new()
     }
@@ -94,7 +94,7 @@ impl router::Guest for Plugin {
         actions
     }
 
-    /// A client has gone. Nothing can be sent to that connection any more, but to others.
+    /// A client has gone. Nothing can be sent to its connection any more, only to others.
     fn closed(session: Session, ending: Ending) -> Vec<Command> {
         if ending.remaining == 0 {
             return Vec::new();
@@ -105,8 +105,8 @@ impl router::Guest for Plugin {
         ))]
     }
 
-    /// An internal system has sent a line to the text port. It is answered `ok` if all deliveries
-    /// reach somebody, else `fail`.
+    /// An internal system has sent a line to the text port. The answer is `ok` if every delivery
+    /// reaches somebody, else `fail`.
     fn push(_sender: Sender, line: String) -> Result<Answer, String> {
         let uid = packet::uid(&packet::object(&line)?, "uid")?;
         // `Input` is the line itself: it is passed on without a copy.
@@ -117,14 +117,13 @@ impl router::Guest for Plugin {
     }
 }
 
-/// The uid that a first packet proves. This is the rule to change for logins.
+/// Returns the uid for a first packet. Change this rule for logins.
 fn identify(packet: &Message) -> Result<String, String> {
     let fields = packet::object(packet::text(packet)?)?;
     packet::uid(&fields, "id")
 }
 
-/// The delivery that a packet asks for; none without `msg`. This is the rule to change for
-/// messages.
+/// Returns the delivery that a packet asks for; none without `msg`. Change this rule for messages.
 fn delivery(packet: &Message) -> Result<Option<Delivery>, String> {
     let mut fields = packet::object(packet::text(packet)?)?;
     let uid = packet::uid(&fields, "id")?;
@@ -135,7 +134,7 @@ fn delivery(packet: &Message) -> Result<Option<Delivery>, String> {
     Ok(message.map(|message| to(uid, Payload::Text(message))))
 }
 
-/// A message to a uid, and to nobody if that is offline.
+/// Returns a delivery to a uid. It reaches nobody if the uid is offline.
 fn to(uid: String, message: Payload) -> Delivery {
     Delivery {
         to: Recipient::Uid(uid),
@@ -144,7 +143,7 @@ fn to(uid: String, message: Payload) -> Delivery {
     }
 }
 
-/// What a new client is sent: the setting GREETING. Settings arrive as environment variables.
+/// Returns the message to a new client: the setting GREETING. Settings are environment variables.
 fn greeting() -> Result<String, String> {
     let greeting = std::env::var("GREETING").unwrap_or_else(|_| "HeartBeat".into());
     match greeting.chars().count() {

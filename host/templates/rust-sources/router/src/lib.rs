@@ -1,10 +1,10 @@
 //! {{name}}: who gets this? A packet `{"id":"u2","msg":"hi"}` sends `hi` to the client u2; a line
-//! `{"uid":"u1"}` of an internal system goes to u1 as it came.
+//! `{"uid":"u1"}` of an internal system goes to u1 unchanged.
 //!
-//! A plugin is asked and answers; the gateway does the rest, in the order of the answer. Instances
-//! serve many users, so what belongs to one of them goes into its session (`Action::Remember`),
-//! never into a global. The interfaces are explained in `wit/*.wit`; what they are called in Rust,
-//! `cargo doc --document-private-items --open` shows.
+//! The gateway calls the functions below, and carries out each result in its order. An instance
+//! serves many users: keep the data of a user in the session (`Action::Remember`), never in a
+//! global. `wit/*.wit` explains the interfaces; `cargo doc --document-private-items --open` shows
+//! their names in Rust.
 
 // Rust types and traits of the interfaces in wit/, generated at each build.
 #[allow(warnings)]
@@ -27,14 +27,14 @@ struct Plugin;
 bindings::export!(Plugin with_types_in bindings);
 
 impl lifecycle::Guest for Plugin {
-    /// Asked before this plugin goes live. An error refuses it, and what served before goes on.
+    /// Called before this plugin goes live. An error refuses it: the old plugin goes on serving.
     fn check() -> Result<(), String> {
         reply().map(|_| ())
     }
 }
 
 impl router::Guest for Plugin {
-    /// A client has been authenticated. The place to put it into groups (`Action::Join`).
+    /// A client has been authenticated. Here you can put it into groups (`Action::Join`).
     fn opened(_session: Session) -> Vec<Action> {
         Vec::new()
     }
@@ -44,7 +44,7 @@ impl router::Guest for Plugin {
         let mut actions = Vec::new();
         match delivery(&packet) {
             Ok(delivery) => actions.extend(delivery.map(Action::Deliver)),
-            // Log what was decided, never the packet: it is private.
+            // Log the decision, never the packet: it is private.
             Err(reason) => log(Level::Debug, &format!("nothing delivered: {reason}")),
         }
         // `check` has made sure that there is a reply.
@@ -56,7 +56,7 @@ impl router::Guest for Plugin {
         actions
     }
 
-    /// A client has gone. Nothing can be sent to that connection any more, but to others.
+    /// A client has gone. Nothing can be sent to its connection any more, only to others.
     fn closed(session: Session, ending: Ending) -> Vec<Command> {
         if ending.remaining == 0 {
             return Vec::new();
@@ -67,8 +67,8 @@ impl router::Guest for Plugin {
         ))]
     }
 
-    /// An internal system has sent a line to the text port. It is answered `ok` if all deliveries
-    /// reach somebody, else `fail`.
+    /// An internal system has sent a line to the text port. The answer is `ok` if every delivery
+    /// reaches somebody, else `fail`.
     fn push(_sender: Sender, line: String) -> Result<Answer, String> {
         let uid = packet::uid(&packet::object(&line)?, "uid")?;
         // `Input` is the line itself: it is passed on without a copy.
@@ -79,7 +79,7 @@ impl router::Guest for Plugin {
     }
 }
 
-/// The delivery that a packet asks for; none without `msg`. This is the rule to change.
+/// Returns the delivery that a packet asks for; none without `msg`. Change this rule.
 fn delivery(packet: &Message) -> Result<Option<Delivery>, String> {
     let mut fields = packet::object(packet::text(packet)?)?;
     let uid = packet::uid(&fields, "id")?;
@@ -90,7 +90,7 @@ fn delivery(packet: &Message) -> Result<Option<Delivery>, String> {
     Ok(message.map(|message| to(uid, Payload::Text(message))))
 }
 
-/// A message to a uid, and to nobody if that is offline.
+/// Returns a delivery to a uid. It reaches nobody if the uid is offline.
 fn to(uid: String, message: Payload) -> Delivery {
     Delivery {
         to: Recipient::Uid(uid),
@@ -99,7 +99,7 @@ fn to(uid: String, message: Payload) -> Delivery {
     }
 }
 
-/// What every packet is answered with: the setting REPLY. Settings arrive as environment variables.
+/// Returns the answer to every packet: the setting REPLY. Settings are environment variables.
 fn reply() -> Result<String, String> {
     let reply = std::env::var("REPLY").unwrap_or_else(|_| "Already_Linked".into());
     match reply.chars().count() {

@@ -15,14 +15,14 @@ use crate::plugin::contract::logging::Level;
 use crate::plugin::runtime::turns::Turns;
 use crate::plugin::text::clean;
 
-/// Bytes of one write to stdout or stderr.
+/// Most bytes of one write to stdout or stderr.
 const MAX_WRITE: usize = 64 << 10;
 
-/// Bytes of what a call wrote to stderr that are shown beside its failure.
+/// Most bytes of a call's stderr that are shown beside its failure.
 const MAX_LAST_WORDS: usize = 1024;
 
-/// stdout or stderr of one instance. Takes everything at once, but not past the end of a call's turn: then it asks to
-/// be waited for.
+/// stdout or stderr of one instance. Accepts every write at once until the turn of the call ends. Then it makes the
+/// plugin wait.
 #[derive(Clone)]
 pub(crate) struct Output(Arc<Shared>);
 
@@ -37,9 +37,9 @@ struct Shared {
 struct Text {
     /// The line being written, as far as it will be logged.
     line: Vec<u8>,
-    /// The beginning of everything since the call began.
+    /// The beginning of everything that was written since the call began.
     words: Vec<u8>,
-    /// Bytes that may be written before asking again.
+    /// Bytes that the plugin may write before it has to ask again.
     allowed: usize,
 }
 
@@ -57,28 +57,28 @@ impl Output {
         while log.has_room(*level) {
             let end = rest.iter().position(|byte| *byte == b'\n');
             let piece = &rest[..end.unwrap_or(rest.len())];
-            // One byte more than will be shown, to know that the line was cut.
+            // One byte more than is shown: this byte tells that the line was cut.
             let room = (log.log.line_bytes + 1).saturating_sub(text.line.len()).min(piece.len());
             text.line.extend_from_slice(&piece[..room]);
             let Some(end) = end else { return };
             self.end_line(&mut text);
             rest = &rest[end + 1..];
         }
-        // Only counted, and no longer looked at one by one.
+        // The rest is only counted, not looked at line by line.
         text.line.clear();
         log.drop_lines(*level, rest.iter().filter(|byte| **byte == b'\n').count() as u64);
     }
 
     fn end_line(&self, text: &mut Text) {
         let Shared { log, level, .. } = &*self.0;
-        // A blank line tells nobody anything, but counts: they are written by the million as easily.
+        // A blank line is not logged, but it counts: a plugin can write millions of them as easily.
         if log.admit(*level) && !text.line.iter().all(u8::is_ascii_whitespace) {
             log.log.line(*level, &text.line);
         }
         text.line.clear();
     }
 
-    /// The end of a call: what has no line end yet is logged. Returns what was written since the last call.
+    /// Ends the call: logs the text that has no line end yet. Returns what was written since the last call.
     pub(crate) fn end_call(&self) -> String {
         let mut text = self.0.text.lock();
         if !text.line.is_empty() {

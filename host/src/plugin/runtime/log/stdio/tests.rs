@@ -1,4 +1,4 @@
-//! The log of plugins, against plugins that write too much.
+//! Tests of the plugins' log with plugins that write too much.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::plugin::runtime::turns::{FairQueue, SlowCalls};
 
 const LINE_BYTES: usize = 1024;
 
-/// Lines are kept only where somebody hears them.
+/// Subscribes to the log: lines are kept only if somebody reads them.
 fn heard() -> tracing::subscriber::DefaultGuard {
     tracing::subscriber::set_default(tracing_subscriber::registry())
 }
@@ -74,7 +74,7 @@ fn what_a_call_hands_over_is_counted_in_all_and_against_its_time() {
     assert!(is_trap(write.write(bytes.clone()), "more than check-write had allowed"));
     assert!(is_trap(write.write(bytes.slice(..MAX_WRITE)), "it handed the host"));
     assert!(is_trap(write.write(bytes.slice(..1)), "more than check-write had allowed"));
-    // The end of a turn.
+    // Write until the turn ends.
     output.0.log.begin_call(Instant::now() + Duration::from_secs(60));
     let turn = Instant::now();
     while write.check_write().unwrap() > 0 {

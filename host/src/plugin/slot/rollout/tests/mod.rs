@@ -1,9 +1,8 @@
-//! The state machine by example, and against what must hold whatever happens.
+//! The state machine by example. Properties that hold whatever happens are in `properties`.
 
-use std::collections::HashSet;
+mod properties;
 
 use parking_lot::Mutex;
-use proptest::prelude::*;
 
 use super::*;
 use crate::base::message::ClientKey;
@@ -41,14 +40,14 @@ impl Fake {
         Arc::new(Self { number, ..Self::default() })
     }
 
-    /// Calls have ended, each that failed for another client.
+    /// Counts calls that have ended. Each failed call was for another client.
     fn called(&self, function: Function, calls: u64, failures: u64) {
         let before = self.counts.lock()[function as usize].failures;
         let uids = (before..before + failures).map(|number| number.to_string());
         self.called_for(function, calls, &uids.collect::<Vec<_>>());
     }
 
-    /// Calls have ended. Those for these uids, all at one address, have failed.
+    /// Counts calls that have ended. The calls for the uids in `failed`, all at one address, have failed.
     fn called_for<T: AsRef<str>>(&self, function: Function, calls: u64, failed: &[T]) {
         for uid in failed {
             let client = Caller::Client(ClientKey::new([192, 0, 2, 1].into(), uid.as_ref()));
@@ -85,7 +84,7 @@ impl Story {
 
     fn after(&mut self, seconds: u64) -> Vec<(EventKind, u64)> {
         self.now += Duration::from_secs(seconds);
-        whats(&self.rollout.look(&self.deploy, self.now))
+        whats(&self.rollout.evaluate(&self.deploy, self.now))
     }
 
     fn promote(&mut self) -> Vec<(EventKind, u64)> {
@@ -181,7 +180,7 @@ fn one_client_alone_rolls_nothing_back_and_is_told_of() {
     assert_eq!(story.after(1), [(EventKind::Alert, 2)]);
     story.calls_for(Function::Route, 100_000, &["mallory"; 100_000]);
     assert_eq!(story.after(1), []);
-    // Not even with the help of those for whom calls fail as seldom as ever.
+    // Not even if a few calls of other clients fail, too.
     story.calls_for(Function::Route, 1000, &["anna", "bob", "carol", "dave"]);
     assert_eq!(story.after(3600), [], "while it fails it stays on probation");
     assert_eq!(story.live(), (2, Stage::Probation));
@@ -283,7 +282,7 @@ fn once_live_failures_only_alert_and_once() {
     story.calls(100, 100);
     assert_eq!(story.after(1), [(EventKind::Alert, 2)]);
     assert_eq!(story.after(1), []);
-    // They are forgotten, then happen again.
+    // The failures are forgotten, then there are new ones.
     (0..14).for_each(|_| assert_eq!(story.after(5), []));
     story.calls(10, 10);
     assert_eq!(story.after(1), [(EventKind::Alert, 2)]);
@@ -317,7 +316,7 @@ fn shadow_and_canary_wait_for_a_promotion() {
     let mut story = Story::new(PluginDeploy { shadow: 10, canary: 5, ..deploy() });
     assert_eq!(story.offer(2), [(EventKind::Shadow, 2)]);
     story.rollout.candidate.as_ref().unwrap().generation.called(Function::Authenticate, 10, 10);
-    assert_eq!(story.after(1), [(EventKind::Alert, 2)], "what has no effect needs no rollback");
+    assert_eq!(story.after(1), [(EventKind::Alert, 2)], "a generation in shadow needs no rollback");
     assert_eq!(story.after(3600), []);
     assert_eq!(story.promote(), [(EventKind::Canary, 2)]);
     assert_eq!(story.live(), (1, Stage::Live));
@@ -350,92 +349,4 @@ fn the_live_one_is_watched_beside_a_candidate() {
     assert_eq!(story.after(1), [(EventKind::RolledBack, 2)]);
     assert_eq!(story.live(), (1, Stage::Live));
     assert_eq!(story.rollout.newest().number, 3);
-}
-
-#[derive(Debug, Clone)]
-enum Act {
-    Offer,
-    Promote,
-    Rollback,
-    Withdraw,
-    Pass(u64),
-    Call { live: bool, calls: u64, failures: u64 },
-}
-
-fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let call = (any::<bool>(), 0..200_u64, 0..20_u64);
-    let act = prop_oneof![
-        Just(Act::Offer),
-        Just(Act::Promote),
-        Just(Act::Rollback),
-        Just(Act::Withdraw),
-        (0..40_u64).prop_map(Act::Pass),
-        call.prop_map(|(live, calls, failures)| Act::Call { live, calls, failures: failures.min(calls) }),
-    ];
-    proptest::collection::vec(act, 0..60)
-}
-
-proptest! {
-    #[test]
-    fn whatever_happens_somebody_serves_and_nobody_who_failed_comes_back(
-        acts in acts(),
-        shadow in prop_oneof![Just(0_u8), Just(10)],
-        canary in prop_oneof![Just(0_u8), Just(10)],
-        auto in any::<bool>(),
-        probation in prop_oneof![Just(0_u64), Just(30)],
-    ) {
-        let rollback = if auto { Rollback::Auto } else { Rollback::Alert };
-        let probation = Duration::from_secs(probation);
-        let mut story = Story::new(PluginDeploy { shadow, canary, rollback, probation, ..deploy() });
-        let (mut offered, mut proven, mut refused) = (1, HashSet::from([1]), HashSet::new());
-        for act in acts {
-            let live_before = story.live();
-            let failed = |place: &Place<Fake>| place.since_begun().iter().any(|count| count.failures >= 5);
-            let blameless = !failed(&story.rollout.live) && !story.rollout.candidate.as_ref().is_some_and(failed);
-            let passes = matches!(act, Act::Pass(_));
-            let steps = match act {
-                Act::Offer => {
-                    offered += 1;
-                    story.offer(offered)
-                }
-                Act::Promote => story.promote(),
-                Act::Rollback => story.rollback().unwrap_or_default(),
-                Act::Withdraw => whats(&story.rollout.withdraw()),
-                Act::Pass(seconds) => story.after(seconds),
-                Act::Call { live, calls, failures } => {
-                    let place = if live { None } else { story.rollout.candidate.as_ref() };
-                    let place = place.unwrap_or(&story.rollout.live);
-                    place.generation.called(Function::Route, calls, failures);
-                    Vec::new()
-                }
-            };
-            for (what, number) in steps {
-                match what {
-                    EventKind::Live => prop_assert!(proven.insert(number), "{number} live twice"),
-                    EventKind::RolledBack => {
-                        prop_assert!(refused.insert(number));
-                        if passes {
-                            prop_assert!(auto && !blameless, "{number} rolled back without a reason");
-                            prop_assert!(live_before != (number, Stage::Live), "{number} was live for good");
-                        }
-                    }
-                    _ => {}
-                }
-            }
-            let Rollout { live, candidate, previous, .. } = &story.rollout;
-            prop_assert!(matches!(live.stage, Stage::Live | Stage::Probation));
-            prop_assert_eq!(live.stage == Stage::Live, proven.contains(&live.generation.number));
-            prop_assert!(candidate.as_ref().is_none_or(|it| matches!(it.stage, Stage::Shadow | Stage::Canary)));
-            prop_assert!(previous.as_ref().is_none_or(|it| proven.contains(&it.generation.number)));
-            prop_assert!(live.stage == Stage::Live || previous.is_some(), "nothing to go back to");
-            let seen: u64 = live.since_begun().iter().map(|count| count.calls).sum();
-            let over = seen >= 5 && story.now.duration_since(live.since) >= probation;
-            prop_assert!(!passes || !over || failed(live) || live.stage == Stage::Live);
-            let places = [Some(live), candidate.as_ref(), previous.as_ref()];
-            let numbers: Vec<_> = places.into_iter().flatten().map(|it| it.generation.number).collect();
-            prop_assert_eq!(numbers.iter().collect::<HashSet<_>>().len(), numbers.len(), "one in two places");
-            prop_assert!(numbers.iter().all(|number| !refused.contains(number)), "one that was rolled back");
-            prop_assert_eq!(story.rollout.newest().number, candidate.as_ref().unwrap_or(live).generation.number);
-        }
-    }
 }
