@@ -32,12 +32,13 @@ pub(crate) async fn greeted(gateway: &Gateway) -> Client {
     client
 }
 
-/// Returns `true` for a log line about this failure that names slot, plugin and generation.
+/// Returns `true` for a log line about this failure that names slot, plugin, generation and connection.
 fn is_failure(line: &Line, call: &str, kind: &str, words: &str) -> bool {
     line.message() == "plugin failed"
         && line.get("slot") == "authenticator+router"
         && line.get("plugin") == "plugin"
         && line.number("generation") == 1
+        && line.number("connection") > 0
         && !line.get("digest").is_empty()
         && (line.get("call"), line.get("kind")) == (call, kind)
         && line.get("reason").contains(words)
@@ -240,6 +241,7 @@ async fn one_call_logs_so_many_lines_of_such_a_length_and_the_rest_is_counted() 
         anna.send("eprint 1234567890123456789").await;
         let after = gateway.logged_since(mark, |line| line.get("line").starts_with("123")).await;
         assert_eq!(after.get("line"), "1234567890123456…");
+        assert!(after.number("connection") > 0, "a plugin's own line names the connection of its call: {after:?}");
         let said = gateway.log().since(mark).iter().filter(|line| line.get("line") == "flood").count();
         // A quarter of the limit is kept for warnings and errors.
         assert_eq!(said, 6, "{kind}");

@@ -35,7 +35,7 @@ pub(crate) async fn check(prepared: &Prepared) -> anyhow::Result<usize> {
     let spec = &prepared.spec;
     let limit = TimeLimit { setting: "check_timeout", value: spec.limits.check_timeout };
     let mut instance = Instance::new(prepared, SlowCalls::new(), Holding::new(spec.account.clone()));
-    instance.begin_call(Instant::now(), limit.value, None);
+    instance.begin_call(Instant::now(), limit.value, None, None);
     let (turns, deadline) = instance.bounds();
 
     let outcome = within(&turns, deadline, pin!(instance.check_types(prepared))).await;

@@ -92,10 +92,10 @@ impl Host {
     }
 
     /// Begins a call that must have ended by `deadline`.
-    pub(crate) fn begin_call(&mut self, deadline: Instant) {
+    pub(crate) fn begin_call(&mut self, deadline: Instant, connection: Option<ConnectionId>) {
         self.deadline = deadline;
         self.limiter.begin_call();
-        self.log.begin_call(deadline);
+        self.log.begin_call(deadline, connection);
     }
 
     /// Ends the call. Returns what the plugin wrote to stderr during the call.

@@ -10,6 +10,7 @@ use tokio::time::sleep_until;
 use wasmtime::component::Instance as ComponentInstance;
 use wasmtime::{Result, Store, UpdateDeadline};
 
+use crate::base::message::ConnectionId;
 use crate::plugin::contract::{authenticator, lifecycle, router};
 use crate::plugin::runtime::clock::TICK;
 use crate::plugin::runtime::host::Host;
@@ -66,11 +67,17 @@ impl Instance {
     }
 
     /// Prepares for the next call, which begins now.
-    pub(crate) fn begin_call(&mut self, now: Instant, limit: Duration, turn: Option<Turn>) {
+    pub(crate) fn begin_call(
+        &mut self,
+        now: Instant,
+        limit: Duration,
+        turn: Option<Turn>,
+        connection: Option<ConnectionId>,
+    ) {
         self.store.set_epoch_deadline(1);
         let host = self.store.data_mut();
         host.turns.begin(turn, now);
-        host.begin_call(now + limit);
+        host.begin_call(now + limit, connection);
     }
 
     /// Returns the turns and the deadline of a call that has begun, to run it [within](within).

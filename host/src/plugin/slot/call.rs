@@ -65,22 +65,29 @@ impl Slot {
         };
         let Admitted { mut instance, generation, permit, turn } = admitted;
         let begun = Instant::now();
-        instance.begin_call(begun, spec.limits.deadline, turn);
+        instance.begin_call(begun, spec.limits.deadline, turn, Some(connection));
         Ok(Call { instance, generation, isolation, begun, _permit: permit })
     }
 
     /// Counts and logs the failure of a call. This may roll the generation back.
-    pub(crate) fn failed(&self, by: Option<&Arc<Generation>>, function: Function, error: &CallError) {
+    pub(crate) fn failed(
+        &self,
+        by: Option<&Arc<Generation>>,
+        function: Function,
+        connection: ConnectionId,
+        error: &CallError,
+    ) {
         self.count_failure(error.is_overload());
         let Spec { slot, plugin, failures, .. } = &**self.spec();
         let Some(unlogged) = failures.admit(0) else { return };
         let live = self.live();
         let by = by.unwrap_or(&live);
         let (generation, digest, kind, reason) = (by.number(), by.digest(), error.kind(), error.to_string());
-        let call = function.name();
-        warn!(slot, plugin, generation, %digest, call, kind, unlogged, reason, "plugin failed");
+        let (call, connection) = (function.name(), connection.0);
+        warn!(slot, plugin, generation, %digest, call, connection, kind, unlogged, reason, "plugin failed");
         if let Some(backtrace) = error.backtrace() {
-            debug!(slot, plugin, generation, call, backtrace = backtrace.lines().join("; "), "plugin failed here");
+            let backtrace = backtrace.lines().join("; ");
+            debug!(slot, plugin, generation, call, connection, backtrace, "plugin failed here");
         }
     }
 }

@@ -107,7 +107,7 @@ impl Generation {
 
     /// Logs a warning in the plugin's name about a line of a sender, within the plugin's limit of log lines.
     pub fn say_of(&self, sender: &router::Sender<'_>, line: &str) {
-        self.prepared.log.line_of(Some(sender), Level::Warn, line.as_bytes());
+        self.prepared.log.line_of(sender, Level::Warn, line.as_bytes());
     }
 
     /// Logs how many log lines of the plugin were dropped, if any.

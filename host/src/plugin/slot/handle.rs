@@ -69,7 +69,7 @@ macro_rules! calls {
                     Box::pin(async move {
                         let connection = ConnectionId($about.connection);
                         let begun = self.slot.begin(Function::$kind, self.isolation, Wait::$wait, connection, held).await;
-                        let mut call = begun.inspect_err(|error| self.slot.failed(None, Function::$kind, error))?;
+                        let mut call = begun.inspect_err(|error| self.slot.failed(None, Function::$kind, connection, error))?;
                         let (turns, deadline) = call.instance.bounds();
                         let outcome = {
                             let Call { instance, generation, .. } = &mut call;
@@ -83,7 +83,7 @@ macro_rules! calls {
                             turns.teardown_turn().await;
                         }
                         let (outcome, by) = call.end(Function::$kind, caller, outcome, read);
-                        outcome.inspect_err(|error| self.slot.failed(Some(&by), Function::$kind, error))
+                        outcome.inspect_err(|error| self.slot.failed(Some(&by), Function::$kind, connection, error))
                     })
                     .await
                 }

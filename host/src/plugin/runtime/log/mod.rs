@@ -12,6 +12,7 @@ use tracing::{enabled, event, warn};
 use wasmtime::Trap;
 
 use super::limits::host_call_bytes;
+use crate::base::message::ConnectionId;
 use crate::base::metrics::METRICS;
 use crate::base::throttle::Throttle;
 use crate::config::PluginLimits;
@@ -52,9 +53,9 @@ pub(crate) struct GuestLog {
 
 /// Writes a line. Its text is a quoted field, so it cannot be taken for a line or a field of the host.
 macro_rules! say {
-    ($log:expr, $sender:expr, $level:ident, $line:expr) => {{
+    ($log:expr, $connection:expr, $sender:expr, $level:ident, $line:expr) => {{
         let LogNames { slot, plugin, generation, digest } = &$log.names;
-        let (connection, sender) = ($sender.map(|sender| sender.connection), $sender.map(|sender| sender.remote_address));
+        let (connection, sender) = ($connection, $sender);
         let line = clean($line, $log.line_bytes);
         event!(target: "plugin", tracing::Level::$level, slot, plugin, generation, %digest, connection, sender, line, "plugin says");
     }};
@@ -67,13 +68,17 @@ impl GuestLog {
     }
 
     /// Writes a line, if its level is logged. A line that is dropped costs next to nothing.
-    pub(crate) fn line(&self, level: Level, line: &[u8]) {
-        self.line_of(None, level, line);
+    pub(crate) fn line(&self, connection: Option<ConnectionId>, level: Level, line: &[u8]) {
+        self.write(connection.map(|connection| connection.0), None, level, line);
     }
 
     /// Writes a line about the text of a sender. The line names the sender, so that an operator knows which sender to
     /// repair.
-    pub(crate) fn line_of(&self, sender: Option<&Sender<'_>>, level: Level, line: &[u8]) {
+    pub(crate) fn line_of(&self, sender: &Sender<'_>, level: Level, line: &[u8]) {
+        self.write(Some(sender.connection), Some(sender.remote_address), level, line);
+    }
+
+    fn write(&self, connection: Option<u64>, sender: Option<&str>, level: Level, line: &[u8]) {
         if !is_seen(level) {
             return;
         }
@@ -81,11 +86,11 @@ impl GuestLog {
         let Some(dropped) = self.throttle.admit(reserve) else { return };
         self.tell_dropped(dropped);
         match level {
-            Level::Trace => say!(self, sender, TRACE, line),
-            Level::Debug => say!(self, sender, DEBUG, line),
-            Level::Info => say!(self, sender, INFO, line),
-            Level::Warn => say!(self, sender, WARN, line),
-            Level::Error => say!(self, sender, ERROR, line),
+            Level::Trace => say!(self, connection, sender, TRACE, line),
+            Level::Debug => say!(self, connection, sender, DEBUG, line),
+            Level::Info => say!(self, connection, sender, INFO, line),
+            Level::Warn => say!(self, connection, sender, WARN, line),
+            Level::Error => say!(self, connection, sender, ERROR, line),
         }
     }
 
@@ -130,8 +135,16 @@ pub(crate) struct InstanceLog {
     handed: AtomicUsize,
     /// Lines of the call that were dropped.
     dropped: AtomicU64,
+    call: Mutex<CurrentCall>,
+}
+
+/// The call that an instance runs.
+#[derive(Debug, Clone, Copy)]
+struct CurrentCall {
     /// When the call must have ended.
-    deadline: Mutex<Instant>,
+    deadline: Instant,
+    /// The connection that the call is about; `None` for a check.
+    connection: Option<ConnectionId>,
 }
 
 /// A call has passed this many bytes to the host's functions, more than it may.
@@ -143,13 +156,14 @@ impl InstanceLog {
     pub(crate) fn new(log: Arc<GuestLog>, limits: &PluginLimits) -> Self {
         let (lines, bytes) = (limits.log_lines_per_call, host_call_bytes(limits));
         let (said, handed, dropped) = Default::default();
-        Self { log, lines, bytes, said, handed, dropped, deadline: Mutex::new(Instant::now()) }
+        let call = Mutex::new(CurrentCall { deadline: Instant::now(), connection: None });
+        Self { log, lines, bytes, said, handed, dropped, call }
     }
 
-    pub(crate) fn begin_call(&self, deadline: Instant) {
+    pub(crate) fn begin_call(&self, deadline: Instant, connection: Option<ConnectionId>) {
         self.said.store(0, Relaxed);
         self.handed.store(0, Relaxed);
-        *self.deadline.lock() = deadline;
+        *self.call.lock() = CurrentCall { deadline, connection };
     }
 
     pub(crate) fn end_call(&self) {
@@ -164,7 +178,7 @@ impl InstanceLog {
     /// So each call of the host checks the time, and the bytes of all of them together are bounded, whether anybody
     /// sees the lines or not.
     pub(crate) fn take(&self, bytes: usize) -> wasmtime::Result<()> {
-        if Instant::now() >= *self.deadline.lock() {
+        if Instant::now() >= self.call.lock().deadline {
             return Err(Trap::Interrupt.into());
         }
         let handed = self.handed.fetch_add(bytes, Relaxed).saturating_add(bytes);
@@ -173,8 +187,13 @@ impl InstanceLog {
 
     pub(crate) fn line(&self, level: Level, line: &[u8]) {
         if self.admit(level) {
-            self.log.line(level, line);
+            self.write(level, line);
         }
+    }
+
+    /// Writes an admitted line.
+    fn write(&self, level: Level, line: &[u8]) {
+        self.log.line(self.call.lock().connection, level, line);
     }
 
     /// Counts a line. Returns `true` if the line is to be written.

@@ -73,7 +73,7 @@ impl Output {
         let Shared { log, level, .. } = &*self.0;
         // A blank line is not logged, but it counts: a plugin can write millions of them as easily.
         if log.admit(*level) && !text.line.iter().all(u8::is_ascii_whitespace) {
-            log.log.line(*level, &text.line);
+            log.write(*level, &text.line);
         }
         text.line.clear();
     }

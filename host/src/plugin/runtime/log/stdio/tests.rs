@@ -39,7 +39,7 @@ fn pieces_make_lines_and_the_words_of_a_call() {
 fn lines_past_what_a_call_may_say_are_counted_and_not_looked_at() {
     let _heard = heard();
     let output = output();
-    output.0.log.begin_call(Instant::now() + Duration::from_secs(60));
+    output.0.log.begin_call(Instant::now() + Duration::from_secs(60), None);
     let begun = Instant::now();
     for _ in 0..100 {
         output.push(&[b'\n'; 64 << 10]);
@@ -53,7 +53,7 @@ fn lines_past_what_a_call_may_say_are_counted_and_not_looked_at() {
 fn what_a_call_hands_over_is_counted_in_all_and_against_its_time() {
     let output = output();
     let mut write = output.clone();
-    output.0.log.begin_call(Instant::now() + Duration::from_secs(60));
+    output.0.log.begin_call(Instant::now() + Duration::from_secs(60), None);
     let ask = |write: &mut Output| {
         write.0.turns.begin(None, Instant::now());
         while write.check_write().unwrap() == 0 {
@@ -75,12 +75,12 @@ fn what_a_call_hands_over_is_counted_in_all_and_against_its_time() {
     assert!(is_trap(write.write(bytes.slice(..MAX_WRITE)), "it handed the host"));
     assert!(is_trap(write.write(bytes.slice(..1)), "more than check-write had allowed"));
     // Write until the turn ends.
-    output.0.log.begin_call(Instant::now() + Duration::from_secs(60));
+    output.0.log.begin_call(Instant::now() + Duration::from_secs(60), None);
     let turn = Instant::now();
     while write.check_write().unwrap() > 0 {
         assert!(turn.elapsed() < Duration::from_secs(10), "a turn ends");
     }
-    output.0.log.begin_call(Instant::now());
+    output.0.log.begin_call(Instant::now(), None);
     assert!(is_trap(write.write(bytes.slice(..0)), "interrupt"));
     assert!(is_trap(write.check_write().map(drop), "interrupt"));
 }
