@@ -211,11 +211,7 @@ impl TryFrom<Value> for Data {
         }
         let table = value.as_table().filter(|table| table.len() == 1).ok_or(ALLOWED)?;
         let digits = table.get("hex").and_then(Value::as_str).ok_or(ALLOWED)?;
-        let digits = digits.as_bytes();
-        let pairs = digits.chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok());
-        let bytes: Option<Vec<u8>> = pairs.collect();
-        let whole = digits.len() % 2 == 0 && digits.iter().all(u8::is_ascii_hexdigit);
-        bytes.filter(|_| whole).map(|bytes| Self(Message::Binary(bytes.into()))).ok_or(ALLOWED)
+        hex::decode(digits).map(|bytes| Self(Message::Binary(bytes.into()))).map_err(|_| ALLOWED)
     }
 }
 

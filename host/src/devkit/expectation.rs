@@ -22,8 +22,7 @@ fn integer(number: u64) -> Option<Value> {
 }
 
 fn bytes(bytes: &[u8]) -> Value {
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    table([("hex", Some(Value::String(digits)))])
+    table([("hex", Some(Value::String(hex::encode(bytes))))])
 }
 
 fn message(message: &Message) -> Option<Value> {

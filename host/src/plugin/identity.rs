@@ -19,18 +19,12 @@ impl Digest {
 
     /// Returns all 64 digits.
     pub fn full(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(self.0)
     }
 
     fn parse(text: &str) -> Option<Self> {
         let mut digest = [0; 32];
-        if text.len() != 64 || !text.is_ascii() {
-            return None;
-        }
-        for (at, byte) in digest.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
-        }
-        Some(Self(digest))
+        hex::decode_to_slice(text, &mut digest).ok().map(|()| Self(digest))
     }
 }
 

@@ -66,7 +66,7 @@ use exports::hotgate::gateway::lifecycle;
 use hotgate::gateway::types::{CloseReason, Message, Payload};
 
 use answer::Answer;
-use mac::{CHALLENGE_BYTES, hex};
+use mac::CHALLENGE_BYTES;
 use settings::HmacSettings;
 
 wit_bindgen::generate!({ path: "../../wit", world: "authentication" });
@@ -116,7 +116,7 @@ fn challenge() -> Option<[u8; CHALLENGE_BYTES]> {
 
 /// Returns the greeting. Its state is the challenge itself, which is no secret: the client gets it, too.
 fn greeting(challenge: [u8; CHALLENGE_BYTES]) -> Verdict {
-    let message = format!(r#"{{"challenge":"{}"}}"#, hex(&challenge));
+    let message = format!(r#"{{"challenge":"{}"}}"#, hex::encode(challenge));
     Verdict::Challenge(Prompt { message: Some(Payload::Text(message)), state: challenge.to_vec() })
 }
 

@@ -4,7 +4,10 @@ use p256::ecdsa::signature::Verifier;
 use rsa::pkcs1v15;
 use sha2::{Sha256, Sha384, Sha512};
 
-/// How a token can be signed (RFC 7518 §3.1, RFC 8037 §3.1). There is no `none`.
+/// The shortest secret, in bytes: HS256 needs this length (RFC 7518 §3.2).
+pub(crate) const MIN_SECRET: usize = 32;
+
+/// The algorithms that can sign a token (RFC 7518 §3.1, RFC 8037 §3.1). There is no `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Algorithm {
     Hs256,
@@ -18,16 +21,18 @@ pub(crate) enum Algorithm {
 impl Algorithm {
     pub(crate) const ALL: [Self; 6] = [Self::Hs256, Self::Hs384, Self::Hs512, Self::Rs256, Self::Es256, Self::EdDsa];
 
-    /// The shortest secret for it, in bytes: as long as the hash (RFC 7518 §3.2). Nothing where none is for it.
+    /// Returns the length of the shortest secret for the algorithm, in bytes: the length of its hash (RFC 7518 §3.2).
+    /// `None` if it uses no secret.
     pub(crate) fn min_secret(self) -> Option<usize> {
         match self {
-            Self::Hs256 => Some(32),
+            Self::Hs256 => Some(MIN_SECRET),
             Self::Hs384 => Some(48),
             Self::Hs512 => Some(64),
             Self::Rs256 | Self::Es256 | Self::EdDsa => None,
         }
     }
 
+    /// Returns the algorithm of this name.
     pub(crate) fn named(name: &str) -> Option<Self> {
         Some(match name {
             "HS256" => Self::Hs256,
@@ -35,14 +40,14 @@ impl Algorithm {
             "HS512" => Self::Hs512,
             "RS256" => Self::Rs256,
             "ES256" => Self::Es256,
-            // The second is the name that RFC 9864 gives it.
+            // RFC 9864 gives it the second name.
             "EdDSA" | "Ed25519" => Self::EdDsa,
             _ => return None,
         })
     }
 }
 
-/// What a signature is checked with. Its type says by which algorithms: a public key is never taken for a secret.
+/// A key that checks signatures. Its type says for which algorithms: a public key is never used as a secret.
 pub(crate) enum Key {
     Secret(Vec<u8>),
     Rsa(Box<pkcs1v15::VerifyingKey<Sha256>>),
@@ -51,7 +56,7 @@ pub(crate) enum Key {
 }
 
 impl Key {
-    /// Whether this is a key for that algorithm.
+    /// Returns whether this is a key for that algorithm.
     pub(crate) fn suits(&self, algorithm: Algorithm) -> bool {
         match (self, algorithm) {
             (Self::Secret(secret), _) => algorithm.min_secret().is_some_and(|min| secret.len() >= min),
@@ -62,7 +67,8 @@ impl Key {
         }
     }
 
-    /// Whether this key made this signature by that algorithm. Never with one that it does not suit.
+    /// Returns whether this key made this signature with that algorithm; `false` if the key does not suit the
+    /// algorithm.
     pub(crate) fn verifies(&self, algorithm: Algorithm, signed: &[u8], signature: &[u8]) -> bool {
         if !self.suits(algorithm) {
             return false;
@@ -78,14 +84,14 @@ impl Key {
             }
             Self::P256(key) => p256::ecdsa::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify(signed, &signature).is_ok()),
-            // Strict: a key or signature that holds for many messages holds for none.
+            // Strict: refuses keys and signatures that are valid for many messages.
             Self::Ed25519(key) => ed25519::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_strict(signed, &signature).is_ok()),
         }
     }
 }
 
-/// Compares in a time that does not tell how much of the signature is right.
+/// Checks a MAC, in a time that does not show how much of the signature is right.
 fn mac<M: Mac + KeyInit>(secret: &[u8], signed: &[u8], signature: &[u8]) -> bool {
     <M as KeyInit>::new_from_slice(secret).is_ok_and(|mac| mac.chain_update(signed).verify_slice(signature).is_ok())
 }

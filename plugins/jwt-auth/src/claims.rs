@@ -8,16 +8,16 @@ use crate::denial::Denial;
 use crate::hotgate::gateway::types::Attribute;
 use crate::object::{Object, string};
 
-/// The last second of the year 9999. What is later is no date, but most likely counted in milliseconds.
+/// The last second of the year 9999. A later number is no date in seconds, but most likely one in milliseconds.
 const LAST_DATE: f64 = 253_402_300_799.0;
-/// How many attributes the host takes by default, and of how many bytes together.
+/// How many attributes the host accepts by default, and how many bytes of them together.
 const MAX_ATTRIBUTES: usize = 64;
 const MAX_ATTRIBUTE_BYTES: usize = 16 * 1024;
 
-/// What a token must say, and what is made of it.
+/// The rules for the claims of a token.
 #[derive(Debug)]
 pub(crate) struct Rules {
-    /// `JWT_ISSUER`: who may have issued it; none for anybody who has a key.
+    /// `JWT_ISSUER`: the accepted issuers; `None` accepts everybody who has a key.
     issuers: Option<Vec<String>>,
     audience: Audience,
     /// `JWT_LEEWAY`: by how many seconds the clocks of issuer and gateway may differ.
@@ -26,22 +26,22 @@ pub(crate) struct Rules {
     must_expire: bool,
     /// `JWT_UID_CLAIM`.
     uid: String,
-    /// `JWT_ATTRIBUTES`: the name of each and the claim it comes from.
+    /// `JWT_ATTRIBUTES`: the name of each attribute, and the claim that it comes from.
     attributes: Vec<(String, String)>,
 }
 
-/// `JWT_AUDIENCE`: whom a token is for.
+/// `JWT_AUDIENCE`: the accepted audiences.
 #[derive(Debug)]
 enum Audience {
-    /// Whoever it says, or nobody.
+    /// Any audience, or none.
     Any,
-    /// Nobody in particular. A token for somebody else must not be taken (RFC 7519 §4.1.3).
+    /// No audience. A token for somebody else must be denied (RFC 7519 §4.1.3).
     None,
-    /// One of these.
+    /// One of these audiences.
     OneOf(Vec<String>),
 }
 
-/// What a genuine token says about its bearer.
+/// The bearer of a genuine token.
 #[derive(Debug)]
 pub(crate) struct Bearer {
     pub(crate) uid: String,
@@ -77,8 +77,8 @@ impl Rules {
         })
     }
 
-    /// Who bears a token with this payload at this time, in seconds since 1970.
-    pub(crate) fn judge(&self, payload: &[u8], now: u64) -> Result<Bearer, Denial> {
+    /// Returns the bearer of a token with this payload at this time, in seconds since 1970.
+    pub(crate) fn bearer(&self, payload: &[u8], now: u64) -> Result<Bearer, Denial> {
         let claims = Object::parse(payload).ok_or(Denial::Malformed("its claims are not a JSON object"))?;
         let expires_at = self.times(&claims, now)?;
         self.parties(&claims)?;
@@ -86,8 +86,8 @@ impl Rules {
         Ok(Bearer { uid, attributes: self.attributes(&claims)?, expires_at })
     }
 
-    /// Until when it is good, which now it must be. The leeway is granted to the session as to the login: both end in
-    /// the same second.
+    /// Returns until when the token is valid, if it is valid now. The leeway counts for the session and for the login:
+    /// both end in the same second.
     fn times(&self, claims: &Object<'_>, now: u64) -> Result<Option<u64>, Denial> {
         let end = match claims.get("exp").map(date) {
             None if self.must_expire => return Err(Denial::NotForHere("`exp` is missing")),
@@ -107,7 +107,7 @@ impl Rules {
         }
     }
 
-    /// Whether it comes from and is for the right ones.
+    /// Checks the issuer and the audience of the token.
     fn parties(&self, claims: &Object<'_>) -> Result<(), Denial> {
         if let Some(issuers) = &self.issuers {
             let issuer = claims.get("iss").and_then(string).ok_or(Denial::NotForHere("`iss` is missing"))?;
@@ -130,9 +130,9 @@ impl Rules {
         }
     }
 
-    /// A claim that is a list is an attribute for each of its items. One that is there and holds nothing is an empty
-    /// attribute, for it says something: that there is nothing. Only one that is missing is none, and leaves a router to
-    /// its default.
+    /// Returns the attributes. A claim that is a list makes an attribute of each item. A claim without a value makes an
+    /// empty attribute, because the issuer says that there is nothing. Only a missing claim makes no attribute, which
+    /// leaves the router to its default.
     fn attributes(&self, claims: &Object<'_>) -> Result<Vec<Attribute>, Denial> {
         let mut attributes = Vec::new();
         let mut bytes = 0;
@@ -148,7 +148,7 @@ impl Rules {
                 let value = value.ok_or(Denial::NotForHere("a claim is not Unicode text"))?;
                 bytes += name.len() + value.len();
                 if attributes.len() == MAX_ATTRIBUTES || bytes > MAX_ATTRIBUTE_BYTES {
-                    return Err(Denial::NotForHere("it makes for too many attributes"));
+                    return Err(Denial::NotForHere("its claims make too many attributes"));
                 }
                 attributes.push(Attribute { name: name.clone(), value });
             }
@@ -157,13 +157,13 @@ impl Rules {
     }
 }
 
-/// A number of seconds since 1970 (RFC 7519 §2), which may have a fraction.
+/// Reads a number of seconds since 1970 (RFC 7519 §2), which may have a fraction.
 fn date(value: &RawValue) -> Option<f64> {
-    // Of JSON's values, all numbers and nothing else read as one.
+    // Of all JSON values, numbers and nothing else parse as a number.
     value.get().parse().ok().filter(|seconds| (0.0..=LAST_DATE).contains(seconds))
 }
 
-/// One string, or a list of them.
+/// Reads one string, or a list of strings.
 fn strings(value: &RawValue) -> Option<Vec<Cow<'_, str>>> {
     match string(value) {
         Some(one) => Some(vec![one]),

@@ -1,32 +1,32 @@
 use crate::hotgate::gateway::types::CloseReason;
 use origin_packet::Unusable;
 
-/// Why a client is turned away. No text says anything that came with the token or stands in the settings, and each fits
-/// the 123 bytes of a close reason.
+/// Why a client is denied. No text shows parts of the token or of the settings. Each text fits the 123 bytes of a close
+/// reason.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(crate) enum Denial {
-    /// It cannot be read as a token at all.
+    /// The token cannot be read.
     #[error("the token cannot be read: {0}")]
     Malformed(&'static str),
-    /// Nothing vouches for it.
+    /// No key confirms the token.
     #[error("the token is not trusted: {0}")]
     NotTrusted(&'static str),
-    /// It is genuine, but no admission to here and now.
+    /// The token is genuine, but not for here and now.
     #[error("the token is not for here: {0}")]
     NotForHere(&'static str),
-    /// It is genuine, and names nobody.
+    /// The token is genuine, but names no uid.
     #[error("the token names nobody: {0}")]
     Nobody(String),
-    /// It was an admission once.
+    /// The token was valid before.
     #[error("the token has expired")]
     Expired,
-    /// Whatever it is: the settings do not allow to judge it. They are checked before the plugin goes live.
-    #[error("tokens cannot be judged here at the moment")]
+    /// The settings do not allow to check any token. Such settings are refused before the plugin goes live.
+    #[error("tokens cannot be checked at the moment")]
     NotSetUp,
 }
 
 impl Denial {
-    /// That the claim of the uid holds none.
+    /// Returns the denial for a claim that holds no usable uid.
     pub(crate) fn nobody(unusable: &Unusable) -> Self {
         Self::Nobody(unusable.to_string())
     }

@@ -3,15 +3,15 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use p256::elliptic_curve::sec1::FromSec1Point;
 use rsa::BoxedUint;
 
-use crate::algorithm::{Algorithm, Key};
+use crate::algorithm::{Algorithm, Key, MIN_SECRET};
 
 /// The smallest RSA modulus, in bits (RFC 7518 §3.3).
 const MIN_RSA_BITS: u32 = 2048;
-/// The largest: each doubling makes a check four times as slow, and a login has 200 ms.
+/// The largest RSA modulus, in bits: each doubling makes a check four times as slow, and a login has 200 ms.
 const MAX_RSA_BITS: u32 = 4096;
 
-/// A JSON Web Key (RFC 7517), as it is written: what it means is looked at when a token needs it, since each login has
-/// an instance of its own and would pay for all keys.
+/// A JSON Web Key (RFC 7517), as it is written. Its content is interpreted only when a token needs the key: each login
+/// has its own instance, and would pay for all keys.
 #[derive(serde::Deserialize)]
 pub(crate) struct Jwk {
     kty: String,
@@ -27,19 +27,19 @@ pub(crate) struct Jwk {
     y: Option<String>,
     k: Option<String>,
     d: Option<serde::de::IgnoredAny>,
-    /// Its place in its set, from 1.
+    /// Its position in its set, from 1.
     #[serde(skip)]
     pub(crate) number: usize,
 }
 
 impl Jwk {
-    /// What messages call it.
+    /// Returns its name in messages.
     pub(crate) fn name(&self) -> String {
         self.kid.as_ref().map_or_else(|| format!("key {}", self.number), |kid| format!("key \"{kid}\""))
     }
 
-    /// Whether it is a key that tokens can be checked with here; if not, why. Others are passed over, as RFC 7517 §5 has
-    /// it: sets that are published hold keys for encryption and for newer algorithms, too.
+    /// Checks that the key can check tokens here; otherwise returns why not. Other keys are ignored, as RFC 7517 §5
+    /// says: published sets also hold keys for encryption and for newer algorithms.
     pub(crate) fn check_use(&self) -> Result<(), &'static str> {
         let kind = (self.kty.as_str(), self.crv.as_deref());
         if !matches!(kind, ("oct" | "RSA", _) | ("EC", Some("P-256")) | ("OKP", Some("Ed25519"))) {
@@ -48,7 +48,7 @@ impl Jwk {
         if self.purpose.as_deref().is_some_and(|purpose| purpose != "sig") {
             return Err("is not for signatures (use)");
         }
-        // An empty list says nothing: some write every member that there is.
+        // An empty list counts as absent: some programs write every member that there is.
         let operations = self.key_ops.as_ref().filter(|operations| !operations.is_empty());
         if operations.is_some_and(|operations| !operations.iter().any(|operation| operation == "verify")) {
             return Err("is not for checking signatures (key_ops)");
@@ -59,8 +59,9 @@ impl Jwk {
         Ok(())
     }
 
-    /// Whether everything is there, and of the right size; if not, what is wrong. That it is a key, too, takes arithmetic
-    /// to see. For one that is of use.
+    /// Checks that all parts are there and have the right size; otherwise returns what is wrong. Whether they make a
+    /// valid key takes arithmetic to see, and is not checked. Only for a key that passed
+    /// [`check_use`](Self::check_use).
     pub(crate) fn check_size(&self) -> Result<(), String> {
         match self.kty.as_str() {
             "oct" => self.secret().map(drop),
@@ -74,7 +75,8 @@ impl Jwk {
         }
     }
 
-    /// Whether it is a key for that algorithm, and leaves it open. For one that is of use; the key itself is not made.
+    /// Returns whether the key is for that algorithm. Does not make the key itself. Only for a key that passed
+    /// [`check_use`](Self::check_use).
     pub(crate) fn suits(&self, algorithm: Algorithm) -> bool {
         let kind = match algorithm {
             Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => "oct",
@@ -88,17 +90,17 @@ impl Jwk {
             && algorithm.min_secret().is_none_or(long_enough)
     }
 
-    /// Whether a signature is as long as this key's are. Whoever sends another length is not worth making an RSA key
-    /// for, which takes arithmetic; the other algorithms have one length, and look at it first.
+    /// Returns whether a signature has the length of this key's signatures. For another length, it is not worth making
+    /// an RSA key, which takes arithmetic. The other algorithms have one length, and check it first.
     pub(crate) fn makes_as_long(&self, signature: &[u8]) -> bool {
         let modulus = |n: Vec<u8>| n.iter().skip_while(|byte| **byte == 0).count();
         self.kty != "RSA" || bytes("n", self.n.as_ref()).is_ok_and(|n| modulus(n) == signature.len())
     }
 
-    /// The key itself, for one that is of use.
+    /// Makes the key itself. Only for a key that passed [`check_use`](Self::check_use).
     pub(crate) fn key(&self) -> Result<Key, String> {
         if self.d.is_some() {
-            return Err("holds a private key; nothing but its public part belongs here".into());
+            return Err("holds a private key: give only its public part".into());
         }
         match self.kty.as_str() {
             "oct" => self.secret().map(Key::Secret),
@@ -118,14 +120,14 @@ impl Jwk {
 
     fn secret(&self) -> Result<Vec<u8>, String> {
         let secret = bytes("k", self.k.as_ref())?;
-        if secret.len() < crate::keys::MIN_SECRET {
-            return Err(format!("has a secret of under {} bytes", crate::keys::MIN_SECRET));
+        if secret.len() < MIN_SECRET {
+            return Err(format!("has a secret of under {MIN_SECRET} bytes"));
         }
         Ok(secret)
     }
 }
 
-/// An RSA key of a size that is safe and quick enough.
+/// Returns an RSA key, if its size is safe and fast enough.
 pub(crate) fn rsa_key(key: rsa::PublicKey) -> Result<Key, String> {
     use rsa::traits::PublicKeyParts;
     check_rsa_bits(key.n().bit_width_vartime())?;
@@ -150,7 +152,7 @@ fn bytes(name: &str, value: Option<&String>) -> Result<Vec<u8>, String> {
     BASE64_URL_SAFE_NO_PAD.decode(value).map_err(|_| format!("has an `{name}` that is not base64url without padding"))
 }
 
-/// A coordinate of a point (RFC 7518 §6.2.1.2, RFC 8037 §2).
+/// Reads a coordinate of a point (RFC 7518 §6.2.1.2, RFC 8037 §2).
 fn coordinate(name: &str, value: Option<&String>) -> Result<[u8; 32], String> {
     bytes(name, value)?.try_into().map_err(|_| format!("has an `{name}` that is not 32 bytes long"))
 }

@@ -6,33 +6,31 @@ use p256::pkcs8::SubjectPublicKeyInfoRef;
 use plugin_settings::Settings;
 use serde_json::value::RawValue;
 
-use crate::algorithm::{Algorithm, Key};
+use crate::algorithm::{Algorithm, Key, MIN_SECRET};
 use crate::denial::Denial;
 use crate::jwk::{Jwk, rsa_key};
 use crate::object::Object;
 use crate::token::Token;
 
-/// The shortest secret, in bytes: what HS256 needs (RFC 7518 §3.2).
-pub(crate) const MIN_SECRET: usize = 32;
-/// Each login reads them all, so there cannot be any number.
+/// How many keys of `JWT_KEYS` can be used: each login reads all of them.
 const MAX_KEYS: usize = 16;
-/// Keys of a set that are named, with why they cannot be used, when none can.
+/// How many unusable keys an error names, with the reason, if no key of a set can be used.
 const MAX_PROBLEMS: usize = 4;
-/// Where a public key in PEM begins and ends.
+/// The beginning and the end of a public key in PEM.
 const BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
 const END: &str = "-----END PUBLIC KEY-----";
-/// How many keys a token may be tried with: anybody can send one, and have this much done for it.
+/// How many keys are tried with one token: anybody can send a token, and cause this much work.
 const MAX_TRIES: usize = 4;
 
-/// The keys that tokens are trusted by. Its `Debug` shows none of them.
+/// The keys that check tokens. `Debug` shows no key.
 pub(crate) struct Keys {
     /// `JWT_SECRET`.
     secret: Option<String>,
     /// `JWT_PUBLIC_KEY`.
     pem: Option<String>,
-    /// Those of `JWT_KEYS` that are of use.
+    /// The keys of `JWT_KEYS` that are of use.
     set: Vec<Jwk>,
-    /// Whether `JWT_KEYS` is one key, which must then be good. Of a set, those that cannot be used are passed over.
+    /// Whether `JWT_KEYS` is a single key, which must be usable. Keys of a set that cannot be used are ignored.
     is_lone: bool,
 }
 
@@ -61,7 +59,7 @@ impl Keys {
         Ok(Self { secret, pem, set, is_lone })
     }
 
-    /// Whether the keys can be used: every one that stands alone, and at least one of a set.
+    /// Checks that every single key can be used, and at least one key of a set.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.secret()?;
         self.pem()?;
@@ -78,11 +76,11 @@ impl Keys {
         }
     }
 
-    /// Whether one of the keys vouches for a token.
+    /// Checks that one of the keys signed a token.
     ///
-    /// Keys of a set have names, and a token that names one is checked with that and no other; one that names none, with
-    /// the only key that there is for its algorithm. `JWT_SECRET` and `JWT_PUBLIC_KEY` have no name, nor may keys of a
-    /// set: they are asked whatever the token names.
+    /// Keys of a set can have names. A token that names a key is checked with the keys of this name. A token that names
+    /// no key is checked with a named key only if this is the only key for its algorithm. `JWT_SECRET`,
+    /// `JWT_PUBLIC_KEY` and keys of a set without a name are tried whatever the token names.
     pub(crate) fn vouch(&self, token: &Token<'_>) -> Result<(), Denial> {
         let own = self.own(token.algorithm).map_err(|_| Denial::NotSetUp)?;
         let set = self.of_set(own.len(), token.algorithm, token.kid.as_deref());
@@ -108,13 +106,14 @@ impl Keys {
         Err(Denial::NotTrusted("its signature is wrong"))
     }
 
-    /// `JWT_SECRET` and `JWT_PUBLIC_KEY`, as far as they are for that algorithm.
+    /// Returns `JWT_SECRET` and `JWT_PUBLIC_KEY`, if they are for that algorithm.
     fn own(&self, algorithm: Algorithm) -> Result<Vec<Key>, String> {
         let own = [self.secret()?, self.pem()?];
         Ok(own.into_iter().flatten().filter(|key| key.suits(algorithm)).collect())
     }
 
-    /// The keys of the set that a token by that algorithm is tried with, beside so many others.
+    /// Returns the keys of the set that are tried with a token of that algorithm and `kid`. `own` is the number of
+    /// other keys for the algorithm.
     fn of_set(&self, own: usize, algorithm: Algorithm, kid: Option<&str>) -> Vec<&Jwk> {
         let suitable: Vec<_> = self.set.iter().filter(|jwk| jwk.suits(algorithm)).collect();
         let is_only = own == 0 && suitable.len() == 1;
@@ -126,7 +125,7 @@ impl Keys {
         suitable.into_iter().filter(asked).collect()
     }
 
-    /// Whether every token, whatever it names, is tried with few keys.
+    /// Checks that every token is tried with few keys, whatever key it names.
     fn check_tries(&self) -> Result<(), String> {
         for algorithm in Algorithm::ALL {
             let own = self.own(algorithm)?.len();
@@ -134,7 +133,7 @@ impl Keys {
                 if own + self.of_set(own, algorithm, kid).len() > MAX_TRIES {
                     return Err(format!(
                         "JWT_KEYS: a token would have to be tried with more than {MAX_TRIES} keys of its algorithm, \
-                         those without a name and those of one name; give each a \"kid\" of its own"
+                         those without a name and those of the same name: give each key its own \"kid\""
                     ));
                 }
             }
@@ -156,9 +155,9 @@ impl Keys {
     }
 }
 
-/// The keys of a set, or the one that stands alone, and which of both it is: at least one that tokens can be checked with,
-/// as far as can be seen without arithmetic. Others in a set are passed over: they may be for others, and those who
-/// publish sets add to them. Private keys are nowhere in their place.
+/// Reads the keys of a set, or a single key, and returns whether it is a single key. At least one key must be able to
+/// check tokens, as far as can be seen without arithmetic. Other keys of a set are ignored: they may be for other
+/// programs, and publishers add keys to their sets. Private keys are refused in any case.
 fn web_keys(json: &str) -> Result<(Vec<Jwk>, bool), String> {
     let wrong = || "JWT_KEYS must be a JSON Web Key, or a set of them in \"keys\" (RFC 7517)".to_owned();
     let (entries, is_lone): (Vec<&RawValue>, _) =
@@ -172,19 +171,20 @@ fn web_keys(json: &str) -> Result<(Vec<Jwk>, bool), String> {
         has("d") || has("priv")
     };
     if !is_lone && entries.iter().any(is_private) {
-        return Err("JWT_KEYS holds a private key; nothing but its public part belongs here".into());
+        return Err("JWT_KEYS holds a private key: give only its public part".into());
     }
     let entries = || entries.iter().enumerate().map(|(index, entry)| read(index + 1, entry, is_lone));
     let keys: Vec<Jwk> = entries().filter_map(Result::ok).collect();
     if keys.is_empty() {
         let problems: Vec<_> = entries().filter_map(Result::err).take(MAX_PROBLEMS).collect();
         let problems = if problems.is_empty() { "it is empty".to_owned() } else { problems.join("; ") };
-        return Err(format!("JWT_KEYS holds no key that tokens can be checked with here: {problems}"));
+        return Err(format!("JWT_KEYS holds no key that can check tokens here: {problems}"));
     }
     Ok((keys, is_lone))
 }
 
-/// A key that tokens can be checked with, or why not. A key that stands alone must be good, which [`Keys::check`] sees.
+/// Reads a key that can check tokens; otherwise returns why it cannot. [`Keys::check`] sees whether a single key is
+/// usable.
 fn read(number: usize, entry: &RawValue, is_lone: bool) -> Result<Jwk, String> {
     let mut jwk: Jwk = serde_json::from_str(entry.get()).map_err(|_| format!("key {number} is no JSON Web Key"))?;
     jwk.number = number;
@@ -195,29 +195,29 @@ fn read(number: usize, entry: &RawValue, is_lone: bool) -> Result<Jwk, String> {
     Ok(jwk)
 }
 
-/// A member that is `null` is absent: some write every member that there is.
+/// Returns whether a member is `null`, which counts as absent: some programs write every member that there is.
 fn is_null(value: &RawValue) -> bool {
     value.get() == "null"
 }
 
-/// The key in a PEM block (RFC 7468 §13), read as generously as OpenSSL does: however its lines are cut.
+/// Reads the key in a PEM block (RFC 7468 §13). Its lines may have any length, as for OpenSSL.
 fn public_key(pem: &str) -> Result<Key, String> {
     if pem.contains("PRIVATE KEY") {
-        return Err("is a private key; its public part belongs here: openssl pkey -pubout -in FILE".into());
+        return Err("is a private key: give its public part (openssl pkey -pubout -in FILE)".into());
     }
     if pem.contains("BEGIN CERTIFICATE") {
-        return Err("is a certificate; its key belongs here: openssl x509 -pubkey -noout -in FILE".into());
+        return Err("is a certificate: give its key (openssl x509 -pubkey -noout -in FILE)".into());
     }
     let unusable = |cause| {
         format!(
-            "must be an RSA, P-256 or Ed25519 key in PEM, from {BEGIN} to the end, in as many lines as you like: {cause}"
+            "must be an RSA, P-256 or Ed25519 key in PEM, from {BEGIN} to {END}, in lines of any length: {cause}"
         )
     };
     let body = pem.trim().strip_prefix(BEGIN).ok_or_else(|| unusable("it begins with something else"))?;
     let body = body.strip_suffix(END).ok_or_else(|| unusable("it ends with something else"))?;
     let base64: String = body.split_ascii_whitespace().collect();
-    let der = BASE64_STANDARD.decode(base64).map_err(|_| unusable("what stands between is not base64"))?;
-    let info = SubjectPublicKeyInfoRef::try_from(&*der).map_err(|_| unusable("what stands in it is no key"))?;
+    let der = BASE64_STANDARD.decode(base64).map_err(|_| unusable("the text between is not base64"))?;
+    let info = SubjectPublicKeyInfoRef::try_from(&*der).map_err(|_| unusable("the content is not a key"))?;
     if let Ok(key) = rsa::PublicKey::try_from(info.clone()) {
         return rsa_key(key);
     }

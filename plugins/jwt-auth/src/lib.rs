@@ -1,49 +1,52 @@
-//! Who is this? Whoever a signed token says: JSON Web Tokens (RFC 7519), as Auth0, Keycloak and most others issue them,
-//! or signed by a server of your own with a secret.
+//! An authenticator for signed tokens: JSON Web Tokens (RFC 7519), as Auth0, Keycloak and most others issue them, or as
+//! a server of your own signs them with a secret.
 //!
-//! A client sends the token as its first packet, alone or in a JSON object: `{"token":"eyJ…"}`. If a setting says so, it
-//! may also come with the handshake. A packet without any token is passed on to the next authenticator; a token that is
-//! no good denies the client, whatever comes after. A packet that is not JSON is a token if it is three parts of
-//! base64url, none of them empty, with dots between them.
+//! A client sends the token as its first packet, alone or in a JSON object: `{"token":"eyJ…"}`. If a setting allows it,
+//! the token may also come with the handshake. A packet without a token is passed on to the next authenticator. A bad
+//! token denies the client, whatever comes after it. A packet that is not JSON counts as a token if it is three parts
+//! of base64url, none of them empty, with dots between them.
 //!
-//! So no authenticator that believes everybody, such as `origin-auth`, may stand after it in the chain: leaving out the
-//! token would be enough to be anybody. (Before it, such a one would not even leave it a packet.)
+//! So never put an authenticator that believes everybody, such as `origin-auth`, behind this one in the chain: a client
+//! could leave out the token and log in as any uid. (In front of it, such an authenticator would take every packet.)
 //!
 //! # Settings
 //!
-//! At least one of the first three is needed. Lists stand between commas. What is not in this table is refused.
+//! At least one of the first three is needed. The items of a list are separated by commas. A setting that is not in
+//! this table is refused.
 //!
 //! | setting | default | meaning |
 //! | --- | --- | --- |
-//! | `JWT_KEYS` | | a JSON Web Key Set (RFC 7517), as issuers publish it, or a single key. Keys of a set that cannot check tokens here are passed over, but one must be left, and at most 16; private keys are refused. A member that is `null`, and an empty `key_ops`, count as absent |
-//! | `JWT_PUBLIC_KEY` | | a public key in PEM: RSA (for RS256), P-256 (ES256) or Ed25519 (EdDSA), in lines of any length |
-//! | `JWT_SECRET` | | a secret of at least 32 bytes (for HS256; 48 for HS384, 64 for HS512), its text taken as it is; white space at its beginning or end is refused. One in base64 goes into `JWT_KEYS`: `{"kty":"oct","k":"…"}` |
-//! | `JWT_ISSUER` | anybody | a list; `iss` must be among them, to the letter (Auth0's ends with `/`) |
-//! | `JWT_AUDIENCE` | nobody | a list; one in `aud` must be among them. Without it a token with an `aud` is denied, for it is meant for somebody else. `*` is anybody |
-//! | `JWT_LEEWAY` | `60` | by how many seconds clocks may differ, up to 600 |
-//! | `JWT_EXPIRY` | `required` | or `optional`: tokens without `exp` are good forever |
+//! | `JWT_KEYS` | | a JSON Web Key Set (RFC 7517), as issuers publish it, or a single key. Keys of a set that cannot check tokens here are ignored, but at least one must remain, and at most 16. Private keys are refused. A member that is `null` counts as absent, and so does an empty `key_ops` |
+//! | `JWT_PUBLIC_KEY` | | a public key in PEM: RSA (for RS256), P-256 (for ES256) or Ed25519 (for EdDSA), in lines of any length |
+//! | `JWT_SECRET` | | a secret of at least 32 bytes (for HS256; 48 for HS384, 64 for HS512). Its text is used as it is; white space at its beginning or end is refused. Put a secret in base64 into `JWT_KEYS`: `{"kty":"oct","k":"…"}` |
+//! | `JWT_ISSUER` | anybody | a list; `iss` must be exactly one of its items (Auth0's ends with `/`) |
+//! | `JWT_AUDIENCE` | nobody | a list; one value of `aud` must be one of its items. Without this setting, a token with an `aud` is denied, because it is meant for somebody else. `*` accepts any `aud` |
+//! | `JWT_LEEWAY` | `60` | by how many seconds the clocks of issuer and gateway may differ, up to 600 |
+//! | `JWT_EXPIRY` | `required` | or `optional`: a token without `exp` never expires |
 //! | `JWT_UID_CLAIM` | `sub` | the claim that holds the uid, a string or an integer |
-//! | `JWT_ATTRIBUTES` | none | a list of claims that routers are told, each under its own name or another: `role,rooms=https://example.com/rooms` |
+//! | `JWT_ATTRIBUTES` | none | a list of claims that become attributes for the router, each under its own name or another: `role,rooms=https://example.com/rooms` |
 //! | `JWT_FIELD` | `token` | the field of a JSON packet that holds the token |
-//! | `JWT_HEADER` | | a header of the handshake to look in, `authorization` most often: `Bearer …`; in any other header also a token alone. Pages can fill one only: see below |
-//! | `JWT_QUERY` | | a parameter of the handshake's query to look in. Addresses end up in logs: rather for tokens that live for seconds |
-//! | `JWT_COOKIE` | | a cookie of the handshake to look in |
-//! | `JWT_REPLY` | `Link_successful` | what a client is told once it is in; nothing if empty |
+//! | `JWT_HEADER` | | a header of the handshake that may hold the token, most often `authorization`: `Bearer …`; any other header may also hold a token alone. Web pages can set only one header: see below |
+//! | `JWT_QUERY` | | a parameter of the handshake's query that may hold the token. Addresses end up in logs: use it for tokens that are valid for seconds |
+//! | `JWT_COOKIE` | | a cookie of the handshake that may hold the token |
+//! | `JWT_REPLY` | `Link_successful` | the reply to a client that has logged in; no reply if empty |
 //!
-//! A claim is given by its name, or by a JSON pointer (RFC 6901) to what lies deeper, such as Keycloak's
-//! `roles=/realm_access/roles`. A claim that is a list makes an attribute of each item that is not `null`. One that is
-//! `null`, or a list without such an item, makes one attribute with an empty value; one that is missing makes none. For
-//! routers that is a difference: by an empty attribute `rooms-router` grants nothing, without one whatever its setting
-//! grants. An issuer takes a permission away by an empty claim, not by leaving the claim out.
+//! A setting names a claim by the claim's name, or by a JSON pointer (RFC 6901) to a nested claim, such as Keycloak's
+//! `roles=/realm_access/roles`. A claim that is a list makes an attribute of each item that is not `null`. A claim that
+//! is `null`, or a list without such an item, makes one attribute with an empty value. A missing claim makes no
+//! attribute. Routers see the difference: with an empty attribute, `rooms-router` grants nothing; without the
+//! attribute, it grants what its setting grants. So an issuer takes a permission away with an empty claim, not by
+//! leaving out the claim.
 //!
-//! A page cannot set headers, but it can offer subprotocols, one of which may be a token: `new WebSocket(url, ["bearer",
-//! token])`. Set `JWT_HEADER = "sec-websocket-protocol"`, and in the gateway's settings `pass_headers =
-//! ["sec-websocket-protocol"]` and `subprotocols = ["bearer"]`: browsers go on only if the gateway answers with one of what
-//! they offer, and that is `bearer`. A token offered alone is read, but never sent back, so that only other clients can
-//! use that.
+//! A web page cannot set headers, but it can offer subprotocols, and one of them may be a token:
+//! `new WebSocket(url, ["bearer", token])`. Set `JWT_HEADER = "sec-websocket-protocol"`, and in the gateway's settings
+//! `pass_headers = ["sec-websocket-protocol"]` and `subprotocols = ["bearer"]`. A browser goes on only if the gateway
+//! answers with one of the offered subprotocols, and the gateway answers `bearer`. A token that is offered alone is
+//! read, too, but never sent back, so only clients that are not browsers can use this.
 //!
-//! The host shows no header that `websocket.pass_headers` does not list: `JWT_HEADER` needs its header there, and
-//! `JWT_COOKIE` needs `cookie`, for which `websocket.allowed_origins` must name whose pages may connect.
+//! The host shows only headers that `websocket.pass_headers` lists. So `JWT_HEADER` needs its header in that list, and
+//! `JWT_COOKIE` needs `cookie` in it. With `cookie` in it, `websocket.allowed_origins` must name the origins whose
+//! pages may connect.
 //!
 //! ```toml
 //! [[authenticator]]
@@ -53,32 +56,35 @@
 //!
 //! # What is accepted
 //!
-//! HS256, HS384, HS512, RS256, ES256 and EdDSA, each only with a key of its own type: a public key is never taken for a
-//! secret, and there is no `none`. A key that says what it is for (`alg`) is used for nothing else. A token that names its
-//! key (`kid`) is checked with those keys of `JWT_KEYS` that have that name, and is denied if there are none; one that
-//! names no key, with a key that has a name only if that is the only one for its algorithm. Keys without a name, and those
-//! of the other two settings, are tried with every token of their algorithm, for nothing says which are theirs. So that
-//! nobody can have much computed by sending a token, that may be up to 4 keys, and RSA keys have 2048 to 4096 bits.
+//! HS256, HS384, HS512, RS256, ES256 and EdDSA, each only with a key of its own type. A public key is never used as a
+//! secret, and there is no `none`. A key with an `alg` is used for this algorithm only.
+//!
+//! A token that names its key (`kid`) is checked with the keys of `JWT_KEYS` that have this name, and is denied if
+//! there are none. A token that names no key is checked with a key that has a name only if this is the only key for its
+//! algorithm. Keys without a name, and the keys of the other two settings, are tried with every token of their
+//! algorithm, because nothing says which tokens are theirs.
+//!
+//! Nobody can cause much work by sending a token: at most 4 keys are tried, and RSA keys have 2048 to 4096 bits.
 //! Headers with `crit`, objects that name a member twice, and tokens over 16 KiB are refused.
 //!
-//! `typ` is not looked at: a token that the same issuer made for the same audience, but for another purpose (an ID token,
-//! or one that confirms an address), logs in as well. Give this gateway an audience of its own.
+//! `typ` is not checked: a token that the same issuer made for the same audience, but for another purpose (an ID token,
+//! or one that confirms an address), logs in, too. Give this gateway an audience of its own.
 //!
 //! # How long
 //!
-//! `exp` ends the session, too, with the same leeway: the host closes it with 4906 at the very second from which a new
-//! login would be denied. To stay, a client sends a new token in time, and the router hands it over
-//! (`action.authenticate`); a token of the same uid renews the session, anything else ends it.
+//! `exp` also ends the session, with the same leeway: the host closes the session with 4906 in the second from which a
+//! new login would be denied. To stay, a client sends a new token in time, and the router hands it over
+//! (`action.authenticate`). A token of the same uid renews the session; anything else ends it.
 //!
 //! # Close codes
 //!
-//! | code | meaning | what a client does |
+//! | code | meaning | what the client should do |
 //! | --- | --- | --- |
-//! | 4001 | not a token, or not one that can be read | has a mistake to be found |
-//! | 4002 | not trusted: unknown key, wrong signature, refused algorithm | logs in again |
-//! | 4003 | genuine, but not for here and now: `iss`, `aud`, `nbf`, no `exp`, no uid | logs in elsewhere |
-//! | 4004 | expired | gets a new token and connects again |
-//! | 1013 | the settings cannot be used; `check` refuses them before | tries again later |
+//! | 4001 | the token cannot be read | find the mistake in the client |
+//! | 4002 | the token is not trusted: unknown key, wrong signature, refused algorithm | log in again |
+//! | 4003 | the token is genuine, but not for here and now: `iss`, `aud`, `nbf`, no `exp`, no uid | log in elsewhere |
+//! | 4004 | the token has expired | get a new token and connect again |
+//! | 1013 | the settings cannot be used (`check` refuses such settings before) | try again later |
 
 mod algorithm;
 mod claims;
@@ -104,10 +110,10 @@ use token::Token;
 
 wit_bindgen::generate!({ path: "../../wit", world: "authentication" });
 
-/// The plugin. It keeps nothing: its settings are read anew for each login, whose instance is its own.
+/// The plugin. It keeps no state: it reads its settings anew for each login, because each login has its own instance.
 pub struct JwtAuth;
 
-// A component is linked by names that only its own target's linker takes.
+// Only the linker of the wasm target accepts the names by which a component is linked.
 #[cfg(target_family = "wasm")]
 export!(JwtAuth);
 
@@ -127,9 +133,9 @@ impl authenticator::Guest for JwtAuth {
     }
 }
 
-/// The verdict by the settings; no identity and no denial is a pass.
-fn verdict(judge: impl FnOnce(&JwtSettings) -> Result<Option<Identity>, Denial>) -> Verdict {
-    match JwtSettings::from_environment().map_err(|_| Denial::NotSetUp).and_then(|settings| judge(&settings)) {
+/// Returns the verdict of a decision. A decision without an identity is a pass.
+fn verdict(decide: impl FnOnce(&JwtSettings) -> Result<Option<Identity>, Denial>) -> Verdict {
+    match JwtSettings::from_environment().map_err(|_| Denial::NotSetUp).and_then(|settings| decide(&settings)) {
         Ok(Some(identity)) => Verdict::Accept(identity),
         Ok(None) => Verdict::Pass,
         Err(denial) => Verdict::Deny(denial.into()),
@@ -146,11 +152,12 @@ fn authenticate(settings: &JwtSettings, packet: &Message, now: u64) -> Result<Op
     token.map(|token| identity(settings, &token, now)).transpose()
 }
 
-/// Who bears this token at this time, in seconds since 1970. Nothing of it is believed before its signature is.
+/// Returns the identity of whoever bears this token at this time, in seconds since 1970. No part of the token is
+/// believed before its signature is checked.
 fn identity(settings: &JwtSettings, token: &str, now: u64) -> Result<Identity, Denial> {
     let token = Token::parse(token)?;
     settings.keys.vouch(&token)?;
-    let bearer = settings.rules.judge(&token.payload()?, now)?;
+    let bearer = settings.rules.bearer(&token.payload()?, now)?;
     Ok(Identity {
         uid: bearer.uid,
         reply: settings.reply.clone().map(Payload::Text),
@@ -159,7 +166,7 @@ fn identity(settings: &JwtSettings, token: &str, now: u64) -> Result<Identity, D
     })
 }
 
-/// Seconds since 1970. By a clock that is set to a time before, whatever expires has expired.
+/// Returns the seconds since 1970. If the clock is set to a time before, everything that can expire has expired.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs())
 }

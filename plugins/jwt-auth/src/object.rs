@@ -6,11 +6,10 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// A JSON object whose members have different names; their values stay the text they came as, so that no depth of
-/// theirs costs stack.
+/// A JSON object in which no name comes twice. The values stay text, so that deep nesting takes no stack.
 ///
-/// RFC 7515 §4 and RFC 7519 §4 leave a choice with names that come twice. Those who read the first and those who read
-/// the last would disagree about who the client is, so an object with such names is none.
+/// RFC 7515 §4 and RFC 7519 §4 leave open what to do with a name that comes twice. Two readers, one that uses the first
+/// value and one that uses the last, would disagree about who the client is. So such an object is refused.
 pub(crate) struct Object<'a>(BTreeMap<Cow<'a, str>, &'a RawValue>);
 
 impl<'a> Object<'a> {
@@ -22,7 +21,7 @@ impl<'a> Object<'a> {
         self.0.get(name).copied()
     }
 
-    /// What a path leads to: a member's name, or a JSON pointer (RFC 6901) to a member of objects within objects.
+    /// Returns the value at a path: the name of a member, or a JSON pointer (RFC 6901) to a member of nested objects.
     pub(crate) fn find(&self, path: &str) -> Option<&'a RawValue> {
         let Some(path) = path.strip_prefix('/') else { return self.get(path) };
         let mut parts = path.split('/').map(|part| part.replace("~1", "/").replace("~0", "~"));
@@ -34,12 +33,12 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The text of a JSON string; `None` for any other value.
+/// Returns the text of a JSON string; `None` for any other value.
 pub(crate) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(value.get()).ok().map(|Text(text)| text)
 }
 
-/// A JSON string, borrowed where it has no escapes.
+/// A JSON string, borrowed if it has no escapes.
 #[derive(serde::Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 

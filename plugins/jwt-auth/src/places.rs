@@ -7,15 +7,15 @@ use crate::exports::hotgate::gateway::authenticator::Handshake;
 use crate::hotgate::gateway::types::Message;
 use crate::object::string;
 
-/// The one header that a page can fill: `new WebSocket(url, ["bearer", token])`. It is a list (RFC 6455 §11.3.4).
+/// The only header that a web page can set: `new WebSocket(url, ["bearer", token])`. It is a list (RFC 6455 §11.3.4).
 const SUBPROTOCOLS: &str = "sec-websocket-protocol";
 
-/// Where tokens are looked for.
+/// The places that are searched for a token.
 #[derive(Debug)]
 pub(crate) struct Places {
-    /// `JWT_FIELD`: of a JSON packet.
+    /// `JWT_FIELD`: a field of a JSON packet.
     field: String,
-    /// `JWT_HEADER`, `JWT_QUERY`, `JWT_COOKIE`: of the handshake, each only if it is set.
+    /// `JWT_HEADER`, `JWT_QUERY`, `JWT_COOKIE`: parts of the handshake, each only if it is set.
     header: Option<String>,
     query: Option<String>,
     cookie: Option<String>,
@@ -37,8 +37,8 @@ impl Places {
         })
     }
 
-    /// The token in a handshake, if there is one. What the client says on purpose counts before the cookie, which a
-    /// browser sends by itself.
+    /// Returns the token in a handshake, if there is one. Header and query, which a client fills on purpose, count
+    /// before the cookie, which a browser sends by itself.
     pub(crate) fn in_handshake<'a>(&self, handshake: &'a Handshake) -> Result<Option<&'a str>, Denial> {
         let fields = |name: &str| {
             let name = name.to_ascii_lowercase();
@@ -60,8 +60,8 @@ impl Places {
         Ok(None)
     }
 
-    /// The token that a packet is or holds; `None` if it is about something else. Binary packets are read as if they
-    /// were text.
+    /// Returns the token that a packet is or holds; `None` if the packet is about something else. Binary packets are
+    /// read as text.
     pub(crate) fn in_packet<'a>(&self, packet: &'a Message) -> Result<Option<Cow<'a, str>>, Denial> {
         let packet = match packet {
             Message::Text(text) => text,
@@ -79,8 +79,8 @@ impl Places {
     }
 }
 
-/// Whether a packet can be meant as a token: three parts of base64url, none of them empty, with dots between them. A
-/// number or a name with a dot is something else, and somebody else's business.
+/// Returns whether a packet looks like a token: three parts of base64url, none of them empty, with dots between them. A
+/// number or a name with a dot is for another authenticator.
 fn is_like_token(packet: &str) -> bool {
     let is_part = |part: &str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
@@ -88,8 +88,8 @@ fn is_like_token(packet: &str) -> bool {
     packet.split('.').count() == 3 && packet.split('.').all(is_part)
 }
 
-/// The token in a header: after `Bearer` (RFC 6750 §2.1), or bare, as proxies that log users in put it into headers of
-/// their own. Other credentials in `Authorization` are somebody else's business.
+/// Returns the token in a header: after `Bearer` (RFC 6750 §2.1), or alone, as proxies that log users in put it into
+/// headers of their own. Other credentials in `Authorization` are for another authenticator.
 fn credentials<'a>(header: &str, value: &'a str) -> Option<&'a str> {
     match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Some(token.trim()),
@@ -98,7 +98,8 @@ fn credentials<'a>(header: &str, value: &'a str) -> Option<&'a str> {
     }
 }
 
-/// The tokens among the subprotocols that a client offers: what follows `bearer`, or alone has the form of one.
+/// Returns the tokens among the subprotocols that a client offers: the item after `bearer`, or an item that looks like
+/// a token.
 fn offered<'a>(values: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
     let mut after_bearer = false;
     values.flat_map(|value| value.split(',')).map(str::trim).filter(move |element| {
@@ -108,7 +109,7 @@ fn offered<'a>(values: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'
     })
 }
 
-/// The values that a list of `name=value` gives for a name.
+/// Returns the values of a name in a list of `name=value`.
 fn pairs<'a>(list: &'a str, separator: char, name: &str) -> impl Iterator<Item = &'a str> {
     list.split(separator).filter_map(move |pair| {
         let value = pair.trim().strip_prefix(name)?.strip_prefix('=')?;
@@ -116,7 +117,8 @@ fn pairs<'a>(list: &'a str, separator: char, name: &str) -> impl Iterator<Item =
     })
 }
 
-/// The one token in a place. Two that differ are none: whoever added one could speak for the owner of the other.
+/// Returns the only token in a place. Two different tokens are refused: whoever added one could act as the owner of the
+/// other.
 fn only<'a>(mut tokens: impl Iterator<Item = &'a str>) -> Result<Option<&'a str>, Denial> {
     let Some(first) = tokens.find(|token| !token.is_empty()) else { return Ok(None) };
     if tokens.all(|token| token == first) {

@@ -4,7 +4,7 @@ use crate::claims::Rules;
 use crate::keys::Keys;
 use crate::places::Places;
 
-/// Every setting there is; the crate's page says what they mean.
+/// The names of all settings. The documentation of the crate explains them.
 const KNOWN: &[&str] = &[
     "JWT_KEYS",
     "JWT_PUBLIC_KEY",
@@ -22,13 +22,13 @@ const KNOWN: &[&str] = &[
     "JWT_REPLY",
 ];
 
-/// What the plugin is told by whoever deploys it.
+/// The settings of the plugin.
 #[derive(Debug)]
 pub(crate) struct JwtSettings {
     pub(crate) keys: Keys,
     pub(crate) rules: Rules,
     pub(crate) places: Places,
-    /// `JWT_REPLY`; none if that is empty.
+    /// `JWT_REPLY`; `None` if it is empty.
     pub(crate) reply: Option<String>,
 }
 

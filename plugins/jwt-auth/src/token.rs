@@ -5,21 +5,22 @@ use crate::algorithm::Algorithm;
 use crate::denial::Denial;
 use crate::object::{Object, string};
 
-/// The longest token that is read, in bytes: room for as many claims as a session can have attributes.
+/// The longest token that is read, in bytes. It has room for as many claims as a session can have attributes.
 pub(crate) const MAX_BYTES: usize = 16 * 1024;
 
-/// A signed token in its compact form (RFC 7515 §7.1), taken apart and not believed yet.
+/// A signed token in its compact form (RFC 7515 §7.1), split into its parts, and not checked yet.
 pub(crate) struct Token<'a> {
     pub(crate) algorithm: Algorithm,
-    /// The name of the key that it says it is signed with.
+    /// The name of the key that signed the token, as the token says.
     pub(crate) kid: Option<String>,
-    /// What the signature is about: header and payload as they came.
+    /// The signed text: header and payload as they came.
     pub(crate) signed: &'a str,
     pub(crate) signature: Vec<u8>,
     payload: &'a str,
 }
 
 impl<'a> Token<'a> {
+    /// Splits a token, and reads its header.
     pub(crate) fn parse(token: &'a str) -> Result<Self, Denial> {
         if token.len() > MAX_BYTES {
             return Err(Denial::Malformed("it is over 16 KiB long"));
@@ -34,7 +35,7 @@ impl<'a> Token<'a> {
 
         let header = decode(header)?;
         let header = Object::parse(&header).ok_or(Denial::Malformed("its header is not a JSON object"))?;
-        // Extensions that must be understood (RFC 7515 §4.1.11): none are.
+        // `crit` names extensions that must be understood (RFC 7515 §4.1.11). This plugin understands none.
         if header.get("crit").is_some() {
             return Err(Denial::NotTrusted("it demands extensions"));
         }
@@ -49,13 +50,13 @@ impl<'a> Token<'a> {
         Ok(Self { algorithm, kid, signed, signature: decode(signature)?, payload })
     }
 
-    /// What is signed. Whether the signature is good must be known before this is believed.
+    /// Returns the payload. Do not believe it before the signature is checked.
     pub(crate) fn payload(&self) -> Result<Vec<u8>, Denial> {
         decode(self.payload)
     }
 }
 
-/// Strictly base64url without padding: each token has one spelling only.
+/// Decodes base64url without padding, strictly: each token has only one spelling.
 fn decode(part: &str) -> Result<Vec<u8>, Denial> {
     BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| Denial::Malformed("a part of it is not base64url without padding"))
 }

@@ -31,8 +31,7 @@ impl Token {
         let make = || {
             let mut bytes = [0; 32];
             getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            Ok((digits + "\n").into_bytes())
+            Ok((hex::encode(bytes) + "\n").into_bytes())
         };
         Self::parse(&state.create_secret(FILE, make)?)
     }

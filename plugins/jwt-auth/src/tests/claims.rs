@@ -1,6 +1,6 @@
 use super::*;
 
-/// What a genuine token with these claims is denied for.
+/// Returns why a genuine token with these claims is denied.
 #[track_caller]
 fn denied_for(settings: &[(&str, &str)], claims: impl AsRef<[u8]>) -> String {
     denied(&with(settings), &genuine(claims))
@@ -169,7 +169,7 @@ fn attributes_are_claims() {
     assert!(identity(&with(&[]), &genuine(claims)).unwrap().attributes.is_empty());
 }
 
-/// A claim that holds nothing takes away what a router grants by default; one that is missing does not.
+/// An empty claim takes away what a router grants by default; a missing claim does not.
 #[test]
 fn a_claim_that_holds_nothing_is_an_empty_attribute() {
     let settings = with(&[("JWT_ATTRIBUTES", "r=/o/r")]);
@@ -200,10 +200,10 @@ fn attributes_are_bounded_as_the_host_bounds_them() {
     let settings = &[("JWT_ATTRIBUTES", "r")];
     let of = |roles: usize| format!(r#"{{"sub":"u1","exp":2000,"r":[1{}]}}"#, ",1".repeat(roles - 1));
     assert_eq!(identity(&with(settings), &genuine(of(64))).unwrap().attributes.len(), 64);
-    assert_eq!(denied_for(settings, of(65)), "4003 the token is not for here: it makes for too many attributes");
+    assert_eq!(denied_for(settings, of(65)), "4003 the token is not for here: its claims make too many attributes");
     let doubled = &[("JWT_ATTRIBUTES", "r,again=r")];
     let long = format!(r#"{{"sub":"u1","exp":2000,"r":"{}"}}"#, "x".repeat(8200));
-    assert_eq!(denied_for(doubled, long), "4003 the token is not for here: it makes for too many attributes");
+    assert_eq!(denied_for(doubled, long), "4003 the token is not for here: its claims make too many attributes");
     assert_eq!(
         denied_for(settings, r#"{"sub":"u1","exp":2000,"r":"\ud800"}"#),
         "4003 the token is not for here: a claim is not Unicode text"

@@ -1,4 +1,4 @@
-//! What people try who have no key.
+//! Attacks by people who have no key.
 
 use super::vectors::{ES256, P256_PEM, RS256, RSA_PEM, keys};
 use super::*;
@@ -25,7 +25,7 @@ fn a_public_key_is_no_secret() {
             assert_eq!(denied(&settings, &signed(r#"{"alg":"HS256"}"#, CLAIMS, &secret)), NO_KEY);
         }
     }
-    // Not even where there is a secret, too.
+    // Not even if there is a secret, too.
     let both = with(&[("JWT_PUBLIC_KEY", RSA_PEM)]);
     assert_eq!(denied(&both, &signed(r#"{"alg":"HS256"}"#, CLAIMS, RSA_PEM)), WRONG_SIGNATURE);
 }
@@ -56,7 +56,7 @@ fn another_key_does_not_do() {
     assert_eq!(denied(&with(&[]), &signed(r#"{"alg":"HS256"}"#, CLAIMS, "")), WRONG_SIGNATURE);
 }
 
-/// RFC 7515 A.2 and A.3 with signatures that broken checks have let through.
+/// RFC 7515 A.2 and A.3 with signatures that broken checks have accepted.
 #[test]
 fn signatures_of_special_values_are_wrong() {
     let settings = JwtSettings::new(&[("JWT_KEYS", &keys())]).unwrap();
@@ -77,7 +77,7 @@ fn signatures_of_special_values_are_wrong() {
         &own[..63],
         &[&own[..], &[0]].concat(),
         &[&[0], &own[..]].concat(),
-        // As DER, which ECDSA speaks elsewhere.
+        // As DER, the form of ECDSA signatures elsewhere.
         &[&[0x30, 0x44, 2, 32], &own[..32], &[2, 32], &own[32..]].concat(),
     ] {
         assert_eq!(denied(&settings, &format!("{es256}.{}", base64url(signature))), WRONG_SIGNATURE, "{signature:?}");
@@ -128,7 +128,7 @@ fn a_token_is_checked_with_the_key_it_names() {
         let reason = denied(&settings, &token(&format!(r#","kid":{kid}"#), 2));
         assert_eq!(reason, "4001 the token cannot be read: the name of its key is not a string", "{kid}");
     }
-    // A key without a name serves whatever the token says, for the signature is what counts.
+    // A key without a name is tried with every token: the signature decides.
     assert!(identity(&with(&[]), &signed(r#"{"alg":"HS256","kid":"x"}"#, CLAIMS, SECRET)).is_ok());
 }
 
@@ -196,11 +196,11 @@ fn what_is_not_three_parts_of_base64url_is_no_token() {
         &format!("{header}.{claims}.é"),
         &format!("{header}.{claims}.\0"),
     ] {
-        // Where the part happens to be base64url all the same, it is not the signature.
+        // If the part is valid base64url by chance, it is a wrong signature.
         let reason = denied(&settings, broken);
         assert!([NOT_BASE64, WRONG_SIGNATURE].contains(&reason.as_str()), "{broken} {reason}");
     }
-    // The last character of 32 bytes carries two bits that say nothing: they must be zero.
+    // Two bits of the last character of 32 bytes are unused: they must be zero.
     let last = signature.chars().last().unwrap();
     let twin = char::from(u8::try_from(last).unwrap() + 1);
     assert_eq!(denied(&settings, &format!("{header}.{claims}.{}{twin}", &signature[..42])), NOT_BASE64);
@@ -231,7 +231,7 @@ fn a_token_of_any_size_costs_little() {
     assert!(identity(&settings, &padded(room - 3)).is_ok());
     assert_eq!(denied(&settings, &padded(room + 3)), too_long);
     assert_eq!(denied(&settings, &".".repeat(1 << 20)), too_long);
-    // 4,000 levels in a token that is genuine, and 4,000 in a header that anybody can write.
+    // 4,000 levels in a genuine token, and 4,000 levels in a header that anybody can write.
     let deep = format!("{}{}", "[".repeat(4000), "]".repeat(4000));
     assert!(identity(&settings, &genuine(format!(r#"{{"sub":"u1","exp":2000,"x":{deep}}}"#))).is_ok());
     assert_eq!(denied(&settings, &signed(&format!(r#"{{"alg":"HS256","x":{deep}}}"#), CLAIMS, "x")), WRONG_SIGNATURE);

@@ -15,16 +15,16 @@ use crate::settings::JwtSettings;
 
 /// The secret of most tests: exactly as long as HS256 needs.
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
-/// What most tokens say.
+/// The claims of most tokens.
 const CLAIMS: &str = r#"{"sub":"u1","exp":2000}"#;
-/// When most tests happen: before these tokens expire.
+/// The time of most tests: before these tokens expire.
 const NOW: u64 = 1000;
 
 fn base64url(bytes: impl AsRef<[u8]>) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// A token with this header and these claims, signed by HS256 whatever the header says.
+/// Returns a token with this header and these claims, signed with HS256 whatever the header says.
 fn signed(header: &str, claims: impl AsRef<[u8]>, secret: impl AsRef<[u8]>) -> String {
     with_mac::<Hmac<Sha256>>(header, claims, secret)
 }
@@ -43,12 +43,12 @@ fn with_mac<M: Mac + KeyInit>(header: &str, claims: impl AsRef<[u8]>, secret: im
     format!("{signed}.{}", base64url(mac))
 }
 
-/// A token with these claims that is genuine by [`SECRET`].
+/// Returns a token with these claims, signed with [`SECRET`].
 fn genuine(claims: impl AsRef<[u8]>) -> String {
     signed(r#"{"alg":"HS256"}"#, claims, SECRET)
 }
 
-/// [`SECRET`] and these settings.
+/// Returns settings with [`SECRET`] and these settings.
 fn with(settings: &[(&str, &str)]) -> JwtSettings {
     JwtSettings::new(&[&[("JWT_SECRET", SECRET)], settings].concat()).unwrap()
 }
@@ -57,7 +57,7 @@ fn identity(settings: &JwtSettings, token: &str) -> Result<Identity, Denial> {
     crate::identity(settings, token, NOW)
 }
 
-/// Why a token is denied, in words. That is what a client is told, so no more than fits.
+/// Returns why a token is denied. The client gets this text, so it must fit a close frame.
 #[track_caller]
 fn denied(settings: &JwtSettings, token: &str) -> String {
     let denial = identity(settings, token).expect_err(token);
@@ -66,7 +66,7 @@ fn denied(settings: &JwtSettings, token: &str) -> String {
     reason
 }
 
-/// What is said of a token that is signed by nobody known, or wrongly.
+/// The denials of tokens that an unknown key signed, or that are signed or written wrongly.
 const NO_KEY: &str = "4002 the token is not trusted: no key of its name and algorithm is known";
 const NOT_SAID_WHICH: &str = "4002 the token is not trusted: it does not say which of the keys it is signed with";
 const WRONG_SIGNATURE: &str = "4002 the token is not trusted: its signature is wrong";

@@ -15,12 +15,12 @@ fn handshake(query: Option<&str>, headers: &[(&str, &str)]) -> Handshake {
     }
 }
 
-/// The uid that a handshake is accepted with, or nothing if it is passed on.
+/// Returns the uid that a handshake is accepted with; `None` if it is passed on.
 fn greeted(settings: &JwtSettings, handshake: &Handshake) -> Result<Option<String>, Denial> {
     crate::greet(settings, handshake, NOW).map(|identity| identity.map(|identity| identity.uid))
 }
 
-/// The same for a packet.
+/// Returns the uid that a packet is accepted with; `None` if it is passed on.
 fn sent(settings: &[(&str, &str)], packet: Message) -> Result<Option<String>, Denial> {
     crate::authenticate(&with(settings), &packet, NOW).map(|identity| identity.map(|identity| identity.uid))
 }
@@ -171,7 +171,7 @@ fn two_tokens_in_one_place_are_none() {
     let (first, second) = (format!("Bearer {mine}"), format!("Bearer {other}"));
     let headers = [("authorization", first.as_str()), ("authorization", second.as_str())];
     assert_eq!(greeted(&settings, &handshake(None, &headers)).unwrap_err(), two);
-    // In two places, the one that a browser does not fill by itself counts.
+    // With tokens in two places, the place counts that a browser does not fill by itself.
     let query = format!("t={other}");
     let both = handshake(Some(&query), &[("cookie", &format!("s={mine}"))]);
     assert_eq!(greeted(&settings, &both), Ok(Some("u2".into())));

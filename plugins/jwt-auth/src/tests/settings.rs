@@ -1,7 +1,7 @@
 use super::vectors::{ED25519_PEM, P256_PEM, RSA_PEM, keys, keys_of_the_rfcs};
 use super::*;
 
-/// Why these settings are refused: by reading or by checking them.
+/// Returns why these settings are refused, when they are read or when they are checked.
 #[track_caller]
 fn refused(settings: &[(&str, &str)]) -> String {
     match JwtSettings::new(settings) {
@@ -18,7 +18,7 @@ fn a_key_is_needed() {
     }
 }
 
-/// Which key, and why.
+/// The refusal names the key and the reason.
 #[test]
 fn a_key_that_is_of_no_use_is_named() {
     let short = base64url([255; 31]);
@@ -30,7 +30,7 @@ fn a_key_that_is_of_no_use_is_named() {
         (r#"{"kty":"AKP","alg":"ML-DSA-65","pub":"x"}"#.into(), "key 1 is of another kind (kty, crv) than RSA, "),
         (r#"{"kty":"oct","key_ops":["sign"]}"#.into(), "key 1 is not for checking signatures (key_ops)"),
     ] {
-        let expected = format!("JWT_KEYS holds no key that tokens can be checked with here: {expected}");
+        let expected = format!("JWT_KEYS holds no key that can check tokens here: {expected}");
         for set in [key.clone(), format!(r#"{{"keys":[{key}]}}"#)] {
             let refused = refused(&[("JWT_KEYS", &set)]);
             assert!(refused.starts_with(&expected), "{set} {refused}");
@@ -49,12 +49,12 @@ fn a_key_that_is_of_no_use_is_named() {
         (r#"{"kty":"RSA","n":"AQ","e":"AQAB"}"#.into(), "key 1 is an RSA key of under 2048 or over 4096 bits"),
     ] {
         let refused = refused(&[("JWT_KEYS", &format!(r#"{{"keys":[{entries}]}}"#))]);
-        let expected = format!("JWT_KEYS holds no key that tokens can be checked with here: {expected}");
+        let expected = format!("JWT_KEYS holds no key that can check tokens here: {expected}");
         assert_eq!(refused, expected, "{entries}");
     }
 }
 
-/// As some write keys: with every member that there is.
+/// Some programs write keys with every member that there is.
 #[test]
 fn a_member_that_says_nothing_is_absent() {
     for key in keys_of_the_rfcs() {
@@ -88,7 +88,7 @@ fn a_public_key_is_one() {
         assert!(refused.starts_with("JWT_PUBLIC_KEY must be an RSA, P-256 or Ed25519 key in PEM"), "{pem} {refused}");
     }
     let two = refused(&[("JWT_PUBLIC_KEY", &RSA_PEM.repeat(2))]);
-    assert!(two.ends_with("what stands between is not base64"), "{two}");
+    assert!(two.ends_with("the text between is not base64"), "{two}");
     let private = refused(&[("JWT_PUBLIC_KEY", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----")]);
     assert!(private.starts_with("JWT_PUBLIC_KEY is a private key"));
     let certificate = refused(&[("JWT_PUBLIC_KEY", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----")]);
@@ -139,12 +139,12 @@ fn the_keys_of_a_set_are_what_they_say() {
     let one = format!(r#"{{"kty":"oct","k":"{zero}"}}"#);
     let nothing = refused(&[("JWT_KEYS", r#"{"keys":[{"kty":"new"}]}"#), ("JWT_SECRET", SECRET)]);
     assert!(
-        nothing.starts_with("JWT_KEYS holds no key that tokens can be checked with here: key 1 is of"),
+        nothing.starts_with("JWT_KEYS holds no key that can check tokens here: key 1 is of"),
         "{nothing}"
     );
     let private = r#"{"kty":"RSA","use":"enc","kid":5,"d":"AA"}"#;
     let private = refused(&[("JWT_KEYS", &format!(r#"{{"keys":[{private}]}}"#)), ("JWT_SECRET", SECRET)]);
-    assert_eq!(private, "JWT_KEYS holds a private key; nothing but its public part belongs here");
+    assert_eq!(private, "JWT_KEYS holds a private key: give only its public part");
     let many = refused(&[("JWT_KEYS", &format!(r#"{{"keys":[{one}{}]}}"#, format!(",{one}").repeat(16)))]);
     assert_eq!(many, "JWT_KEYS may hold up to 16 keys that can check tokens");
 }
@@ -160,13 +160,13 @@ fn a_token_is_tried_with_few_keys() {
     assert!(refused(&[("JWT_KEYS", &set(&vec![key(""); 5]))]).starts_with(refusal));
     assert!(refused(&[("JWT_KEYS", &set(&nameless)), ("JWT_SECRET", SECRET)]).starts_with(refusal));
     assert!(refused(&[("JWT_KEYS", &set(&vec![key(r#","kid":"a""#); 5]))]).starts_with(refusal));
-    // Of another algorithm, or of different names, they are not tried with the same token.
+    // Keys of another algorithm, or with different names, are not tried with the same token.
     assert_eq!(check(&[("JWT_KEYS", &set(&nameless)), ("JWT_PUBLIC_KEY", RSA_PEM)]), Ok(()));
     let named: Vec<_> = (0..16).map(|kid| key(&format!(r#","kid":"{kid}""#))).collect();
     assert_eq!(check(&[("JWT_KEYS", &set(&named))]), Ok(()));
 }
 
-/// As issuers publish them: with more keys than are of use here, and more members than are read.
+/// Issuers publish sets with keys that are of no use here, and with members that are not read.
 #[test]
 fn keys_of_no_use_are_passed_over() {
     let set = keys().replacen(
@@ -174,7 +174,7 @@ fn keys_of_no_use_are_passed_over() {
         r#"[{"kty":"RSA","use":"enc","alg":"RSA-OAEP","n":"AQ","e":"AQ"},{"kty":"EC","crv":"P-521","x":"AA"},"#,
         1,
     );
-    // And some that are for nobody, or for nobody here.
+    // And some that are of no use to anybody, or of no use here.
     let (short, long) = (base64url([255; 128]), base64url([255; 513]));
     let bad = format!(
         r#"[5,null,{{}},{{"kid":"a"}},{{"kty":5}},{{"kty":"new","kid":["x"]}},{{"kty":"RSA","n":"{short}","e":"AQAB"}},
@@ -190,7 +190,7 @@ fn keys_of_no_use_are_passed_over() {
 #[test]
 fn other_settings_are_checked_in_words() {
     for (setting, expected) in [
-        (("JWT_AUDIANCE", "x"), "JWT_AUDIANCE is no setting of this plugin; it has JWT_KEYS, JWT_PUBLIC_KEY, "),
+        (("JWT_AUDIANCE", "x"), "JWT_AUDIANCE is not a setting of this plugin; its settings are JWT_KEYS, JWT_PUBLIC_KEY, "),
         (("JWT_LEEWAY", "601"), "JWT_LEEWAY must be a whole number from 0 to 600"),
         (("JWT_EXPIRY", "never"), "JWT_EXPIRY must be \"required\" or \"optional\""),
         (("JWT_ISSUER", ""), "JWT_ISSUER is a list with an empty item"),

@@ -13,7 +13,7 @@ pub(super) const RS256: &str = "eyJhbGciOiJSUzI1NiJ9\
 pub(super) const ES256: &str = "eyJhbGciOiJFUzI1NiJ9\
     .eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ\
     .DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
-/// Its payload is no object but `Example of Ed25519 signing`.
+/// Its payload is not an object, but the text `Example of Ed25519 signing`.
 pub(super) const EDDSA: &str = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc\
     .hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
 
@@ -44,11 +44,11 @@ MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
 -----END PUBLIC KEY-----
 ";
 
-/// The tokens with claims name nobody but their issuer.
+/// The tokens with claims name only their issuer.
 const WHOSE: (&str, &str) = ("JWT_UID_CLAIM", "iss");
 /// One second before they expire.
 const THEN: u64 = 1_300_819_379;
-/// The payload of the other; seeing that it is no object is the step after its signature was found to be good.
+/// The denial of the other token. Its payload is read only after its signature was found to be good.
 const SIGNED_BUT_NO_CLAIMS: Denial = Denial::Malformed("its claims are not a JSON object");
 
 pub(super) fn keys() -> String {
@@ -108,7 +108,7 @@ fn none_is_good_after_it_has_expired() {
 fn none_is_good_with_a_bit_of_it_changed() {
     for token in [HS256, RS256, ES256, EDDSA] {
         let parts: Vec<&str> = token.split('.').collect();
-        // A signature's last byte, and bytes from its beginning and middle; the payload's first.
+        // The first, a middle and the last byte of the signature; then a byte of the payload.
         let mut signature = BASE64_URL_SAFE_NO_PAD.decode(parts[2]).unwrap();
         for index in [0, signature.len() / 2, signature.len() - 1] {
             signature[index] ^= 1;
