@@ -1,6 +1,7 @@
 //! Reads case files: conversations with a plugin, and the expected answers. `plugins/README.md` describes the format.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -62,14 +63,15 @@ pub(super) struct Case {
 pub(super) struct Opening {
     pub(super) path: String,
     pub(super) query: Option<String>,
-    pub(super) remote_address: String,
+    #[serde(deserialize_with = "address")]
+    pub(super) remote_address: SocketAddr,
     #[serde(deserialize_with = "headers")]
     pub(super) headers: Vec<Attribute>,
 }
 
 impl Default for Opening {
     fn default() -> Self {
-        let (path, remote_address) = ("/".to_owned(), "127.0.0.1:40000".to_owned());
+        let (path, remote_address) = ("/".to_owned(), SocketAddr::from(([127, 0, 0, 1], 40000)));
         Self { path, query: None, remote_address, headers: Vec::new() }
     }
 }
@@ -215,6 +217,11 @@ impl TryFrom<Value> for Data {
     }
 }
 
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| de::Error::custom("remote_address must be an IP address and port, like 127.0.0.1:40000"))
+}
+
 fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
     let written = Datetime::deserialize(deserializer)?;
     let time = humantime::parse_rfc3339_weak(&written.to_string());
@@ -345,6 +352,10 @@ mod tests {
             ("[[case]]\nname = \"a\"\nsteps = [{ route = { hex = \"+1\" } }]", "{ hex = \"00ff\" }"),
             ("[[case]]\nname = \"a\"\nsteps = [{ rout = \"x\" }]", "rout"),
             ("[[case]]\nname = \"a\"\nsteps = [{ closed = { cause = \"x\" } }]", "protocol-error"),
+            (
+                "[[case]]\nname = \"a\"\nhandshake = { remote_address = \"x\" }\nsteps = [{ greet = true }]",
+                "127.0.0.1:40000",
+            ),
             ("[[case]]\nname = \"a\"\nclock = 2026-01-01\nsteps = [{ greet = true }]", "in UTC"),
         ] {
             let error = format!("{:#}", parse(text).expect_err(text));

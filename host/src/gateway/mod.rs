@@ -1,6 +1,8 @@
 //! Binds the listeners, owns the tasks, and drains on shutdown.
 
 mod reload;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,8 +102,7 @@ impl Gateway {
     pub async fn run(self, source: Source, hangup: Signal, stop: impl Future<Output = ()>) {
         let Self { config, websocket, text, admin, registry, policy } = self;
         let plugins = policy.clone();
-        let shutdown = CancellationToken::new();
-        let tasks = TaskTracker::new();
+        let tasks = Tasks::default();
         let heartbeat = Arc::new(Heartbeat::new(config.heartbeat.clone()));
 
         let inbox = Arc::new(InboxBudget::new(config.inbox.total_bytes));
@@ -125,22 +126,17 @@ impl Gateway {
             admin.serve(Served { policy: policy.clone(), registry: registry.clone(), admission, budget, inbox });
         }
         let context = Arc::new(text::Context::new(config.text.clone(), policy, registry));
-        let senders = text::Acceptor::new(context, config.limits.text_connections, shutdown.clone());
+        let senders = text::Acceptor::new(context, config.limits.text_connections, tasks.shutdown.clone());
 
-        let accepting = CancellationToken::new();
-        let listeners = TaskTracker::new();
-        listeners.spawn(accept("websocket", websocket, accepting.clone(), {
-            let tasks = tasks.clone();
-            move |stream, peer| clients.admit(&tasks, stream, peer)
+        tasks.listeners.spawn(accept("websocket", websocket, tasks.stop_accepting.clone(), {
+            let connections = tasks.connections.clone();
+            move |stream, peer| clients.admit(&connections, stream, peer)
         }));
-        listeners.spawn(accept("text", text, accepting.clone(), {
-            let tasks = tasks.clone();
-            move |stream, peer| senders.admit(&tasks, stream, peer)
+        tasks.listeners.spawn(accept("text", text, tasks.stop_accepting.clone(), {
+            let connections = tasks.connections.clone();
+            move |stream, peer| senders.admit(&connections, stream, peer)
         }));
-        tasks.spawn({
-            let shutdown = shutdown.clone();
-            async move { heartbeat.run(shutdown, GOING_AWAY).await }
-        });
+        tasks.beat(heartbeat);
 
         let mut reloading = JoinSet::new();
         reloading.spawn(Reload::new(source, hangup, plugins.clone(), config.clone()).run());
@@ -148,19 +144,11 @@ impl Gateway {
         stop.await;
         let end = Instant::now() + config.shutdown_grace;
         drop(reloading);
-        info!(connections = tasks.len().saturating_sub(1), grace = ?config.shutdown_grace, "shutting down");
+        info!(connections = tasks.connections.len().saturating_sub(1), grace = ?config.shutdown_grace, "shutting down");
         if let Some(admin) = &admin {
             admin.drain();
         }
-        // Accept no more connections before all are asked to close, so that none is missed.
-        accepting.cancel();
-        listeners.close();
-        listeners.wait().await;
-        shutdown.cancel();
-        tasks.close();
-        if timeout_at(end, tasks.wait()).await.is_err() {
-            warn!(connections = tasks.len(), "connections cut off: they have not closed in time (shutdown_grace)");
-        }
+        tasks.drain(end).await;
         if let Some(admin) = admin {
             admin.stop(end).await;
         }
@@ -169,6 +157,39 @@ impl Gateway {
         let counted = METRICS.all().map(|(name, _, count)| format!("{name}={count}"));
         let counted = counted.filter(|text| !text.ends_with("=0")).collect::<Vec<_>>().join(" ");
         info!(counted, "stopped");
+    }
+}
+
+/// The tasks of the listeners and the connections, and the signals that end them.
+#[derive(Default)]
+struct Tasks {
+    listeners: TaskTracker,
+    stop_accepting: CancellationToken,
+    /// The tasks of all connections, and the heartbeat's.
+    connections: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Tasks {
+    /// Starts the heartbeat. It closes all connections at the shutdown.
+    fn beat(&self, heartbeat: Arc<Heartbeat>) {
+        let shutdown = self.shutdown.clone();
+        self.connections.spawn(async move { heartbeat.run(shutdown, GOING_AWAY).await });
+    }
+
+    /// Closes the listeners and all connections. Returns when all connections are closed, or at `end`: those that are
+    /// left are cut off when the process ends.
+    async fn drain(&self, end: Instant) {
+        // Accept no more connections before all are asked to close, so that none is missed.
+        self.stop_accepting.cancel();
+        self.listeners.close();
+        self.listeners.wait().await;
+        self.shutdown.cancel();
+        self.connections.close();
+        if timeout_at(end, self.connections.wait()).await.is_err() {
+            let connections = self.connections.len();
+            warn!(connections, "connections cut off: they have not closed in time (shutdown_grace)");
+        }
     }
 }
 

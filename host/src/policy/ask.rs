@@ -1,6 +1,7 @@
 //! Asks one authenticator about one client.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,8 +20,8 @@ use crate::plugin::{CallError, Caller, Generation, PluginHandle, authenticator, 
 pub struct Handshake {
     /// The connection.
     pub connection: ConnectionId,
-    /// `ip:port` of the peer, after the trusted-proxy rules.
-    pub remote_address: String,
+    /// The address of the peer, after the trusted-proxy rules.
+    pub remote_address: SocketAddr,
     /// The path of the upgrade request, without the query.
     pub path: String,
     /// The part after the `?`, if there is a `?`.
@@ -69,10 +70,10 @@ pub(super) async fn greet(
     held: Option<Arc<Generation>>,
     handshake: &Handshake,
 ) -> Result<CheckedVerdict, CallError> {
-    let headers = attributes(&handshake.headers);
+    let (address, headers) = (handshake.remote_address.to_string(), attributes(&handshake.headers));
     let read = |verdict, by: &_| CheckedVerdict::read(verdict, by, handle.limits(), None);
-    let verdict =
-        handle.greet(held, Caller::Stranger(&handshake.remote_address), borrow(handshake, &headers), read).await?;
+    let caller = Caller::Stranger(handshake.remote_address.ip());
+    let verdict = handle.greet(held, caller, borrow(handshake, &address, &headers), read).await?;
     verdict.log("greet", handshake.connection);
     Ok(verdict)
 }
@@ -84,11 +85,12 @@ pub(super) async fn authenticate(
     handshake: &Handshake,
     packet: &Message,
 ) -> Result<CheckedVerdict, CallError> {
-    let headers = attributes(&handshake.headers);
+    let (address, headers) = (handshake.remote_address.to_string(), attributes(&handshake.headers));
     let read = |verdict, by: &_| CheckedVerdict::read(verdict, by, handle.limits(), Some(packet));
     let (state, held) = held.map_or_else(Default::default, |held| (held.state, Some(held.generation)));
-    let caller = Caller::Stranger(&handshake.remote_address);
-    let verdict = handle.authenticate(held, caller, borrow(handshake, &headers), message(packet), &state, read).await?;
+    let caller = Caller::Stranger(handshake.remote_address.ip());
+    let handshake_record = borrow(handshake, &address, &headers);
+    let verdict = handle.authenticate(held, caller, handshake_record, message(packet), &state, read).await?;
     verdict.log("authenticate", handshake.connection);
     Ok(verdict)
 }
@@ -150,10 +152,14 @@ impl Reader<'_> {
     }
 }
 
-fn borrow<'a>(handshake: &'a Handshake, headers: &'a [types::AttributeParam<'a>]) -> authenticator::Handshake<'a> {
+fn borrow<'a>(
+    handshake: &'a Handshake,
+    remote_address: &'a str,
+    headers: &'a [types::AttributeParam<'a>],
+) -> authenticator::Handshake<'a> {
     authenticator::Handshake {
         connection: handshake.connection.0,
-        remote_address: &handshake.remote_address,
+        remote_address,
         path: &handshake.path,
         query: handshake.query.as_deref(),
         headers,

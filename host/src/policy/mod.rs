@@ -26,7 +26,7 @@ use tokio::time::timeout;
 pub use self::ask::{Handshake, Identity};
 pub use self::authenticator::{Authenticator, Decision, Login};
 pub use self::harness::{Harness, Verdict};
-pub use self::router::{Failed, Router};
+pub use self::router::{Failed, PushError, Router};
 use self::shadow::Shadow;
 use crate::base::state::StateFolder;
 use crate::config::{Config, Loaded, Missing, PluginConfig, PluginLimits};

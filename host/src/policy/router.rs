@@ -17,6 +17,17 @@ use crate::plugin::{CallError, Caller, Generation, PluginHandle, router, types};
 #[error("a plugin failed")]
 pub struct Failed;
 
+/// A pushed line had no effect. The reason is logged already.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// The plugin refused the line, in its own words.
+    #[error("the router refused the line: {0}")]
+    Refused(String),
+    /// The plugin failed, or no instance became free in time.
+    #[error("a plugin failed")]
+    Failed,
+}
+
 /// Decides who gets a message. Each call runs in the generation that serves its connection when the call begins.
 /// Dropping the future of a call ends the call.
 #[derive(Debug)]
@@ -56,13 +67,15 @@ impl Router {
         closed(&self.handle, &self.registry, session, ending).await.map_err(|_logged| Failed)
     }
 
-    /// Calls `push`: an internal sender has sent a line. The inner error is the plugin's refusal of the line, logged
-    /// already.
+    /// Calls `push`: an internal sender has sent a line.
     ///
     /// # Errors
-    /// When the plugin failed, or no instance became free in time.
-    pub async fn push(&self, sender: &Sender, line: &ByteString) -> Result<Result<Answer, String>, Failed> {
-        push(&self.handle, &self.registry, sender, line).await.map_err(|_logged| Failed)
+    /// When the plugin refused the line or failed, or no instance became free in time.
+    pub async fn push(&self, sender: &Sender, line: &ByteString) -> Result<Answer, PushError> {
+        match push(&self.handle, &self.registry, sender, line).await {
+            Ok(answer) => answer.map_err(PushError::Refused),
+            Err(_logged) => Err(PushError::Failed),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ async fn load(config: &Config) -> anyhow::Result<Policy> {
 fn handshake() -> Handshake {
     Handshake {
         connection: ConnectionId(1),
-        remote_address: "192.0.2.1:4711".to_owned(),
+        remote_address: "192.0.2.1:4711".parse().unwrap(),
         path: "/".to_owned(),
         query: None,
         headers: Vec::new(),
@@ -58,7 +58,7 @@ async fn the_default_plugins_speak_the_origin_protocol() {
 
     let sender = Sender { connection: ConnectionId(2), remote_address: "127.0.0.1:4712".to_owned() };
     let line = ByteString::from(r#"{"uid":"u1","n":1}"#);
-    let Answer { commands, reply } = policy.router.push(&sender, &line).await.unwrap().unwrap();
+    let Answer { commands, reply } = policy.router.push(&sender, &line).await.unwrap();
     let [Command::Deliver(delivery)] = &commands[..] else { panic!("{commands:?}") };
     assert_eq!((&delivery.to, reply), (&Recipient::Uid("u1".into()), None));
     // The line itself, not a copy.

@@ -209,9 +209,7 @@ fn public_key(pem: &str) -> Result<Key, String> {
         return Err("is a certificate: give its key (openssl x509 -pubkey -noout -in FILE)".into());
     }
     let unusable = |cause| {
-        format!(
-            "must be an RSA, P-256 or Ed25519 key in PEM, from {BEGIN} to {END}, in lines of any length: {cause}"
-        )
+        format!("must be an RSA, P-256 or Ed25519 key in PEM, from {BEGIN} to {END}, in lines of any length: {cause}")
     };
     let body = pem.trim().strip_prefix(BEGIN).ok_or_else(|| unusable("it begins with something else"))?;
     let body = body.strip_suffix(END).ok_or_else(|| unusable("it ends with something else"))?;

@@ -7,11 +7,13 @@
 //! would overwrite each other's files.
 
 mod locate;
+mod lock;
+mod private;
 #[cfg(test)]
 mod tests;
 
 use std::env;
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -19,24 +21,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW};
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
-use rustix::process::geteuid;
 
 use self::locate::locate;
-
-const PRIVATE_FOLDER: Mode = Mode::RWXU;
-const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
+use self::lock::{LockError, lock};
+use self::private::{PRIVATE_FILE, PRIVATE_FOLDER, check_private, no_link, open_folder, open_top, other};
 
 /// The ending of a file's name while the file is being written.
 const UNFINISHED: &str = ".unfinished";
 /// The age after which an unfinished file is removed: its writer has crashed.
 const OLD: Duration = Duration::from_secs(600);
-
-/// The file that a gateway locks. It contains the gateway's process id.
-const LOCK: &str = "lock";
-/// The most bytes that are read as a process id.
-const MAX_HOLDER: u64 = 20;
 
 /// The most bytes of a secret.
 const MAX_SECRET: usize = 4096;
@@ -113,9 +108,9 @@ impl StateFolder {
     pub fn lock(&mut self) -> Result<(), InUse> {
         let Ok(folder) = self.path.clone() else { return Ok(()) };
         match lock(&folder) {
-            Ok(Ok(lock)) => self.lock = Some(Arc::new(lock)),
-            Ok(Err(holder)) => return Err(InUse { folder, holder }),
-            Err(error) => self.path = Err(format!("{}: cannot be locked: {error}", folder.display())),
+            Ok(lock) => self.lock = Some(Arc::new(lock)),
+            Err(LockError::Held { holder }) => return Err(InUse { folder, holder }),
+            Err(LockError::Io(error)) => self.path = Err(format!("{}: cannot be locked: {error}", folder.display())),
         }
         Ok(())
     }
@@ -289,59 +284,6 @@ impl StateFolder {
     }
 }
 
-/// Locks the folder and writes this process's id to the lock file. If another process has the lock, returns its id, or
-/// `None` if the id is not in the file.
-fn lock(folder: &Path) -> io::Result<Result<OwnedFd, Option<String>>> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let lock = fs::openat(open_top(folder)?, LOCK, flags, PRIVATE_FILE).map_err(no_link)?;
-    check_private(&fs::fstat(&lock)?)?;
-    let mut file = File::from(lock);
-    match file.try_lock() {
-        Ok(()) => {
-            // The id is only for people: a full disk does not prevent the start.
-            let _ = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
-            Ok(Ok(file.into()))
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            file.take(MAX_HOLDER).read_to_string(&mut holder)?;
-            let is_number = !holder.is_empty() && holder.bytes().all(|byte| byte.is_ascii_digit());
-            Ok(Err(is_number.then_some(holder)))
-        }
-        Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
-fn open_top(path: &Path) -> io::Result<OwnedFd> {
-    open_folder(|flags| fs::open(path, flags, Mode::empty()))
-}
-
-/// Opens a folder, if it is private.
-fn open_folder(open: impl FnOnce(OFlags) -> rustix::io::Result<OwnedFd>) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let folder = open(flags).map_err(|error| match error {
-        Errno::NOTDIR | Errno::LOOP => other("it is a link, or not a folder"),
-        error => error.into(),
-    })?;
-    check_private(&fs::fstat(&folder)?)?;
-    Ok(folder)
-}
-
-/// Checks that a file or folder belongs to this process's user, and that no other user can access it.
-fn check_private(stat: &Stat) -> io::Result<()> {
-    let (owner, user, mode) = (stat.st_uid, geteuid().as_raw(), stat.st_mode & 0o7777);
-    if owner != user {
-        return Err(other(&format!("it belongs to the user with id {owner}, but this process runs as {user}")));
-    }
-    if mode & 0o077 != 0 {
-        return Err(other(&format!(
-            "other users can access it (its mode is {mode:o}, and must be {:o})",
-            mode & 0o700
-        )));
-    }
-    Ok(())
-}
-
 /// Lists the regular files of a folder.
 fn list(folder: &OwnedFd) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
@@ -386,13 +328,4 @@ impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         let _ = fs::unlinkat(self.folder, &self.name, AtFlags::empty());
     }
-}
-
-/// Converts an error, and names a link that was not followed.
-fn no_link(error: Errno) -> io::Error {
-    if error == Errno::LOOP { other("it is a link") } else { error.into() }
-}
-
-fn other(words: &str) -> io::Error {
-    io::Error::other(words)
 }

@@ -1,6 +1,9 @@
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
+use rustix::process::geteuid;
+
+use super::lock::LOCK;
 use super::*;
 
 fn folder() -> (tempfile::TempDir, StateFolder) {

@@ -6,9 +6,10 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Weak};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::base::message::ConnectionId;
 use crate::hub::outbox::{Closing, Outbox};
@@ -21,7 +22,7 @@ pub struct Link {
     pub id: ConnectionId,
     /// Sends to the connection, and closes it.
     pub outbox: Arc<Outbox>,
-    /// When the client was last heard, in ms since the process began.
+    /// When the client was last heard, in ms since [`now`] began to count.
     last_heard: AtomicU64,
     /// True while the connection's task has read everything and waits for more. At other times the task cannot know
     /// whether the client is silent.
@@ -134,7 +135,13 @@ impl Drop for Link {
     }
 }
 
+/// Returns the time in ms. It counts from a moment before the first call: the clock of a test may have been paused
+/// before another test made that call.
 fn now() -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    const EARLIER: Duration = Duration::from_secs(60);
+    static START: LazyLock<Instant> = LazyLock::new(|| {
+        let now = std::time::Instant::now();
+        now.checked_sub(EARLIER).unwrap_or(now).into()
+    });
     u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

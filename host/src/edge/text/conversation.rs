@@ -19,6 +19,7 @@ use crate::base::message::ConnectionId;
 use crate::base::metrics::PushFailure;
 use crate::hub::command::{Answer, Sender};
 use crate::hub::delivery;
+use crate::policy::PushError;
 
 /// How long a sender may leave its answers unread. Its lines are not read meanwhile.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -162,14 +163,10 @@ async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut A
     let Ok(line) = str::from_utf8(line).map(ByteString::from) else {
         return answers.fail(PushFailure::Malformed);
     };
-    let answer = match context.policy.router.push(sender, &line).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_refused)) => Err(PushFailure::Refused),
-        Err(_logged) => Err(PushFailure::Failed),
-    };
-    let Answer { commands, reply } = match answer {
+    let Answer { commands, reply } = match context.policy.router.push(sender, &line).await {
         Ok(answer) => answer,
-        Err(why) => return answers.fail(why),
+        Err(PushError::Refused(_logged)) => return answers.fail(PushFailure::Refused),
+        Err(PushError::Failed) => return answers.fail(PushFailure::Failed),
     };
     // Before anything is carried out: without room for its reply, a line must have no effect.
     if reply.as_ref().is_some_and(|reply| !answers.make_room(reply.len())) {

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -11,6 +10,7 @@ use super::admission::Admission;
 use super::connection::serve;
 use super::context::Context;
 use super::handshake::is_trusted;
+use super::stream::Stream;
 use crate::base::message::ConnectionId;
 use crate::base::metrics::METRICS;
 use crate::edge::heartbeat::Heartbeat;
@@ -42,7 +42,7 @@ impl Acceptor {
     }
 
     /// Accepts one connection and serves it in a task of its own, one of `tasks`.
-    pub(crate) fn admit(&self, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
+    pub(crate) fn admit(&self, tasks: &TaskTracker, stream: impl Stream, peer: SocketAddr) {
         METRICS.connections_accepted.increment();
         let proxy = is_trusted(&self.context.config.trusted_proxies, peer.ip());
         let permit = self.admission.admit((!proxy).then_some(peer.ip()));
@@ -56,7 +56,6 @@ impl Acceptor {
                 }
             },
         };
-        let _ = stream.set_nodelay(true);
         let outbox = Outbox::new(self.max_outbox, self.budget.clone());
         let link = self.heartbeat.watch(ConnectionId::next(), outbox);
         tasks.spawn(serve(self.context.clone(), stream, peer, link, permit, refusing));

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
@@ -13,6 +12,7 @@ use super::end::End;
 use super::login::authenticate;
 use super::session::Session;
 use super::socket::Socket;
+use super::stream::Stream;
 use super::upgrade::upgrade;
 use crate::base::message::Cause;
 use crate::base::metrics::METRICS;
@@ -27,7 +27,7 @@ use crate::policy::Handshake;
 /// twice.
 pub(super) fn serve(
     context: Arc<Context>,
-    stream: TcpStream,
+    stream: impl Stream,
     peer: SocketAddr,
     link: Arc<Link>,
     permit: Result<Permit, Refusal>,
@@ -45,7 +45,7 @@ pub(super) fn serve(
 #[expect(clippy::manual_async_fn, reason = "see `serve`")]
 fn converse(
     context: &Context,
-    mut socket: Box<Socket>,
+    mut socket: Box<Socket<impl Stream>>,
     link: Arc<Link>,
     handshake: Box<Handshake>,
     mut permit: Permit,
@@ -73,7 +73,7 @@ fn converse(
 /// Why the connection ends, and a session to close if there is one already.
 async fn log_in(
     context: &Context,
-    socket: &mut Socket,
+    socket: &mut Socket<impl Stream>,
     link: &Arc<Link>,
     handshake: Box<Handshake>,
     permit: &mut Permit,
@@ -87,7 +87,7 @@ async fn log_in(
 }
 
 /// Closes a connection and its session.
-async fn close(context: &Context, socket: Box<Socket>, end: End, session: Option<Session>) {
+async fn close(context: &Context, socket: Box<Socket<impl Stream>>, end: End, session: Option<Session>) {
     let flush = match end.cause() {
         Cause::Shutdown => context.shutdown_grace,
         _ => context.config.close_timeout,

@@ -7,10 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::socket::linger;
+use super::stream::Stream;
 use crate::base::message::{Attribute, ConnectionId};
 use crate::config::{AllowedOrigins, WebSocketConfig};
 use crate::policy::Handshake;
@@ -43,7 +43,7 @@ impl RejectedUpgrade {
     }
 
     /// Answers the request, then ends the connection in such a way that the client can read the reason.
-    pub(super) async fn answer(&self, stream: &mut TcpStream) {
+    pub(super) async fn answer(&self, stream: &mut impl Stream) {
         let Self { status, reason } = self;
         let extra = match *status {
             "405 Method Not Allowed" => "Allow: GET\r\n",
@@ -185,7 +185,7 @@ impl Head {
         let (path, query) = target.ok_or_else(|| bad("the request target must be a path"))?;
         let handshake = Handshake {
             connection,
-            remote_address: client.to_string(),
+            remote_address: client,
             path: path.to_owned(),
             query: query.map(str::to_owned),
             headers: fields.named(&config.pass_headers),

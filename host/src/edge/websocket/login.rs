@@ -10,6 +10,7 @@ use super::end::End;
 use super::end::try_again;
 use super::session::queue;
 use super::socket::Socket;
+use super::stream::Stream;
 use crate::base::message::Cause;
 use crate::edge::heartbeat::Link;
 use crate::hub::outbox::Closing;
@@ -18,7 +19,7 @@ use crate::policy::{Decision, Handshake, Identity};
 /// Asks the authenticators about the handshake, then about packets, until one of them decides.
 pub(super) async fn authenticate(
     context: &Context,
-    socket: &mut Socket,
+    socket: &mut Socket<impl Stream>,
     link: &Arc<Link>,
     handshake: &Handshake,
 ) -> Result<Identity, End> {
@@ -29,7 +30,12 @@ pub(super) async fn authenticate(
     }
 }
 
-async fn ask(context: &Context, socket: &mut Socket, link: &Arc<Link>, handshake: &Handshake) -> Result<Identity, End> {
+async fn ask(
+    context: &Context,
+    socket: &mut Socket<impl Stream>,
+    link: &Arc<Link>,
+    handshake: &Handshake,
+) -> Result<Identity, End> {
     let authenticator = &context.policy.authenticator;
     let (mut login, mut decision) = socket.sending(pin!(authenticator.greet(handshake))).await?;
     loop {

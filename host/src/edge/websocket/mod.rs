@@ -13,6 +13,9 @@ mod inbox;
 mod login;
 mod session;
 mod socket;
+mod stream;
+#[cfg(test)]
+pub(crate) mod tests;
 mod upgrade;
 mod wire;
 

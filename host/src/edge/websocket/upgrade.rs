@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
@@ -15,6 +14,7 @@ use super::context::Context;
 use super::handshake::{Head, RejectedUpgrade, Upgrade, read_head};
 use super::inbox::Inbox;
 use super::socket::Socket;
+use super::stream::Stream;
 use super::wire::Wire;
 use crate::base::metrics::METRICS;
 use crate::config::WebSocketConfig;
@@ -22,17 +22,17 @@ use crate::edge::heartbeat::Link;
 use crate::policy::Handshake;
 
 /// The result of an accepted upgrade.
-pub(super) type Upgraded = (Box<Socket>, Box<Handshake>, Permit);
+pub(super) type Upgraded<S> = (Box<Socket<S>>, Box<Handshake>, Permit);
 
 /// Upgrades a connection. Returns `None` if the connection was refused or has ended.
-pub(super) async fn upgrade(
+pub(super) async fn upgrade<S: Stream>(
     context: Arc<Context>,
-    mut stream: TcpStream,
+    mut stream: S,
     peer: SocketAddr,
     link: Arc<Link>,
     mut permit: Result<Permit, Refusal>,
     _place: Option<OwnedSemaphorePermit>,
-) -> Option<Upgraded> {
+) -> Option<Upgraded<S>> {
     match (open(&context, &mut stream, peer, &link, &mut permit).await, permit) {
         (Opened::Upgraded(handshake, early), Ok(permit)) => {
             let WebSocketConfig { max_message, max_first_message, min_message_rate, .. } = context.config;
@@ -65,7 +65,7 @@ enum Opened {
 
 async fn open(
     context: &Context,
-    stream: &mut TcpStream,
+    stream: &mut impl Stream,
     peer: SocketAddr,
     link: &Link,
     permit: &mut Result<Permit, Refusal>,

@@ -80,7 +80,7 @@ impl Instance {
         host.begin_call(now + limit, connection);
     }
 
-    /// Returns the turns and the deadline of a call that has begun, to run it [within](within).
+    /// Returns the turns and the deadline of a call that has begun, to run it [`within`].
     pub(crate) fn bounds(&self) -> (Arc<Turns>, Instant) {
         let host = self.store.data();
         (host.turns.clone(), host.deadline)

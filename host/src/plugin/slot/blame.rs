@@ -1,6 +1,6 @@
 //! Counts failed calls by client, so that the failures of one client are not taken for failures of all clients.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 
 use crate::base::message::ClientKey;
 
@@ -10,20 +10,19 @@ const MAX_CLIENTS: usize = 32;
 
 /// The client or sender that a call is about.
 #[derive(Debug, Clone, Copy)]
-pub enum Caller<'a> {
-    /// A client that is not authenticated, at this `ip:port`. Many clients may share one address.
-    Stranger(&'a str),
+pub enum Caller {
+    /// A client that is not authenticated, at this address. Many clients may share one address.
+    Stranger(IpAddr),
     /// An authenticated client.
     Client(ClientKey),
     /// An internal sender. It is trusted, so each of its failed calls counts.
     Sender,
 }
 
-impl Caller<'_> {
+impl Caller {
     fn key(self) -> Option<ClientKey> {
-        let ip = |address: &str| address.parse().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |it: SocketAddr| it.ip());
         match self {
-            Self::Stranger(address) => Some(ClientKey::new(ip(address), "")),
+            Self::Stranger(address) => Some(ClientKey::new(address, "")),
             Self::Client(client) => Some(client),
             Self::Sender => None,
         }
@@ -48,7 +47,7 @@ pub(crate) struct Spread {
 
 impl Blame {
     /// Counts a failed call for this caller.
-    pub(crate) fn add(&mut self, caller: Caller<'_>) {
+    pub(crate) fn add(&mut self, caller: Caller) {
         let Some(client) = caller.key() else {
             self.senders += 1;
             return;
@@ -69,9 +68,11 @@ impl Blame {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
-    fn spread(callers: &[Caller<'_>]) -> Spread {
+    fn spread(callers: &[Caller]) -> Spread {
         let mut blame = Blame::default();
         callers.iter().for_each(|caller| blame.add(*caller));
         blame.spread()
@@ -92,7 +93,8 @@ mod tests {
     #[test]
     fn a_stranger_is_an_address_whatever_its_port_and_a_network_of_ipv6() {
         let callers = ["192.0.2.1:1", "192.0.2.1:2", "192.0.2.2:1", "[2001:db8::1]:1", "[2001:db8::ffff:1]:1"];
-        assert_eq!(spread(&callers.map(Caller::Stranger)), Spread { clients: 3, most: 2 });
+        let ip = |address: &str| address.parse::<SocketAddr>().unwrap().ip();
+        assert_eq!(spread(&callers.map(|address| Caller::Stranger(ip(address)))), Spread { clients: 3, most: 2 });
     }
 
     #[test]

@@ -149,7 +149,7 @@ impl Call<'_> {
     pub(crate) fn end<R, T>(
         mut self,
         function: Function,
-        caller: Caller<'_>,
+        caller: Caller,
         outcome: Option<wasmtime::Result<R>>,
         read: impl FnOnce(R, &Arc<Generation>) -> Result<T, CallError>,
     ) -> (Result<T, CallError>, Arc<Generation>) {

@@ -59,7 +59,7 @@ macro_rules! calls {
                 pub async fn $name<T>(
                     &self,
                     $($held: Option<Arc<Generation>>,)?
-                    caller: Caller<'_>,
+                    caller: Caller,
                     $about: $record,
                     $($argument: $type,)*
                     read: impl FnOnce($result, &Arc<Generation>) -> Result<T, CallError>,

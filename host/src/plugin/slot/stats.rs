@@ -47,7 +47,7 @@ pub(crate) struct Stats {
 
 impl Stats {
     /// Counts a call that has ended. A call that was shed does not count.
-    pub(crate) fn ended(&self, function: Function, caller: Caller<'_>, took: Duration, failure: Option<&CallError>) {
+    pub(crate) fn ended(&self, function: Function, caller: Caller, took: Duration, failure: Option<&CallError>) {
         if failure.is_some_and(CallError::is_overload) {
             return;
         }

@@ -138,10 +138,7 @@ fn the_keys_of_a_set_are_what_they_say() {
     assert_eq!(refused(&[("JWT_KEYS", &no_point)]), "JWT_KEYS: key 1 is no point of its curve");
     let one = format!(r#"{{"kty":"oct","k":"{zero}"}}"#);
     let nothing = refused(&[("JWT_KEYS", r#"{"keys":[{"kty":"new"}]}"#), ("JWT_SECRET", SECRET)]);
-    assert!(
-        nothing.starts_with("JWT_KEYS holds no key that can check tokens here: key 1 is of"),
-        "{nothing}"
-    );
+    assert!(nothing.starts_with("JWT_KEYS holds no key that can check tokens here: key 1 is of"), "{nothing}");
     let private = r#"{"kty":"RSA","use":"enc","kid":5,"d":"AA"}"#;
     let private = refused(&[("JWT_KEYS", &format!(r#"{{"keys":[{private}]}}"#)), ("JWT_SECRET", SECRET)]);
     assert_eq!(private, "JWT_KEYS holds a private key: give only its public part");
@@ -190,7 +187,10 @@ fn keys_of_no_use_are_passed_over() {
 #[test]
 fn other_settings_are_checked_in_words() {
     for (setting, expected) in [
-        (("JWT_AUDIANCE", "x"), "JWT_AUDIANCE is not a setting of this plugin; its settings are JWT_KEYS, JWT_PUBLIC_KEY, "),
+        (
+            ("JWT_AUDIANCE", "x"),
+            "JWT_AUDIANCE is not a setting of this plugin; its settings are JWT_KEYS, JWT_PUBLIC_KEY, ",
+        ),
         (("JWT_LEEWAY", "601"), "JWT_LEEWAY must be a whole number from 0 to 600"),
         (("JWT_EXPIRY", "never"), "JWT_EXPIRY must be \"required\" or \"optional\""),
         (("JWT_ISSUER", ""), "JWT_ISSUER is a list with an empty item"),

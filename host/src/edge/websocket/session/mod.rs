@@ -1,6 +1,5 @@
 //! The session of an authenticated client: routes the client's packets one after the other until the connection ends.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,6 +11,7 @@ use super::context::Context;
 use super::end::End;
 use super::end::{failure, try_again};
 use super::socket::Socket;
+use super::stream::Stream;
 use crate::base::message::{Cause, ClientKey, CloseReason, Message};
 use crate::base::metrics::METRICS;
 use crate::config::RouteFailure;
@@ -22,7 +22,7 @@ use crate::hub::outbox::{Closing, Outbox, Refused};
 use crate::hub::registry::{Peer, Registry, Removed};
 use crate::policy::{Decision, Handshake, Identity};
 
-/// The longest sleep before reading the clock again: somebody may have set the clock.
+/// The longest sleep before reading the wall clock again: somebody may have set it.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// The session of one connection.
@@ -52,9 +52,7 @@ impl Session {
         if let Some(reply) = reply {
             queue(context, &link.outbox, reply).await.map_err(|end| (end, None))?;
         }
-        // The handshake formatted it from a `SocketAddr`, so it parses.
-        let address: SocketAddr =
-            handshake.remote_address.parse().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into());
+        let address = handshake.remote_address;
         let registered = context.registry.register(link.id, uid.clone(), link.outbox.clone(), address);
         let peer = registered.map_err(|occupied| {
             link.outbox.clear();
@@ -83,7 +81,7 @@ impl Session {
     }
 
     /// Routes packets until the connection ends.
-    pub(super) async fn run(&mut self, context: &Context, socket: &mut Socket) -> End {
+    pub(super) async fn run(&mut self, context: &Context, socket: &mut Socket<impl Stream>) -> End {
         loop {
             let packet = tokio::select! {
                 biased;
@@ -110,7 +108,12 @@ impl Session {
         ClosedSession { routed: self.routed, ending }
     }
 
-    async fn route(&mut self, context: &Context, socket: &mut Socket, packet: &Message) -> Result<(), End> {
+    async fn route(
+        &mut self,
+        context: &Context,
+        socket: &mut Socket<impl Stream>,
+        packet: &Message,
+    ) -> Result<(), End> {
         let Ok(actions) = socket.sending(pin!(context.policy.router.route(&self.routed, packet))).await? else {
             METRICS.packets_failed.increment();
             return match context.route_failure {
@@ -130,7 +133,12 @@ impl Session {
 
     /// Asks the authenticators about a packet of an open session. The same uid renews the session; any other decision
     /// ends it.
-    async fn renew(&mut self, context: &Context, socket: &mut Socket, packet: &Message) -> Result<(), End> {
+    async fn renew(
+        &mut self,
+        context: &Context,
+        socket: &mut Socket<impl Stream>,
+        packet: &Message,
+    ) -> Result<(), End> {
         match socket.sending(pin!(context.policy.authenticator.renew(&self.handshake, packet))).await? {
             Decision::Accept(identity) if identity.uid == self.routed.uid => {
                 self.expiry = expiry(identity.expires_at)?;
@@ -202,7 +210,7 @@ impl Expiry {
     const END: End = End::Closing(Closing { reason: CloseReason::new(4906, "session expired"), cause: Cause::Expired });
 
     fn left(at: SystemTime) -> Option<Duration> {
-        at.duration_since(SystemTime::now()).ok().filter(|left| !left.is_zero()).map(|left| left.min(LONGEST_SLEEP))
+        at.duration_since(wall_clock()).ok().filter(|left| !left.is_zero()).map(|left| left.min(LONGEST_SLEEP))
     }
 }
 
@@ -224,3 +232,15 @@ async fn expired(expiry: &mut Option<Expiry>) {
         expiry.timer = Box::pin(sleep(left));
     }
 }
+
+/// Returns the time of the wall clock. In tests, it goes on with the runtime's clock.
+#[cfg(not(test))]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+use self::tests::wall_clock;
+
+#[cfg(test)]
+mod tests;

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::end::End;
 use super::inbox::Frame;
+use super::stream::Stream;
 use super::wire::{BATCH, Wire};
 use crate::base::message::{CloseReason, Message};
 use crate::edge::heartbeat::Link;
@@ -23,17 +23,17 @@ use crate::edge::heartbeat::Link;
 const PACKETS_BEFORE_SEND: u32 = 32;
 
 /// One WebSocket after its handshake.
-pub(super) struct Socket {
-    wire: Wire,
+pub(super) struct Socket<S> {
+    wire: Wire<S>,
     link: Arc<Link>,
     packets_since_send: u32,
     /// True if sending was postponed once.
     postponed: bool,
 }
 
-impl Socket {
+impl<S: Stream> Socket<S> {
     /// Creates a socket on a stream after the upgrade was answered.
-    pub(super) fn new(wire: Wire, link: Arc<Link>) -> Self {
+    pub(super) fn new(wire: Wire<S>, link: Arc<Link>) -> Self {
         Self { wire, link, packets_since_send: 0, postponed: false }
     }
 
@@ -80,7 +80,7 @@ impl Socket {
         };
         if closing.await.is_none() {
             // The peer does not read. Reset the connection, or the kernel would go on trying to deliver its data.
-            let _ = self.wire.stream().set_zero_linger();
+            self.wire.stream().reset_on_drop();
         }
     }
 
@@ -182,7 +182,7 @@ enum ClosePhase {
 }
 
 /// Ends our side of a stream and waits for the peer to end its side.
-pub(super) async fn linger(stream: &mut TcpStream) {
+pub(super) async fn linger(stream: &mut impl Stream) {
     if stream.shutdown().await.is_ok() {
         let mut discarded = [0; 512];
         while matches!(stream.read(&mut discarded).await, Ok(1..)) {}
@@ -190,59 +190,4 @@ pub(super) async fn linger(stream: &mut TcpStream) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-    use std::task::{Wake, Waker};
-
-    use tokio::net::TcpListener;
-
-    use super::super::inbox::{Inbox, InboxBudget};
-    use super::*;
-    use crate::base::message::ConnectionId;
-    use crate::config::Config;
-    use crate::edge::heartbeat::Heartbeat;
-    use crate::hub::outbox::{Budget, Outbox};
-
-    /// Records whether a task was woken.
-    #[derive(Default)]
-    struct Flag(AtomicBool);
-
-    impl Wake for Flag {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Relaxed);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_client_that_sends_no_messages_takes_turns_with_others() {
-        const FRAMES: usize = 2048;
-        let empty_ping = &[0x89, 0x80, 0, 0, 0, 0];
-        let mut fragments = b"\x01\x80\0\0\0\0".to_vec();
-        fragments.extend(b"\0\x80\0\0\0\0".repeat(FRAMES - 1));
-        for frames in [empty_ping.repeat(FRAMES), fragments] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let (stream, _) = listener.accept().await.unwrap();
-            client.write_all(&frames).await.unwrap();
-            stream.readable().await.unwrap();
-
-            let heartbeat = Arc::new(Heartbeat::new(Config::default().heartbeat));
-            let outbox = Outbox::new(1 << 20, Arc::new(Budget::new(1 << 20, 1)));
-            let link = heartbeat.watch(ConnectionId::next(), outbox);
-            let inbox = Inbox::new(Vec::new(), 1 << 20, Arc::new(InboxBudget::new(1 << 20)));
-            let mut socket = Socket::new(Wire::new(stream, link.clone(), inbox, 0), link);
-
-            let flag = Arc::new(Flag::default());
-            let waker = Waker::from(flag.clone());
-            let mut receive = pin!(socket.receive());
-            let mut turns = 1;
-            while {
-                assert!(receive.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-                flag.0.swap(false, Relaxed)
-            } {
-                turns += 1;
-            }
-            assert!(turns >= 8, "{FRAMES} frames were taken in {turns} turns");
-        }
-    }
-}
+mod tests;

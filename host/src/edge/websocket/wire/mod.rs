@@ -1,4 +1,4 @@
-//! The TCP stream below a WebSocket.
+//! The wire of a WebSocket: its stream, and the frames on it.
 //!
 //! A server's frame is a few header bytes before the payload (RFC 6455 §5.2). So a message goes from its shared bytes
 //! to the socket with at most one copy, and one system call sends many messages. Bytes that arrive go from the system
@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::ReadBuf;
 
 use super::end::End;
 use super::inbox::{Frame, Inbox};
+use super::stream::Stream;
 use crate::base::message::{CloseReason, Message};
 use crate::edge::heartbeat::Link;
 use crate::hub::outbox::Outbox;
@@ -57,10 +57,10 @@ mod first_byte {
     pub(super) const PONG: u8 = 0x8a;
 }
 
-/// A TCP stream with its inbox, and with the frames that wait to be written.
+/// A stream with its inbox, and with the frames that wait to be written.
 #[derive(Debug)]
-pub(super) struct Wire {
-    stream: TcpStream,
+pub(super) struct Wire<S> {
+    stream: S,
     link: Arc<Link>,
     inbox: Inbox,
     /// The least growth of an unfinished message, in bytes a second, on average.
@@ -84,8 +84,8 @@ pub(super) struct Wire {
     broken: bool,
 }
 
-impl Wire {
-    pub(super) fn new(stream: TcpStream, link: Arc<Link>, inbox: Inbox, min_message_rate: usize) -> Self {
+impl<S: Stream> Wire<S> {
+    pub(super) fn new(stream: S, link: Arc<Link>, inbox: Inbox, min_message_rate: usize) -> Self {
         Self {
             stream,
             link,
@@ -166,7 +166,7 @@ impl Wire {
 
     /// Returns `true` if the kernel has found out that the peer is gone.
     pub(super) fn is_dead(&self) -> bool {
-        !matches!(self.stream.take_error(), Ok(None))
+        self.stream.is_dead()
     }
 
     /// Writes the messages in `outbox` and the control frames, in as few system calls as possible, until everything is
@@ -273,7 +273,7 @@ impl Wire {
     }
 
     /// Returns the stream, to read and discard its last bytes.
-    pub(super) fn stream(&mut self) -> &mut TcpStream {
+    pub(super) fn stream(&mut self) -> &mut S {
         &mut self.stream
     }
 
@@ -312,3 +312,6 @@ impl Wire {
         if self.batch.len() < BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 }
+
+#[cfg(test)]
+mod tests;

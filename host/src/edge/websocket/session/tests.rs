@@ -1,0 +1,3 @@
+pub(super) fn wall_clock() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}

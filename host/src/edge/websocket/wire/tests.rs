@@ -1,0 +1,162 @@
+//! Tests of frames on a stream in memory.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use tokio::time::advance;
+
+use super::super::tests::{BINARY, BYE, CLOSE, Client, PING, PONG, TEXT, frame, link as another_link, text, wire};
+use super::*;
+use crate::edge::heartbeat::Heartbeat;
+
+/// Sends everything that waits.
+async fn send<S: Stream>(wire: &mut Wire<S>, outbox: &Outbox) {
+    poll_fn(|cx| wire.poll_send(cx, outbox)).await;
+}
+
+/// Reads the next frame.
+async fn receive<S: Stream>(wire: &mut Wire<S>) -> Result<Frame, End> {
+    poll_fn(|cx| wire.poll_frame(cx)).await
+}
+
+/// Polls once, with a waker that does nothing.
+fn once<T>(poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    poll(&mut Context::from_waker(std::task::Waker::noop()))
+}
+
+#[tokio::test]
+async fn messages_of_all_sizes_arrive_whole_and_in_order_through_a_stream_that_takes_a_few_bytes_at_a_time() {
+    let sizes = [0, 1, 125, 126, LARGE - 1, LARGE, LARGE + 1, 3, BATCH, 65_535, 65_536, 70_000, 5, 2 * LARGE, LARGE];
+    let payload = |index: usize| [b'a' + index as u8].repeat(sizes[index]);
+    for buffer in [1, 7, 4096, 1 << 20] {
+        let (mut client, mut wire, link) = wire(buffer, 0);
+        for index in 0..sizes.len() {
+            let payload = payload(index);
+            let message = match index % 2 {
+                0 => Message::Binary(payload.into()),
+                _ => Message::Text(String::from_utf8(payload).unwrap().into()),
+            };
+            link.outbox.push(message).unwrap();
+        }
+        let reading = async {
+            for index in 0..sizes.len() {
+                let (first, read) = client.frame().await;
+                assert_eq!(first, if index % 2 == 0 { BINARY } else { TEXT }, "message {index}");
+                assert!(read == payload(index), "message {index} has {} bytes", read.len());
+            }
+        };
+        tokio::join!(send(&mut wire, &link.outbox), reading);
+        assert_eq!(link.outbox.queued_bytes(), Ok(0));
+    }
+}
+
+#[tokio::test]
+async fn a_close_frame_is_last_and_nothing_follows_it() {
+    let (mut client, mut wire, link) = wire(100, 0);
+    let long = "x".repeat(10_000);
+    for message in ["first", &long, "last"] {
+        link.outbox.push(text(message)).unwrap();
+    }
+    wire.close(&BYE);
+    wire.pong(b"before");
+    assert!(once(|cx| wire.poll_send(cx, &link.outbox)).is_pending());
+    let sent_later = async {
+        send(&mut wire, &link.outbox).await;
+        // Too late for all of these.
+        link.outbox.push(text("late")).unwrap();
+        wire.pong(b"late");
+        wire.ping();
+        send(&mut wire, &link.outbox).await;
+        drop(wire);
+    };
+    let reading = async {
+        assert_eq!(client.frame().await, (PONG, b"before".to_vec()));
+        for message in ["first", &long, "last"] {
+            client.expect(message).await;
+        }
+        assert_eq!(client.frame().await, (CLOSE, [&3000_u16.to_be_bytes()[..], b"bye"].concat()));
+        client.ended().await;
+    };
+    tokio::join!(sent_later, reading);
+}
+
+#[tokio::test]
+async fn a_reason_that_is_too_long_for_a_close_frame_is_cut_between_characters() {
+    let (mut client, mut wire, link) = wire(1000, 0);
+    wire.close(&CloseReason { code: 3000, reason: "é".repeat(100).into() });
+    send(&mut wire, &link.outbox).await;
+    let (first, payload) = client.frame().await;
+    assert_eq!((first, str::from_utf8(&payload[2..])), (CLOSE, Ok(&*"é".repeat(61))));
+}
+
+#[tokio::test]
+async fn what_arrived_before_the_peer_was_gone_is_still_read() {
+    let (mut client, mut wire, link) = wire(1000, 0);
+    client.send(TEXT, b"one").await;
+    client.send(PING, b"two").await;
+    drop(client);
+    link.outbox.push(text("to nobody")).unwrap();
+    send(&mut wire, &link.outbox).await;
+    assert_eq!(link.outbox.queued_bytes(), Ok(0), "what cannot be sent is discarded");
+    assert_eq!(receive(&mut wire).await, Ok(Frame::Message(text("one"))));
+    assert_eq!(receive(&mut wire).await, Ok(Frame::Ping(b"two".to_vec())));
+    assert_eq!(receive(&mut wire).await, Err(End::Lost));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_pongs_gets_the_latest_ones_only() {
+    let (mut client, mut wire, link) = wire(4096, 0);
+    // Eight pongs of 127 bytes fit, and the ninth replaces them.
+    for number in 0..10 {
+        wire.pong(&[number; 125]);
+        assert!(wire.control.len() <= MAX_CONTROL);
+    }
+    send(&mut wire, &link.outbox).await;
+    drop(wire);
+    for number in [8, 9] {
+        assert_eq!(client.frame().await, (PONG, vec![number; 125]));
+    }
+    client.ended().await;
+}
+
+#[tokio::test]
+async fn a_pong_never_stands_inside_a_message() {
+    let (mut client, mut wire, link) = wire(10, 0);
+    let long = "x".repeat(2 * LARGE);
+    link.outbox.push(text(&long)).unwrap();
+    link.outbox.push(text("next")).unwrap();
+    assert!(once(|cx| wire.poll_send(cx, &link.outbox)).is_pending());
+    wire.pong(b"now");
+    let reading = async {
+        client.expect(&long).await;
+        assert_eq!(client.frame().await, (PONG, b"now".to_vec()));
+        client.expect("next").await;
+    };
+    tokio::join!(send(&mut wire, &link.outbox), reading);
+}
+
+/// Sends a part of a message each second, for as long as the link does not count as silent for 3 seconds. Returns the
+/// number of parts, or `None` after a minute.
+async fn parts_until_silent(rate: usize, part: &[u8]) -> Option<usize> {
+    let (mut client, mut wire, link) = wire(4096, rate);
+    client.bytes(&[0x01, 0x80, 0, 0, 0, 0]).await;
+    for number in 0..60 {
+        while once(|cx| wire.poll_frame(cx)).is_ready() {}
+        if link.silence().unwrap() >= Duration::from_secs(3) {
+            return Some(number);
+        }
+        advance(Duration::from_secs(1)).await;
+        client.bytes(&frame(0x00, part)).await;
+    }
+    None
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unfinished_message_must_grow_at_the_least_rate_on_average() {
+    let part = [b'x'; 100];
+    assert_eq!(parts_until_silent(100, &part).await, None, "exactly the least rate");
+    assert_eq!(parts_until_silent(0, b"").await, None, "without a least rate, any sign of life counts");
+    assert_eq!(parts_until_silent(100, b"").await, Some(3), "empty fragments are no growth");
+    // Half the rate: each second counts for half a second. The first of them begins the message.
+    assert_eq!(parts_until_silent(200, &part).await, Some(6));
+}
