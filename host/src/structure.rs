@@ -1,5 +1,5 @@
-//! Holds the structure of this crate: wings import only from wings below them, no files import each other in a circle, and
-//! files and comment lines are short.
+//! Holds the structure of this crate: wings import only from wings below them, no files import each other in a circle,
+//! and files and comment lines are short.
 //!
 //! It reads the paths that begin with `crate::`, `super::` or `self::` in all files. Tests and fuzz targets may import
 //! what they like.
@@ -238,7 +238,9 @@ fn files_and_comment_lines_are_short() {
             found.push(format!("{}: {lines} lines", path.display()));
         }
         for (number, line) in text.lines().enumerate() {
-            if line.trim_start().starts_with("//") && line.chars().count() > MAX_COLUMNS {
+            // Rows of a table cannot be wrapped.
+            let is_row = line.trim_start_matches([' ', '/', '!']).starts_with('|');
+            if line.trim_start().starts_with("//") && !is_row && line.chars().count() > MAX_COLUMNS {
                 found.push(format!("{}:{}: a comment of over {MAX_COLUMNS} columns", path.display(), number + 1));
             }
         }

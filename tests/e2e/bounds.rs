@@ -34,7 +34,8 @@ pub(crate) async fn greeted(gateway: &Gateway) -> Client {
 
 /// Returns `true` for a log line about this failure that names slot, plugin, generation and connection.
 fn is_failure(line: &Line, call: &str, kind: &str, words: &str) -> bool {
-    line.message() == "plugin failed"
+    let message = if kind == "overloaded" { "plugin call refused" } else { "plugin failed" };
+    line.message() == message
         && line.get("slot") == "authenticator+router"
         && line.get("plugin") == "plugin"
         && line.number("generation") == 1

@@ -252,7 +252,14 @@ async fn from_nothing_to_a_swap(language: &str, source: &str) {
     let text = std::fs::read_to_string(&source).expect("a source");
     assert!(text.contains("Link_successful"));
     std::fs::write(&source, text.replace("Link_successful", "Welcome")).expect("a writable folder");
-    swapped(&gateway, mark).await;
+    // Compiling a large plugin may take longer than a client may be silent.
+    let speaking = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            anna.expect_nothing().await;
+        }
+    };
+    tokio::select! { () = swapped(&gateway, mark) => {}, () = speaking => {} }
     anna.send(r#"{"id":"anna","msg":"still here"}"#).await;
     anna.expect("still here").await;
     anna.expect("Already_Linked").await;

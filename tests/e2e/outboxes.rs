@@ -80,7 +80,7 @@ async fn a_call_that_is_about_too_many_connections_has_no_effect() {
     }
     clients[0].send("everyone-times 3 too-many").await;
     let failed = gateway.logged(|line| line.message() == "plugin failed").await;
-    let reason = "it returned commands about more than 10 connections (limits.max_recipients)";
+    let reason = "it returned actions for at least 12 connections, the limit is 10 (limits.max_recipients)";
     assert_eq!((failed.get("call"), failed.get("kind"), failed.get("reason")), ("route", "result", reason));
     clients[0].send("everyone-times 2 hello").await;
     for client in &mut clients {

@@ -44,7 +44,7 @@ async fn one_client_alone_cannot_bring_back_what_served_before() {
         fail(client, 200).await;
     }
     let reason = alerted(&gateway, mark).await;
-    assert!(reason.contains("for 1 of the 5 clients that a rollback needs"), "{reason}");
+    assert!(reason.contains("only 1 client is affected, and a rollback at once needs 5"), "{reason}");
     let status = plugins(&gateway).await;
     assert_eq!((&status["live"]["generation"], &status["live"]["stage"]), (&2.into(), &"probation".into()), "{status}");
     // Now the plugin fails for other clients, too.

@@ -161,7 +161,7 @@ async fn a_start_needs_neither_the_file_nor_the_secret_that_it_had() {
     std::fs::remove_file(&secret).expect("it is there");
     gateway.restart().await;
     gateway.connect().await.expect("hello v1").await;
-    let missing = gateway.logged(|line| line.message() == "plugin file cannot be read").await;
+    let missing = gateway.logged(|line| line.message() == "the plugin's files cannot be checked").await;
     assert!(missing.get("file").ends_with("plugin.wasm"), "{missing:?}");
     let refused = gateway.logged(|line| line.message().starts_with("settings refused")).await;
     assert!(refused.get("reason").contains("settings.VERSION: cannot use the file"), "{refused:?}");

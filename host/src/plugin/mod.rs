@@ -8,16 +8,16 @@
 //! its `lifecycle.check` has accepted. The generation then gets traffic step by step: in shadow, as a canary, on
 //! probation, live.
 //!
-//! The four modules, from the top down. Each module imports only from modules below it.
+//! The four inner wings, from the top down. Each inner wing imports only from inner wings below it.
 //!
-//! | module | what it does |
+//! | inner wing | what it does |
 //! | --- | --- |
 //! | `deploy` | brings new code and settings in, and takes them out |
 //! | `slot` | decides which generation serves which connection, counts how each performs, remembers the outcome |
 //! | `runtime` | runs one call of one component within its limits |
 //! | `compile` | compiles components to machine code, in a process of its own |
 //!
-//! Below these modules are the contract as Rust types (`contract`), the configuration of the engine (`engine`), the
+//! Below the inner wings are the contract as Rust types (`contract`), the configuration of the engine (`engine`), the
 //! identity of a generation (`identity`), the status that operators see (`status`), the cleaning of untrusted text
 //! (`text`), and work that blocks (`blocking`).
 

@@ -94,7 +94,7 @@ impl Policy {
         let router = router.ok_or_else(|| anyhow::anyhow!("there is no router"))?;
         ledgers.prune().await;
         let mut file_watchers = FileWatchers::start(&slots, &config.watch);
-        let _ = timeout(HEAD_START, file_watchers.looked()).await;
+        let _ = timeout(HEAD_START, file_watchers.first_checks()).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(look_after(slots.clone()));
         let chain = chain.into_iter().flatten().map(|handle| (handle.clone(), Shadow::start(handle, &mut tasks)));

@@ -17,7 +17,7 @@ pub(super) struct Reader<'a> {
     /// The packet or line of the call, which `payload.input` stands for.
     input: Option<&'a Message>,
     limits: &'a PluginLimits,
-    /// Counts the recipients. Set for routers only: authenticators return no recipients.
+    /// Used to count recipients. `None` for authenticators, which return no recipients.
     registry: Option<&'a Registry>,
     bytes: usize,
     recipients: usize,
@@ -34,12 +34,12 @@ impl<'a> Reader<'a> {
         Self { input, limits, registry: None, bytes: 0, recipients: 0 }
     }
 
-    /// Makes the reader count recipients, too.
+    /// Makes the reader count recipients as well.
     pub(super) fn counting(self, registry: &'a Registry) -> Self {
         Self { registry: Some(registry), ..self }
     }
 
-    /// Adds to the bytes of the result. Fails past `limits.max_output`.
+    /// Counts bytes of the result. Fails past `limits.max_output`.
     fn count(&mut self, bytes: usize) -> Result<()> {
         self.bytes = self.bytes.saturating_add(bytes);
         let limit = self.limits.max_output;
@@ -58,10 +58,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn payload(&mut self, payload: types::Payload) -> Result<Message> {
         match payload {
-            // Shares the packet's bytes, so it is not counted.
+            // Not counted in `max_output`: the bytes are not copied.
             types::Payload::Input => match self.input {
                 Some(input) => Ok(input.clone()),
-                None => wrong("payload `input` from a call that has no packet"),
+                None => wrong("payload `input` from a call that has no packet (greet, opened or closed)"),
             },
             types::Payload::Text(text) => Ok(Message::Text(self.text(text)?)),
             types::Payload::Binary(bytes) => {
@@ -122,11 +122,14 @@ impl<'a> Reader<'a> {
             (Recipient::Everyone, Some(registry)) => registry.count(Several::Everyone),
             _ => 1,
         };
-        // A recipient without connections counts as one: looking it up takes time, too.
+        // A recipient without connections counts as one, to limit look-ups.
         self.recipients = self.recipients.saturating_add(count.max(1));
         let limit = self.limits.max_recipients;
         if self.recipients > limit {
-            return wrong(format!("commands about more than {limit} connections (limits.max_recipients)"));
+            let least = self.recipients;
+            return wrong(format!(
+                "actions for at least {least} connections, the limit is {limit} (limits.max_recipients)"
+            ));
         }
         Ok(recipient)
     }
@@ -165,12 +168,12 @@ impl<'a> Reader<'a> {
             router::Action::Reply(payload) => Action::Reply(self.payload(payload)?),
             router::Action::Remember(state) => Action::Remember(self.state(state)?),
             router::Action::Authenticate if self.input.is_some() => Action::Authenticate,
-            router::Action::Authenticate => return wrong("action `authenticate` from a call that has no packet"),
+            router::Action::Authenticate => return wrong("action `authenticate` from `opened`, which has no packet"),
         })
     }
 
-    /// Fails if an identity has too many attributes, or too long ones. A session keeps them to its end, and each packet
-    /// hands them to the router.
+    /// Fails if an identity has too many attributes, or too many bytes of them. The session keeps them until it ends,
+    /// and the router gets them with each packet.
     pub(super) fn count_attributes(&self, count: usize, bytes: usize) -> Result<()> {
         let PluginLimits { max_attributes, max_attribute_bytes, .. } = self.limits;
         if count > *max_attributes {
@@ -206,7 +209,7 @@ impl<'a> Reader<'a> {
         let commands = self.commands(answer.commands)?;
         let reply = answer.reply.map(|reply| self.text(reply)).transpose()?;
         if reply.as_ref().is_some_and(|reply| reply.contains(['\n', '\r'])) {
-            return wrong("a reply with a line end in it");
+            return wrong("a reply with a line end in it: a reply is one line");
         }
         Ok(Answer { commands, reply })
     }

@@ -1,5 +1,6 @@
-//! The shadow stage: after the live generation has judged a first packet, a new generation judges it, too. Both
-//! verdicts are compared and counted; the verdict of the new generation has no effect. The packets go nowhere else.
+//! The shadow stage: after the live generation has judged a client, the candidate judges the same client, too. Most
+//! clients are judged by their first packet. If the greeting call decides, the client is judged by that alone. Both
+//! verdicts are compared and counted; the candidate's verdict has no effect. The packets are neither stored nor logged.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::ask::{CheckedVerdict, Handshake, Held, authenticate, greet};
 use crate::base::message::Message;
 use crate::plugin::{CallError, Generation, PluginHandle};
 
-/// How many first packets may wait for the new generation. More are skipped.
+/// How many clients may wait for the candidate, each with its first packet if it sent one. More are skipped.
 const MAX_WAITING: usize = 64;
 
 /// The kind of a verdict, with the uid of an accepted client.
@@ -53,25 +54,25 @@ impl VerdictKind {
 #[derive(Debug)]
 struct Sampled {
     handshake: Handshake,
-    /// `None` if `greet` decided.
+    /// The first packet; `None` if `greet` decided.
     packet: Option<Message>,
     /// The live generation's verdict.
     live: VerdictKind,
 }
 
-/// Queues the clients of one plugin for its new generation.
+/// Queues the clients of one plugin for its candidate.
 #[derive(Debug)]
 pub(super) struct Shadow(mpsc::Sender<Sampled>);
 
 impl Shadow {
-    /// Starts the task that asks the new generation about queued clients. It runs for as long as `tasks` lives.
+    /// Starts the task that asks the candidate about queued clients. It ends when `tasks` is dropped.
     pub(super) fn start(handle: PluginHandle, tasks: &mut JoinSet<()>) -> Self {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
         tasks.spawn(compare(handle, receiver));
         Self(sender)
     }
 
-    /// Queues a client that the live generation has judged. Never waits: a client that finds the queue full is skipped.
+    /// Queues a client that the live generation has judged. Never waits: if the queue is full, the client is skipped.
     pub(super) fn sample(
         &self,
         handle: &PluginHandle,
@@ -88,23 +89,24 @@ impl Shadow {
     }
 }
 
-/// Asks the new generation about one queued client after the other, and only while the slot has room: the live
-/// generation's calls come first.
+/// Asks the candidate about the queued clients, one client at a time. If the slot is busy, the client is skipped, so
+/// that live calls come first.
 async fn compare(handle: PluginHandle, mut sampled: mpsc::Receiver<Sampled>) {
     while let Some(Sampled { handshake, packet, live }) = sampled.recv().await {
         let Some(candidate) = handle.slot().shadow(handshake.connection) else { continue };
-        if !handle.slot().has_room() {
+        if !handle.slot().authenticator_has_room() {
             candidate.skipped();
             continue;
         }
         match VerdictKind::of(&ask(&handle, &candidate, &handshake, packet.as_ref()).await) {
-            Some(new) => candidate.compared(live.name(), new.name(), live == new),
+            Some(own) => candidate.compared(live.name(), own.name(), live == own),
             None => candidate.skipped(),
         }
     }
 }
 
-/// Repeats on the candidate the calls that the live generation got. Returns the candidate's verdict.
+/// Calls `greet` on the candidate. If `greet` passes or challenges and there is a packet, calls `authenticate`, too.
+/// Returns the candidate's verdict.
 async fn ask(
     handle: &PluginHandle,
     candidate: &Arc<Generation>,

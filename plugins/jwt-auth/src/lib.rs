@@ -51,7 +51,10 @@
 //! ```toml
 //! [[authenticator]]
 //! file = "jwt_auth.wasm"
-//! settings = { JWT_KEYS = { file = "jwks.json" }, JWT_ISSUER = "https://example.eu.auth0.com/", JWT_AUDIENCE = "push" }
+//! [authenticator.settings]
+//! JWT_KEYS = { file = "jwks.json" }
+//! JWT_ISSUER = "https://example.eu.auth0.com/"
+//! JWT_AUDIENCE = "push"
 //! ```
 //!
 //! # What is accepted

@@ -1,8 +1,8 @@
 //! Notices that files may have changed, and reports this to the tasks that read them.
 //!
 //! Folders are watched instead of files: a rename puts another file in place, and a link may be changed to point
-//! elsewhere. Where the operating system reports nothing (network file systems, newly created folders), the readers
-//! still compare every file from time to time.
+//! elsewhere. The operating system does not report every change: none on network file systems, and none that happens
+//! in a new folder before the folder is watched. So the readers also compare every file from time to time.
 
 mod settling;
 mod stamp;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
-use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{ErrorKind, Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -25,10 +25,10 @@ pub use self::settling::Settling;
 pub use self::stamp::{Stamp, YOUNG};
 use crate::config::WatchConfig;
 
-/// How soon to look for folders again if some of them were missing.
+/// How soon to look for folders again if some of them are not watched yet.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// The most events that are queued while the task looks for folders.
+/// The most events that are queued for the task, which takes none while it looks for folders.
 const MAX_EVENTS: usize = 1024;
 
 /// The most events that are queued for one file while it is being read. More events would add no information.
@@ -40,11 +40,11 @@ const MAX_LINKS: usize = 16;
 /// An event that concerns a file.
 #[derive(Debug, Clone, Copy)]
 pub enum FileEvent {
-    /// Something happened in a folder that contains the file.
+    /// Something happened nearby, or events were lost: compare the file.
     Near,
     /// The file is being written.
     Writing,
-    /// The file has been written, or replaced by another.
+    /// The file has been written, or another file is in its place.
     Changed,
 }
 
@@ -104,11 +104,12 @@ impl Task {
                 },
                 Err(_) => Change::Unknown,
             };
-            // Fails if the task has ended, or if so many events are queued that no change will be missed.
+            // Fails if the task has ended, or if the queue is full. A full queue hides no change: after each queued
+            // event, every file is compared.
             let _ = sender.try_send(change);
         };
         let watcher = notify::recommended_watcher(forward)?;
-        let folders = Arc::new(Mutex::new(Folders { watcher, watched: HashMap::new() }));
+        let folders = Arc::new(Mutex::new(Folders { watcher, watched: HashMap::new(), has_warned: false }));
         Ok(Self { files, ways: Vec::new(), config, events, folders })
     }
 
@@ -142,14 +143,14 @@ impl Task {
         }
     }
 
-    /// Sends every file the event that the change means for it.
+    /// Sends each file's receiver the event that the change means for this file.
     fn report(&self, change: &Change) {
         for ((_, file), way) in self.files.iter().zip(&self.ways) {
             let event = match change {
                 Change::Paths(paths, event) if paths.iter().any(|path| way.contains(path)) => *event,
                 Change::Paths(..) | Change::Unknown => FileEvent::Near,
             };
-            // Fails if enough events are queued already.
+            // Fails if the queue is full. One event more would add no information.
             let _ = file.try_send(event);
         }
     }
@@ -159,7 +160,7 @@ impl Task {
 fn file_event(kind: EventKind) -> Option<FileEvent> {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(FileEvent::Changed),
-        // Reading is no change. It follows every change, so reporting it would never end.
+        // Reading is no change. The gateway itself reads after each change: if that counted, it would never end.
         EventKind::Access(_) => None,
         EventKind::Modify(ModifyKind::Data(_)) => Some(FileEvent::Writing),
         _ => Some(FileEvent::Changed),
@@ -170,6 +171,8 @@ struct Folders {
     watcher: RecommendedWatcher,
     /// The watched folders, each with the identity that it had when the watch began.
     watched: HashMap<PathBuf, (u64, u64)>,
+    /// True if it has been logged that a folder cannot be watched.
+    has_warned: bool,
 }
 
 /// The result of looking for the folders.
@@ -186,8 +189,8 @@ impl Folders {
     fn update(&mut self, files: Vec<PathBuf>, touched: &HashSet<PathBuf>) -> Found {
         let ways: Vec<_> = files.iter().map(|file| way(file)).collect();
         let wanted: HashSet<&Path> = ways.iter().flatten().filter_map(|path| path.parent()).collect();
-        // A folder's watch is renewed if another folder has its path now, or if an event concerned the folder itself:
-        // it may have been removed and another one created in its place, even with the same inode.
+        // End the watches of folders that are not wanted any more, and of folders that may have been replaced: another
+        // folder has their path now, or an event was about the folder itself (a new folder can have the same inode).
         let gone = self.watched.extract_if(|folder, known| {
             !wanted.contains(&**folder) || touched.contains(folder) || identity(folder) != Some(*known)
         });
@@ -205,10 +208,29 @@ impl Folders {
                     self.watched.insert(folder.to_owned(), identity);
                     more = true;
                 }
-                _ => complete = false,
+                (Some(_), Err(error)) => {
+                    complete = false;
+                    self.warn_once(folder, &error);
+                }
+                (None, _) => complete = false,
             }
         }
         Found { ways, more, complete }
+    }
+
+    /// Logs that a folder cannot be watched. Logs this only once: the task tries again all the time.
+    fn warn_once(&mut self, folder: &Path, error: &notify::Error) {
+        // The folder may just have been removed.
+        let is_missing = matches!(error.kind, ErrorKind::PathNotFound);
+        if !is_missing && !std::mem::replace(&mut self.has_warned, true) {
+            let folder = folder.display().to_string();
+            warn!(
+                folder,
+                %error,
+                "a folder cannot be watched: its files are only compared from time to time (watch.rescan); check the \
+                 inotify limits (fs.inotify.max_user_watches)"
+            );
+        }
     }
 }
 
@@ -217,8 +239,8 @@ fn identity(folder: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(folder).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Returns the paths that decide which file is read at `file`: its own path, and each link on the way to it. A change
-/// at any of them may put another file in place.
+/// Returns the file's own path, and the paths of all symbolic links that lead to the file. If any of them changes,
+/// another file may be in place.
 fn way(file: &Path) -> HashSet<PathBuf> {
     let mut way = HashSet::new();
     let mut paths = vec![std::path::absolute(file).unwrap_or_else(|_| file.to_owned())];

@@ -9,13 +9,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::FileEvent;
 
-/// How long a file must be quiet that has been written to and is not closed yet.
+/// How long a file must be quiet if a program has written to it and holds it open.
 const WRITING: Duration = Duration::from_secs(2);
 
-/// The longest wait for a file that is held open for writing.
+/// The longest wait for a file that a program holds open and keeps writing.
 const LONGEST_WRITING: Duration = Duration::from_secs(60);
 
-/// The longest wait for a file that changes again and again, beyond `watch.settle`.
+/// The longest wait for a file that changes again and again: `watch.settle` and this time.
 const LONGEST_CHANGING: Duration = Duration::from_secs(5);
 
 /// Waits until files have stopped changing, but not for ever.
@@ -59,7 +59,7 @@ impl Settling {
     }
 
     /// Records that a file was changing while it was read.
-    pub fn unrest(&mut self) {
+    pub fn still_changing(&mut self) {
         self.begin(Instant::now());
     }
 
@@ -136,7 +136,7 @@ mod tests {
         };
         ends(changing, 5100, true);
         ends(copied, 7100, false);
-        // `Near` events are about other files.
+        // `Near` events do not prolong the wait.
         ends(near, 100, false);
     }
 }

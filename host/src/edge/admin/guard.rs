@@ -4,8 +4,8 @@
 //! - It must not come from a web page (`Origin`).
 //! - It must contain the token, unless it is a health probe.
 //!
-//! A connection without the token may send one request. A supervisor's probe may use HTTP/1.0 without a `Host`; every
-//! browser sends a `Host`.
+//! A connection is closed after a request without the token. A health probe may use HTTP/1.0 without a `Host`: no web
+//! page can send such a request, because every browser sends a `Host`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -26,8 +26,11 @@ use super::shared::{HEALTH, READINESS, Shared};
 use crate::base::metrics::METRICS;
 use crate::config;
 
-/// The time limit of a request with the token. A component may take long to arrive and to compile.
+/// The longest time that a request with the token may take: a component may be slow to arrive and to compile.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
+
+/// The most characters of a refused request's path that are logged.
+const MAX_PATH: usize = 256;
 
 /// Passes a request on, or answers why it is refused.
 pub(super) async fn guard(
@@ -42,8 +45,9 @@ pub(super) async fn guard(
         Err(problem) => {
             METRICS.admin_refused.increment();
             if let Some(unlogged) = shared.refusals.admit(0) {
+                let (path, peer) = (shown(request.uri().path()), peer.remote.map(|address| address.to_string()));
                 let (status, reason) = (problem.status().as_u16(), problem.reason());
-                warn!(status, reason, unlogged, "admin request refused");
+                warn!(peer, path, status, reason, unlogged, "admin request refused");
             }
             problem.into_response()
         }
@@ -53,7 +57,7 @@ pub(super) async fn guard(
 
 async fn serve(peer: &Peer, request: Request, next: Next) -> Response {
     peer.trust();
-    let mut trace = Trace::of(&request);
+    let mut audit = AuditLine::of(&request);
     peer.patience.grant(LONGEST);
     let response = match timeout(LONGEST, next.run(request)).await {
         Ok(response) => response,
@@ -63,30 +67,33 @@ async fn serve(peer: &Peer, request: Request, next: Next) -> Response {
         }
     };
     peer.patience.grant(PATIENCE);
-    trace.status = Some(response.status());
+    audit.status = Some(response.status());
     response
 }
 
-/// Logs a request that changes something, as soon as the request is over: also if its connection has ended before.
-struct Trace {
+/// The log line about a request that may change something. It is written when this is dropped: after the answer, or
+/// when the connection ends first.
+struct AuditLine {
     method: Method,
     path: String,
     status: Option<StatusCode>,
 }
 
-impl Trace {
+impl AuditLine {
     fn of(request: &Request) -> Self {
         Self { method: request.method().clone(), path: request.uri().path().to_owned(), status: None }
     }
 }
 
-impl Drop for Trace {
+impl Drop for AuditLine {
     fn drop(&mut self) {
         let Self { method, path, status } = &*self;
         match status {
             _ if *method == Method::GET || *method == Method::HEAD => {}
             Some(status) => info!(%method, path, status = status.as_u16(), "admin request"),
-            None => warn!(%method, path, "admin request cut off: its connection ended first"),
+            None => {
+                warn!(%method, path, "admin request cut off; it may have taken effect: see `hotgate plugin list`");
+            }
         }
     }
 }
@@ -102,7 +109,7 @@ enum Visitor {
 impl Shared {
     /// Returns the sender of a request, or why the request is refused.
     fn authorize(&self, request: &Request, peer: &Peer) -> Result<Visitor, Problem> {
-        // A final slash is a misspelt probe. The answer is "no such path", not that a token is missing.
+        // `/healthz/` is treated like a probe, so the answer is 404 and not 401.
         let is_probe = [HEALTH, READINESS].contains(&request.uri().path().trim_end_matches('/'));
         let is_hostless = request.version() == Version::HTTP_10 && !request.headers().contains_key(HOST);
         if !(is_probe && is_hostless) {
@@ -122,19 +129,21 @@ impl Shared {
         match (given.next(), given.next()) {
             (Some(header), None) if token.is_in(header.as_bytes()) => Ok(Visitor::Operator),
             (None, _) => Err(unauthorized("the token is missing: send \"Authorization: Bearer TOKEN\"")),
-            _ => Err(unauthorized("wrong token")),
+            (Some(_), None) => Err(unauthorized("wrong token")),
+            (Some(_), Some(_)) => Err(unauthorized("send exactly one Authorization header")),
         }
     }
 
-    /// Checks that every host name in the request names this listener.
+    /// Checks that the request names this listener: in its `Host`, and in its target if the target is a whole URL.
     fn check_host(&self, request: &Request, own: Option<SocketAddr>) -> Result<(), Problem> {
         let mut hosts = request.headers().get_all(HOST).iter();
         let header = match (hosts.next().map(HeaderValue::to_str), hosts.next()) {
             (Some(Ok(host)), None) => host.parse::<Authority>().ok(),
             _ => None,
         };
-        let header = header
-            .ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "the request must have exactly one Host header"))?;
+        let header = header.ok_or_else(|| {
+            Problem::new(StatusCode::BAD_REQUEST, "the request must have exactly one valid Host header")
+        })?;
         let foreign = [Some(&header), request.uri().authority()]
             .into_iter()
             .flatten()
@@ -156,6 +165,11 @@ impl Shared {
             .is_ok_and(|ip: IpAddr| ip.is_loopback() || own.is_some_and(|own| own.ip().to_canonical() == ip));
         is_address || host == "localhost" || self.allowed_hosts.contains(&host)
     }
+}
+
+/// Makes the path of a refused request safe for the log: short, and ASCII only.
+fn shown(path: &str) -> String {
+    path.chars().take(MAX_PATH).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
 fn unauthorized(problem: &str) -> Problem {

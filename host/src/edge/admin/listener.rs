@@ -111,6 +111,8 @@ impl Patience {
 pub(super) struct Peer {
     /// The listener's address that the client has connected to.
     pub(super) own: Option<SocketAddr>,
+    /// The client's address.
+    pub(super) remote: Option<SocketAddr>,
     pub(super) patience: Patience,
     cut: Arc<CancellationToken>,
     strangers: Arc<Strangers>,
@@ -140,8 +142,8 @@ pub(super) struct Connection {
 
 impl Connection {
     fn new(stream: TcpStream, place: OwnedSemaphorePermit, strangers: Arc<Strangers>) -> Self {
-        let own = stream.local_addr().ok();
-        let peer = Peer { own, patience: Patience::new(), cut: strangers.enter(), strangers };
+        let (own, remote) = (stream.local_addr().ok(), stream.peer_addr().ok());
+        let peer = Peer { own, remote, patience: Patience::new(), cut: strangers.enter(), strangers };
         let timer = Box::pin(sleep_until(peer.patience.end()));
         let cut = Box::pin(CancellationToken::clone(&peer.cut).cancelled_owned());
         Self { stream, peer, timer, cut, _place: place }

@@ -1,15 +1,17 @@
 //! Closes connections whose client has gone silent.
 //!
-//! For each connection the heartbeat knows the tick of its next check: the tick at which the client would have been
-//! silent for too long. Each tick checks the connections that are due. If the client was heard meanwhile, the
-//! connection moves to a later tick. So a connection is checked about once per `timeout` (or `ping_interval`), however
-//! often its client is heard: with a million connections and the default 30 s, about 33,000 checks a second. Recording
-//! that a client was heard is one store into the connection's own memory. There is one lock. It is taken when a
-//! connection begins or ends, to take a batch of due connections, and to schedule the next check of each.
+//! For each connection the heartbeat knows the tick of its next check: when the client would have been silent for too
+//! long, or when a ping is due. Each tick checks the connections that are due. If the client was heard meanwhile, the
+//! connection moves to a later tick. So each connection is checked about once per `timeout` (or `ping_interval`),
+//! however often its client is heard. By default, `timeout` is 30 s and there are no pings. Then a million connections
+//! cost about 33,000 checks a second. To record that a client was heard, one store into the connection's own memory is
+//! enough.
 //!
-//! A client does not count as silent while nobody reads from it: while a connection's task waits for a plugin, the
-//! client's data stays in the kernel. The heartbeat does not close such a connection. It makes the task ask the kernel
-//! whether the peer is gone; TCP's own probes find that out (see [`keepalive`]).
+//! There is one lock, held only for short moments: when a connection begins or ends, to take a batch of due
+//! connections, and to schedule the next check of each.
+//!
+//! While a connection's task waits for a plugin, nobody reads, so silence proves nothing. The heartbeat then makes the
+//! task ask the kernel whether the peer is dead. The kernel knows from TCP keepalive (see [`keepalive`]).
 
 mod link;
 
@@ -34,8 +36,9 @@ const SILENT: CloseReason = CloseReason::new(4900, "nothing heard for too long")
 
 /// The connections that are checked before other tasks get a turn.
 const AT_ONCE: usize = 256;
-/// A ping is sent early, by up to `ping_interval` divided by this. After a restart all clients connect at the same
-/// time; without this spread they would all be pinged at the same time, too, for as long as they stay.
+/// Each ping is sent a little early: by up to `ping_interval` divided by this number, depending on the connection.
+/// After a restart all clients connect at the same time. Without this spread, all their later pings would be at the
+/// same time, too.
 const PING_SPREAD: u32 = 4;
 /// The unanswered TCP probes after which the peer counts as dead.
 const PROBES: u32 = 3;
@@ -111,7 +114,7 @@ impl Heartbeat {
         while links.len() < AT_ONCE
             && let Some(first) = watched.links.first_entry().filter(|first| !due || first.key().0 <= tick)
         {
-            // A link that cannot be upgraded is being dropped.
+            // If `upgrade` fails, its `Weak` is dead: the link is being dropped.
             links.extend(first.remove().upgrade());
         }
         links
@@ -131,7 +134,7 @@ impl Heartbeat {
                 wait
             }
             NextStep::Probe(wait) => {
-                // Silence does not count while the task does not listen: the timeout begins again.
+                // Silence does not count while the task is not reading: the timeout begins again.
                 link.heard();
                 link.request_probe();
                 wait
@@ -140,7 +143,7 @@ impl Heartbeat {
         self.schedule(&mut self.lock(), link, wait);
     }
 
-    /// Returns what to do after a silence. `None` means that the connection's task does not listen.
+    /// Returns what to do after a silence. `silence` is `None` if the connection's task is not reading.
     fn next_step(&self, silence: Option<Duration>, id: ConnectionId) -> NextStep {
         let HeartbeatConfig { timeout, ping_interval, .. } = self.config;
         let Some(silence) = silence else { return NextStep::Probe(timeout) };
@@ -178,10 +181,9 @@ fn early(interval: Duration, id: ConnectionId) -> Duration {
     interval - (interval / PING_SPREAD).mul_f64(f64::from(spread) / f64::from(u32::MAX))
 }
 
-/// Returns the settings of TCP's own probes, which begin when a peer has been quiet for `timeout`. They find a dead
-/// peer within twice that time, while nobody reads from its connection. If sent data is not acknowledged, the kernel
-/// repeats the data for some minutes instead. `TCP_USER_TIMEOUT` would shorten that, but would also cut clients that
-/// only read slowly.
+/// Returns the settings of TCP keepalive. The kernel begins to probe when a peer has been quiet for `timeout`, and
+/// finds a dead peer within twice that time. While sent data is unacknowledged, the kernel does not probe but resends
+/// for some minutes. `TCP_USER_TIMEOUT` would be faster, but would also cut clients that only read slowly.
 pub fn keepalive(config: &HeartbeatConfig) -> TcpKeepalive {
     // Linux accepts whole seconds up to 32,767.
     let seconds = |time: Duration| time.clamp(Duration::from_secs(1), Duration::from_secs(32_767));
@@ -192,70 +194,4 @@ pub fn keepalive(config: &HeartbeatConfig) -> TcpKeepalive {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-    use crate::hub::outbox::Budget;
-
-    fn heartbeat(timeout: u64, ping_interval: Option<u64>) -> Arc<Heartbeat> {
-        Arc::new(Heartbeat::new(HeartbeatConfig {
-            timeout: Duration::from_secs(timeout),
-            check_interval: Duration::from_secs(1),
-            ping_interval: ping_interval.map(Duration::from_secs),
-        }))
-    }
-
-    fn watch(heartbeat: &Arc<Heartbeat>, id: u64) -> Arc<Link> {
-        heartbeat.watch(ConnectionId(id), Outbox::new(1 << 20, Arc::new(Budget::new(1 << 20, 1))))
-    }
-
-    #[test]
-    fn who_leaves_is_forgotten_at_once() {
-        let heartbeat = heartbeat(24 * 3600, None);
-        let stays = watch(&heartbeat, 0);
-        for id in 1..10_000 {
-            drop(watch(&heartbeat, id));
-        }
-        assert_eq!(heartbeat.lock().links.len(), 1);
-        // The same for a connection that ends while it is checked, or after that.
-        let leaves = watch(&heartbeat, 10_000);
-        heartbeat.lock().tick = 24 * 3600;
-        let due = heartbeat.take(true);
-        assert_eq!(due.len(), 2);
-        drop(leaves);
-        due.iter().for_each(|link| heartbeat.check(link));
-        drop(due);
-        assert_eq!(heartbeat.lock().links.len(), 1);
-        drop(stays);
-        assert!(heartbeat.lock().links.is_empty());
-    }
-
-    #[test]
-    fn clients_that_come_together_are_not_pinged_together() {
-        let heartbeat = heartbeat(60, Some(40));
-        let silence = Some(Duration::from_secs(5));
-        let mut ticks = HashMap::<_, u32>::new();
-        for id in 1..=1000 {
-            let NextStep::Wait(wait) = heartbeat.next_step(silence, ConnectionId(id)) else { panic!("it is heard") };
-            assert!((25..=35).contains(&wait.as_secs()), "{wait:?}");
-            *ticks.entry(heartbeat.ticks(wait)).or_default() += 1;
-            let later = silence.map(|silence| silence + wait);
-            assert!(matches!(heartbeat.next_step(later, ConnectionId(id)), NextStep::Ping(_)));
-        }
-        assert!(ticks.len() >= 10 && ticks.values().all(|&count| count < 150), "{ticks:?}");
-    }
-
-    #[test]
-    fn silence_is_judged_while_somebody_listens() {
-        let heartbeat = heartbeat(30, None);
-        let next_step = |silence: Option<u64>| heartbeat.next_step(silence.map(Duration::from_secs), ConnectionId(1));
-        assert_eq!(next_step(Some(10)), NextStep::Wait(Duration::from_secs(20)));
-        assert_eq!(next_step(Some(31)), NextStep::Close);
-        assert_eq!(next_step(None), NextStep::Probe(Duration::from_secs(30)));
-        let link = watch(&heartbeat, 1);
-        assert_eq!(link.silence(), None);
-        link.set_listening(true);
-        assert!(link.silence().is_some());
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::inbox::{Inbox, InboxBudget};
@@ -17,7 +18,7 @@ use super::stream::Stream;
 use super::wire::Wire;
 use crate::base::message::{CloseReason, ConnectionId, Message};
 use crate::base::state::StateFolder;
-use crate::config::{Config, Overrides, PluginSource};
+use crate::config::{Config, HeartbeatConfig, Overrides, PluginSource};
 use crate::edge::heartbeat::{Heartbeat, Link};
 use crate::hub::outbox::{Budget, Outbox};
 use crate::hub::registry::Registry;
@@ -181,6 +182,15 @@ pub(crate) fn text(text: &str) -> Message {
     Message::Text(text.to_owned().into())
 }
 
+/// Returns a heartbeat that runs, and looks for silent clients each second.
+pub(crate) fn beating(timeout: Duration) -> Arc<Heartbeat> {
+    let config = HeartbeatConfig { timeout, check_interval: Duration::from_secs(1), ping_interval: None };
+    let heartbeat = Arc::new(Heartbeat::new(config));
+    let running = heartbeat.clone();
+    tokio::spawn(async move { running.run(CancellationToken::new(), BYE).await });
+    heartbeat
+}
+
 /// Returns a link with an empty outbox.
 pub(crate) fn link() -> Arc<Link> {
     let outbox = Outbox::new(64 << 20, Arc::new(Budget::new(64 << 20, 1)));
@@ -188,15 +198,16 @@ pub(crate) fn link() -> Arc<Link> {
 }
 
 /// Returns a client, and the wire of its connection. Unfinished messages must grow by `min_message_rate`.
-pub(crate) fn wire(buffer: usize, min_message_rate: usize) -> (Client, Wire<Pipe>, Arc<Link>) {
-    let ((client, pipe), link) = (Client::new(buffer), link());
+pub(super) fn wire(buffer: usize, min_message_rate: usize, link: &Arc<Link>) -> (Client, Wire<Pipe>) {
+    let (client, pipe) = Client::new(buffer);
     let inbox = Inbox::new(Vec::new(), 1 << 20, Arc::new(InboxBudget::new(1 << 20)));
-    (client, Wire::new(pipe, link.clone(), inbox, min_message_rate), link)
+    (client, Wire::new(pipe, link.clone(), inbox, min_message_rate))
 }
 
 /// Returns a client, and the socket of its connection.
-pub(crate) fn socket(buffer: usize) -> (Client, Box<Socket<Pipe>>, Arc<Link>) {
-    let (client, wire, link) = wire(buffer, 0);
+pub(super) fn socket(buffer: usize) -> (Client, Box<Socket<Pipe>>, Arc<Link>) {
+    let link = link();
+    let (client, wire) = wire(buffer, 0, &link);
     (client, Box::new(Socket::new(wire, link.clone())), link)
 }
 

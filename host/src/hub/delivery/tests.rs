@@ -157,3 +157,88 @@ async fn nobody_is_woken_under_a_lock_of_the_registry() {
         }
     }
 }
+
+#[tokio::test]
+async fn one_delivery_that_reaches_nobody_answers_false_although_others_got_theirs() {
+    let (hub, peers) = Hub::new(1 << 20, 2);
+    hub.registry.join(&peers[0], &"g".into()).unwrap();
+    for nobody in [uid(9), Recipient::Connection(ConnectionId(9)), Recipient::Group("empty".into())] {
+        for reached in [uid(1), Recipient::Connection(ConnectionId(1)), Recipient::Group("g".into())] {
+            for commands in [[&nobody, &reached], [&reached, &nobody]] {
+                let commands = commands.map(|to| deliver(to.clone(), text(1)));
+                let before = queued_bytes(&peers[0]);
+                assert!(!apply_commands(&hub.registry, commands.clone().into()).await, "{commands:?}");
+                assert!(queued_bytes(&peers[0]) > before, "{commands:?}");
+            }
+            assert!(hub.deliver(reached, text(1)).await);
+        }
+    }
+    // One of two recipients of the same message is enough.
+    peers[1].outbox.close(crate::base::message::CloseReason::new(3000, ""), Cause::Plugin);
+    assert!(hub.deliver(Recipient::Everyone, text(1)).await);
+    assert!(!hub.deliver(uid(2), text(1)).await);
+}
+
+#[tokio::test]
+async fn the_last_state_is_remembered_also_among_very_many_actions() {
+    let remember = |state: &'static str| Action::Remember(Bytes::from_static(state.as_bytes()));
+    let (hub, peers) = Hub::new(1 << 20, 1);
+    for replies in [0, 3, 2 * PART] {
+        let replies = || std::iter::repeat_n(Action::Reply(text(1)), replies);
+        let states = [remember("first")].into_iter().chain(replies()).chain([remember("last")]).chain(replies());
+        let effects = apply(&hub.registry, &peers[0], states.collect()).await;
+        assert_eq!(effects, SessionEffects { remember: Some("last".into()), authenticate: false });
+        let effects = apply(&hub.registry, &peers[0], replies().chain([Action::Authenticate]).collect()).await;
+        assert_eq!(effects, SessionEffects { remember: None, authenticate: true });
+        let effects = apply(&hub.registry, &peers[0], vec![remember("")]).await;
+        assert_eq!(effects.remember, Some(Bytes::new()), "an empty state replaces another one");
+    }
+}
+
+/// Takes the texts from a peer's outbox.
+fn taken(peer: &Peer) -> Vec<String> {
+    let mut taken = Vec::new();
+    peer.outbox.drain(|message| {
+        taken.push(str::from_utf8(message.as_bytes()).unwrap().to_owned());
+        std::ops::ControlFlow::Continue(())
+    });
+    taken
+}
+
+#[tokio::test]
+async fn only_a_sender_whose_message_reaches_nobody_gets_the_other_message_instead() {
+    let (hub, peers) = Hub::new(1 << 20, 2);
+    let nobodies = [uid(9), Recipient::Connection(ConnectionId(9)), Recipient::Group("g".into())];
+    let message = |text: &'static str| Message::Text(ByteString::from_static(text));
+    for to in nobodies.into_iter().chain([Recipient::GroupOthers("alone".into())]) {
+        hub.registry.join(&peers[0], &"alone".into()).unwrap();
+        let otherwise = Some(message("nobody"));
+        let actions = [to, uid(2)].map(|to| {
+            Action::Command(Command::Deliver(Delivery { to, message: message("hi"), otherwise: otherwise.clone() }))
+        });
+        let around = [Action::Reply(message("before"))].into_iter().chain(actions);
+        apply(&hub.registry, &peers[0], around.chain([Action::Reply(message("after"))]).collect()).await;
+        assert_eq!(taken(&peers[0]), ["before", "nobody", "after"]);
+        assert_eq!(taken(&peers[1]), ["hi"]);
+    }
+}
+
+#[tokio::test]
+async fn commands_are_carried_out_in_their_order() {
+    let (hub, peers) = Hub::new(1 << 20, 1);
+    let group = || Recipient::Group("g".into());
+    let membership = || Membership { who: uid(1), group: "g".into() };
+    let message = |text: &'static str| Message::Text(ByteString::from_static(text));
+    let commands = vec![
+        deliver(group(), message("too early")),
+        Command::Join(membership()),
+        deliver(group(), message("as a member")),
+        Command::Leave(membership()),
+        deliver(group(), message("too late")),
+        Command::Close(Closing { who: uid(1), reason: crate::base::message::CloseReason::new(3000, "") }),
+        deliver(uid(1), message("after the close")),
+    ];
+    assert!(!apply_commands(&hub.registry, commands).await);
+    assert_eq!(taken(&peers[0]), ["as a member"]);
+    assert_eq!(peers[0].outbox.queued_bytes().unwrap_err().reason.code, 3000);
+}

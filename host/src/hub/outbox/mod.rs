@@ -20,8 +20,8 @@ pub use self::queued::{SHARED_COST, cost};
 use crate::base::message::{Cause, CloseReason, Message};
 use crate::base::metrics::{METRICS, Overflow};
 
-/// The least and the most bytes that an outbox draws in advance, so that not every message draws on the budget. Between
-/// them it draws an eighth more than it needs.
+/// An outbox draws a little more than it needs, so that not every message has to ask the budget: an eighth more, but at
+/// least 1 KiB and at most 64 KiB.
 const AMPLE: (usize, usize) = (1 << 10, 64 << 10);
 /// A queue with more places than this shrinks when most of its places are empty.
 const MANY_PLACES: usize = 64;
@@ -60,9 +60,10 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Queue {
     messages: VecDeque<Queued>,
-    /// Cost of all messages, including those that are being written: a client that does not read still owes them.
+    /// Cost of all messages, including those being written: their memory is in use until the client has taken them.
     bytes: usize,
-    /// The part of `bytes` that is shared payloads. The budget is charged for each of them once, for all outboxes.
+    /// The part of `bytes` that is shared payloads. A shared payload is charged to the budget once, however many
+    /// outboxes hold it.
     shared: usize,
     /// Cost of the messages that were handed out and are not written yet.
     leaving: usize,
@@ -72,7 +73,7 @@ struct Queue {
     drawn: usize,
     /// True if the client did not take the last batch at once.
     stuck: bool,
-    /// True if the connection was closed to make room: the budget expects the drawn bytes back.
+    /// True if the connection was closed to make room. The budget already counts the drawn bytes as free soon.
     relieved: bool,
     /// The reason to close, once the connection is closing. Boxed, since most connections never have one.
     closing: Option<Box<Closing>>,
@@ -92,7 +93,8 @@ impl Queue {
 }
 
 impl Outbox {
-    /// Creates an empty outbox for at most `max_bytes`. One message always fits an empty outbox, whatever its size.
+    /// Creates an empty outbox for at most `max_bytes`. An empty outbox takes one message of any size, if the budget
+    /// has room for it.
     pub fn new(max_bytes: usize, budget: Arc<Budget>) -> Self {
         Self { queue: Mutex::default(), max_bytes, budget }
     }
@@ -194,7 +196,7 @@ impl Outbox {
     }
 
     /// Clears the waker: nothing wakes the connection's task until it [registers](Self::register_waker) again. The task
-    /// calls this when it starts to run. Returns the queued bytes.
+    /// calls this each time it is polled to receive a packet. Returns the queued bytes.
     ///
     /// # Errors
     /// See [`queued_bytes`](Self::queued_bytes).
@@ -204,8 +206,8 @@ impl Outbox {
         queue.closing(queue.bytes)
     }
 
-    /// Registers the waker of the connection's task. Returns `true` if messages are already queued; those do not wake
-    /// the task again.
+    /// Registers the waker of the connection's task. Returns `true` if messages are already queued. These messages will
+    /// not wake the task: the caller must send them itself.
     ///
     /// # Errors
     /// See [`queued_bytes`](Self::queued_bytes).
@@ -223,8 +225,8 @@ impl Outbox {
         wake_task(self.lock());
     }
 
-    /// Passes messages to `take`, oldest first, until `take` breaks or the queue is empty. Calling this confirms that
-    /// the last batch was written.
+    /// Passes messages to `take`, oldest first, until `take` breaks or the queue is empty. The caller promises:
+    /// everything it took last time is written.
     pub fn drain(&self, mut take: impl FnMut(Message) -> ControlFlow<()>) {
         let mut queue = self.lock();
         let queue = &mut *queue;
@@ -247,9 +249,10 @@ impl Outbox {
         self.settle(queue);
     }
 
-    /// Records that the client did not take the last batch at once; `copied` bytes of the batch are left. Copies of
-    /// shared payloads in the batch are memory of this outbox alone. The budget is charged for them even if it has no
-    /// room, since the memory is already in use.
+    /// Records that the client did not take the last batch at once, and that `copied` bytes of the batch are left. The
+    /// batch has copies of shared payloads, and these copies are memory of this outbox alone. They are charged even if
+    /// the budget has no room, because the memory is already in use. Only the first call after a
+    /// [`drain`](Self::drain) has an effect.
     pub fn keep_batch(&self, copied: usize) {
         let mut queue = self.lock();
         if std::mem::replace(&mut queue.stuck, true) {
@@ -290,8 +293,8 @@ impl Outbox {
         drawn.is_some()
     }
 
-    /// Gives drawn bytes back to the budget. If none is needed, gives back all of them; else keeps the need and one
-    /// advance, and gives back the rest once it is larger than another advance.
+    /// Gives drawn bytes back to the budget. If nothing is needed, gives back all. Else keeps what is needed plus one
+    /// advance, and gives back only if more than two advances are left over.
     fn settle(&self, queue: &mut Queue) {
         if queue.drawn == 0 {
             return;
@@ -313,7 +316,7 @@ impl Outbox {
         }
     }
 
-    /// Empties the queue and frees its memory. Messages that are being written are still owed.
+    /// Empties the queue and frees its memory. Messages that are being written still count.
     fn discard(&self, queue: &mut Queue) {
         queue.messages = VecDeque::new();
         (queue.bytes, queue.shared) = (queue.leaving, queue.leaving_shared);

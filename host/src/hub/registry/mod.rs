@@ -1,10 +1,9 @@
 //! The authenticated connections, in three maps: uid → its connections, id → connection, group → its connections.
 //!
-//! Each map is split into shards, each with its own lock, so that two tasks rarely wait for each other unless they use
-//! the same uid or group. Under a shard's lock, connections are only found and cloned, at most [`PART`] at a time: a
-//! message to all connections does not delay other lookups. Two shards are never locked at the same time. A group's
-//! shard may be locked while a connection's own lock is held, never the other way round. Registering and deregistering
-//! take time logarithmic in the connections of the same shard, uid or group.
+//! Each map is split into shards, and each shard has its own lock. Two tasks rarely wait for the same lock, unless they
+//! use the same uid or group. A walk clones at most [`PART`] connections under a shard's lock: a message to all does
+//! not delay other lookups. Two shards are never locked at the same time. A group's shard may be locked while
+//! `Peer.groups` is locked, never the other way round. Each insert or removal takes logarithmic time.
 
 mod peer;
 mod shards;
@@ -131,8 +130,7 @@ impl Registry {
         Removed { groups, remaining: u32::try_from(remaining).unwrap_or(u32::MAX) }
     }
 
-    /// Returns the newest connection of a uid that is not closing. Messages to the uid go to it, unless
-    /// `duplicate_login = "all"`.
+    /// Returns the newest open connection of a uid. A message to the uid goes there, unless `duplicate_login = "all"`.
     pub fn newest(&self, uid: &str) -> Option<Arc<Peer>> {
         self.tables.uids.lock(uid).get(uid)?.iter().rev().find(|peer| peer.outbox.is_open()).cloned()
     }
@@ -151,7 +149,7 @@ impl Registry {
         }
     }
 
-    /// Returns `true` if a message to a uid goes to at most one connection.
+    /// Returns `true` unless `duplicate_login = "all"`: a message to a uid then goes to at most one connection.
     pub fn reaches_one_of_a_uid(&self) -> bool {
         self.duplicate_login != DuplicateLogin::All
     }
@@ -170,11 +168,11 @@ impl Registry {
         all
     }
 
-    /// Returns the connections with the next larger ids than `after`, at most `limit` of them, in order.
+    /// Returns the connections with ids above `after`, smallest first, at most `limit`.
     pub fn page(&self, after: ConnectionId, limit: usize) -> Vec<Arc<Peer>> {
         let mut page = Peers::new();
         for shard in &self.tables.connections {
-            // Once the page is full, only ids smaller than its last one can still get in.
+            // Once the page is full, only ids below its largest id can replace one.
             let end = match page.last_key_value() {
                 Some((&last, _)) if page.len() == limit => Excluded(last),
                 _ => Unbounded,

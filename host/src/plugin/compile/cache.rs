@@ -70,7 +70,7 @@ impl Cache {
         match entry.await? {
             Ok(code) => code,
             Err(error) => {
-                self.ignore(name, &error.to_string()).await;
+                self.discard(name, &error.to_string()).await;
                 None
             }
         }
@@ -91,7 +91,7 @@ impl Cache {
     }
 
     /// Removes an entry that cannot be used.
-    pub(crate) async fn ignore(self: &Arc<Self>, name: &str, reason: &str) {
+    pub(crate) async fn discard(self: &Arc<Self>, name: &str, reason: &str) {
         let file = path(name);
         match self.access(move |cache| cache.state.remove(&file)).await {
             None => {}

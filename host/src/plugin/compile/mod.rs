@@ -1,8 +1,9 @@
 //! Turns the bytes of a component into machine code.
 //!
-//! Compiling takes seconds of processor time and hundreds of megabytes of memory, which the engine would keep. The
-//! author of the component decides how much of both. So a process of its own compiles (`child`), at the lowest priority
-//! and within limits, and the machine code is kept (`cache`). This process only maps the machine code into its memory.
+//! Compiling takes seconds of processor time and hundreds of megabytes of memory, and the engine would keep this
+//! memory. A hostile component may take far more of both. So a process of its own compiles (`child`), at the lowest
+//! priority and within limits, and the machine code is kept (`cache`). This process only maps the machine code into its
+//! memory.
 
 mod cache;
 pub(crate) mod child;
@@ -39,25 +40,28 @@ use crate::plugin::text::plain;
 
 /// The first bytes of a module and of a component.
 const MAGIC: &[u8] = b"\0asm";
-/// The version and the layer of a module follow: two bytes each, the lower byte first.
+/// The next bytes of a module: version and layer, two bytes each, the lower byte first.
 const MODULE: [u8; 4] = [1, 0, 0, 0];
 /// The version of a component.
 const VERSION: u16 = 13;
 /// The layer of a component.
 const LAYER: u16 = 1;
 
+/// What to do with code that is no component.
+const BUILD: &str = "in Rust, build it for wasm32-wasip2; `hotgate plugin check` says more";
+
 /// Checks that the code begins like a component.
 ///
 /// # Errors
-/// If it does not. The error says what the code is instead.
+/// If the code is something else. The error says what it is, and what to do.
 fn check_encoding(code: &[u8]) -> anyhow::Result<()> {
     ensure!(!code.is_empty(), "the file is empty: build the plugin again");
     let Some(&[a, b, c, d]) = code.strip_prefix(MAGIC).and_then(|rest| rest.first_chunk()) else {
-        bail!("it is not a WebAssembly component");
+        bail!("it is not a WebAssembly component: {BUILD}");
     };
     let (version, layer) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
     if [a, b, c, d] == MODULE {
-        bail!("it is a WebAssembly module, not a component (in Rust, compile for wasm32-wasip2)");
+        bail!("it is a WebAssembly module, not a component: {BUILD}");
     }
     ensure!(layer == LAYER, "it is not a WebAssembly component");
     let rebuild = match version.cmp(&VERSION) {
@@ -68,12 +72,12 @@ fn check_encoding(code: &[u8]) -> anyhow::Result<()> {
     bail!("it is a component in {rebuild} (it has version {version}, {VERSION} is needed)");
 }
 
-/// How long a component is compiled alone. After this time, others are compiled beside it. Most components take less
-/// and are compiled one after the other, so that a start with many plugins takes the memory of one compiler.
+/// How long a component is compiled alone. After this time, the next one is compiled beside it. Most components take
+/// less time, so a start with many plugins compiles them one after the other, in the memory of one compiler.
 const LONGEST_ALONE: Duration = Duration::from_secs(2);
 
-/// Compiles components outside this process, one at a time as long as none takes long. A slot has one component
-/// compiled at a time, so there are never more compilers than slots.
+/// Compiles components outside this process: one at a time, except beside components that take longer than
+/// `LONGEST_ALONE`. A slot compiles one component at a time, so there are never more compilers than slots.
 #[derive(Debug, Clone)]
 pub(crate) struct Compiler {
     config: CompilerConfig,
@@ -86,7 +90,7 @@ pub(crate) struct Compiled {
     pub(crate) component: Component,
     /// How long compiling took, now or in an earlier run.
     pub(crate) took: Duration,
-    /// Whether the machine code came from the cache.
+    /// True if the machine code came from the cache.
     pub(crate) cached: bool,
 }
 
@@ -96,7 +100,7 @@ impl Compiler {
         Self { config: config.clone(), cache, turn: Arc::default() }
     }
 
-    /// Compiles a component that has this digest, unless its machine code is in the cache.
+    /// Returns the compiled component, from the cache if possible. `digest` is the digest of `code`.
     ///
     /// # Errors
     /// If the code is not a component; or a [`CompileError`].
@@ -109,7 +113,7 @@ impl Compiler {
             Some(compiled) => compiled,
             None => {
                 let turn = self.turn.lock().await;
-                // Another slot may have had the component compiled meanwhile.
+                // Another slot may have compiled the component meanwhile.
                 match self.find(engine, &name).await {
                     Some(compiled) => compiled,
                     None => {
@@ -125,11 +129,10 @@ impl Compiler {
             }
         };
         resources(&compiled.component)?;
-        let took = begun.elapsed();
         if compiled.cached {
-            debug!(%digest, ?took, "compiled plugin found in the cache");
+            debug!(%digest, took = ?begun.elapsed(), "compiled plugin found in the cache");
         } else {
-            info!(%digest, ?took, "plugin compiled");
+            info!(%digest, took = ?compiled.took, "plugin compiled");
         }
         Ok(compiled)
     }
@@ -139,7 +142,7 @@ impl Compiler {
         match map(engine, &Arc::new(machine_code)).await {
             Ok(component) => Some(Compiled { component, took, cached: true }),
             Err(error) => {
-                self.cache.ignore(name, &format!("{error:#}")).await;
+                self.cache.discard(name, &format!("{error:#}")).await;
                 None
             }
         }
@@ -170,16 +173,16 @@ async fn compile(engine: &Engine, code: &[u8], config: &CompilerConfig) -> Resul
     process::compile(engine, code, config).await
 }
 
-/// Makes machine code ready to run, on a thread that serves no connections.
+/// Maps machine code into memory, ready to run. Does this on a thread that serves no connections.
 async fn map(engine: &Engine, machine_code: &Arc<MachineCode>) -> anyhow::Result<Component> {
     let (engine, machine_code) = (engine.clone(), machine_code.clone());
     let map = move || {
         // SAFETY: `Component::serialize` made this code: just now, by our own binary, in a file that nobody else can
         // write to; or earlier, in a file with the right digest, in a folder that only our own user can write to.
-        // Whoever can change one of these files can change this process as well.
+        // A user who can change one of these files can change this process as well.
         #[allow(unsafe_code)]
         let component = unsafe { machine_code.map(&engine) }?;
-        // Do this now, not during the first call.
+        // Prepare the memory image now, not during the first call.
         component.initialize_copy_on_write_image()?;
         wasmtime::Result::Ok(component)
     };

@@ -15,7 +15,7 @@ use crate::plugin::runtime::environment::Environment;
 use crate::plugin::runtime::spec::Spec;
 use crate::plugin::slot::Slot;
 use crate::plugin::slot::generation::Generation;
-use crate::plugin::slot::ledger::{Ledger, Ledgers, Proven, before, written};
+use crate::plugin::slot::ledger::{Ledger, Ledgers, Proven, rolled_back_error, write_ledger};
 
 impl Slot {
     /// Loads the first generation of a slot. It is the generation that served for good in the last run, if that can
@@ -38,19 +38,19 @@ impl Slot {
             if let Some(proven) = proven(&runtime, &spec, &ledger).await {
                 // A secret may have changed while the gateway was not running.
                 if ledger.prove(&spec.slot, *proven.identity(), proven.environment()) {
-                    written(&ledger).await;
+                    write_ledger(&ledger).await;
                 }
                 return Ok(Self::new(runtime.clone(), spec.clone(), plugin, ledger, proven));
             }
             let Wanted { code, environment } = Wanted::read(&spec, plugin.settings.clone()).await?;
             let (mut code, environment) = (code?, environment?);
             if let Some(refusal) = ledger.refusal(&Identity::new(code.digest, &environment.values)) {
-                let (Spec { slot, plugin, .. }, reason) = (&*spec, before(&refusal).to_string());
+                let (Spec { slot, plugin, .. }, reason) = (&*spec, rolled_back_error(&refusal).to_string());
                 error!(slot, plugin, digest = %code.digest, reason, "rolled back, but serves again: there is no other");
             }
             let generation = code.verify(&runtime, &spec, &ledger, 1, environment, Vec::new()).await?;
             if ledger.prove(&spec.slot, *generation.identity(), generation.environment()) {
-                written(&ledger).await;
+                write_ledger(&ledger).await;
             }
             anyhow::Ok(Self::new(runtime.clone(), spec.clone(), plugin, ledger, generation))
         };

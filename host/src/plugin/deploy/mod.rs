@@ -24,7 +24,7 @@ use crate::plugin::runtime::spec::Spec;
 use crate::plugin::slot::error::{DeployError, Reason, Refused};
 use crate::plugin::slot::generation::Generation;
 use crate::plugin::slot::ledger::Refusal;
-use crate::plugin::slot::ledger::{before, written};
+use crate::plugin::slot::ledger::{rolled_back_error, write_ledger};
 use crate::plugin::slot::rollout::Step;
 use crate::plugin::slot::{Slot, State};
 
@@ -55,9 +55,9 @@ impl OfferOptions {
 struct Unwritten(anyhow::Error);
 
 impl Slot {
-    /// Offers the component and settings that were read from disk. They start their stages if they pass all checks and
-    /// were not rolled back before; until then the slot does not change. Returns what was refused, or `None` if
-    /// `is_current` finds that the files have changed since.
+    /// Offers the component and settings that were read from disk. If they pass all checks and were not rolled back
+    /// before, the new generation starts its first stage. Before that, the slot does not change. Returns what was
+    /// refused and why, or `None` if the files changed while this call waited (`is_current` then returns `false`).
     pub(crate) async fn take_over(
         &self,
         wanted: Wanted,
@@ -92,8 +92,9 @@ impl Slot {
     /// Puts a component in the place of the slot's file, if it passes all checks, and offers it. If the file was a
     /// symbolic link, returns the link's target.
     ///
-    /// The component is written to disk before it is checked. After the checks, only a rename is left to do, which
-    /// takes no time. So a deploy that was given up because it took too long does not change the file later.
+    /// The component is written beside the file before it is checked. After the checks only a rename is left, which is
+    /// short. So a deploy given up during the checks never changes the file; one given up during the rename (after
+    /// `RENAMING`, or by the caller) still may.
     ///
     /// # Errors
     /// Why the component was refused, or why the file cannot be written.
@@ -126,7 +127,7 @@ impl Slot {
         Ok(link)
     }
 
-    /// Moves the newest generation to its next stage. If `generation` is given, only if it is the newest.
+    /// Moves the newest generation to its next stage. If `generation` is given and is not the newest, this fails.
     ///
     /// # Errors
     /// Why there is nothing to promote.
@@ -134,9 +135,9 @@ impl Slot {
         self.advance(generation, |state| state.rollout.promote(&state.deploy, Instant::now())).await
     }
 
-    /// Goes back to the generation that served before. If `generation` is given, only if it is the newest. The newest
-    /// generation is given up, and is not loaded again until its file or settings change. Waits until the rollback is
-    /// on disk, if there is a state folder.
+    /// Gives up the newest generation. If it is live, the generation that served before becomes live again. If
+    /// `generation` is given and is not the newest, this fails. A generation that was given up is not loaded again
+    /// until its file or settings change. Waits until the rollback is on disk, if there is a state folder.
     ///
     /// # Errors
     /// Why there is nothing to go back to.
@@ -167,12 +168,12 @@ impl Slot {
 
     /// Writes the slot's ledger and waits until it is on disk.
     pub async fn save(&self) {
-        written(&self.ledger).await;
+        write_ledger(&self.ledger).await;
     }
 
-    /// Offers a component and settings. If they are refused together, each is tried with the other half of what serves
-    /// now, first the component, then the settings: so an error in one does not hold up the other. Must be called while
-    /// `loading` is locked.
+    /// Offers a component and settings. If the pair is refused, the new component is tried with the serving settings.
+    /// If that is refused, too, the new settings are tried with the serving component. So an error in one does not
+    /// block the other. A deploy does not try the settings alone. Must be called while `loading` is locked.
     ///
     /// # Errors
     /// If the component passes the checks, but cannot be written.
@@ -194,6 +195,7 @@ impl Slot {
             refused.component = reason.clone().filter(|_| is_new_code);
             refused.settings = reason.filter(|_| are_new_settings);
         }
+        // It does not compile, so other settings cannot help.
         let is_hopeless = refused.component.as_ref().is_some_and(|reason| reason.is_of_compiling);
         if let Some(code) = code.as_mut().filter(|_| !done && !is_hopeless && (is_new_code || is_deployment)) {
             if are_new_settings {
@@ -204,7 +206,7 @@ impl Slot {
         if let Some(environment) = environment.filter(|_| !done && is_new_code && are_new_settings && !is_deployment) {
             refused.settings = self.attempt(&mut Code::of(&newest), &environment, &mut options).await?;
         }
-        // A deployed component that was refused is not on disk.
+        // After a refused deploy the file on disk is still the old one, so there is nothing to remember.
         if done || !is_deployment {
             self.remember_refused(&refused);
         }
@@ -245,7 +247,7 @@ impl Slot {
         let is = |other: &Generation| *other.identity() == identity;
         if self.state(|state| is(state.rollout.newest()) || is(&state.rollout.live().generation)) {
             options.write().await?;
-            // The live component was put back, so nobody wants the candidate any more.
+            // The file holds the live component again, so the candidate is withdrawn.
             let unwanted = |state: &State| !is(state.rollout.newest());
             self.change(|state| if unwanted(state) { (state.rollout.withdraw(), ()) } else { (Vec::new(), ()) });
             return Ok(());
@@ -253,7 +255,7 @@ impl Slot {
         if !options.forgiving
             && let Some(refusal) = self.refusal(&identity, environment)
         {
-            return Err(before(&refusal));
+            return Err(rolled_back_error(&refusal));
         }
         let (number, others) = self.state(|state| {
             let present = state.rollout.generations();
@@ -272,13 +274,13 @@ impl Slot {
         Ok(())
     }
 
-    /// Returns why this generation was rolled back, if it was. For a component that does not serve, the content of
-    /// secret files does not matter: a new secret for the serving component is no reason to try the other component
-    /// again.
+    /// Returns why this generation was rolled back, if it was. For a component other than the newest one, only its
+    /// digest and settings count, not the content of secret files: a new secret for the serving component must not give
+    /// the other one a second try.
     fn refusal(&self, identity: &Identity, environment: &Environment) -> Option<Refusal> {
-        let serves = self.state(|state| state.rollout.newest().digest());
+        let newest = self.state(|state| state.rollout.newest().digest());
         let but_for_secrets = || self.ledger.refusal_but_for_secrets(identity.component, &environment.settings);
-        let is_other = identity.component != serves;
+        let is_other = identity.component != newest;
         self.ledger.refusal(identity).or_else(|| is_other.then(but_for_secrets).flatten())
     }
 

@@ -34,8 +34,8 @@ pub struct FileWatchers {
     _watch: Watch,
     /// One task for each slot. The tasks end when this is dropped.
     _tasks: JoinSet<()>,
-    /// One receiver for each slot. Its sender is dropped once the slot has been checked.
-    first_looks: Vec<oneshot::Receiver<()>>,
+    /// One receiver for each slot. It completes when the slot's first check has ended.
+    first_checks: Vec<oneshot::Receiver<()>>,
 }
 
 impl FileWatchers {
@@ -47,21 +47,22 @@ impl FileWatchers {
         };
         let (watch, mut receivers) = Watch::start(slots.iter().filter_map(file).collect(), config);
         let mut receivers = receivers.drain(..);
-        let (mut tasks, mut first_looks) = (JoinSet::new(), Vec::new());
+        let (mut tasks, mut first_checks) = (JoinSet::new(), Vec::new());
         for slot in slots {
             let path = file(slot);
             // A built-in plugin has no file, so there are no events.
             let events = path.as_ref().and_then(|_| receivers.next()).unwrap_or_else(|| mpsc::channel(1).1);
-            let (looked, first_look) = oneshot::channel();
-            first_looks.push(first_look);
-            tasks.spawn(FileWatcher::new(slot.clone(), path, config.clone(), events).run(looked));
+            let (checked, first_check) = oneshot::channel();
+            first_checks.push(first_check);
+            tasks.spawn(FileWatcher::new(slot.clone(), path, config.clone(), events).run(checked));
         }
-        Self { _watch: watch, _tasks: tasks, first_looks }
+        Self { _watch: watch, _tasks: tasks, first_checks }
     }
 
-    /// Waits until each slot has been checked once, and the found component and settings have been offered or refused.
-    pub async fn looked(&mut self) {
-        join_all(self.first_looks.drain(..)).await;
+    /// Waits until the first check of every slot has ended. The component and the settings on disk have then been
+    /// offered, or refused.
+    pub async fn first_checks(&mut self) {
+        join_all(self.first_checks.drain(..)).await;
     }
 }
 
@@ -74,15 +75,15 @@ struct FileWatcher {
     events: mpsc::Receiver<FileEvent>,
     settling: Settling,
     /// True if it has been logged that a file keeps changing.
-    said_restless: bool,
+    has_warned: bool,
     /// The files at the last check. Unchanged files are not read again.
     known: Option<Files>,
-    /// The reasons that were logged for these files. The same reason is not logged again.
-    said: Vec<String>,
-    /// When a component or settings are tried again that were refused for a reason that may pass.
+    /// The reasons that were logged for the known files. The same reason is not logged again.
+    logged_reasons: Vec<String>,
+    /// The next attempt with a component or settings that were refused, if the reason may pass.
     retry: Option<Retry>,
     /// A check that has not ended yet.
-    reading: Option<JoinHandle<Look>>,
+    reading: Option<JoinHandle<Checked>>,
 }
 
 #[derive(Clone, Copy)]
@@ -91,17 +92,17 @@ struct Retry {
     at: Instant,
 }
 
-/// The state of a slot's files, as far as it is visible without reading them.
+/// The state of a slot's files that can be seen without reading them.
 #[derive(Clone, PartialEq, Eq)]
 struct Files {
     settings: Settings,
-    /// The stamps of the plugin file and of the files of settings, or why there is no stamp.
+    /// The stamps of the plugin file and of the files of settings. Where there is no stamp, the reason.
     stamps: Vec<Result<Stamp, String>>,
 }
 
 impl Files {
     /// Takes the stamps of the files. Blocks.
-    fn look(path: Option<&PathBuf>, settings: Settings) -> Self {
+    fn now(path: Option<&PathBuf>, settings: Settings) -> Self {
         let paths = path.map(PathBuf::as_path).into_iter().chain(settings.files());
         Self { stamps: paths.map(Stamp::of).collect(), settings }
     }
@@ -112,29 +113,29 @@ impl Files {
 }
 
 /// The result of a check.
-enum Look {
-    /// Nothing has changed.
+enum Checked {
+    /// No file has changed.
     Same,
     /// A file is being written.
     Changing,
-    /// Something has changed. `at_rest` is `false` if the files were read while they kept changing.
+    /// A file has changed since the last check. `at_rest` is `false` if the files were read while they kept changing.
     Found { files: Files, wanted: Wanted, at_rest: bool },
-    /// The check has not ended, for this reason.
+    /// The check has not ended, or has failed, for this reason.
     Stuck(String),
 }
 
 impl FileWatcher {
     fn new(slot: Arc<Slot>, path: Option<PathBuf>, config: WatchConfig, events: mpsc::Receiver<FileEvent>) -> Self {
         let settling = Settling::new(config.settle);
-        let (known, said, retry, reading) = (None, Vec::new(), None, None);
-        Self { slot, path, config, events, settling, said_restless: false, known, said, retry, reading }
+        let (known, logged_reasons, retry, reading) = (None, Vec::new(), None, None);
+        Self { slot, path, config, events, settling, has_warned: false, known, logged_reasons, retry, reading }
     }
 
-    async fn run(mut self, looked: oneshot::Sender<()>) {
-        let mut looked = Some(looked);
+    async fn run(mut self, checked: oneshot::Sender<()>) {
+        let mut checked = Some(checked);
         loop {
-            let until = if self.look().await {
-                drop(looked.take());
+            let until = if self.check().await {
+                drop(checked.take());
                 let pause = Instant::now() + self.config.rescan;
                 self.retry.map_or(pause, |retry| pause.min(retry.at))
             } else {
@@ -149,25 +150,25 @@ impl FileWatcher {
     }
 
     /// Checks the files, and offers changes to the slot. Returns `false` while a file is being written.
-    async fn look(&mut self) -> bool {
+    async fn check(&mut self) -> bool {
         if self.slot.take_insisted() {
             self.forget();
         }
         let is_due = self.retry.is_some_and(|retry| retry.at <= Instant::now());
         let known = if is_due { None } else { self.known.clone() };
         match self.read(known).await {
-            Look::Same => self.at_rest(),
-            Look::Changing => {
-                self.settling.unrest();
+            Checked::Same => self.settled(),
+            Checked::Changing => {
+                self.settling.still_changing();
                 return false;
             }
-            Look::Stuck(reason) => self.missing(reason),
-            Look::Found { files, wanted, at_rest } => return self.offer(files, wanted, at_rest).await,
+            Checked::Stuck(reason) => self.cannot_check(reason),
+            Checked::Found { files, wanted, at_rest } => return self.offer(files, wanted, at_rest).await,
         }
         true
     }
 
-    async fn read(&mut self, known: Option<Files>) -> Look {
+    async fn read(&mut self, known: Option<Files>) -> Checked {
         let patient = !self.settling.is_over();
         let begin = || {
             let (path, slot) = (self.path.clone(), self.slot.clone());
@@ -175,59 +176,59 @@ impl FileWatcher {
         };
         // While a check hangs, no other is started: each would keep a thread.
         let reading = self.reading.get_or_insert_with(begin);
-        let Ok(look) = timeout(PATIENCE, reading).await else {
-            return Look::Stuck(format!("reading has not ended after {PATIENCE:?}"));
+        let Ok(checked) = timeout(PATIENCE, reading).await else {
+            return Checked::Stuck(format!("reading has not ended after {PATIENCE:?}"));
         };
         self.reading = None;
-        look.unwrap_or_else(|panic| Look::Stuck(panic.to_string()))
+        checked.unwrap_or_else(|panic| Checked::Stuck(panic.to_string()))
     }
 
     /// Offers the found component and settings to the slot. Returns `false` if the files have changed meanwhile.
     async fn offer(&mut self, files: Files, wanted: Wanted, at_rest: bool) -> bool {
         if at_rest {
-            self.at_rest();
+            self.settled();
         } else {
-            self.restless();
+            self.read_while_changing();
         }
         if self.known.as_ref() != Some(&files) {
             self.forget();
         }
         let is_missing = self.path.is_some() && files.stamps.first().is_some_and(Result::is_err);
         let (path, found) = (self.path.clone(), files.clone());
-        let is_current = move || !at_rest || Files::look(path.as_ref(), found.settings.clone()) == found;
+        let is_current = move || !at_rest || Files::now(path.as_ref(), found.settings.clone()) == found;
         match self.slot.take_over(wanted, is_current).await {
             Ok(Some(refused)) => {
                 self.record(&refused, is_missing);
-                // A file that keeps changing may change again and keep its stamp.
+                // While a file keeps changing, do not rely on stamps: two writes within 50 ms can have the same stamp.
                 self.known = Some(files).filter(|_| at_rest);
                 true
             }
             Ok(None) => {
-                self.settling.unrest();
+                self.settling.still_changing();
                 false
             }
             Err(reason) => {
-                self.missing(crate::plugin::text::line(&reason));
+                self.cannot_check(crate::plugin::text::line(&reason));
                 true
             }
         }
     }
 
-    /// Records what does not serve, each reason once. Plans another attempt if a reason may pass.
+    /// Records why a component or settings do not serve, each reason once. Plans another attempt if a reason may pass.
     fn record(&mut self, refused: &Refused, is_missing: bool) {
         let Refused { component, settings } = refused;
-        if let Some(reason) = component.as_ref().filter(|reason| !self.said.contains(&reason.text)) {
+        if let Some(reason) = component.as_ref().filter(|reason| !self.is_logged(&reason.text)) {
             match is_missing {
-                true => self.missing(reason.text.clone()),
+                true => self.cannot_check(reason.text.clone()),
                 false => self.slot.record_refused_component(reason),
             }
         }
-        if let Some(reason) = settings.as_ref().filter(|reason| !self.said.contains(&reason.text)) {
+        if let Some(reason) = settings.as_ref().filter(|reason| !self.is_logged(&reason.text)) {
             self.slot.record_refused_settings(reason);
         }
         for reason in refused.reasons() {
-            if !self.said.contains(&reason.text) {
-                self.said.push(reason.text.clone());
+            if !self.is_logged(&reason.text) {
+                self.logged_reasons.push(reason.text.clone());
             }
         }
         let before = self.retry.map(|retry| (2 * retry.delay).min(LONGEST_DELAY));
@@ -236,47 +237,59 @@ impl FileWatcher {
             refused.reasons().any(|reason| reason.is_transient).then(|| Retry { delay, at: Instant::now() + delay });
     }
 
-    fn missing(&mut self, reason: String) {
-        if !self.said.contains(&reason) {
+    fn is_logged(&self, reason: &str) -> bool {
+        self.logged_reasons.iter().any(|logged| logged == reason)
+    }
+
+    /// Logs that the files cannot be checked, each reason once.
+    fn cannot_check(&mut self, reason: String) {
+        if !self.is_logged(&reason) {
             let (Spec { slot, plugin, source, .. }, still_live) = (&**self.slot.spec(), self.slot.live().number());
-            warn!(slot, plugin, file = source.to_string(), reason, still_live, "plugin file cannot be read");
-            self.said.push(reason);
+            warn!(slot, plugin, file = source.to_string(), reason, still_live, "the plugin's files cannot be checked");
+            self.logged_reasons.push(reason);
         }
     }
 
     /// Forgets the last check, so that the next one tries and logs everything again.
     fn forget(&mut self) {
         (self.known, self.retry) = (None, None);
-        self.said.clear();
+        self.logged_reasons.clear();
     }
 
-    fn at_rest(&mut self) {
+    fn settled(&mut self) {
         self.settling.done();
-        self.said_restless = false;
+        self.has_warned = false;
     }
 
-    fn restless(&mut self) {
+    fn read_while_changing(&mut self) {
         self.settling.done();
-        if !std::mem::replace(&mut self.said_restless, true) {
+        if !std::mem::replace(&mut self.has_warned, true) {
             let (Spec { slot, plugin, source, .. }, settle) = (&**self.slot.spec(), self.config.settle);
             let file = source.to_string();
-            warn!(slot, plugin, file, ?settle, "plugin file keeps changing (watch.settle); it is read as it is");
+            warn!(
+                slot,
+                plugin,
+                file,
+                ?settle,
+                "a file of the plugin keeps changing (watch.settle); it is read as it is: copy to another name, then mv"
+            );
         }
     }
 }
 
 /// Checks the files of a slot, and reads them if they have changed. Blocks.
-fn read(path: Option<&PathBuf>, slot: &Slot, known: Option<Files>, patient: bool) -> Look {
+fn read(path: Option<&PathBuf>, slot: &Slot, known: Option<Files>, patient: bool) -> Checked {
     let settings = slot.settings();
-    let files = Files::look(path, settings.clone());
+    let files = Files::now(path, settings.clone());
     if known.as_ref() == Some(&files) {
-        return Look::Same;
+        return Checked::Same;
     }
     if files.any(Stamp::is_just_emptied) || (patient && files.any(Stamp::is_young)) {
-        return Look::Changing;
+        return Checked::Changing;
     }
     let limit = slot.spec().limits.max_component;
     let code = source::read(slot.source(), limit).context("it cannot be read").map(Code::new);
     let wanted = Wanted { code, environment: Environment::read(settings.clone()) };
-    if Files::look(path, settings) != files { Look::Changing } else { Look::Found { files, wanted, at_rest: patient } }
+    let is_same = Files::now(path, settings) == files;
+    if is_same { Checked::Found { files, wanted, at_rest: patient } } else { Checked::Changing }
 }

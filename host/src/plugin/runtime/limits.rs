@@ -105,7 +105,7 @@ impl ResourceLimiter for Limiter {
         if !self.memory.grow(current, desired) {
             return Ok(false);
         }
-        let available = self.holding.cover(self.memory.used);
+        let available = self.holding.grow_to(self.memory.used);
         if !available {
             self.unavailable = self.unavailable.max(Some(self.memory.used));
             self.memory.used = before;

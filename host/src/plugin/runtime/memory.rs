@@ -1,10 +1,10 @@
 //! The linear memory of all plugins together: one budget (`engine.memory`), in which each slot has a share of its own.
 //!
 //! Half of the budget is split into shares, in proportion to what one instance of each plugin may have. The other half
-//! is common. A slot takes memory from its share first. When neither half has enough, idle instances end: the slot's
-//! own, then instances of slots that have more than their share. If there is still no memory, a call that begins waits,
-//! and a call that runs fails. So a plugin that leaks takes its share and the common half, and other plugins go on
-//! within their shares.
+//! is common. A slot takes memory from its share first, then from the common half. If both have too little, idle
+//! instances end: first the slot's own, then instances of slots that have more than their share. If there is still no
+//! memory, a call that begins waits, and a running call gets no more. So a plugin that leaks takes its share and the
+//! common half, and other plugins go on within their shares.
 
 use std::fmt;
 use std::iter::{Sum, once};
@@ -51,7 +51,7 @@ impl Sum for Demand {
 pub(crate) struct Memory {
     /// Bytes of the whole budget.
     total: usize,
-    /// Bytes of one instance of each plugin, all together. The shares are split in proportion to this.
+    /// The sum of all plugins' `limits.memory`. A slot's part of this sum is its part of the shares.
     demand: usize,
     common: Mutex<Common>,
     /// Number of calls that wait for memory.
@@ -67,9 +67,10 @@ struct Common {
 }
 
 impl Memory {
-    /// Creates the configured budget, for plugins that need `demand`. Without a setting, the budget is 2 GiB, or half
-    /// of the memory of the machine or of the process's cgroup if that is less. But it is at least twice the sum of all
-    /// plugins' `limits.memory`: so each plugin's share holds an instance.
+    /// Creates the configured budget, for plugins that need `demand`. The automatic budget is 2 GiB, or half of the
+    /// memory of the machine or of the process's cgroup if that is less. But it is at least twice the sum of all
+    /// plugins' `limits.memory`: so each plugin's share holds an instance. For a configured budget, `config/rules.rs`
+    /// checks this.
     pub(crate) fn new(configured: Option<usize>, demand: Demand) -> Arc<Self> {
         let least = demand.memory.saturating_mul(2);
         let total =
@@ -92,7 +93,7 @@ impl Memory {
             memory: self.clone(),
             share: usize::try_from(share).unwrap_or(self.total / 2),
             used: AtomicUsize::new(0),
-            most: demand.calls,
+            max_calls: demand.calls,
             instances: AtomicUsize::new(0),
             idle: Mutex::default(),
         });
@@ -102,23 +103,21 @@ impl Memory {
         account
     }
 
-    /// Counts the caller as waiting, until it drops the result.
-    pub(crate) fn wait(&self) -> Waiting<'_> {
+    /// Counts the caller as waiting until it drops the result.
+    pub(crate) fn register_waiter(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Relaxed);
         Waiting(self)
     }
 
-    /// Tells the waiting calls to look again: memory was given back, or an instance has become idle. Call this after
-    /// releasing a lock that waiting calls take when they look. Each of them has then seen the change, or is counted as
-    /// waiting.
+    /// Wakes the waiting calls: memory was given back, or an instance has become idle. First release the lock that
+    /// protects the change, then call this. Otherwise a waiting call could miss the change.
     pub(crate) fn tell_waiting(&self) {
         if self.waiting.load(Relaxed) > 0 {
             self.freed.notify_waiters();
         }
     }
 
-    /// Takes an idle instance, with its bytes, from the slot that wants memory, or else from a slot that has more than
-    /// its share.
+    /// Takes an idle instance from the slot that wants memory, or else from a slot that has more than its share.
     fn evict(&self, wanted_by: &Account) -> Option<Evicted> {
         let mut others: Vec<_> = self.common.lock().accounts.iter().filter_map(Weak::upgrade).collect();
         others.retain(|other| !std::ptr::eq(&**other, wanted_by) && other.excess(other.used()) > 0);
@@ -129,8 +128,7 @@ impl Memory {
 
 /// Idle instances, which end when memory is short.
 pub(crate) trait Idle: fmt::Debug + Send + Sync {
-    /// Takes an instance that has been idle for long, and counts its memory as free. Dropping the result frees the
-    /// memory.
+    /// Takes an idle instance, and counts its memory as free. Dropping the result frees the memory.
     fn evict(&self) -> Option<Evicted>;
 }
 
@@ -168,8 +166,8 @@ pub(crate) struct Account {
     share: usize,
     /// Bytes of all instances. Changes only while `Memory::common` is locked.
     used: AtomicUsize,
-    /// Most instances that can serve calls at the same time.
-    most: usize,
+    /// The most calls that can run at the same time.
+    max_calls: usize,
     instances: AtomicUsize,
     idle: Mutex<Vec<Weak<dyn Idle>>>,
 }
@@ -190,20 +188,21 @@ impl Account {
         self.instances.load(Relaxed)
     }
 
-    /// Returns `true` if there are more instances than calls. Then no instance may become idle: the engine has places
-    /// for twice as many instances as calls, and running calls may need the other half.
+    /// Returns `true` if there are more instances than calls that can run. An instance must then end after its call
+    /// instead of becoming idle: the engine has places for twice as many instances as calls, and calls may need half of
+    /// them.
     pub(crate) fn is_full(&self) -> bool {
-        self.instances() > self.most
+        self.instances() > self.max_calls
     }
 
-    /// Registers idle instances, which may be ended when memory is short.
-    pub(crate) fn watch(&self, instances: Weak<dyn Idle>) {
+    /// Registers a pool. Its idle instances end when memory is short.
+    pub(crate) fn register_pool(&self, instances: Weak<dyn Idle>) {
         let mut idle = self.idle.lock();
         idle.retain(|instances| instances.strong_count() > 0);
         idle.push(instances);
     }
 
-    /// Returns how many of these bytes the share does not cover.
+    /// Returns how many of these bytes are taken from the common half.
     fn excess(&self, bytes: usize) -> usize {
         bytes.saturating_sub(self.share)
     }
@@ -262,13 +261,13 @@ impl Holding {
     }
 
     /// Takes memory until the instance has `bytes` bytes. Returns `false` if there is not enough.
-    pub(crate) fn cover(&mut self, bytes: usize) -> bool {
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
         let missing = bytes.saturating_sub(self.bytes);
-        let covered = missing == 0 || self.account.take(missing);
-        if covered {
+        let has_grown = missing == 0 || self.account.take(missing);
+        if has_grown {
             self.bytes += missing;
         }
-        covered
+        has_grown
     }
 
     /// Returns the bytes of all plugins' memory together (`engine.memory`).
@@ -304,7 +303,7 @@ mod tests {
 
     fn hold(account: &Arc<Account>, bytes: usize) -> Option<Holding> {
         let mut holding = Holding::new(account.clone());
-        holding.cover(bytes).then_some(holding)
+        holding.grow_to(bytes).then_some(holding)
     }
 
     fn has(account: &Arc<Account>, bytes: usize) -> bool {
@@ -315,7 +314,7 @@ mod tests {
     fn a_slot_takes_its_share_and_what_is_common_and_no_more() {
         let [small, large] = accounts();
         let mut greedy = hold(&small, 100).unwrap();
-        assert!(!greedy.cover(101) && !has(&small, 1));
+        assert!(!greedy.grow_to(101) && !has(&small, 1));
         assert_eq!((small.used(), small.instances()), (100, 1));
         // The other slot still has its share, and not a byte more.
         let (half, rest) = (hold(&large, 30), hold(&large, 30));
@@ -341,7 +340,7 @@ mod tests {
     async fn whoever_waits_hears_of_what_is_given_back() {
         let [small, _] = accounts();
         let held = hold(&small, 100);
-        let waiting = small.memory().wait();
+        let waiting = small.memory().register_waiter();
         let freed = waiting.freed();
         drop(held);
         freed.await;

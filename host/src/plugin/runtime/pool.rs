@@ -20,26 +20,26 @@ pub(crate) struct Pool {
     /// there first, because the instance's memory is still in the processor's caches. A call holds a lock only for a
     /// push or a pop.
     idle: Striped<Stack>,
-    /// Whether the generation does not serve any more. Its instances then end with their calls.
+    /// True if the generation no longer serves. Its instances then end after their calls.
     retired: AtomicBool,
 }
 
 impl Pool {
-    /// Creates an empty pool. When memory is short, its instances end before calls of this slot, or of another slot,
-    /// have to wait.
+    /// Creates an empty pool. When memory is short, its idle instances end before a call of this or another slot waits.
     pub(crate) fn new(account: &Arc<Account>) -> Arc<Self> {
         let (idle, retired) = (Striped::default(), AtomicBool::new(false));
         let pool = Arc::new(Self { account: account.clone(), idle, retired });
-        account.watch(Arc::downgrade(&pool) as Weak<dyn Idle>);
+        account.register_pool(Arc::downgrade(&pool) as Weak<dyn Idle>);
         pool
     }
 
-    /// Takes the instance that was used last.
+    /// Takes an idle instance, if possible the one that this thread has used last.
     pub(crate) fn take(&self) -> Option<Box<Instance>> {
         self.idle.iter().find_map(|idle| idle.lock().pop())
     }
 
-    /// Keeps an instance for another call, idle from `now` on, unless the slot has more instances than calls.
+    /// Keeps an instance for another call, idle from `now` on. Ends it if the slot has more instances than calls, or if
+    /// the pool is retired.
     pub(crate) fn keep(&self, mut instance: Box<Instance>, now: Instant) {
         if self.account.is_full() {
             return;
@@ -47,7 +47,7 @@ impl Pool {
         instance.idle_since = now;
         {
             let mut idle = self.idle.own().lock();
-            // Checked under the lock. Otherwise the instance could stay in the pool of a retired generation.
+            // Checked under the lock: otherwise the instance could stay in the pool of a retired generation.
             if self.retired.load(Relaxed) {
                 return;
             }
@@ -61,7 +61,7 @@ impl Pool {
         let mut ended = Vec::new();
         for idle in self.idle.iter() {
             let mut idle = idle.lock();
-            // The longest idle is at the bottom.
+            // The instance that has been idle for longest is at the bottom.
             let long = idle.partition_point(|instance| instance.idle_since.elapsed() > longest);
             ended.extend(idle.drain(..long));
         }
@@ -74,7 +74,7 @@ impl Pool {
         discard(self.idle.iter().flat_map(|idle| std::mem::take(&mut *idle.lock())).collect());
     }
 
-    /// Lets the pool keep instances, also after [`retire`](Self::retire).
+    /// Lets the pool keep instances again, after [`retire`](Self::retire).
     pub(crate) fn revive(&self) {
         self.retired.store(false, Relaxed);
     }

@@ -1,8 +1,9 @@
 //! The fair queue of calls that run longer than a tick.
 //!
 //! Almost every call ends within microseconds. A longer call goes on in turns of about a tick. At most half of the
-//! processors run such long calls. So however many plugins spin, connections are still served. If the calls of a plugin
-//! are often long, they also begin in the queue: otherwise a burst of them would take a first tick each.
+//! processors run such long calls. So however many plugins spin, connections are still served. If a plugin's calls are
+//! often long, they wait for a turn before they start. Otherwise each of many such calls would run one tick without a
+//! turn.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::plugin::runtime::clock::TICK;
 
-/// The right to run until the call stops running: at the end of a tick, or when it waits for something.
+/// The right to run. It ends at the end of a tick, or when the call ends or waits.
 pub(crate) type Turn = OwnedSemaphorePermit;
 
 /// Admits long calls. There is one queue for the process.
@@ -26,7 +27,7 @@ pub(crate) type Turn = OwnedSemaphorePermit;
 pub(crate) struct FairQueue {
     /// Fair: first come, first served.
     turns: Arc<Semaphore>,
-    /// Turns at the same time.
+    /// How many calls may have a turn at the same time.
     width: usize,
 }
 
@@ -53,15 +54,15 @@ impl FairQueue {
     }
 }
 
-/// The queue of one slot's long calls. At most as many of them as there are turns wait together with other slots'
-/// calls. The slot's other long calls wait behind these. So a slot with many long calls takes turns only from itself.
+/// The queue of one slot's long calls. At most `width` of them wait in the common queue. The others wait behind them,
+/// in the slot. So a slot with many long calls delays mostly its own calls.
 #[derive(Debug)]
 pub(crate) struct SlotQueue {
     queue: Arc<FairQueue>,
-    /// Limits how many calls wait together with other slots' calls.
+    /// Limits how many calls wait in the common queue: at most `width`.
     front: Semaphore,
-    /// Limits how many calls that already had a turn may wait for `front`. So a new call waits for the new calls before
-    /// it, and behind few of the long calls.
+    /// At most `width` calls that already had a turn wait for `front` at once; the others wait here. So a new call
+    /// passes most of the long calls.
     requeue_gate: Semaphore,
 }
 
@@ -79,9 +80,9 @@ impl SlotQueue {
     }
 }
 
-/// How long a plugin counts as slow, and the time within which two long calls make it slow. The operating system may be
-/// the cause of a single long call.
-const MEMORY: Duration = Duration::from_secs(1);
+/// Two long calls within this time make a plugin slow, and it stays slow for this time. One long call alone may be the
+/// fault of the operating system.
+const SLOW_FOR: Duration = Duration::from_secs(1);
 
 /// Remembers whether the calls of one plugin have been long lately. Times are in milliseconds since `made`.
 #[derive(Debug)]
@@ -89,7 +90,7 @@ pub(crate) struct SlowCalls {
     made: Instant,
     /// When a call was last found to be long.
     long: AtomicU64,
-    /// Until when calls begin in the queue.
+    /// Until when the plugin is slow: its calls wait for a turn before they start.
     slow_until: AtomicU64,
 }
 
@@ -105,26 +106,26 @@ impl SlowCalls {
 
     /// Records a long call.
     fn long(&self) {
-        let (now, memory) = (self.now(), MEMORY.as_millis() as u64);
+        let (now, slow_for) = (self.now(), SLOW_FOR.as_millis() as u64);
         let before = self.long.swap(now, Relaxed);
-        if before > 0 && now.saturating_sub(before) < memory {
-            self.slow_until.store(now + memory, Relaxed);
+        if before > 0 && now.saturating_sub(before) < slow_for {
+            self.slow_until.store(now + slow_for, Relaxed);
         }
     }
 
-    /// Returns `true` if the plugin's calls have to begin in the queue.
+    /// Returns `true` if the plugin's calls must wait for a turn before they start.
     pub(crate) fn is_slow(&self) -> bool {
         let until = self.slow_until.load(Relaxed);
         until > 0 && self.now() < until
     }
 }
 
-/// A turn with less processor time than this gets one more tick: its tick was about to end when the turn began. A short
-/// call ends within this time, and never has to queue again.
+/// If a turn used less processor time than this when the tick ends, it gets one more tick: it began shortly before the
+/// tick ended. A short call ends within this time, so it never queues again.
 const LEAST_TURN: Duration = Duration::from_micros(125);
 
-/// Processor time, counted from the first check, after which a call counts as long. A call with less time had to wait
-/// itself, for other work of the machine.
+/// A call is long after this much processor time, counted from its first check. With less, it was the call that waited,
+/// while the machine did other work.
 const LONG: Duration = Duration::from_millis(TICK.as_millis() as u64 / 2);
 
 /// The turns of one instance's calls.
@@ -139,10 +140,10 @@ pub(crate) struct Turns {
 struct TurnState {
     /// The right to run for one more tick.
     turn: Option<Turn>,
-    /// When the call began to run, or last went on.
+    /// When the call began to run, or when its last turn began.
     resumed: Instant,
-    /// The thread's processor time when the call was first checked since `resumed`; or, for a call that has been
-    /// suspended, when the call last went on.
+    /// The thread's processor time when the call's time began to count: at the beginning of its turn, or else at its
+    /// first check. After the call was suspended: when it last went on.
     cpu_at_check: Option<Duration>,
     /// Processor time that the call used before it was suspended.
     spent: Duration,
@@ -165,13 +166,13 @@ impl Turns {
         Arc::new(Self { queue, slow_calls, state: Mutex::new(TurnState::begun(None, Instant::now())) })
     }
 
-    /// Begins a call. `turn` is its first turn, if it begins in the queue.
+    /// Begins a call. `turn` is its first turn, if it had to wait for a turn before it started.
     pub(crate) fn begin(&self, turn: Option<Turn>, now: Instant) {
         *self.state.lock() = TurnState::begun(turn, now);
     }
 
-    /// Returns `true` if the end of this tick is ignored: the tick was about to end when the turn began, or the call is
-    /// not long yet.
+    /// Returns `true` if the call may run on although a tick has ended: its turn has only begun, or the call is not
+    /// long yet.
     pub(crate) fn may_go_on(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
         if now.saturating_duration_since(state.resumed) < LEAST_TURN {
@@ -194,8 +195,8 @@ impl Turns {
         (state.cpu_at_check, state.spent) = (Some(processor_time()), Duration::ZERO);
     }
 
-    /// After a call that timed out while it waited: takes a turn before freeing its memory, and keeps the turn as long
-    /// as these `Turns` exist. Returning much memory takes time, and many calls may end at once.
+    /// Takes a turn for the end of a call that timed out while it waited, and holds the turn until the instance is
+    /// dropped, because freeing much memory takes time. Many calls may end at once.
     pub(crate) async fn teardown_turn(&self) {
         let turn = self.queue.next_turn().await;
         self.state.lock().turn = turn;

@@ -20,18 +20,18 @@ use crate::plugin::slot::Slot;
 use crate::plugin::slot::blame::Caller;
 use crate::plugin::slot::generation::Generation;
 
-/// What a call does if `limits.concurrency` calls are running already.
+/// How long a call waits if it cannot begin at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// It waits for at most `limits.max_wait`, then it fails.
+    /// For at most `limits.max_wait`. Then the call is refused.
     Bounded,
-    /// It waits for a permit, first come, first served.
+    /// Without a limit.
     Unbounded,
 }
 
-/// A call in progress. Dropping it ends its instance.
+/// A call in progress. Dropping it ends the call and its instance. [`Call::end`] may keep the instance instead.
 pub(crate) struct Call<'a> {
-    // Dropped before the permit, so that there are never more instances than permits.
+    // Dropped before the permit, so that there are never more busy instances than permits.
     pub(crate) instance: Box<Instance>,
     pub(crate) generation: Arc<Generation>,
     isolation: Isolation,
@@ -40,9 +40,14 @@ pub(crate) struct Call<'a> {
 }
 
 impl Slot {
-    /// Waits for a permit; also for a turn in the fair queue if calls of this role are slow, and for memory if the call
-    /// needs a new instance. The call runs on the generation `held`, or else on the one that serves this connection.
-    /// The call's deadline counts from the moment when this function returns.
+    /// Begins a call as soon as it has:
+    ///
+    /// - a permit: first come, first served;
+    /// - a turn in the fair queue, if calls of this role are slow;
+    /// - memory, if it needs a new instance.
+    ///
+    /// The call runs on the generation `held`, or else on the generation that serves this connection. Its deadline
+    /// counts from the moment when this function returns.
     pub(crate) async fn begin(
         &self,
         function: Function,
@@ -52,16 +57,16 @@ impl Slot {
         held: Option<Arc<Generation>>,
     ) -> Result<Call<'_>, CallError> {
         let (spec, role) = (self.spec(), function.role());
-        let asked = || held.clone().unwrap_or_else(|| self.serving(connection));
-        let now = || {
-            let generation = asked();
+        let chosen = || held.clone().unwrap_or_else(|| self.serving(connection));
+        let at_once = || {
+            let generation = chosen();
             let permit = if generation.is_slow(role) { None } else { spec.permits.of(role).try_acquire().ok() }?;
             let instance = generation.instance(role, isolation)?;
             Some(Admitted { instance, generation, permit, turn: None })
         };
-        let admitted = match now() {
+        let admitted = match at_once() {
             Some(admitted) => admitted,
-            None => admit(spec, role, isolation, wait, asked).await?,
+            None => admit(spec, role, isolation, wait, chosen).await?,
         };
         let Admitted { mut instance, generation, permit, turn } = admitted;
         let begun = Instant::now();
@@ -69,7 +74,8 @@ impl Slot {
         Ok(Call { instance, generation, isolation, begun, _permit: permit })
     }
 
-    /// Counts and logs the failure of a call. This may roll the generation back.
+    /// Logs that a call failed or was refused, up to a number of lines a second. Counts a refused call. A failure may
+    /// roll the generation back.
     pub(crate) fn failed(
         &self,
         by: Option<&Arc<Generation>>,
@@ -84,7 +90,8 @@ impl Slot {
         let by = by.unwrap_or(&live);
         let (generation, digest, kind, reason) = (by.number(), by.digest(), error.kind(), error.to_string());
         let (call, connection) = (function.name(), connection.0);
-        warn!(slot, plugin, generation, %digest, call, connection, kind, unlogged, reason, "plugin failed");
+        let message = if error.is_overload() { "plugin call refused" } else { "plugin failed" };
+        warn!(slot, plugin, generation, %digest, call, connection, kind, unlogged, reason, "{message}");
         if let Some(backtrace) = error.backtrace() {
             let backtrace = backtrace.lines().join("; ");
             debug!(slot, plugin, generation, call, connection, backtrace, "plugin failed here");
@@ -100,30 +107,30 @@ struct Admitted<'a> {
     turn: Option<Turn>,
 }
 
-/// Waits for all that a call needs. `asked` is called again after each wait, because another generation may serve then.
+/// Waits for all that a call needs. `chosen` is called again after each wait: another generation may serve then.
 async fn admit(
     spec: &Spec,
     role: Role,
     isolation: Isolation,
     wait: Wait,
-    asked: impl Fn() -> Arc<Generation>,
+    chosen: impl Fn() -> Arc<Generation>,
 ) -> Result<Admitted<'_>, CallError> {
     let (limits, memory) = (&spec.limits, spec.account.memory());
     let overloaded = || CallError::Overloaded { concurrency: limits.concurrency, waited: limits.max_wait };
-    let mut short = false;
+    let mut lacks_memory = false;
     let admitted = async {
         let permit = spec.permits.of(role).acquire().await.map_err(|_| overloaded())?;
-        let waiting = memory.wait();
+        let waiting = memory.register_waiter();
         loop {
             let freed = waiting.freed();
-            let turn = if asked().is_slow(role) { spec.queue.first_turn().await } else { None };
-            let generation = asked();
+            let turn = if chosen().is_slow(role) { spec.queue.first_turn().await } else { None };
+            let generation = chosen();
             if let Some(instance) = generation.instance(role, isolation) {
                 return Ok(Admitted { instance, generation, permit, turn });
             }
             // A call that waits for memory must not hold a turn.
             drop(turn);
-            short = true;
+            lacks_memory = true;
             freed.await;
         }
     };
@@ -132,10 +139,11 @@ async fn admit(
         Wait::Bounded => timeout(limits.max_wait, admitted).await.ok(),
     };
     admitted.unwrap_or_else(|| {
-        Err(match short {
+        Err(match lacks_memory {
             false => overloaded(),
             true => CallError::NoRoom(format!(
-                "no memory was free within {:?} (limits.max_wait); all plugins together may have {} bytes (engine.memory)",
+                "no memory was free within {:?} (limits.max_wait); all plugins together may have {} bytes \
+                 (engine.memory): raise engine.memory, or lower limits.memory or limits.concurrency",
                 limits.max_wait,
                 memory.total()
             )),
@@ -144,8 +152,8 @@ async fn admit(
 }
 
 impl Call<'_> {
-    /// Reads and counts the result of a call. Returns also the generation that was called. After a success the instance
-    /// may serve another call; after any failure it ends.
+    /// Reads and counts the result of a call. Also returns the generation that was called. After a success, a pooled
+    /// instance may serve another call. Any other instance ends.
     pub(crate) fn end<R, T>(
         mut self,
         function: Function,
@@ -165,7 +173,8 @@ impl Call<'_> {
         };
         let ended = Instant::now();
         let out_of_time = matches!(outcome, Err(CallError::Deadline { .. }));
-        // A deadline that passed while the process did not run is not the plugin's failure.
+        // If the deadline passed while the process stood still, the call has failed, but is not counted: the plugin is
+        // not to blame.
         if !(out_of_time && self.generation.spec().clock.stood_still_since(self.begun)) {
             self.generation.stats().ended(function, caller, ended - self.begun, outcome.as_ref().err());
         }

@@ -139,8 +139,8 @@ impl Generation {
         idle.or_else(|| {
             let mut holding = Holding::new(self.prepared.spec.account.clone());
             // Reserves the memory that an instance has at its start, so that the start does not fail.
-            let covered = holding.cover(self.memory);
-            covered.then(|| Box::new(Instance::new(&self.prepared, self.slow_calls.of(role).clone(), holding)))
+            let is_enough = holding.grow_to(self.memory);
+            is_enough.then(|| Box::new(Instance::new(&self.prepared, self.slow_calls.of(role).clone(), holding)))
         })
     }
 

@@ -54,10 +54,12 @@ pub struct Slot {
     pub(crate) loading: tokio::sync::Mutex<()>,
     /// Notified when the slot's source and settings should be checked.
     pub(crate) changed: Notify,
-    /// Set if a component and settings that were refused before should be tried and logged again.
+    /// True if somebody insisted: the next check tries a refused component and settings again, even if their files have
+    /// not changed, and logs a refusal again.
     insisted: AtomicBool,
     pub(crate) ledger: Arc<Ledger>,
-    /// True while a canary or a generation on probation serves: each failure is evaluated at once.
+    /// True while a canary or a generation on probation serves. Each of its failures is then judged at once, not only
+    /// at the next round of [`look_after`]: a bad generation must not serve longer than necessary.
     is_watched: AtomicBool,
     overloaded: AtomicU64,
     swaps: AtomicU64,
@@ -66,8 +68,9 @@ pub struct Slot {
 /// The parts of a slot that change. One lock protects them all.
 pub(crate) struct State {
     pub(crate) rollout: Rollout<Generation>,
-    /// The settings of new generations, and their stages.
+    /// The settings that a new generation gets.
     pub(crate) settings: Settings,
+    /// The stages that a new generation passes.
     pub(crate) deploy: PluginDeploy,
     history: VecDeque<Event>,
     /// The number of the newest generation.
@@ -75,7 +78,7 @@ pub(crate) struct State {
     rollbacks: u64,
     refusals: u64,
     alerts: u64,
-    /// The component and the settings on disk that do not serve.
+    /// Why the component and the settings on disk do not serve; empty if they serve.
     refused: Refused,
 }
 
@@ -125,7 +128,7 @@ impl Slot {
         }
     }
 
-    /// Returns the generation that serves all connections, or all except the canary's.
+    /// Returns the live generation. It serves every connection that the canary does not.
     pub(crate) fn live(&self) -> Arc<Generation> {
         self.serving.load().live.clone()
     }
@@ -137,7 +140,7 @@ impl Slot {
     }
 
     /// Returns `true` if more than half of the permits for calls of the authenticator are free.
-    pub fn has_room(&self) -> bool {
+    pub fn authenticator_has_room(&self) -> bool {
         self.spec.permits.of(Role::Authenticator).available_permits() > self.spec.limits.concurrency / 2
     }
 
@@ -179,7 +182,8 @@ impl Slot {
         look(&self.state.lock())
     }
 
-    /// Changes the state, publishes which generation serves whom, and records the steps that were taken.
+    /// Changes the state. `change` returns its steps: in each step, one generation entered or left a stage, or raised
+    /// an alert. Publishes which generation serves whom, and records the steps.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> (Vec<Step<Generation>>, T)) -> T {
         let mut state = self.state.lock();
         let (live, before) = (state.rollout.live().generation.clone(), state.rollout.generations());
@@ -195,17 +199,19 @@ impl Slot {
         result
     }
 
-    /// Replaces the settings and the stages of new generations, then does the same as [`look_again`](Self::look_again).
+    /// Sets the settings and the stages of new generations, and has them checked as [`look_again`](Self::look_again)
+    /// does.
     pub fn configure(&self, settings: &Settings, deploy: &PluginDeploy, insist: bool) {
         let mut state = self.state.lock();
         (state.settings, state.deploy) = (settings.clone(), deploy.clone());
-        // The candidate's share of the connections may have changed.
+        // The percentages of canary and shadow may have changed.
         self.publish(&state, &[]);
         drop(state);
         self.look_again(insist);
     }
 
-    /// Has the source and the settings checked again. With `insist`, what was refused before is tried again.
+    /// Has the source and the settings checked again. With `insist`, a refused component and settings are tried again,
+    /// even if their files have not changed.
     pub fn look_again(&self, insist: bool) {
         self.insisted.fetch_or(insist, Relaxed);
         self.changed.notify_one();
@@ -324,7 +330,7 @@ impl Slot {
         self.state.lock().refused = refused.clone();
     }
 
-    /// Counts a call that was shed, or reacts to a call that failed.
+    /// Counts a call refused for lack of capacity. For any other failure, judges the generation now if it is watched.
     pub(crate) fn count_failure(&self, shed: bool) {
         if shed {
             self.overloaded.fetch_add(1, Relaxed);

@@ -1,3 +1,182 @@
-pub(super) fn wall_clock() -> std::time::SystemTime {
-    std::time::SystemTime::now()
+//! Tests of sessions with the built-in plugins, on the runtime's clock. The clock is paused once the plugins are
+//! loaded.
+
+use std::cell::Cell;
+
+use futures_util::FutureExt as _;
+use tokio::time::{Instant, advance, pause};
+
+use super::super::tests::{Client, Pipe, TEXT, context, handshake, socket, text};
+use super::*;
+
+thread_local! {
+    /// What the wall clock shows when the runtime's clock is at the instant. A test has its thread for itself.
+    static WALL_CLOCK: Cell<Option<(SystemTime, Instant)>> = const { Cell::new(None) };
+}
+
+/// The wall clock in tests. It goes on with the runtime's clock.
+pub(super) fn wall_clock() -> SystemTime {
+    let now = Instant::now();
+    let (set_to, at) = WALL_CLOCK.get().unwrap_or_else(|| (SystemTime::now(), now));
+    WALL_CLOCK.set(Some((set_to, at)));
+    set_to + (now - at)
+}
+
+/// Sets the wall clock to a number of seconds since 1970.
+fn set_wall_clock(seconds: u64) {
+    WALL_CLOCK.set(Some((SystemTime::UNIX_EPOCH + Duration::from_secs(seconds), Instant::now())));
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The connection of a client that is authenticated.
+struct Connection {
+    context: Arc<Context>,
+    client: Client,
+    socket: Box<Socket<Pipe>>,
+    link: Arc<Link>,
+}
+
+impl Connection {
+    async fn new(router: &str) -> Self {
+        let context = context(router).await;
+        let (client, socket, link) = socket(1 << 16);
+        pause();
+        set_wall_clock(1_000_000);
+        Self { context, client, socket, link }
+    }
+
+    /// Opens the session of the uid `u1`.
+    async fn open(&self, expires_at: Option<u64>) -> Result<Session, End> {
+        let reply = Some(text("welcome"));
+        let identity = Identity { uid: "u1".into(), reply, attributes: Vec::new(), expires_at };
+        let opened = Session::open(&self.context, &self.link, handshake(self.link.id), identity).await;
+        opened.map_err(|(end, _)| end)
+    }
+
+    /// Pushes a message to the uid `u1`.
+    fn push(&self, message: &str) -> bool {
+        push(&self.context, message)
+    }
+}
+
+fn push(context: &Context, message: &str) -> bool {
+    let to = command::Recipient::Uid("u1".into());
+    let delivery = command::Delivery { to, message: text(message), otherwise: None };
+    let commands = vec![command::Command::Deliver(delivery)];
+    delivery::apply_commands(&context.registry, commands).now_or_never().expect("one recipient, and room")
+}
+
+#[tokio::test]
+async fn a_session_ends_with_4906_when_it_expires_and_not_before() {
+    let mut connection = Connection::new("origin-router").await;
+    // Longer than the longest sleep, so that the wall clock is read several times.
+    let lifetime = 3 * LONGEST_SLEEP + seconds(5);
+    let mut session = connection.open(Some(1_000_000 + lifetime.as_secs())).await.unwrap();
+    let begin = Instant::now();
+    let end = session.run(&connection.context, &mut connection.socket).await;
+    assert_eq!((end.code(), end.cause()), (Some(4906), Cause::Expired));
+    assert!((lifetime..lifetime + Duration::from_millis(10)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn the_wall_clock_decides_when_a_session_expires_also_if_somebody_sets_it() {
+    let mut connection = Connection::new("origin-router").await;
+    let mut session = connection.open(Some(1_000_000 + 7200)).await.unwrap();
+    let begin = Instant::now();
+    let setting = async {
+        tokio::time::sleep(seconds(60)).await;
+        // Back by an hour: the session lives for an hour longer.
+        set_wall_clock(1_000_060 - 3600);
+        tokio::time::sleep(seconds(7200)).await;
+        // Past the end: this is noticed when the wall clock is read the next time.
+        set_wall_clock(2_000_000);
+        std::future::pending().await
+    };
+    let end = tokio::select! {
+        end = session.run(&connection.context, &mut connection.socket) => end,
+        () = setting => unreachable!(),
+    };
+    assert_eq!(end.code(), Some(4906));
+    let lived = begin.elapsed();
+    assert!((seconds(7260)..seconds(7260) + LONGEST_SLEEP).contains(&lived), "{lived:?}");
+}
+
+#[tokio::test]
+async fn a_session_that_has_expired_already_is_not_opened() {
+    let connection = Connection::new("origin-router").await;
+    for (expires_at, code) in [(999_999, Some(4906)), (1_000_000, Some(4906)), (1_000_001, None)] {
+        let end = connection.open(Some(expires_at)).await.err();
+        assert_eq!(end.and_then(|end| end.code()), code, "{expires_at}");
+    }
+}
+
+#[tokio::test]
+async fn the_reply_of_the_login_is_the_first_message() {
+    let mut connection = Connection::new("origin-router").await;
+    assert!(!connection.push("too early"));
+    // Somebody pushes from the moment when the uid can be reached.
+    let registered = connection.context.clone();
+    let begin = std::time::Instant::now();
+    let pushing = std::thread::spawn(move || while !push(&registered, "pushed") && begin.elapsed() < seconds(30) {});
+    let mut session = connection.open(None).await.unwrap();
+    pushing.join().unwrap();
+    connection.client.send(TEXT, br#"{"id":"u1","msg":"to myself"}"#).await;
+    let Connection { context, client, socket, .. } = &mut connection;
+    let reading = async {
+        for message in ["welcome", "pushed", "to myself", "Already_Linked"] {
+            client.expect(message).await;
+        }
+    };
+    tokio::select! {
+        end = session.run(context, socket) => panic!("{end:?}"),
+        () = reading => {}
+    }
+}
+
+#[tokio::test]
+async fn the_same_uid_renews_a_session_and_another_one_ends_it_with_4902() {
+    let mut connection = Connection::new("rooms-router").await;
+    let mut session = connection.open(Some(1_000_060)).await.unwrap();
+    connection.client.send(TEXT, br#"{"type":"authenticate","id":"u1"}"#).await;
+    let Connection { context, client, socket, .. } = &mut connection;
+    let talking = async {
+        client.expect("welcome").await;
+        client.expect("Link_successful").await;
+        // `origin-auth` gives no time: the renewed session does not expire.
+        advance(seconds(3600)).await;
+        client.send(TEXT, br#"{"type":"authenticate","id":"u2"}"#).await;
+    };
+    let (end, ()) = tokio::join!(session.run(context, socket), talking);
+    assert_eq!((end.code(), end.cause()), (Some(4902), Cause::Unauthenticated));
+}
+
+#[tokio::test]
+async fn a_denied_renewal_ends_a_session_with_the_plugins_code() {
+    let mut connection = Connection::new("rooms-router").await;
+    let mut session = connection.open(None).await.unwrap();
+    connection.client.send(TEXT, br#"{"type":"authenticate"}"#).await;
+    let end = session.run(&connection.context, &mut connection.socket).await;
+    assert_eq!((end.code(), end.cause()), (Some(4400), Cause::Plugin));
+}
+
+#[tokio::test]
+async fn a_session_that_is_closed_or_dropped_cannot_be_reached() {
+    let connection = Connection::new("origin-router").await;
+    let session = connection.open(None).await.unwrap();
+    assert!(connection.push("hi"));
+    let closed = session.close(&Expiry::END);
+    assert!(!connection.push("gone"));
+    assert_eq!(connection.link.outbox.queued_bytes().unwrap_err().cause, Cause::Expired);
+    let Ending { cause, code, remaining, .. } = closed.ending;
+    assert_eq!((cause, code, remaining), (Cause::Expired, Some(4906), 0));
+
+    let connection = Connection { link: super::super::tests::link(), ..connection };
+    let session = connection.open(None).await.unwrap();
+    assert!(connection.push("hi"));
+    drop(session);
+    assert!(!connection.push("gone"));
+    assert_eq!(connection.link.outbox.queued_bytes().unwrap_err().cause, Cause::Lost);
 }

@@ -3,11 +3,21 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use tokio::time::advance;
+use tokio::time::{Instant, sleep};
 
-use super::super::tests::{BINARY, BYE, CLOSE, Client, PING, PONG, TEXT, frame, link as another_link, text, wire};
+use super::super::tests::{
+    BINARY, BYE, CLOSE, Client, PING, PONG, Pipe, TEXT, beating, frame, link, text, wire as wire_of,
+};
 use super::*;
-use crate::edge::heartbeat::Heartbeat;
+use crate::base::message::ConnectionId;
+use crate::hub::outbox::Budget;
+
+/// Returns a client, the wire of its connection, and their link. `buffer` bytes may be on their way.
+fn wire(buffer: usize) -> (Client, Wire<Pipe>, Arc<Link>) {
+    let link = link();
+    let (client, wire) = wire_of(buffer, 0, &link);
+    (client, wire, link)
+}
 
 /// Sends everything that waits.
 async fn send<S: Stream>(wire: &mut Wire<S>, outbox: &Outbox) {
@@ -29,7 +39,7 @@ async fn messages_of_all_sizes_arrive_whole_and_in_order_through_a_stream_that_t
     let sizes = [0, 1, 125, 126, LARGE - 1, LARGE, LARGE + 1, 3, BATCH, 65_535, 65_536, 70_000, 5, 2 * LARGE, LARGE];
     let payload = |index: usize| [b'a' + index as u8].repeat(sizes[index]);
     for buffer in [1, 7, 4096, 1 << 20] {
-        let (mut client, mut wire, link) = wire(buffer, 0);
+        let (mut client, mut wire, link) = wire(buffer);
         for index in 0..sizes.len() {
             let payload = payload(index);
             let message = match index % 2 {
@@ -52,7 +62,7 @@ async fn messages_of_all_sizes_arrive_whole_and_in_order_through_a_stream_that_t
 
 #[tokio::test]
 async fn a_close_frame_is_last_and_nothing_follows_it() {
-    let (mut client, mut wire, link) = wire(100, 0);
+    let (mut client, mut wire, link) = wire(100);
     let long = "x".repeat(10_000);
     for message in ["first", &long, "last"] {
         link.outbox.push(text(message)).unwrap();
@@ -82,7 +92,7 @@ async fn a_close_frame_is_last_and_nothing_follows_it() {
 
 #[tokio::test]
 async fn a_reason_that_is_too_long_for_a_close_frame_is_cut_between_characters() {
-    let (mut client, mut wire, link) = wire(1000, 0);
+    let (mut client, mut wire, link) = wire(1000);
     wire.close(&CloseReason { code: 3000, reason: "é".repeat(100).into() });
     send(&mut wire, &link.outbox).await;
     let (first, payload) = client.frame().await;
@@ -91,13 +101,13 @@ async fn a_reason_that_is_too_long_for_a_close_frame_is_cut_between_characters()
 
 #[tokio::test]
 async fn what_arrived_before_the_peer_was_gone_is_still_read() {
-    let (mut client, mut wire, link) = wire(1000, 0);
+    let (mut client, mut wire, link) = wire(1000);
     client.send(TEXT, b"one").await;
     client.send(PING, b"two").await;
     drop(client);
     link.outbox.push(text("to nobody")).unwrap();
     send(&mut wire, &link.outbox).await;
-    assert_eq!(link.outbox.queued_bytes(), Ok(0), "what cannot be sent is discarded");
+    assert_eq!(link.outbox.register_waker(std::task::Waker::noop()), Ok(false), "no message waits");
     assert_eq!(receive(&mut wire).await, Ok(Frame::Message(text("one"))));
     assert_eq!(receive(&mut wire).await, Ok(Frame::Ping(b"two".to_vec())));
     assert_eq!(receive(&mut wire).await, Err(End::Lost));
@@ -105,7 +115,7 @@ async fn what_arrived_before_the_peer_was_gone_is_still_read() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_its_pongs_gets_the_latest_ones_only() {
-    let (mut client, mut wire, link) = wire(4096, 0);
+    let (mut client, mut wire, link) = wire(4096);
     // Eight pongs of 127 bytes fit, and the ninth replaces them.
     for number in 0..10 {
         wire.pong(&[number; 125]);
@@ -121,7 +131,7 @@ async fn a_client_that_does_not_read_its_pongs_gets_the_latest_ones_only() {
 
 #[tokio::test]
 async fn a_pong_never_stands_inside_a_message() {
-    let (mut client, mut wire, link) = wire(10, 0);
+    let (mut client, mut wire, link) = wire(10);
     let long = "x".repeat(2 * LARGE);
     link.outbox.push(text(&long)).unwrap();
     link.outbox.push(text("next")).unwrap();
@@ -135,28 +145,33 @@ async fn a_pong_never_stands_inside_a_message() {
     tokio::join!(send(&mut wire, &link.outbox), reading);
 }
 
-/// Sends a part of a message each second, for as long as the link does not count as silent for 3 seconds. Returns the
-/// number of parts, or `None` after a minute.
-async fn parts_until_silent(rate: usize, part: &[u8]) -> Option<usize> {
-    let (mut client, mut wire, link) = wire(4096, rate);
-    client.bytes(&[0x01, 0x80, 0, 0, 0, 0]).await;
-    for number in 0..60 {
-        while once(|cx| wire.poll_frame(cx)).is_ready() {}
-        if link.silence().unwrap() >= Duration::from_secs(3) {
-            return Some(number);
-        }
-        advance(Duration::from_secs(1)).await;
+/// Sends a part of a message each second. Returns the time after which the heartbeat closes the connection, which it
+/// does after 3 s of silence; `None` if it does not within a minute.
+async fn closed_after(rate: usize, part: &[u8]) -> Option<Duration> {
+    let second = Duration::from_secs(1);
+    let link = beating(3 * second).watch(ConnectionId::next(), Outbox::new(1, Arc::new(Budget::new(1, 1))));
+    let (mut client, mut wire) = wire_of(4096, rate, &link);
+    // The parts come between two ticks of the heartbeat.
+    sleep(second / 2).await;
+    let begin = Instant::now();
+    client.bytes(&frame(0x01, b"")).await;
+    while once(|cx| wire.poll_frame(cx)).is_ready() {}
+    while link.outbox.is_open() && begin.elapsed() < 60 * second {
+        sleep(second).await;
         client.bytes(&frame(0x00, part)).await;
+        while once(|cx| wire.poll_frame(cx)).is_ready() {}
     }
-    None
+    (!link.outbox.is_open()).then(|| begin.elapsed())
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unfinished_message_must_grow_at_the_least_rate_on_average() {
     let part = [b'x'; 100];
-    assert_eq!(parts_until_silent(100, &part).await, None, "exactly the least rate");
-    assert_eq!(parts_until_silent(0, b"").await, None, "without a least rate, any sign of life counts");
-    assert_eq!(parts_until_silent(100, b"").await, Some(3), "empty fragments are no growth");
-    // Half the rate: each second counts for half a second. The first of them begins the message.
-    assert_eq!(parts_until_silent(200, &part).await, Some(6));
+    assert_eq!(closed_after(100, &part).await, None, "exactly the least rate");
+    assert_eq!(closed_after(0, b"").await, None, "without a least rate, any sign of life counts");
+    // The heartbeat looks once a second, so it notices within a second.
+    let empty = closed_after(100, b"").await.unwrap();
+    assert!((3..=4).contains(&empty.as_secs()), "empty fragments are no growth: {empty:?}");
+    let half = closed_after(200, &part).await.unwrap();
+    assert!((6..=7).contains(&half.as_secs()), "each second prolongs the life by half a second: {half:?}");
 }

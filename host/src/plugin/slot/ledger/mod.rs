@@ -353,7 +353,7 @@ fn file(name: &str) -> String {
 }
 
 /// Writes the ledger and waits until it is on disk.
-pub(crate) async fn written(ledger: &Arc<Ledger>) {
+pub(crate) async fn write_ledger(ledger: &Arc<Ledger>) {
     let ledger = ledger.clone();
     let write = move || {
         ledger.write();
@@ -365,7 +365,7 @@ pub(crate) async fn written(ledger: &Arc<Ledger>) {
 }
 
 /// Returns the error for a generation that is not loaded because it was rolled back before.
-pub(crate) fn before(refusal: &Refusal) -> anyhow::Error {
+pub(crate) fn rolled_back_error(refusal: &Refusal) -> anyhow::Error {
     let at = humantime::format_rfc3339_seconds(refusal.at);
     anyhow!(
         "it was rolled back with these settings at {at}, because {}; to load it again, change the file or its \

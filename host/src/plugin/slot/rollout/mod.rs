@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  offer ─▶ shadow ─▶ canary ─▶ probation ─▶ live
-//!              ╰─────────┴──────────┴──── rollback ───▶ refused
+//!              ╰─────────┴──────────┴──── rollback ───▶ rolled back
 //! ```
 
 use std::collections::VecDeque;
@@ -35,7 +35,7 @@ pub(crate) struct Place<G> {
 enum Before {
     /// The share of failed calls of each function in the generation before.
     Shares([f64; FUNCTIONS]),
-    /// The live generation, which serves other connections meanwhile: its counts when this stage began.
+    /// The calls of the live generation in the same time. Holds the live generation's counts when this stage began.
     Beside(Counts),
 }
 
@@ -73,17 +73,17 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// How often the counts of the live generation are marked.
 const MARK: Duration = Duration::from_secs(5);
 
-/// The least number of calls for a share of failures. Fewer calls say little, so they count as this many.
+/// Fewer calls than this say little: their share of failures is computed as if there were this many.
 const FEW: u64 = 20;
 
-/// The bounds of the number of clients for which a generation must fail before it is rolled back. Within them, the
-/// number is `deploy.min_failures`. A generation that fails for everybody is rolled back at once: each failure is
+/// A generation is rolled back at once if it has failed for `deploy.min_failures` clients. At least `MIN_CLIENTS` are
+/// needed, and `MAX_CLIENTS` are always enough. If it fails for everybody, that is soon the case: each failure is
 /// another client's.
 const MIN_CLIENTS: u64 = 2;
 const MAX_CLIENTS: u64 = 5;
 
-/// With fewer clients, this many times `deploy.min_failures` failures are enough for a rollback.
-const FEW_CLIENTS: u64 = 20;
+/// With fewer clients, a rollback needs this many times `deploy.min_failures` failures.
+const FAILURES_FACTOR: u64 = 20;
 
 impl<G: Counted> Rollout<G> {
     /// Creates the rollout of a slot, with its first generation.
@@ -133,7 +133,7 @@ impl<G: Counted> Rollout<G> {
     /// Moves the candidate, or else the live generation, to the next stage.
     ///
     /// # Errors
-    /// Why there is nothing to promote.
+    /// If no generation can go to a next stage.
     pub(crate) fn promote(&mut self, deploy: &PluginDeploy, now: Instant) -> Result<Vec<Step<G>>, &'static str> {
         if let Some(Place { generation, stage, .. }) = self.candidate.take() {
             let next = if stage == Stage::Shadow { Stage::Canary } else { Stage::Probation };
@@ -141,23 +141,23 @@ impl<G: Counted> Rollout<G> {
         }
         match self.live.stage {
             Stage::Probation => Ok(self.settle(now)),
-            _ => Err("there is nothing to promote: the live generation serves everybody for good"),
+            _ => Err("there is nothing to promote: `hotgate plugin list` shows the stages"),
         }
     }
 
     /// Gives up the candidate. Without a candidate, puts the previous generation in the place of the live one.
     ///
     /// # Errors
-    /// Why there is nothing to go back to.
+    /// If there is neither a candidate nor a previous generation.
     pub(crate) fn rollback(&mut self, reason: String, now: Instant) -> Result<Vec<Step<G>>, &'static str> {
         let given_up = match self.candidate.take() {
             Some(candidate) => candidate,
-            None => self.back(now).ok_or("there is no earlier generation to go back to")?,
+            None => self.back(now).ok_or("there is no earlier generation: deploy the older component again")?,
         };
         Ok(vec![rolled_back(given_up, reason)])
     }
 
-    /// Gives up the candidate, because nobody wants it any more.
+    /// Gives up the candidate, if there is one: nobody wants it any more.
     pub(crate) fn withdraw(&mut self) -> Vec<Step<G>> {
         let withdrawn =
             |place: Place<G>| Step { what: EventKind::Withdrawn, generation: place.generation, reason: None };
@@ -194,8 +194,9 @@ impl<G: Counted> Rollout<G> {
         steps
     }
 
-    /// Returns `true` if the probation of a generation that does not fail too often is over. It goes on until there
-    /// were some calls, and enough calls of each function that has failed.
+    /// Returns `true` if the live generation's probation is over; the caller knows that it does not fail too often. A
+    /// probation lasts for `deploy.probation`, for `deploy.min_failures` calls, and for as many calls of each function
+    /// that has failed. It never lasts for more than `deploy.probation_calls` calls.
     fn is_over(&self, deploy: &PluginDeploy, now: Instant) -> bool {
         let (counts, enough) = (self.live.since_begun(), u64::from(deploy.min_failures));
         let calls: u64 = counts.iter().map(|count| count.calls).sum();
@@ -210,7 +211,7 @@ impl<G: Counted> Rollout<G> {
         self.candidate.iter().chain([&self.live]).any(serves)
     }
 
-    /// Puts the previous generation in the place of the live one. Returns the one that was live.
+    /// Puts the previous generation in the place of the live one. Returns the generation that was live.
     fn back(&mut self, now: Instant) -> Option<Place<G>> {
         let back = Place::new(self.previous.take()?.generation, Stage::Live, Before::Shares([0.0; FUNCTIONS]), now);
         self.marks = VecDeque::from([(now, back.begun)]);
@@ -232,7 +233,8 @@ impl<G: Counted> Rollout<G> {
         vec![Step { what, generation, reason: None }]
     }
 
-    /// Makes the generation serve everybody. Keeps the generation that last served for good.
+    /// Makes the generation serve everybody. A live generation that has served for good becomes the previous one. A
+    /// live generation on probation is given up, and the previous one stays.
     fn take_over(&mut self, generation: Arc<G>, deploy: &PluginDeploy, now: Instant) -> Vec<Step<G>> {
         let proven = self.live.stage == Stage::Live;
         let before = match &self.live.before {
@@ -274,7 +276,7 @@ impl<G: Counted> Rollout<G> {
         since(&self.live.generation.counts(), &then)
     }
 
-    /// Returns how a generation fails too often, if it does: the worst fault of its functions.
+    /// Returns the fault of a function that fails too often, if there is one. Prefers a fault for many clients.
     fn fault(&self, place: &Place<G>, deploy: &PluginDeploy) -> Option<Fault> {
         let (own, before) = match &place.before {
             _ if place.stage == Stage::Live => (self.of_late(), [0.0; FUNCTIONS]),
@@ -309,21 +311,21 @@ impl Fault {
         if failures < min_failures || !too_many(0) {
             return None;
         }
-        // The client with the most failures is left out: one client can cause as many failures as it likes.
+        // Leave out the client with the most failures: one client can cause as many failures as it likes.
         let wanted = min_failures.clamp(MIN_CLIENTS, MAX_CLIENTS);
         let many_clients = clients >= wanted && too_many(most);
         // Before a login, it is unknown how many clients are behind one address.
         let spared = if function.is_before_login() { 0 } else { most };
-        let many_calls = failures.saturating_sub(spared) >= FEW_CLIENTS * min_failures && too_many(spared);
+        let many_calls = failures.saturating_sub(spared) >= FAILURES_FACTOR * min_failures && too_many(spared);
 
         let limit = match stage {
             Stage::Live => "deploy.max_failures".to_owned(),
             _ => format!("{:.1} % before, plus {} % by deploy.max_failures", before * 100.0, deploy.max_failures),
         };
-        // Counted in calls: two percentages may look the same when they are rounded.
+        // A number of calls, because two rounded percentages may look the same.
         let allowed = (calls as f64 * (before + f64::from(deploy.max_failures) / 100.0)).floor();
         let mut reason = format!(
-            "{failures} of {calls} calls of {} failed ({:.1} %); at most {} may fail ({limit})",
+            "{failures} of {calls} calls of {} failed ({:.1} %); at most {} of these calls may fail ({limit})",
             function.name(),
             share(0) * 100.0,
             allowed.min(failures as f64 - 1.0)
@@ -331,8 +333,11 @@ impl Fault {
         let for_many = many_clients || many_calls;
         if matches!(stage, Stage::Canary | Stage::Probation) && !for_many && deploy.rollback == Rollback::Auto {
             reason += &match clients < wanted {
-                true => format!("; calls failed for {clients} of the {wanted} clients that a rollback needs"),
-                false => "; no rollback, because most failures are of one client".to_owned(),
+                true => {
+                    let are = if clients == 1 { "client is" } else { "clients are" };
+                    format!("; only {clients} {are} affected, and a rollback at once needs {wanted}")
+                }
+                false => "; no rollback: without the client that fails most, the share is acceptable".to_owned(),
             };
         }
         Some(Self { reason, for_many })
@@ -345,7 +350,7 @@ impl<G: Counted> Place<G> {
         Self { begun: generation.counts(), generation, stage, since: now, before, alerted: false }
     }
 
-    /// Starts the counts of the stage again.
+    /// Starts counting anew, with another comparison.
     fn begin(&mut self, before: Before) {
         self.generation.forget_clients();
         (self.begun, self.before) = (self.generation.counts(), before);
@@ -355,7 +360,7 @@ impl<G: Counted> Place<G> {
         since(&self.generation.counts(), &self.begun)
     }
 
-    /// Raises an alert when the generation begins to fail too often, and not again while it continues to.
+    /// Raises an alert when the generation begins to fail too often. While it goes on failing, raises no other alert.
     fn alert(&mut self, fault: Option<Fault>) -> Option<Step<G>> {
         let alerted = std::mem::replace(&mut self.alerted, fault.is_some());
         let (what, generation) = (EventKind::Alert, self.generation.clone());
