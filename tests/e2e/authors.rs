@@ -90,7 +90,7 @@ async fn check_says_what_is_wrong_and_what_to_do() {
         (Component::from_bytes(b""), "the file is empty", "build the plugin again"),
         (text, "it is text, not WebAssembly", "wasm32-wasip2"),
         (module, "it is a core WebAssembly module, not a component", "wasm32-wasip2"),
-        (cut, "it is a component that cannot be read", "wasm32-wasip2"),
+        (cut, "it is a component that cannot be read", "build it again"),
         (Component::command(), "it is a command (it exports wasi:cli/run), not a plugin", "cdylib"),
         (
             hollow(&[(denied, "")]),

@@ -214,7 +214,7 @@ reasons! {
         /// The session that the authenticator granted has already expired (4906).
         Expired = "expired",
         /// The client broke the WebSocket protocol.
-        Protocol = "protocol",
+        ProtocolError = "protocol-error",
         /// The connection was closed meanwhile: it was silent or slow, or the gateway shuts down.
         Closed = "closed",
     }
@@ -255,7 +255,7 @@ impl Reason for Cause {
         "slow",
         "replaced",
         "expired",
-        "protocol",
+        "protocol-error",
         "lost",
         "shutdown",
     ];

@@ -322,7 +322,7 @@ keys! {
             "The most calls that run at the same time, in each role of the plugin; at most 2048 in all roles of all \
              plugins together.";
         recycle_after: Count(1..=u32::MAX), = 10_000,
-            "A pooled instance is replaced after this number of calls.";
+            "A pooled instance is replaced after this number of calls, or up to an eighth less.";
         max_actions: Count(1..=1_000_000), = 4096,
             "The most actions that one call may return.";
         max_recipients: Count(1..=1_000_000_000), = 1_000_000,

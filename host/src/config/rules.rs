@@ -66,7 +66,7 @@ fn listeners(config: &Config, places: &Places) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Listed peers must be able to reach the listener: a peer with the other version of IP cannot.
+/// At least one listed network must be able to reach the listener: peers with the other version of IP cannot.
 fn peers(config: &Config, places: &Places) -> Result<(), ConfigError> {
     let (text, websocket) = (&config.text, &config.websocket);
     for (key, listed, listener, listen) in [
@@ -80,8 +80,10 @@ fn peers(config: &Config, places: &Places) -> Result<(), ConfigError> {
             _ => false,
         };
         if !listed.is_empty() && !listed.iter().any(reaches) {
-            let problem =
-                format!("none of these can reach {listener}, which is \"{listen}\": use the same version of IP");
+            let problem = format!(
+                "none of these can reach {listener}, which is \"{listen}\": change {listener}, or list addresses of \
+                 the same version of IP"
+            );
             return refuse(places.of(&[key, listener]), format!("{key}: {problem}"));
         }
     }
@@ -122,8 +124,8 @@ fn cookies(config: &Config, places: &Places) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// A plugin holds a packet three times: as it arrived, as the plugin reads it, and as the plugin returns it. The fourth
-/// part is for the plugin itself.
+/// A plugin may hold a packet three times: as it arrived, as the plugin has parsed it, and as the plugin returns it. As
+/// much memory again is for the plugin itself.
 const COPIES: usize = 4;
 
 fn memory(config: &Config, places: &Places) -> Result<(), ConfigError> {
@@ -143,7 +145,7 @@ fn memory(config: &Config, places: &Places) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Half of the memory is split among the plugins, and each plugin's share must be enough for one instance.
+/// Each plugin's share of `engine.memory` must be enough for one instance. The shares are half of this memory.
 fn all_memory(config: &Config, places: &Places) -> Result<(), ConfigError> {
     let least = all(config).map(|(_, plugin)| plugin.limits.memory).fold(0, usize::saturating_add).saturating_mul(2);
     let Some(memory) = config.engine.memory.filter(|memory| *memory < least) else { return Ok(()) };
@@ -155,9 +157,9 @@ fn all_memory(config: &Config, places: &Places) -> Result<(), ConfigError> {
     refuse(places.of(&["engine.memory"]), format!("engine.memory = \"{memory}\": {problem}"))
 }
 
-/// The most calls of all plugins that may run at the same time. The engine reserves 16 GiB of address space for each
-/// instance, and two instances for each call. So it takes 64 TiB of the 128 TiB of a process, in one piece; the program
-/// itself is at 85 TiB.
+/// The most calls of all plugins that may run at the same time. The engine reserves address space for them: 2048 calls
+/// × 2 instances × 16 GiB = 64 TiB, which must be one free block. A process has 128 TiB, and the program itself is at
+/// 85 TiB.
 pub const MAX_CALLS: usize = 2048;
 
 fn calls(config: &Config, places: &Places) -> Result<(), ConfigError> {
@@ -167,8 +169,7 @@ fn calls(config: &Config, places: &Places) -> Result<(), ConfigError> {
     }
     let keys: Vec<_> = all(config).map(|(path, _)| format!("{path}.limits.concurrency")).collect();
     let place = places.of(&keys.iter().map(String::as_str).collect::<Vec<_>>());
-    let problem = format!("the sum of every [[authenticator]] and [router] must be at most {MAX_CALLS}, but is {sum}");
-    refuse(place, format!("limits.concurrency: {problem}"))
+    refuse(place, format!("limits.concurrency of all plugins together is {sum}: it must be at most {MAX_CALLS}"))
 }
 
 fn host_calls(config: &Config, places: &Places) -> Result<(), ConfigError> {
@@ -184,7 +185,7 @@ fn host_calls(config: &Config, places: &Places) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Otherwise a router would fail when it sends a message to all connections.
+/// A router must be able to send a message to all connections: `max_recipients` must be large enough for this.
 fn recipients(config: &Config, places: &Places) -> Result<(), ConfigError> {
     let (most, connections) = (config.router.plugin.limits.max_recipients, config.limits.connections);
     if most < connections {

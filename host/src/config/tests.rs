@@ -234,8 +234,7 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
         ("[router.limits]\nconcurrency = 2049", "concurrency = 2049: must be a whole number from 1 to 2048"),
         (
             "[router.limits]\nconcurrency = 2048",
-            "hotgate.toml:2: limits.concurrency: the sum of every [[authenticator]] and [router] must be at most 2048, but \
-             is 2112",
+            "hotgate.toml:2: limits.concurrency of all plugins together is 2112: it must be at most 2048",
         ),
         ("engine.stack = 1", "engine.stack = 1: must be a size from 64KiB to 64MiB"),
         (

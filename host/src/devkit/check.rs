@@ -10,14 +10,15 @@ use super::contract::{Found, Interfaces, differences};
 use crate::plugin::text::{line, list};
 use crate::plugin::{CheckRefused, Digest, Roles, Surroundings};
 
-/// The first bytes of a WebAssembly file, and of a component.
+/// The first bytes of a WebAssembly file, of a core module, and of a component.
 const WASM: &[u8] = b"\0asm";
+const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
 /// The packages of WASI that plugins may import.
 const WASI: [&str; 6] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
 
-/// The packages of which every call is refused. Language runtimes import them, even if the plugin does not use them.
+/// The packages whose functions always fail. Language runtimes import them, even if the plugin does not use them.
 const REFUSED: [&str; 2] = ["wasi:filesystem", "wasi:sockets"];
 
 /// The result of a check.
@@ -29,11 +30,11 @@ pub struct Report {
     pub bytes: usize,
     /// Its SHA-256.
     pub sha256: String,
-    /// Whether it can serve.
+    /// True if it can serve.
     pub usable: bool,
-    /// Whether it can be an authenticator.
+    /// True if it can be an authenticator.
     pub authenticator: bool,
-    /// Whether it can be a router.
+    /// True if it can be a router.
     pub router: bool,
     /// The interfaces that it exports.
     pub exports: Vec<String>,
@@ -41,7 +42,7 @@ pub struct Report {
     pub imports: Vec<String>,
     /// Its problems, the gravest first.
     pub problems: Vec<Problem>,
-    /// Facts that are good to know, but no problems.
+    /// Facts that are no problems, such as imports whose functions always fail.
     pub notes: Vec<String>,
     /// The resources that it takes; `None` if it could not be loaded.
     pub taken: Option<Taken>,
@@ -57,7 +58,7 @@ pub struct Problem {
     pub kind: Kind,
     /// What is wrong.
     pub what: String,
-    /// What to do; may be empty.
+    /// What to do.
     pub advice: &'static str,
 }
 
@@ -91,15 +92,22 @@ pub struct Taken {
 }
 
 const EMPTY: &str = "the build has written nothing, or is not finished: build the plugin again";
+const ENCODING: &str =
+    "the file is cut off, or made by older or newer tools: build it again with current tools, or take a newer gateway";
+const DAMAGED: &str =
+    "the file is damaged, holds no code, or is made by newer tools: build it again, or take a newer gateway";
 const REBUILD: &str = "build it against the wit/ of this host: `hotgate plugin new` writes a copy of it";
 const BUILD_A_COMPONENT: &str = "compile for a target that makes components: in Rust, \
                                  `cargo build --target wasm32-wasip2` with crate-type = [\"cdylib\"]";
 const EXPORT: &str = "a plugin must export hotgate:gateway/lifecycle, and authenticator, router or both (see \
                       wit/worlds.wit); `hotgate plugin new` writes one to begin with";
-const SETTINGS: &str =
-    "give its settings with --setting NAME=VALUE or with --config; for `hotgate dev`, in plugin.toml";
-const NO_NETWORK: &str = "a plugin reaches no network and no service: all that it knows comes from its settings and from \
-                          packets. If a library imports this, build the library without it";
+const SETTINGS: &str = "read the reason; if a setting is missing, give it with --setting NAME=VALUE or --config (for \
+                        `hotgate dev`: in plugin.toml)";
+const LOAD: &str = "read the reason; if a limit is too low, raise it in the configuration and check with --config";
+const NO_NETWORK: &str = "a plugin reaches no network and no service: all that it knows comes from its settings and \
+                          from packets. If a library imports this, build the library without it. A plugin may import \
+                          hotgate:gateway, and wasi:cli, clocks, filesystem, io, random and sockets";
+const BARE: &str = "the toolchain added an import that the gateway does not have: in Rust, build for wasm32-wasip2";
 
 /// Inspects a component without running it: what it is, and whether it can fill the roles that are `wanted`.
 ///
@@ -124,8 +132,8 @@ pub fn inspect(file: &str, code: &[u8], wanted: Option<Roles>) -> anyhow::Result
 }
 
 impl DevKit {
-    /// Inspects the component. If it has no problems, loads it as the gateway would: for the roles that are `wanted`,
-    /// or else for all roles that it can fill, with the settings of the devkit.
+    /// Inspects the component. If it has no problems, loads it as the gateway would, with the settings of the devkit.
+    /// Loads it for the roles that are `wanted`, or else for all roles that it can fill.
     ///
     /// # Errors
     /// When the contract of this host cannot be read.
@@ -145,12 +153,12 @@ impl DevKit {
                 report.usable = true;
             }
             Err(error) => {
-                // The first cause names slot and file. Both are known here.
+                // Leave out the outermost error: it only names slot and file, which are known here.
                 let causes: Vec<_> = error.chain().skip(1).map(ToString::to_string).collect();
                 let why = if causes.is_empty() { error.to_string() } else { causes.join(": ") };
                 let (kind, advice) = match error.chain().any(<dyn std::error::Error>::is::<CheckRefused>) {
                     true => (Kind::Refused, SETTINGS),
-                    false => (Kind::Load, ""),
+                    false => (Kind::Load, LOAD),
                 };
                 report.problem(kind, why, advice);
             }
@@ -182,15 +190,20 @@ fn component(code: &[u8], report: &mut Report) -> Option<Interfaces> {
         report.problem(Kind::Format, what, BUILD_A_COMPONENT);
         return None;
     }
-    if !code.starts_with(COMPONENT) {
+    if code.starts_with(MODULE) {
         report.problem(Kind::Format, "it is a core WebAssembly module, not a component", BUILD_A_COMPONENT);
+        return None;
+    }
+    if !code.starts_with(COMPONENT) {
+        let what = "it begins like WebAssembly, but in an encoding that this gateway does not know";
+        report.problem(Kind::Format, what, ENCODING);
         return None;
     }
     match Interfaces::of_component(code) {
         Ok(component) => Some(component),
         Err(error) => {
             let what = format!("it is a component that cannot be read: {}", line(&error));
-            report.problem(Kind::Format, what, BUILD_A_COMPONENT);
+            report.problem(Kind::Format, what, DAMAGED);
             None
         }
     }
@@ -230,7 +243,7 @@ fn roles(host: &Interfaces, component: &Interfaces, report: &mut Report) -> Role
     }
     for function in component.bare() {
         let what = format!("it imports a function `{function}`, which the gateway does not provide");
-        report.problem(Kind::Imports, what, NO_NETWORK);
+        report.problem(Kind::Imports, what, BARE);
     }
     Roles { authenticator: authenticator.is_some(), router: router.is_some() }
 }
@@ -265,7 +278,7 @@ fn compare(host: &Interfaces, component: &Interfaces, found: Found<'_>, exported
     }
     for difference in differences {
         let what = match version == CONTRACT_VERSION {
-            true => format!("{name}: {difference} (both have version {CONTRACT_VERSION}: one of them was changed)"),
+            true => format!("{name}: {difference} (both have version {CONTRACT_VERSION}, but one was changed)"),
             false => format!("{name}: {difference}: built against {built}; this host has {CONTRACT_VERSION}"),
         };
         report.problem(Kind::Contract, what, REBUILD);
@@ -275,7 +288,7 @@ fn compare(host: &Interfaces, component: &Interfaces, found: Found<'_>, exported
 /// The version of the contract.
 const CONTRACT_VERSION: &str = "0.1.0";
 
-/// Returns whether the linker accepts this version of the contract (semver: 0.1.x).
+/// Returns `true` if the linker accepts this version of the contract (semver: 0.1.x).
 fn is_compatible(version: &str) -> bool {
     version
         .strip_prefix("0.1.")
@@ -332,9 +345,7 @@ impl fmt::Display for Report {
         }
         for Problem { what, advice, .. } in &self.problems {
             writeln!(f, "  PROBLEM   {what}")?;
-            if !advice.is_empty() {
-                writeln!(f, "            → {advice}")?;
-            }
+            writeln!(f, "            → {advice}")?;
         }
         writeln!(f, "{}", if self.usable { "It can serve." } else { "It cannot serve." })
     }

@@ -74,7 +74,7 @@ impl Reload {
                 };
                 if settling.is_over() {
                     let settle = self.started.watch.settle;
-                    warn!(?settle, "the configuration keeps changing (watch.settle); it is read as it is");
+                    warn!(?settle, "the configuration keeps changing (watch.settle); it is read as it is: write another file, then mv");
                 }
                 settling.done();
                 if self.read_again(trigger).await {

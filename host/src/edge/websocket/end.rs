@@ -62,7 +62,7 @@ impl End {
             Cause::Unauthenticated => Denial::NotAccepted,
             Cause::Replaced => Denial::Duplicate,
             Cause::Expired => Denial::Expired,
-            Cause::ProtocolError => Denial::Protocol,
+            Cause::ProtocolError => Denial::ProtocolError,
             Cause::Silent | Cause::Slow | Cause::Operator | Cause::Shutdown => Denial::Closed,
         })
     }
