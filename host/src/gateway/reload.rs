@@ -74,7 +74,10 @@ impl Reload {
                 };
                 if settling.is_over() {
                     let settle = self.started.watch.settle;
-                    warn!(?settle, "the configuration keeps changing (watch.settle); it is read as it is: write another file, then mv");
+                    warn!(
+                        ?settle,
+                        "the configuration keeps changing (watch.settle); it is read as it is: write another file, then mv"
+                    );
                 }
                 settling.done();
                 if self.read_again(trigger).await {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::task::Waker;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::*;
 use crate::hub::outbox::Budget;
@@ -89,16 +89,17 @@ fn listening(heartbeat: &Arc<Heartbeat>, id: u64) -> Arc<Link> {
 /// Waits until the connection closes, like its task. Returns the code.
 async fn closed(link: &Link) -> u16 {
     let never = std::pin::pin!(std::future::pending::<()>());
-    link.unless_closing(never).await.unwrap_err().reason.code
+    let closing = timeout(1000 * SECOND, link.unless_closing(never)).await.expect("a close in time");
+    closing.unwrap_err().reason.code
 }
 
 /// Waits until the connection's task is woken, and takes the request for a ping.
 async fn pinged(link: &Link) {
-    std::future::poll_fn(|cx| {
+    let asked = std::future::poll_fn(|cx| {
         assert_eq!(link.outbox.register_waker(cx.waker()), Ok(false));
         if link.take_ping() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
+    });
+    timeout(1000 * SECOND, asked).await.expect("a ping in time");
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,6 +166,9 @@ async fn a_client_that_nobody_reads_is_not_silent_but_its_task_looks_whether_the
         assert!(!link.take_ping(), "a ping would wait in its queue");
     }
     // Once somebody listens, the client has its time again.
+    while !link.take_probe() {
+        sleep(SECOND).await;
+    }
     let begin = Instant::now();
     link.set_listening(true);
     assert_eq!(closed(&link).await, 4900);

@@ -9,6 +9,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
@@ -30,6 +31,9 @@ pub(crate) const BINARY: u8 = 0x82;
 pub(crate) const CLOSE: u8 = 0x88;
 pub(crate) const PING: u8 = 0x89;
 pub(crate) const PONG: u8 = 0x8a;
+
+/// How long a client waits for bytes. On a paused clock this takes no time.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The gateway's end of a stream in memory.
 #[derive(Debug)]
@@ -123,6 +127,10 @@ impl Client {
 
     /// Reads a frame: its first byte and its payload.
     pub(crate) async fn frame(&mut self) -> (u8, Vec<u8>) {
+        timeout(LONGEST_WAIT, self.read_frame()).await.expect("a frame in time")
+    }
+
+    async fn read_frame(&mut self) -> (u8, Vec<u8>) {
         let first = self.stream.read_u8().await.unwrap();
         let length = match self.stream.read_u8().await.unwrap() {
             126 => self.stream.read_u16().await.unwrap().into(),
@@ -153,7 +161,8 @@ impl Client {
 
     /// Waits for the end of the stream. No byte may come before it.
     pub(crate) async fn ended(&mut self) {
-        assert_eq!(self.stream.read(&mut [0]).await.unwrap(), 0);
+        let read = timeout(LONGEST_WAIT, self.stream.read(&mut [0])).await.expect("an end in time");
+        assert_eq!(read.unwrap(), 0);
     }
 
     /// Returns `true` if the gateway cut the connection off instead of ending it in an orderly way.

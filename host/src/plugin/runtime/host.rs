@@ -121,9 +121,9 @@ impl Host {
     }
 }
 
-/// Links everything that a plugin may import. Six packages of WASI 0.2 are there as a whole (cli, clocks, filesystem, io,
-/// random, sockets), because the runtimes of JavaScript and Python import all of them. The context above decides what a
-/// plugin may do.
+/// Links everything that a plugin may import. Six packages of WASI 0.2 are there as a whole (cli, clocks, filesystem,
+/// io, random, sockets), because the runtimes of JavaScript and Python import all of them. The context above decides
+/// what a plugin may do.
 pub(crate) fn link(linker: &mut Linker<Host>) -> Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     linker.allow_shadowing(true);

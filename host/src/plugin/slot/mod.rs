@@ -275,10 +275,10 @@ impl Slot {
                 info!(slot, plugin, generation, %digest, took_ms, stage, "plugin swapped");
             }
             EventKind::Probation | EventKind::Live => {
-                info!(slot, plugin, generation, %digest, "plugin passed its probation")
+                info!(slot, plugin, generation, %digest, "plugin passed its probation");
             }
             EventKind::Alert => {
-                error!(slot, plugin, generation, %digest, reason = reason_shown, "plugin fails too often")
+                error!(slot, plugin, generation, %digest, reason = reason_shown, "plugin fails too often");
             }
             EventKind::Withdrawn => info!(slot, plugin, generation, %digest, "plugin withdrawn"),
             EventKind::RolledBack => {

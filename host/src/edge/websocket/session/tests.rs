@@ -2,9 +2,10 @@
 //! loaded.
 
 use std::cell::Cell;
+use std::sync::Barrier;
 
 use futures_util::FutureExt as _;
-use tokio::time::{Instant, advance, pause};
+use tokio::time::{Instant, advance, pause, timeout};
 
 use super::super::tests::{Client, Pipe, TEXT, context, handshake, socket, text};
 use super::*;
@@ -56,10 +57,19 @@ impl Connection {
         opened.map_err(|(end, _)| end)
     }
 
+    /// Runs the session until it ends, but not for more than two days.
+    async fn run(&mut self, session: &mut Session) -> End {
+        run(session, &self.context, &mut self.socket).await
+    }
+
     /// Pushes a message to the uid `u1`.
     fn push(&self, message: &str) -> bool {
         push(&self.context, message)
     }
+}
+
+async fn run(session: &mut Session, context: &Context, socket: &mut Socket<Pipe>) -> End {
+    timeout(seconds(48 * 3600), session.run(context, socket)).await.expect("an end")
 }
 
 fn push(context: &Context, message: &str) -> bool {
@@ -76,32 +86,35 @@ async fn a_session_ends_with_4906_when_it_expires_and_not_before() {
     let lifetime = 3 * LONGEST_SLEEP + seconds(5);
     let mut session = connection.open(Some(1_000_000 + lifetime.as_secs())).await.unwrap();
     let begin = Instant::now();
-    let end = session.run(&connection.context, &mut connection.socket).await;
+    let end = connection.run(&mut session).await;
     assert_eq!((end.code(), end.cause()), (Some(4906), Cause::Expired));
     assert!((lifetime..lifetime + Duration::from_millis(10)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
 }
 
-#[tokio::test]
-async fn the_wall_clock_decides_when_a_session_expires_also_if_somebody_sets_it() {
+/// Returns how long a session of this lifetime lasts if somebody sets the wall clock after a minute.
+async fn lasts(lifetime: u64, set_to: u64) -> Duration {
     let mut connection = Connection::new("origin-router").await;
-    let mut session = connection.open(Some(1_000_000 + 7200)).await.unwrap();
+    let mut session = connection.open(Some(1_000_000 + lifetime)).await.unwrap();
     let begin = Instant::now();
     let setting = async {
-        tokio::time::sleep(seconds(60)).await;
-        // Back by an hour: the session lives for an hour longer.
-        set_wall_clock(1_000_060 - 3600);
-        tokio::time::sleep(seconds(7200)).await;
-        // Past the end: this is noticed when the wall clock is read the next time.
-        set_wall_clock(2_000_000);
-        std::future::pending().await
+        sleep(seconds(60)).await;
+        set_wall_clock(set_to);
     };
-    let end = tokio::select! {
-        end = session.run(&connection.context, &mut connection.socket) => end,
-        () = setting => unreachable!(),
-    };
+    let (end, ()) = tokio::join!(connection.run(&mut session), setting);
     assert_eq!(end.code(), Some(4906));
-    let lived = begin.elapsed();
-    assert!((seconds(7260)..seconds(7260) + LONGEST_SLEEP).contains(&lived), "{lived:?}");
+    begin.elapsed()
+}
+
+#[tokio::test]
+async fn a_session_lasts_longer_if_the_wall_clock_is_set_back() {
+    let lasted = lasts(100, 1_000_060 - 1000).await;
+    assert!((seconds(1100)..=seconds(1101)).contains(&lasted), "{lasted:?}");
+}
+
+#[tokio::test]
+async fn a_session_ends_within_an_hour_if_the_wall_clock_is_set_past_its_end() {
+    let lasted = lasts(100_000, 2_000_000).await;
+    assert!((seconds(60)..=LONGEST_SLEEP + seconds(1)).contains(&lasted), "{lasted:?}");
 }
 
 #[tokio::test]
@@ -118,9 +131,16 @@ async fn the_reply_of_the_login_is_the_first_message() {
     let mut connection = Connection::new("origin-router").await;
     assert!(!connection.push("too early"));
     // Somebody pushes from the moment when the uid can be reached.
-    let registered = connection.context.clone();
-    let begin = std::time::Instant::now();
-    let pushing = std::thread::spawn(move || while !push(&registered, "pushed") && begin.elapsed() < seconds(30) {});
+    let (registered, begun) = (connection.context.clone(), Arc::new(Barrier::new(2)));
+    let pushing = std::thread::spawn({
+        let begun = begun.clone();
+        move || {
+            begun.wait();
+            let begin = std::time::Instant::now();
+            while !push(&registered, "pushed") && begin.elapsed() < seconds(30) {}
+        }
+    });
+    begun.wait();
     let mut session = connection.open(None).await.unwrap();
     pushing.join().unwrap();
     connection.client.send(TEXT, br#"{"id":"u1","msg":"to myself"}"#).await;
@@ -149,7 +169,7 @@ async fn the_same_uid_renews_a_session_and_another_one_ends_it_with_4902() {
         advance(seconds(3600)).await;
         client.send(TEXT, br#"{"type":"authenticate","id":"u2"}"#).await;
     };
-    let (end, ()) = tokio::join!(session.run(context, socket), talking);
+    let (end, ()) = tokio::join!(run(&mut session, context, socket), talking);
     assert_eq!((end.code(), end.cause()), (Some(4902), Cause::Unauthenticated));
 }
 
@@ -158,7 +178,7 @@ async fn a_denied_renewal_ends_a_session_with_the_plugins_code() {
     let mut connection = Connection::new("rooms-router").await;
     let mut session = connection.open(None).await.unwrap();
     connection.client.send(TEXT, br#"{"type":"authenticate"}"#).await;
-    let end = session.run(&connection.context, &mut connection.socket).await;
+    let end = connection.run(&mut session).await;
     assert_eq!((end.code(), end.cause()), (Some(4400), Cause::Plugin));
 }
 

@@ -109,7 +109,7 @@ async fn a_peer_that_closes_in_time_sees_an_orderly_end() {
         client.expect_close(3000).await;
         // A packet that was on its way is no answer.
         client.send(TEXT, b"late").await;
-        sleep(PATIENCE - Duration::from_millis(1)).await;
+        timeout(PATIENCE - Duration::from_millis(1), client.ended()).await.unwrap_err();
         client.close(3000).await;
         client.ended().await;
         assert!(!client.is_cut_off());
