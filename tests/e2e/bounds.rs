@@ -69,7 +69,7 @@ async fn a_call_past_a_limit_fails_and_the_log_names_it() {
         ("big 1048577", "result", "it returned more than 1048576 bytes (limits.max_output)"),
         ("big 1060000", "limit", "the limit is 1049600 (limits.host_call_bytes)"),
         ("state 11", "result", "it returned a state of 11 bytes, the limit is 10 (limits.max_state)"),
-        ("join 12345678901234567890.", "result", "a group with 21 bytes, allowed are 1 to 20 (limits.max_name)"),
+        ("join 12345678901234567890.", "result", "a group name of 21 bytes, allowed are 1 to 20 (limits.max_name)"),
         ("close bob 4900 ours", "result", "it returned close code 4900"),
     ] {
         let mark = gateway.log().mark();

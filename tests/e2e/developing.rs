@@ -214,7 +214,11 @@ async fn dev_serves_nobody_else_and_says_what_is_wrong() {
 /// Runs a command of a project until it ends, however long it takes. Returns `true` if it succeeded.
 async fn shell(folder: &Path, command: &str) -> bool {
     let (folder, command) = (folder.to_owned(), command.to_owned());
-    let run = move || Command::new("sh").args(["-c", &command]).current_dir(folder).stdout(Stdio::null()).status();
+    let run = move || {
+        let mut shell = Command::new("sh");
+        // The commands that `plugin new` prints expect the usual target folder.
+        shell.args(["-c", &command]).current_dir(folder).stdout(Stdio::null()).env_remove("CARGO_TARGET_DIR").status()
+    };
     tokio::task::spawn_blocking(run).await.expect("it runs").expect("there is a shell").success()
 }
 

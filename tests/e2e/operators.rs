@@ -111,7 +111,7 @@ async fn what_is_no_file_or_endless_is_not_read() {
         ),
         (&["plugin", "deploy", "pipe", "--address", &address, "--token-file", token], 1, "regular file"),
         (&["plugin", "deploy", "large", "--address", &address, "--token-file", token], 1, "limits.max_component"),
-        (&["plugin", "deploy", "next", "--address", &address, "--token-file", token], 1, "component"),
+        (&["plugin", "deploy", "next", "--address", &address, "--token-file", token], 1, "the file is empty"),
         (&["plugin", "list", "--address", &address, "--token-file", "pipe"], 1, "regular file"),
         (&["plugin", "list", "--address", &address, "--token-file", "/dev/zero"], 1, "regular file"),
         (&["plugin", "list", "--config", "pipe"], 78, "regular file"),
