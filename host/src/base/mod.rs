@@ -1,5 +1,6 @@
 //! The base that all other wings use.
 
+pub mod address;
 pub mod message;
 pub mod metrics;
 pub mod state;

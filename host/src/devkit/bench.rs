@@ -70,7 +70,7 @@ impl DevKit {
         let connection = ConnectionId(1);
         let handshake = Handshake {
             connection,
-            remote_address: opening.remote_address,
+            remote_address: opening.remote_address.into(),
             path: opening.path,
             query: None,
             headers: Vec::new(),

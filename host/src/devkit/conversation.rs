@@ -54,7 +54,7 @@ impl Conversation {
     pub(super) fn new(harness: Harness, registry: Arc<Registry>, opening: &Opening, client: &Client) -> Self {
         let handshake = Handshake {
             connection: OWN,
-            remote_address: opening.remote_address,
+            remote_address: opening.remote_address.into(),
             path: opening.path.clone(),
             query: opening.query.clone(),
             headers: opening.headers.clone(),

@@ -1,7 +1,6 @@
 //! Asks one authenticator about one client.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use tracing::trace;
 
 use super::lower::{attributes, message};
 use super::read::Reader;
+use crate::base::address::RemoteAddress;
 use crate::base::message::{Attribute, CloseReason, ConnectionId, Message};
 use crate::config::PluginLimits;
 use crate::plugin::{CallError, Caller, Generation, PluginHandle, authenticator, types};
@@ -21,7 +21,7 @@ pub struct Handshake {
     /// The connection.
     pub connection: ConnectionId,
     /// The address of the peer, after the trusted-proxy rules.
-    pub remote_address: SocketAddr,
+    pub remote_address: RemoteAddress,
     /// The path of the upgrade request, without the query.
     pub path: String,
     /// The part after the `?`, if there is a `?`.
@@ -70,10 +70,10 @@ pub(super) async fn greet(
     held: Option<Arc<Generation>>,
     handshake: &Handshake,
 ) -> Result<CheckedVerdict, CallError> {
-    let (address, headers) = (handshake.remote_address.to_string(), attributes(&handshake.headers));
+    let headers = attributes(&handshake.headers);
     let read = |verdict, by: &_| CheckedVerdict::read(verdict, by, handle.limits(), None);
     let caller = Caller::Stranger(handshake.remote_address.ip());
-    let verdict = handle.greet(held, caller, borrow(handshake, &address, &headers), read).await?;
+    let verdict = handle.greet(held, caller, borrow(handshake, &headers), read).await?;
     verdict.log("greet", handshake.connection);
     Ok(verdict)
 }
@@ -85,11 +85,11 @@ pub(super) async fn authenticate(
     handshake: &Handshake,
     packet: &Message,
 ) -> Result<CheckedVerdict, CallError> {
-    let (address, headers) = (handshake.remote_address.to_string(), attributes(&handshake.headers));
+    let headers = attributes(&handshake.headers);
     let read = |verdict, by: &_| CheckedVerdict::read(verdict, by, handle.limits(), Some(packet));
     let (state, held) = held.map_or_else(Default::default, |held| (held.state, Some(held.generation)));
     let caller = Caller::Stranger(handshake.remote_address.ip());
-    let handshake_record = borrow(handshake, &address, &headers);
+    let handshake_record = borrow(handshake, &headers);
     let verdict = handle.authenticate(held, caller, handshake_record, message(packet), &state, read).await?;
     verdict.log("authenticate", handshake.connection);
     Ok(verdict)
@@ -152,14 +152,10 @@ impl Reader<'_> {
     }
 }
 
-fn borrow<'a>(
-    handshake: &'a Handshake,
-    remote_address: &'a str,
-    headers: &'a [types::AttributeParam<'a>],
-) -> authenticator::Handshake<'a> {
+fn borrow<'a>(handshake: &'a Handshake, headers: &'a [types::AttributeParam<'a>]) -> authenticator::Handshake<'a> {
     authenticator::Handshake {
         connection: handshake.connection.0,
-        remote_address,
+        remote_address: handshake.remote_address.as_str(),
         path: &handshake.path,
         query: handshake.query.as_deref(),
         headers,

@@ -1,4 +1,5 @@
 use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -20,7 +21,7 @@ async fn load(config: &Config) -> anyhow::Result<Policy> {
 fn handshake() -> Handshake {
     Handshake {
         connection: ConnectionId(1),
-        remote_address: "192.0.2.1:4711".parse().unwrap(),
+        remote_address: SocketAddr::from(([192, 0, 2, 1], 4711)).into(),
         path: "/".to_owned(),
         query: None,
         headers: Vec::new(),

@@ -185,7 +185,7 @@ impl Head {
         let (path, query) = target.ok_or_else(|| bad("the request target must be a path"))?;
         let handshake = Handshake {
             connection,
-            remote_address: client,
+            remote_address: client.into(),
             path: path.to_owned(),
             query: query.map(str::to_owned),
             headers: fields.named(&config.pass_headers),

@@ -248,7 +248,7 @@ pub(crate) async fn context(router: &str) -> Arc<Context> {
 pub(crate) fn handshake(connection: ConnectionId) -> Box<Handshake> {
     Box::new(Handshake {
         connection,
-        remote_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 4711)),
+        remote_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 4711)).into(),
         path: "/".to_owned(),
         query: None,
         headers: Vec::new(),

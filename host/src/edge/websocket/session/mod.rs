@@ -52,7 +52,7 @@ impl Session {
         if let Some(reply) = reply {
             queue(context, &link.outbox, reply).await.map_err(|end| (end, None))?;
         }
-        let address = handshake.remote_address;
+        let address = handshake.remote_address.socket();
         let registered = context.registry.register(link.id, uid.clone(), link.outbox.clone(), address);
         let peer = registered.map_err(|occupied| {
             link.outbox.clear();
