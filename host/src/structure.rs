@@ -106,13 +106,19 @@ fn resolve(modules: &Modules, module: &str, path: &str) -> Option<(String, Strin
     modules.contains_key(&at).then(|| (at, left.collect::<Vec<_>>().join("::")))
 }
 
+/// Whether a statement is a `pub use`, of whatever visibility.
+fn is_re_export(statement: &str) -> bool {
+    let Some(rest) = statement.trim_start().strip_prefix("pub") else { return false };
+    let rest = if rest.starts_with('(') { rest.split_once(')').map_or(rest, |(_, rest)| rest) } else { rest };
+    rest.trim_start().starts_with("use ")
+}
+
 /// Where the modules in a folder's `mod.rs` are re-exported from: module and name, by module and name.
 fn re_exports(modules: &Modules) -> BTreeMap<(String, String), (String, String)> {
     let mut found = BTreeMap::new();
     for (module, code) in modules {
-        for statement in code.split(';').map(str::trim_start).filter(|statement| statement.starts_with("pub")) {
-            let Some((_, list)) = statement.split_once(" use ") else { continue };
-            for path in paths(list) {
+        for statement in code.split(';').filter(|statement| is_re_export(statement)) {
+            for path in paths(statement) {
                 if let Some((target, name)) = resolve(modules, module, &path).filter(|(target, _)| target != module) {
                     found.insert((module.clone(), name.clone()), (target, name));
                 }
@@ -127,13 +133,14 @@ fn imports(modules: &Modules) -> BTreeMap<String, BTreeSet<String>> {
     let re_exports = re_exports(modules);
     let mut imports = BTreeMap::new();
     for (module, code) in modules {
-        let statements = code.split(';').filter(|statement| {
-            let statement = statement.trim_start();
-            !(statement.starts_with("pub") && statement.contains(" use "))
-        });
         let from: &mut BTreeSet<String> = imports.entry(module.clone()).or_default();
-        for path in statements.flat_map(paths) {
+        let statements = code.split(';').map(|statement| (is_re_export(statement), paths(statement)));
+        for (re_exported, path) in statements.flat_map(|(is, paths)| paths.into_iter().map(move |path| (is, path))) {
             let Some((mut target, mut name)) = resolve(modules, module, &path) else { continue };
+            // A folder's `mod.rs` shows what the folder contains. That is no import.
+            if re_exported && target.starts_with(&format!("{module}/")) {
+                continue;
+            }
             while let Some((defined, as_name)) = re_exports.get(&(target.clone(), first(&name))) {
                 (target, name) = (defined.clone(), as_name.clone());
             }
@@ -257,9 +264,12 @@ fn wrong_imports_are_found() {
         ("hub/registry", "use crate::{base::message, hub::{Budget}};"),
         ("base/message", "fn f() { crate::hub::outbox::g() } // crate::cli::run"),
         ("cli", "#[cfg(test)]\nmod tests {\nuse crate::gateway;"),
+        ("config", "pub fn f() { use crate::hub::Queue; }"),
+        ("config/units", "use crate::a; pub(crate) use crate::cli::run;"),
     ]);
     let imports = imports(&files);
-    assert_eq!(upward(&imports, &WINGS), ["base/message → hub/outbox"]);
+    let expected = ["base/message → hub/outbox", "config → hub", "config/units → cli"];
+    assert_eq!(upward(&imports, &WINGS), expected);
     assert_eq!(circle(&imports).unwrap(), "base/message → hub/outbox → base/message");
     assert!(imports["hub/registry"].contains("hub/outbox") && imports["hub/registry"].contains("base/message"));
     assert!(imports["hub"].is_empty() && imports["cli"].is_empty());
