@@ -29,7 +29,8 @@ async fn only_the_token_opens_it_and_health_needs_none() {
     }
     assert_eq!(admin.ask("GET /plugins").await.status, 200);
     // However many requests are refused, only a few log lines say so.
-    gateway.logged(|line| line.message() == "admin request refused").await;
+    let refused = gateway.logged(|line| line.message() == "admin request refused").await;
+    assert!(refused.get("path").starts_with('/') && refused.get("peer").starts_with("127.0.0.1:"), "{refused:?}");
     let lines = gateway.log().since(Default::default());
     let said = lines.iter().filter(|line| line.message() == "admin request refused").count();
     assert!((1..=3).contains(&said), "{said}");

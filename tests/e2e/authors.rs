@@ -37,6 +37,13 @@ async fn check_says_what_a_component_is_and_takes() {
 }
 
 #[tokio::test]
+async fn check_shows_what_a_check_that_agrees_has_logged() {
+    let checked = check(&Component::fixture("check=do log-flood"), &[]).await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert!(checked.stdout.contains("  check     logged (") && checked.stdout.contains("flood"), "{checked:?}");
+}
+
+#[tokio::test]
 async fn what_one_tool_has_compiled_no_tool_compiles_again() {
     let cache = "XDG_CACHE_HOME";
     let setup = Setup::new("[compiler]\ntimeout = \"1ms\"").file("plugin.wasm", &Component::version(1));

@@ -202,7 +202,7 @@ async fn dev_serves_nobody_else_and_says_what_is_wrong() {
     let setup = project(&Component::version(1), "cp next.wasm built.wasm");
     for (arguments, expected) in [
         (&["dev", "project", "--websocket-listen", "0.0.0.0:0"][..], "serves this machine only"),
-        (&["dev", "."], "plugin.toml"),
+        (&["dev", "."], "or make one with `hotgate plugin new`"),
         (&["dev", "nowhere"], "nowhere"),
         (&["--config", "hotgate.toml", "dev", "project"], "does not take --config"),
     ] {

@@ -1,21 +1,23 @@
 //! Fuzz targets: request heads and frames with any content.
 
-use futures_util::FutureExt as _;
-
 use std::sync::Arc;
 
-use super::handshake::{RejectedUpgrade, read_head};
+use futures_util::FutureExt as _;
+use tokio_tungstenite::tungstenite::http::StatusCode;
+
+use super::handshake::read_head;
 use super::inbox::{Frame, Inbox, InboxBudget};
+use super::rejection::{NotUpgraded, RejectedUpgrade};
 use crate::base::message::{CloseReason, ConnectionId};
 use crate::config::{AllowedOrigins, WebSocketConfig};
 
 /// The statuses that a refusal may have.
-const STATUSES: [&str; 5] = [
-    "400 Bad Request",
-    "403 Forbidden",
-    "405 Method Not Allowed",
-    "426 Upgrade Required",
-    "431 Request Header Fields Too Large",
+const STATUSES: [StatusCode; 5] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::FORBIDDEN,
+    StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::UPGRADE_REQUIRED,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
 ];
 
 /// Reads frames once in one piece and once byte by byte, and compares the results.
@@ -75,7 +77,11 @@ pub(crate) fn head(bytes: &[u8]) {
 
 fn check(bytes: &[u8], config: &WebSocketConfig) {
     let mut stream = bytes;
-    let Ok(head) = read_head(&mut stream).now_or_never().expect("a slice never waits") else { return };
+    let head = match read_head(&mut stream).now_or_never().expect("a slice never waits") {
+        Ok(head) => Ok(head),
+        Err(NotUpgraded::Rejected(rejected)) => Err(rejected),
+        Err(NotUpgraded::Gone) => return,
+    };
     let peer = "127.0.0.1:5000".parse().expect("an address");
     match head.and_then(|head| head.upgrade(ConnectionId(1), peer, config)) {
         Err(RejectedUpgrade { status, reason }) => {

@@ -1,16 +1,15 @@
 //! The opening handshake (RFC 6455 §4.2): reads the upgrade request within limits, and accepts it or refuses it with a
 //! reason in one line.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use ipnet::IpNet;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::http::StatusCode;
 
-use super::socket::linger;
-use super::stream::Stream;
+use super::rejection::{NotUpgraded, RejectedUpgrade};
 use crate::base::message::{Attribute, ConnectionId};
 use crate::config::{AllowedOrigins, WebSocketConfig};
 use crate::policy::Handshake;
@@ -19,47 +18,6 @@ use crate::policy::Handshake;
 const MAX_HEAD: usize = 16 << 10;
 /// The most header fields of one request.
 const MAX_HEADERS: usize = 64;
-
-/// A refused request: the status, and the reason in one line.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct RejectedUpgrade {
-    pub(super) status: &'static str,
-    pub(super) reason: String,
-}
-
-impl RejectedUpgrade {
-    fn new(status: &'static str, reason: impl Into<String>) -> Self {
-        Self { status, reason: reason.into() }
-    }
-
-    /// Refuses a connection past a limit.
-    pub(super) fn unavailable(reason: impl ToString) -> Self {
-        Self::new("503 Service Unavailable", reason.to_string())
-    }
-
-    /// Refuses a request that took too long.
-    pub(super) fn timeout() -> Self {
-        Self::new("408 Request Timeout", "no complete upgrade request in time (websocket.handshake_timeout)")
-    }
-
-    /// Answers the request, then ends the connection in such a way that the client can read the reason.
-    pub(super) async fn answer(&self, stream: &mut impl Stream) {
-        let Self { status, reason } = self;
-        let extra = match *status {
-            "405 Method Not Allowed" => "Allow: GET\r\n",
-            // RFC 9110 §15.5.22 and RFC 6455 §4.4: the protocol to upgrade to, and its version.
-            "426 Upgrade Required" => "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
-            _ => "",
-        };
-        let response = format!(
-            "HTTP/1.1 {status}\r\n{extra}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{reason}\n",
-            reason.len() + 1,
-        );
-        if stream.write_all(response.as_bytes()).await.is_ok() {
-            linger(stream).await;
-        }
-    }
-}
 
 /// A complete request head, and the bytes after it.
 #[derive(Debug)]
@@ -82,33 +40,31 @@ pub(super) struct Upgrade {
 }
 
 /// Reads until the end of the request head, or until the bytes cannot be a request. The caller limits the time.
-pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Head, RejectedUpgrade>> {
+pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Result<Head, NotUpgraded> {
     let mut bytes = Vec::with_capacity(1024);
     let mut has_line = false;
     loop {
         let before = bytes.len();
         if stream.read_buf(&mut bytes).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(NotUpgraded::Gone);
         }
         // Check only with the first bytes and with the first line, so that many segments do not take more time.
         let ends_line = !has_line && bytes[before..].contains(&b'\n');
         has_line |= ends_line;
-        if (before == 0 || ends_line)
-            && let Err(refused) = check_beginning(&bytes)
-        {
-            return Ok(Err(refused));
+        if before == 0 || ends_line {
+            check_beginning(&bytes)?;
         }
         // Search only the new bytes: a head that arrives byte by byte costs no more than a head in one piece.
         let from = before.saturating_sub(3);
         if let Some(at) = bytes[from..].windows(4).position(|window| window == b"\r\n\r\n") {
             let length = from + at + 4;
             if length <= MAX_HEAD {
-                return Ok(Ok(Head { bytes, length }));
+                return Ok(Head { bytes, length });
             }
         }
         if bytes.len() > MAX_HEAD {
             let reason = format!("request head larger than {MAX_HEAD} bytes");
-            return Ok(Err(RejectedUpgrade::new("431 Request Header Fields Too Large", reason)));
+            return Err(RejectedUpgrade::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason).into());
         }
         bytes.reserve(1024);
     }
@@ -139,14 +95,14 @@ impl Head {
             Ok(Status::Complete(length)) if length == self.length => {}
             Err(httparse::Error::TooManyHeaders) => {
                 let reason = format!("more than {MAX_HEADERS} header fields");
-                return Err(RejectedUpgrade::new("431 Request Header Fields Too Large", reason));
+                return Err(RejectedUpgrade::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason));
             }
             Ok(Status::Complete(_) | Status::Partial) => return Err(bad("not an HTTP request")),
             Err(error) => return Err(bad(format!("not an HTTP request: {error}"))),
         }
         let fields = Fields(request.headers);
         if request.method != Some("GET") {
-            return Err(RejectedUpgrade::new("405 Method Not Allowed", "the method must be GET"));
+            return Err(RejectedUpgrade::new(StatusCode::METHOD_NOT_ALLOWED, "the method must be GET"));
         }
         if request.version != Some(1) {
             return Err(bad("the version must be HTTP/1.1"));
@@ -158,10 +114,13 @@ impl Head {
             return Err(bad("an upgrade request must have no body"));
         }
         if !fields.lists("upgrade", "websocket") || !fields.lists("connection", "upgrade") {
-            return Err(RejectedUpgrade::new("426 Upgrade Required", "this port accepts only WebSocket (RFC 6455)"));
+            return Err(RejectedUpgrade::new(
+                StatusCode::UPGRADE_REQUIRED,
+                "this port accepts only WebSocket (RFC 6455)",
+            ));
         }
         if fields.only("sec-websocket-version")? != "13" {
-            return Err(RejectedUpgrade::new("426 Upgrade Required", "Sec-WebSocket-Version must be 13"));
+            return Err(RejectedUpgrade::new(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13"));
         }
         let key = fields.only("sec-websocket-key")?;
         if !is_key(key) {
@@ -256,15 +215,15 @@ fn path_and_query(target: &str) -> Option<(&str, Option<&str>)> {
     path.starts_with('/').then_some((path, query))
 }
 
-fn bad(reason: impl Into<String>) -> RejectedUpgrade {
-    RejectedUpgrade::new("400 Bad Request", reason)
-}
-
 /// Returns `true` for 16 bytes in base64 (RFC 6455 §4.2.1): 22 digits and two characters of padding.
 fn is_key(key: &str) -> bool {
     let digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     // The last digit contains only two bits.
     key.len() == 24 && key.as_bytes()[..22].iter().all(digit) && ["A==", "Q==", "g==", "w=="].contains(&&key[21..])
+}
+
+fn bad(reason: impl Into<String>) -> RejectedUpgrade {
+    RejectedUpgrade::new(StatusCode::BAD_REQUEST, reason)
 }
 
 /// Checks the origin of the page that connects. Browsers send it (RFC 6455 §10.2); other clients need not, and could
@@ -275,7 +234,7 @@ fn check_origin(fields: &Fields<'_>, allowed: &AllowedOrigins) -> Result<(), Rej
         let listed = |allowed: &String| allowed.as_bytes().eq_ignore_ascii_case(origin.trim_ascii());
         if !allowed.iter().any(listed) {
             let reason = "this origin is not allowed (websocket.allowed_origins)";
-            return Err(RejectedUpgrade::new("403 Forbidden", reason));
+            return Err(RejectedUpgrade::new(StatusCode::FORBIDDEN, reason));
         }
     }
     Ok(())
@@ -338,7 +297,7 @@ mod tests {
         assert_eq!((&*handshake.path, handshake.query.as_deref()), ("/chat", Some("room=1")));
         for key in ["dGhlIHNhbXBsZSBub25jZR==", "dGhlIHNhbXBsZSBub25jZ===", "dGhlIHNhbXBsZSBub25j"] {
             let request = format!("GET / HTTP/1.1\r\n{FIELDS}Sec-WebSocket-Key: {key}\r\n\r\n");
-            assert_eq!(upgrade(request.as_bytes(), &[]).unwrap_err().status, "400 Bad Request", "{key}");
+            assert_eq!(upgrade(request.as_bytes(), &[]).unwrap_err().status, StatusCode::BAD_REQUEST, "{key}");
         }
     }
 
@@ -366,7 +325,7 @@ mod tests {
     #[test]
     fn what_cannot_become_a_request_is_noticed_at_once() {
         for bytes in [&b"\x16"[..], b"\x16\x03\x01\x02\0\x01", b"SSH-2.0-x\r\n", b"\0", b"GET / HTTP/2\r\n"] {
-            assert_eq!(check_beginning(bytes).unwrap_err().status, "400 Bad Request", "{bytes:?}");
+            assert_eq!(check_beginning(bytes).unwrap_err().status, StatusCode::BAD_REQUEST, "{bytes:?}");
         }
         for bytes in [&b"G"[..], b"GET /a", b"\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n"] {
             assert_eq!(check_beginning(bytes), Ok(()), "{bytes:?}");
@@ -385,6 +344,6 @@ mod tests {
     #[test]
     fn nothing_is_hidden_between_two_ends_of_a_head() {
         let request = format!("GET / HTTP/1.1\n{}{}\nhidden\r\n\r\n", FIELDS.replace('\r', ""), KEY.replace('\r', ""));
-        assert_eq!(upgrade(request.as_bytes(), &[]).unwrap_err().status, "400 Bad Request");
+        assert_eq!(upgrade(request.as_bytes(), &[]).unwrap_err().status, StatusCode::BAD_REQUEST);
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod fuzz;
 mod handshake;
 mod inbox;
 mod login;
+mod rejection;
 mod session;
 mod socket;
 mod stream;

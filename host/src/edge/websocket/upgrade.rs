@@ -11,8 +11,9 @@ use tracing::debug;
 
 use super::admission::{Permit, Refusal};
 use super::context::Context;
-use super::handshake::{Head, RejectedUpgrade, Upgrade, read_head};
+use super::handshake::{Head, Upgrade, read_head};
 use super::inbox::Inbox;
+use super::rejection::{NotUpgraded, RejectedUpgrade};
 use super::socket::Socket;
 use super::stream::Stream;
 use super::wire::Wire;
@@ -34,16 +35,16 @@ pub(super) async fn upgrade<S: Stream>(
     _place: Option<OwnedSemaphorePermit>,
 ) -> Option<Upgraded<S>> {
     match (open(&context, &mut stream, peer, &link, &mut permit).await, permit) {
-        (Opened::Upgraded(handshake, early), Ok(permit)) => {
+        (Ok((handshake, early)), Ok(permit)) => {
             let WebSocketConfig { max_message, max_first_message, min_message_rate, .. } = context.config;
             let inbox = Inbox::new(early, max_first_message.min(max_message), context.inbox.clone());
             let wire = Wire::new(stream, link.clone(), inbox, min_message_rate);
             Some((Box::new(Socket::new(wire, link)), Box::new(handshake), permit))
         }
         // The permit is held until the answer is sent: a refused connection counts, too, as long as it exists.
-        (Opened::Refused(refused), _permit) => {
+        (Err(NotUpgraded::Rejected(refused)), _permit) => {
             METRICS.handshakes_refused.increment();
-            debug!(connection = link.id.0, %peer, status = refused.status, reason = refused.reason, "upgrade refused");
+            debug!(connection = link.id.0, %peer, status = %refused.status, reason = refused.reason, "upgrade refused");
             let _ = timeout(context.config.close_timeout, refused.answer(&mut stream)).await;
             None
         }
@@ -54,37 +55,21 @@ pub(super) async fn upgrade<S: Stream>(
     }
 }
 
-/// The result of a handshake.
-enum Opened {
-    /// Accepted. Contains the bytes that the client sent after its request.
-    Upgraded(Handshake, Vec<u8>),
-    Refused(RejectedUpgrade),
-    /// The connection has ended, or must close.
-    Gone,
-}
-
+/// Reads the request and answers it. Returns the handshake, and the bytes that the client sent after its request.
 async fn open(
     context: &Context,
     stream: &mut impl Stream,
     peer: SocketAddr,
     link: &Link,
     permit: &mut Result<Permit, Refusal>,
-) -> Opened {
+) -> Result<(Handshake, Vec<u8>), NotUpgraded> {
     let config = &context.config;
     let end = Instant::now() + config.handshake_timeout;
-    let head = match timeout_at(end, link.unless_closing(pin!(read_head(stream)))).await {
-        Ok(Ok(Ok(Ok(head)))) => head,
-        Ok(Ok(Ok(Err(refused)))) => return Opened::Refused(refused),
-        Ok(Ok(Err(_)) | Err(_)) => return Opened::Gone,
-        Err(_) => return Opened::Refused(RejectedUpgrade::timeout()),
-    };
-    match accept(head, config, peer, link, permit) {
-        Err(refused) => Opened::Refused(refused),
-        Ok(Upgrade { handshake, response, early, .. }) => {
-            let answered = timeout_at(end, stream.write_all(response.as_bytes())).await;
-            if matches!(answered, Ok(Ok(()))) { Opened::Upgraded(handshake, early) } else { Opened::Gone }
-        }
-    }
+    let read = timeout_at(end, link.unless_closing(pin!(read_head(stream)))).await;
+    let head = read.map_err(|_| RejectedUpgrade::timeout())?.map_err(|_closing| NotUpgraded::Gone)??;
+    let Upgrade { handshake, response, early, .. } = accept(head, config, peer, link, permit)?;
+    timeout_at(end, stream.write_all(response.as_bytes())).await.map_err(|_| NotUpgraded::Gone)??;
+    Ok((handshake, early))
 }
 
 /// Accepts the request if it is valid and no limit is reached.
