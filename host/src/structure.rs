@@ -38,7 +38,9 @@ fn read(folder: &Path, at: &str, modules: &mut Modules) {
 
 /// The code of a file without comments, and without the unit tests at its end.
 fn code(text: &str) -> String {
-    let text = text.split("\nmod tests {").next().unwrap_or_default();
+    let (text, tests) = text.split_once("\nmod tests {").unwrap_or((text, ""));
+    let end = tests.find("\n}\n").map_or(0, |at| at + "\n}\n".len());
+    assert!(tests[end..].is_empty(), "code follows the unit tests: {}", &tests[end..]);
     let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -51,6 +53,21 @@ fn paths(code: &str) -> Vec<String> {
             let before = code[..at].chars().next_back();
             if !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':' || c == '$') {
                 write_out(String::new(), &mut code[at..].chars().peekable(), &mut paths);
+            }
+        }
+    }
+    paths
+}
+
+/// The paths that begin with a child of this module, as `mod.rs` may write them: `child::item`.
+fn child_paths(modules: &Modules, module: &str, code: &str) -> Vec<String> {
+    let children = modules.keys().filter_map(|other| other.strip_prefix(&format!("{module}/")));
+    let mut paths = Vec::new();
+    for child in children.filter(|child| !child.contains('/')) {
+        for (at, _) in code.match_indices(&format!("{child}::")) {
+            let before = code[..at].chars().next_back();
+            if !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':' || c == '$') {
+                write_out("self::".to_owned(), &mut code[at..].chars().peekable(), &mut paths);
             }
         }
     }
@@ -118,9 +135,12 @@ fn re_exports(modules: &Modules) -> BTreeMap<(String, String), (String, String)>
     let mut found = BTreeMap::new();
     for (module, code) in modules {
         for statement in code.split(';').filter(|statement| is_re_export(statement)) {
-            for path in paths(statement) {
+            assert!(!statement.ends_with("::*"), "{module} re-exports everything of a module: {statement}");
+            for path in paths(statement).into_iter().chain(child_paths(modules, module, statement)) {
                 if let Some((target, name)) = resolve(modules, module, &path).filter(|(target, _)| target != module) {
-                    found.insert((module.clone(), name.clone()), (target, name));
+                    // Behind `as` it has another name.
+                    let shown = statement.split_once(&format!("{name} as ")).map(|(_, rest)| identifier(rest));
+                    found.insert((module.clone(), shown.unwrap_or_else(|| name.clone())), (target, name));
                 }
             }
         }
@@ -134,7 +154,9 @@ fn imports(modules: &Modules) -> BTreeMap<String, BTreeSet<String>> {
     let mut imports = BTreeMap::new();
     for (module, code) in modules {
         let from: &mut BTreeSet<String> = imports.entry(module.clone()).or_default();
-        let statements = code.split(';').map(|statement| (is_re_export(statement), paths(statement)));
+        assert!(!code.contains("use crate as ") && !code.contains("$crate"), "{module} hides its imports");
+        let all = |statement| [paths(statement), child_paths(modules, module, statement)].concat();
+        let statements = code.split(';').map(|statement| (is_re_export(statement), all(statement)));
         for (re_exported, path) in statements.flat_map(|(is, paths)| paths.into_iter().map(move |path| (is, path))) {
             let Some((mut target, mut name)) = resolve(modules, module, &path) else { continue };
             // A folder's `mod.rs` shows what the folder contains. That is no import.
@@ -152,16 +174,24 @@ fn imports(modules: &Modules) -> BTreeMap<String, BTreeSet<String>> {
     imports
 }
 
+/// The identifier at the beginning of a text.
+fn identifier(text: &str) -> String {
+    text.chars().take_while(|&c| c.is_alphanumeric() || c == '_').collect()
+}
+
 fn first(path: &str) -> String {
     path.split("::").next().unwrap_or_default().to_owned()
 }
 
 /// Imports that go up among these wings, as `from → to`.
 fn upward(imports: &BTreeMap<String, BTreeSet<String>>, wings: &[&str]) -> Vec<String> {
-    let floor = |module: &str| {
-        wings
-            .iter()
-            .position(|wing| module.strip_prefix(wing).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    let is_in = |module: &str, wing: &str| {
+        module.strip_prefix(wing).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let floor = |module: &str| match wings.iter().position(|wing| is_in(module, wing)) {
+        Some(wing) => Some(wing + 1),
+        // A file beside the wings of `plugin/`.
+        None => (wings == PLUGIN_WINGS && module.starts_with("plugin/")).then_some(0),
     };
     let arrows = imports.iter().flat_map(|(from, all)| all.iter().map(move |to| (from, to)));
     let up = arrows.filter(|(from, to)| matches!((floor(from), floor(to)), (Some(from), Some(to)) if from < to));
@@ -263,13 +293,19 @@ fn wrong_imports_are_found() {
         ("hub/outbox", "use crate::base::message::Message;\nuse super::registry::Registry;"),
         ("hub/registry", "use crate::{base::message, hub::{Budget}};"),
         ("base/message", "fn f() { crate::hub::outbox::g() } // crate::cli::run"),
-        ("cli", "#[cfg(test)]\nmod tests {\nuse crate::gateway;"),
+        ("cli", "#[cfg(test)]\nmod tests {\nuse crate::gateway;\n}\n"),
+        ("plugin/slot", ""),
+        ("plugin/status", "use super::slot::Slot;"),
+        ("policy", "fn f() { ask::g() }"),
+        ("policy/ask", "use super::f;"),
         ("config", "pub fn f() { use crate::hub::Queue; }"),
         ("config/units", "use crate::a; pub(crate) use crate::cli::run;"),
     ]);
     let imports = imports(&files);
-    let expected = ["base/message → hub/outbox", "config → hub", "config/units → cli"];
+    let expected = ["base/message → hub/outbox", "config → hub/outbox", "config/units → cli"];
     assert_eq!(upward(&imports, &WINGS), expected);
+    assert_eq!(upward(&imports, &PLUGIN_WINGS), ["plugin/status → plugin/slot"]);
+    assert!(imports["policy"].contains("policy/ask") && imports["policy/ask"].contains("policy"));
     assert_eq!(circle(&imports).unwrap(), "base/message → hub/outbox → base/message");
     assert!(imports["hub/registry"].contains("hub/outbox") && imports["hub/registry"].contains("base/message"));
     assert!(imports["hub"].is_empty() && imports["cli"].is_empty());

@@ -86,6 +86,7 @@ async fn check_says_what_is_wrong_and_what_to_do() {
     let text = Component::from_bytes(b"fn main() {}\n");
     let module = Component::from_bytes(b"\0asm\x01\0\0\0");
     let cut = Component::origin_auth().truncated(5000);
+    let later = Component::from_bytes(b"\0asm\x0e\0\x01\0");
     let network = "package wasi:http@0.2.6 { interface outgoing-handler { handle: func(); } }\n";
     let world = "world authentication {";
     let with_http = format!("{world}\n    import wasi:http/outgoing-handler@0.2.6;");
@@ -98,6 +99,7 @@ async fn check_says_what_is_wrong_and_what_to_do() {
         (text, "it is text, not WebAssembly", "wasm32-wasip2"),
         (module, "it is a core WebAssembly module, not a component", "wasm32-wasip2"),
         (cut, "it is a component that cannot be read", "build it again"),
+        (later, "in an encoding that this gateway does not know", "current tools"),
         (Component::command(), "it is a command (it exports wasi:cli/run), not a plugin", "cdylib"),
         (
             hollow(&[(denied, "")]),

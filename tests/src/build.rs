@@ -18,8 +18,10 @@ pub(crate) fn hotgate() -> &'static Path {
         Some(path) => path.into(),
         None => {
             let profile = profile_folder();
-            // Builds the whole workspace, like `cargo test --workspace`. Alone, the binary would need fewer features of
-            // the dependencies that it shares with other packages, and cargo would compile most of them again.
+            // Builds the whole workspace. Alone, the binary would need fewer features of the dependencies that it
+            // shares with other packages, and cargo would compile the WebAssembly engine again. `cargo test` has
+            // compiled tokio and what uses it with the paused clock of unit tests. The binary must not have that, so
+            // they are compiled once more.
             let mut cargo = cargo();
             cargo.args(["build", "--workspace", "--bins"]);
             cargo.args(["--profile", profile_name(&profile)]).arg("--target-dir").arg(parent(&profile));

@@ -24,14 +24,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use error::ConfigError;
-pub use files::{BYTE_ORDER_MARK, open_file, read_file, read_text};
-pub use kinds::host;
-pub use overrides::Overrides;
-pub use print::settings_table;
-pub use read::{Loaded, Missing, Source};
-pub use rules::MAX_CALLS;
-pub use settings::{Settings, Values};
+pub use self::error::ConfigError;
+pub use self::files::{BYTE_ORDER_MARK, open_file, read_file, read_text};
+pub use self::kinds::host;
+pub use self::overrides::Overrides;
+pub use self::print::settings_table;
+pub use self::read::{Loaded, Missing, Source};
+pub use self::rules::MAX_CALLS;
+pub use self::settings::{Settings, Values};
 
 /// The configuration of the gateway: checked, and with all defaults filled in.
 #[derive(Debug, Clone, PartialEq)]

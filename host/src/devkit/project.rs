@@ -42,7 +42,7 @@ impl Project {
         let path = folder.join(FILE);
         let shown = path.display();
         ensure!(
-            path.exists(),
+            path.try_exists().unwrap_or(true),
             "there is no {FILE} in {}: give the folder of a plugin's project, or make one with `hotgate plugin new`",
             folder.display()
         );

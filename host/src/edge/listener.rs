@@ -48,8 +48,6 @@ pub(crate) async fn accept(
                 if short_of.take().is_some() {
                     info!(listener = name, "accepting again");
                 }
-                // A small message is sent at once, even if earlier data is not acknowledged yet.
-                let _ = stream.set_nodelay(true);
                 admit(stream, peer);
             }
             Err(error) if is_of_one_connection(&error) => {}

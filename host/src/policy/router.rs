@@ -18,11 +18,11 @@ use crate::plugin::{CallError, Caller, Generation, PluginHandle, router, types};
 pub struct Failed;
 
 /// A pushed line had no effect. The reason is logged already.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
-    /// The plugin refused the line, in its own words.
-    #[error("the router refused the line: {0}")]
-    Refused(String),
+    /// The plugin refused the line.
+    #[error("the router refused the line")]
+    Refused,
     /// The plugin failed, or no instance became free in time.
     #[error("a plugin failed")]
     Failed,
@@ -73,7 +73,7 @@ impl Router {
     /// When the plugin refused the line or failed, or no instance became free in time.
     pub async fn push(&self, sender: &Sender, line: &ByteString) -> Result<Answer, PushError> {
         match push(&self.handle, &self.registry, sender, line).await {
-            Ok(answer) => answer.map_err(PushError::Refused),
+            Ok(answer) => answer.map_err(|_logged| PushError::Refused),
             Err(_logged) => Err(PushError::Failed),
         }
     }

@@ -215,6 +215,8 @@ impl Folders {
                 (None, _) => complete = false,
             }
         }
+        // A later fault is a new one.
+        self.has_warned &= !complete;
         Found { ways, more, complete }
     }
 
@@ -223,12 +225,18 @@ impl Folders {
         // The folder may just have been removed.
         let is_missing = matches!(error.kind, ErrorKind::PathNotFound);
         if !is_missing && !std::mem::replace(&mut self.has_warned, true) {
-            let folder = folder.display().to_string();
+            let (folder, advice) = (
+                folder.display().to_string(),
+                match error.kind {
+                    ErrorKind::MaxFilesWatch => "raise fs.inotify.max_user_watches",
+                    _ => "check who may read the folder",
+                },
+            );
             warn!(
                 folder,
                 %error,
-                "a folder cannot be watched: its files are only compared from time to time (watch.rescan); check the \
-                 inotify limits (fs.inotify.max_user_watches)"
+                advice,
+                "a folder cannot be watched: its files are only compared from time to time (watch.rescan)"
             );
         }
     }

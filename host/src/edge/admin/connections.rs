@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::problem::Problem;
+use super::problem::{Problem, shown};
 use super::query::{Parameters, Query};
 use super::shared::Shared;
 use crate::base::message::{Cause, CloseReason, ConnectionId};
@@ -127,7 +127,7 @@ pub(super) async fn close(
     Query(request): Query<CloseRequest>,
 ) -> Answer {
     let Path(id) = id.map_err(bad)?;
-    let id: u64 = id.parse().map_err(|_| bad(format!("{id}: the id of a connection must be a number")))?;
+    let id: u64 = id.parse().map_err(|_| bad(format!("{}: the id of a connection must be a number", shown(&id))))?;
     if request.uid.is_some() {
         return Err(bad("name a connection by its id or by its uid, not both"));
     }

@@ -21,16 +21,13 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::listener::{PATIENCE, Peer};
-use super::problem::Problem;
+use super::problem::{Problem, shown};
 use super::shared::{HEALTH, READINESS, Shared};
 use crate::base::metrics::METRICS;
 use crate::config;
 
 /// The longest time that a request with the token may take: a component may be slow to arrive and to compile.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
-
-/// The most characters of a refused request's path that are logged.
-const MAX_PATH: usize = 256;
 
 /// Passes a request on, or answers why it is refused.
 pub(super) async fn guard(
@@ -45,7 +42,7 @@ pub(super) async fn guard(
         Err(problem) => {
             METRICS.admin_refused.increment();
             if let Some(unlogged) = shared.refusals.admit(0) {
-                let (path, peer) = (shown(request.uri().path()), peer.remote.map(|address| address.to_string()));
+                let (path, peer) = (shown(request.uri().path()), peer.remote.to_string());
                 let (status, reason) = (problem.status().as_u16(), problem.reason());
                 warn!(peer, path, status, reason, unlogged, "admin request refused");
             }
@@ -165,11 +162,6 @@ impl Shared {
             .is_ok_and(|ip: IpAddr| ip.is_loopback() || own.is_some_and(|own| own.ip().to_canonical() == ip));
         is_address || host == "localhost" || self.allowed_hosts.contains(&host)
     }
-}
-
-/// Makes the path of a refused request safe for the log: short, and ASCII only.
-fn shown(path: &str) -> String {
-    path.chars().take(MAX_PATH).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
 fn unauthorized(problem: &str) -> Problem {

@@ -52,7 +52,7 @@ impl axum::serve::Listener for Bounded {
         let Ok(place) = self.places.clone().acquire_owned().await else {
             return std::future::pending().await;
         };
-        (Connection::new(stream, place, self.strangers.clone()), peer)
+        (Connection::new(stream, peer, place, self.strangers.clone()), peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -112,7 +112,7 @@ pub(super) struct Peer {
     /// The listener's address that the client has connected to.
     pub(super) own: Option<SocketAddr>,
     /// The client's address.
-    pub(super) remote: Option<SocketAddr>,
+    pub(super) remote: SocketAddr,
     pub(super) patience: Patience,
     cut: Arc<CancellationToken>,
     strangers: Arc<Strangers>,
@@ -141,8 +141,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, place: OwnedSemaphorePermit, strangers: Arc<Strangers>) -> Self {
-        let (own, remote) = (stream.local_addr().ok(), stream.peer_addr().ok());
+    fn new(stream: TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit, strangers: Arc<Strangers>) -> Self {
+        let own = stream.local_addr().ok();
         let peer = Peer { own, remote, patience: Patience::new(), cut: strangers.enter(), strangers };
         let timer = Box::pin(sleep_until(peer.patience.end()));
         let cut = Box::pin(CancellationToken::clone(&peer.cut).cancelled_owned());
@@ -203,7 +203,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let mut connection = Connection::new(listener.accept().await.unwrap().0, place, Arc::default());
+        let (stream, peer) = listener.accept().await.unwrap();
+        let mut connection = Connection::new(stream, peer, place, Arc::default());
         let patience = connection.peer.patience.clone();
         patience.grant(Duration::from_secs(3600));
         assert!(timeout(Duration::from_millis(20), connection.read_u8()).await.is_err());

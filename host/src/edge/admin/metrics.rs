@@ -186,7 +186,7 @@ fn plugins(text: &mut Exposition, plugins: &[PluginStatus], memory: usize) {
     per_slot("hotgate_plugin_swaps_total", meaning, |status| status.swaps);
     let meaning = "Generations that were rolled back, automatically or by an operator.";
     per_slot("hotgate_plugin_rollbacks_total", meaning, |status| status.rollbacks);
-    let meaning = "Components that were refused.";
+    let meaning = "Components and settings that were refused.";
     per_slot("hotgate_plugin_refusals_total", meaning, |status| status.refusals);
     let meaning = "Generations that failed too often and kept serving.";
     per_slot("hotgate_plugin_alerts_total", meaning, |status| status.alerts);

@@ -10,6 +10,14 @@ use serde_json::json;
 
 use crate::policy::DeployError;
 
+/// The most characters of a request's text that are quoted.
+const MAX_QUOTED: usize = 256;
+
+/// Makes text of a request safe for the log and for answers: short, and ASCII only.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(MAX_QUOTED).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+}
+
 /// Why a request fails.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -51,5 +59,16 @@ impl From<DeployError> for Problem {
             DeployError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_text_is_short_and_ascii() {
+        assert_eq!(shown("/a b/é\x1b[31m\n"), "/a?b/??[31m?");
+        assert_eq!(shown(&"a".repeat(1000)).len(), MAX_QUOTED);
     }
 }

@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri};
 use serde::de::DeserializeOwned;
 
-use super::problem::Problem;
+use super::problem::{Problem, shown};
 
 /// The parameters that a path takes. Each of them is optional.
 pub(super) trait Parameters: DeserializeOwned {
@@ -36,7 +36,7 @@ fn parse<T: Parameters>(query: &str) -> Option<T> {
 fn problem<T: Parameters>(query: &str) -> String {
     match query.split('&').find(|parameter| parse::<T>(parameter).is_none()) {
         Some(parameter) => {
-            let name = parameter.split('=').next().unwrap_or_default();
+            let name = shown(&parameter.split('=').next().unwrap_or_default().replace("%2B", "+"));
             format!("wrong query parameter {name}: this path takes {}", T::ALLOWED)
         }
         None => "the query is too long, or has a parameter twice".to_owned(),

@@ -43,6 +43,7 @@ impl Acceptor {
             self.context.refuse(peer, "too many senders are connected (limits.text_connections)");
             return;
         };
+        let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SENDER_KEEPALIVE));
         let (context, shutdown) = (self.context.clone(), self.shutdown.clone());
         tasks.spawn(async move {

@@ -165,7 +165,7 @@ async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut A
     };
     let Answer { commands, reply } = match context.policy.router.push(sender, &line).await {
         Ok(answer) => answer,
-        Err(PushError::Refused(_logged)) => return answers.fail(PushFailure::Refused),
+        Err(PushError::Refused) => return answers.fail(PushFailure::Refused),
         Err(PushError::Failed) => return answers.fail(PushFailure::Failed),
     };
     // Before anything is carried out: without room for its reply, a line must have no effect.

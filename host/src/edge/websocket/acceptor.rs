@@ -56,6 +56,7 @@ impl Acceptor {
                 }
             },
         };
+        stream.send_at_once();
         let outbox = Outbox::new(self.max_outbox, self.budget.clone());
         let link = self.heartbeat.watch(ConnectionId::next(), outbox);
         tasks.spawn(serve(self.context.clone(), stream, peer, link, permit, refusing));

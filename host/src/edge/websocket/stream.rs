@@ -10,6 +10,9 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static
     /// Returns `true` if the kernel has found out that the peer is gone.
     fn is_dead(&self) -> bool;
 
+    /// Makes the kernel send small messages at once, even if earlier data is not acknowledged yet.
+    fn send_at_once(&self);
+
     /// Makes dropping the stream reset the connection: the kernel discards data that is not sent yet.
     fn reset_on_drop(&self);
 }
@@ -17,6 +20,10 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static
 impl Stream for TcpStream {
     fn is_dead(&self) -> bool {
         !matches!(self.take_error(), Ok(None))
+    }
+
+    fn send_at_once(&self) {
+        let _ = self.set_nodelay(true);
     }
 
     fn reset_on_drop(&self) {

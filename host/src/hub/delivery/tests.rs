@@ -119,7 +119,7 @@ async fn a_message_to_everyone_finds_room_too() {
 /// Delivering to many connections yields, so that other tasks run meanwhile.
 #[tokio::test]
 async fn others_have_their_turn_while_a_message_goes_to_many() {
-    let (hub, _members) = Hub::new(1 << 30, 2000);
+    let (hub, _peers) = Hub::new(1 << 30, 2000);
     let (broadcast, mut turns) = (hub.deliver(Recipient::Everyone, text(1)), 0);
     tokio::pin!(broadcast);
     let done = std::future::poll_fn(|cx| {

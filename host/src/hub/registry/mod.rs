@@ -19,8 +19,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytestring::ByteString;
 use thiserror::Error;
 
-use self::peer::Groups;
 pub use self::peer::Peer;
+use self::peer::{Groups, Origin};
 use self::tables::{Peers, Tables, UidConnections};
 pub use self::walk::{PART, Several, Walk};
 use crate::base::message::{Cause, CloseReason, ConnectionId};
@@ -77,6 +77,7 @@ impl Registry {
         address: SocketAddr,
     ) -> Result<Arc<Peer>, Occupied> {
         let mut replaced = Vec::new();
+        let origin = Origin::now(address);
         let peer = {
             let mut uids = self.tables.uids.lock(&uid);
             // Taken under the lock, so that the logins of one uid are numbered in the order of registration.
@@ -91,7 +92,7 @@ impl Registry {
                     }
                 }
             }
-            let peer = Arc::new(Peer::new(id, uid, outbox, address, login_number));
+            let peer = Arc::new(Peer::new(id, uid, outbox, origin, login_number));
             same.add(peer.clone());
             peer
         };

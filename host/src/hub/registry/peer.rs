@@ -29,7 +29,7 @@ pub struct Peer {
 
 /// The client's address and the time of login, for operators. Kept small, since there is one for each connection.
 #[derive(Debug, Clone, Copy)]
-struct Origin {
+pub(super) struct Origin {
     address: Ipv6Addr,
     port: u16,
     /// The time of login, in seconds since 1970-01-01 UTC.
@@ -37,7 +37,8 @@ struct Origin {
 }
 
 impl Origin {
-    fn now(address: SocketAddr) -> Self {
+    /// A login at this moment.
+    pub(super) fn now(address: SocketAddr) -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let ip = match address.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
@@ -53,10 +54,10 @@ impl Peer {
         id: ConnectionId,
         uid: ByteString,
         outbox: Arc<Outbox>,
-        address: SocketAddr,
+        origin: Origin,
         login_number: u64,
     ) -> Self {
-        Self { id, uid, outbox, origin: Origin::now(address), login_number, groups: Mutex::default() }
+        Self { id, uid, outbox, origin, login_number, groups: Mutex::default() }
     }
 
     /// Returns the client's address and port.

@@ -83,7 +83,7 @@ impl Slot {
             self.settle(wanted, OfferOptions { forgiving: true, ..OfferOptions::default() }).await
         };
         let refused = taken_over.await.map_err(|reason| self.refuse(None, crate::plugin::text::line(&reason)))?;
-        match refused.told() {
+        match refused.in_words() {
             Some((digest, reason)) => Err(self.refuse(digest, reason)),
             None => Ok(()),
         }

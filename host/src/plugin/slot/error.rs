@@ -69,7 +69,7 @@ impl Refused {
     }
 
     /// Returns all reasons in one sentence, with the digest of the component; `None` if there are no reasons.
-    pub(crate) fn told(self) -> Option<(Option<Digest>, String)> {
+    pub(crate) fn in_words(self) -> Option<(Option<Digest>, String)> {
         match (self.component, self.settings) {
             (Some(component), Some(settings)) if component.text != settings.text => {
                 Some((component.digest, format!("{}; the settings: {}", component.text, settings.text)))

@@ -9,6 +9,8 @@ use tokio::time::{Instant, advance, pause, timeout};
 
 use super::super::tests::{Client, Pipe, TEXT, context, handshake, socket, text};
 use super::*;
+use crate::base::message::ConnectionId;
+use crate::config::DuplicateLogin;
 
 thread_local! {
     /// What the wall clock shows when the runtime's clock is at the instant. A test has its thread for itself.
@@ -199,4 +201,25 @@ async fn a_session_that_is_closed_or_dropped_cannot_be_reached() {
     drop(session);
     assert!(!connection.push("gone"));
     assert_eq!(connection.link.outbox.queued_bytes().unwrap_err().cause, Cause::Lost);
+}
+
+#[tokio::test]
+async fn a_login_whose_reply_finds_no_room_replaces_nobody() {
+    let Connection { context, link, .. } = Connection::new("origin-router").await;
+    let registry = Arc::new(Registry::new(DuplicateLogin::CloseOlder));
+    let older = Arc::new(Outbox::new(1 << 20, link.outbox.budget().clone()));
+    registry.register(ConnectionId(1), "u1".into(), older.clone(), ([127, 0, 0, 1], 4711).into()).unwrap();
+    let context = Context {
+        config: context.config.clone(),
+        shutdown_grace: context.shutdown_grace,
+        route_failure: context.route_failure,
+        policy: context.policy.clone(),
+        registry: registry.clone(),
+        inbox: context.inbox.clone(),
+    };
+    let reply = Some(text(&"x".repeat(64 << 20)));
+    let identity = Identity { uid: "u1".into(), reply, attributes: Vec::new(), expires_at: None };
+    let opened = Session::open(&context, &link, handshake(link.id), identity).await;
+    assert_eq!(opened.err().and_then(|(end, _)| end.code()), Some(1013));
+    assert!(older.is_open() && registry.connection_count("u1") == 1);
 }

@@ -193,7 +193,8 @@ impl InstanceLog {
 
     /// Writes an admitted line.
     fn write(&self, level: Level, line: &[u8]) {
-        self.log.line(self.call.lock().connection, level, line);
+        let connection = self.call.lock().connection;
+        self.log.line(connection, level, line);
     }
 
     /// Counts a line. Returns `true` if the line is to be written.

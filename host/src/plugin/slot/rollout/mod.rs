@@ -324,6 +324,8 @@ impl Fault {
         };
         // A number of calls, because two rounded percentages may look the same.
         let allowed = (calls as f64 * (before + f64::from(deploy.max_failures) / 100.0)).floor();
+        // Fewer failures than `min_failures` are never too many.
+        let allowed = allowed.max(min_failures as f64 - 1.0);
         let mut reason = format!(
             "{failures} of {calls} calls of {} failed ({:.1} %); at most {} of these calls may fail ({limit})",
             function.name(),
@@ -337,7 +339,7 @@ impl Fault {
                     let are = if clients == 1 { "client is" } else { "clients are" };
                     format!("; only {clients} {are} affected, and a rollback at once needs {wanted}")
                 }
-                false => "; no rollback: without the client that fails most, the share is acceptable".to_owned(),
+                false => "; no rollback yet: without the client that fails most, the share is acceptable".to_owned(),
             };
         }
         Some(Self { reason, for_many })

@@ -350,3 +350,20 @@ fn the_live_one_is_watched_beside_a_candidate() {
     assert_eq!(story.live(), (1, Stage::Live));
     assert_eq!(story.rollout.newest().number, 3);
 }
+
+#[test]
+fn a_fault_says_how_many_calls_may_fail() {
+    for (calls, failures, words) in [
+        (20, 5, "5 of 20 calls of route failed (25.0 %); at most 4 of these calls may fail"),
+        (5, 5, "at most 4 of these calls may fail"),
+        (200, 30, "at most 10 of these calls may fail"),
+    ] {
+        let (count, spread) = (Count { calls, failures }, Spread { clients: failures, most: 1 });
+        let fault = Fault::of(Function::Route, count, 0.0, spread, Stage::Probation, &deploy()).unwrap();
+        assert!(fault.reason.contains(words), "{}", fault.reason);
+        // One failure less is no fault, if the sentence is right.
+        let allowed = words.split("at most ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        let count = Count { calls, failures: allowed };
+        assert!(Fault::of(Function::Route, count, 0.0, spread, Stage::Probation, &deploy()).is_none());
+    }
+}
