@@ -242,7 +242,10 @@ fn surround(command: &mut Command, folder: &Path) {
     command.env_remove("RUST_LOG").env_remove("STATE_DIRECTORY");
     // All tests share one cache of compiled plugins.
     command.env("XDG_CACHE_HOME", build::cache("cache"));
-    command.env("XDG_STATE_HOME", folder).env("HOTGATE_ADMIN_LISTEN", "127.0.0.1:0");
+    command
+        .env("XDG_STATE_HOME", folder)
+        .env("HOTGATE_ADMIN_LISTEN", "127.0.0.1:0")
+        .env("HOTGATE_API_LISTEN", "127.0.0.1:0");
 }
 
 /// Reads a stream to its end, on a thread of its own.

@@ -17,6 +17,7 @@ a plugin, copy the new file over the old one: it takes effect while all clients 
 Without any settings:
   0.0.0.0:1234    clients connect here, by WebSocket
   127.0.0.1:5678  internal systems push here, one line of text for each message
+  127.0.0.1:1236  internal systems push here, too, by HTTP
   127.0.0.1:1235  operators connect here, by HTTP or with `hotgate plugin`
   built-in plugins: a client whose first packet is {\"id\":\"u1\"} gets the uid u1";
 
@@ -115,6 +116,9 @@ struct Options {
     /// The address where operators connect [default: 127.0.0.1:1235]
     #[arg(long, value_name = "ADDR", env = "HOTGATE_ADMIN_LISTEN", hide_env_values = true, global = true)]
     admin_listen: Option<OsString>,
+    /// The address where internal systems push by HTTP [default: 127.0.0.1:1236]
+    #[arg(long, value_name = "ADDR", env = "HOTGATE_API_LISTEN", hide_env_values = true, global = true)]
+    api_listen: Option<OsString>,
     /// A plugin that decides who a client is: a file or builtin:NAME. Repeat this flag for a chain of plugins that are
     /// asked in order; in the variable, separate them by commas. This replaces the chain of the configuration file, but
     /// a plugin that is also in the file keeps its settings [default: builtin:origin-auth]
@@ -207,6 +211,7 @@ impl Options {
         set("websocket.listen", "websocket_listen", self.websocket_listen.as_slice())?;
         set("text.listen", "text_listen", self.text_listen.as_slice())?;
         set("admin.listen", "admin_listen", self.admin_listen.as_slice())?;
+        set("api.listen", "api_listen", self.api_listen.as_slice())?;
         set("authenticator", "authenticator", &self.authenticator)?;
         set("router", "router", self.router.as_slice())?;
         set("log.level", "log_level", self.log_level.as_slice())?;

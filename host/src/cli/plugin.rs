@@ -17,7 +17,7 @@ use super::output::{complain, print, print_json, refuse};
 use super::show::{Plugin, table};
 use crate::base::state::StateFolder;
 use crate::config::{Config, ConfigError, Source, open_file, read_file};
-use crate::edge::admin::token::{self, Token};
+use crate::edge::http::token::{self, Token};
 
 /// The exit code for wrong usage, the same as clap's.
 const EXIT_USAGE: u8 = 2;
@@ -271,25 +271,25 @@ fn address_of(config: &Config) -> Result<String, Failure> {
 /// Reads the token of a gateway with these settings.
 fn token_of(config: &Config) -> Result<Token, Failure> {
     let state = StateFolder::existing(config.state_folder.as_deref());
-    let content = state.read_private(token::FILE, token::MAX_FILE).map_err(|error| {
+    let content = state.read_private(token::ADMIN_FILE, token::MAX_FILE).map_err(|error| {
         let hint = "Run this command as the gateway's user, or give the file by --token-file";
         Failure::Failed(format!("cannot read the token: {error}. {hint}"))
     })?;
     let content = content.ok_or_else(|| {
-        let path = state.path(token::FILE).unwrap_or_default();
+        let path = state.path(token::ADMIN_FILE).unwrap_or_default();
         Failure::Unavailable(format!(
             "there is no token at {}. Is the gateway running, with these settings and as this user? If not, give its \
              settings by --config, or the file by --token-file",
             path.display()
         ))
     })?;
-    Token::parse(&content).map_err(|error| Failure::Failed(error.to_string()))
+    Token::parse(token::ADMIN_FILE, &content).map_err(|error| Failure::Failed(error.to_string()))
 }
 
 fn read_token(file: &Path) -> Result<Token, Failure> {
     let read = || {
         let too_large = || io::Error::other(format!("the file has more than {} bytes", token::MAX_FILE));
-        Token::parse(&read_file(file, token::MAX_FILE)?.ok_or_else(too_large)?)
+        Token::parse(token::ADMIN_FILE, &read_file(file, token::MAX_FILE)?.ok_or_else(too_large)?)
     };
     read().map_err(|error| Failure::Failed(format!("cannot read the token from {}: {error}", file.display())))
 }

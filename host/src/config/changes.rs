@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::error::join;
-use super::keys::Section;
+use super::section::Section;
 use super::{Config, PluginConfig};
 
 /// The parts of a plugin's configuration that may change while the gateway runs.

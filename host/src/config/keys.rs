@@ -11,98 +11,15 @@ use super::kinds::{
     ADDRESS, Choice, Count, FOLDER, HOST, Kind, List, SOURCE, Size, SizeOrAuto, Time, TimeOrNever, YesNo,
 };
 use super::names::{HEADER, LOG_LEVEL, NETWORK, Origins, SUBPROTOCOL};
+use super::section::{Row, Section, keys};
 use super::settings::SettingsTable;
 use super::units::{DAY, GIB, HOUR, KIB, MIB, MS, TIB, listen, millis, secs};
 use super::{
-    AdminConfig, AllowedOrigins, CompilerConfig, Config, DuplicateLogin, EngineConfig, HeartbeatConfig, InboxConfig,
-    Isolation, LimitsConfig, LogConfig, LogFormat, MAX_CALLS, OutboxConfig, PluginConfig, PluginDeploy, PluginLimits,
-    PluginSource, Processor, Rollback, RouteFailure, RouterConfig, SessionsConfig, Settings, TextConfig, WatchConfig,
-    WebSocketConfig,
+    AdminConfig, AllowedOrigins, ApiConfig, ApiRules, CompilerConfig, Config, DuplicateLogin, EngineConfig,
+    HeartbeatConfig, InboxConfig, Isolation, LimitsConfig, LogConfig, LogFormat, MAX_CALLS, OutboxConfig, PluginConfig,
+    PluginDeploy, PluginLimits, PluginSource, Processor, Rollback, RouteFailure, RouterConfig, SessionsConfig,
+    Settings, TextConfig, WatchConfig, WebSocketConfig,
 };
-
-/// A table of the configuration file.
-pub(super) trait Section {
-    /// Sets a key to a value. Returns `None` if there is no such key.
-    fn set(&mut self, key: &str, value: &DeValue<'_>) -> Option<Result<(), Wrong>>;
-
-    /// Returns the table's keys with their current values, in the order of this file.
-    fn rows(&self) -> Vec<Row>;
-
-    /// Returns the table with this name below this table.
-    fn section(&mut self, name: &str) -> Option<&mut dyn Section>;
-
-    /// Returns the tables below this table, except `authenticator` and `router`, which the reader handles itself.
-    fn sections(&self) -> Vec<(&'static str, &dyn Section)>;
-}
-
-/// One key with its value and description.
-pub(super) struct Row {
-    pub key: &'static str,
-    pub value: toml::Value,
-    /// Words that follow "must be".
-    pub allowed: String,
-    pub meaning: &'static str,
-}
-
-/// `keys! { Type { field: kind, = default, "meaning"; … } … }` implements `Default` and [`Section`] for each type. A
-/// key has the name of its field, unless `field "key"` gives another name. `sections` are the tables below it. The keys
-/// of `flat` are in the same table. Fields in `rest` only get their default here: the reader handles them itself.
-macro_rules! keys {
-    ($($type:ident {
-        $($field:ident $($key:literal)?: $kind:expr, = $default:expr, $meaning:literal;)*
-        $([sections: $($section:ident),+])?
-        $([flat: $flat:ident = $flat_default:expr])?
-        $([rest: $($rest:ident = $rest_default:expr),+])?
-    })*) => { $(
-        impl Default for $type {
-            fn default() -> Self {
-                Self {
-                    $($field: $default,)*
-                    $($($section: Default::default(),)+)?
-                    $($flat: $flat_default,)?
-                    $($($rest: $rest_default,)+)?
-                }
-            }
-        }
-
-        impl Section for $type {
-            fn set(&mut self, key: &str, value: &DeValue<'_>) -> Option<Result<(), Wrong>> {
-                match key {
-                    $(keys!(@name $field $($key)?) => Some($kind.parse(value).map(|it| self.$field = it)),)*
-                    _ => None$(.or_else(|| self.$flat.set(key, value)))?,
-                }
-            }
-
-            fn rows(&self) -> Vec<Row> {
-                [
-                    $(self.$flat.rows(),)?
-                    vec![$(Row {
-                        key: keys!(@name $field $($key)?),
-                        value: $kind.show(&self.$field),
-                        allowed: $kind.allowed(),
-                        meaning: $meaning,
-                    }),*],
-                ].into_iter().flatten().collect()
-            }
-
-            fn section(&mut self, name: &str) -> Option<&mut dyn Section> {
-                match name {
-                    $($(stringify!($section) => Some(&mut self.$section),)+)?
-                    _ => None$(.or_else(|| self.$flat.section(name)))?,
-                }
-            }
-
-            fn sections(&self) -> Vec<(&'static str, &dyn Section)> {
-                [
-                    $(self.$flat.sections(),)?
-                    vec![$($((stringify!($section), &self.$section as &dyn Section)),+)?],
-                ].into_iter().flatten().collect()
-            }
-        }
-    )* };
-    (@name $field:ident) => { stringify!($field) };
-    (@name $field:ident $key:literal) => { $key };
-}
 
 const LOG_FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
 
@@ -114,6 +31,8 @@ const DUPLICATE_LOGINS: Choice<DuplicateLogin> = Choice(&[
 ]);
 
 const ROUTE_FAILURES: Choice<RouteFailure> = Choice(&[("drop", RouteFailure::Drop), ("close", RouteFailure::Close)]);
+
+const API_RULES: Choice<ApiRules> = Choice(&[("direct", ApiRules::Direct), ("router", ApiRules::Router)]);
 
 const ROLLBACKS: Choice<Rollback> = Choice(&[("auto", Rollback::Auto), ("alert", Rollback::Alert)]);
 
@@ -130,7 +49,7 @@ keys! {
              admin token, a record of the plugins that were rolled back, and copies of the plugins that have proven \
              themselves, with the values of their settings. Each gateway needs its own folder. Empty: \
              $STATE_DIRECTORY, which systemd sets, else $XDG_STATE_HOME/hotgate, else ~/.local/state/hotgate.";
-        [sections: log, websocket, text, heartbeat, sessions, outbox, inbox, limits, watch, engine, compiler, admin]
+        [sections: log, websocket, text, heartbeat, sessions, outbox, inbox, limits, watch, engine, compiler, admin, api]
         [rest: authenticators = vec![PluginConfig::default()], router = RouterConfig::default()]
     }
 
@@ -280,6 +199,39 @@ keys! {
             "The address for operators, by HTTP. Port 0 takes a free port, which the log shows.";
         allowed_hosts: List(HOST), = Vec::new(),
             "Names that a request's Host header may contain, beside localhost and the listener's own address.";
+    }
+
+    ApiConfig {
+        enabled: YesNo, = true,
+            "Whether the gateway listens for internal systems that push by HTTP. Without [api] in this file, the gateway \
+             also starts when it cannot listen there.";
+        listen: ADDRESS, = listen(Ipv4Addr::LOCALHOST, 1236),
+            "The address of the HTTP push API. Port 0 takes a free port, which the log shows. An address that is not \
+             loopback needs plaintext = true.";
+        plaintext: YesNo, = false,
+            "Whether the API may listen on an address that is not loopback. Others on the network can then read tokens \
+             and messages.";
+        allowed_hosts: List(HOST), = Vec::new(),
+            "Names that a request's Host header may contain, beside localhost and the listener's own address.";
+        rules: API_RULES, = ApiRules::Direct,
+            "\"direct\": the token's scopes decide who may push to whom. \"router\": the router plugin decides, too; it \
+             must export the interface publications.";
+        max_message: Size(1..=GIB), = MIB,
+            "The largest message. A larger one is refused (413).";
+        max_body: Size(KIB..=GIB), = 8 * MIB,
+            "The largest body of a batch; at least max_message. A larger one is refused (413).";
+        max_items: Count(1..=100_000), = 1000,
+            "The most items of a batch. A batch with more is refused (413).";
+        in_flight: Size(KIB..=TIB), = 64 * MIB,
+            "Bytes of bodies that all requests together may hold; at least max_body. Above it, a request is refused \
+             (503).";
+        connections: Count(1..=100_000), = 256,
+            "The most connections. A further one replaces the oldest one that has not sent a token, or else waits.";
+        idempotency_window: Time(secs(1)..=DAY), = secs(300),
+            "How long the answer to a request with an Idempotency-Key is kept, if the request queued a message.";
+        idempotency_entries: Count(1..=10_000_000), = 100_000,
+            "The most answers that are kept. Above it, the oldest one is forgotten.";
+        [rest: is_named = false]
     }
 
     PluginConfig {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::error::join;
-use super::keys::{Row, Section};
+use super::section::{Row, Section};
 use super::{Config, PluginConfig};
 
 /// Comments are wrapped to this width.

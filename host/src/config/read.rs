@@ -7,9 +7,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Place, Places, join};
 use super::files::{absolute, read_text};
-use super::keys::Section;
 use super::kinds::{Kind, SOURCE};
 use super::overrides::{Override, Overrides};
+use super::section::Section;
 use super::{Config, PluginConfig, PluginSource, rules};
 
 /// The most bytes of a configuration file.
@@ -153,6 +153,10 @@ impl Reader {
                     self.table(&file, "router", name, value, &mut config.router)?;
                     config.router.plugin.locate(file.folder()).map_err(|error| file.error(name, error))?;
                 }
+                "api" => {
+                    self.table(&file, "api", name, value, &mut config.api)?;
+                    config.api.is_named = true;
+                }
                 _ => self.entry(&file, "", name, value, &mut config)?,
             }
         }
@@ -261,6 +265,7 @@ impl Reader {
             key => {
                 let unknown = || ConfigError::new(place.clone(), format!("{key}: unknown key"));
                 let (section, name) = key.split_once('.').ok_or_else(unknown)?;
+                self.config.api.is_named |= section == "api";
                 let section = self.config.section(section).ok_or_else(unknown)?;
                 for value in &given.values {
                     let outcome = section.set(name, &DeValue::String(value.as_str().into()));

@@ -14,6 +14,7 @@ pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError>
     heartbeat(config, places)?;
     listeners(config, places)?;
     peers(config, places)?;
+    api(config, places)?;
     outbox(config, places)?;
     inbox(config, places)?;
     cookies(config, places)?;
@@ -57,10 +58,35 @@ fn listeners(config: &Config, places: &Places) -> Result<(), ConfigError> {
     if config.admin.enabled {
         addresses.push(("admin.listen", config.admin.listen));
     }
+    if config.api.enabled {
+        addresses.push(("api.listen", config.api.listen));
+    }
     for (index, (key, address)) in addresses.iter().enumerate().filter(|(_, (_, address))| address.port() != 0) {
         if let Some((other, _)) = addresses[..index].iter().find(|(_, other)| other == address) {
             let problem = format!("must not be the same as {other}");
             return refuse(places.of(&[key, other]), format!("{key} = \"{address}\": {problem}"));
+        }
+    }
+    Ok(())
+}
+
+fn api(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let api = &config.api;
+    if !api.enabled {
+        return Ok(());
+    }
+    if !api.listen.ip().to_canonical().is_loopback() && !api.plaintext {
+        let problem = "tokens and messages would cross the network unencrypted: listen on loopback behind a proxy with \
+                       TLS, or set api.plaintext = true";
+        return refuse(places.of(&["api.listen"]), format!("api.listen = \"{}\": {problem}", api.listen));
+    }
+    for (key, value, least_key, least) in [
+        ("api.max_body", api.max_body, "api.max_message", api.max_message),
+        ("api.in_flight", api.in_flight, "api.max_body", api.max_body),
+    ] {
+        if value < least {
+            let problem = format!("must be at least {least_key}, which is \"{}\"", show_size(least));
+            return refuse(places.of(&[key, least_key]), format!("{key} = \"{}\": {problem}", show_size(value)));
         }
     }
     Ok(())

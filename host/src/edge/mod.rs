@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod heartbeat;
+pub mod http;
 pub(crate) mod listener;
 pub mod text;
 pub mod websocket;

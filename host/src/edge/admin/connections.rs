@@ -5,16 +5,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::problem::{Problem, shown};
-use super::query::{Parameters, Query};
 use super::shared::Shared;
 use crate::base::message::{Cause, CloseReason, ConnectionId};
+use crate::edge::http::problem::{Problem, Reason, shown};
+use crate::edge::http::query::{Parameters, Query};
 use crate::hub::registry::Peer;
 
 /// Connections on one page: the default, and the most.
@@ -41,7 +40,7 @@ impl Parameters for Page {
 
 #[derive(Serialize)]
 struct Connection<'a> {
-    id: u64,
+    id: String,
     uid: &'a str,
     address: String,
     since: String,
@@ -52,7 +51,7 @@ struct Connection<'a> {
 impl<'a> Connection<'a> {
     fn of(peer: &'a Peer) -> Self {
         Self {
-            id: peer.id.0,
+            id: peer.id.to_string(),
             uid: &peer.uid,
             address: peer.address().to_string(),
             since: humantime::format_rfc3339_seconds(peer.since()).to_string(),
@@ -66,7 +65,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>, Query(page): Query<P
     let Page { after, limit, uid } = page;
     let limit = limit.unwrap_or(PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {
-        return Err(bad(format!("limit: must be from 1 to {LARGEST_PAGE}")));
+        return Err(Problem::bad(format!("limit: must be from 1 to {LARGEST_PAGE}")));
     }
     let registry = shared.served()?.registry.clone();
     // This may visit every connection.
@@ -79,8 +78,8 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>, Query(page): Query<P
         peers.truncate(limit);
         peers
     });
-    let peers = page.await.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
-    let next = peers.last().filter(|_| peers.len() == limit).map(|last| last.id.0);
+    let peers = page.await.map_err(|error| Problem::new(Reason::Internal, error))?;
+    let next = peers.last().filter(|_| peers.len() == limit).map(|last| last.id.to_string());
     let connections: Vec<_> = peers.iter().map(|peer| Connection::of(peer)).collect();
     Ok(Json(json!({ "connections": connections, "next": next })))
 }
@@ -112,10 +111,10 @@ impl CloseRequest {
     fn close_reason(self) -> Result<CloseReason, Problem> {
         let Self { code, reason, .. } = self;
         if !matches!(code, 1000 | 1008 | 3000..=4999) {
-            return Err(bad(format!("code = {code}: must be 1000, 1008 or from 3000 to 4999")));
+            return Err(Problem::bad(format!("code = {code}: must be 1000, 1008 or from 3000 to 4999")));
         }
         if reason.len() > MAX_REASON {
-            return Err(bad(format!("reason: must be at most {MAX_REASON} bytes, to fit a close frame")));
+            return Err(Problem::bad(format!("reason: must be at most {MAX_REASON} bytes, to fit a close frame")));
         }
         Ok(CloseReason { code, reason: ByteString::from(reason) })
     }
@@ -126,22 +125,25 @@ pub(super) async fn close(
     id: Result<Path<String>, PathRejection>,
     Query(request): Query<CloseRequest>,
 ) -> Answer {
-    let Path(id) = id.map_err(bad)?;
-    let id: u64 = id.parse().map_err(|_| bad(format!("{}: the id of a connection must be a number", shown(&id))))?;
+    let Path(id) = id.map_err(Problem::bad)?;
+    let id: u64 =
+        id.parse().map_err(|_| Problem::bad(format!("{}: the id of a connection must be a number", shown(&id))))?;
     if request.uid.is_some() {
-        return Err(bad("name a connection by its id or by its uid, not both"));
+        return Err(Problem::bad("name a connection by its id or by its uid, not both"));
     }
     let reason = request.close_reason()?;
     let peer = shared.served()?.registry.connection(ConnectionId(id));
     let peer = peer.ok_or_else(|| {
-        Problem::new(StatusCode::NOT_FOUND, format!("there is no authenticated connection with the id {id}"))
+        Problem::new(Reason::Offline, format_args!("there is no authenticated connection with the id {id}"))
     })?;
     Ok(close_all(&[peer], &reason))
 }
 
 pub(super) async fn close_uid(State(shared): State<Arc<Shared>>, Query(mut request): Query<CloseRequest>) -> Answer {
-    let uid =
-        request.uid.take().ok_or_else(|| bad("the query parameter uid is missing: whose connections to close"))?;
+    let uid = request
+        .uid
+        .take()
+        .ok_or_else(|| Problem::bad("the query parameter uid is missing: whose connections to close"))?;
     let reason = request.close_reason()?;
     Ok(close_all(&shared.served()?.registry.of_uid(&uid), &reason))
 }
@@ -150,8 +152,4 @@ pub(super) async fn close_uid(State(shared): State<Arc<Shared>>, Query(mut reque
 fn close_all(peers: &[Arc<Peer>], reason: &CloseReason) -> Json<Value> {
     let closed = peers.iter().filter(|peer| peer.outbox.close(reason.clone(), Cause::Operator)).count();
     Json(json!({ "closed": closed }))
-}
-
-fn bad(problem: impl std::fmt::Display) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, problem)
 }

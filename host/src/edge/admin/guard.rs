@@ -7,24 +7,22 @@
 //! A connection is closed after a request without the token. A health probe may use HTTP/1.0 without a `Host`: no web
 //! page can send such a request, because every browser sends a `Host`.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, ORIGIN};
-use axum::http::uri::Authority;
+use axum::http::header::{AUTHORIZATION, CONNECTION, HOST};
 use axum::http::{Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::listener::{PATIENCE, Peer};
-use super::problem::{Problem, shown};
 use super::shared::{HEALTH, READINESS, Shared};
 use crate::base::metrics::METRICS;
-use crate::config;
+use crate::edge::http::bounded::{PATIENCE, Peer};
+use crate::edge::http::origin::{check_host, check_origin};
+use crate::edge::http::problem::{Problem, Reason, shown};
 
 /// The longest time that a request with the token may take: a component may be slow to arrive and to compile.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
@@ -43,7 +41,7 @@ pub(super) async fn guard(
             METRICS.admin_refused.increment();
             if let Some(unlogged) = shared.refusals.admit(0) {
                 let (path, peer) = (shown(request.uri().path()), peer.remote.to_string());
-                let (status, reason) = (problem.status().as_u16(), problem.reason());
+                let (status, reason) = (problem.status().as_u16(), &problem.error);
                 warn!(peer, path, status, reason, unlogged, "admin request refused");
             }
             problem.into_response()
@@ -60,7 +58,7 @@ async fn serve(peer: &Peer, request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(_) => {
             let problem = format!("the request has not ended after {LONGEST:?}; it may still take effect");
-            Problem::new(StatusCode::GATEWAY_TIMEOUT, problem).into_response()
+            Problem::new(Reason::TooSlow, problem).into_response()
         }
     };
     peer.patience.grant(PATIENCE);
@@ -110,17 +108,15 @@ impl Shared {
         let is_probe = [HEALTH, READINESS].contains(&request.uri().path().trim_end_matches('/'));
         let is_hostless = request.version() == Version::HTTP_10 && !request.headers().contains_key(HOST);
         if !(is_probe && is_hostless) {
-            self.check_host(request, peer.own)?;
+            check_host(request, peer.own, &self.allowed_hosts, "admin.allowed_hosts")?;
         }
-        if request.headers().contains_key(ORIGIN) {
-            return Err(Problem::new(StatusCode::FORBIDDEN, "requests of web pages are refused (Origin)"));
-        }
+        check_origin(request)?;
         if is_probe {
             return Ok(Visitor::Stranger);
         }
         let Some(token) = &self.token else {
             let problem = "the gateway has no token, because it has no state folder: see its log";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, problem));
+            return Err(Problem::new(Reason::NoToken, problem));
         };
         let mut given = request.headers().get_all(AUTHORIZATION).iter();
         match (given.next(), given.next()) {
@@ -130,40 +126,8 @@ impl Shared {
             (Some(_), Some(_)) => Err(unauthorized("send exactly one Authorization header")),
         }
     }
-
-    /// Checks that the request names this listener: in its `Host`, and in its target if the target is a whole URL.
-    fn check_host(&self, request: &Request, own: Option<SocketAddr>) -> Result<(), Problem> {
-        let mut hosts = request.headers().get_all(HOST).iter();
-        let header = match (hosts.next().map(HeaderValue::to_str), hosts.next()) {
-            (Some(Ok(host)), None) => host.parse::<Authority>().ok(),
-            _ => None,
-        };
-        let header = header.ok_or_else(|| {
-            Problem::new(StatusCode::BAD_REQUEST, "the request must have exactly one valid Host header")
-        })?;
-        let foreign = [Some(&header), request.uri().authority()]
-            .into_iter()
-            .flatten()
-            .find(|name| !self.is_own(name.host(), own));
-        match foreign {
-            None => Ok(()),
-            Some(_) => {
-                let problem = "this Host is refused: it must be localhost, the listener's own address, or one of \
-                               admin.allowed_hosts";
-                Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, problem))
-            }
-        }
-    }
-
-    fn is_own(&self, host: &str, own: Option<SocketAddr>) -> bool {
-        let Some(host) = config::host(host) else { return false };
-        let is_address = host
-            .parse()
-            .is_ok_and(|ip: IpAddr| ip.is_loopback() || own.is_some_and(|own| own.ip().to_canonical() == ip));
-        is_address || host == "localhost" || self.allowed_hosts.contains(&host)
-    }
 }
 
 fn unauthorized(problem: &str) -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, problem)
+    Problem::new(Reason::Unauthorized, problem)
 }

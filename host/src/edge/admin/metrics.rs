@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use tokio::task::spawn_blocking;
 
 use super::exposition::{self, Exposition};
-use super::problem::Problem;
 use super::shared::Shared;
 use crate::base::metrics::{Count, METRICS};
+use crate::edge::http::problem::{Problem, Reason};
 use crate::edge::websocket::{Admission, InboxBudget};
 use crate::hub::outbox::Budget;
 use crate::hub::registry::{Registry, Several};
@@ -31,7 +30,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoR
         });
         text.text()
     });
-    let text = text.await.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    let text = text.await.map_err(|error| Problem::new(Reason::Internal, error))?;
     Ok(([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text))
 }
 

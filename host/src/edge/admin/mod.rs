@@ -3,20 +3,16 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `listener`, `guard`, [`token`] | who may ask, and for how long |
-//! | `plugins`, `connections`, `query`, `problem` | the requests, their parameters, and the answer to one that fails |
+//! | `guard` | who may ask, and for how long |
+//! | `plugins`, `connections` | the requests |
 //! | `metrics`, `exposition` | all metrics, in the format of Prometheus |
 
 mod connections;
 mod exposition;
 mod guard;
-mod listener;
 mod metrics;
 mod plugins;
-mod problem;
-mod query;
 mod shared;
-pub mod token;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -24,7 +20,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router, middleware};
 use serde_json::{Value, json};
@@ -36,18 +31,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::guard::guard;
-use self::listener::{Bounded, Peer};
-use self::problem::Problem;
 pub use self::shared::Served;
 use self::shared::{HEALTH, READINESS, Shared};
-use self::token::Token;
 use crate::base::state::StateFolder;
 use crate::base::throttle::Throttle;
 use crate::config::AdminConfig;
+use crate::edge::http::bounded::{Bounded, Peer};
+use crate::edge::http::problem::Problem;
+use crate::edge::http::token::{ADMIN_FILE, Token};
 
 /// Refused requests that are logged: in a second, and at once. Anybody may send many such requests.
 const REFUSALS_PER_SECOND: u32 = 1;
 const REFUSALS_AT_ONCE: u32 = 1;
+
+/// The most connections at a time.
+const MAX_CONNECTIONS: usize = 64;
 
 /// How long unfinished answers may take after the gateway has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -69,7 +67,7 @@ impl Admin {
     /// # Errors
     /// If the address of the socket cannot be read.
     pub async fn start(config: &AdminConfig, state: Arc<StateFolder>, listener: TcpListener) -> anyhow::Result<Self> {
-        let token = match spawn_blocking(move || Token::create(&state)).await? {
+        let token = match spawn_blocking(move || Token::create(&state, ADMIN_FILE)).await? {
             Ok(token) => Some(token),
             Err(error) => {
                 warn!(%error, "no admin token: the admin listener answers health probes only");
@@ -94,7 +92,7 @@ impl Admin {
         let stopped = stop.clone().cancelled_owned();
         let task = tokio::spawn(async move {
             // According to its documentation, this never fails.
-            let _ = axum::serve(Bounded::new(listener), service).with_graceful_shutdown(stopped).await;
+            let _ = axum::serve(Bounded::new(listener, MAX_CONNECTIONS), service).with_graceful_shutdown(stopped).await;
         });
         Ok(Self { shared, stop, task, address })
     }
@@ -124,8 +122,6 @@ impl Drop for Admin {
 }
 
 fn router(shared: &Arc<Shared>) -> Router {
-    let unknown = || async { Problem::new(StatusCode::NOT_FOUND, "no such path") };
-    let wrong_method = || async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method") };
     Router::new()
         .route(HEALTH, get(|| async { Json(json!({ "status": "ok" })) }))
         .route(READINESS, get(ready))
@@ -137,8 +133,8 @@ fn router(shared: &Arc<Shared>) -> Router {
         .route("/plugins/{slot}/reload", post(plugins::reload))
         .route("/connections", get(connections::list).delete(connections::close_uid))
         .route("/connections/{id}", delete(connections::close))
-        .fallback(unknown)
-        .method_not_allowed_fallback(wrong_method)
+        .fallback(|| async { Problem::no_such_path() })
+        .method_not_allowed_fallback(|| async { Problem::wrong_method() })
         .layer(middleware::from_fn_with_state(shared.clone(), guard))
         .with_state(shared.clone())
 }
@@ -146,7 +142,7 @@ fn router(shared: &Arc<Shared>) -> Router {
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, Problem> {
     shared.served()?;
     if shared.draining.load(Relaxed) {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway shuts down"));
+        return Err(Problem::draining());
     }
     Ok(Json(json!({ "status": "ready" })))
 }

@@ -7,16 +7,15 @@ use axum::Json;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, State};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::problem::Problem;
-use super::query::{Parameters, Query};
 use super::shared::Shared;
+use crate::edge::http::problem::{Problem, Reason};
+use crate::edge::http::query::{Parameters, Query};
 use crate::policy::DeployError;
 use crate::policy::status::{Deployed, PluginStatus};
 
@@ -34,7 +33,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Slot {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
-        path.map(|Path(slot)| Self(slot)).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error))
+        path.map(|Path(slot)| Self(slot)).map_err(Problem::bad)
     }
 }
 
@@ -76,7 +75,7 @@ impl Shared {
     async fn read(&self, body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
         let too_large = || {
             let problem = format!("the component is larger than {limit} bytes (limits.max_component)");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, problem)
+            Problem::new(Reason::TooLarge, problem)
         };
         if body.size_hint().lower() > limit as u64 {
             return Err(too_large());
@@ -89,10 +88,10 @@ impl Shared {
         let mut bytes = Vec::new();
         let stalled = |_| {
             let problem = format!("the upload failed: no data arrived for {STANDSTILL:?}");
-            Problem::new(StatusCode::REQUEST_TIMEOUT, problem)
+            Problem::new(Reason::Timeout, problem)
         };
         while let Some(piece) = timeout(STANDSTILL, pieces.next()).await.map_err(stalled)? {
-            let failed = |error| Problem::new(StatusCode::BAD_REQUEST, format!("the upload failed: {error}"));
+            let failed = |error: axum::Error| Problem::bad(format_args!("the upload failed: {error}"));
             let piece = piece.map_err(failed)?;
             if bytes.len() + piece.len() > limit {
                 return Err(too_large());

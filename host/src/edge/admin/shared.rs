@@ -4,12 +4,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use axum::http::StatusCode;
 use tokio::sync::Semaphore;
 
-use super::problem::Problem;
-use super::token::Token;
 use crate::base::throttle::Throttle;
+use crate::edge::http::problem::Problem;
+use crate::edge::http::token::Token;
 use crate::edge::websocket::{Admission, InboxBudget};
 use crate::hub::outbox::Budget;
 use crate::hub::registry::Registry;
@@ -52,6 +51,6 @@ pub(super) struct Shared {
 impl Shared {
     /// Returns the parts of the gateway, or 503 while it starts.
     pub(super) fn served(&self) -> Result<&Served, Problem> {
-        self.served.get().ok_or_else(|| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is starting"))
+        self.served.get().ok_or_else(Problem::starting)
     }
 }

@@ -1,4 +1,4 @@
-//! The admin token: whoever knows it may do everything on the admin listener.
+//! A token in the state folder: whoever knows it may do everything on its listener.
 
 use std::fmt;
 use std::io;
@@ -8,8 +8,10 @@ use subtle::ConstantTimeEq as _;
 use crate::base::state::StateFolder;
 use crate::config::BYTE_ORDER_MARK;
 
-/// The name of the token's file in the state folder.
-pub const FILE: &str = "admin-token";
+/// The name of the admin token's file in the state folder.
+pub const ADMIN_FILE: &str = "admin-token";
+/// The name of the API token's file in the state folder.
+pub const API_FILE: &str = "api-token";
 
 /// The fewest characters: a shorter token could be guessed.
 const MIN_LENGTH: usize = 32;
@@ -18,34 +20,39 @@ const MAX_LENGTH: usize = 1024;
 /// The most bytes of the token's file. White space around the token is allowed.
 pub(crate) const MAX_FILE: usize = 4096;
 
-/// The admin token. Its `Debug` does not show it.
+/// A token. Its `Debug` does not show it.
 #[derive(Clone)]
 pub struct Token(String);
 
 impl Token {
-    /// Reads the token in the state folder, or makes one of 32 random bytes. Blocks.
+    /// Reads the token in this file of the state folder, or makes one of 32 random bytes. Blocks.
     ///
     /// # Errors
     /// If there is no state folder, or the file is not private or contains no token.
-    pub fn create(state: &StateFolder) -> io::Result<Self> {
-        let make = || {
-            let mut bytes = [0; 32];
-            getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-            Ok((hex::encode(bytes) + "\n").into_bytes())
-        };
-        Self::parse(&state.create_secret(FILE, make)?)
+    pub fn create(state: &StateFolder, file: &str) -> io::Result<Self> {
+        Self::parse(file, &state.create_secret(file, || Ok(Self::random()?.0.into_bytes()))?)
     }
 
-    /// Returns the token in the content of a file.
+    /// Makes a token of 32 random bytes.
+    ///
+    /// # Errors
+    /// If the system has no random bytes.
+    pub fn random() -> io::Result<Self> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        Ok(Self(hex::encode(bytes)))
+    }
+
+    /// Returns the token in the content of this file.
     ///
     /// # Errors
     /// If the content is not a token.
-    pub fn parse(content: &[u8]) -> io::Result<Self> {
+    pub fn parse(file: &str, content: &[u8]) -> io::Result<Self> {
         let text = content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(content).trim_ascii();
         let fits = (MIN_LENGTH..=MAX_LENGTH).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
         let text = str::from_utf8(text).ok().filter(|_| fits);
         let problem =
-            || io::Error::other(format!("{FILE}: the token must be one word of at least {MIN_LENGTH} characters"));
+            || io::Error::other(format!("{file}: the token must be one word of at least {MIN_LENGTH} characters"));
         text.map(|text| Self(text.to_owned())).ok_or_else(problem)
     }
 
@@ -74,9 +81,9 @@ mod tests {
 
     #[test]
     fn only_the_token_itself_opens() {
-        let token = Token::parse(b"0123456789abcdef0123456789abcdef\n").unwrap();
+        let token = Token::parse(ADMIN_FILE, b"0123456789abcdef0123456789abcdef\n").unwrap();
         assert!(token.is_in(token.header().as_bytes()));
-        let by_an_editor = Token::parse(b"\xef\xbb\xbf0123456789abcdef0123456789abcdef\r\n").unwrap();
+        let by_an_editor = Token::parse(ADMIN_FILE, b"\xef\xbb\xbf0123456789abcdef0123456789abcdef\r\n").unwrap();
         assert_eq!(by_an_editor.header(), token.header());
         assert!(token.is_in(b"bearer 0123456789abcdef0123456789abcdef"));
         for wrong in [
@@ -96,7 +103,7 @@ mod tests {
     #[test]
     fn what_is_no_token_is_refused() {
         for content in ["", "\n", "short", "0123456789abcdef 0123456789abcdef", "ä123456789abcdef0123456789abcdef"] {
-            assert!(Token::parse(content.as_bytes()).is_err(), "{content:?}");
+            assert!(Token::parse(ADMIN_FILE, content.as_bytes()).is_err(), "{content:?}");
         }
     }
 
@@ -104,8 +111,8 @@ mod tests {
     fn it_is_made_once_and_never_shown() {
         let place = tempfile::tempdir().unwrap();
         let state = StateFolder::open(Some(&place.path().join("state")));
-        let token = Token::create(&state).unwrap();
-        assert_eq!(Token::create(&state).unwrap().header(), token.header());
+        let token = Token::create(&state, ADMIN_FILE).unwrap();
+        assert_eq!(Token::create(&state, ADMIN_FILE).unwrap().header(), token.header());
         assert_eq!(token.header().len(), "Bearer ".len() + 64);
         assert_eq!(format!("{token:?}"), "Token");
     }

@@ -1,4 +1,4 @@
-//! Limits the number and the time of connections, so that clients without the token cannot keep operators out.
+//! Limits the number and the time of connections, so that clients without a token cannot keep others out.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,24 +17,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// The most connections at a time. A further connection replaces the oldest one that has not sent the token; if there
-/// is none, it waits.
-const MAX_CONNECTIONS: usize = 64;
 /// How long a new connection may take to send a request.
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
-/// How long an operator's connection may take after a request: to read the answer and to send the next request.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a connection with a token may take after a request: to read the answer and to send the next request.
+pub(in crate::edge) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A listener that limits the number of connections, and how long each may do nothing.
-pub(super) struct Bounded {
+pub(in crate::edge) struct Bounded {
     listener: TcpListener,
     places: Arc<Semaphore>,
     strangers: Arc<Strangers>,
 }
 
 impl Bounded {
-    pub(super) fn new(listener: TcpListener) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), strangers: Arc::default() }
+    /// Accepts at most `most` connections at a time. A further connection replaces the oldest one that has not sent a
+    /// token; if there is none, it waits.
+    pub(in crate::edge) fn new(listener: TcpListener, most: usize) -> Self {
+        Self { listener, places: Arc::new(Semaphore::new(most)), strangers: Arc::default() }
     }
 }
 
@@ -60,7 +59,7 @@ impl axum::serve::Listener for Bounded {
     }
 }
 
-/// The connections that have not sent the token, oldest first. Each may send one request, so the oldest one has done
+/// The connections that have not sent a token, oldest first. Each may send one request, so the oldest one has done
 /// nothing for the longest time.
 #[derive(Debug, Default)]
 struct Strangers(Mutex<VecDeque<Arc<CancellationToken>>>);
@@ -89,7 +88,7 @@ impl Strangers {
 
 /// The time when a connection ends. The connection shares it with the code that answers its requests.
 #[derive(Debug, Clone)]
-pub(super) struct Patience(Arc<Mutex<Instant>>);
+pub(in crate::edge) struct Patience(Arc<Mutex<Instant>>);
 
 impl Patience {
     fn new() -> Self {
@@ -97,7 +96,7 @@ impl Patience {
     }
 
     /// Lets the connection live for `time` from now.
-    pub(super) fn grant(&self, time: Duration) {
+    pub(in crate::edge) fn grant(&self, time: Duration) {
         *self.0.lock() = Instant::now() + time;
     }
 
@@ -108,19 +107,19 @@ impl Patience {
 
 /// The connection of a request.
 #[derive(Debug, Clone)]
-pub(super) struct Peer {
+pub(in crate::edge) struct Peer {
     /// The listener's address that the client has connected to.
-    pub(super) own: Option<SocketAddr>,
+    pub(in crate::edge) own: Option<SocketAddr>,
     /// The client's address.
-    pub(super) remote: SocketAddr,
-    pub(super) patience: Patience,
+    pub(in crate::edge) remote: SocketAddr,
+    pub(in crate::edge) patience: Patience,
     cut: Arc<CancellationToken>,
     strangers: Arc<Strangers>,
 }
 
 impl Peer {
-    /// Records that the connection has sent the token.
-    pub(super) fn trust(&self) {
+    /// Records that the connection has sent a token.
+    pub(in crate::edge) fn trust(&self) {
         self.strangers.leave(&self.cut);
     }
 }
@@ -132,7 +131,7 @@ impl Connected<IncomingStream<'_, Bounded>> for Peer {
 }
 
 /// A TCP connection that ends when its time is over, or when another connection needs its place.
-pub(super) struct Connection {
+pub(in crate::edge) struct Connection {
     stream: TcpStream,
     peer: Peer,
     timer: Pin<Box<Sleep>>,

@@ -1,28 +1,28 @@
 //! Reads the query of a request.
 
 use axum::extract::{self, FromRequestParts};
+use axum::http::Uri;
 use axum::http::request::Parts;
-use axum::http::{StatusCode, Uri};
 use serde::de::DeserializeOwned;
 
 use super::problem::{Problem, shown};
 
 /// The parameters that a path takes. Each of them is optional.
-pub(super) trait Parameters: DeserializeOwned {
+pub(in crate::edge) trait Parameters: DeserializeOwned {
     /// The parameters and their values, for an error message.
     const ALLOWED: &'static str;
 }
 
 /// The parameters in a query (RFC 3986 §3.4). A `+` means a plus, because uids may be telephone numbers; a space is
 /// `%20`. Forms of web pages use `+` for a space, but this listener serves no web pages.
-pub(super) struct Query<T>(pub(super) T);
+pub(in crate::edge) struct Query<T>(pub(in crate::edge) T);
 
 impl<S: Sync, T: Parameters> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default().replace('+', "%2B");
-        let wrong = || Problem::new(StatusCode::BAD_REQUEST, problem::<T>(&query));
+        let wrong = || Problem::bad(problem::<T>(&query));
         parse(&query).map(Self).ok_or_else(wrong)
     }
 }

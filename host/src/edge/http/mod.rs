@@ -1,0 +1,8 @@
+//! What the HTTP listeners share: connections within bounds, who may ask at all, queries, tokens, and the answer to a
+//! request that fails.
+
+pub(super) mod bounded;
+pub(super) mod origin;
+pub(super) mod problem;
+pub(super) mod query;
+pub mod token;
