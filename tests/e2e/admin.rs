@@ -263,7 +263,7 @@ async fn an_operator_closes_connections_with_code_and_reason() {
     let mut watcher = gateway.enter("watcher").await;
     let (mut first, mut second) = (gateway.enter("anna").await, gateway.enter("anna").await);
     let page = admin.json("GET /connections?uid=anna").await;
-    let id = page["connections"][0]["id"].as_u64().expect("an id");
+    let id = page["connections"][0]["id"].as_str().expect("an id").to_owned();
     assert_eq!(admin.json(&format!("DELETE /connections/{id}")).await, json!({ "closed": 1 }));
     assert_eq!(first.next_frame().await.close_reason(), (4907, "closed by an operator".to_owned()));
     let mut third = gateway.enter("anna").await;
