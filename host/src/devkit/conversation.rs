@@ -138,7 +138,7 @@ impl Conversation {
                 let ending = Ending { cause: *cause, code: *code, groups, remaining: *remaining };
                 let commands = self.harness.closed(&self.session, ending).await?;
                 let shown = expectation::commands(&commands);
-                delivery::apply_commands(&self.registry, commands).await;
+                delivery::apply_commands(&self.registry, commands, |_| ()).await;
                 shown
             }
             Call::Push(line) => {
@@ -146,7 +146,7 @@ impl Conversation {
                 let answer = self.harness.push(&sender, line).await?;
                 let shown = expectation::answer(&answer);
                 if let Ok(answer) = answer {
-                    delivery::apply_commands(&self.registry, answer.commands).await;
+                    delivery::apply_commands(&self.registry, answer.commands, |_| ()).await;
                 }
                 shown
             }

@@ -172,7 +172,8 @@ async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut A
     if reply.as_ref().is_some_and(|reply| !answers.make_room(reply.len())) {
         return answers.fail(PushFailure::NoRoom);
     }
-    let reached = delivery::apply_commands(&context.registry, commands).await;
+    let mut reached = true;
+    delivery::apply_commands(&context.registry, commands, |outcome| reached &= outcome.reached > 0).await;
     match reply {
         Some(reply) => answers.reply(&reply),
         None if reached => answers.ok(),

@@ -4,6 +4,7 @@ mod relief;
 #[cfg(test)]
 mod tests;
 
+use std::ops::AddAssign;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -28,6 +29,43 @@ pub struct SessionEffects {
     pub authenticate: bool,
 }
 
+/// What became of a message: the number of its connections, by what happened there. A delivery with no connection at all
+/// has three zeros: its recipient is offline.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The message is in the connection's outbox.
+    pub reached: usize,
+    /// The connection's outbox was full. The connection is closed as a slow consumer.
+    pub full: usize,
+    /// All outboxes together had no room for the message.
+    pub over_budget: usize,
+}
+
+impl Outcome {
+    const OFFLINE: Self = Self { reached: 0, full: 0, over_budget: 0 };
+
+    /// Returns what became of a message to one connection; logs a refusal.
+    fn of(peer: &Peer, pushed: &Result<(), Refused>) -> Self {
+        if let Err(refused) = pushed {
+            debug!(connection = peer.id.0, %refused, "message refused");
+        }
+        match pushed {
+            Ok(()) => Self { reached: 1, ..Self::OFFLINE },
+            Err(Refused::Full) => Self { full: 1, ..Self::OFFLINE },
+            Err(Refused::OverBudget(_)) => Self { over_budget: 1, ..Self::OFFLINE },
+            Err(Refused::Closed) => Self::OFFLINE,
+        }
+    }
+}
+
+impl AddAssign for Outcome {
+    fn add_assign(&mut self, other: Self) {
+        self.reached += other.reached;
+        self.full += other.full;
+        self.over_budget += other.over_budget;
+    }
+}
+
 /// Applies the router's actions for the session of `own`, in order.
 pub async fn apply(registry: &Registry, own: &Arc<Peer>, actions: Vec<Action>) -> SessionEffects {
     match apply_at_once(registry, own, actions) {
@@ -48,7 +86,7 @@ fn apply_at_once<'a>(
         Action::Reply(message) => Some(message),
         Action::Remember(_) | Action::Authenticate => None,
     });
-    let mut work = Work { registry, own: Some(own), repeats, repeated: None, count: 0 };
+    let mut work = Work { registry, except: Some(own.id), own: Some(own), repeats, repeated: None, count: 0 };
     let (mut effects, mut actions) = (SessionEffects::default(), actions.into_iter());
     while let Some(action) = actions.next() {
         let mut left = work.take(action, &mut effects);
@@ -68,18 +106,20 @@ fn apply_at_once<'a>(
     Ok(effects)
 }
 
-/// Applies commands that belong to no session, in order. Returns `true` if every delivery reached a connection.
-pub async fn apply_commands(registry: &Registry, commands: Vec<Command>) -> bool {
-    let mut all_reached = true;
-    let mut work = Work { registry, own: None, repeats: repeats(&commands, payload), repeated: None, count: 0 };
+/// Applies commands that belong to no session, in order. Passes what became of each delivery to `each`.
+pub async fn apply_commands(registry: &Registry, commands: Vec<Command>, mut each: impl FnMut(Outcome)) {
+    let repeats = repeats(&commands, payload);
+    let mut work = Work { registry, except: None, own: None, repeats, repeated: None, count: 0 };
     for command in commands {
-        all_reached &= match work.begin(command) {
-            Ok(reached) => reached,
+        let outcome = match work.begin(command) {
+            Ok(outcome) => outcome,
             Err(command) => Box::pin(work.carry_out(*command)).await,
         };
+        if let Some(outcome) = outcome {
+            each(outcome);
+        }
         work.yield_if_many().await;
     }
-    all_reached
 }
 
 fn payload(command: &Command) -> Option<&Message> {
@@ -95,7 +135,9 @@ fn repeats<T>(list: &[T], payload: fn(&T) -> Option<&Message>) -> bool {
 /// The state of applying the commands of one call.
 struct Work<'a> {
     registry: &'a Registry,
-    /// The session's own connection, if there is a session.
+    /// The connection that [`Recipient::GroupOthers`] leaves out.
+    except: Option<ConnectionId>,
+    /// The connection that gets replies, and each `otherwise`.
     own: Option<&'a Arc<Peer>>,
     /// True if several commands carry the packet itself: its payload is then charged once, with the first of them.
     repeats: bool,
@@ -124,11 +166,11 @@ impl Work<'_> {
         None
     }
 
-    /// Applies one command. Returns `false` only for a delivery that reached no connection.
+    /// Applies one command. Returns what became of its message, if it is a delivery.
     ///
     /// # Errors
     /// The command, or the rest of it, if it concerns several connections, or if there is no room for a message.
-    fn begin(&mut self, command: Command) -> Result<bool, Box<Command>> {
+    fn begin(&mut self, command: Command) -> Result<Option<Outcome>, Box<Command>> {
         let (Command::Deliver(Delivery { to: who, .. })
         | Command::Join(Membership { who, .. })
         | Command::Leave(Membership { who, .. })
@@ -136,62 +178,62 @@ impl Work<'_> {
         let Found::One(only) = self.find(who) else { return Err(Box::new(command)) };
         match (command, only) {
             (Command::Deliver(Delivery { to, message, otherwise }), only) => {
-                let reached = match only.map(|only| self.send(&only, message)) {
+                let outcome = match only.map(|only| self.send(&only, message)) {
                     None => {
                         self.count += 1;
-                        false
+                        Outcome::OFFLINE
                     }
-                    Some(Ok(reached)) => reached,
+                    Some(Ok(outcome)) => outcome,
                     Some(Err(message)) => return Err(Box::new(Command::Deliver(Delivery { to, message, otherwise }))),
                 };
-                match otherwise.filter(|_| !reached) {
-                    Some(otherwise) => self.reply(otherwise),
-                    None => Ok(reached),
+                if let Some(otherwise) = otherwise.filter(|_| outcome.reached == 0) {
+                    self.reply(otherwise)?;
                 }
+                Ok(Some(outcome))
             }
             (command, only) => {
                 self.count += 1;
                 if let Some(only) = only {
                     self.change(&command, &only);
                 }
-                Ok(true)
+                Ok(None)
             }
         }
     }
 
     /// Applies a command that [`begin`](Self::begin) returned.
-    async fn carry_out(&mut self, command: Command) -> bool {
+    async fn carry_out(&mut self, command: Command) -> Option<Outcome> {
         // A command without recipients takes time, too.
         self.count += 1;
         match command {
-            Command::Deliver(Delivery { to, message, otherwise }) => match self.find(&to) {
+            Command::Deliver(Delivery { to, message, otherwise }) => Some(match self.find(&to) {
                 Found::One(only) => self.insist(only, message, otherwise).await,
                 Found::Several(_) => self.spread(to, message, otherwise).await,
-            },
+            }),
             command => {
                 self.change_several(&command).await;
-                true
+                None
             }
         }
     }
 
-    /// Sends a message to the session's own connection. Returns `Ok(false)`: a reply does not count as reached.
-    fn reply(&mut self, message: Message) -> Result<bool, Box<Command>> {
-        let Some(own) = self.own else { return Ok(false) };
-        match self.send(own, message) {
-            Ok(_) => Ok(false),
-            Err(message) => {
-                let to = Recipient::Connection(own.id);
-                Err(Box::new(Command::Deliver(Delivery { to, message, otherwise: None })))
-            }
-        }
+    /// Sends a message to the session's own connection.
+    ///
+    /// # Errors
+    /// The rest of the work, if there is no room for the message.
+    fn reply(&mut self, message: Message) -> Result<(), Box<Command>> {
+        let Some(own) = self.own else { return Ok(()) };
+        self.send(own, message).map(|_| ()).map_err(|message| {
+            let to = Recipient::Connection(own.id);
+            Box::new(Command::Deliver(Delivery { to, message, otherwise: None }))
+        })
     }
 
-    /// Queues a message for one connection. Returns `true` if it is in the outbox.
+    /// Queues a message for one connection.
     ///
     /// # Errors
     /// The message, if there is no room for it.
-    fn send(&mut self, peer: &Peer, message: Message) -> Result<bool, Message> {
+    fn send(&mut self, peer: &Peer, message: Message) -> Result<Outcome, Message> {
         self.count += 1;
         let pushed = match self.share_repeated(&message, peer) {
             Some(shared) => peer.outbox.push_shared(shared),
@@ -199,7 +241,7 @@ impl Work<'_> {
         };
         match pushed {
             Err(Refused::OverBudget(message)) => Err(message),
-            pushed => Ok(was_taken(peer, &pushed)),
+            pushed => Ok(Outcome::of(peer, &pushed)),
         }
     }
 
@@ -215,28 +257,28 @@ impl Work<'_> {
     }
 
     /// Makes room and sends the message to one connection. If this fails, sends `otherwise` to the session's own.
-    async fn insist(&mut self, to: Option<Arc<Peer>>, message: Message, otherwise: Option<Message>) -> bool {
-        let reached = match to {
-            Some(peer) => was_taken(&peer, &queue(self.registry, &peer.outbox, message).await),
-            None => false,
+    async fn insist(&mut self, to: Option<Arc<Peer>>, message: Message, otherwise: Option<Message>) -> Outcome {
+        let outcome = match to {
+            Some(peer) => Outcome::of(&peer, &queue(self.registry, &peer.outbox, message).await),
+            None => Outcome::OFFLINE,
         };
-        self.fall_back(reached, otherwise).await
+        self.fall_back(outcome, otherwise).await;
+        outcome
     }
 
-    /// Sends `otherwise` to the session's own connection if the delivery reached no connection. Returns `reached`.
-    async fn fall_back(&mut self, reached: bool, otherwise: Option<Message>) -> bool {
-        if let (false, Some(own), Some(message)) = (reached, self.own, otherwise) {
-            was_taken(own, &queue(self.registry, &own.outbox, message).await);
+    /// Sends `otherwise` to the session's own connection if the delivery reached no connection.
+    async fn fall_back(&mut self, outcome: Outcome, otherwise: Option<Message>) {
+        if let (0, Some(own), Some(message)) = (outcome.reached, self.own, otherwise) {
+            Outcome::of(own, &queue(self.registry, &own.outbox, message).await);
         }
-        reached
     }
 
     /// Sends a message to several connections. Its payload is charged once.
-    async fn spread(&mut self, to: Recipient, message: Message, otherwise: Option<Message>) -> bool {
-        let Found::Several(through) = self.find(&to) else { return false };
+    async fn spread(&mut self, to: Recipient, message: Message, otherwise: Option<Message>) -> Outcome {
+        let Found::Several(through) = self.find(&to) else { return Outcome::OFFLINE };
         let others_than = self.left_out(&to);
         let (mut walk, mut part) = (self.registry.walk(through), Vec::new());
-        let (mut reached, mut message, mut shared) = (false, Some(message), None);
+        let (mut outcome, mut message, mut shared) = (Outcome::OFFLINE, Some(message), None);
         while walk.next(&mut part) {
             let is_all = part.len() < PART;
             part.retain(|peer| Some(peer.id) != others_than);
@@ -246,7 +288,10 @@ impl Work<'_> {
                 }
                 shared = self.share(message, &part[0]).await;
             }
-            let Some(shared) = &shared else { break };
+            let Some(shared) = &shared else {
+                outcome.over_budget += part.len();
+                break;
+            };
             for peer in part.drain(..) {
                 self.count += 1;
                 let mut pushed = peer.outbox.push_shared(shared);
@@ -254,11 +299,12 @@ impl Work<'_> {
                     relieve(self.registry, peer.outbox.budget(), SHARED_COST).await;
                     pushed = counted(peer.outbox.push_shared(shared));
                 }
-                reached |= was_taken(&peer, &pushed);
+                outcome += Outcome::of(&peer, &pushed);
             }
             self.yield_if_many().await;
         }
-        self.fall_back(reached, otherwise).await
+        self.fall_back(outcome, otherwise).await;
+        outcome
     }
 
     /// Charges the payload once, for all recipients. Returns `None` if there is no room for it.
@@ -314,9 +360,9 @@ impl Work<'_> {
         }
     }
 
-    /// Returns the session's own connection, if the command excludes it.
+    /// Returns the connection that the command leaves out.
     fn left_out(&self, who: &Recipient) -> Option<ConnectionId> {
-        self.own.filter(|_| matches!(who, Recipient::GroupOthers(_))).map(|own| own.id)
+        self.except.filter(|_| matches!(who, Recipient::GroupOthers(_)))
     }
 
     /// Finds the connections that `to` means.
@@ -337,12 +383,4 @@ impl Work<'_> {
             yield_now().await;
         }
     }
-}
-
-/// Returns `true` if a message is in a connection's outbox now; logs a refusal.
-fn was_taken(peer: &Peer, pushed: &Result<(), Refused>) -> bool {
-    if let Err(refused) = pushed {
-        debug!(connection = peer.id.0, %refused, "message refused");
-    }
-    pushed.is_ok()
 }

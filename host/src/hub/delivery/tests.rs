@@ -31,8 +31,15 @@ impl Hub {
     }
 
     async fn deliver(&self, to: Recipient, message: Message) -> bool {
-        apply_commands(&self.registry, vec![deliver(to, message)]).await
+        all_reached(&self.registry, vec![deliver(to, message)]).await
     }
+}
+
+/// Applies commands. Returns `true` if every delivery reached a connection.
+async fn all_reached(registry: &Registry, commands: Vec<Command>) -> bool {
+    let mut all = true;
+    apply_commands(registry, commands, |outcome| all &= outcome.reached > 0).await;
+    all
 }
 
 fn deliver(to: Recipient, message: Message) -> Command {
@@ -64,6 +71,29 @@ async fn everyone_gets_a_message_that_is_charged_once() {
 }
 
 #[tokio::test]
+async fn each_delivery_says_what_became_of_it() {
+    let (hub, peers) = Hub::new(16 << 20, 4);
+    let group: ByteString = "g".into();
+    peers.iter().for_each(|peer| hub.registry.join(peer, &group).unwrap());
+    // Its outbox, which is not empty, has no room for a second message of this size.
+    peers[1].outbox.push(text(4_000_000)).unwrap();
+    peers[2].outbox.close(crate::base::message::CloseReason::new(3000, ""), Cause::Plugin);
+    let to = [uid(1), uid(2), uid(3), uid(9), Recipient::Connection(ConnectionId(4)), Recipient::Group(group)];
+    let message = text(1_000_000);
+    let mut outcomes = Vec::new();
+    let commands = to.into_iter().map(|to| deliver(to, message.clone())).collect();
+    apply_commands(&hub.registry, commands, |outcome| outcomes.push(outcome)).await;
+    let outcome = |reached, full| Outcome { reached, full, over_budget: 0 };
+    let offline = outcome(0, 0);
+    assert_eq!(outcomes, [outcome(1, 0), outcome(0, 1), offline, offline, outcome(1, 0), outcome(2, 0)]);
+    let mut refused = Vec::new();
+    let too_large = vec![deliver(uid(1), text(20 << 20)), deliver(Recipient::Everyone, text(20 << 20))];
+    let small = Hub::new(1 << 20, 3).0;
+    apply_commands(&small.registry, too_large, |outcome| refused.push(outcome.over_budget > 0)).await;
+    assert_eq!(refused, [true, true]);
+}
+
+#[tokio::test]
 async fn others_of_a_group_are_all_but_the_own_connection() {
     let (hub, peers) = Hub::new(1 << 20, 300);
     let group: ByteString = "g".into();
@@ -81,12 +111,12 @@ async fn the_packet_itself_is_charged_once_however_many_commands_carry_it() {
     let (hub, peers) = Hub::new(1 << 20, 100);
     let packet = text(100_000);
     let commands = (1..=100).map(|id| deliver(uid(id), packet.clone())).collect();
-    assert!(apply_commands(&hub.registry, commands).await);
+    assert!(all_reached(&hub.registry, commands).await);
     assert!(peers.iter().all(|peer| queued_bytes(peer) > 100_000));
     assert!(hub.budget.used() < 110_000, "{}", hub.budget.used());
     // Payloads that plugins make are charged once for each connection.
     let commands = (1..=4).map(|id| deliver(uid(id), text(100_000))).collect();
-    assert!(apply_commands(&hub.registry, commands).await);
+    assert!(all_reached(&hub.registry, commands).await);
     assert!(hub.budget.used() > 480_000, "{}", hub.budget.used());
 }
 
@@ -153,7 +183,7 @@ async fn nobody_is_woken_under_a_lock_of_the_registry() {
             for peer in &peers {
                 assert_eq!(peer.outbox.register_waker(&curious.clone().into()), Ok(false));
             }
-            assert!(apply_commands(&curious.0, vec![command]).await);
+            assert!(all_reached(&curious.0, vec![command]).await);
         }
     }
 }
@@ -167,7 +197,7 @@ async fn one_delivery_that_reaches_nobody_answers_false_although_others_got_thei
             for commands in [[&nobody, &reached], [&reached, &nobody]] {
                 let commands = commands.map(|to| deliver(to.clone(), text(1)));
                 let before = queued_bytes(&peers[0]);
-                assert!(!apply_commands(&hub.registry, commands.clone().into()).await, "{commands:?}");
+                assert!(!all_reached(&hub.registry, commands.clone().into()).await, "{commands:?}");
                 assert!(queued_bytes(&peers[0]) > before, "{commands:?}");
             }
             assert!(hub.deliver(reached, text(1)).await);
@@ -238,7 +268,7 @@ async fn commands_are_carried_out_in_their_order() {
         Command::Close(Closing { who: uid(1), reason: crate::base::message::CloseReason::new(3000, "") }),
         deliver(uid(1), message("after the close")),
     ];
-    assert!(!apply_commands(&hub.registry, commands).await);
+    assert!(!all_reached(&hub.registry, commands).await);
     assert_eq!(taken(&peers[0]), ["as a member"]);
     assert_eq!(peers[0].outbox.queued_bytes().unwrap_err().reason.code, 3000);
 }

@@ -166,7 +166,7 @@ impl ClosedSession {
     /// Tells the router that the session has ended, and applies the commands that the router returns.
     pub(super) async fn notify_router(self, context: &Context) {
         if let Ok(commands) = context.policy.router.closed(&self.routed, self.ending).await {
-            delivery::apply_commands(&context.registry, commands).await;
+            delivery::apply_commands(&context.registry, commands, |_| ()).await;
         }
     }
 }

@@ -78,7 +78,10 @@ fn push(context: &Context, message: &str) -> bool {
     let to = command::Recipient::Uid("u1".into());
     let delivery = command::Delivery { to, message: text(message), otherwise: None };
     let commands = vec![command::Command::Deliver(delivery)];
-    delivery::apply_commands(&context.registry, commands).now_or_never().expect("one recipient, and room")
+    let mut reached = 0;
+    let applied = delivery::apply_commands(&context.registry, commands, |outcome| reached += outcome.reached);
+    applied.now_or_never().expect("one recipient, and room");
+    reached > 0
 }
 
 #[tokio::test]
