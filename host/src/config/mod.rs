@@ -17,6 +17,7 @@ mod section;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod token;
 mod units;
 
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ pub use self::print::settings_table;
 pub use self::read::{Loaded, Missing, Source};
 pub use self::rules::MAX_CALLS;
 pub use self::settings::{Settings, Values};
+pub use self::token::{ApiTokenConfig, MIN_TOKEN, Scope, TokenDigest, token_in};
 
 /// The configuration of the gateway: checked, and with all defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
