@@ -13,9 +13,6 @@ pub const ADMIN_FILE: &str = "admin-token";
 /// The name of the API token's file in the state folder.
 pub const API_FILE: &str = "api-token";
 
-/// The most bytes of the token's file. White space around the token is allowed.
-pub(crate) const MAX_FILE: usize = 4096;
-
 /// A token. Its `Debug` does not show it.
 #[derive(Clone)]
 pub struct Token(String);
