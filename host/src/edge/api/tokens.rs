@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
@@ -17,30 +18,42 @@ use crate::edge::http::token::bearer;
 pub(super) struct Tokens(Vec<Arc<Grant>>);
 
 impl Tokens {
-    /// Creates the tokens of a configuration. A token that is equal to one in `old` keeps its rate. The other tokens in
-    /// `old` are no longer valid.
-    pub(super) fn new(configured: Vec<ApiTokenConfig>, old: &Self) -> Self {
-        let kept = |config: &ApiTokenConfig| old.0.iter().find(|grant| grant.config == *config).cloned();
-        let grants = configured.into_iter().map(|config| kept(&config).unwrap_or_else(|| Arc::new(Grant::new(config))));
-        let new: Vec<_> = grants.collect();
-        for grant in old.0.iter().filter(|old| !new.iter().any(|new| Arc::ptr_eq(new, old))) {
-            grant.revoked.cancel();
+    /// Returns the tokens of a new configuration. A token with the same name and digest stays: requests and streams that
+    /// use it follow its new rules at once. All other tokens are no longer valid.
+    pub(super) fn replaced(&self, configured: Vec<ApiTokenConfig>) -> Self {
+        let grant = |config: ApiTokenConfig| {
+            let is_same = |old: &&Arc<Grant>| old.name == config.name && old.digest == config.digest;
+            let Some(same) = self.0.iter().find(is_same) else { return Arc::new(Grant::new(config)) };
+            same.rules.store(Arc::new(config));
+            same.clone()
+        };
+        let new: Vec<_> = configured.into_iter().map(grant).collect();
+        for old in self.0.iter().filter(|old| !new.iter().any(|new| Arc::ptr_eq(new, old))) {
+            old.revoked.cancel();
         }
         Self(new)
+    }
+
+    /// Returns `true` if these are the tokens of this configuration.
+    pub(super) fn are(&self, configured: &[ApiTokenConfig]) -> bool {
+        self.0.iter().map(|grant| grant.rules.load_full()).eq(configured.iter().cloned().map(Arc::new))
     }
 
     /// Returns what the token in an `Authorization` header allows, or `None` if there is no such token.
     pub(super) fn find(&self, authorization: &[u8]) -> Option<Arc<Grant>> {
         let given = TokenDigest::of(bearer(authorization)?);
         // All of them are compared, so that the time does not tell which one was found.
-        self.0.iter().filter(|grant| grant.config.digest.matches(&given)).last().cloned()
+        self.0.iter().filter(|grant| grant.digest.matches(&given)).last().cloned()
     }
 }
 
 /// What a token allows.
 #[derive(Debug)]
 pub(super) struct Grant {
-    config: ApiTokenConfig,
+    name: String,
+    digest: TokenDigest,
+    /// They change when the configuration is read again.
+    rules: ArcSwap<ApiTokenConfig>,
     bucket: Mutex<Bucket>,
     revoked: CancellationToken,
 }
@@ -54,21 +67,22 @@ struct Bucket {
 
 impl Grant {
     fn new(config: ApiTokenConfig) -> Self {
-        let bucket = Bucket { level: config.rate.into(), refilled: Instant::now() };
-        Self { config, bucket: Mutex::new(bucket), revoked: CancellationToken::new() }
+        let bucket = Mutex::new(Bucket { level: config.rate.into(), refilled: Instant::now() });
+        let (name, digest, revoked) = (config.name.clone(), config.digest, CancellationToken::new());
+        Self { name, digest, rules: ArcSwap::from_pointee(config), bucket, revoked }
     }
 
     /// The name of the token.
     pub(super) fn name(&self) -> &str {
-        &self.config.name
+        &self.name
     }
 
     /// Checks that the token allows this, and is still valid.
     pub(super) fn permit(&self, scope: Scope) -> Result<(), Problem> {
         if self.revoked.is_cancelled() {
-            return Err(Problem::new(Reason::Unauthorized, "the token is no longer valid"));
+            return Err(Problem::unauthorized("the token is no longer valid"));
         }
-        if !self.config.scopes.contains(&scope) {
+        if !self.rules.load().scopes.contains(&scope) {
             let problem = format!("the token {} does not have the scope {}", self.name(), scope.word());
             return Err(Problem::new(Reason::Scope, problem));
         }
@@ -89,7 +103,7 @@ impl Grant {
     /// Checks that the token allows this for this group.
     pub(super) fn permit_group(&self, scope: Scope, group: &str) -> Result<(), Problem> {
         self.permit(scope)?;
-        if !is_listed(&self.config.groups, group) {
+        if !is_listed(&self.rules.load().groups, group) {
             let (name, scope) = (self.name(), scope.word());
             let problem = format!("the token {name} has the scope {scope}, but not for the group {}", shown(group));
             return Err(Problem::new(Reason::Scope, problem));
@@ -99,7 +113,7 @@ impl Grant {
 
     /// Returns `true` if the token's patterns allow this uid.
     pub(super) fn may_see(&self, uid: &str) -> bool {
-        is_listed(&self.config.uids, uid)
+        is_listed(&self.rules.load().uids, uid)
     }
 
     /// Charges a request with this number of items to the token's rate. A request without items costs one. While the
@@ -131,7 +145,7 @@ impl Grant {
 
     /// Returns the bucket as it is now, and the rate; `None` if the rate is unlimited.
     fn bucket(&self) -> Option<(MutexGuard<'_, Bucket>, f64)> {
-        let rate = f64::from(self.config.rate);
+        let rate = f64::from(self.rules.load().rate);
         if rate == 0.0 {
             return None;
         }
@@ -184,7 +198,7 @@ mod tests {
     #[test]
     fn a_token_is_found_by_its_digest_and_never_shown() {
         let configured = vec![config("a", TOKEN), config("b", "another"), config("c", "third")];
-        let tokens = Tokens::new(configured, &Tokens::default());
+        let tokens = Tokens::default().replaced(configured);
         for (given, name) in [
             (format!("Bearer {TOKEN}"), Some("a")),
             ("bearer another".to_owned(), Some("b")),
@@ -253,16 +267,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_that_is_gone_or_changed_is_revoked() {
-        let old = Tokens::new(vec![config("a", TOKEN), config("b", "another")], &Tokens::default());
+    async fn a_token_that_stays_follows_its_new_rules_and_one_that_is_gone_is_revoked() {
+        let configured = vec![config("a", TOKEN), config("b", "another"), config("c", "third")];
+        let old = Tokens::default().replaced(configured.clone());
+        assert!(old.are(&configured) && !old.are(&configured[1..]));
         let find = |tokens: &Tokens, token: &str| tokens.find(format!("Bearer {token}").as_bytes());
-        let (a, b) = (find(&old, TOKEN).unwrap(), find(&old, "another").unwrap());
-        let changed = ApiTokenConfig { rate: 1, ..config("b", "another") };
-        let new = Tokens::new(vec![config("a", TOKEN), changed], &old);
-        assert!(Arc::ptr_eq(&a, &find(&new, TOKEN).unwrap()) && a.permit(Scope::PushUid).is_ok());
-        b.revoked().await;
-        assert_eq!(reason(b.permit(Scope::PushUid)).0, Reason::Unauthorized);
-        assert!(find(&new, "another").unwrap().permit(Scope::PushUid).is_ok());
+        let (a, b, c) = (find(&old, TOKEN).unwrap(), find(&old, "another").unwrap(), find(&old, "third").unwrap());
+        let changed = ApiTokenConfig { scopes: vec![Scope::Kick], ..config("a", TOKEN) };
+        let new = old.replaced(vec![changed, config("renamed", "another")]);
+        assert!(Arc::ptr_eq(&a, &find(&new, TOKEN).unwrap()));
+        assert!(a.permit(Scope::Kick).is_ok() && a.permit(Scope::PushUid).is_err());
+        for gone in [b, c] {
+            gone.revoked().await;
+            assert_eq!(reason(gone.permit(Scope::PushUid)).0, Reason::Unauthorized);
+        }
+        assert!(find(&new, "another").unwrap().permit(Scope::PushUid).is_ok() && find(&new, "third").is_none());
     }
 
     /// Tries every run of characters for every `*`.
