@@ -177,6 +177,8 @@ metrics! {
     log_lines_lost: Counter,
     /// Requests to the admin listener that were refused because of their token, Host or Origin.
     admin_refused: Counter,
+    /// Requests to the HTTP push API that were refused because of their token, Host or Origin.
+    api_refused: Counter,
 }
 
 macro_rules! reasons {

@@ -16,7 +16,7 @@ use super::author;
 use super::output::{complain, print, print_json, refuse};
 use super::show::{Plugin, table};
 use crate::base::state::StateFolder;
-use crate::config::{Config, ConfigError, Source, open_file, read_file};
+use crate::config::{Config, ConfigError, MAX_TOKEN_FILE, Source, open_file, read_file};
 use crate::edge::http::token::{self, Token};
 
 /// The exit code for wrong usage, the same as clap's.
@@ -271,7 +271,7 @@ fn address_of(config: &Config) -> Result<String, Failure> {
 /// Reads the token of a gateway with these settings.
 fn token_of(config: &Config) -> Result<Token, Failure> {
     let state = StateFolder::existing(config.state_folder.as_deref());
-    let content = state.read_private(token::ADMIN_FILE, token::MAX_FILE).map_err(|error| {
+    let content = state.read_private(token::ADMIN_FILE, MAX_TOKEN_FILE).map_err(|error| {
         let hint = "Run this command as the gateway's user, or give the file by --token-file";
         Failure::Failed(format!("cannot read the token: {error}. {hint}"))
     })?;
@@ -288,8 +288,8 @@ fn token_of(config: &Config) -> Result<Token, Failure> {
 
 fn read_token(file: &Path) -> Result<Token, Failure> {
     let read = || {
-        let too_large = || io::Error::other(format!("the file has more than {} bytes", token::MAX_FILE));
-        Token::parse(token::ADMIN_FILE, &read_file(file, token::MAX_FILE)?.ok_or_else(too_large)?)
+        let too_large = || io::Error::other(format!("the file has more than {} bytes", MAX_TOKEN_FILE));
+        Token::parse(token::ADMIN_FILE, &read_file(file, MAX_TOKEN_FILE)?.ok_or_else(too_large)?)
     };
     read().map_err(|error| Failure::Failed(format!("cannot read the token from {}: {error}", file.display())))
 }

@@ -89,7 +89,8 @@ fn raise_descriptor_limit(config: &Config) {
     let available = getrlimit(Resource::Nofile).current.or(current).unwrap_or(u64::MAX);
     // For plugins, listeners, logs and the like.
     const OTHERS: u64 = 64;
-    let needed = (config.limits.connections + config.limits.text_connections) as u64 + OTHERS;
+    let api = if config.api.enabled { config.api.connections } else { 0 };
+    let needed = (config.limits.connections + config.limits.text_connections + api) as u64 + OTHERS;
     if available < needed {
         info!(available, needed, "too few file descriptors for limits.connections (ulimit -n)");
     }

@@ -26,9 +26,10 @@ impl Config {
         changes
     }
 
-    /// Iterates over the files that contain values of plugin settings.
+    /// Iterates over the files that contain values of plugin settings, or tokens.
     pub fn setting_files(&self) -> impl Iterator<Item = &Path> {
-        self.plugins().flat_map(|plugin| plugin.settings.files())
+        let tokens = self.api.tokens.iter().filter_map(|token| token.secret.as_deref());
+        self.plugins().flat_map(|plugin| plugin.settings.files()).chain(tokens)
     }
 
     fn plugins(&self) -> impl Iterator<Item = &PluginConfig> {
@@ -52,13 +53,15 @@ fn compare(changes: &mut Vec<String>, path: &str, own: &dyn Section, other: &dyn
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{PluginSource, Settings};
+    use crate::config::{ApiTokenConfig, PluginSource, Settings};
 
     #[test]
     fn what_takes_effect_at_once_is_no_change() {
         let (old, mut new) = (Config::default(), Config::default());
         new.authenticators[0].settings = Settings::from_iter([("KEY".to_owned(), "value".to_owned())]);
         new.router.plugin.deploy.canary = 5;
+        new.api.tokens.push(ApiTokenConfig { secret: Some("/token".into()), ..ApiTokenConfig::default() });
+        assert_eq!(new.setting_files().collect::<Vec<_>>(), [Path::new("/token")]);
         assert_eq!(old.changes(&new), Vec::<String>::new());
         new.websocket.max_message += 1;
         new.authenticators[0].limits.memory *= 2;

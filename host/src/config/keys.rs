@@ -13,12 +13,13 @@ use super::kinds::{
 use super::names::{HEADER, LOG_LEVEL, NETWORK, Origins, SUBPROTOCOL};
 use super::section::{Row, Section, keys};
 use super::settings::SettingsTable;
+use super::token::{Digest, PATTERN, SCOPES, SecretFile, TOKEN_NAME};
 use super::units::{DAY, GIB, HOUR, KIB, MIB, MS, TIB, listen, millis, secs};
 use super::{
-    AdminConfig, AllowedOrigins, ApiConfig, ApiRules, CompilerConfig, Config, DuplicateLogin, EngineConfig,
-    HeartbeatConfig, InboxConfig, Isolation, LimitsConfig, LogConfig, LogFormat, MAX_CALLS, OutboxConfig, PluginConfig,
-    PluginDeploy, PluginLimits, PluginSource, Processor, Rollback, RouteFailure, RouterConfig, SessionsConfig,
-    Settings, TextConfig, WatchConfig, WebSocketConfig,
+    AdminConfig, AllowedOrigins, ApiConfig, ApiRules, ApiTokenConfig, CompilerConfig, Config, DuplicateLogin,
+    EngineConfig, HeartbeatConfig, InboxConfig, Isolation, LimitsConfig, LogConfig, LogFormat, MAX_CALLS, OutboxConfig,
+    PluginConfig, PluginDeploy, PluginLimits, PluginSource, Processor, Rollback, RouteFailure, RouterConfig,
+    SessionsConfig, Settings, TextConfig, TokenDigest, WatchConfig, WebSocketConfig,
 };
 
 const LOG_FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
@@ -231,7 +232,30 @@ keys! {
             "How long the answer to a request with an Idempotency-Key is kept, if the request queued a message.";
         idempotency_entries: Count(1..=10_000_000), = 100_000,
             "The most answers that are kept. Above it, the oldest one is forgotten.";
-        [rest: is_named = false]
+        [rest: tokens = Vec::new()]
+    }
+
+    ApiTokenConfig {
+        name: TOKEN_NAME, = String::new(),
+            "The token's name, for the log, for error messages, and for a router that is asked (api.rules).";
+        sha256: Digest, = None,
+            "The SHA-256 digest of the token. `hotgate token new NAME` prints a new token and these keys for it.";
+        secret: SecretFile, = None,
+            "The file with the token, in place of sha256: one word of at least 32 characters. A relative path starts at \
+             this file's folder. When the file changes, it is read again.";
+        scopes: List(SCOPES), = Vec::new(),
+            "What the token allows: to push to uids and connections, to groups, to everyone; to give lines to the \
+             router; to ask who is online; to close and block connections; to change the groups of connections; to \
+             follow logins and departures.";
+        uids: List(PATTERN), = Vec::new(),
+            "The uids that the token allows this for, and their connections. `*` stands for any run of characters. \
+             Empty: all.";
+        groups: List(PATTERN), = Vec::new(),
+            "The groups that the token allows this for. Empty: all.";
+        rate: Count(0..=10_000_000), = 0,
+            "The most requests and items a second. Above it, a request is refused (429), and a stream is read more \
+             slowly. 0: any number.";
+        [rest: digest = TokenDigest::default()]
     }
 
     PluginConfig {

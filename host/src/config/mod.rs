@@ -17,6 +17,7 @@ mod section;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod token;
 mod units;
 
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ pub use self::print::settings_table;
 pub use self::read::{Loaded, Missing, Source};
 pub use self::rules::MAX_CALLS;
 pub use self::settings::{Settings, Values};
+pub use self::token::{ApiTokenConfig, MAX_TOKEN_FILE, MIN_TOKEN, Scope, TokenDigest, token_in};
 
 /// The configuration of the gateway: checked, and with all defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -288,8 +290,8 @@ pub struct ApiConfig {
     pub idempotency_window: Duration,
     /// The most answers that are kept.
     pub idempotency_entries: usize,
-    /// Whether the configuration names this listener: then the gateway does not start without it.
-    pub is_named: bool,
+    /// The tokens; empty for the one in the state folder.
+    pub tokens: Vec<ApiTokenConfig>,
 }
 
 /// Whether the router is asked about the messages of the API.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::error::join;
 use super::section::{Row, Section};
-use super::{Config, PluginConfig};
+use super::{ApiTokenConfig, Config, PluginConfig};
 
 /// Comments are wrapped to this width.
 const WIDTH: usize = 110;
@@ -14,6 +14,11 @@ const HEADER: &str = "\
 # A key that is missing has its default. Unknown keys are refused.
 # A size is in bytes or has a unit: KiB, MiB, GiB, TiB are powers of 1024; kB, MB, GB, TB are powers of 1000.
 # `hotgate config check` checks a file, `hotgate config print` prints the settings in effect.
+";
+
+const TOKENS: &str = "
+# The tokens of the HTTP push API, one table [[api.token]] for each. A change takes effect at once. Without any, the
+# token in the file api-token of the state folder has every scope.
 ";
 
 const CHAIN: &str = "
@@ -28,11 +33,12 @@ const ROUTER: &str = "
 impl Config {
     /// Returns the configuration as a commented file. Loading this file gives an equal configuration.
     pub fn to_toml(&self) -> String {
-        let mut file = File { text: HEADER.to_owned(), explain: true };
+        let mut file = File { text: HEADER.to_owned(), explain: true, start: "" };
         let defaults = Self::default();
         file.text.push('\n');
         file.keys(self, &defaults);
         file.tables("", self, &defaults);
+        file.api_tokens(&self.api.tokens);
         file.text.push_str(CHAIN);
         for plugin in &self.authenticators {
             file.text.push_str("\n[[authenticator]]\n");
@@ -53,9 +59,24 @@ struct File {
     text: String,
     /// True if keys are printed with comments. Keys that all plugins have are explained at the first plugin only.
     explain: bool,
+    /// The start of every line with a key: `# ` in an example.
+    start: &'static str,
 }
 
 impl File {
+    /// Writes the API's tokens. Without any, writes an example.
+    fn api_tokens(&mut self, tokens: &[ApiTokenConfig]) {
+        self.text.push_str(TOKENS);
+        let default = ApiTokenConfig::default();
+        self.start = if tokens.is_empty() { "# " } else { "" };
+        for token in if tokens.is_empty() { std::slice::from_ref(&default) } else { tokens } {
+            let _ = writeln!(self.text, "\n{}[[api.token]]", self.start);
+            self.keys(token, &default);
+            self.explain = false;
+        }
+        (self.explain, self.start) = (true, "");
+    }
+
     fn keys(&mut self, section: &dyn Section, defaults: &dyn Section) {
         for (index, (row, default)) in section.rows().into_iter().zip(defaults.rows()).enumerate() {
             if self.explain {
@@ -63,7 +84,7 @@ impl File {
                 self.comment(row.meaning);
                 self.comment(&format!("Must be {}. Default: {}.", row.allowed, default.value));
             }
-            let _ = writeln!(self.text, "{} = {}", row.key, row.value);
+            let _ = writeln!(self.text, "{}{} = {}", self.start, row.key, row.value);
         }
     }
 
@@ -96,6 +117,7 @@ pub fn settings_table() -> String {
     let config = Config::default();
     let mut out = "| key | default | allowed values | meaning |\n| --- | --- | --- | --- |\n".to_owned();
     markdown(&mut out, "", &config);
+    markdown(&mut out, "api.token", &ApiTokenConfig::default());
     markdown(&mut out, "authenticator", &PluginConfig::default());
     // The router's other keys are the same as an authenticator's.
     for row in config.router.rows() {

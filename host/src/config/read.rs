@@ -10,7 +10,8 @@ use super::files::{absolute, read_text};
 use super::kinds::{Kind, SOURCE};
 use super::overrides::{Override, Overrides};
 use super::section::Section;
-use super::{Config, PluginConfig, PluginSource, rules};
+use super::token::MAX_TOKENS;
+use super::{ApiTokenConfig, Config, PluginConfig, PluginSource, rules};
 
 /// The most bytes of a configuration file.
 const MAX_FILE: usize = 4 << 20;
@@ -31,6 +32,8 @@ pub struct Loaded {
     pub config: Config,
     /// Files of plugins, or of their settings, that cannot be read.
     pub missing: Vec<Missing>,
+    /// Whether the API's listener is configured. If it is not, the gateway also starts without it.
+    pub names_api: bool,
 }
 
 /// A plugin's file, or a file with the value of one of its settings, that cannot be read.
@@ -45,7 +48,7 @@ pub struct Missing {
 /// A configuration whose plugin files have not been checked.
 impl From<Config> for Loaded {
     fn from(config: Config) -> Self {
-        Self { config, missing: Vec::new() }
+        Self { config, missing: Vec::new(), names_api: false }
     }
 }
 
@@ -64,10 +67,10 @@ impl Source {
     /// # Errors
     /// The first key that is unknown or has an invalid value.
     pub fn load_to_serve(&self) -> Result<Loaded, ConfigError> {
-        let Reader { config, places } = read(self.file.as_deref(), &self.overrides, |_| true)?.checked()?;
+        let Reader { config, places, names_api } = read(self.file.as_deref(), &self.overrides, |_| true)?.checked()?;
         let missing = rules::files(&config, &places).into_iter();
         let missing = missing.map(|(authenticator, error)| Missing { authenticator, problem: error.to_string() });
-        Ok(Loaded { missing: missing.collect(), config })
+        Ok(Loaded { missing: missing.collect(), config, names_api })
     }
 
     /// Reads only the settings that are needed to reach the gateway that runs with this configuration: `admin` and
@@ -121,6 +124,7 @@ fn read(path: Option<&Path>, overrides: &Overrides, wanted: impl Fn(&str) -> boo
 struct Reader {
     config: Config,
     places: Places,
+    names_api: bool,
 }
 
 impl Reader {
@@ -154,8 +158,13 @@ impl Reader {
                     config.router.plugin.locate(file.folder()).map_err(|error| file.error(name, error))?;
                 }
                 "api" => {
-                    self.table(&file, "api", name, value, &mut config.api)?;
-                    config.api.is_named = true;
+                    for (name, value) in in_order(table(&file, "api", name, value)?) {
+                        match name.get_ref().as_ref() {
+                            "token" => config.api.tokens = self.tokens(&file, name, value)?,
+                            _ => self.entry(&file, "api", name, value, &mut config.api)?,
+                        }
+                    }
+                    self.names_api = true;
                 }
                 _ => self.entry(&file, "", name, value, &mut config)?,
             }
@@ -190,6 +199,32 @@ impl Reader {
         Ok(chain)
     }
 
+    /// Reads the list of the API's tokens. Blocks while their files are read.
+    fn tokens(
+        &mut self,
+        file: &File<'_>,
+        name: &Name<'_>,
+        value: &Value<'_>,
+    ) -> Result<Vec<ApiTokenConfig>, ConfigError> {
+        let entries = value.get_ref().as_array().filter(|list| list.len() <= MAX_TOKENS);
+        let entries = entries.ok_or_else(|| {
+            file.error(name, format!("api.token: must be at most {MAX_TOKENS} tables, each headed [[api.token]]"))
+        })?;
+        let mut tokens = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            let path = format!("api.token[{index}]");
+            let mut token = ApiTokenConfig::default();
+            self.table(file, &path, &Spanned::new(entry.span(), path.as_str().into()), entry, &mut token)?;
+            self.places.set(path.clone(), file.place(Some(entry.span())));
+            token.complete(file.folder(), &tokens).map_err(|(key, problem)| {
+                let key = join(&path, key);
+                ConfigError::new(self.places.of(&[&key, &path]), format!("{key}: {problem}"))
+            })?;
+            tokens.push(token);
+        }
+        Ok(tokens)
+    }
+
     /// Reads the table `key` into `section`.
     fn table(
         &mut self,
@@ -199,9 +234,7 @@ impl Reader {
         value: &Value<'_>,
         section: &mut dyn Section,
     ) -> Result<(), ConfigError> {
-        let table = value.get_ref().as_table();
-        let table = table.ok_or_else(|| file.error(name, format!("{key}: must be a table")))?;
-        for (name, value) in in_order(table) {
+        for (name, value) in in_order(table(file, key, name, value)?) {
             self.entry(file, key, name, value, section)?;
         }
         Ok(())
@@ -265,7 +298,7 @@ impl Reader {
             key => {
                 let unknown = || ConfigError::new(place.clone(), format!("{key}: unknown key"));
                 let (section, name) = key.split_once('.').ok_or_else(unknown)?;
-                self.config.api.is_named |= section == "api";
+                self.names_api |= section == "api";
                 let section = self.config.section(section).ok_or_else(unknown)?;
                 for value in &given.values {
                     let outcome = section.set(name, &DeValue::String(value.as_str().into()));
@@ -320,6 +353,16 @@ impl PluginSource {
     }
 }
 
+/// Returns the value of `key`, which must be a table.
+fn table<'v, 'a>(
+    file: &File<'_>,
+    key: &str,
+    name: &Name<'_>,
+    value: &'v Value<'a>,
+) -> Result<&'v DeTable<'a>, ConfigError> {
+    value.get_ref().as_table().ok_or_else(|| file.error(name, format!("{key}: must be a table")))
+}
+
 /// Returns the entries of a table in the order of the file, so that the first error in the file is reported.
 fn in_order<'t, 'a>(table: &'t DeTable<'a>) -> Vec<(&'t Name<'a>, &'t Value<'a>)> {
     let mut entries: Vec<_> = table.iter().collect();
@@ -331,7 +374,11 @@ fn in_order<'t, 'a>(table: &'t DeTable<'a>) -> Vec<(&'t Name<'a>, &'t Value<'a>)
 fn names(path: &str, section: &dyn Section) -> String {
     let keys = section.rows().into_iter().map(|row| row.key.to_owned());
     let tables = section.sections().into_iter().map(|(name, _)| format!("[{name}]"));
-    let special = path.is_empty().then_some(["[[authenticator]]", "[router]"]).into_iter().flatten();
-    let names: Vec<_> = keys.chain(tables).chain(special.map(str::to_owned)).collect();
+    let special: &[&str] = match path {
+        "" => &["[[authenticator]]", "[router]"],
+        "api" => &["[[api.token]]"],
+        _ => &[],
+    };
+    let names: Vec<_> = keys.chain(tables).chain(special.iter().map(|name| (*name).to_owned())).collect();
     names.join(", ")
 }

@@ -22,7 +22,8 @@ use crate::base::message::CloseReason;
 use crate::base::metrics::METRICS;
 use crate::base::state::{InUse, StateFolder};
 use crate::config::{Config, Loaded, Source};
-use crate::edge::admin::{Admin, Served};
+use crate::edge::admin::{self, Admin};
+use crate::edge::api::{self, Api};
 use crate::edge::heartbeat::{self, Heartbeat};
 use crate::edge::listener::{accept, listen};
 use crate::edge::text;
@@ -57,6 +58,7 @@ pub struct Gateway {
     websocket: TcpListener,
     text: TcpListener,
     admin: Option<Admin>,
+    api: Option<Api>,
     registry: Arc<Registry>,
     policy: Arc<Policy>,
 }
@@ -81,6 +83,7 @@ impl Gateway {
             warn!(problem, "no state folder: nothing is kept for the next start");
         }
         let admin = admin(config, state.clone()).await?;
+        let api = api(&loaded, state.clone()).await?;
         let policy = Policy::load(&loaded, registry.clone(), state).await.map_err(StartError::Plugin)?;
         for plugin in policy.plugins() {
             let PluginStatus { slot, plugin, source, live: GenerationStatus { generation, digest, .. }, .. } = plugin;
@@ -91,16 +94,20 @@ impl Gateway {
             let address = socket.local_addr().map_err(|error| StartError::Listen(error.into()))?;
             info!(listener, %address, "listening");
         }
-        if let Some(Admin { address, .. }) = admin {
+        if let Some(address) = admin.as_ref().map(Admin::address) {
             info!(listener = "admin", %address, "listening");
         }
-        Ok(Self { config: loaded.config, websocket, text, admin, registry, policy: Arc::new(policy) })
+        if let Some(api) = &api {
+            let (address, file) = (api.address(), api.token_file());
+            info!(listener = "api", %address, token = file.map(|file| file.display().to_string()), "listening");
+        }
+        Ok(Self { config: loaded.config, websocket, text, admin, api, registry, policy: Arc::new(policy) })
     }
 
     /// Serves until `stop` is done. Meanwhile reads the configuration in `source` again when it changes and on
     /// `hangup`. Then closes all connections, for at most `shutdown_grace`.
     pub async fn run(self, source: Source, hangup: Signal, stop: impl Future<Output = ()>) {
-        let Self { config, websocket, text, admin, registry, policy } = self;
+        let Self { config, websocket, text, admin, api, registry, policy } = self;
         let plugins = policy.clone();
         let tasks = Tasks::default();
         let heartbeat = Arc::new(Heartbeat::new(config.heartbeat.clone()));
@@ -123,7 +130,10 @@ impl Gateway {
             budget.clone(),
         );
         if let Some(admin) = &admin {
-            admin.serve(Served { policy: policy.clone(), registry: registry.clone(), admission, budget, inbox });
+            admin.serve(admin::Served { policy: policy.clone(), registry: registry.clone(), admission, budget, inbox });
+        }
+        if let Some(api) = &api {
+            api.serve(api::Served { policy: policy.clone(), registry: registry.clone() });
         }
         let context = Arc::new(text::Context::new(config.text.clone(), policy, registry));
         let senders = text::Acceptor::new(context, config.limits.text_connections, tasks.shutdown.clone());
@@ -139,7 +149,8 @@ impl Gateway {
         tasks.beat(heartbeat);
 
         let mut reloading = JoinSet::new();
-        reloading.spawn(Reload::new(source, hangup, plugins.clone(), config.clone()).run());
+        let tokens = api.as_ref().map(Api::tokens);
+        reloading.spawn(Reload::new(source, hangup, plugins.clone(), tokens, config.clone()).run());
 
         stop.await;
         let end = Instant::now() + config.shutdown_grace;
@@ -148,7 +159,13 @@ impl Gateway {
         if let Some(admin) = &admin {
             admin.drain();
         }
+        if let Some(api) = &api {
+            api.drain();
+        }
         tasks.drain(end).await;
+        if let Some(api) = api {
+            api.stop(end).await;
+        }
         if let Some(admin) = admin {
             admin.stop(end).await;
         }
@@ -200,4 +217,22 @@ async fn admin(config: &Config, state: Arc<StateFolder>) -> Result<Option<Admin>
     }
     let listener = listen(config.admin.listen, "admin.listen").map_err(StartError::Listen)?;
     Admin::start(&config.admin, state, listener).await.map(Some).map_err(StartError::Listen)
+}
+
+/// Starts the API's listener, if it is enabled. If the configuration does not name it, the gateway also serves without
+/// it.
+async fn api(loaded: &Loaded, state: Arc<StateFolder>) -> Result<Option<Api>, StartError> {
+    let config = &loaded.config.api;
+    if !config.enabled {
+        return Ok(None);
+    }
+    let start = async { Api::start(config, state, listen(config.listen, "api.listen")?).await };
+    match start.await {
+        Ok(api) => Ok(Some(api)),
+        Err(error) if loaded.names_api => Err(StartError::Listen(error)),
+        Err(error) => {
+            warn!(error = format!("{error:#}"), "no HTTP push API; the gateway serves without it");
+            Ok(None)
+        }
+    }
 }

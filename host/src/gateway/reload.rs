@@ -1,5 +1,6 @@
 //! Reads the configuration again while the gateway runs: on SIGHUP, and when its file or the file of a plugin's setting
-//! changes. New plugin settings take effect as a new generation. An invalid configuration changes nothing.
+//! or of a token changes. New plugin settings take effect as a new generation, new tokens of the API at once. An invalid
+//! configuration changes nothing.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::base::watch::{Settling, Stamp, Watch};
 use crate::config::{Config, Source};
+use crate::edge::api::TokenStore;
 use crate::policy::{Configured, Policy};
 
 /// The current configuration, and where a new one comes from.
@@ -19,6 +21,8 @@ pub(super) struct Reload {
     source: Source,
     hangup: Signal,
     policy: Arc<Policy>,
+    /// The tokens of the API, if it listens.
+    tokens: Option<Arc<TokenStore>>,
     /// The configuration at the start. Keys that cannot change while the gateway runs keep its values.
     started: Config,
     /// The configuration that was read last.
@@ -52,9 +56,15 @@ enum Trigger {
 
 impl Reload {
     /// Creates this for a gateway that was started with `config` from `source`. `hangup` receives SIGHUP.
-    pub(super) fn new(source: Source, hangup: Signal, policy: Arc<Policy>, config: Config) -> Self {
+    pub(super) fn new(
+        source: Source,
+        hangup: Signal,
+        policy: Arc<Policy>,
+        tokens: Option<Arc<TokenStore>>,
+        config: Config,
+    ) -> Self {
         let logged = Logged::default();
-        Self { source, hangup, policy, latest: config.clone(), started: config, stamps: None, logged }
+        Self { source, hangup, policy, tokens, latest: config.clone(), started: config, stamps: None, logged }
     }
 
     /// Reads the configuration again after every trigger. Never ends.
@@ -103,12 +113,17 @@ impl Reload {
                 None => info!("there is no configuration file to read again (--config)"),
             }
         }
-        let (source, files) = (self.source.clone(), self.files());
+        let (source, files, tokens) = (self.source.clone(), self.files(), self.tokens.clone());
         let known = self.stamps.take().filter(|_| trigger == Trigger::FileEvent);
         let read = move || {
             let stamps: Stamps = files.iter().map(|file| Stamp::of(file)).collect();
             let is_young = stamps.iter().flatten().any(Stamp::is_young);
-            let loaded = (known.as_ref() != Some(&stamps)).then(|| source.load_to_serve());
+            let loaded = (known.as_ref() != Some(&stamps)).then(|| {
+                let loaded = source.load_to_serve().map_err(|error| error.to_string())?;
+                let configure = |tokens: Arc<TokenStore>| tokens.configure(loaded.config.api.tokens.clone());
+                let refused = tokens.map(configure).and_then(Result::err).map(|error| format!("api.token: {error}"));
+                Ok((loaded, refused))
+            });
             (Some(stamps).filter(|_| !is_young), loaded)
         };
         let loaded = match spawn_blocking(read).await {
@@ -118,7 +133,7 @@ impl Reload {
             }
             Ok((stamps, Some(loaded))) => {
                 self.stamps = stamps;
-                loaded.map_err(|error| error.to_string())
+                loaded
             }
             Err(panic) => Err(panic.to_string()),
         };
@@ -129,12 +144,13 @@ impl Reload {
                 self.policy.look_again(insist);
                 Logged { problems: vec![problem], waiting: Vec::new() }
             }
-            Ok(loaded) => {
+            Ok((loaded, refused)) => {
                 let mut keys = self.started.changes(&loaded.config);
-                let Configured { waiting, missing } = self.policy.configure(&loaded, insist);
+                let Configured { waiting, missing: mut problems } = self.policy.configure(&loaded, insist);
                 keys.extend(waiting.into_iter().map(|slot| format!("the plugin of {slot}")));
                 self.latest = loaded.config;
-                Logged { problems: missing, waiting: keys }
+                problems.extend(refused);
+                Logged { problems, waiting: keys }
             }
         };
         self.log(found);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, CONNECTION, HOST};
+use axum::http::header::{CONNECTION, HOST};
 use axum::http::{Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use super::shared::{HEALTH, READINESS, Shared};
 use crate::base::metrics::METRICS;
 use crate::edge::http::bounded::{PATIENCE, Peer};
-use crate::edge::http::origin::{check_host, check_origin};
+use crate::edge::http::origin::{authorization, check_host, check_origin};
 use crate::edge::http::problem::{Problem, Reason, shown};
 
 /// The longest time that a request with the token may take: a component may be slow to arrive and to compile.
@@ -118,16 +118,9 @@ impl Shared {
             let problem = "the gateway has no token, because it has no state folder: see its log";
             return Err(Problem::new(Reason::NoToken, problem));
         };
-        let mut given = request.headers().get_all(AUTHORIZATION).iter();
-        match (given.next(), given.next()) {
-            (Some(header), None) if token.is_in(header.as_bytes()) => Ok(Visitor::Operator),
-            (None, _) => Err(unauthorized("the token is missing: send \"Authorization: Bearer TOKEN\"")),
-            (Some(_), None) => Err(unauthorized("wrong token")),
-            (Some(_), Some(_)) => Err(unauthorized("send exactly one Authorization header")),
+        match token.is_in(authorization(request)?) {
+            true => Ok(Visitor::Operator),
+            false => Err(Problem::wrong_token()),
         }
     }
-}
-
-fn unauthorized(problem: &str) -> Problem {
-    Problem::new(Reason::Unauthorized, problem)
 }

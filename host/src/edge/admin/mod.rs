@@ -17,7 +17,7 @@ mod shared;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::extract::State;
 use axum::routing::{delete, get, post, put};
@@ -25,9 +25,8 @@ use axum::{Json, Router, middleware};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use tracing::warn;
 
 use self::guard::guard;
@@ -36,8 +35,9 @@ use self::shared::{HEALTH, READINESS, Shared};
 use crate::base::state::StateFolder;
 use crate::base::throttle::Throttle;
 use crate::config::AdminConfig;
-use crate::edge::http::bounded::{Bounded, Peer};
+use crate::edge::http::bounded::Bounded;
 use crate::edge::http::problem::Problem;
+use crate::edge::http::server::Server;
 use crate::edge::http::token::{ADMIN_FILE, Token};
 
 /// Refused requests that are logged: in a second, and at once. Anybody may send many such requests.
@@ -47,17 +47,11 @@ const REFUSALS_AT_ONCE: u32 = 1;
 /// The most connections at a time.
 const MAX_CONNECTIONS: usize = 64;
 
-/// How long unfinished answers may take after the gateway has ended.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
 /// The admin listener. Dropping it stops it.
 #[derive(Debug)]
 pub struct Admin {
     shared: Arc<Shared>,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-    /// The address that it listens on.
-    pub address: SocketAddr,
+    server: Server,
 }
 
 impl Admin {
@@ -83,18 +77,17 @@ impl Admin {
             draining: AtomicBool::new(false),
             uploading: Semaphore::new(1),
         });
-        let address = listener.local_addr()?;
+        let server = Server::start(Bounded::new(listener, MAX_CONNECTIONS), router(&shared))?;
+        let address = server.address;
         if !address.ip().to_canonical().is_loopback() {
             warn!(%address, "the admin listener speaks plain HTTP: others on the network can read its token");
         }
-        let service = router(&shared).into_make_service_with_connect_info::<Peer>();
-        let stop = CancellationToken::new();
-        let stopped = stop.clone().cancelled_owned();
-        let task = tokio::spawn(async move {
-            // According to its documentation, this never fails.
-            let _ = axum::serve(Bounded::new(listener, MAX_CONNECTIONS), service).with_graceful_shutdown(stopped).await;
-        });
-        Ok(Self { shared, stop, task, address })
+        Ok(Self { shared, server })
+    }
+
+    /// Returns the address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
     }
 
     /// Gives the listener the parts of the gateway, which now serves.
@@ -109,15 +102,8 @@ impl Admin {
     }
 
     /// Stops the listener when the current answers are written, and at `end` at the latest.
-    pub async fn stop(mut self, end: Instant) {
-        self.stop.cancel();
-        let _ = timeout_at(end.min(Instant::now() + LAST_WORDS), &mut self.task).await;
-    }
-}
-
-impl Drop for Admin {
-    fn drop(&mut self) {
-        self.task.abort();
+    pub async fn stop(self, end: Instant) {
+        self.server.stop(end).await;
     }
 }
 

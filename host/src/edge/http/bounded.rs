@@ -21,6 +21,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection with a token may take after a request: to read the answer and to send the next request.
 pub(in crate::edge) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of an answer, on a connection that lives by its bytes.
+pub(in crate::edge) const STANDSTILL: Duration = Duration::from_secs(30);
 
 /// A listener that limits the number of connections, and how long each may do nothing.
 pub(in crate::edge) struct Bounded {
@@ -88,19 +90,39 @@ impl Strangers {
 
 /// The time when a connection ends. The connection shares it with the code that answers its requests.
 #[derive(Debug, Clone)]
-pub(in crate::edge) struct Patience(Arc<Mutex<Instant>>);
+pub(in crate::edge) struct Patience(Arc<Mutex<Lifetime>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Lifetime {
+    end: Instant,
+    /// How long the connection lives after each byte, if it lives by its bytes.
+    after_byte: Option<Duration>,
+}
 
 impl Patience {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now() + FIRST_PATIENCE)))
+        Self(Arc::new(Mutex::new(Lifetime { end: Instant::now() + FIRST_PATIENCE, after_byte: None })))
     }
 
     /// Lets the connection live for `time` from now.
     pub(in crate::edge) fn grant(&self, time: Duration) {
-        *self.0.lock() = Instant::now() + time;
+        self.0.lock().end = Instant::now() + time;
     }
 
-    fn end(&self) -> Instant {
+    /// Lets the connection live by its bytes from now on: for at least `time` after each byte that is read or written.
+    /// But if bytes wait to be written and the client takes none for [`STANDSTILL`], the connection ends.
+    pub(in crate::edge) fn live_by_bytes(&self, time: Duration) {
+        self.0.lock().after_byte = Some(time);
+    }
+
+    fn prolong(&self) {
+        let mut lifetime = self.0.lock();
+        if let Some(time) = lifetime.after_byte {
+            lifetime.end = lifetime.end.max(Instant::now() + time);
+        }
+    }
+
+    fn lifetime(&self) -> Lifetime {
         *self.0.lock()
     }
 }
@@ -136,6 +158,8 @@ pub(in crate::edge) struct Connection {
     peer: Peer,
     timer: Pin<Box<Sleep>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// When the connection ends if the client still takes no bytes.
+    standstill: Option<Instant>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -143,9 +167,9 @@ impl Connection {
     fn new(stream: TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit, strangers: Arc<Strangers>) -> Self {
         let own = stream.local_addr().ok();
         let peer = Peer { own, remote, patience: Patience::new(), cut: strangers.enter(), strangers };
-        let timer = Box::pin(sleep_until(peer.patience.end()));
+        let timer = Box::pin(sleep_until(peer.patience.lifetime().end));
         let cut = Box::pin(CancellationToken::clone(&peer.cut).cancelled_owned());
-        Self { stream, peer, timer, cut, _place: place }
+        Self { stream, peer, timer, cut, standstill: None, _place: place }
     }
 
     /// Returns the stream, or an error if the connection must end.
@@ -153,14 +177,19 @@ impl Connection {
         if self.cut.as_mut().poll(cx).is_ready() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        let end = self.peer.patience.end();
-        if self.timer.deadline() != end {
+        let end = self.peer.patience.lifetime().end;
+        let end = self.standstill.map_or(end, |standstill| standstill.min(end));
+        // The end may move with every byte. So the timer follows only when it would go off too late, or has gone off.
+        if self.timer.deadline() > end {
             self.timer.as_mut().reset(end);
         }
-        match self.timer.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(Pin::new(&mut self.stream)),
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if self.timer.deadline() >= end {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.timer.as_mut().reset(end);
         }
+        Ok(Pin::new(&mut self.stream))
     }
 }
 
@@ -172,13 +201,27 @@ impl Drop for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.stream(cx)?.poll_read(cx, buffer)
+        let filled = buffer.filled().len();
+        let outcome = self.stream(cx)?.poll_read(cx, buffer);
+        if buffer.filled().len() > filled {
+            self.peer.patience.prolong();
+        }
+        outcome
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream(cx)?.poll_write(cx, bytes)
+        let outcome = self.stream(cx)?.poll_write(cx, bytes);
+        if outcome.is_ready() {
+            self.standstill = None;
+            self.peer.patience.prolong();
+        } else if self.standstill.is_none() && self.peer.patience.lifetime().after_byte.is_some() {
+            self.standstill = Some(Instant::now() + STANDSTILL);
+            // The timer must know.
+            self.stream(cx)?;
+        }
+        outcome
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -192,23 +235,90 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt as _;
-    use tokio::time::timeout;
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::{advance, pause, timeout};
 
     use super::*;
 
-    #[tokio::test]
-    async fn time_that_was_granted_can_be_taken_back() {
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Returns a connection and its client.
+    async fn connected() -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
-        let mut connection = Connection::new(stream, peer, place, Arc::default());
+        (Connection::new(stream, peer, place, Arc::default()), client)
+    }
+
+    #[tokio::test]
+    async fn time_that_was_granted_can_be_taken_back() {
+        let (mut connection, _client) = connected().await;
         let patience = connection.peer.patience.clone();
-        patience.grant(Duration::from_secs(3600));
+        patience.grant(3600 * SECOND);
         assert!(timeout(Duration::from_millis(20), connection.read_u8()).await.is_err());
         patience.grant(Duration::from_millis(20));
-        let ended = timeout(Duration::from_secs(5), connection.read_u8()).await.unwrap();
+        let ended = timeout(5 * SECOND, connection.read_u8()).await.unwrap();
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    /// Reads without waiting.
+    async fn read_now(connection: &mut Connection) -> Option<io::Result<()>> {
+        let mut bytes = [0; 8];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        poll_fn(|cx| match Pin::new(&mut *connection).poll_read(cx, &mut buffer) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_byte_prolongs_the_life_of_a_connection_that_lives_by_bytes() {
+        for lives_by_bytes in [false, true] {
+            let (mut connection, mut client) = connected().await;
+            if lives_by_bytes {
+                connection.peer.patience.live_by_bytes(60 * SECOND);
+            }
+            client.write_all(b"x").await.unwrap();
+            connection.stream.readable().await.unwrap();
+            pause();
+            advance(9 * SECOND).await;
+            assert!(read_now(&mut connection).await.unwrap().is_ok());
+            advance(2 * SECOND).await;
+            assert_eq!(read_now(&mut connection).await.is_some(), !lives_by_bytes);
+            advance(57 * SECOND).await;
+            assert_eq!(read_now(&mut connection).await.is_some(), !lives_by_bytes);
+            advance(2 * SECOND).await;
+            let ended = read_now(&mut connection).await.unwrap();
+            assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            tokio::time::resume();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
+        let (mut connection, mut client) = connected().await;
+        connection.peer.patience.live_by_bytes(3600 * SECOND);
+        connection.peer.patience.grant(3600 * SECOND);
+        let chunk = vec![0; 1 << 16];
+        let fill = async |connection: &mut Connection| {
+            while timeout(Duration::from_millis(50), connection.write(&chunk)).await.is_ok() {}
+        };
+        fill(&mut connection).await;
+        pause();
+        advance(STANDSTILL - SECOND).await;
+        assert!(read_now(&mut connection).await.is_none());
+        tokio::time::resume();
+        // It takes some, and gets the whole time again.
+        client.read_exact(&mut vec![0; 1 << 22]).await.unwrap();
+        fill(&mut connection).await;
+        pause();
+        advance(STANDSTILL - SECOND).await;
+        assert!(read_now(&mut connection).await.is_none());
+        advance(2 * SECOND).await;
+        assert_eq!(read_now(&mut connection).await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -1,8 +1,9 @@
-//! What the HTTP listeners share: connections within bounds, who may ask at all, queries, tokens, and the answer to a
-//! request that fails.
+//! What the HTTP listeners share: their start and end, connections within bounds, who may ask at all, queries, tokens,
+//! and the answer to a request that fails.
 
 pub(super) mod bounded;
 pub(super) mod origin;
 pub(super) mod problem;
 pub(super) mod query;
+pub(super) mod server;
 pub mod token;

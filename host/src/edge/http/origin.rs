@@ -1,9 +1,10 @@
-//! Checks where a request comes from: a web page must not reach these listeners, not even by DNS rebinding.
+//! Checks where a request comes from: a web page must not reach these listeners, not even by DNS rebinding. Finds the
+//! token that it sends.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::Request;
-use axum::http::header::{HOST, HeaderValue, ORIGIN};
+use axum::http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN};
 use axum::http::uri::Authority;
 
 use super::problem::{Problem, Reason};
@@ -38,6 +39,16 @@ pub(in crate::edge) fn check_host(
             let problem = "this Host is refused: it must be localhost, the listener's own address, or one of";
             Err(Problem::new(Reason::Host, format_args!("{problem} {key}")))
         }
+    }
+}
+
+/// Returns the `Authorization` header of a request.
+pub(in crate::edge) fn authorization(request: &Request) -> Result<&[u8], Problem> {
+    let mut given = request.headers().get_all(AUTHORIZATION).iter();
+    match (given.next(), given.next()) {
+        (Some(header), None) => Ok(header.as_bytes()),
+        (None, _) => Err(Problem::unauthorized("the token is missing: send \"Authorization: Bearer TOKEN\"")),
+        (Some(_), Some(_)) => Err(Problem::unauthorized("send exactly one Authorization header")),
     }
 }
 

@@ -153,6 +153,16 @@ impl Problem {
         Self::new(Reason::BadRequest, error)
     }
 
+    /// A request without a token, or whose token is not valid.
+    pub(in crate::edge) fn unauthorized(error: &str) -> Self {
+        Self::new(Reason::Unauthorized, error)
+    }
+
+    /// A request with a token that does not exist.
+    pub(in crate::edge) fn wrong_token() -> Self {
+        Self::unauthorized("wrong token")
+    }
+
     /// A request that comes while the gateway is starting.
     pub(in crate::edge) fn starting() -> Self {
         Self::new(Reason::Starting, "the gateway is starting")

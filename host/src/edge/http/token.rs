@@ -6,19 +6,12 @@ use std::io;
 use subtle::ConstantTimeEq as _;
 
 use crate::base::state::StateFolder;
-use crate::config::BYTE_ORDER_MARK;
+use crate::config::{MIN_TOKEN, TokenDigest, token_in};
 
 /// The name of the admin token's file in the state folder.
 pub const ADMIN_FILE: &str = "admin-token";
 /// The name of the API token's file in the state folder.
 pub const API_FILE: &str = "api-token";
-
-/// The fewest characters: a shorter token could be guessed.
-const MIN_LENGTH: usize = 32;
-/// The most characters: a longer token would not fit a header.
-const MAX_LENGTH: usize = 1024;
-/// The most bytes of the token's file. White space around the token is allowed.
-pub(crate) const MAX_FILE: usize = 4096;
 
 /// A token. Its `Debug` does not show it.
 #[derive(Clone)]
@@ -48,12 +41,9 @@ impl Token {
     /// # Errors
     /// If the content is not a token.
     pub fn parse(file: &str, content: &[u8]) -> io::Result<Self> {
-        let text = content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(content).trim_ascii();
-        let fits = (MIN_LENGTH..=MAX_LENGTH).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
-        let text = str::from_utf8(text).ok().filter(|_| fits);
         let problem =
-            || io::Error::other(format!("{file}: the token must be one word of at least {MIN_LENGTH} characters"));
-        text.map(|text| Self(text.to_owned())).ok_or_else(problem)
+            || io::Error::other(format!("{file}: the token must be one word of at least {MIN_TOKEN} characters"));
+        token_in(content).map(|text| Self(text.to_owned())).ok_or_else(problem)
     }
 
     /// Returns the value of an `Authorization` header with this token.
@@ -61,12 +51,22 @@ impl Token {
         format!("Bearer {}", self.0)
     }
 
-    /// Returns `true` if an `Authorization` header has this token (RFC 6750 §2.1). The comparison takes the same time
-    /// wherever the two differ.
-    pub fn is_in(&self, header: &[u8]) -> bool {
-        let Some((scheme, given)) = header.split_at_checked(7) else { return false };
-        scheme.eq_ignore_ascii_case(b"bearer ") && self.0.as_bytes().ct_eq(given.trim_ascii()).into()
+    /// Returns the digest of the token.
+    pub(in crate::edge) fn digest(&self) -> TokenDigest {
+        TokenDigest::of(self.0.as_bytes())
     }
+
+    /// Returns `true` if an `Authorization` header has this token. The comparison takes the same time wherever the two
+    /// differ.
+    pub fn is_in(&self, header: &[u8]) -> bool {
+        bearer(header).is_some_and(|given| self.0.as_bytes().ct_eq(given).into())
+    }
+}
+
+/// Returns the token in an `Authorization` header (RFC 6750 §2.1).
+pub(in crate::edge) fn bearer(header: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = header.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
 impl fmt::Debug for Token {

@@ -1,0 +1,142 @@
+//! The HTTP push API: internal systems push messages by HTTP, on a port of its own.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `guard` | who may ask, and for how long |
+//! | `store`, `tokens` | the tokens, and what each allows |
+//! | `caller` | the sender of a request, for the code that answers it |
+
+mod caller;
+mod guard;
+mod shared;
+mod store;
+mod tokens;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context as _;
+use axum::{Router, middleware};
+use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use self::guard::guard;
+pub use self::shared::Served;
+use self::shared::Shared;
+pub use self::store::TokenStore;
+use crate::base::state::StateFolder;
+use crate::base::throttle::Throttle;
+use crate::config::ApiConfig;
+use crate::edge::http::bounded::Bounded;
+use crate::edge::http::problem::Problem;
+use crate::edge::http::server::Server;
+
+/// Refused requests that are logged: in a second, and at once. Anybody may send many such requests.
+const REFUSALS_PER_SECOND: u32 = 1;
+const REFUSALS_AT_ONCE: u32 = 1;
+
+/// The document that describes the API. It needs no token.
+const DOCUMENT: &str = "/openapi.json";
+
+/// `routes! { method "path" => handler, … }` defines the routes of the API, and [`ROUTES`], a list of them.
+macro_rules! routes {
+    ($($method:ident $path:literal => $handler:expr,)*) => {
+        /// The method of each route, in lower case, and its path.
+        #[cfg(test)]
+        const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path),)*];
+
+        fn routes() -> Router<Arc<Shared>> {
+            Router::new()$(.route($path, axum::routing::$method($handler)))*
+        }
+    };
+}
+
+routes! {}
+
+/// The API's listener. Dropping it stops it.
+#[derive(Debug)]
+pub struct Api {
+    shared: Arc<Shared>,
+    server: Server,
+}
+
+impl Api {
+    /// Starts the listener. Until [`serve`](Self::serve) is called, it answers that the gateway is starting.
+    ///
+    /// # Errors
+    /// If there is neither a token in the configuration nor a private place for one, or if the address of the socket
+    /// cannot be read.
+    pub async fn start(config: &ApiConfig, state: Arc<StateFolder>, listener: TcpListener) -> anyhow::Result<Self> {
+        let configured = config.tokens.clone();
+        let tokens = spawn_blocking(move || TokenStore::load(configured, state)).await?;
+        let tokens = tokens.context("the HTTP push API has no token: add an [[api.token]]")?;
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            tokens: Arc::new(tokens),
+            refusals: Throttle::new(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE),
+            served: OnceLock::new(),
+            draining: CancellationToken::new(),
+        });
+        let routes = routes()
+            .fallback(|| async { Problem::no_such_path() })
+            .method_not_allowed_fallback(|| async { Problem::wrong_method() })
+            .layer(middleware::from_fn_with_state(shared.clone(), guard))
+            .with_state(shared.clone());
+        let server = Server::start(Bounded::new(listener, config.connections), routes)?;
+        let address = server.address;
+        if !address.ip().to_canonical().is_loopback() {
+            warn!(%address, "the API speaks plain HTTP: others on the network can read tokens and messages");
+        }
+        Ok(Self { shared, server })
+    }
+
+    /// Returns the address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// Returns the file with the only token, if no token is configured.
+    pub fn token_file(&self) -> Option<PathBuf> {
+        self.shared.tokens.file().filter(|_| self.shared.config.tokens.is_empty())
+    }
+
+    /// Returns the tokens, to change them while the gateway runs.
+    pub fn tokens(&self) -> Arc<TokenStore> {
+        self.shared.tokens.clone()
+    }
+
+    /// Gives the listener the parts of the gateway, which now serves.
+    pub fn serve(&self, served: Served) {
+        // Only a second call would fail, and each listener has one gateway.
+        let _ = self.shared.served.set(served);
+    }
+
+    /// Refuses requests from now on, and ends streams: the gateway drains.
+    pub fn drain(&self) {
+        self.shared.draining.cancel();
+    }
+
+    /// Stops the listener when the current answers are written, and at `end` at the latest.
+    pub async fn stop(self, end: Instant) {
+        self.server.stop(end).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_route_is_there_twice() {
+        let mut seen = Vec::new();
+        for (method, path) in ROUTES {
+            assert!(path.starts_with("/v1/") || *path == DOCUMENT, "{path}");
+            assert!(!seen.contains(&(method, path)), "{method} {path}");
+            seen.push((method, path));
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The tokens of the API: who sends a request, what the sender may do, and how often.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+pub(super) use crate::config::Scope;
+use crate::config::{ApiTokenConfig, TokenDigest};
+use crate::edge::http::problem::{Problem, Reason, shown};
+use crate::edge::http::token::bearer;
+
+/// All tokens that open the API.
+#[derive(Debug, Default)]
+pub(super) struct Tokens(Vec<Arc<Grant>>);
+
+impl Tokens {
+    /// Returns the tokens of a new configuration. A token with the same name and digest stays: requests and streams that
+    /// use it follow its new rules at once. All other tokens are no longer valid.
+    pub(super) fn replaced(&self, configured: Vec<ApiTokenConfig>) -> Self {
+        let grant = |config: ApiTokenConfig| {
+            let is_same = |old: &&Arc<Grant>| old.name == config.name && old.digest == config.digest;
+            let Some(same) = self.0.iter().find(is_same) else { return Arc::new(Grant::new(config)) };
+            same.rules.store(Arc::new(config));
+            same.clone()
+        };
+        let new: Vec<_> = configured.into_iter().map(grant).collect();
+        for old in self.0.iter().filter(|old| !new.iter().any(|new| Arc::ptr_eq(new, old))) {
+            old.revoked.cancel();
+        }
+        Self(new)
+    }
+
+    /// Returns `true` if these are the tokens of this configuration.
+    pub(super) fn are(&self, configured: &[ApiTokenConfig]) -> bool {
+        self.0.iter().map(|grant| grant.rules.load_full()).eq(configured.iter().cloned().map(Arc::new))
+    }
+
+    /// Returns what the token in an `Authorization` header allows, or `None` if there is no such token.
+    pub(super) fn find(&self, authorization: &[u8]) -> Option<Arc<Grant>> {
+        let given = TokenDigest::of(bearer(authorization)?);
+        // All of them are compared, so that the time does not tell which one was found.
+        self.0.iter().filter(|grant| grant.digest.matches(&given)).last().cloned()
+    }
+}
+
+/// What a token allows.
+#[derive(Debug)]
+pub(super) struct Grant {
+    name: String,
+    digest: TokenDigest,
+    /// They change when the configuration is read again.
+    rules: ArcSwap<ApiTokenConfig>,
+    bucket: Mutex<Bucket>,
+    revoked: CancellationToken,
+}
+
+/// How many requests and items may still come. Below zero, earlier ones came too fast.
+#[derive(Debug)]
+struct Bucket {
+    level: f64,
+    refilled: Instant,
+}
+
+impl Grant {
+    fn new(config: ApiTokenConfig) -> Self {
+        let bucket = Mutex::new(Bucket { level: config.rate.into(), refilled: Instant::now() });
+        let (name, digest, revoked) = (config.name.clone(), config.digest, CancellationToken::new());
+        Self { name, digest, rules: ArcSwap::from_pointee(config), bucket, revoked }
+    }
+
+    /// The name of the token.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Checks that the token allows this, and is still valid.
+    pub(super) fn permit(&self, scope: Scope) -> Result<(), Problem> {
+        if self.revoked.is_cancelled() {
+            return Err(Problem::unauthorized("the token is no longer valid"));
+        }
+        if !self.rules.load().scopes.contains(&scope) {
+            let problem = format!("the token {} does not have the scope {}", self.name(), scope.word());
+            return Err(Problem::new(Reason::Scope, problem));
+        }
+        Ok(())
+    }
+
+    /// Checks that the token allows this for this uid.
+    pub(super) fn permit_uid(&self, scope: Scope, uid: &str) -> Result<(), Problem> {
+        self.permit(scope)?;
+        if !self.may_see(uid) {
+            let (name, scope) = (self.name(), scope.word());
+            let problem = format!("the token {name} has the scope {scope}, but not for the uid {}", shown(uid));
+            return Err(Problem::new(Reason::Scope, problem));
+        }
+        Ok(())
+    }
+
+    /// Checks that the token allows this for this group.
+    pub(super) fn permit_group(&self, scope: Scope, group: &str) -> Result<(), Problem> {
+        self.permit(scope)?;
+        if !is_listed(&self.rules.load().groups, group) {
+            let (name, scope) = (self.name(), scope.word());
+            let problem = format!("the token {name} has the scope {scope}, but not for the group {}", shown(group));
+            return Err(Problem::new(Reason::Scope, problem));
+        }
+        Ok(())
+    }
+
+    /// Returns `true` if the token's patterns allow this uid.
+    pub(super) fn may_see(&self, uid: &str) -> bool {
+        is_listed(&self.rules.load().uids, uid)
+    }
+
+    /// Charges a request with this number of items to the token's rate. A request without items costs one. While the
+    /// rate is not used up, a request may have any number of items; the ones after it then wait for longer.
+    pub(super) fn charge(&self, items: usize) -> Result<(), Problem> {
+        let Some((mut bucket, rate)) = self.bucket() else { return Ok(()) };
+        if bucket.level > 0.0 {
+            bucket.level -= u32::try_from(items.max(1)).map_or(f64::MAX, f64::from);
+            return Ok(());
+        }
+        let problem = format!("the token {} may send {rate} requests and items a second (rate)", self.name());
+        let seconds = Duration::from_secs_f64(-bucket.level / rate).as_nanos().div_ceil(1_000_000_000);
+        let retry_after = u64::try_from(seconds.max(1)).ok();
+        Err(Problem { retry_after, ..Problem::new(Reason::Rate, problem) })
+    }
+
+    /// Charges one item of a stream to the token's rate. Returns how long the stream must wait before it goes on, or
+    /// `None` if it need not wait.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        let (mut bucket, rate) = self.bucket()?;
+        bucket.level -= 1.0;
+        (bucket.level < 0.0).then(|| Duration::from_secs_f64(-bucket.level / rate))
+    }
+
+    /// Waits until the token is no longer valid, because the configuration has changed.
+    pub(super) fn revoked(&self) -> WaitForCancellationFuture<'_> {
+        self.revoked.cancelled()
+    }
+
+    /// Returns the bucket as it is now, and the rate; `None` if the rate is unlimited.
+    fn bucket(&self) -> Option<(MutexGuard<'_, Bucket>, f64)> {
+        let rate = f64::from(self.rules.load().rate);
+        if rate == 0.0 {
+            return None;
+        }
+        let mut bucket = self.bucket.lock();
+        let now = Instant::now();
+        bucket.level = rate.min(bucket.level + now.duration_since(bucket.refilled).as_secs_f64() * rate);
+        bucket.refilled = now;
+        Some((bucket, rate))
+    }
+}
+
+/// Returns `true` if one of the patterns matches the text, or if there are no patterns.
+fn is_listed(patterns: &[String], text: &str) -> bool {
+    patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, text).is_some())
+}
+
+/// Returns something if the pattern matches the whole text. `*` matches any run of characters. Texts between two `*`
+/// are searched one after the other: if the first place of one does not lead to a match, no later place does.
+fn matches(pattern: &str, text: &str) -> Option<()> {
+    let Some((start, rest)) = pattern.split_once('*') else { return (pattern == text).then_some(()) };
+    let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let mut text = text.strip_prefix(start)?.strip_suffix(end)?;
+    for part in middle.split('*') {
+        text = text.split_once(part)?.1;
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::time::advance;
+
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+    fn config(name: &str, token: &str) -> ApiTokenConfig {
+        let digest = TokenDigest::of(token.as_bytes());
+        let scopes = vec![Scope::PushUid, Scope::PushGroup];
+        let (sha256, uids, groups) = (Some(digest), vec!["shop-*".to_owned()], vec!["*.news".to_owned()]);
+        ApiTokenConfig { name: name.to_owned(), sha256, secret: None, scopes, uids, groups, rate: 10, digest }
+    }
+
+    fn reason(result: Result<(), Problem>) -> (Reason, String) {
+        let Problem { reason, error, .. } = result.unwrap_err();
+        (reason, error)
+    }
+
+    #[test]
+    fn a_token_is_found_by_its_digest_and_never_shown() {
+        let configured = vec![config("a", TOKEN), config("b", "another"), config("c", "third")];
+        let tokens = Tokens::default().replaced(configured);
+        for (given, name) in [
+            (format!("Bearer {TOKEN}"), Some("a")),
+            ("bearer another".to_owned(), Some("b")),
+            ("Bearer third ".to_owned(), Some("c")),
+            ("Bearer fourth".to_owned(), None),
+            ("Bearer ".to_owned(), None),
+            ("Basic third".to_owned(), None),
+            ("third".to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(tokens.find(given.as_bytes()).as_ref().map(|grant| grant.name()), name, "{given}");
+        }
+        let shown = format!("{tokens:?}");
+        assert!(!shown.contains(TOKEN) && !shown.contains(&TokenDigest::of(TOKEN.as_bytes()).to_string()), "{shown}");
+    }
+
+    #[test]
+    fn scopes_and_patterns_decide() {
+        let grant = Grant::new(config("billing", TOKEN));
+        assert!(grant.permit(Scope::PushUid).is_ok() && grant.permit_uid(Scope::PushUid, "shop-1").is_ok());
+        assert!(grant.permit_group(Scope::PushGroup, "de.news").is_ok());
+        assert!(grant.may_see("shop-") && !grant.may_see("a shop-"));
+        for (result, error) in [
+            (grant.permit(Scope::Kick), "the token billing does not have the scope kick"),
+            (grant.permit_uid(Scope::Kick, "shop-1"), "the token billing does not have the scope kick"),
+            (
+                grant.permit_uid(Scope::PushUid, "u\n1"),
+                "the token billing has the scope push:uid, but not for the uid u?1",
+            ),
+            (
+                grant.permit_group(Scope::PushGroup, "news"),
+                "the token billing has the scope push:group, but not for the group news",
+            ),
+        ] {
+            assert_eq!(reason(result), (Reason::Scope, error.to_owned()));
+        }
+        let all = Grant::new(ApiTokenConfig { uids: Vec::new(), ..config("all", TOKEN) });
+        assert!(all.may_see("") && all.may_see("u1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_admits_one_second_at_once_and_may_go_into_debt() {
+        let grant = Grant::new(config("a", TOKEN));
+        let retry_after = |items| grant.charge(items).map_err(|problem| (problem.reason, problem.retry_after));
+        assert_eq!((0..10).filter(|_| retry_after(0).is_ok()).count(), 10);
+        assert_eq!(retry_after(1), Err((Reason::Rate, Some(1))));
+        advance(Duration::from_millis(100)).await;
+        assert_eq!(retry_after(25), Ok(()));
+        assert_eq!(retry_after(1), Err((Reason::Rate, Some(3))));
+        advance(Duration::from_millis(500)).await;
+        assert_eq!(retry_after(1), Err((Reason::Rate, Some(2))));
+        advance(Duration::from_secs(3600)).await;
+        assert_eq!((0..100).filter(|_| retry_after(1).is_ok()).count(), 10);
+        let unlimited = Grant::new(ApiTokenConfig { rate: 0, ..config("a", TOKEN) });
+        assert!((0..100).all(|_| unlimited.charge(1000).is_ok() && unlimited.pause().is_none()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_waits_until_its_item_is_paid() {
+        let grant = Grant::new(config("a", TOKEN));
+        assert!((0..10).all(|_| grant.pause().is_none()));
+        assert_eq!(grant.pause(), Some(Duration::from_millis(100)));
+        assert_eq!(grant.pause(), Some(Duration::from_millis(200)));
+        advance(Duration::from_millis(300)).await;
+        assert!(grant.pause().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_token_that_stays_follows_its_new_rules_and_one_that_is_gone_is_revoked() {
+        let configured = vec![config("a", TOKEN), config("b", "another"), config("c", "third")];
+        let old = Tokens::default().replaced(configured.clone());
+        assert!(old.are(&configured) && !old.are(&configured[1..]));
+        let find = |tokens: &Tokens, token: &str| tokens.find(format!("Bearer {token}").as_bytes());
+        let (a, b, c) = (find(&old, TOKEN).unwrap(), find(&old, "another").unwrap(), find(&old, "third").unwrap());
+        let changed = ApiTokenConfig { scopes: vec![Scope::Kick], ..config("a", TOKEN) };
+        let new = old.replaced(vec![changed, config("renamed", "another")]);
+        assert!(Arc::ptr_eq(&a, &find(&new, TOKEN).unwrap()));
+        assert!(a.permit(Scope::Kick).is_ok() && a.permit(Scope::PushUid).is_err());
+        for gone in [b, c] {
+            gone.revoked().await;
+            assert_eq!(reason(gone.permit(Scope::PushUid)).0, Reason::Unauthorized);
+        }
+        assert!(find(&new, "another").unwrap().permit(Scope::PushUid).is_ok() && find(&new, "third").is_none());
+    }
+
+    /// Tries every run of characters for every `*`.
+    fn naive(pattern: &[char], text: &[char]) -> bool {
+        match (pattern, text) {
+            ([], _) => text.is_empty(),
+            (['*', pattern @ ..], _) => (0..=text.len()).any(|run| naive(pattern, &text[run..])),
+            ([first, pattern @ ..], [other, text @ ..]) => first == other && naive(pattern, text),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pattern_matches_like_a_naive_one(pattern in "[abä*]{0,8}", text in "[abä*]{0,12}") {
+            let chars = |text: &str| text.chars().collect::<Vec<_>>();
+            prop_assert_eq!(matches(&pattern, &text).is_some(), naive(&chars(&pattern), &chars(&text)));
+        }
+    }
+}

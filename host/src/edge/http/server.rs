@@ -1,0 +1,55 @@
+//! Starts and stops an HTTP listener.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::Listener as _;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::bounded::{Bounded, Peer};
+
+/// How long unfinished answers may take after the gateway has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A listener that answers requests. Dropping it stops it.
+#[derive(Debug)]
+pub(in crate::edge) struct Server {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    /// The address that it listens on.
+    pub(in crate::edge) address: SocketAddr,
+}
+
+impl Server {
+    /// Answers requests by these routes.
+    ///
+    /// # Errors
+    /// If the address of the socket cannot be read.
+    pub(in crate::edge) fn start(listener: Bounded, routes: Router) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let service = routes.into_make_service_with_connect_info::<Peer>();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let task = tokio::spawn(async move {
+            // According to its documentation, this never fails.
+            let _ = axum::serve(listener, service).with_graceful_shutdown(stopped).await;
+        });
+        Ok(Self { stop, task, address })
+    }
+
+    /// Stops the listener when the current answers are written, and at `end` at the latest.
+    pub(in crate::edge) async fn stop(mut self, end: Instant) {
+        self.stop.cancel();
+        let _ = timeout_at(end.min(Instant::now() + LAST_WORDS), &mut self.task).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
