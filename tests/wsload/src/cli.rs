@@ -1,5 +1,7 @@
 //! Command line.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::compare::CompareArgs;
@@ -24,7 +26,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// WebSocket clients send to each other through the server
     Relay(RelayArgs),
-    /// TCP senders push lines to WebSocket clients
+    /// Senders push to WebSocket clients, through the text port or the HTTP API
     Push(PushArgs),
     /// Open, authenticate and close connections as fast as possible
     Connect(ConnectArgs),
@@ -70,6 +72,12 @@ pub(crate) struct Common {
     /// Server's text port
     #[arg(long, default_value = "127.0.0.1:5678")]
     pub(crate) text: String,
+    /// Server's HTTP push API
+    #[arg(long, default_value = "127.0.0.1:1236")]
+    pub(crate) api: String,
+    /// File with the API's token [default: api-token in the user's state folder of Hotgate]
+    #[arg(long)]
+    pub(crate) api_token_file: Option<PathBuf>,
     /// The server's protocol
     #[arg(long, value_enum, default_value_t = Adapter::Origin)]
     pub(crate) adapter: Adapter,

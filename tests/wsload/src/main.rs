@@ -8,10 +8,12 @@
 compile_error!("wsload needs Linux, for epoll and /proc: leave it out (--exclude wsload)");
 
 mod address;
+mod api;
 mod cli;
 mod commands;
 mod compare;
 mod crowd;
+mod http;
 mod net;
 mod newcomers;
 mod open;

@@ -191,7 +191,7 @@ pub(crate) fn head(scenario: &str, c: &Common, config: Value) -> Map<String, Val
     m.insert("adapter".into(), json!(c.adapter.name()));
     m.insert("label".into(), json!(c.label));
     let mut cfg = json!({
-        "ws": c.ws, "text": c.text, "duration_s": c.duration, "warmup_s": c.warmup, "drain_s": c.drain,
+        "ws": c.ws, "text": c.text, "api": c.api, "duration_s": c.duration, "warmup_s": c.warmup, "drain_s": c.drain,
         "seed": c.seed, "uid_prefix": c.uid_prefix, "zero_mask": c.zero_mask,
         "congestion": if c.congestion.is_empty() { sys::default_congestion() } else { c.congestion.clone() },
     });

@@ -64,3 +64,22 @@ fn many_lines_at_a_time_are_counted_like_one() {
     assert_eq!(counts("--drop-every 70"), (4929, 71, 0));
     assert_eq!(counts("--dup-every 70"), (5000, 0, 71));
 }
+
+#[test]
+fn a_broadcast_by_http_is_counted_like_one_by_the_text_port() {
+    let run = |server: &str| {
+        Server::start(server).run("broadcast --sender http --connections 100 --repeat 10 --pause 0.01 --loss-timeout 1")
+    };
+    let r = run("");
+    assert_eq!((r.code, &r.json["faults"]), (0, &0.into()), "{}", r.json);
+    assert_eq!((r.count("sent"), r.count("delivered"), r.count("replies_ok")), (10, 1000, 10));
+    let r = run("--drop-every 100");
+    assert_eq!((r.count("delivered"), r.count("lost")), (990, 10), "{}", r.json);
+    let r = run("--fail-every 5");
+    assert_eq!((r.count("replies_ok"), r.count("replies_fail"), r.count("lost")), (8, 2, 0), "{}", r.json);
+    let r = run("--mute-every 10");
+    assert_eq!((r.count("replies_ok"), r.count("replies_missing")), (9, 1), "{}", r.json);
+    for args in ["--sender http --window 2", "--sender stream", "--sender batch"] {
+        assert_eq!(Server::start("").run(&format!("broadcast {args}")).code, 2);
+    }
+}

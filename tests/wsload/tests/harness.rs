@@ -47,6 +47,8 @@ pub(crate) struct Server {
     child: Guard,
     pub(crate) ws: u16,
     pub(crate) text: u16,
+    pub(crate) api: u16,
+    token: Scratch,
     /// Taken before the server starts, because some servers end by themselves after a while. Dropped last.
     _turn: Turn,
 }
@@ -66,8 +68,9 @@ impl Server {
         let port = |key: &str| -> u16 {
             line.split_whitespace().find_map(|w| w.strip_prefix(key)?.parse().ok()).expect("a port")
         };
-        let (ws, text) = (port("ws="), port("text="));
-        Server { child: Guard(child), ws, text, _turn: turn }
+        let token = Scratch::new();
+        std::fs::write(token.file("api-token"), "selftest\n").expect("a writable folder");
+        Server { child: Guard(child), ws: port("ws="), text: port("text="), api: port("api="), token, _turn: turn }
     }
 
     pub(crate) fn pid(&self) -> String {
@@ -76,7 +79,11 @@ impl Server {
 
     /// Runs a scenario against this server.
     pub(crate) fn run(&self, args: &str) -> Run {
-        wsload(&format!("{args} --ws ws://127.0.0.1:{}/ --text 127.0.0.1:{}", self.ws, self.text))
+        let Server { ws, text, api, token, .. } = self;
+        let token = token.file("api-token");
+        wsload(&format!(
+            "{args} --ws ws://127.0.0.1:{ws}/ --text 127.0.0.1:{text} --api 127.0.0.1:{api} --api-token-file '{token}'"
+        ))
     }
 }
 

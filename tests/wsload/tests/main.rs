@@ -1,5 +1,6 @@
 //! Tests every scenario against a correct server and a deliberately broken server.
 
+mod api;
 mod broadcast;
 mod compare;
 mod connections;

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use super::row::{Figure, Pair};
-use super::server::{Kind, Programs, Server, Setup};
+use super::server::{Kind, Ports, Programs, Server, Setup};
 use crate::pinned;
 
 pub(super) struct Lab {
@@ -87,10 +87,12 @@ impl Lab {
         let itself = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
         arguments.extend_from_slice(more);
+        let Ports { ws, text, api } = server.ports;
         let output = pinned::command(&self.cores[1..], &itself)?
             .args(&arguments)
-            .args(["--ws", &format!("ws://127.0.0.1:{}/", server.ws)])
-            .args(["--text", &format!("127.0.0.1:{}", server.text)])
+            .args(["--ws", &format!("ws://127.0.0.1:{ws}/"), "--text", &format!("127.0.0.1:{text}")])
+            .args(["--api", &format!("127.0.0.1:{api}"), "--api-token-file"])
+            .arg(&server.token)
             .args(["--server-pid", &server.id().to_string(), "--quiet"])
             .stdin(Stdio::null())
             .output()

@@ -26,6 +26,11 @@ impl Lab {
         match work {
             Work::Relay { window } => self.both(Kind::Node, |lab, kind| lab.relay(kind, window)),
             Work::Push { senders } => self.both(Kind::Node, |lab, kind| lab.push(kind, senders)),
+            Work::ApiPush { senders } => self.both(Kind::TextPort, |lab, kind| match kind {
+                Kind::Hotgate => lab.push_by(kind, senders),
+                _ => lab.push(kind, 1),
+            }),
+            Work::ApiBroadcast => self.both(Kind::TextPort, Lab::api_broadcast),
             Work::Login => self.both(Kind::Node, Lab::login),
             Work::Latency => {
                 let top = match self.delivered("relay-8", Kind::Node) {
@@ -53,8 +58,12 @@ impl Lab {
     }
 
     fn push(&mut self, kind: Kind, senders: u32) -> Result<Figure, String> {
+        self.push_by(kind, &format!("--senders {senders} --window 64"))
+    }
+
+    fn push_by(&mut self, kind: Kind, senders: &str) -> Result<Figure, String> {
         let server = self.server(kind)?;
-        let arguments = format!("push --connections {CLIENTS} --senders {senders} --window 64 {}", self.duration());
+        let arguments = format!("push --connections {CLIENTS} {senders} {}", self.duration());
         cpu(&self.load(&server, kind, &arguments)?, "delivered_per_s")
     }
 
@@ -88,11 +97,21 @@ impl Lab {
     }
 
     fn broadcast(&mut self, kind: Kind) -> Result<Figure, String> {
+        let result = self.broadcast_by(kind, "--repeat 20")?;
+        Ok(Figure { value: number(&result, "/last_us/p50")? / 1000.0, per_s: None })
+    }
+
+    /// Measures CPU: it shows more than the time, in which wsload has its part.
+    fn api_broadcast(&mut self, kind: Kind) -> Result<Figure, String> {
+        let sender = if kind == Kind::Hotgate { "http" } else { "text" };
+        let result = self.broadcast_by(kind, &format!("--sender {sender} --repeat 40"))?;
+        Ok(Figure { value: number(&result, "/server/cpu_us_per_unit")?, per_s: None })
+    }
+
+    fn broadcast_by(&mut self, kind: Kind, options: &str) -> Result<Value, String> {
         let to_all = "[sessions]\nduplicate_login = \"all\"";
         let server = self.server_with(kind, &self.cores[..1], to_all, &self.scratch)?;
-        let arguments = format!("broadcast --connections {IDLE} --repeat 20 --pause 0.2");
-        let result = self.load(&server, kind, &arguments)?;
-        Ok(Figure { value: number(&result, "/last_us/p50")? / 1000.0, per_s: None })
+        self.load(&server, kind, &format!("broadcast --connections {IDLE} --pause 0.2 {options}"))
     }
 
     fn storm(&mut self, kind: Kind) -> Result<Figure, String> {

@@ -116,7 +116,7 @@ fn prepare(args: &CompareArgs, rows: &[&Row], scratch: &Path) -> Result<Lab, Str
     if !(args.seconds >= 1.0 && args.seconds <= 600.0) {
         return Err("--seconds must be between 1 and 600".into());
     }
-    if rows.iter().any(|row| matches!(row.work, Work::Memory | Work::Broadcast | Work::Storm)) {
+    if rows.iter().any(|row| matches!(row.work, Work::Memory | Work::Broadcast | Work::ApiBroadcast | Work::Storm)) {
         require_descriptors(measure::IDLE as usize + 1000)?;
     }
     let hotgate = match &args.hotgate {
@@ -128,7 +128,7 @@ fn prepare(args: &CompareArgs, rows: &[&Row], scratch: &Path) -> Result<Lab, Str
     }
     let node_server = match &args.node_server {
         Some(path) => path.clone(),
-        None if Path::new(NODE_MODULES).is_dir() => NODE_SERVER.into(),
+        None if Path::new(NODE_MODULES).is_dir() || rows.iter().all(|row| row.beside != "node") => NODE_SERVER.into(),
         None => return Err(format!("there is no {NODE_MODULES}: npm ci --prefix tests/peers/node")),
     };
     let plugins = match &args.plugins {

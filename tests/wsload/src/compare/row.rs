@@ -14,8 +14,17 @@ pub(super) enum Goal {
 /// The kind of work of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Work {
-    Relay { window: u32 },
-    Push { senders: u32 },
+    Relay {
+        window: u32,
+    },
+    Push {
+        senders: u32,
+    },
+    /// Pushes through the HTTP API, with these options of `wsload push`.
+    ApiPush {
+        senders: &'static str,
+    },
+    ApiBroadcast,
     Login,
     Latency,
     Memory,
@@ -49,7 +58,12 @@ const fn row(
     Row { name, title, work, unit, beside, goal }
 }
 
-pub(super) const ROWS: [Row; 11] = [
+/// A row that compares Hotgate's HTTP API with its text port, with one sender.
+const fn api(name: &'static str, title: &'static str, senders: &'static str, most: f64) -> Row {
+    row(name, title, Work::ApiPush { senders }, "µs CPU", "text port", Goal::Within(most))
+}
+
+pub(super) const ROWS: [Row; 15] = [
     row("relay-8", "relay, 8 in flight", Work::Relay { window: 8 }, "µs CPU", "node", Goal::Times(6.0)),
     row("relay-1", "relay, 1 in flight", Work::Relay { window: 1 }, "µs CPU", "node", Goal::Times(2.1)),
     row("push-1", "push, 1 sender, 64 in flight", Work::Push { senders: 1 }, "µs CPU", "node", Goal::Times(2.3)),
@@ -60,6 +74,17 @@ pub(super) const ROWS: [Row; 11] = [
     row("broadcast", "one message to 9,000 connections", Work::Broadcast, "ms", "bare loop", Goal::Within(1.5)),
     row("storm", "p99 of logins while 9,000 are cut", Work::Storm, "ms", "node", Goal::AtMost(100.0)),
     row("swap", "p99 latency while plugins are swapped", Work::Swap, "ms", "before", Goal::Within(2.0)),
+    api("api-push-16", "HTTP: a request a push, 16 connections", "--sender http --senders 16", 4.0),
+    api("api-batch", "HTTP: batches of 100 pushes", "--sender batch --batch 100 --senders 1", 1.3),
+    api("api-stream", "HTTP: a stream of pushes", "--sender stream --senders 1 --window 64", 1.3),
+    row(
+        "api-broadcast",
+        "HTTP: one message to 9,000 connections",
+        Work::ApiBroadcast,
+        "µs CPU",
+        "text port",
+        Goal::Within(1.1),
+    ),
     row("cores", "relay, 8 in flight, on two cores", Work::Cores, "µs CPU", "one core", Goal::Within(1.25)),
 ];
 

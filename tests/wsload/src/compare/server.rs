@@ -16,6 +16,8 @@ const START: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Hotgate,
+    /// Hotgate, pushed to through its text port: what its HTTP API is compared with.
+    TextPort,
     /// A server in Node with the same rules compiled in.
     Node,
     /// A bare loop of `send`: the least work that any server must do for a broadcast.
@@ -26,6 +28,7 @@ impl Kind {
     pub(super) fn name(self) -> &'static str {
         match self {
             Kind::Hotgate => "hotgate",
+            Kind::TextPort => "text-port",
             Kind::Node => "node",
             Kind::Bare => "bare",
         }
@@ -57,15 +60,24 @@ pub(super) struct Setup<'a> {
 pub(super) struct Server {
     child: Child,
     log: PathBuf,
+    pub(super) ports: Ports,
+    /// The file with the token of Hotgate's HTTP API.
+    pub(super) token: PathBuf,
+}
+
+/// The ports of a server. Without an HTTP API, its port is 0.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Ports {
     pub(super) ws: u16,
     pub(super) text: u16,
+    pub(super) api: u16,
 }
 
 impl Server {
     pub(super) fn start(programs: &Programs, setup: Setup<'_>) -> Result<Server, String> {
         let Setup { kind, cores, home, settings, log } = setup;
         let mut command = match kind {
-            Kind::Hotgate => {
+            Kind::Hotgate | Kind::TextPort => {
                 let mut command = pinned::command(cores, &programs.hotgate)?;
                 command.arg("--config").arg(configure(home, settings)?);
                 // The user's own settings must not change the comparison.
@@ -96,13 +108,13 @@ impl Server {
             .stderr(errors)
             .spawn()
             .map_err(|error| format!("cannot start {}: {error}", kind.name()))?;
-        let mut server = Server { child, log, ws: 0, text: 0 };
-        (server.ws, server.text) = server.listening().map_err(|why| format!("{}: {why}", kind.name()))?;
+        let mut server = Server { child, log, ports: Ports::default(), token: home.join("state/api-token") };
+        server.ports = server.listening().map_err(|why| format!("{}: {why}", kind.name()))?;
         Ok(server)
     }
 
     /// Waits until the server prints its ports, and returns them.
-    fn listening(&mut self) -> Result<(u16, u16), String> {
+    fn listening(&mut self) -> Result<Ports, String> {
         let deadline = Instant::now() + START;
         loop {
             let log = self.log();
@@ -150,25 +162,25 @@ fn configure(home: &Path, settings: &str) -> Result<PathBuf, String> {
     let file = home.join("hotgate.toml");
     let text = format!(
         "state_folder = \"state\"\n{settings}\n[log]\nformat = \"json\"\n[websocket]\nlisten = \"127.0.0.1:0\"\n\
-         [text]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n"
+         [text]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[api]\nlisten = \"127.0.0.1:0\"\n"
     );
     fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
     Ok(file)
 }
 
-fn hotgate_ports(log: &str) -> Option<(u16, u16)> {
+fn hotgate_ports(log: &str) -> Option<Ports> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let listening: Vec<Value> = lines.filter(|line| line["message"] == "listening").collect();
     let port = |name: &str| {
         let line = listening.iter().find(|line| line["listener"] == name)?;
         line["address"].as_str()?.rsplit(':').next()?.parse().ok()
     };
-    Some((port("websocket")?, port("text")?))
+    Some(Ports { ws: port("websocket")?, text: port("text")?, api: port("api")? })
 }
 
 /// Reads the ports from a line like `listening ws=1234 text=5678`.
-fn plain_ports(log: &str) -> Option<(u16, u16)> {
+fn plain_ports(log: &str) -> Option<Ports> {
     let line = log.lines().find(|line| line.starts_with("listening "))?;
     let port = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.parse().ok());
-    Some((port("ws=")?, port("text=")?))
+    Some(Ports { ws: port("ws=")?, text: port("text=")?, api: port("api=").unwrap_or(0) })
 }

@@ -36,6 +36,8 @@ pub(crate) enum Gone {
     Eof,
     /// Read or write error.
     Io(String),
+    /// An answer of the HTTP API that ends the connection.
+    Answer(String),
     /// The peer broke the framing rules.
     Protocol(&'static str),
 }
@@ -44,7 +46,7 @@ impl fmt::Display for Gone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Gone::Refused(e) => write!(f, "connect: {e}"),
-            Gone::Handshake(e) => write!(f, "{e}"),
+            Gone::Handshake(e) | Gone::Answer(e) => write!(f, "{e}"),
             Gone::CloseFrame(c) => write!(f, "closed by the server with code {c}"),
             Gone::Eof => write!(f, "end of stream"),
             Gone::Io(e) => write!(f, "i/o: {e}"),

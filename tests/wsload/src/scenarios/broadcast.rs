@@ -1,18 +1,22 @@
 //! Pushes lines that go to many connections, and measures the time until the last connection has each line.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use clap::Args;
 use serde_json::json;
 
 use crate::address::loopback;
+use crate::api::Api;
 use crate::cli::{Adapter, Common};
 use crate::crowd::{Crowd, HasCrowd, Uids};
+use crate::http::Message;
 use crate::net::{ConnId, Gone, Handler, Net};
 use crate::open::{Sources, make_net, open_all, require_descriptors, secs};
 use crate::payload::padding;
 use crate::proto::sample;
 use crate::stats::{Latency, Mark, Report, Samples, head, round};
+use crate::traffic::Carrier;
 
 /// The tag of the sender's connection. Clients have tags from 0.
 const SENDER: u32 = u32::MAX;
@@ -21,6 +25,9 @@ const SENDER: u32 = u32::MAX;
 pub(crate) struct BroadcastArgs {
     #[command(flatten)]
     pub(crate) common: Common,
+    /// How the lines are pushed: text (to the uid) or http (to everyone)
+    #[arg(long, value_enum, default_value_t = Carrier::Text)]
+    sender: Carrier,
     /// WebSocket clients, all of one uid
     #[arg(long, default_value_t = 1000)]
     connections: usize,
@@ -58,6 +65,10 @@ struct Line {
 struct Broadcast {
     crowd: Crowd,
     sender: Option<ConnId>,
+    /// What is sent before and after a line.
+    around: (String, &'static str),
+    /// The number of connections that the HTTP API must reach with the last line. `None` for the text port.
+    reach: Option<usize>,
     /// The line that is sent, without its number. The number stands at `digits`.
     line: Vec<u8>,
     digits: usize,
@@ -83,9 +94,8 @@ struct Broadcast {
 const DIGITS: usize = 8;
 
 impl Broadcast {
-    fn connect_sender(&mut self, net: &mut Net, c: &Common) -> Result<ConnId, String> {
-        let address = loopback("--text", &c.text)?;
-        net.open_raw(&address, SENDER).map_err(|e| format!("text port: {e}"))?;
+    fn connect_sender(&mut self, net: &mut Net, c: &Common, address: SocketAddr) -> Result<ConnId, String> {
+        net.open_raw(&address, SENDER).map_err(|e| format!("sender: {e}"))?;
         let give_up = net.now() + secs(c.connect_timeout);
         while self.closures.total == 0 && net.now() < give_up {
             self.turn(net)?;
@@ -93,7 +103,7 @@ impl Broadcast {
                 return Ok(sender);
             }
         }
-        Err(format!("text port: no connection: {}", self.closures.json()))
+        Err(format!("sender: no connection: {}", self.closures.json()))
     }
 
     /// Sends the next line.
@@ -107,9 +117,11 @@ impl Broadcast {
         self.progress_at = net.now();
         self.under_way.push_back(Line { sent_at: self.progress_at, missing });
         self.sent += 1;
+        self.reach = self.reach.map(|_| missing);
         net.write(sender, |out| {
-            out.extend_from_slice(&self.line);
-            out.push(b'\n');
+            for part in [self.around.0.as_bytes(), &self.line, self.around.1.as_bytes()] {
+                out.extend_from_slice(part);
+            }
         });
         net.flush_one(sender);
         Ok(())
@@ -127,6 +139,19 @@ impl Broadcast {
             }
         }
         Ok(())
+    }
+
+    /// Handles an answer of the HTTP API. It is right if it says that everybody was reached.
+    fn api_answer(&mut self, data: &[u8], reach: usize, now: u64) -> Result<usize, String> {
+        let Some(Message { head, body, size }) = Message::parse(data)? else { return Ok(0) };
+        self.progress_at = now;
+        if head.status() == 200 && *body == *format!("{{\"reached\":{reach}}}").as_bytes() {
+            self.n.ok += 1;
+        } else {
+            self.n.fail += 1;
+            self.oddities.add(&sample(&[head.start_line().as_bytes(), b" ", &body].concat()));
+        }
+        Ok(size)
     }
 
     fn unanswered(&self) -> u64 {
@@ -211,7 +236,14 @@ impl Handler for Broadcast {
         }
     }
 
-    fn on_raw(&mut self, _net: &mut Net, _conn: ConnId, _tag: u32, data: &[u8], now: u64) -> usize {
+    fn on_raw(&mut self, net: &mut Net, conn: ConnId, tag: u32, data: &[u8], now: u64) -> usize {
+        if let Some(reach) = self.reach {
+            return self.api_answer(data, reach, now).unwrap_or_else(|why| {
+                net.close(conn, true);
+                self.on_close(net, conn, tag, &Gone::Answer(why), now);
+                data.len()
+            });
+        }
         let mut used = 0;
         while let Some(end) = memchr::memchr(b'\n', &data[used..]) {
             self.progress_at = now;
@@ -252,7 +284,7 @@ pub(crate) fn run(a: &BroadcastArgs) -> Result<Report, String> {
     let c = &a.common;
     c.check()?;
     if c.adapter != Adapter::Origin {
-        return Err("a broadcast goes through the text port, which only the origin adapter has".into());
+        return Err("a broadcast is pushed, which only the origin adapter can".into());
     }
     if a.connections == 0 || a.repeat == 0 || a.window == 0 {
         return Err("--connections, --repeat and --window must be at least 1".into());
@@ -261,11 +293,19 @@ pub(crate) fn run(a: &BroadcastArgs) -> Result<Report, String> {
         return Err("--pause must be between 0 and 60".into());
     }
     require_descriptors(a.connections + 1)?;
+    let http = match a.sender {
+        Carrier::Text => false,
+        Carrier::Http if a.window == 1 => true,
+        Carrier::Http => return Err("--sender http has one line under way: --window must be 1".into()),
+        Carrier::Batch | Carrier::Stream => return Err("--sender must be text or http".into()),
+    };
     let (mut net, path, v4) = make_net(c, true)?;
     let sources = Sources::new(c, a.connections, v4);
     let mut h = Broadcast {
         crowd: Crowd::new(c, &path, sources, a.connections, Uids::Same(format!("{}0", c.uid_prefix))),
         sender: None,
+        around: (String::new(), "\n"),
+        reach: None,
         line: Vec::new(),
         digits: 0,
         under_way: VecDeque::new(),
@@ -286,7 +326,15 @@ pub(crate) fn run(a: &BroadcastArgs) -> Result<Report, String> {
     let room = a.size.saturating_sub(prefix.len() + DIGITS + suffix.len());
     h.line = [prefix.as_bytes(), &[b'0'; DIGITS], &padding(room), suffix.as_bytes()].concat();
     let setup_s = open_all(&mut net, &mut h, a.connections, c, true)?;
-    let sender = h.connect_sender(&mut net, c)?;
+    let address = if http {
+        let api = Api::new(c)?;
+        h.around = (api.post("/v1/push?everyone=true", "text/plain", Some(h.line.len())), "");
+        h.reach = Some(0);
+        api.address
+    } else {
+        loopback("--text", &c.text)?
+    };
+    let sender = h.connect_sender(&mut net, c, address)?;
     let begin = Mark::take(&net, &c.server_pid);
     for _ in 0..a.repeat {
         h.pause(&mut net, a.pause)?;
@@ -305,7 +353,10 @@ pub(crate) fn run(a: &BroadcastArgs) -> Result<Report, String> {
     let mut json = head(
         "broadcast",
         c,
-        json!({"connections": a.connections, "size": a.size, "repeat": a.repeat, "window": a.window, "pause_s": a.pause}),
+        json!({
+            "sender": a.sender.name(), "connections": a.connections, "size": a.size, "repeat": a.repeat,
+            "window": a.window, "pause_s": a.pause,
+        }),
     );
     json.insert("setup_s".into(), json!(round(setup_s, 4)));
     json.insert("effective_size".into(), json!(h.line.len()));

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::cli::{Adapter, Common};
 use crate::stats::{Report, head};
-use crate::traffic::{Config, Plan, Traffic, Via};
+use crate::traffic::{Config, Item, Plan, Traffic, Via};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Targets {
@@ -53,9 +53,10 @@ pub(crate) fn run(a: &RelayArgs) -> Result<Report, String> {
         via,
         plan,
         clients: a.connections,
-        text_senders: 0,
+        push_senders: 0,
         size: a.size,
         window: a.window,
+        item: Item::Json,
         rate: a.rate,
         offline_ratio: 0.0,
         newcomers: (0.0, 0.0),

@@ -8,7 +8,7 @@ use crate::commands::{Commands, Planned};
 use crate::open::secs;
 use crate::stats::{Report, head, per_second, round};
 use crate::timeline::{Row, Timeline, effect, median, rows_json};
-use crate::traffic::{Config, Plan, Traffic, Via};
+use crate::traffic::{Carrier, Config, Item, Plan, Traffic, Via};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum SwapVia {
@@ -60,7 +60,7 @@ pub(crate) fn run(a: &SwapArgs) -> Result<Report, String> {
     let (via, plan) = match (a.via, c.adapter) {
         (SwapVia::Relay, Adapter::Origin) => (Via::Relay, Plan::Paired),
         (SwapVia::Relay, Adapter::Echo) => (Via::Echo, Plan::Paired),
-        (SwapVia::Push, adapter) => (super::push::via(adapter)?, Plan::RoundRobin),
+        (SwapVia::Push, adapter) => (super::push::via(adapter, Carrier::Text)?, Plan::RoundRobin),
     };
     let planned = a.at.iter().map(|s| Planned::parse(s)).collect::<Result<Vec<_>, _>>()?;
     if let Some(p) = planned.iter().find(|p| p.at_s >= c.duration) {
@@ -84,9 +84,10 @@ pub(crate) fn run(a: &SwapArgs) -> Result<Report, String> {
         via,
         plan,
         clients: a.connections,
-        text_senders: if a.via == SwapVia::Push { a.senders } else { 0 },
+        push_senders: if a.via == SwapVia::Push { a.senders } else { 0 },
         size: a.size,
         window: 0,
+        item: Item::Json,
         rate: Some(a.rate),
         offline_ratio: 0.0,
         newcomers: (a.auth_rate, a.auth_hold),

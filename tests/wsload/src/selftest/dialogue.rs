@@ -8,7 +8,7 @@ use super::server::{Kind, Server};
 use crate::ws;
 
 /// Returns `true` for every `every`-th number. 0 is never.
-fn nth(n: u64, every: u64) -> bool {
+pub(super) fn nth(n: u64, every: u64) -> bool {
     every > 0 && n.is_multiple_of(every)
 }
 
@@ -70,38 +70,41 @@ impl Server {
         }
     }
 
-    fn newest(&self, uid: &[u8]) -> Option<u32> {
+    pub(super) fn newest(&self, uid: &[u8]) -> Option<u32> {
         self.by_uid.get(uid)?.last().copied()
     }
 
     /// Handles a line of the text port.
     pub(super) fn line(&mut self, id: u32, line: &[u8]) {
         let target = json_pair(line, b"uid", None).and_then(|(uid, _)| self.newest(uid));
-        self.answers += 1;
-        let mut ok = target.is_some() || self.args.ok_for_offline;
-        if let Some(t) = target {
-            if self.args.bare_broadcast {
-                self.broadcast(t, line);
-            } else {
-                self.deliver(t, line);
-            }
-        }
-        if nth(self.answers, self.args.fail_every) {
-            ok = false;
-        }
-        if !nth(self.answers, self.args.mute_every) {
+        if let Some(ok) = self.push(target, line) {
             let p = &mut self.peers[id as usize];
             p.out.extend_from_slice(if ok { b"ok\n" } else { b"fail\n" });
             self.touch(id);
         }
     }
 
-    /// Sends a line to all connections with the uid of this client.
-    fn broadcast(&mut self, one: u32, line: &[u8]) {
-        let all = self.by_uid.get(&self.peers[one as usize].uid).cloned().unwrap_or_default();
+    /// Pushes a message. Returns `None` if there is no answer, else `Some(true)` if the answer says that it is
+    /// delivered.
+    pub(super) fn push(&mut self, target: Option<u32>, message: &[u8]) -> Option<bool> {
+        self.answers += 1;
+        if let Some(t) = target {
+            if self.args.bare_broadcast {
+                let all = self.by_uid.get(&self.peers[t as usize].uid).cloned().unwrap_or_default();
+                self.broadcast(&all, message);
+            } else {
+                self.deliver(t, message);
+            }
+        }
+        let ok = (target.is_some() || self.args.ok_for_offline) && !nth(self.answers, self.args.fail_every);
+        (!nth(self.answers, self.args.mute_every)).then_some(ok)
+    }
+
+    /// Sends a message to these clients.
+    pub(super) fn broadcast(&mut self, all: &[u32], line: &[u8]) {
         let mut frame = Vec::with_capacity(line.len() + 10);
         ws::put_frame(&mut frame, ws::TEXT, None, &[line]);
-        for id in all {
+        for &id in all {
             self.messages += 1;
             if !nth(self.messages, self.args.drop_every) {
                 self.send_now(id, &frame);

@@ -1,6 +1,7 @@
 //! A small server of the origin protocol for wsload's tests. It is correct, or broken on request. It shares only the
 //! framing with wsload's own connections, so that both check each other.
 
+mod api;
 mod dialogue;
 mod pair;
 mod server;
@@ -30,6 +31,11 @@ pub(crate) struct ServerArgs {
     pub(crate) ws_port: u16,
     #[arg(long, default_value_t = 0)]
     pub(crate) text_port: u16,
+    #[arg(long, default_value_t = 0)]
+    pub(crate) api_port: u16,
+    /// The only token that the HTTP API accepts
+    #[arg(long, default_value = "selftest")]
+    pub(crate) api_token: String,
     #[arg(long, value_enum, default_value_t = Mode::Origin)]
     pub(crate) mode: Mode,
     /// TCP congestion control (default: the system's)
@@ -54,7 +60,7 @@ pub(crate) struct ServerArgs {
     /// Fault: change a byte of every Nth message
     #[arg(long, default_value_t = 0)]
     pub(crate) corrupt_every: u64,
-    /// Fault: do not answer every Nth message (ack or ok/fail)
+    /// Fault: do not answer every Nth message (ack, ok/fail, or answer or result of the API)
     #[arg(long, default_value_t = 0)]
     pub(crate) mute_every: u64,
     /// Fault: answer 'ok' for uids that are not connected
@@ -63,6 +69,15 @@ pub(crate) struct ServerArgs {
     /// Fault: answer 'fail' to every Nth line although it is delivered
     #[arg(long, default_value_t = 0)]
     pub(crate) fail_every: u64,
+    /// Fault: answer 503 to every Nth push of the API, and do not deliver it
+    #[arg(long, default_value_t = 0)]
+    pub(crate) busy_every: u64,
+    /// Fault: answer every Nth batch with 503, and deliver nothing
+    #[arg(long, default_value_t = 0)]
+    pub(crate) busy_batch_every: u64,
+    /// Fault: end a stream with a summary after item number N
+    #[arg(long, default_value_t = 0)]
+    pub(crate) end_stream_at: u64,
     /// Fault: refuse every Nth first packet
     #[arg(long, default_value_t = 0)]
     pub(crate) refuse_auth_every: u64,
@@ -115,7 +130,8 @@ pub(crate) fn serve(args: &ServerArgs) -> io::Result<()> {
     let mut server = Server::new(args.clone())?;
     let ws = server.listen(args.ws_port, Kind::WsListener)?;
     let text = server.listen(args.text_port, Kind::TextListener)?;
-    println!("listening ws={ws} text={text} pid={}", std::process::id());
+    let api = server.listen(args.api_port, Kind::ApiListener)?;
+    println!("listening ws={ws} text={text} api={api} pid={}", std::process::id());
     io::stdout().flush()?;
 
     let begin = sys::monotonic_ns();

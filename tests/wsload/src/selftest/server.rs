@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::ServerArgs;
+use super::api::Stream;
 use crate::sys::{self, Epoll, Event, Flags};
 use crate::ws::{self, Parsed};
 
@@ -16,9 +17,11 @@ pub(super) enum Kind {
     Free,
     WsListener,
     TextListener,
+    ApiListener,
     Handshake,
     Ws,
     Text,
+    Api,
 }
 
 /// A place for a socket.
@@ -35,6 +38,8 @@ pub(super) struct Peer {
     /// True if the connection is closed once everything is written.
     pub(super) closing: bool,
     pub(super) uid: Vec<u8>,
+    /// A request for a stream that is under way.
+    pub(super) stream: Option<Box<Stream>>,
     rest: Vec<u8>,
     pub(super) out: Vec<u8>,
     pos: usize,
@@ -52,6 +57,7 @@ pub(super) struct Server {
     pub(super) messages: u64,
     pub(super) answers: u64,
     pub(super) auths: u64,
+    pub(super) batches: u64,
     /// A message that is delivered after its successor.
     pub(super) held: Option<(u32, Vec<u8>)>,
     /// True while first packets are refused.
@@ -71,6 +77,7 @@ impl Server {
             messages: 0,
             answers: 0,
             auths: 0,
+            batches: 0,
             held: None,
             refusing: false,
         })
@@ -105,6 +112,7 @@ impl Server {
         p.rest.clear();
         p.out.clear();
         p.pos = 0;
+        p.stream = None;
         let uid = std::mem::take(&mut p.uid);
         if self.args.leave_us > 0 {
             std::thread::sleep(Duration::from_micros(self.args.leave_us));
@@ -223,6 +231,7 @@ impl Server {
             Kind::Free => return Ok(()),
             Kind::WsListener => return self.accept_all(id, Kind::Handshake),
             Kind::TextListener => return self.accept_all(id, Kind::Text),
+            Kind::ApiListener => return self.accept_all(id, Kind::Api),
             _ => {}
         }
         let generation = self.peers[id as usize].generation;
@@ -272,6 +281,9 @@ impl Server {
                 pos += nl + 1;
             }
             return pos;
+        }
+        if self.peers[id as usize].kind == Kind::Api {
+            return self.api(id, buf);
         }
         if self.peers[id as usize].kind == Kind::Handshake {
             let Some(end) = memchr::memmem::find(buf, b"\r\n\r\n") else { return 0 };

@@ -1,18 +1,19 @@
 //! Connections of the traffic: set-up, closures, and the dispatch of events.
 
-use super::{CLIENT, INDEX, KIND_SHIFT, TEXT_SENDER, Traffic};
+use super::{CLIENT, INDEX, KIND_SHIFT, PUSH_SENDER, Traffic};
 use crate::net::{ConnId, Gone, Handler, NO_CONN, Net};
 use crate::open::{Opener, Progress};
 use crate::proto::Step;
 use crate::stats::Samples;
 
 impl Traffic {
-    pub(super) fn text_sender_ready(&mut self, m: u32) {
-        let p = &mut self.text_senders[m as usize];
+    fn push_sender_ready(&mut self, net: &mut Net, m: u32) {
+        let p = &mut self.push_senders[m as usize];
         if !p.ready {
             p.ready = true;
             self.senders[m as usize].conn = p.conn;
             self.progress.ready += 1;
+            self.begin_stream(net, m);
         }
     }
 
@@ -44,7 +45,7 @@ impl Traffic {
 }
 
 impl Opener for Traffic {
-    /// Starts connection number `i`: first the clients, then the text senders.
+    /// Starts connection number `i`: first the clients, then the push senders.
     fn start(&mut self, net: &mut Net, i: usize) {
         self.progress.started += 1;
         let now = net.now();
@@ -57,10 +58,10 @@ impl Opener for Traffic {
             return;
         }
         let m = i - self.cfg.clients;
-        let addr = self.text_addr.expect("text senders have an address");
-        match net.open_raw(&addr, TEXT_SENDER << KIND_SHIFT | m as u32) {
-            Ok(conn) => (self.text_senders[m].conn, self.text_senders[m].started) = (conn, now),
-            Err(e) => self.setup_failed(&format!("text port: connect: {e}")),
+        let address = self.push_address.expect("push senders have an address");
+        match net.open_raw(&address, PUSH_SENDER << KIND_SHIFT | m as u32) {
+            Ok(conn) => (self.push_senders[m].conn, self.push_senders[m].started) = (conn, now),
+            Err(e) => self.setup_failed(&format!("sender: connect: {e}")),
         }
     }
 
@@ -77,12 +78,12 @@ impl Opener for Traffic {
                 self.setup_failed("no answer within --connect-timeout");
             }
         }
-        for i in 0..self.text_senders.len() {
-            let p = &mut self.text_senders[i];
+        for i in 0..self.push_senders.len() {
+            let p = &mut self.push_senders[i];
             if p.conn != NO_CONN && !p.ready && now > p.started + limit_ns {
                 net.close(p.conn, true);
                 p.conn = NO_CONN;
-                self.setup_failed("text sender: no answer within --connect-timeout");
+                self.setup_failed("sender: no answer within --connect-timeout");
             }
         }
     }
@@ -100,7 +101,7 @@ impl Handler for Traffic {
                 let step = self.proto.on_open(net, c, &self.uids[i as usize]);
                 self.client_step(net, i, step);
             }
-            TEXT_SENDER => self.text_sender_ready(i),
+            PUSH_SENDER => self.push_sender_ready(net, i),
             _ => self.newcomers.on_open(net, &self.proto, c, tag, now),
         }
     }
@@ -123,8 +124,12 @@ impl Handler for Traffic {
         }
     }
 
-    fn on_raw(&mut self, _net: &mut Net, _c: ConnId, tag: u32, data: &[u8], now: u64) -> usize {
-        self.text_replies(tag & INDEX, data, now)
+    fn on_raw(&mut self, net: &mut Net, c: ConnId, tag: u32, data: &[u8], now: u64) -> usize {
+        self.answers(tag & INDEX, data, now).unwrap_or_else(|why| {
+            net.close(c, true);
+            self.on_close(net, c, tag, &Gone::Answer(why), now);
+            data.len()
+        })
     }
 
     fn on_close(&mut self, _net: &mut Net, _c: ConnId, tag: u32, why: &Gone, now: u64) {
@@ -139,15 +144,15 @@ impl Handler for Traffic {
                 self.alive -= c.ready as usize;
                 std::mem::replace(&mut c.ready, false)
             }
-            TEXT_SENDER => {
-                let p = &mut self.text_senders[i as usize];
+            PUSH_SENDER => {
+                let p = &mut self.push_senders[i as usize];
                 p.conn = NO_CONN;
                 self.senders[i as usize].conn = NO_CONN;
                 std::mem::replace(&mut p.ready, false)
             }
             _ => return self.newcomers.on_close(tag, why),
         };
-        let who = if tag >> KIND_SHIFT == CLIENT { "client" } else { "text sender" };
+        let who = if tag >> KIND_SHIFT == CLIENT { "client" } else { "sender" };
         if was_ready {
             self.n.closed += 1;
             self.closures.add(&format!("{who}: {why}"));

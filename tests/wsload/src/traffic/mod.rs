@@ -2,18 +2,23 @@
 //! every message.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::ops::Range;
 
+mod answers;
 mod config;
 mod connections;
 mod receive;
 mod report;
+mod requests;
 mod run;
 mod send;
 
-pub(crate) use self::config::{Config, Plan, Via};
+use self::answers::StreamAnswer;
+pub(crate) use self::config::{Carrier, Config, Item, Plan, Via};
 pub(crate) use self::run::Outcome;
 use crate::address::loopback;
+use crate::api::Api;
 use crate::net::{ConnId, NO_CONN, Net};
 use crate::newcomers::Newcomers;
 use crate::open::{Progress, Sources, make_net, require_descriptors};
@@ -28,7 +33,7 @@ use crate::track::Tracker;
 const KIND_SHIFT: u32 = 30;
 const INDEX: u32 = (1 << KIND_SHIFT) - 1;
 const CLIENT: u32 = 0;
-const TEXT_SENDER: u32 = 1;
+const PUSH_SENDER: u32 = 1;
 const NEWCOMER: u32 = 2;
 
 /// The number of uids that receive lines although no client has them.
@@ -70,12 +75,15 @@ struct Client {
     started: u64,
 }
 
-struct TextSender {
+struct PushSender {
     conn: ConnId,
     ready: bool,
     started: u64,
     /// Messages without an answer yet: time << 1 | target is connected.
     waiting: VecDeque<u64>,
+    /// Items to be sent in the next batch, or in the next chunk of the stream.
+    items: Vec<u8>,
+    stream: StreamAnswer,
 }
 
 struct Sender {
@@ -89,23 +97,29 @@ struct Sender {
 
 /// The constant parts of a message to one target.
 struct Wire {
+    /// What is sent before and after stamp and padding.
+    before: Range<u32>,
+    after: Range<u32>,
+    /// What the target receives before and after stamp and padding.
     prefix: Range<u32>,
-    pad: u32,
     suffix: Range<u32>,
+    pad: u32,
 }
 
 pub(crate) struct Traffic {
     cfg: Config,
     proto: Proto,
-    text_addr: Option<std::net::SocketAddr>,
+    /// The address to which senders push.
+    push_address: Option<SocketAddr>,
+    api: Option<Api>,
     uids: Vec<String>,
     sources: Sources,
     run: RunId,
 
     clients: Vec<Client>,
-    text_senders: Vec<TextSender>,
+    push_senders: Vec<PushSender>,
     senders: Vec<Sender>,
-    /// The target of each pair. Only for relay: for text senders it is computed.
+    /// The target of each pair. Only for relay: for push it is computed.
     targets: Vec<u32>,
     pairs_per_sender: u32,
     tracker: Tracker,
@@ -118,8 +132,6 @@ pub(crate) struct Traffic {
     window: u32,
     /// The number of bytes of a delivered message.
     size: usize,
-    /// True if delivered messages include prefix and suffix (text port).
-    whole: bool,
 
     refill: Vec<u32>,
     pub(crate) newcomers: Newcomers,
@@ -148,7 +160,7 @@ impl Traffic {
     pub(crate) fn new(cfg: Config) -> Result<(Traffic, Net), String> {
         let c = &cfg.common;
         c.check()?;
-        if cfg.clients == 0 || (!cfg.via.by_clients() && cfg.text_senders == 0) {
+        if cfg.clients == 0 || (!cfg.via.by_clients() && cfg.push_senders == 0) {
             return Err("--connections and --senders must be at least 1".into());
         }
         if cfg.rate.is_none() && cfg.window == 0 {
@@ -161,14 +173,22 @@ impl Traffic {
             return Err("--offline-ratio must be between 0 and 1".into());
         }
         let newcomers = Newcomers::new(c, cfg.newcomers.0, cfg.newcomers.1, NEWCOMER << KIND_SHIFT);
-        require_descriptors(cfg.clients + cfg.text_senders + newcomers.places())?;
-        let senders = if cfg.via.by_clients() { cfg.clients } else { cfg.text_senders };
+        require_descriptors(cfg.clients + cfg.push_senders + newcomers.places())?;
+        let senders = if cfg.via.by_clients() { cfg.clients } else { cfg.push_senders };
         let windows = senders.saturating_mul(cfg.window as usize).saturating_mul(cfg.size + 256);
         if cfg.rate.is_none() && windows > c.max_buffered {
             return Err(format!("senders x --window x --size is about {windows} bytes, more than --max-buffered"));
         }
         let (net, path, v4) = make_net(c, true)?;
-        let text_addr = if cfg.via.by_clients() { None } else { Some(loopback("--text", &c.text)?) };
+        let api = match cfg.via {
+            Via::Push(carrier) if carrier != Carrier::Text => Some(Api::new(c)?),
+            _ => None,
+        };
+        let push_address = match &api {
+            _ if cfg.via.by_clients() => None,
+            Some(api) => Some(api.address),
+            None => Some(loopback("--text", &c.text)?),
+        };
 
         let pairs_per_sender = match cfg.plan {
             Plan::Paired => 1,
@@ -204,17 +224,20 @@ impl Traffic {
         let sources = Sources::new(c, cfg.clients + newcomers.places(), v4);
         let mut t = Traffic {
             proto: Proto::new(c, &path),
-            text_addr,
+            push_address,
+            api,
             uids,
             sources,
             run,
             clients: (0..cfg.clients).map(|_| Client { conn: NO_CONN, ready: false, started: 0 }).collect(),
-            text_senders: (0..cfg.text_senders)
-                .map(|_| TextSender {
+            push_senders: (0..cfg.push_senders)
+                .map(|_| PushSender {
                     conn: NO_CONN,
                     ready: false,
                     started: 0,
                     waiting: VecDeque::with_capacity((window as usize).max(1024)),
+                    items: Vec::new(),
+                    stream: StreamAnswer::default(),
                 })
                 .collect(),
             senders: sender_list,
@@ -227,7 +250,6 @@ impl Traffic {
             padding: Vec::new(),
             window,
             size: 0,
-            whole: cfg.via == Via::Text,
             refill: Vec::with_capacity(senders),
             newcomers,
             progress: Progress::default(),
@@ -247,7 +269,7 @@ impl Traffic {
             timeline: None,
             cfg,
         };
-        t.build_wires();
+        t.build_wires()?;
         Ok((t, net))
     }
 

@@ -1,4 +1,4 @@
-//! The account of received messages: deliveries, acks and answers.
+//! The account of received messages: deliveries and acks.
 
 use super::{Traffic, Via};
 use crate::payload::{self, Decoded, STAMP, Stamp};
@@ -16,7 +16,7 @@ impl Traffic {
             }
             return;
         }
-        let off = if self.whole { self.wires[i as usize].prefix.len() } else { 0 };
+        let off = self.wires[i as usize].prefix.len();
         match payload::decode(&self.run, data.get(off..).unwrap_or(&[])) {
             Decoded::Ours(s) => {
                 let ok = self.intact(i, off, data);
@@ -35,15 +35,9 @@ impl Traffic {
         }
         let pad_at = off + STAMP;
         let end = pad_at + w.pad as usize;
-        if data[pad_at..end] != self.padding[..w.pad as usize] {
-            return false;
-        }
-        if !self.whole {
-            return true;
-        }
-        // The line's newline is not part of the message.
-        data[..off] == self.arena[w.prefix.start as usize..w.prefix.end as usize]
-            && data[end..] == self.arena[w.suffix.start as usize..w.suffix.end as usize - 1]
+        data[pad_at..end] == self.padding[..w.pad as usize]
+            && data[..off] == *self.part(&w.prefix)
+            && data[end..] == *self.part(&w.suffix)
     }
 
     /// Handles a message without a stamp of this run at the expected place.
@@ -109,64 +103,6 @@ impl Traffic {
         }
         if !self.cfg.via.answered() {
             self.release(s.pair / self.pairs_per_sender, freed, now);
-        }
-    }
-
-    // ------------------------------------------------------------ answers on text sender connections
-
-    #[inline]
-    pub(super) fn reply(&mut self, m: u32, ok: bool, now: u64) {
-        let Some(w) = self.text_senders[m as usize].waiting.pop_front() else {
-            self.n.replies_other += 1;
-            self.oddities.add("answer without a line");
-            return;
-        };
-        let (ts, online) = (w >> 1, w & 1 == 1);
-        if ok {
-            self.n.replies_ok += 1;
-            self.n.ok_for_offline += !online as u64;
-        } else {
-            self.n.replies_fail += 1;
-            self.n.fail_for_online += online as u64;
-        }
-        if ok != online
-            && let Some(t) = &mut self.timeline
-        {
-            t.error(now);
-        }
-        if now >= self.measure_from && now < self.measure_to {
-            self.n.replies_measured += 1;
-        }
-        if ts >= self.measure_from {
-            self.reply_latency.record(now.saturating_sub(ts));
-        }
-        self.release(m, 1, now);
-    }
-
-    pub(super) fn text_replies(&mut self, m: u32, data: &[u8], now: u64) -> usize {
-        let mut pos = 0;
-        loop {
-            let rest = &data[pos..];
-            if rest.starts_with(b"ok\n") {
-                self.reply(m, true, now);
-                pos += 3;
-            } else if rest.starts_with(b"fail\n") {
-                self.reply(m, false, now);
-                pos += 5;
-            } else {
-                let Some(nl) = memchr::memchr(b'\n', rest) else { return pos };
-                match rest[..nl].strip_suffix(b"\r").unwrap_or(&rest[..nl]) {
-                    b"ok" => self.reply(m, true, now),
-                    b"fail" => self.reply(m, false, now),
-                    other => {
-                        self.n.replies_other += 1;
-                        if self.n.replies_other <= 1000 {
-                            self.oddities.add(&sample(other));
-                        }
-                    }
-                }
-                pos += nl + 1;
-            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A run: set-up, traffic, drain.
 
 use super::Traffic;
-use super::config::Via;
+use super::config::{Carrier, Via};
 use crate::commands::Commands;
 use crate::net::{NO_CONN, Net};
 use crate::open::{open_all, secs};
@@ -51,13 +51,19 @@ impl Traffic {
         let acked = self.cfg.via != Via::Relay || n.acks >= n.sent;
         let answered =
             !self.cfg.via.answered() || n.replies_ok + n.replies_fail + n.replies_other >= n.sent + n.sent_offline;
-        n.delivered >= n.sent && acked && answered && self.newcomers.under_way() == 0
+        n.delivered >= n.sent && acked && answered && self.unsummarised() == 0 && self.newcomers.under_way() == 0
+    }
+
+    /// The number of streams without their last line.
+    fn unsummarised(&self) -> u64 {
+        let streams = if self.cfg.via.is(Carrier::Stream) { &self.push_senders[..] } else { &[] };
+        streams.iter().filter(|p| !p.stream.summarised).count() as u64
     }
 
     /// Sets up, runs the traffic, and drains.
     pub(crate) fn run(&mut self, net: &mut Net, commands: Option<&mut Commands>) -> Result<Outcome, String> {
         let c = self.cfg.common.clone();
-        let total = self.cfg.clients + self.cfg.text_senders;
+        let total = self.cfg.clients + self.cfg.push_senders;
         let setup_s = open_all(net, self, total, &c, true)?;
 
         self.t0 = net.now() + 2_000_000;
@@ -87,6 +93,7 @@ impl Traffic {
             }
             if self.sending && now >= self.measure_to {
                 self.sending = false;
+                self.end_streams(net);
                 end = Some(Mark::take(net, &c.server_pid));
                 drain_until = net.now() + secs(c.drain);
                 if let Some(rate) = self.cfg.rate {
@@ -150,7 +157,7 @@ impl Traffic {
             measured_s: (self.measure_to - self.measure_from) as f64 / 1e9,
             alive,
             stalled_senders: self.senders.iter().filter(|s| s.in_flight > 0).count(),
-            unanswered: self.text_senders.iter().map(|p| p.waiting.len() as u64).sum(),
+            unanswered: self.push_senders.iter().map(|p| p.waiting.len() as u64).sum::<u64>() + self.unsummarised(),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Builds and sends messages: targets, constant parts, closed loop and open loop.
 
+use std::ops::Range;
+
 use super::{BURST, Config, OFFLINE_UIDS, Plan, Traffic, Via, Wire};
 use crate::net::{NO_CONN, Net};
 use crate::payload::{self, STAMP, Stamp};
@@ -8,42 +10,45 @@ use crate::ws;
 
 impl Traffic {
     /// Prepares, for every target, the constant parts before and after stamp and padding.
-    pub(super) fn build_wires(&mut self) {
+    pub(super) fn build_wires(&mut self) -> Result<(), String> {
         let c = &self.cfg.common;
         let split = |template: &str, uid: &str| -> (String, String) {
             let (a, b) = template.split_once("{payload}").unwrap_or((template, ""));
             (a.replace("{uid}", uid), b.replace("{uid}", uid))
         };
-        // The text before and after the payload that the receiver gets, too.
-        let around = |uid: &str| {
-            if self.cfg.via == Via::Text {
-                let (a, b) = split(&c.line_template, uid);
-                a.len() + b.len()
-            } else {
-                0
-            }
+        // The text around the payload that the receiver gets, too.
+        let around = |uid: &str| match self.cfg.via {
+            Via::Relay | Via::Echo => (String::new(), String::new()),
+            Via::Push(_) => split(&c.line_template, uid),
         };
-        let least = self.uids.iter().map(|u| around(u)).max().unwrap_or(0) + STAMP;
+        let length = |uid: &String| -> usize {
+            let (prefix, suffix) = around(uid);
+            prefix.len() + suffix.len()
+        };
+        let least = self.uids.iter().map(length).max().unwrap_or(0) + STAMP;
         self.size = self.cfg.size.max(least);
         self.padding = payload::padding(self.size);
         for uid in &self.uids {
-            let body = self.size - around(uid);
-            let (prefix, suffix) = match self.cfg.via {
+            let (prefix, suffix) = around(uid);
+            let pad = (self.size - prefix.len() - suffix.len() - STAMP) as u32;
+            let (before, after) = match self.cfg.via {
                 Via::Relay => split(&c.relay_template, uid),
                 Via::Echo => (String::new(), String::new()),
-                Via::Text => {
-                    let (a, b) = split(&c.line_template, uid);
-                    (a, b + "\n")
-                }
+                Via::Push(carrier) => self.around_push(carrier, uid, &prefix, &suffix)?,
             };
             let mut put = |s: &str| {
                 let from = self.arena.len() as u32;
                 self.arena.extend_from_slice(s.as_bytes());
                 from..self.arena.len() as u32
             };
-            let (prefix, suffix) = (put(&prefix), put(&suffix));
-            self.wires.push(Wire { prefix, pad: (body - STAMP) as u32, suffix });
+            let (before, after, prefix, suffix) = (put(&before), put(&after), put(&prefix), put(&suffix));
+            self.wires.push(Wire { before, after, prefix, suffix, pad });
         }
+        Ok(())
+    }
+
+    pub(super) fn part(&self, range: &Range<u32>) -> &[u8] {
+        &self.arena[range.start as usize..range.end as usize]
     }
 
     /// Chooses the pair and the target of the next message of sender `s`. The target may be an offline uid, which has
@@ -88,19 +93,22 @@ impl Traffic {
         // A line for an offline uid gets a pair number above all others, because no client may receive it.
         let stamp = payload::encode(&self.run, &Stamp { pair, seq, ts });
         let w = &self.wires[target as usize];
-        let prefix = &self.arena[w.prefix.start as usize..w.prefix.end as usize];
-        let suffix = &self.arena[w.suffix.start as usize..w.suffix.end as usize];
+        // Not by `part`, because the sender's queue is borrowed, too.
+        let before = &self.arena[w.before.start as usize..w.before.end as usize];
+        let after = &self.arena[w.after.start as usize..w.after.end as usize];
         let pad = &self.padding[..w.pad as usize];
-        if self.cfg.via.by_clients() {
-            net.put(conn, ws::TEXT, &[prefix, &stamp, pad, suffix]);
-        } else {
-            net.write(conn, |out| {
-                for part in [prefix, &stamp, pad, suffix] {
-                    out.extend_from_slice(part);
+        let parts = [before, &stamp, pad, after];
+        match self.cfg.via {
+            Via::Relay | Via::Echo => net.put(conn, ws::TEXT, &parts),
+            Via::Push(carrier) => {
+                let p = &mut self.push_senders[s as usize];
+                let append = |out: &mut Vec<u8>| parts.iter().for_each(|part| out.extend_from_slice(part));
+                if carrier.has_items() {
+                    append(&mut p.items);
+                } else {
+                    net.write(conn, append);
                 }
-            });
-            if self.cfg.via.answered() {
-                self.text_senders[s as usize].waiting.push_back(ts << 1 | online as u64);
+                p.waiting.push_back(ts << 1 | online as u64);
             }
         }
         let sender = &mut self.senders[s as usize];
@@ -122,7 +130,9 @@ impl Traffic {
     pub(super) fn fill(&mut self, net: &mut Net, s: u32) {
         self.senders[s as usize].queued = false;
         let conn = self.senders[s as usize].conn;
-        if conn == NO_CONN || !self.sending {
+        let busy =
+            matches!(self.cfg.via, Via::Push(carrier) if carrier.waits()) && self.senders[s as usize].in_flight > 0;
+        if conn == NO_CONN || !self.sending || busy {
             return;
         }
         let now = net.now();
@@ -133,6 +143,7 @@ impl Traffic {
             }
             self.emit(net, s, now);
         }
+        self.send_items(net, s);
         net.flush_one(conn);
     }
 
@@ -171,6 +182,7 @@ impl Traffic {
                 continue;
             }
             self.emit(net, s, due);
+            self.send_items(net, s);
         }
         now
     }
