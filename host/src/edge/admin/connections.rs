@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use super::shared::Shared;
-use crate::base::message::{Cause, CloseReason, ConnectionId};
+use crate::base::message::ConnectionId;
+use crate::edge::http::closing::{close_all, close_reason};
 use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::query::{Parameters, Query};
 use crate::hub::registry::Peer;
@@ -19,9 +19,6 @@ use crate::hub::registry::Peer;
 /// Connections on one page: the default, and the most.
 const PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1000;
-
-/// The longest reason that fits a close frame, in bytes (RFC 6455 §5.5).
-const MAX_REASON: usize = 123;
 
 type Answer = Result<Json<Value>, Problem>;
 
@@ -88,36 +85,12 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>, Query(page): Query<P
 #[serde(deny_unknown_fields)]
 pub(super) struct CloseRequest {
     uid: Option<String>,
-    #[serde(default = "kicked")]
-    code: u16,
-    #[serde(default = "by_an_operator")]
-    reason: String,
-}
-
-fn kicked() -> u16 {
-    4907
-}
-
-fn by_an_operator() -> String {
-    "closed by an operator".to_owned()
+    code: Option<u16>,
+    reason: Option<String>,
 }
 
 impl Parameters for CloseRequest {
     const ALLOWED: &'static str = "uid=TEXT, code=NUMBER and reason=TEXT";
-}
-
-impl CloseRequest {
-    /// Checks code and reason, and returns them for the close frame.
-    fn close_reason(self) -> Result<CloseReason, Problem> {
-        let Self { code, reason, .. } = self;
-        if !matches!(code, 1000 | 1008 | 3000..=4999) {
-            return Err(Problem::bad(format!("code = {code}: must be 1000, 1008 or from 3000 to 4999")));
-        }
-        if reason.len() > MAX_REASON {
-            return Err(Problem::bad(format!("reason: must be at most {MAX_REASON} bytes, to fit a close frame")));
-        }
-        Ok(CloseReason { code, reason: ByteString::from(reason) })
-    }
 }
 
 pub(super) async fn close(
@@ -131,12 +104,12 @@ pub(super) async fn close(
     if request.uid.is_some() {
         return Err(Problem::bad("name a connection by its id or by its uid, not both"));
     }
-    let reason = request.close_reason()?;
+    let reason = close_reason(request.code, request.reason)?;
     let peer = shared.served()?.registry.connection(ConnectionId(id));
     let peer = peer.ok_or_else(|| {
         Problem::new(Reason::Offline, format_args!("there is no authenticated connection with the id {id}"))
     })?;
-    Ok(close_all(&[peer], &reason))
+    Ok(Json(json!({ "closed": close_all(&[peer], &reason) })))
 }
 
 pub(super) async fn close_uid(State(shared): State<Arc<Shared>>, Query(mut request): Query<CloseRequest>) -> Answer {
@@ -144,12 +117,7 @@ pub(super) async fn close_uid(State(shared): State<Arc<Shared>>, Query(mut reque
         .uid
         .take()
         .ok_or_else(|| Problem::bad("the query parameter uid is missing: whose connections to close"))?;
-    let reason = request.close_reason()?;
-    Ok(close_all(&shared.served()?.registry.of_uid(&uid), &reason))
-}
-
-/// Closes the connections and answers their number. Connections that are already closing do not count.
-fn close_all(peers: &[Arc<Peer>], reason: &CloseReason) -> Json<Value> {
-    let closed = peers.iter().filter(|peer| peer.outbox.close(reason.clone(), Cause::Operator)).count();
-    Json(json!({ "closed": closed }))
+    let reason = close_reason(request.code, request.reason)?;
+    let peers = shared.served()?.registry.of_uid(&uid);
+    Ok(Json(json!({ "closed": close_all(&peers, &reason) })))
 }

@@ -5,11 +5,27 @@
 //! | `guard` | who may ask, and for how long |
 //! | `store`, `tokens` | the tokens, and what each allows |
 //! | `caller` | the sender of a request, for the code that answers it |
+//! | `push`, `batch`, `stream` | requests that send messages |
+//! | `item`, `target`, `body` | a message and its recipients, as requests contain them |
+//! | `publish` | sends one message: permission, ruling, delivery, result |
+//! | `idempotency` | the answers to requests that may come twice |
+//! | `presence`, `connections`, `events` | who is connected, and changes of that |
 
+mod batch;
+mod body;
 mod caller;
+mod connections;
+mod events;
 mod guard;
+mod idempotency;
+mod item;
+mod presence;
+mod publish;
+mod push;
 mod shared;
 mod store;
+mod stream;
+mod target;
 mod tokens;
 
 use std::net::SocketAddr;
@@ -17,14 +33,20 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::response::IntoResponse;
 use axum::{Router, middleware};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use self::body::Room;
 use self::guard::guard;
+use self::idempotency::Idempotency;
 pub use self::shared::Served;
 use self::shared::Shared;
 pub use self::store::TokenStore;
@@ -38,6 +60,9 @@ use crate::edge::http::server::Server;
 /// Refused requests that are logged: in a second, and at once. Anybody may send many such requests.
 const REFUSALS_PER_SECOND: u32 = 1;
 const REFUSALS_AT_ONCE: u32 = 1;
+
+/// Messages to a group or to everyone that are sent at a time. Each of them may take long.
+const BROADCASTS: usize = 2;
 
 /// The document that describes the API. It needs no token.
 const DOCUMENT: &str = "/openapi.json";
@@ -55,7 +80,26 @@ macro_rules! routes {
     };
 }
 
-routes! {}
+routes! {
+    post "/v1/push" => push::push,
+    post "/v1/line" => push::line,
+    post "/v1/batch" => batch::batch,
+    post "/v1/stream" => stream::stream,
+    get "/v1/online" => presence::online,
+    get "/v1/members" => presence::members,
+    put "/v1/membership" => presence::join,
+    delete "/v1/membership" => presence::leave,
+    delete "/v1/connections" => connections::close,
+    get "/v1/blocks" => connections::blocks,
+    delete "/v1/blocks" => connections::lift,
+    get "/v1/events" => events::events,
+    get "/openapi.json" => document,
+}
+
+/// Returns the document that describes the API.
+async fn document() -> impl IntoResponse {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], include_str!("../../../openapi.json"))
+}
 
 /// The API's listener. Dropping it stops it.
 #[derive(Debug)]
@@ -79,6 +123,10 @@ impl Api {
             tokens: Arc::new(tokens),
             refusals: Throttle::new(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE),
             served: OnceLock::new(),
+            room: Room::new(config.in_flight),
+            broadcasts: Arc::new(Semaphore::new(BROADCASTS)),
+            idempotency: Idempotency::new(config.idempotency_window, config.idempotency_entries),
+            tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
         });
         let routes = routes()
@@ -123,6 +171,8 @@ impl Api {
     /// Stops the listener when the current answers are written, and at `end` at the latest.
     pub async fn stop(self, end: Instant) {
         self.server.stop(end).await;
+        self.shared.tasks.close();
+        let _ = timeout_at(end, self.shared.tasks.wait()).await;
     }
 }
 

@@ -2,8 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::body::Room;
+use super::idempotency::Idempotency;
 use super::store::TokenStore;
 use crate::base::throttle::Throttle;
 use crate::config::ApiConfig;
@@ -28,6 +32,14 @@ pub(super) struct Shared {
     pub(super) refusals: Throttle,
     /// Set once the gateway has started.
     pub(super) served: OnceLock<Served>,
+    /// Memory for the bodies of all requests.
+    pub(super) room: Room,
+    /// The turns of messages to groups and to everyone.
+    pub(super) broadcasts: Arc<Semaphore>,
+    /// The answers to requests with an idempotency key.
+    pub(super) idempotency: Arc<Idempotency>,
+    /// Work that goes on when its client has left.
+    pub(super) tasks: TaskTracker,
     /// Cancelled when the gateway drains. Streams then end.
     pub(super) draining: CancellationToken,
 }

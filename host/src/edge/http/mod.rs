@@ -2,6 +2,7 @@
 //! and the answer to a request that fails.
 
 pub(super) mod bounded;
+pub(super) mod closing;
 pub(super) mod origin;
 pub(super) mod problem;
 pub(super) mod query;

@@ -4,10 +4,10 @@
 use std::fmt;
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::policy::DeployError;
 
@@ -188,18 +188,24 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let body = Json(json!({ "error": self.error, "reason": self.reason.word() }));
-        let mut response = (self.status(), body).into_response();
+impl Problem {
+    /// Returns the head of the answer, and its body.
+    pub(in crate::edge) fn into_parts(self) -> ((StatusCode, HeaderMap), Value) {
+        let mut headers = HeaderMap::new();
         if self.reason == Reason::Unauthorized {
-            let challenge = HeaderValue::from_static("Bearer realm=\"hotgate\"");
-            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"hotgate\""));
         }
         if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+            headers.insert(RETRY_AFTER, seconds.into());
         }
-        response
+        ((self.status(), headers), json!({ "error": self.error, "reason": self.reason.word() }))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (head, body) = self.into_parts();
+        (head, Json(body)).into_response()
     }
 }
 

@@ -3,6 +3,7 @@
 use axum::extract::{self, FromRequestParts};
 use axum::http::Uri;
 use axum::http::request::Parts;
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Problem, shown};
@@ -25,6 +26,18 @@ impl<S: Sync, T: Parameters> FromRequestParts<S> for Query<T> {
         let wrong = || Problem::bad(problem::<T>(&query));
         parse(&query).map(Self).ok_or_else(wrong)
     }
+}
+
+/// Returns the parameters of a query in their order, decoded. For paths that take a parameter several times.
+pub(in crate::edge) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+    let decode = |text: &str| percent_decode_str(text).decode_utf8().map(String::from);
+    let parameters = uri.query().unwrap_or_default().split('&').filter(|parameter| !parameter.is_empty());
+    let pair = |parameter: &str| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let not_utf8 = |_| Problem::bad(format_args!("the query parameter {} is not UTF-8", shown(name)));
+        Ok((decode(name).map_err(not_utf8)?, decode(value).map_err(not_utf8)?))
+    };
+    parameters.map(pair).collect()
 }
 
 fn parse<T: Parameters>(query: &str) -> Option<T> {

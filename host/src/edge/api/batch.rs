@@ -1,0 +1,101 @@
+//! Sends several messages in one request: `POST /v1/batch`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::body::read;
+use super::caller::{Caller, Publisher};
+use super::idempotency::Stored;
+use super::item;
+use super::publish::{Reserved, reserve};
+use super::push::{key, replayed};
+use super::shared::Shared;
+use crate::edge::http::problem::{Problem, Reason};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+}
+
+/// Sends the items of the body, in order.
+pub(super) async fn batch(
+    State(shared): State<Arc<Shared>>,
+    Caller(publisher): Caller,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    shared.served()?;
+    if let Some(query) = uri.query() {
+        return Err(Problem::bad(format_args!("this path takes no query: {}", query.len())));
+    }
+    let (body, taken) = read(&shared.room, body, shared.config.max_body, "api.max_body").await?;
+    let items = count(&body, shared.config.max_items)?;
+    publisher.grant.charge(items)?;
+    let reservation = match key(&headers, &uri, &body)? {
+        None => None,
+        Some((key, fingerprint)) => match reserve(&shared, &publisher, &key, fingerprint)? {
+            Reserved::New(reservation) => Some(reservation),
+            Reserved::Answered(stored) => return Ok(answer(stored.body, true)),
+        },
+    };
+    // In a task of its own: the batch is carried out completely, even if the client leaves meanwhile.
+    let state = shared.clone();
+    let task = state.tasks.spawn(async move {
+        let (results, reached) = send_all(&shared, &publisher, &body).await?;
+        drop(taken);
+        if let Some(reservation) = reservation.filter(|_| reached > 0) {
+            reservation.keep(Stored { status: 200, body: results.clone() });
+        }
+        Ok(answer(results, false))
+    });
+    task.await.map_err(|error| Problem::new(Reason::Internal, error))?
+}
+
+/// Checks a batch, and returns the number of its items.
+fn count(body: &[u8], most: usize) -> Result<usize, Problem> {
+    match parse(body)?.items.len() {
+        items if items > most => {
+            Err(Problem::new(Reason::TooLarge, format_args!("a batch has at most {most} items (api.max_items)")))
+        }
+        items => Ok(items),
+    }
+}
+
+fn parse(body: &[u8]) -> Result<Batch<'_>, Problem> {
+    let shape = "send {\"items\":[…]}";
+    serde_json::from_slice(body).map_err(|error| Problem::bad(format_args!("this is no batch: {error}: {shape}")))
+}
+
+/// Sends all items. Returns the answer, and how many connections were reached.
+async fn send_all(shared: &Arc<Shared>, publisher: &Publisher, body: &[u8]) -> Result<(Bytes, usize), Problem> {
+    let mut answer = b"{\"results\":[".to_vec();
+    let mut reached = 0;
+    for item in parse(body)?.items {
+        let result = item::send(shared, publisher, item.get().as_bytes()).await;
+        reached += result.delivered.reached;
+        if answer.last() != Some(&b'[') {
+            answer.push(b',');
+        }
+        serde_json::to_writer(&mut answer, &result).map_err(|error| Problem::new(Reason::Internal, error))?;
+        // A batch of very many items must not keep its thread from others.
+        tokio::task::coop::consume_budget().await;
+    }
+    answer.extend_from_slice(b"]}");
+    Ok((answer.into(), reached))
+}
+
+fn answer(body: Bytes, is_replay: bool) -> Response {
+    let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    (replayed(is_replay), json, body).into_response()
+}

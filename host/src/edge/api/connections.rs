@@ -1,0 +1,123 @@
+//! Closes connections: `DELETE /v1/connections`; and the uids that are not let in again: `GET` and `DELETE /v1/blocks`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::caller::Caller;
+use super::shared::Shared;
+use super::target::{connection_id, uid};
+use super::tokens::Scope;
+use crate::edge::http::closing::{close_all, close_reason};
+use crate::edge::http::problem::{Problem, Reason};
+use crate::edge::http::query::{Parameters, Query};
+use crate::hub::blocks::LONGEST_BLOCK;
+
+/// The shortest time for which a uid is blocked.
+const SHORTEST_BLOCK: Duration = Duration::from_secs(1);
+
+type Answer = Result<Json<Value>, Problem>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CloseRequest {
+    uid: Option<String>,
+    id: Option<String>,
+    code: Option<u16>,
+    reason: Option<String>,
+    block: Option<String>,
+}
+
+impl Parameters for CloseRequest {
+    const ALLOWED: &'static str = "uid=TEXT or id=ID, code=NUMBER, reason=TEXT and block=TIME";
+}
+
+/// Closes the connections of a uid, or one connection.
+pub(super) async fn close(
+    State(shared): State<Arc<Shared>>,
+    Caller(publisher): Caller,
+    Query(request): Query<CloseRequest>,
+) -> Answer {
+    publisher.grant.charge(1)?;
+    let CloseRequest { uid: of, id, code, reason, block } = request;
+    let (reason, block) = (close_reason(code, reason)?, block.as_deref().map(time).transpose()?);
+    let registry = &shared.served()?.registry;
+    let peers = match (of, id, block) {
+        (Some(of), None, block) => {
+            let uid = uid(of)?;
+            publisher.grant.permit_uid(Scope::Kick, &uid)?;
+            if let Some(time) = block {
+                let full = |full| Problem::new(Reason::Budget, full);
+                registry.blocks.insert(uid.clone(), time).map_err(full)?;
+            }
+            registry.of_uid(&uid)
+        }
+        (None, Some(id), None) => {
+            let offline = || Problem::new(Reason::Offline, "there is no authenticated connection with this id");
+            publisher.grant.permit(Scope::Kick)?;
+            let peer = registry.connection(connection_id(&id)?).ok_or_else(offline)?;
+            publisher.grant.permit_uid(Scope::Kick, &peer.uid)?;
+            vec![peer]
+        }
+        (None, Some(_), Some(_)) => return Err(Problem::bad("block needs uid: it is the uid that is blocked")),
+        _ => return Err(Problem::bad("name connections by uid or by id, and not by both")),
+    };
+    Ok(Json(json!({ "closed": close_all(&peers, &reason) })))
+}
+
+/// Reads a time such as `10m`.
+fn time(text: &str) -> Result<Duration, Problem> {
+    let time = humantime::parse_duration(text).ok().filter(|time| (SHORTEST_BLOCK..=LONGEST_BLOCK).contains(time));
+    time.ok_or_else(|| Problem::bad("block: must be a time from 1s to 30days, like 10m"))
+}
+
+/// Lists the blocked uids, as far as the token may see them.
+pub(super) async fn blocks(State(shared): State<Arc<Shared>>, Caller(publisher): Caller) -> Answer {
+    publisher.grant.charge(1)?;
+    publisher.grant.permit(Scope::Kick)?;
+    let mut blocks = shared.served()?.registry.blocks.list();
+    blocks.retain(|(uid, _)| publisher.grant.may_see(uid));
+    let block = |(uid, left): (_, Duration)| json!({ "uid": uid, "seconds": left.as_secs() });
+    Ok(Json(json!({ "blocks": blocks.into_iter().map(block).collect::<Vec<_>>() })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Blocked {
+    uid: Option<String>,
+}
+
+impl Parameters for Blocked {
+    const ALLOWED: &'static str = "uid=TEXT";
+}
+
+/// Lets a uid in again.
+pub(super) async fn lift(
+    State(shared): State<Arc<Shared>>,
+    Caller(publisher): Caller,
+    Query(blocked): Query<Blocked>,
+) -> Answer {
+    publisher.grant.charge(1)?;
+    let uid = uid(blocked.uid.unwrap_or_default())?;
+    publisher.grant.permit_uid(Scope::Kick, &uid)?;
+    Ok(Json(json!({ "lifted": usize::from(shared.served()?.registry.blocks.lift(&uid)) })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_lasts_from_a_second_to_thirty_days() {
+        for (text, seconds) in [("1s", 1), ("10m", 600), ("30days", 30 * 86_400)] {
+            assert_eq!(time(text).unwrap().as_secs(), seconds, "{text}");
+        }
+        for wrong in ["", "0s", "999ms", "10", "-1s", "31days"] {
+            assert_eq!(time(wrong).unwrap_err().reason, Reason::BadRequest, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Who is connected: `GET /v1/online`, `GET /v1/members`; and groups: `PUT` and `DELETE /v1/membership`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use bytestring::ByteString;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use super::caller::Caller;
+use super::shared::Shared;
+use super::target::{Named, Target, group_name, uid};
+use super::tokens::Scope;
+use crate::edge::http::problem::{Problem, Reason, shown};
+use crate::edge::http::query::{Parameters, Query, pairs};
+use crate::hub::registry::{Peer, Registry};
+
+/// The uids of a group in one answer: the default, and the most.
+const PAGE: usize = 1000;
+const LARGEST_PAGE: usize = 10_000;
+
+type Answer = Result<Json<Value>, Problem>;
+
+/// Returns the number of connections of each uid.
+pub(super) async fn online(State(shared): State<Arc<Shared>>, Caller(publisher): Caller, uri: Uri) -> Answer {
+    publisher.grant.charge(1)?;
+    let mut named = Named::default();
+    for (name, value) in pairs(&uri)? {
+        if name != "uid" {
+            return Err(Problem::bad(format_args!("wrong query parameter {}: this path takes uid=TEXT", shown(&name))));
+        }
+        named.uids.push(value);
+    }
+    let Target::Uids(uids) = named.target().map_err(|problem| match problem.reason {
+        Reason::BadRequest => Problem::bad("the query parameter uid is missing or empty: whose connections to count"),
+        _ => problem,
+    })?
+    else {
+        return Err(Problem::bad("this path takes uid=TEXT"));
+    };
+    uids.iter().try_for_each(|uid| publisher.grant.permit_uid(Scope::Query, uid))?;
+    let registry = &shared.served()?.registry;
+    let (mut online, mut offline) = (BTreeMap::new(), Vec::new());
+    for uid in uids {
+        match registry.connection_count(&uid) {
+            0 => offline.push(uid),
+            count => _ = online.insert(uid, count),
+        }
+    }
+    Ok(Json(json!({ "online": online, "offline": offline })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    group: Option<String>,
+    limit: Option<usize>,
+}
+
+impl Parameters for Page {
+    const ALLOWED: &'static str = "group=NAME and limit=NUMBER";
+}
+
+/// Returns the uids in a group.
+pub(super) async fn members(
+    State(shared): State<Arc<Shared>>,
+    Caller(publisher): Caller,
+    Query(page): Query<Page>,
+) -> Answer {
+    publisher.grant.charge(1)?;
+    let group = group_name(page.group.unwrap_or_default())?;
+    let limit = page.limit.unwrap_or(PAGE);
+    if !(1..=LARGEST_PAGE).contains(&limit) {
+        return Err(Problem::bad(format_args!("limit: must be from 1 to {LARGEST_PAGE}")));
+    }
+    publisher.grant.permit_group(Scope::Query, &group)?;
+    let registry = shared.served()?.registry.clone();
+    // This may visit every connection.
+    let uids = spawn_blocking(move || registry.uids_in_group(&group, limit + 1)).await;
+    let mut uids = uids.map_err(|error| Problem::new(Reason::Internal, error))?;
+    let more = uids.len() > limit;
+    uids.truncate(limit);
+    Ok(Json(json!({ "uids": uids, "more": more })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Member {
+    group: Option<String>,
+    uid: Option<String>,
+}
+
+impl Parameters for Member {
+    const ALLOWED: &'static str = "group=NAME and uid=TEXT";
+}
+
+/// Puts the connections of a uid into a group.
+pub(super) async fn join(State(shared): State<Arc<Shared>>, Caller(publisher): Caller, member: Query<Member>) -> Answer {
+    change(&shared, &publisher, member, |registry, peer, group| {
+        registry.join(peer, group).map_err(|error| Problem::new(Reason::TooManyGroups, error))
+    })
+}
+
+/// Takes the connections of a uid out of a group.
+pub(super) async fn leave(State(shared): State<Arc<Shared>>, Caller(publisher): Caller, member: Query<Member>) -> Answer {
+    change(&shared, &publisher, member, |registry, peer, group| {
+        registry.leave(peer, group);
+        Ok(())
+    })
+}
+
+fn change(
+    shared: &Shared,
+    publisher: &super::caller::Publisher,
+    Query(Member { group, uid: of }): Query<Member>,
+    change: impl Fn(&Registry, &Arc<Peer>, &ByteString) -> Result<(), Problem>,
+) -> Answer {
+    publisher.grant.charge(1)?;
+    let (group, uid) = (group_name(group.unwrap_or_default())?, uid(of.unwrap_or_default())?);
+    publisher.grant.permit_group(Scope::Membership, &group)?;
+    publisher.grant.permit_uid(Scope::Membership, &uid)?;
+    let registry = &shared.served()?.registry;
+    let peers = registry.reached_by(&uid);
+    if peers.is_empty() {
+        return Err(Problem::new(Reason::Offline, "nobody with this uid is connected"));
+    }
+    peers.iter().try_for_each(|peer| change(registry, peer, &group))?;
+    Ok(Json(json!({ "connections": peers.len() })))
+}

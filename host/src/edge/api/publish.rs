@@ -1,0 +1,269 @@
+//! Sends one message of the API: permission, the router's ruling, delivery, and what became of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::caller::Publisher;
+use super::idempotency::{Begun, Reservation, Stored};
+use super::shared::{Served, Shared};
+use super::target::Target;
+use crate::base::message::{ConnectionId, Message};
+use crate::base::metrics::{METRICS, PushFailure};
+use crate::config::ApiRules;
+use crate::edge::http::problem::{Problem, Reason};
+use crate::hub::command::{self, Command, Delivery, Ruling};
+use crate::hub::delivery::{self, Outcome};
+use crate::hub::registry::Registry;
+
+/// How long a message to a group or to everyone waits for its turn.
+const TURN: Duration = Duration::from_secs(30);
+
+/// A message to send.
+pub(super) struct Push {
+    pub(super) target: Target,
+    pub(super) message: Message,
+    /// The idempotency key, and the fingerprint of the request that has it.
+    pub(super) key: Option<(String, [u8; 32])>,
+}
+
+/// What became of a message.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Delivered {
+    /// The number of connections that it reached.
+    pub(super) reached: usize,
+    /// Of several uids: those with no connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) offline: Vec<ByteString>,
+    /// Of several uids: those whose outbox was full.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) full: Vec<ByteString>,
+    /// Of several uids: those for which there was no memory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) budget: Vec<ByteString>,
+    /// True for the answer to an earlier request with the same key.
+    #[serde(skip)]
+    pub(super) is_replay: bool,
+}
+
+/// Why a message has reached nobody.
+#[derive(Debug)]
+pub(super) struct Unreached {
+    pub(super) problem: Problem,
+    /// The uids, by what happened to each, if there were several.
+    pub(super) delivered: Delivered,
+}
+
+impl From<Problem> for Unreached {
+    fn from(problem: Problem) -> Self {
+        Self { problem, delivered: Delivered::default() }
+    }
+}
+
+impl IntoResponse for Unreached {
+    fn into_response(self) -> Response {
+        let Self { problem, delivered } = self;
+        if [&delivered.offline, &delivered.full, &delivered.budget].into_iter().all(Vec::is_empty) {
+            return problem.into_response();
+        }
+        let (head, mut body) = problem.into_parts();
+        if let (Value::Object(body), Ok(Value::Object(lists))) = (&mut body, serde_json::to_value(delivered)) {
+            body.extend(lists);
+        }
+        (head, Json(body)).into_response()
+    }
+}
+
+/// Sends a message. The rate of the token is the caller's business.
+pub(super) async fn publish(
+    shared: &Arc<Shared>,
+    publisher: &Publisher,
+    push: Push,
+) -> Result<Delivered, Unreached> {
+    let result = try_publish(shared, publisher, push).await;
+    match &result {
+        Ok(_) => METRICS.pushes_ok.increment(),
+        Err(unreached) => METRICS.pushes_failed.increment(match unreached.problem.reason {
+            Reason::Offline | Reason::Full => PushFailure::Unreached,
+            Reason::Budget => PushFailure::NoRoom,
+            Reason::Failed => PushFailure::Failed,
+            _ => PushFailure::Refused,
+        }),
+    }
+    result
+}
+
+async fn try_publish(
+    shared: &Arc<Shared>,
+    publisher: &Publisher,
+    Push { target, message, key }: Push,
+) -> Result<Delivered, Unreached> {
+    let served = shared.served()?;
+    target.permit(&publisher.grant, &served.registry)?;
+    let reservation = match key {
+        None => None,
+        Some((key, fingerprint)) => match reserve(shared, publisher, &key, fingerprint)? {
+            Reserved::New(reservation) => Some(reservation),
+            Reserved::Answered(stored) => return Ok(replay(&stored)),
+        },
+    };
+    let work = match rule(shared, served, publisher, &target, &message).await? {
+        Some(commands) => Work { commands, uids: Vec::new(), reservation },
+        None => {
+            let deliver = |to| Command::Deliver(Delivery { to, message: message.clone(), otherwise: None });
+            let mut to = target.recipients();
+            // The last one needs no copy. With one recipient, the message stays the only holder of its bytes.
+            let last = to.pop();
+            let mut commands: Vec<_> = to.into_iter().map(deliver).collect();
+            commands.extend(last.map(|to| Command::Deliver(Delivery { to, message, otherwise: None })));
+            Work { commands, uids: target.uids().to_vec(), reservation }
+        }
+    };
+    let Done { deliveries, sum, delivered } = if work.commands.len() == 1 && !target.is_broadcast() {
+        work.carry_out(&served.registry).await
+    } else {
+        carry_out_all(shared, served, target.is_broadcast(), work).await?
+    };
+    let reason = match sum {
+        Outcome { reached: 1.., .. } => return Ok(delivered),
+        Outcome { over_budget: 1.., full: 0, .. } => Reason::Budget,
+        _ if target.is_broadcast() || deliveries == 0 => return Ok(delivered),
+        Outcome { full: 1.., .. } => Reason::Full,
+        _ => Reason::Offline,
+    };
+    let error = match reason {
+        Reason::Full => "the client does not read fast enough (outbox.max_bytes): it is closed with 4905",
+        Reason::Budget => "the outboxes of all connections are full (outbox.total_bytes)",
+        _ => target.offline(),
+    };
+    Err(Unreached { problem: Problem::new(reason, error), delivered })
+}
+
+/// Asks the router about a message, if `api.rules` says so. Returns the commands to apply in place of the message, or
+/// `None` to send the message as it is.
+async fn rule(
+    shared: &Shared,
+    served: &Served,
+    publisher: &Publisher,
+    target: &Target,
+    message: &Message,
+) -> Result<Option<Vec<Command>>, Problem> {
+    if shared.config.rules == ApiRules::Direct {
+        return Ok(None);
+    }
+    let asking = command::Publisher {
+        connection: ConnectionId::next(),
+        token: publisher.grant.name().into(),
+        remote_address: publisher.remote.to_string(),
+    };
+    match served.policy.router.publish(&asking, &target.recipients(), message).await {
+        Ok(Ruling::Pass) => Ok(None),
+        Ok(Ruling::Instead(commands)) => Ok(Some(commands)),
+        Ok(Ruling::Refuse(text)) => Err(Problem::new(Reason::Refused, text)),
+        Err(_logged) => {
+            Err(Problem::new(Reason::Failed, "the router failed or has too many calls; nothing was sent"))
+        }
+    }
+}
+
+/// A new key, or the answer to an earlier request.
+pub(super) enum Reserved {
+    New(Reservation),
+    Answered(Stored),
+}
+
+/// Reserves a key.
+pub(super) fn reserve(
+    shared: &Shared,
+    publisher: &Publisher,
+    key: &str,
+    fingerprint: [u8; 32],
+) -> Result<Reserved, Problem> {
+    match shared.idempotency.begin(publisher.grant.name(), key, fingerprint) {
+        Begun::Fresh(reservation) => Ok(Reserved::New(reservation)),
+        Begun::Replay(stored) => Ok(Reserved::Answered(stored)),
+        Begun::InFlight => {
+            Err(Problem::new(Reason::InFlight, "a request with this idempotency key is being carried out"))
+        }
+        Begun::Reused => Err(Problem::new(Reason::KeyReused, "this idempotency key belongs to another request")),
+    }
+}
+
+fn replay(stored: &Stored) -> Delivered {
+    Delivered { is_replay: true, ..serde_json::from_slice(&stored.body).unwrap_or_default() }
+}
+
+/// Commands to apply.
+struct Work {
+    commands: Vec<Command>,
+    /// The uid of each command, if the answer lists uids.
+    uids: Vec<ByteString>,
+    reservation: Option<Reservation>,
+}
+
+/// What became of all commands.
+struct Done {
+    deliveries: usize,
+    sum: Outcome,
+    delivered: Delivered,
+}
+
+impl Work {
+    /// Applies the commands. Keeps the answer for requests with the same key, if something was queued.
+    async fn carry_out(self, registry: &Registry) -> Done {
+        let Self { commands, uids, reservation } = self;
+        let (mut deliveries, mut sum, mut delivered) = (0, Outcome::default(), Delivered::default());
+        delivery::apply_commands(registry, commands, |outcome| {
+            let list = match outcome {
+                Outcome { reached: 1.., .. } => None,
+                Outcome { full: 1.., .. } => Some(&mut delivered.full),
+                Outcome { over_budget: 1.., .. } => Some(&mut delivered.budget),
+                _ => Some(&mut delivered.offline),
+            };
+            if let (Some(list), Some(uid)) = (list, uids.get(deliveries)) {
+                list.push(uid.clone());
+            }
+            deliveries += 1;
+            sum += outcome;
+        })
+        .await;
+        delivered.reached = sum.reached;
+        if let Some(reservation) = reservation.filter(|_| sum.reached > 0) {
+            let body = serde_json::to_vec(&delivered).map(Bytes::from).unwrap_or_default();
+            reservation.keep(Stored { status: 200, body });
+        }
+        Done { deliveries, sum, delivered }
+    }
+}
+
+/// Applies commands in a task of their own: they are carried out completely, even if the client leaves meanwhile. Few
+/// broadcasts run at a time.
+async fn carry_out_all(
+    shared: &Arc<Shared>,
+    served: &Served,
+    is_broadcast: bool,
+    work: Work,
+) -> Result<Done, Problem> {
+    let turn = match is_broadcast {
+        false => None,
+        true => {
+            let turn = timeout(TURN, shared.broadcasts.clone().acquire_owned()).await;
+            let turn = turn.ok().and_then(Result::ok);
+            Some(turn.ok_or_else(|| Problem::new(Reason::Budget, "too many messages go to groups or to everyone"))?)
+        }
+    };
+    let registry = served.registry.clone();
+    let task = shared.tasks.spawn(async move {
+        let done = work.carry_out(&registry).await;
+        drop(turn);
+        done
+    });
+    task.await.map_err(|error| Problem::new(Reason::Internal, error))
+}

@@ -1,0 +1,30 @@
+//! Closes connections for operators.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+
+use super::problem::Problem;
+use crate::base::message::{Cause, CloseReason};
+use crate::hub::registry::Peer;
+
+/// The longest reason that fits a close frame, in bytes (RFC 6455 §5.5).
+const MAX_REASON: usize = 123;
+
+/// Checks the code and the reason for a close frame. Without them: 4907, "closed by an operator".
+pub(in crate::edge) fn close_reason(code: Option<u16>, reason: Option<String>) -> Result<CloseReason, Problem> {
+    let code = code.unwrap_or(4907);
+    let reason = reason.unwrap_or_else(|| "closed by an operator".to_owned());
+    if !matches!(code, 1000 | 1008 | 3000..=4999) {
+        return Err(Problem::bad(format_args!("code = {code}: must be 1000, 1008 or from 3000 to 4999")));
+    }
+    if reason.len() > MAX_REASON {
+        return Err(Problem::bad(format_args!("reason: must be at most {MAX_REASON} bytes, to fit a close frame")));
+    }
+    Ok(CloseReason { code, reason: ByteString::from(reason) })
+}
+
+/// Closes the connections. Returns their number; connections that are already closing do not count.
+pub(in crate::edge) fn close_all(peers: &[Arc<Peer>], reason: &CloseReason) -> usize {
+    peers.iter().filter(|peer| peer.outbox.close(reason.clone(), Cause::Operator)).count()
+}
