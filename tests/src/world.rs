@@ -6,11 +6,12 @@ use wit_parser::{ManglingAndAbi, Resolve, SourceMap};
 use crate::Component;
 
 /// The files of the contract.
-const CONTRACT: [(&str, &str); 7] = [
+const CONTRACT: [(&str, &str); 8] = [
     ("authenticator.wit", include_str!("../../wit/authenticator.wit")),
     ("directory.wit", include_str!("../../wit/directory.wit")),
     ("lifecycle.wit", include_str!("../../wit/lifecycle.wit")),
     ("logging.wit", include_str!("../../wit/logging.wit")),
+    ("publications.wit", include_str!("../../wit/publications.wit")),
     ("router.wit", include_str!("../../wit/router.wit")),
     ("types.wit", include_str!("../../wit/types.wit")),
     ("worlds.wit", include_str!("../../wit/worlds.wit")),

@@ -155,7 +155,7 @@ pub(super) enum Role {
 
 impl From<Role> for Roles {
     fn from(role: Role) -> Self {
-        Self { authenticator: role != Role::Router, router: role != Role::Authenticator }
+        Self { authenticator: role != Role::Router, router: role != Role::Authenticator, publications: false }
     }
 }
 
@@ -308,7 +308,7 @@ async fn roles(subject: &Subject, devkit: &DevKit, of_cases: bool) -> anyhow::Re
         false => devkit.check(&file, subject.roles()).await?,
     };
     if report.problems.is_empty() {
-        return Ok(Some(subject.roles().unwrap_or(report.roles())));
+        return Ok(Some(report.roles_to_load(subject.roles())));
     }
     let _ = io::stderr().write_all(tame(&report.to_string()).as_bytes());
     Ok(None)

@@ -125,7 +125,7 @@ impl Call {
     /// Returns the role that has this function.
     pub(super) fn role(&self) -> Roles {
         let authenticator = matches!(self, Self::Greet | Self::Authenticate(_));
-        Roles { authenticator, router: !authenticator }
+        Roles { authenticator, router: !authenticator, publications: false }
     }
 }
 

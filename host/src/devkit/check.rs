@@ -36,6 +36,8 @@ pub struct Report {
     pub authenticator: bool,
     /// True if it can be a router.
     pub router: bool,
+    /// True if it is a router that can serve with `api.rules = "router"`.
+    pub publications: bool,
     /// The interfaces that it exports.
     pub exports: Vec<String>,
     /// The interfaces that it imports.
@@ -127,7 +129,8 @@ pub fn inspect(file: &str, code: &[u8], wanted: Option<Roles>) -> anyhow::Result
             report.problem(Kind::Role, what, EXPORT);
         }
     }
-    (report.authenticator, report.router) = (roles.authenticator, roles.router);
+    let Roles { authenticator, router, publications } = roles;
+    (report.authenticator, report.router, report.publications) = (authenticator, router, publications);
     Ok(report)
 }
 
@@ -142,7 +145,7 @@ impl DevKit {
         if !report.problems.is_empty() {
             return Ok(report);
         }
-        let loaded = self.load(wanted.unwrap_or(report.roles()), None, Surroundings::default()).await;
+        let loaded = self.load(report.roles_to_load(wanted), None, Surroundings::default()).await;
         report.log = capture::take().lines().map(str::to_owned).collect();
         match loaded {
             Ok((harness, _)) => {
@@ -170,7 +173,14 @@ impl DevKit {
 impl Report {
     /// Returns the roles that the component can fill.
     pub fn roles(&self) -> Roles {
-        Roles { authenticator: self.authenticator, router: self.router }
+        Roles { authenticator: self.authenticator, router: self.router, publications: self.publications }
+    }
+
+    /// Returns the roles that are `wanted`, or else all that the component can fill. A router that exports
+    /// `publications` is loaded with this interface.
+    pub fn roles_to_load(&self, wanted: Option<Roles>) -> Roles {
+        let able = self.roles();
+        wanted.map_or(able, |wanted| Roles { publications: wanted.router && able.publications, ..wanted })
     }
 
     fn problem(&mut self, kind: Kind, what: impl Into<String>, advice: &'static str) {
@@ -215,6 +225,7 @@ fn roles(host: &Interfaces, component: &Interfaces, report: &mut Report) -> Role
     report.imports = component.imports().map(|found| found.full_name()).collect();
     let export = |name: &str| component.exports().find(|found| found.of_contract() == Some(name));
     let (lifecycle, authenticator, router) = (export("lifecycle"), export("authenticator"), export("router"));
+    let publications = export("publications");
     if authenticator.is_none() && router.is_none() {
         let (what, advice) = not_a_plugin(component);
         report.problem(Kind::Role, what, advice);
@@ -222,7 +233,7 @@ fn roles(host: &Interfaces, component: &Interfaces, report: &mut Report) -> Role
         let what = format!("it does not export hotgate:gateway/lifecycle@{CONTRACT_VERSION}");
         report.problem(Kind::Role, what, EXPORT);
     }
-    for found in [lifecycle, authenticator, router].into_iter().flatten() {
+    for found in [lifecycle, authenticator, router, publications].into_iter().flatten() {
         compare(host, component, found, true, report);
     }
     for found in component.imports() {
@@ -245,7 +256,8 @@ fn roles(host: &Interfaces, component: &Interfaces, report: &mut Report) -> Role
         let what = format!("it imports a function `{function}`, which the gateway does not provide");
         report.problem(Kind::Imports, what, BARE);
     }
-    Roles { authenticator: authenticator.is_some(), router: router.is_some() }
+    let (authenticator, router) = (authenticator.is_some(), router.is_some());
+    Roles { authenticator, router, publications: router && publications.is_some() }
 }
 
 /// Describes a component that is not a plugin, and returns advice.
@@ -326,6 +338,9 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.file)?;
         writeln!(f, "  size      {}, sha256 {}", size(self.bytes), &self.sha256[..12])?;
         writeln!(f, "  roles     {roles}")?;
+        if self.publications {
+            writeln!(f, "  api.rules may be \"router\": it exports publications")?;
+        }
         for (label, interfaces) in [("exports", &self.exports), ("imports", &self.imports)] {
             for (index, names) in by_package(interfaces).iter().enumerate() {
                 let label = if index == 0 { label } else { "" };

@@ -16,11 +16,12 @@ use crate::plugin::text::{list, shown};
 const MAX_NAME: usize = 256;
 
 /// The files of the contract.
-pub(super) const FILES: [(&str, &str); 7] = [
+pub(super) const FILES: [(&str, &str); 8] = [
     ("authenticator.wit", include_str!("../../../wit/authenticator.wit")),
     ("directory.wit", include_str!("../../../wit/directory.wit")),
     ("lifecycle.wit", include_str!("../../../wit/lifecycle.wit")),
     ("logging.wit", include_str!("../../../wit/logging.wit")),
+    ("publications.wit", include_str!("../../../wit/publications.wit")),
     ("router.wit", include_str!("../../../wit/router.wit")),
     ("types.wit", include_str!("../../../wit/types.wit")),
     ("worlds.wit", include_str!("../../../wit/worlds.wit")),

@@ -202,7 +202,7 @@ impl Builder {
             let settings = table(settings.collect());
             table(vec![("file", path(&self.served())), ("settings", settings), ("deploy", deploy)])
         };
-        let roles = self.roles.unwrap_or(Roles { authenticator: false, router: false });
+        let roles = self.roles.unwrap_or(Roles::default());
         let config = table(vec![
             ("state_folder", path(&self.state())),
             ("log", table(vec![("level", text(LOG))])),

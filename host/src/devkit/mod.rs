@@ -67,7 +67,7 @@ impl DevKit {
         let code = read_component(&plugin.source, plugin.limits.max_component);
         let code = code.with_context(|| format!("cannot read {}", file.display()))?;
         let cache = StateFolder::open(Some(cache));
-        let demand = Demand::of(&plugin.limits, Roles { authenticator: true, router: true });
+        let demand = Demand::of(&plugin.limits, Roles { authenticator: true, router: true, publications: true });
         let runtime = Runtime::start(demand, &config.engine, &config.compiler, registry(), Arc::new(cache))?;
         Ok(Self { runtime, plugin, code })
     }

@@ -107,7 +107,7 @@ fn check_name(name: &str) -> anyhow::Result<()> {
 /// Returns the files of a project, each with its path in the project.
 fn files(name: &str, roles: Roles, language: Language) -> Vec<(PathBuf, String)> {
     let (role, world) = match roles {
-        Roles { authenticator: true, router: true } => ("both", "authentication-and-routing"),
+        Roles { authenticator: true, router: true, .. } => ("both", "authentication-and-routing"),
         Roles { authenticator: true, .. } => ("authenticator", "authentication"),
         Roles { .. } => ("router", "routing"),
     };
@@ -149,7 +149,7 @@ mod tests {
     fn every_template_is_whole() {
         for language in Language::value_variants() {
             for (authenticator, router) in [(true, false), (false, true), (true, true)] {
-                let roles = Roles { authenticator, router };
+                let roles = Roles { authenticator, router, ..Roles::default() };
                 let files = files("my-plugin", roles, *language);
                 let has = |name: &str| files.iter().any(|(path, _)| path == Path::new(name));
                 for needed in ["README.md", "cases.toml", "plugin.toml", "wit/worlds.wit", ".gitignore"] {

@@ -30,6 +30,17 @@ pub struct Sender {
     pub remote_address: String,
 }
 
+/// An internal system that publishes a message by the HTTP API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publisher {
+    /// Its HTTP connection.
+    pub connection: ConnectionId,
+    /// The name of its token.
+    pub token: ByteString,
+    /// `ip:port` of the publisher.
+    pub remote_address: String,
+}
+
 /// The connections that a command is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recipient {
@@ -144,4 +155,15 @@ pub struct Answer {
     pub commands: Vec<Command>,
     /// The reply that the sender gets instead of `ok` or `fail`: one line, without its line end.
     pub reply: Option<ByteString>,
+}
+
+/// The router's decision about a message that is to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ruling {
+    /// Send the message to the recipients.
+    Pass,
+    /// Apply these commands instead, and do not send the message.
+    Instead(Vec<Command>),
+    /// Send nothing. The publisher is shown this text: one line without control characters.
+    Refuse(String),
 }

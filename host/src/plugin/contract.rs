@@ -1,8 +1,9 @@
 //! The contract of `wit/` as Rust types, and the checks that compare a component with the contract.
 
-// One world with both roles: the types are generated once, and the functions of each role are looked up separately.
+// One world with everything: the types are generated once, and the functions of each interface are looked up
+// separately.
 wasmtime::component::bindgen!({
-    world: "authentication-and-routing",
+    world: "authentication-routing-and-publishing",
     path: "../wit",
     // Arguments are borrowed: a packet is copied into the guest's memory and nowhere else.
     ownership: Borrowing { duplicate_if_necessary: true },
@@ -14,16 +15,19 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
-pub(crate) use self::exports::hotgate::gateway::{authenticator, lifecycle, router};
+pub(crate) use self::exports::hotgate::gateway::{authenticator, lifecycle, publications, router};
 pub(crate) use self::hotgate::gateway::{directory, logging, types};
 
 use std::fmt;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use wasmtime::Store;
 use wasmtime::component::{Instance, InstancePre};
 
 use super::text::{list, plain};
+
+/// The name of the optional interface of routers.
+const PUBLICATIONS: &str = "hotgate:gateway/publications@0.1.0";
 
 /// The roles of a plugin. A plugin can have both roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +36,8 @@ pub struct Roles {
     pub authenticator: bool,
     /// Whether the plugin decides who gets a message.
     pub router: bool,
+    /// Whether the router also decides about messages of the HTTP API (`publications`). Only with `router`.
+    pub publications: bool,
 }
 
 /// One role of a plugin.
@@ -68,20 +74,27 @@ impl<T> PerRole<T> {
 }
 
 impl Roles {
-    /// Returns the number of roles.
+    /// Returns the number of roles. `publications` is a part of the router's role.
     pub(crate) fn count(self) -> usize {
         usize::from(self.authenticator) + usize::from(self.router)
     }
 
     /// Returns `true` if all `others` are among these roles.
     pub fn include(self, others: Self) -> bool {
-        (self.authenticator || !others.authenticator) && (self.router || !others.router)
+        (self.authenticator || !others.authenticator)
+            && (self.router || !others.router)
+            && (self.publications || !others.publications)
     }
 
     /// Returns the interfaces that a component with these roles must export.
     fn interfaces(self) -> impl Iterator<Item = &'static str> {
         let role = |wanted: bool, interface| wanted.then_some(interface);
-        ["lifecycle"].into_iter().chain(role(self.authenticator, "authenticator")).chain(role(self.router, "router"))
+        let roles = [
+            role(self.authenticator, "authenticator"),
+            role(self.router, "router"),
+            role(self.publications, "publications"),
+        ];
+        ["lifecycle"].into_iter().chain(roles.into_iter().flatten())
     }
 }
 
@@ -92,7 +105,8 @@ impl fmt::Display for Roles {
             (true, false) => "authenticator",
             (false, true) => "router",
             (false, false) => "plugin",
-        })
+        })?;
+        f.write_str(if self.publications { " with publications" } else { "" })
     }
 }
 
@@ -111,14 +125,16 @@ pub(crate) enum Function {
     Closed,
     /// `router.push`
     Push,
+    /// `publications.publish`
+    Publish,
 }
 
 /// The number of functions.
-pub(crate) const FUNCTIONS: usize = 6;
+pub(crate) const FUNCTIONS: usize = 7;
 
 impl Function {
     pub(crate) const ALL: [Self; FUNCTIONS] =
-        [Self::Greet, Self::Authenticate, Self::Opened, Self::Route, Self::Closed, Self::Push];
+        [Self::Greet, Self::Authenticate, Self::Opened, Self::Route, Self::Closed, Self::Push, Self::Publish];
 
     /// Returns `true` if the client has no uid yet when this function is called.
     pub(crate) fn is_before_login(self) -> bool {
@@ -129,7 +145,7 @@ impl Function {
     pub(crate) fn role(self) -> Role {
         match self {
             Self::Greet | Self::Authenticate => Role::Authenticator,
-            Self::Opened | Self::Route | Self::Closed | Self::Push => Role::Router,
+            Self::Opened | Self::Route | Self::Closed | Self::Push | Self::Publish => Role::Router,
         }
     }
 
@@ -142,6 +158,7 @@ impl Function {
             Self::Route => "route",
             Self::Closed => "closed",
             Self::Push => "push",
+            Self::Publish => "publish",
         }
     }
 }
@@ -151,11 +168,13 @@ pub(crate) struct Exports {
     lifecycle: lifecycle::GuestIndices,
     authenticator: Option<authenticator::GuestIndices>,
     router: Option<router::GuestIndices>,
+    publications: Option<publications::GuestIndices>,
 }
 
 impl Exports {
     /// Looks up the functions of these roles. If a function is missing, the error lists the exports that the roles need
-    /// and the exports that the component has.
+    /// and the exports that the component has. If only `publications` is missing, the error names the setting that
+    /// needs it.
     pub(crate) fn find<T>(component: &InstancePre<T>, roles: Roles) -> anyhow::Result<Self> {
         let wanted = |wanted: bool| wanted.then_some(component);
         let find = || -> wasmtime::Result<Self> {
@@ -163,10 +182,11 @@ impl Exports {
                 lifecycle: lifecycle::GuestIndices::new(component)?,
                 authenticator: wanted(roles.authenticator).map(authenticator::GuestIndices::new).transpose()?,
                 router: wanted(roles.router).map(router::GuestIndices::new).transpose()?,
+                publications: None,
             })
         };
-        match find() {
-            Ok(exports) => Ok(exports),
+        let mut exports = match find() {
+            Ok(exports) => exports,
             Err(error) => {
                 let wanted: Vec<_> = roles.interfaces().map(|name| format!("hotgate:gateway/{name}@0.1.0")).collect();
                 let engine = component.engine();
@@ -176,7 +196,15 @@ impl Exports {
                 let error = plain(error);
                 bail!("it is no {roles}: {error}; it must export {}; it exports {found}", wanted.join(", "))
             }
-        }
+        };
+        let publications = wanted(roles.publications).map(publications::GuestIndices::new).transpose();
+        exports.publications = publications.map_err(|_missing| {
+            anyhow!(
+                "it does not export {PUBLICATIONS}, which api.rules = \"router\" needs: take a router that exports it \
+                 (builtin:rooms-router does; the default, builtin:origin-router, does not), or set api.rules = \"direct\""
+            )
+        })?;
+        Ok(exports)
     }
 
     /// Compares the types of all functions with the types of the contract.
@@ -197,6 +225,9 @@ impl Exports {
         if self.router.is_some() {
             self.router(store, instance).map_err(plain).with_context(|| mismatch("router"))?;
         }
+        if self.publications.is_some() {
+            self.publications(store, instance).map_err(plain).with_context(|| mismatch("publications"))?;
+        }
         Ok(())
     }
 
@@ -216,6 +247,15 @@ impl Exports {
 
     pub(crate) fn router<T>(&self, store: &mut Store<T>, instance: &Instance) -> wasmtime::Result<router::Guest> {
         let indices = self.router.as_ref().ok_or_else(|| wasmtime::format_err!("the plugin is not a router"))?;
+        indices.load(store, instance)
+    }
+
+    pub(crate) fn publications<T>(
+        &self,
+        store: &mut Store<T>,
+        instance: &Instance,
+    ) -> wasmtime::Result<publications::Guest> {
+        let indices = self.publications.as_ref().ok_or_else(|| wasmtime::format_err!("api.rules is not \"router\""))?;
         indices.load(store, instance)
     }
 }

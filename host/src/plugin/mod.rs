@@ -38,7 +38,7 @@ pub use self::compile::child::{COMMAND as COMPILE, run as compile};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::compile::fuzz;
 pub use self::contract::Roles;
-pub(crate) use self::contract::{authenticator, router, types};
+pub(crate) use self::contract::{authenticator, publications, router, types};
 pub use self::deploy::source::read as read_component;
 pub use self::deploy::watch::FileWatchers;
 pub use self::identity::Digest;

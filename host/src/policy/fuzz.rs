@@ -4,15 +4,15 @@ use super::read::Reader;
 use crate::base::message::{CloseReason, Message};
 use crate::config::PluginLimits;
 use crate::hub::command::Action;
-use crate::hub::command::{Command, Recipient};
-use crate::plugin::{router, types};
+use crate::hub::command::{Command, Recipient, Ruling};
+use crate::plugin::{publications, router, types};
 
 /// Returns limits that are small enough for a fuzzer to reach.
 fn limits() -> PluginLimits {
     PluginLimits { max_actions: 8, max_output: 200, max_state: 20, max_name: 10, ..PluginLimits::default() }
 }
 
-/// Reads bytes as actions, with a packet and without, then as an answer with commands.
+/// Reads bytes as actions, with a packet and without, then as an answer with commands, then as a ruling.
 pub(crate) fn returned(bytes: &[u8]) {
     let limits = limits();
     let packet = Message::Text("the packet".into());
@@ -30,6 +30,14 @@ pub(crate) fn returned(bytes: &[u8]) {
     if let Ok(answer) = Reader::new(&limits, Some(&packet)).answer(router::Answer { commands, reply }) {
         assert!(answer.reply.is_none_or(|reply| !reply.contains(['\n', '\r'])));
         answer.commands.iter().for_each(|command| _ = within_command(command, Some(&packet), &limits));
+    }
+    match Reader::new(&limits, Some(&packet)).ruling(Made(bytes).ruling()) {
+        Ok(Ruling::Instead(commands)) => {
+            let returned: usize = commands.iter().map(|command| within_command(command, Some(&packet), &limits)).sum();
+            assert!(returned <= limits.max_output, "{returned} bytes");
+        }
+        Ok(Ruling::Refuse(text)) => assert!(!text.contains(char::is_control) && text.len() <= 1024 + '…'.len_utf8()),
+        Ok(Ruling::Pass) | Err(_) => {}
     }
 }
 
@@ -109,13 +117,13 @@ impl Made<'_> {
         }
     }
 
-    fn recipient(&mut self) -> router::Recipient {
+    fn recipient(&mut self) -> router::RecipientResult {
         match self.byte() % 5 {
-            0 => router::Recipient::Uid(self.text()),
-            1 => router::Recipient::Connection(self.byte().into()),
-            2 => router::Recipient::Group(self.text()),
-            3 => router::Recipient::GroupOthers(self.text()),
-            _ => router::Recipient::Everyone,
+            0 => router::RecipientResult::Uid(self.text()),
+            1 => router::RecipientResult::Connection(self.byte().into()),
+            2 => router::RecipientResult::Group(self.text()),
+            3 => router::RecipientResult::GroupOthers(self.text()),
+            _ => router::RecipientResult::Everyone,
         }
     }
 
@@ -146,6 +154,14 @@ impl Made<'_> {
             });
         }
         commands
+    }
+
+    fn ruling(mut self) -> publications::Ruling {
+        match self.byte() % 3 {
+            0 => publications::Ruling::Pass,
+            1 => publications::Ruling::Refuse(self.text()),
+            _ => publications::Ruling::Instead(self.commands()),
+        }
     }
 
     fn actions(mut self) -> Vec<router::Action> {

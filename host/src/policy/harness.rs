@@ -9,7 +9,7 @@ use super::ask::{self, Handshake, Held, Identity};
 use super::router;
 use crate::base::message::{CloseReason, Message};
 use crate::config::{Isolation, PluginConfig};
-use crate::hub::command::{Action, Answer, Command, Ending, Sender, Session};
+use crate::hub::command::{Action, Answer, Command, Ending, Publisher, Recipient, Ruling, Sender, Session};
 use crate::hub::registry::Registry;
 use crate::plugin::{CallError, Ledgers, PluginHandle, Roles, Runtime, Slot};
 
@@ -119,6 +119,19 @@ impl Harness {
     /// When the plugin failed.
     pub async fn push(&self, sender: &Sender, line: &ByteString) -> Result<Result<Answer, String>, CallError> {
         router::push(&self.router, &self.registry, sender, line).await
+    }
+
+    /// Calls `publish`: an internal system wants to send a message to these recipients.
+    ///
+    /// # Errors
+    /// When the plugin failed.
+    pub async fn publish(
+        &self,
+        publisher: &Publisher,
+        to: &[Recipient],
+        message: &Message,
+    ) -> Result<Ruling, CallError> {
+        router::publish(&self.router, &self.registry, publisher, to, message).await
     }
 
     /// Keeps the state of a challenge for the next packet.

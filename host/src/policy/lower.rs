@@ -1,7 +1,8 @@
 //! Converts plain types into arguments of plugin functions. Arguments are borrowed, and copied only into the plugin's
 //! memory.
 
-use crate::base::message::{Attribute, Cause, Message};
+use crate::base::message::{Attribute, Cause, ConnectionId, Message};
+use crate::hub::command::Recipient;
 use crate::plugin::{router, types};
 
 /// Converts a message into an argument.
@@ -15,6 +16,17 @@ pub(super) fn message(message: &Message) -> types::Message<'_> {
 /// Converts attributes into arguments.
 pub(super) fn attributes(attributes: &[Attribute]) -> Vec<types::AttributeParam<'_>> {
     attributes.iter().map(|Attribute { name, value }| types::AttributeParam { name, value }).collect()
+}
+
+/// Converts a recipient into an argument.
+pub(super) fn recipient(recipient: &Recipient) -> router::RecipientParam<'_> {
+    match recipient {
+        Recipient::Uid(uid) => router::RecipientParam::Uid(uid),
+        Recipient::Connection(ConnectionId(id)) => router::RecipientParam::Connection(*id),
+        Recipient::Group(group) => router::RecipientParam::Group(group),
+        Recipient::GroupOthers(group) => router::RecipientParam::GroupOthers(group),
+        Recipient::Everyone => router::RecipientParam::Everyone,
+    }
 }
 
 impl From<Cause> for router::Cause {

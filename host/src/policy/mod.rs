@@ -29,7 +29,7 @@ pub use self::harness::{Harness, Verdict};
 pub use self::router::{Failed, PushError, Router};
 use self::shadow::Shadow;
 use crate::base::state::StateFolder;
-use crate::config::{Config, Loaded, Missing, PluginConfig, PluginLimits};
+use crate::config::{ApiRules, Config, Loaded, Missing, PluginConfig, PluginLimits};
 use crate::hub::registry::Registry;
 use crate::plugin::status::{Deployed, PluginStatus};
 use crate::plugin::{Demand, FileWatchers, Ledgers, PluginHandle, Roles, Runtime, Slot, look_after};
@@ -63,12 +63,14 @@ impl Policy {
     pub async fn load(loaded: &Loaded, registry: Arc<Registry>, state: Arc<StateFolder>) -> anyhow::Result<Self> {
         let config = &loaded.config;
         let slot_configs = slot_configs(config);
-        let demand =
-            slot_configs.iter().map(|slot_config| Demand::of(&slot_config.plugin.limits, slot_config.roles())).sum();
+        let demand = slot_configs
+            .iter()
+            .map(|slot_config| Demand::of(&slot_config.plugin.limits, slot_config.roles(config)))
+            .sum();
         let runtime = Runtime::start(demand, &config.engine, &config.compiler, registry.clone(), state)?;
 
         // A plugin may return the largest message that it can receive, unless the configuration sets `max_output`.
-        let largest = config.websocket.max_message.max(config.text.max_line);
+        let largest = config.websocket.max_message.max(config.text.max_line).max(config.api.max_message);
         let default = PluginLimits::default().max_output;
         let names: Vec<_> = slot_configs.iter().map(|slot_config| slot_config.name(config)).collect();
         let plugins = slot_configs.iter().map(|slot_config| slot_config.plugin);
@@ -80,7 +82,7 @@ impl Policy {
             if plugin.limits.max_output == default {
                 plugin.limits.max_output = default.max(largest);
             }
-            let slot = Slot::load(name, &plugin, slot_config.roles(), runtime.clone(), &ledgers).await;
+            let slot = Slot::load(name, &plugin, slot_config.roles(config), runtime.clone(), &ledgers).await;
             let slot = slot.map_err(|error| match slot_config.missing(loaded).next() {
                 Some(missing) => anyhow::Error::msg(missing.problem.clone()),
                 None => error,
@@ -233,8 +235,9 @@ impl SlotConfig<'_> {
         (&own.source, &own.settings, &own.limits, &own.deploy) == (source, settings, limits, deploy)
     }
 
-    fn roles(&self) -> Roles {
-        Roles { authenticator: !self.authenticators.is_empty(), router: self.router }
+    fn roles(&self, config: &Config) -> Roles {
+        let publications = self.router && config.api.enabled && config.api.rules == ApiRules::Router;
+        Roles { authenticator: !self.authenticators.is_empty(), router: self.router, publications }
     }
 
     /// Returns the plugin's files that cannot be read.

@@ -5,12 +5,16 @@ use bytestring::ByteString;
 
 use crate::base::message::{CloseReason, ConnectionId, Message};
 use crate::config::PluginLimits;
-use crate::hub::command::{Action, Answer, Closing, Command, Delivery, Membership, Recipient};
+use crate::hub::command::{Action, Answer, Closing, Command, Delivery, Membership, Recipient, Ruling};
 use crate::hub::registry::{Registry, Several};
-use crate::plugin::{CallError, router, types};
+use crate::plugin::text::clean;
+use crate::plugin::{CallError, publications, router, types};
 
 /// The longest close reason, in bytes: a control frame has no room for more (RFC 6455 §5.5).
 const MAX_REASON: usize = 123;
+
+/// The most bytes of a refusal that a publisher is shown: enough for a few sentences.
+const MAX_REFUSAL: usize = 1024;
 
 /// Converts the result of one call, and counts its bytes and recipients.
 pub(super) struct Reader<'a> {
@@ -104,13 +108,13 @@ impl<'a> Reader<'a> {
         self.text(group)
     }
 
-    fn recipient(&mut self, recipient: router::Recipient) -> Result<Recipient> {
+    fn recipient(&mut self, recipient: router::RecipientResult) -> Result<Recipient> {
         let recipient = match recipient {
-            router::Recipient::Uid(uid) => Recipient::Uid(self.text(uid)?),
-            router::Recipient::Connection(id) => Recipient::Connection(ConnectionId(id)),
-            router::Recipient::Group(group) => Recipient::Group(self.group(group)?),
-            router::Recipient::GroupOthers(group) => Recipient::GroupOthers(self.group(group)?),
-            router::Recipient::Everyone => Recipient::Everyone,
+            router::RecipientResult::Uid(uid) => Recipient::Uid(self.text(uid)?),
+            router::RecipientResult::Connection(id) => Recipient::Connection(ConnectionId(id)),
+            router::RecipientResult::Group(group) => Recipient::Group(self.group(group)?),
+            router::RecipientResult::GroupOthers(group) => Recipient::GroupOthers(self.group(group)?),
+            router::RecipientResult::Everyone => Recipient::Everyone,
         };
         let count = match (&recipient, self.registry) {
             (Recipient::Uid(uid), Some(registry)) if !registry.reaches_one_of_a_uid() => {
@@ -213,6 +217,14 @@ impl<'a> Reader<'a> {
         }
         Ok(Answer { commands, reply })
     }
+
+    pub(super) fn ruling(mut self, ruling: publications::Ruling) -> Result<Ruling> {
+        Ok(match ruling {
+            publications::Ruling::Pass => Ruling::Pass,
+            publications::Ruling::Instead(commands) => Ruling::Instead(self.commands(commands)?),
+            publications::Ruling::Refuse(text) => Ruling::Refuse(clean(text.as_bytes(), MAX_REFUSAL)),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -276,7 +288,7 @@ mod tests {
         assert!(reader.state(vec![0; 4096]).is_ok());
         fails(reader.state(vec![0; 4097]), "a state of 4097 bytes");
         // Too long for a uid, but the call does not fail: the recipient reaches nobody.
-        assert!(reader.recipient(router::Recipient::Uid("x".repeat(300))).is_ok());
+        assert!(reader.recipient(router::RecipientResult::Uid("x".repeat(300))).is_ok());
     }
 
     #[test]
@@ -285,5 +297,22 @@ mod tests {
         let answer = |reply: &str| router::Answer { commands: vec![], reply: Some(reply.to_owned()) };
         assert_eq!(Reader::new(&limits, None).answer(answer("sent")).unwrap().reply.unwrap(), "sent");
         fails(Reader::new(&limits, None).answer(answer("ok\nok")), "line end");
+    }
+
+    #[test]
+    fn a_refusal_is_a_short_line_and_commands_are_bounded() {
+        let (limits, message) = (limits(), Message::Text("0123456789abcdef".into()));
+        let read = |ruling| Reader::new(&limits, Some(&message)).ruling(ruling);
+        let refused = |text: &str| read(publications::Ruling::Refuse(text.to_owned()));
+        assert_eq!(refused("no\nsuch \x1b[1mroom").unwrap(), Ruling::Refuse("no such  [1mroom".to_owned()));
+        assert_eq!(refused(&"x".repeat(2000)).unwrap(), Ruling::Refuse("x".repeat(1024) + "…"));
+        let input = || {
+            let (to, message) = (router::RecipientResult::Everyone, types::Payload::Input);
+            router::Command::Deliver(router::Delivery { to, message, otherwise: None })
+        };
+        let Ruling::Instead(commands) = read(publications::Ruling::Instead(vec![input()])).unwrap() else { panic!() };
+        let [Command::Deliver(delivery)] = &commands[..] else { panic!("{commands:?}") };
+        assert_eq!(delivery.message.as_bytes().as_ptr(), message.as_bytes().as_ptr());
+        fails(read(publications::Ruling::Instead(vec![input(), input(), input()])), "limits.max_actions");
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use tracing::trace;
 
-use super::lower::{attributes, message};
+use super::lower::{attributes, message, recipient};
 use super::read::Reader;
 use crate::base::message::{ConnectionId, Message};
-use crate::hub::command::{Action, Answer, Command, Ending, Sender, Session};
+use crate::hub::command::{Action, Answer, Command, Ending, Publisher, Recipient, Ruling, Sender, Session};
 use crate::hub::registry::Registry;
-use crate::plugin::{CallError, Caller, Generation, PluginHandle, router, types};
+use crate::plugin::{CallError, Caller, Generation, PluginHandle, publications, router, types};
 
 /// A plugin failed. The failure is logged already; the caller decides what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +77,15 @@ impl Router {
             Err(_logged) => Err(PushError::Failed),
         }
     }
+
+    /// Calls `publish`: an internal system wants to send a message to these recipients by the HTTP API. Only for
+    /// `api.rules = "router"`: otherwise the plugin need not have this function.
+    ///
+    /// # Errors
+    /// When the plugin failed, or no instance became free in time.
+    pub async fn publish(&self, publisher: &Publisher, to: &[Recipient], message: &Message) -> Result<Ruling, Failed> {
+        publish(&self.handle, &self.registry, publisher, to, message).await.map_err(|_logged| Failed)
+    }
 }
 
 pub(super) async fn opened(
@@ -127,20 +136,46 @@ pub(super) async fn push(
     sender: &Sender,
     line: &ByteString,
 ) -> Result<Result<Answer, String>, CallError> {
-    let lowered = || router::Sender { connection: sender.connection.0, remote_address: &sender.remote_address };
+    let Sender { connection, remote_address } = sender;
+    let lowered = router::Sender { connection: connection.0, remote_address };
     let input = Message::Text(line.clone());
     let read = |outcome: Result<_, String>, by: &Arc<Generation>| match outcome {
         Ok(answer) => Reader::new(handle.limits(), Some(&input)).counting(registry).answer(answer).map(Ok),
         Err(text) => {
-            by.say_of(&lowered(), &text);
+            by.say_of(*connection, remote_address, None, &text);
             Ok(Err(text))
         }
     };
-    let answer = handle.push(Caller::Sender, lowered(), line, read).await?;
+    let answer = handle.push(Caller::Sender, lowered, line, read).await?;
     if let Ok(answer) = &answer {
         log(sender.connection, "push", answer.commands.iter().map(Command::name));
     }
     Ok(answer)
+}
+
+pub(super) async fn publish(
+    handle: &PluginHandle,
+    registry: &Registry,
+    publisher: &Publisher,
+    to: &[Recipient],
+    published: &Message,
+) -> Result<Ruling, CallError> {
+    let Publisher { connection, token, remote_address } = publisher;
+    let lowered = publications::Publisher { connection: connection.0, token, remote_address };
+    let to: Vec<_> = to.iter().map(recipient).collect();
+    let read = |ruling, by: &Arc<Generation>| {
+        if let publications::Ruling::Refuse(text) = &ruling {
+            by.say_of(*connection, remote_address, Some(token), text);
+        }
+        Reader::new(handle.limits(), Some(published)).counting(registry).ruling(ruling)
+    };
+    let ruling = handle.publish(Caller::Sender, lowered, &to, message(published), read).await?;
+    match &ruling {
+        Ruling::Pass => log(*connection, "publish", ["pass"].into_iter()),
+        Ruling::Instead(commands) => log(*connection, "publish", commands.iter().map(Command::name)),
+        Ruling::Refuse(_) => log(*connection, "publish", ["refuse"].into_iter()),
+    }
+    Ok(ruling)
 }
 
 /// Logs the names of the returned actions, for plugin authors. Packets are left out: they carry credentials.

@@ -11,7 +11,7 @@ use wasmtime::component::Instance as ComponentInstance;
 use wasmtime::{Result, Store, UpdateDeadline};
 
 use crate::base::message::ConnectionId;
-use crate::plugin::contract::{authenticator, lifecycle, router};
+use crate::plugin::contract::{authenticator, lifecycle, publications, router};
 use crate::plugin::runtime::clock::TICK;
 use crate::plugin::runtime::host::Host;
 use crate::plugin::runtime::limits::host_call_bytes;
@@ -26,6 +26,7 @@ pub(crate) struct Instance {
     instance: Option<ComponentInstance>,
     authenticator: Option<authenticator::Guest>,
     router: Option<router::Guest>,
+    publications: Option<publications::Guest>,
     /// Calls until the instance is replaced.
     pub(crate) calls_left: u32,
     /// Since when the instance waits for a call.
@@ -56,6 +57,7 @@ impl Instance {
             instance: None,
             authenticator: None,
             router: None,
+            publications: None,
             calls_left: spec.calls_per_instance(),
             idle_since: Instant::now(),
         }
@@ -116,6 +118,15 @@ impl Instance {
         let instance = self.made(prepared).await?;
         let found = prepared.exports.router(&mut self.store, &instance)?;
         Ok(self.router.insert(found).clone())
+    }
+
+    pub(crate) async fn publications(&mut self, prepared: &Prepared) -> Result<publications::Guest> {
+        if let Some(known) = &self.publications {
+            return Ok(known.clone());
+        }
+        let instance = self.made(prepared).await?;
+        let found = prepared.exports.publications(&mut self.store, &instance)?;
+        Ok(self.publications.insert(found).clone())
     }
 
     /// Compares the types of the component's functions with the types of the contract.

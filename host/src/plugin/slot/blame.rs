@@ -15,7 +15,7 @@ pub enum Caller {
     Stranger(IpAddr),
     /// An authenticated client.
     Client(ClientKey),
-    /// An internal sender. It is trusted, so each of its failed calls counts.
+    /// An internal system. It is trusted, so each of its failed calls counts.
     Sender,
 }
 

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::blame::Spread;
 use super::stats::{Counted, Counts, Stats};
+use crate::base::message::ConnectionId;
 use crate::config::Isolation;
 use crate::plugin::contract::logging::Level;
-use crate::plugin::contract::{Function, PerRole, Role, router};
+use crate::plugin::contract::{Function, PerRole, Role};
 use crate::plugin::identity::{Digest, Identity};
 use crate::plugin::runtime::check::check;
 use crate::plugin::runtime::environment::Environment;
@@ -105,9 +106,10 @@ impl Generation {
         range.end.addr() - range.start.addr()
     }
 
-    /// Logs a warning in the plugin's name about a line of a sender, within the plugin's limit of log lines.
-    pub fn say_of(&self, sender: &router::Sender<'_>, line: &str) {
-        self.prepared.log.line_of(sender, Level::Warn, line.as_bytes());
+    /// Logs a warning in the plugin's name about the text of a sender with this address, and with this token if it has
+    /// one. The plugin's limit of log lines applies.
+    pub fn say_of(&self, connection: ConnectionId, address: &str, token: Option<&str>, line: &str) {
+        self.prepared.log.line_of(connection, address, token, Level::Warn, line.as_bytes());
     }
 
     /// Logs how many log lines of the plugin were dropped, if any.

@@ -7,7 +7,8 @@ use crate::base::message::ConnectionId;
 use crate::config::{Isolation, PluginLimits};
 use crate::plugin::contract::Function;
 use crate::plugin::contract::authenticator::{Handshake, Verdict};
-use crate::plugin::contract::router::{Action, Answer, Command, Ending, Sender, Session};
+use crate::plugin::contract::publications::{Publisher, Ruling};
+use crate::plugin::contract::router::{Action, Answer, Command, Ending, RecipientParam, Sender, Session};
 use crate::plugin::contract::types::Message;
 use crate::plugin::runtime::error::CallError;
 use crate::plugin::runtime::instance::within;
@@ -106,4 +107,7 @@ calls! {
     closed(session: Session<'_>, ending: Ending<'_>) -> Vec<Command> = router.call_closed, Closed, Bounded;
     /// Calls `push`: an internal sender has sent a line.
     push(sender: Sender<'_>, line: &str) -> Result<Answer, String> = router.call_push, Push, Bounded;
+    /// Calls `publish`: an internal system wants to publish a message.
+    publish(publisher: Publisher<'_>, to: &[RecipientParam<'_>], message: Message<'_>) -> Ruling
+        = publications.call_publish, Publish, Bounded;
 }

@@ -29,7 +29,7 @@ pub(crate) fn limits() -> PluginLimits {
 }
 
 const BUILTIN: &str = "origin-auth";
-const AUTHENTICATOR: Roles = Roles { authenticator: true, router: false };
+const AUTHENTICATOR: Roles = Roles { authenticator: true, router: false, publications: false };
 
 /// Returns the built-in authenticator with a mark that makes it another component.
 fn marked(mark: u8) -> Vec<u8> {

@@ -17,7 +17,6 @@ use crate::base::metrics::METRICS;
 use crate::base::throttle::Throttle;
 use crate::config::PluginLimits;
 use crate::plugin::contract::logging::Level;
-use crate::plugin::contract::router::Sender;
 use crate::plugin::identity::Digest;
 use crate::plugin::text::clean;
 
@@ -53,11 +52,11 @@ pub(crate) struct GuestLog {
 
 /// Writes a line. Its text is a quoted field, so it cannot be taken for a line or a field of the host.
 macro_rules! say {
-    ($log:expr, $connection:expr, $sender:expr, $level:ident, $line:expr) => {{
+    ($log:expr, $connection:expr, $sender:expr, $token:expr, $level:ident, $line:expr) => {{
         let LogNames { slot, plugin, generation, digest } = &$log.names;
-        let (connection, sender) = ($connection, $sender);
+        let (connection, sender, token) = ($connection, $sender, $token);
         let line = clean($line, $log.line_bytes);
-        event!(target: "plugin", tracing::Level::$level, slot, plugin, generation, %digest, connection, sender, line, "plugin says");
+        event!(target: "plugin", tracing::Level::$level, slot, plugin, generation, %digest, connection, sender, token, line, "plugin says");
     }};
 }
 
@@ -69,28 +68,43 @@ impl GuestLog {
 
     /// Writes a line, if its level is logged. A line that is dropped costs next to nothing.
     pub(crate) fn line(&self, connection: Option<ConnectionId>, level: Level, line: &[u8]) {
-        self.write(connection.map(|connection| connection.0), None, level, line);
+        self.write(connection, None, None, level, line);
     }
 
-    /// Writes a line about the text of a sender. The line names the sender, so that an operator knows which sender to
-    /// repair.
-    pub(crate) fn line_of(&self, sender: &Sender<'_>, level: Level, line: &[u8]) {
-        self.write(Some(sender.connection), Some(sender.remote_address), level, line);
+    /// Writes a line about the text of a sender. The line has the sender's address and the name of its token, if it has
+    /// one, so that an operator knows which sender to repair.
+    pub(crate) fn line_of(
+        &self,
+        connection: ConnectionId,
+        address: &str,
+        token: Option<&str>,
+        level: Level,
+        line: &[u8],
+    ) {
+        self.write(Some(connection), Some(address), token, level, line);
     }
 
-    fn write(&self, connection: Option<u64>, sender: Option<&str>, level: Level, line: &[u8]) {
+    fn write(
+        &self,
+        connection: Option<ConnectionId>,
+        sender: Option<&str>,
+        token: Option<&str>,
+        level: Level,
+        line: &[u8],
+    ) {
         if !is_seen(level) {
             return;
         }
         let reserve = if is_grave(level) { 0 } else { self.throttle.burst() / RESERVE };
         let Some(dropped) = self.throttle.admit(reserve) else { return };
         self.tell_dropped(dropped);
+        let connection = connection.map(|connection| connection.0);
         match level {
-            Level::Trace => say!(self, connection, sender, TRACE, line),
-            Level::Debug => say!(self, connection, sender, DEBUG, line),
-            Level::Info => say!(self, connection, sender, INFO, line),
-            Level::Warn => say!(self, connection, sender, WARN, line),
-            Level::Error => say!(self, connection, sender, ERROR, line),
+            Level::Trace => say!(self, connection, sender, token, TRACE, line),
+            Level::Debug => say!(self, connection, sender, token, DEBUG, line),
+            Level::Info => say!(self, connection, sender, token, INFO, line),
+            Level::Warn => say!(self, connection, sender, token, WARN, line),
+            Level::Error => say!(self, connection, sender, token, ERROR, line),
         }
     }
 
