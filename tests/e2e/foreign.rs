@@ -7,12 +7,12 @@ use std::process::{Command, Output, Stdio};
 use hotgate_tests::{Gateway, within};
 
 /// Says that a test was skipped. Writes past the test runner's capture of output.
-fn skip(why: &str) {
+pub(crate) fn skip(why: &str) {
     _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
 /// Runs a program until it ends, without blocking the test.
-async fn run(mut command: Command) -> Output {
+pub(crate) async fn run(mut command: Command) -> Output {
     let running = tokio::task::spawn_blocking(move || command.output());
     within("the end of a program", running).await.expect("no panic").expect("the program starts")
 }
