@@ -1,5 +1,5 @@
 //! Holds the structure of this crate: wings import only from wings below them, no files import each other in a circle,
-//! and files and comment lines are short.
+//! and files and comment lines are short. The plugins' crates have no circles either.
 //!
 //! It reads the paths that begin with `crate::`, `super::` or `self::` in all files. Tests and fuzz targets may import
 //! what they like.
@@ -14,7 +14,11 @@ const WINGS: [&str; 9] = ["config", "base", "hub", "plugin", "policy", "devkit",
 /// The wings of `plugin/`, the lowest first. The files beside them are below all of them.
 const PLUGIN_WINGS: [&str; 4] = ["plugin/compile", "plugin/runtime", "plugin/slot", "plugin/deploy"];
 
-/// All modules by their path from the root of the crate (`hub/outbox/budget`), with their code.
+/// What wit-bindgen generates in the root of a plugin's crate. It stands in no file, so it is no import.
+const GENERATED: [&str; 2] = ["exports", "hotgate"];
+
+/// All modules by their path from the root of the crate (`hub/outbox/budget`), with their code. The path of `lib.rs` is
+/// empty.
 type Modules = BTreeMap<String, String>;
 
 /// Reads all files but those of tests and fuzz targets.
@@ -23,7 +27,8 @@ fn read(folder: &Path, at: &str, modules: &mut Modules) {
         let path = entry.expect("a readable folder").path();
         let stem = path.file_stem().and_then(|name| name.to_str()).expect("a name in UTF-8");
         let module = match (at, stem) {
-            (_, "main" | "lib" | "structure" | "tests" | "fuzz") => continue,
+            (_, "main" | "structure" | "tests" | "fuzz") => continue,
+            ("", "lib") => String::new(),
             ("", _) => stem.to_owned(),
             (_, "mod") => at.to_owned(),
             _ => format!("{at}/{stem}"),
@@ -59,9 +64,15 @@ fn paths(code: &str) -> Vec<String> {
     paths
 }
 
-/// The paths that begin with a child of this module, as `mod.rs` may write them: `child::item`.
+/// The path of a module below this one, counted from this one.
+fn below<'a>(module: &str, other: &'a str) -> Option<&'a str> {
+    let rest = other.strip_prefix(module)?;
+    if module.is_empty() { Some(rest).filter(|rest| !rest.is_empty()) } else { rest.strip_prefix('/') }
+}
+
+/// The paths that begin with a child of this module, as `mod.rs` or `lib.rs` may write them: `child::item`.
 fn child_paths(modules: &Modules, module: &str, code: &str) -> Vec<String> {
-    let children = modules.keys().filter_map(|other| other.strip_prefix(&format!("{module}/")));
+    let children = modules.keys().filter_map(|other| below(module, other));
     let mut paths = Vec::new();
     for child in children.filter(|child| !child.contains('/')) {
         for (at, _) in code.match_indices(&format!("{child}::")) {
@@ -102,7 +113,7 @@ fn write_out(begun: String, code: &mut std::iter::Peekable<std::str::Chars<'_>>,
 
 /// The module that a path from `module` leads into, with what is left of the path.
 fn resolve(modules: &Modules, module: &str, path: &str) -> Option<(String, String)> {
-    let is_folder = |module: &str| modules.keys().any(|other| other.starts_with(&format!("{module}/")));
+    let is_folder = |module: &str| modules.keys().any(|other| below(module, other).is_some());
     let mut at = module.to_owned();
     let mut left = path.split("::").peekable();
     while let Some(&step) = left.peek() {
@@ -160,13 +171,14 @@ fn imports(modules: &Modules) -> BTreeMap<String, BTreeSet<String>> {
         for (re_exported, path) in statements.flat_map(|(is, paths)| paths.into_iter().map(move |path| (is, path))) {
             let Some((mut target, mut name)) = resolve(modules, module, &path) else { continue };
             // A folder's `mod.rs` shows what the folder contains. That is no import.
-            if re_exported && target.starts_with(&format!("{module}/")) {
+            if re_exported && below(module, &target).is_some() {
                 continue;
             }
             while let Some((defined, as_name)) = re_exports.get(&(target.clone(), first(&name))) {
                 (target, name) = (defined.clone(), as_name.clone());
             }
-            if target != *module {
+            let is_generated = target.is_empty() && GENERATED.contains(&first(&name).as_str());
+            if target != *module && !is_generated {
                 from.insert(target);
             }
         }
@@ -207,7 +219,8 @@ fn circle(imports: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
         done: &mut BTreeSet<&'a str>,
     ) -> Option<String> {
         if let Some(at) = trail.iter().position(|seen| *seen == module) {
-            return Some(trail[at..].iter().chain([&module]).copied().collect::<Vec<_>>().join(" → "));
+            let name = |module: &&'a str| if module.is_empty() { "lib" } else { module };
+            return Some(trail[at..].iter().chain([&module]).map(name).collect::<Vec<_>>().join(" → "));
         }
         if !done.insert(module) {
             return None;
@@ -224,6 +237,8 @@ fn circle(imports: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
 fn this_crate() -> Modules {
     let mut modules = Modules::new();
     read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut modules);
+    // `lib.rs` is above all wings and only shows them.
+    modules.remove("");
     modules
 }
 
@@ -245,6 +260,21 @@ fn wings_import_only_from_wings_below() {
 #[test]
 fn no_files_import_each_other_in_a_circle() {
     assert_eq!(circle(&imports(&this_crate())), None);
+}
+
+#[test]
+fn no_files_of_a_plugin_import_each_other_in_a_circle() {
+    let mut files = 0;
+    for plugin in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins")).expect("a readable folder") {
+        let source = plugin.expect("a readable folder").path().join("src");
+        if source.is_dir() {
+            let mut modules = Modules::new();
+            read(&source, "", &mut modules);
+            files += modules.len();
+            assert_eq!(circle(&imports(&modules)), None, "{}", source.display());
+        }
+    }
+    assert!(files > 20, "the plugins' files are not found");
 }
 
 /// All Rust files of the repository.
@@ -285,10 +315,14 @@ fn files_and_comment_lines_are_short() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// Made-up modules.
+fn modules(files: &[(&str, &str)]) -> Modules {
+    files.iter().map(|(name, text)| (name.to_string(), code(text))).collect()
+}
+
 #[test]
 fn wrong_imports_are_found() {
-    let modules = |files: &[(&str, &str)]| files.iter().map(|(name, text)| (name.to_string(), code(text))).collect();
-    let files: Modules = modules(&[
+    let files = modules(&[
         ("hub", "pub use self::outbox::{Budget, Outbox as Queue};"),
         ("hub/outbox", "use crate::base::message::Message;\nuse super::registry::Registry;"),
         ("hub/registry", "use crate::{base::message, hub::{Budget}};"),
@@ -309,4 +343,17 @@ fn wrong_imports_are_found() {
     assert_eq!(circle(&imports).unwrap(), "base/message → hub/outbox → base/message");
     assert!(imports["hub/registry"].contains("hub/outbox") && imports["hub/registry"].contains("base/message"));
     assert!(imports["hub"].is_empty() && imports["cli"].is_empty());
+}
+
+#[test]
+fn circles_in_a_plugin_are_found() {
+    let found = |files: &[(&str, &str)]| circle(&imports(&modules(files)));
+    let child = ("uid", "use crate::string;");
+    let through_lib = found(&[("", "mod uid;\nuse uid::MAX;\npub fn string() {}"), child]);
+    assert_eq!(through_lib.as_deref(), Some("lib → uid → lib"));
+    assert_eq!(found(&[("", "mod uid;\npub use uid::uid;\npub fn string() {}"), child]), None);
+    let (keys, token) = (("keys", "use crate::token::Token;"), ("token", "fn f() { super::keys::g() }"));
+    assert_eq!(found(&[("", ""), keys, token]).as_deref(), Some("keys → token → keys"));
+    let generated = ("keys", "use crate::exports::hotgate::gateway::router::Action;\nuse crate::hotgate::gateway;");
+    assert_eq!(found(&[("", "mod keys;\nuse keys::Keys;"), generated]), None);
 }

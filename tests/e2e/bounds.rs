@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use hotgate_tests::{Client, Component, Gateway, Line, Setup};
+use hotgate_tests::{Component, Gateway, Line, Setup};
 
-use crate::bystanders::Bystanders;
-
-use crate::delays::LONGEST_DELAY;
+use crate::bystanders::{Bystanders, LONGEST_DELAY};
 
 /// Small limits, so that they are easy to reach.
 const SMALL: &str = "isolation = \"pooled\"
@@ -25,12 +23,6 @@ limits.max_attribute_bytes = 30
 limits.log_lines_per_call = 8
 limits.log_line_bytes = 16
 ";
-
-pub(crate) async fn greeted(gateway: &Gateway) -> Client {
-    let mut client = gateway.connect().await;
-    client.expect("hello v1").await;
-    client
-}
 
 /// Returns `true` for a log line about this failure that names slot, plugin, generation and connection.
 fn is_failure(line: &Line, call: &str, kind: &str, words: &str) -> bool {
@@ -84,14 +76,14 @@ async fn a_call_past_a_limit_fails_and_the_log_names_it() {
         ),
         ("state 11", "it returned a state of 11 bytes, the limit is 10 (limits.max_state)"),
     ] {
-        let mut client = greeted(&gateway).await;
+        let mut client = gateway.greeted().await;
         let mark = gateway.log().mark();
         client.send(sentence).await;
         client.expect_close(1013).await;
         gateway.logged_since(mark, |line| is_failure(line, "authenticate", "result", words)).await;
     }
     // This is not a failure of the plugin: it may pass on a name that the client has given.
-    let mut client = greeted(&gateway).await;
+    let mut client = gateway.greeted().await;
     client.send("login 12345678901234567890.").await;
     client.expect_close(4902).await;
     anna.send("say still here").await;
@@ -384,7 +376,7 @@ async fn what_an_instance_takes_beside_its_memory_is_bounded_wherever_it_lives()
 async fn the_directory_is_for_routers() {
     let config = "[[authenticator]]\nfile = \"plugin.wasm\"";
     let gateway = Setup::new(config).file("plugin.wasm", &Component::fixture("")).start().await;
-    let mut client = greeted(&gateway).await;
+    let mut client = gateway.greeted().await;
     client.send("do peek").await;
     client.expect_close(1013).await;
     let failed = gateway.logged(|line| line.message() == "plugin failed").await;

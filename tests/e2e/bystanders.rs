@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 use hotgate_tests::{Client, Gateway};
 use tokio::task::JoinSet;
 
+/// The longest delay that a test allows. The promise is 50 ms on an idle machine; here other tests run at the same
+/// time.
+pub(crate) const LONGEST_DELAY: Duration = Duration::from_millis(500);
+
 /// Pairs of clients of the fixture plugin. In each round, each client sends one message to the other.
 pub(crate) struct Bystanders {
     stop: Arc<AtomicBool>,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hotgate_tests::{Client, Component, Gateway, Opcode, Setup};
+use hotgate_tests::{Component, Gateway, Opcode, Setup};
 
 use crate::bystanders::Bystanders;
 
@@ -26,17 +26,11 @@ async fn expect_unnoticed(bystanders: Bystanders) {
 }
 
 /// Opens a connection and expects the greeting.
-async fn greeted(gateway: &Gateway) -> Client {
-    let mut client = gateway.connect().await;
-    client.expect("hello v1").await;
-    client
-}
-
 #[tokio::test]
 async fn a_failed_login_is_told_to_try_again() {
     let (gateway, bystanders) = start("", "").await;
     for kind in FATAL {
-        let mut client = greeted(&gateway).await;
+        let mut client = gateway.greeted().await;
         client.send(format!("do {kind}")).await;
         client.expect_close(1013).await;
         gateway.enter("anna").await.close().await;
@@ -64,7 +58,7 @@ async fn a_failed_greeting_is_told_to_try_again() {
 async fn a_session_that_fails_to_open_is_told_to_try_again() {
     let (gateway, bystanders) = start("", "").await;
     for kind in FATAL {
-        let mut client = greeted(&gateway).await;
+        let mut client = gateway.greeted().await;
         client.send(format!("login anna opened=do_{kind}")).await;
         client.expect_close(1013).await;
         assert_eq!(gateway.sender().await.ask("to anna hi").await, "fail");
@@ -123,11 +117,11 @@ async fn a_result_past_its_bounds_is_a_failure() {
     for sentence in
         ["state 4097", "deny 1001 reserved", "deny 1002 no", "deny 4900 ours", "deny 5000 no", "deny 999 no"]
     {
-        let mut client = greeted(&gateway).await;
+        let mut client = gateway.greeted().await;
         client.send(sentence).await;
         client.expect_close(1013).await;
     }
-    let mut client = greeted(&gateway).await;
+    let mut client = gateway.greeted().await;
     client.send(format!("deny 4000 {}", "x".repeat(124))).await;
     client.expect_close(1013).await;
 
@@ -222,7 +216,7 @@ async fn a_crowd_of_spinning_calls_holds_up_nobody_for_long() {
     let (gateway, bystanders) = start("", "").await;
     let mut crowd = Vec::new();
     for _ in 0..40 {
-        let mut client = greeted(&gateway).await;
+        let mut client = gateway.greeted().await;
         client.send("do loop").await;
         crowd.push(client);
     }
@@ -247,7 +241,7 @@ async fn an_authenticator_that_spins_takes_turns_from_itself() {
         let gateway = gateway.clone();
         crowd.spawn(async move {
             loop {
-                let mut client = greeted(&gateway).await;
+                let mut client = gateway.greeted().await;
                 client.send("do loop").await;
                 client.expect_close(1013).await;
             }
@@ -266,7 +260,7 @@ async fn when_all_instances_are_busy_logins_and_lines_are_shed_and_packets_wait(
     let keys = "limits = { deadline = \"5s\", max_wait = \"100ms\", concurrency = 2 }";
     let gateway = Setup::plugin(&Component::fixture(""), keys).start().await;
     let mut anna = gateway.enter("anna").await;
-    let (mut waiting, mut sender) = (greeted(&gateway).await, gateway.sender().await);
+    let (mut waiting, mut sender) = (gateway.greeted().await, gateway.sender().await);
     let mut busy = Vec::new();
     for uid in ["b", "c"] {
         let mut client = gateway.enter(uid).await;
@@ -289,7 +283,7 @@ async fn logins_that_take_long_do_not_hold_up_packets_of_the_same_plugin() {
     let keys = "limits = { deadline = \"9s\", max_wait = \"100ms\", concurrency = 2 }";
     let gateway = Setup::plugin(&Component::fixture(""), keys).start().await;
     let mut anna = gateway.enter("anna").await;
-    let mut logins = [greeted(&gateway).await, greeted(&gateway).await];
+    let mut logins = [gateway.greeted().await, gateway.greeted().await];
     for client in &mut logins {
         client.send("do sleep").await;
     }
@@ -328,7 +322,7 @@ async fn a_plugin_that_gossips_has_heard_nothing_where_calls_are_isolated() {
         let keys = format!("isolation = \"{isolation}\"\nlimits = {{ concurrency = 1 }}");
         let gateway = Setup::plugin(&Component::fixture(""), &keys).start().await;
         let _anna = gateway.enter_as("login anna password=hunter2").await;
-        let mut bob = greeted(&gateway).await;
+        let mut bob = gateway.greeted().await;
         bob.send("gossip").await;
         bob.expect(heard).await;
     }

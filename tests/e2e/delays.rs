@@ -1,15 +1,8 @@
 //! Many calls that misbehave at once delay nobody else.
 
-use std::time::Duration;
-
 use hotgate_tests::{Component, Setup};
 
-use crate::bounds::greeted;
-use crate::bystanders::Bystanders;
-
-/// The longest delay that a test allows. The promise is 50 ms on an idle machine; here other tests run at the same
-/// time.
-pub(crate) const LONGEST_DELAY: Duration = Duration::from_millis(500);
+use crate::bystanders::{Bystanders, LONGEST_DELAY};
 
 /// Makes 64 calls of the authenticator misbehave at once, while messages of bystanders are routed.
 async fn expect_no_delay(setup: Setup, kinds: &[&str]) {
@@ -17,7 +10,7 @@ async fn expect_no_delay(setup: Setup, kinds: &[&str]) {
     for kind in kinds {
         let mut crowd = Vec::new();
         for _ in 0..64 {
-            crowd.push(greeted(&gateway).await);
+            crowd.push(gateway.greeted().await);
         }
         let bystanders = Bystanders::watch(&gateway, 10).await;
         for client in &mut crowd {

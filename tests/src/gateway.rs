@@ -153,11 +153,17 @@ impl Gateway {
         self.enter_as(&format!("login {uid}")).await
     }
 
-    /// Opens a connection and logs in with the fixture plugin, by this sentence.
-    pub async fn enter_as(&self, sentence: &str) -> Client {
+    /// Opens a connection and reads the greeting of the fixture plugin.
+    pub async fn greeted(&self) -> Client {
         let mut client = self.connect().await;
         let hello = client.text().await;
         assert!(hello.starts_with("hello v"), "{hello:?}");
+        client
+    }
+
+    /// Opens a connection and logs in with the fixture plugin, by this sentence.
+    pub async fn enter_as(&self, sentence: &str) -> Client {
+        let mut client = self.greeted().await;
         client.send(sentence).await;
         let welcome = client.text().await;
         assert!(welcome.starts_with("welcome "), "{welcome:?}");

@@ -1,10 +1,8 @@
 //! The configuration of one plugin.
 
-use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Settings;
+use super::{PluginSource, Settings};
 
 /// One plugin: its component, its settings and its limits.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,30 +17,6 @@ pub struct PluginConfig {
     pub limits: PluginLimits,
     /// The stages of a new generation.
     pub deploy: PluginDeploy,
-}
-
-/// The source of a component.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PluginSource {
-    /// `builtin:NAME`: a component inside the binary.
-    Builtin(String),
-    /// A file that is watched for changes. Its path is absolute.
-    File(PathBuf),
-}
-
-impl PluginSource {
-    /// The names of all plugins inside the binary.
-    pub const BUILTINS: [&str; 6] =
-        ["echo-router", "hmac-auth", "jwt-auth", "origin-auth", "origin-router", "rooms-router"];
-}
-
-impl fmt::Display for PluginSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Builtin(name) => write!(f, "builtin:{name}"),
-            Self::File(path) => write!(f, "{}", path.display()),
-        }
-    }
 }
 
 /// Whether calls share instances.

@@ -8,12 +8,7 @@ use super::DevKit;
 use super::capture;
 use super::contract::{Found, Interfaces, differences};
 use crate::plugin::text::{line, list};
-use crate::plugin::{CheckRefused, Digest, Roles, Surroundings};
-
-/// The first bytes of a WebAssembly file, of a core module, and of a component.
-const WASM: &[u8] = b"\0asm";
-const MODULE: &[u8] = b"\0asm\x01\0\0\0";
-const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+use crate::plugin::{CheckRefused, Digest, Encoding, Roles, Surroundings};
 
 /// The packages of WASI that plugins may import.
 const WASI: [&str; 6] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
@@ -190,33 +185,21 @@ impl Report {
 
 /// Reads the interfaces that a component was built against. Reports a problem if the code is no component.
 fn component(code: &[u8], report: &mut Report) -> Option<Interfaces> {
-    if code.is_empty() {
-        report.problem(Kind::Format, "the file is empty", EMPTY);
-        return None;
-    }
-    if !code.starts_with(WASM) {
-        let text = code.iter().take(64).all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
-        let what = if text { "it is text, not WebAssembly" } else { "it is not WebAssembly" };
-        report.problem(Kind::Format, what, BUILD_A_COMPONENT);
-        return None;
-    }
-    if code.starts_with(MODULE) {
-        report.problem(Kind::Format, "it is a core WebAssembly module, not a component", BUILD_A_COMPONENT);
-        return None;
-    }
-    if !code.starts_with(COMPONENT) {
-        let what = "it begins like WebAssembly, but in an encoding that this gateway does not know";
-        report.problem(Kind::Format, what, ENCODING);
-        return None;
-    }
-    match Interfaces::of_component(code) {
-        Ok(component) => Some(component),
-        Err(error) => {
-            let what = format!("it is a component that cannot be read: {}", line(&error));
-            report.problem(Kind::Format, what, DAMAGED);
-            None
+    let (what, advice) = match Encoding::of(code) {
+        Encoding::Component => match Interfaces::of_component(code) {
+            Ok(component) => return Some(component),
+            Err(error) => (format!("it is a component that cannot be read: {}", line(&error)), DAMAGED),
+        },
+        Encoding::Empty => ("the file is empty".to_owned(), EMPTY),
+        Encoding::Text => ("it is text, not WebAssembly".to_owned(), BUILD_A_COMPONENT),
+        Encoding::Other => ("it is not WebAssembly".to_owned(), BUILD_A_COMPONENT),
+        Encoding::Module => ("it is a core WebAssembly module, not a component".to_owned(), BUILD_A_COMPONENT),
+        Encoding::OtherVersion(_) | Encoding::Unknown => {
+            ("it begins like WebAssembly, but in an encoding that this gateway does not know".to_owned(), ENCODING)
         }
-    }
+    };
+    report.problem(Kind::Format, what, advice);
+    None
 }
 
 /// Returns the roles that the component can fill, and reports its problems.

@@ -35,6 +35,7 @@ pub(crate) mod tests;
 pub(crate) mod text;
 
 pub use self::compile::child::{COMMAND as COMPILE, run as compile};
+pub use self::compile::encoding::Encoding;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::compile::fuzz;
 pub use self::contract::Roles;

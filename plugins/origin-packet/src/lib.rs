@@ -3,108 +3,22 @@
 //! Whatever the input, nothing here panics, recurses or builds a tree: a value stays text ([`RawValue`]) until its
 //! content is needed.
 
+mod fields;
 mod message;
+mod text;
 mod uid;
+mod unusable;
 
-use std::borrow::Cow;
-use std::fmt;
-
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::error::Category;
-use serde_json::value::RawValue;
-
+pub use fields::fields;
 pub use message::message;
+pub use text::text;
 pub use uid::uid;
-
-/// Why a packet or line cannot be used. Each text fits the 123 bytes of a close reason.
-#[derive(Debug, thiserror::Error)]
-pub enum Unusable {
-    /// A binary message does not hold text.
-    #[error("not UTF-8")]
-    NotUtf8,
-    /// Not JSON (RFC 8259).
-    #[error("not JSON: {0}")]
-    NotJson(serde_json::Error),
-    /// JSON, but not an object. Nothing more of it was read.
-    #[error("not a JSON object")]
-    NotAnObject,
-    /// The object lacks this field.
-    #[error("`{0}` is missing")]
-    Missing(&'static str),
-    /// The field is of this other type.
-    #[error("`{0}` is {1}, not a string or an integer")]
-    WrongType(&'static str, &'static str),
-    /// The field is a string with escapes that stand for no character, such as a lone surrogate.
-    #[error("`{0}` is not Unicode text")]
-    NotUnicode(&'static str),
-    /// The field is the empty string.
-    #[error("`{0}` is empty")]
-    Empty(&'static str),
-    /// The field is longer than a uid may be.
-    #[error("`{0}` is longer than {max} bytes", max = uid::MAX_BYTES)]
-    TooLong(&'static str),
-}
-
-/// Returns the text of a binary message.
-///
-/// # Errors
-///
-/// [`Unusable::NotUtf8`].
-pub fn text(binary: &[u8]) -> Result<&str, Unusable> {
-    str::from_utf8(binary).map_err(|_| Unusable::NotUtf8)
-}
-
-/// Returns the values of the fields with these names in a JSON object, as they are written there. If a field is given
-/// more than once, the last one counts, whatever the others are.
-///
-/// # Errors
-///
-/// [`Unusable::NotJson`] or [`Unusable::NotAnObject`].
-pub fn fields<'a, const N: usize>(json: &'a str, names: [&str; N]) -> Result<[Option<&'a RawValue>; N], Unusable> {
-    let mut json = serde_json::Deserializer::from_str(json);
-    json.deserialize_map(Fields(names)).and_then(|values| json.end().map(|()| values)).map_err(|error| {
-        match error.classify() {
-            Category::Data => Unusable::NotAnObject,
-            Category::Io | Category::Syntax | Category::Eof => Unusable::NotJson(error),
-        }
-    })
-}
-
-/// Collects the fields with these names. Derived code would refuse a field that is given twice.
-struct Fields<'n, const N: usize>([&'n str; N]);
-
-impl<'de, const N: usize> Visitor<'de> for Fields<'_, N> {
-    type Value = [Option<&'de RawValue>; N];
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut values = [None; N];
-        while let Some(Text(key)) = map.next_key()? {
-            match values.iter_mut().zip(self.0).find(|(_, name)| *name == key) {
-                Some((value, _)) => *value = Some(map.next_value()?),
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(values)
-    }
-}
-
-/// A JSON string, borrowed if it has no escapes.
-#[derive(serde::Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// Returns the text of a JSON string; `None` for any other value, and for escapes that stand for no character.
-fn string(value: &RawValue) -> Option<String> {
-    serde_json::from_str(value.get()).ok()
-}
+pub use unusable::Unusable;
 
 #[cfg(test)]
 mod tests {
+    use serde_json::value::RawValue;
+
     use super::*;
 
     fn refusal(json: &str) -> String {

@@ -1,6 +1,6 @@
 use serde_json::value::RawValue;
 
-use crate::string;
+use crate::text::string;
 
 /// Returns the message in a field: the text of a JSON string, any other value as compact JSON. `None` for a string with
 /// escapes that stand for no character.

@@ -1,9 +1,7 @@
 use serde_json::value::RawValue;
 
-use crate::{Unusable, string};
-
-/// The longest uid that the host registers, in bytes.
-pub(crate) const MAX_BYTES: usize = 256;
+use crate::text::string;
+use crate::unusable::{MAX_UID_BYTES, Unusable};
 
 /// Returns the uid in a field: the text of a JSON string, or the digits of a JSON integer as they are written, so that
 /// `7` and `"7"` are the same. `field` is the name of the field, for the error.
@@ -25,7 +23,7 @@ pub fn uid(field: &'static str, value: Option<&RawValue>) -> Result<String, Unus
     };
     match uid.len() {
         0 => Err(Unusable::Empty(field)),
-        1..=MAX_BYTES => Ok(uid),
+        1..=MAX_UID_BYTES => Ok(uid),
         _ => Err(Unusable::TooLong(field)),
     }
 }

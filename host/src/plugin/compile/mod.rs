@@ -8,6 +8,7 @@
 mod cache;
 pub(crate) mod child;
 mod confine;
+pub(super) mod encoding;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -16,11 +17,10 @@ mod machine_code;
 mod process;
 mod startup;
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::bail;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -29,6 +29,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use self::cache::{Cache, FORMAT};
+use self::encoding::Encoding;
 pub(crate) use self::error::CompileError;
 use self::inspect::{RULES, resources};
 use self::machine_code::MachineCode;
@@ -38,15 +39,6 @@ use crate::plugin::engine::compatibility;
 use crate::plugin::identity::Digest;
 use crate::plugin::text::plain;
 
-/// The first bytes of a module and of a component.
-const MAGIC: &[u8] = b"\0asm";
-/// The next bytes of a module: version and layer, two bytes each, the lower byte first.
-const MODULE: [u8; 4] = [1, 0, 0, 0];
-/// The version of a component.
-const VERSION: u16 = 13;
-/// The layer of a component.
-const LAYER: u16 = 1;
-
 /// What to do with code that is no component.
 const BUILD: &str = "in Rust, build it for wasm32-wasip2; `hotgate plugin check` says more";
 
@@ -55,21 +47,20 @@ const BUILD: &str = "in Rust, build it for wasm32-wasip2; `hotgate plugin check`
 /// # Errors
 /// If the code is something else. The error says what it is, and what to do.
 fn check_encoding(code: &[u8]) -> anyhow::Result<()> {
-    ensure!(!code.is_empty(), "the file is empty: build the plugin again");
-    let Some(&[a, b, c, d]) = code.strip_prefix(MAGIC).and_then(|rest| rest.first_chunk()) else {
-        bail!("it is not a WebAssembly component: {BUILD}");
-    };
-    let (version, layer) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
-    if [a, b, c, d] == MODULE {
-        bail!("it is a WebAssembly module, not a component: {BUILD}");
+    let needed = Encoding::VERSION;
+    match Encoding::of(code) {
+        Encoding::Component => Ok(()),
+        Encoding::Empty => bail!("the file is empty: build the plugin again"),
+        Encoding::Module => bail!("it is a WebAssembly module, not a component: {BUILD}"),
+        Encoding::OtherVersion(version) => {
+            let rebuild = match version < needed {
+                true => "an older encoding: rebuild it with current tools",
+                false => "a newer encoding: rebuild it with older tools, or take a newer gateway",
+            };
+            bail!("it is a component in {rebuild} (it has version {version}, {needed} is needed)")
+        }
+        Encoding::Unknown | Encoding::Text | Encoding::Other => bail!("it is not a WebAssembly component: {BUILD}"),
     }
-    ensure!(layer == LAYER, "it is not a WebAssembly component");
-    let rebuild = match version.cmp(&VERSION) {
-        Ordering::Equal => return Ok(()),
-        Ordering::Less => "an older encoding: rebuild it with current tools",
-        Ordering::Greater => "a newer encoding: rebuild it with older tools, or take a newer gateway",
-    };
-    bail!("it is a component in {rebuild} (it has version {version}, {VERSION} is needed)");
 }
 
 /// How long a component is compiled alone. After this time, the next one is compiled beside it. Most components take

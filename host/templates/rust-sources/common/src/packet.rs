@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::Message;
+use crate::bindings::hotgate::gateway::types::Message;
 
 /// Returns the text of a packet. A binary packet is read as text.
 pub fn text(packet: &Message) -> Result<&str, String> {
