@@ -1,6 +1,7 @@
 //! All listeners, and the life of each connection from accept to close.
 
 pub mod admin;
+mod api;
 pub mod heartbeat;
 pub mod http;
 pub(crate) mod listener;
