@@ -299,7 +299,7 @@ mod tests {
             let body = Bytes::from(vec![0; MAX_BODIES / 4]);
             fresh(&memory, key).keep(Stored { status: 200, body });
         };
-        ["a", "b", "c", "d"].map(quarter);
+        ["a", "b", "c", "d"].into_iter().for_each(quarter);
         assert!(matches!(begin(&memory, "a"), Begun::Replay(_)));
         fresh(&memory, "e").keep(answer("e"));
         assert!(is_fresh(&memory, "a") && replays(&memory, "e") && matches!(begin(&memory, "b"), Begun::Replay(_)));
