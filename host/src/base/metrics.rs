@@ -217,7 +217,8 @@ reasons! {
         Expired = "expired",
         /// The client broke the WebSocket protocol.
         ProtocolError = "protocol-error",
-        /// The connection was closed meanwhile: it was silent or slow, or the gateway shuts down.
+        /// The uid is blocked (4908), or the connection was closed meanwhile: by an operator, because it was silent or
+        /// slow, or because the gateway shuts down.
         Closed = "closed",
     }
 

@@ -3,7 +3,8 @@
 //! Each map is split into shards, and each shard has its own lock. Two tasks rarely wait for the same lock, unless they
 //! use the same uid or group. A walk clones at most [`PART`] connections under a shard's lock: a message to all does
 //! not delay other lookups. Two shards are never locked at the same time. A group's shard may be locked while
-//! `Peer.groups` is locked, never the other way round. Each insert or removal takes logarithmic time.
+//! `Peer.groups` is locked, never the other way round. The lock of [`Blocks`] may be taken under
+//! any of them. Each insert or removal takes logarithmic time.
 
 mod peer;
 mod shards;
@@ -25,6 +26,7 @@ use self::tables::{Peers, Tables, UidConnections};
 pub use self::walk::{PART, Several, Walk};
 use crate::base::message::{Cause, CloseReason, ConnectionId};
 use crate::config::DuplicateLogin;
+use crate::hub::blocks::Blocks;
 use crate::hub::outbox::Outbox;
 
 /// The most groups that one connection may be in.
@@ -32,10 +34,16 @@ pub const MAX_GROUPS: usize = 1024;
 
 const REPLACED: CloseReason = CloseReason::new(4903, "replaced by a newer login");
 
-/// The uid already has an open connection, and may have only one.
+/// Why a connection is not registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("this uid is connected already")]
-pub struct Occupied;
+pub enum RegisterError {
+    /// The uid already has an open connection, and may have only one.
+    #[error("this uid is connected already")]
+    Occupied,
+    /// The uid is in [`Registry::blocks`].
+    #[error("blocked by an operator")]
+    Blocked,
+}
 
 /// The connection is already in the most groups that it may be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -56,30 +64,37 @@ pub struct Removed {
 pub struct Registry {
     duplicate_login: DuplicateLogin,
     tables: Tables,
+    /// The uids that are not let in.
+    pub blocks: Blocks,
 }
 
 impl Registry {
     /// Creates an empty registry. `duplicate_login` decides what happens when a connected uid logs in again.
     pub fn new(duplicate_login: DuplicateLogin) -> Self {
-        Self { duplicate_login, tables: Tables::new() }
+        Self { duplicate_login, tables: Tables::new(), blocks: Blocks::default() }
     }
 
     /// Registers a connection under its uid. With `duplicate_login = "close-older"` this closes the uid's other
     /// connections.
     ///
     /// # Errors
-    /// [`Occupied`] with `duplicate_login = "reject"`, if the uid already has an open connection.
+    /// [`RegisterError::Blocked`] if the uid is blocked. [`RegisterError::Occupied`] with `duplicate_login = "reject"`,
+    /// if the uid already has an open connection.
     pub fn register(
         &self,
         id: ConnectionId,
         uid: ByteString,
         outbox: Arc<Outbox>,
         address: SocketAddr,
-    ) -> Result<Arc<Peer>, Occupied> {
+    ) -> Result<Arc<Peer>, RegisterError> {
         let mut replaced = Vec::new();
         let origin = Origin::now(address);
         let peer = {
             let mut uids = self.tables.uids.lock(&uid);
+            // Checked under the lock: see `Blocks`.
+            if self.blocks.is_blocked(&uid) {
+                return Err(RegisterError::Blocked);
+            }
             // Taken under the lock, so that the logins of one uid are numbered in the order of registration.
             let login_number = self.tables.logins.fetch_add(1, Relaxed) + 1;
             let same = uids.entry(uid.clone()).or_default();
@@ -88,7 +103,7 @@ impl Registry {
                 DuplicateLogin::CloseOlder => replaced.extend(same.iter().cloned()),
                 DuplicateLogin::Reject => {
                     if same.iter().any(|peer| peer.outbox.is_open()) {
-                        return Err(Occupied);
+                        return Err(RegisterError::Occupied);
                     }
                 }
             }

@@ -1,5 +1,8 @@
 //! Tests that compare the registry with a model of a few lines: after any steps in any order, both answer the same.
 
+use std::sync::Barrier;
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -164,6 +167,54 @@ fn a_connection_is_in_a_bounded_number_of_groups() {
     assert!(registry.join(&peer, &"0".into()).is_ok(), "it is in that one already");
     assert_eq!(registry.deregister(&peer).groups.len(), MAX_GROUPS);
     assert!(registry.tables.groups.shards.iter().all(|shard| shard.lock().is_empty()), "no empty group is kept");
+}
+
+#[test]
+fn a_blocked_uid_is_not_registered() {
+    let registry = Registry::new(DuplicateLogin::Reject);
+    registry.blocks.insert("u".into(), Duration::from_secs(60)).unwrap();
+    let register = |id, uid: &'static str| registry.register(ConnectionId(id), uid.into(), outbox(), ADDRESS);
+    assert_eq!(register(1, "u").err(), Some(RegisterError::Blocked));
+    assert!(registry.tables.uids.shards.iter().all(|shard| shard.lock().is_empty()), "no empty uid is kept");
+    assert!(register(2, "v").is_ok());
+    assert_eq!(register(3, "v").err(), Some(RegisterError::Occupied));
+    assert!(registry.blocks.lift("u") && register(4, "u").is_ok());
+}
+
+/// One thread logs in while another one blocks the uid and closes its connections.
+#[test]
+fn a_login_while_its_uid_is_blocked_is_refused_or_closed() {
+    const ROUNDS: u64 = 20_000;
+    let registry = Registry::new(DuplicateLogin::All);
+    let (barrier, budget) = (Barrier::new(2), Arc::new(Budget::new(1 << 20, 1)));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                barrier.wait();
+                registry.blocks.insert("u".into(), Duration::from_secs(60)).unwrap();
+                for peer in registry.of_uid("u") {
+                    peer.outbox.close(CloseReason::new(4907, "blocked"), Cause::Operator);
+                }
+                barrier.wait();
+            }
+        });
+        for round in 1..=ROUNDS {
+            let outbox = Arc::new(Outbox::new(1 << 20, budget.clone()));
+            barrier.wait();
+            // Another moment in each round.
+            (0..round % 512).for_each(|_| std::hint::spin_loop());
+            let registered = registry.register(ConnectionId(round), "u".into(), outbox, ADDRESS);
+            barrier.wait();
+            match registered {
+                Ok(peer) => {
+                    assert!(!peer.outbox.is_open(), "neither refused nor closed");
+                    registry.deregister(&peer);
+                }
+                Err(error) => assert_eq!(error, RegisterError::Blocked),
+            }
+            registry.blocks.lift("u");
+        }
+    });
 }
 
 #[test]

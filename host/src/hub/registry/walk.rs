@@ -24,8 +24,8 @@ pub enum Several<'a> {
 }
 
 /// A walk through [`Several`] connections. It visits each connection that stays from start to end exactly once, and one
-/// that comes or goes meanwhile at most once. It never visits a connection that logs in after the start, so that the
-/// walk ends.
+/// that comes or goes meanwhile at most once. It never visits a connection that logs in after the first part, so that
+/// the walk ends.
 #[derive(Debug)]
 pub struct Walk<'a> {
     tables: &'a Tables,
@@ -34,7 +34,7 @@ pub struct Walk<'a> {
     shard: usize,
     /// The connection visited last: its login number in a walk through a uid, otherwise its id.
     after: u64,
-    /// The newest connection to visit, as the same kind of number.
+    /// The newest connection to visit, as the same kind of number. Set by the first part in a walk through a uid.
     last: u64,
 }
 
@@ -42,7 +42,7 @@ impl<'a> Walk<'a> {
     /// Starts a walk.
     pub(super) fn new(tables: &'a Tables, through: Several<'a>) -> Self {
         let last = match through {
-            Several::Uid(_) => tables.logins.load(Relaxed),
+            Several::Uid(_) => u64::MAX,
             Several::Group(_) | Several::Everyone => tables.newest.load(Relaxed),
         };
         Self { tables, through, shard: 0, after: 0, last }
@@ -54,7 +54,12 @@ impl<'a> Walk<'a> {
         part.clear();
         match self.through {
             Several::Uid(uid) => {
-                if let Some(same) = self.tables.uids.lock(uid).get(uid) {
+                let uids = self.tables.uids.lock(uid);
+                // Read under the lock, so that the walk finds every connection whose registration took the lock before.
+                if self.last == u64::MAX {
+                    self.last = self.tables.logins.load(Relaxed);
+                }
+                if let Some(same) = uids.get(uid) {
                     let next = same.after(self.after).take_while(|peer| peer.login_number <= self.last);
                     part.extend(next.take(PART).cloned());
                 }

@@ -19,7 +19,7 @@ use crate::edge::heartbeat::Link;
 use crate::hub::command::{self, Ending};
 use crate::hub::delivery;
 use crate::hub::outbox::{Closing, Outbox, Refused};
-use crate::hub::registry::{Peer, Registry, Removed};
+use crate::hub::registry::{Peer, RegisterError, Registry, Removed};
 use crate::policy::{Decision, Handshake, Identity};
 
 /// The longest sleep before reading the wall clock again: somebody may have set it.
@@ -54,9 +54,13 @@ impl Session {
         }
         let address = handshake.remote_address.socket();
         let registered = context.registry.register(link.id, uid.clone(), link.outbox.clone(), address);
-        let peer = registered.map_err(|occupied| {
+        let peer = registered.map_err(|error| {
             link.outbox.clear();
-            (End::new(Cause::Replaced, 4904, occupied.to_string()), None)
+            let (cause, code) = match error {
+                RegisterError::Occupied => (Cause::Replaced, 4904),
+                RegisterError::Blocked => (Cause::Operator, 4908),
+            };
+            (End::new(cause, code, error.to_string()), None)
         })?;
         let peer = Registered { registry: context.registry.clone(), peer };
         let client = ClientKey::new(address.ip(), &uid);

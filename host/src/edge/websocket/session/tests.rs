@@ -207,6 +207,19 @@ async fn a_session_that_is_closed_or_dropped_cannot_be_reached() {
 }
 
 #[tokio::test]
+async fn a_login_of_a_blocked_uid_is_closed_with_4908() {
+    let connection = Connection::new("origin-router").await;
+    let blocks = &connection.context.registry.blocks;
+    blocks.insert("u1".into(), seconds(60)).unwrap();
+    let end = connection.open(None).await.err().unwrap();
+    assert_eq!((end.code(), end.cause()), (Some(4908), Cause::Operator));
+    assert_eq!(connection.link.outbox.queued_bytes(), Ok(0), "the client gets no reply");
+    assert!(!connection.push("refused"));
+    advance(seconds(60)).await;
+    assert!(connection.open(None).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_login_whose_reply_finds_no_room_replaces_nobody() {
     let Connection { context, link, .. } = Connection::new("origin-router").await;
     let registry = Arc::new(Registry::new(DuplicateLogin::CloseOlder));
