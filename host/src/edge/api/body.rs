@@ -39,8 +39,7 @@ impl Room {
 /// Reads a body of at most `limit` bytes; `key` is the setting with the limit. The bytes are a copy: the buffers in
 /// which they arrive are larger than a message, and a message may wait in an outbox for long.
 pub(super) async fn read(room: &Room, body: Body, limit: usize, key: &str) -> Result<(Bytes, Taken), Problem> {
-    let too_large =
-        || Problem::new(Reason::TooLarge, format_args!("the body is larger than {limit} bytes ({key})"));
+    let too_large = || Problem::new(Reason::TooLarge, format_args!("the body is larger than {limit} bytes ({key})"));
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > limit {
         return Err(too_large());

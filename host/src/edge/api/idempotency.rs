@@ -3,6 +3,7 @@
 //! The answers are in memory only. An entry takes some 300 bytes and its body, however long its key is.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,12 @@ pub(in crate::edge) struct Idempotency {
     /// The most entries.
     most: usize,
     entries: Mutex<Entries>,
+}
+
+impl fmt::Debug for Idempotency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Idempotency").field("most", &self.most).finish_non_exhaustive()
+    }
 }
 
 #[derive(Default)]

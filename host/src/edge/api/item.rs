@@ -96,7 +96,8 @@ impl Item<'_> {
                 (Some(text), None, None) => Message::Text(text.into()),
                 (None, Some(json), None) => Message::Text(ByteString::from(json.get())),
                 (None, None, Some(base64)) => {
-                    let bytes = STANDARD.decode(base64).map_err(|error| Problem::bad(format_args!("base64: {error}")))?;
+                    let bytes =
+                        STANDARD.decode(base64).map_err(|error| Problem::bad(format_args!("base64: {error}")))?;
                     Message::Binary(bytes.into())
                 }
                 _ => return Err(Problem::bad("an item must have exactly one of text, json and base64")),

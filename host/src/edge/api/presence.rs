@@ -99,14 +99,22 @@ impl Parameters for Member {
 }
 
 /// Puts the connections of a uid into a group.
-pub(super) async fn join(State(shared): State<Arc<Shared>>, Caller(publisher): Caller, member: Query<Member>) -> Answer {
+pub(super) async fn join(
+    State(shared): State<Arc<Shared>>,
+    Caller(publisher): Caller,
+    member: Query<Member>,
+) -> Answer {
     change(&shared, &publisher, member, |registry, peer, group| {
         registry.join(peer, group).map_err(|error| Problem::new(Reason::TooManyGroups, error))
     })
 }
 
 /// Takes the connections of a uid out of a group.
-pub(super) async fn leave(State(shared): State<Arc<Shared>>, Caller(publisher): Caller, member: Query<Member>) -> Answer {
+pub(super) async fn leave(
+    State(shared): State<Arc<Shared>>,
+    Caller(publisher): Caller,
+    member: Query<Member>,
+) -> Answer {
     change(&shared, &publisher, member, |registry, peer, group| {
         registry.leave(peer, group);
         Ok(())

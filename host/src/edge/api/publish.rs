@@ -73,20 +73,16 @@ impl IntoResponse for Unreached {
         if [&delivered.offline, &delivered.full, &delivered.budget].into_iter().all(Vec::is_empty) {
             return problem.into_response();
         }
-        let (head, mut body) = problem.into_parts();
+        let (status, headers, mut body) = problem.into_parts();
         if let (Value::Object(body), Ok(Value::Object(lists))) = (&mut body, serde_json::to_value(delivered)) {
             body.extend(lists);
         }
-        (head, Json(body)).into_response()
+        (status, headers, Json(body)).into_response()
     }
 }
 
 /// Sends a message. The rate of the token is the caller's business.
-pub(super) async fn publish(
-    shared: &Arc<Shared>,
-    publisher: &Publisher,
-    push: Push,
-) -> Result<Delivered, Unreached> {
+pub(super) async fn publish(shared: &Arc<Shared>, publisher: &Publisher, push: Push) -> Result<Delivered, Unreached> {
     let result = try_publish(shared, publisher, push).await;
     match &result {
         Ok(_) => METRICS.pushes_ok.increment(),
@@ -167,9 +163,7 @@ async fn rule(
         Ok(Ruling::Pass) => Ok(None),
         Ok(Ruling::Instead(commands)) => Ok(Some(commands)),
         Ok(Ruling::Refuse(text)) => Err(Problem::new(Reason::Refused, text)),
-        Err(_logged) => {
-            Err(Problem::new(Reason::Failed, "the router failed or has too many calls; nothing was sent"))
-        }
+        Err(_logged) => Err(Problem::new(Reason::Failed, "the router failed or has too many calls; nothing was sent")),
     }
 }
 
@@ -245,12 +239,7 @@ impl Work {
 
 /// Applies commands in a task of their own: they are carried out completely, even if the client leaves meanwhile. Few
 /// broadcasts run at a time.
-async fn carry_out_all(
-    shared: &Arc<Shared>,
-    served: &Served,
-    is_broadcast: bool,
-    work: Work,
-) -> Result<Done, Problem> {
+async fn carry_out_all(shared: &Arc<Shared>, served: &Served, is_broadcast: bool, work: Work) -> Result<Done, Problem> {
     let turn = match is_broadcast {
         false => None,
         true => {

@@ -4,8 +4,8 @@
 use std::fmt;
 
 use axum::Json;
-use axum::http::{HeaderMap, StatusCode};
 use axum::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -189,8 +189,8 @@ impl Problem {
 }
 
 impl Problem {
-    /// Returns the head of the answer, and its body.
-    pub(in crate::edge) fn into_parts(self) -> ((StatusCode, HeaderMap), Value) {
+    /// Returns the parts of the answer.
+    pub(in crate::edge) fn into_parts(self) -> (StatusCode, HeaderMap, Value) {
         let mut headers = HeaderMap::new();
         if self.reason == Reason::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"hotgate\""));
@@ -198,14 +198,14 @@ impl Problem {
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
         }
-        ((self.status(), headers), json!({ "error": self.error, "reason": self.reason.word() }))
+        (self.status(), headers, json!({ "error": self.error, "reason": self.reason.word() }))
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (head, body) = self.into_parts();
-        (head, Json(body)).into_response()
+        let (status, headers, body) = self.into_parts();
+        (status, headers, Json(body)).into_response()
     }
 }
 
