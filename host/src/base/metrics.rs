@@ -32,6 +32,11 @@ pub trait Reason: Copy + 'static {
 
     /// Returns the index of this variant.
     fn index(self) -> usize;
+
+    /// Returns the name of this variant.
+    fn name(self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
 }
 
 /// The most variants that a [`Reason`] has.
@@ -280,7 +285,7 @@ mod tests {
         assert_eq!(counts.len(), 8);
         assert!(counts.contains(&("too-late", 2)) && counts.contains(&("closed", 1)), "{counts:?}");
         assert_eq!(by.count().to_string(), "3");
-        assert_eq!(Cause::NAMES[Cause::Shutdown.index()], "shutdown");
+        assert_eq!((Cause::Client.name(), Cause::Shutdown.name()), ("client", "shutdown"));
         assert_eq!(Cause::NAMES.len(), Cause::Shutdown as usize + 1);
     }
 

@@ -132,7 +132,7 @@ impl Conversation {
             }
             Call::Closed(Closed { cause, code, groups, remaining }) => {
                 if let Some(own) = self.own.take() {
-                    self.registry.deregister(&own);
+                    self.registry.deregister(&own, *cause);
                 }
                 let groups = groups.iter().map(|group| group.as_str().into()).collect();
                 let ending = Ending { cause: *cause, code: *code, groups, remaining: *remaining };

@@ -1,7 +1,8 @@
-//! The connections that are authenticated, and the delivery of messages to them.
+//! The connections that are authenticated, the delivery of messages to them, and what operators may know of them.
 
 pub mod blocks;
 pub mod command;
 pub mod delivery;
+pub mod events;
 pub mod outbox;
 pub mod registry;

@@ -3,8 +3,8 @@
 //! Each map is split into shards, and each shard has its own lock. Two tasks rarely wait for the same lock, unless they
 //! use the same uid or group. A walk clones at most [`PART`] connections under a shard's lock: a message to all does
 //! not delay other lookups. Two shards are never locked at the same time. A group's shard may be locked while
-//! `Peer.groups` is locked, never the other way round. The lock of [`Blocks`] may be taken under
-//! any of them. Each insert or removal takes logarithmic time.
+//! `Peer.groups` is locked, never the other way round. The locks of [`Blocks`] and [`Events`] are taken under the lock
+//! of a uid's shard, and no other lock under them. Each insert or removal takes logarithmic time.
 
 mod peer;
 mod shards;
@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
 
 use bytestring::ByteString;
 use thiserror::Error;
@@ -27,6 +28,7 @@ pub use self::walk::{PART, Several, Walk};
 use crate::base::message::{Cause, CloseReason, ConnectionId};
 use crate::config::DuplicateLogin;
 use crate::hub::blocks::Blocks;
+use crate::hub::events::{Events, Presence};
 use crate::hub::outbox::Outbox;
 
 /// The most groups that one connection may be in.
@@ -66,12 +68,14 @@ pub struct Registry {
     tables: Tables,
     /// The uids that are not let in.
     pub blocks: Blocks,
+    /// The latest logins and departures. They are recorded under the lock of the uid's shard.
+    pub events: Events,
 }
 
 impl Registry {
     /// Creates an empty registry. `duplicate_login` decides what happens when a connected uid logs in again.
     pub fn new(duplicate_login: DuplicateLogin) -> Self {
-        Self { duplicate_login, tables: Tables::new(), blocks: Blocks::default() }
+        Self { duplicate_login, tables: Tables::new(), blocks: Blocks::default(), events: Events::new() }
     }
 
     /// Registers a connection under its uid. With `duplicate_login = "close-older"` this closes the uid's other
@@ -88,7 +92,8 @@ impl Registry {
         address: SocketAddr,
     ) -> Result<Arc<Peer>, RegisterError> {
         let mut replaced = Vec::new();
-        let origin = Origin::now(address);
+        let now = SystemTime::now();
+        let origin = Origin::new(address, now);
         let peer = {
             let mut uids = self.tables.uids.lock(&uid);
             // Checked under the lock: see `Blocks`.
@@ -107,10 +112,12 @@ impl Registry {
                     }
                 }
             }
+            self.events.record(now, uid.clone(), id, Presence::Login { first: same.len() == 0 });
             let peer = Arc::new(Peer::new(id, uid, outbox, origin, login_number));
             same.add(peer.clone());
             peer
         };
+        self.events.wake();
         for older in replaced {
             older.outbox.close(REPLACED, Cause::Replaced);
         }
@@ -119,16 +126,20 @@ impl Registry {
         Ok(peer)
     }
 
-    /// Removes this connection only. Other connections of its uid stay.
-    pub fn deregister(&self, peer: &Peer) -> Removed {
+    /// Removes this connection only, which has ended by this cause. Other connections of its uid stay.
+    pub fn deregister(&self, peer: &Peer, cause: Cause) -> Removed {
         self.tables.shard(peer.id).remove(&peer.id);
         let remaining = {
             let mut uids = self.tables.uids.lock(&peer.uid);
             match uids.get_mut(&peer.uid) {
                 None => 0,
                 Some(same) => {
-                    same.remove(peer.login_number);
+                    let was_there = same.remove(peer.login_number);
                     let remaining = same.len();
+                    if was_there {
+                        let departure = Presence::Departure { cause, last: remaining == 0 };
+                        self.events.record(SystemTime::now(), peer.uid.clone(), peer.id, departure);
+                    }
                     if remaining == 0 {
                         uids.remove(&peer.uid);
                     }
@@ -136,6 +147,7 @@ impl Registry {
                 }
             }
         };
+        self.events.wake();
         let groups = match std::mem::replace(&mut *peer.groups.lock(), Groups::Closed) {
             Groups::Some(groups) => groups.into_iter().collect(),
             Groups::None | Groups::Closed => Vec::new(),

@@ -37,9 +37,9 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// A login at this moment.
-    pub(super) fn now(address: SocketAddr) -> Self {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    /// A login at this time.
+    pub(super) fn new(address: SocketAddr, time: SystemTime) -> Self {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let ip = match address.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,

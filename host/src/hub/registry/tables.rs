@@ -31,13 +31,13 @@ impl UidConnections {
         }
     }
 
-    /// Removes the connection with this login number.
-    pub(super) fn remove(&mut self, login_number: u64) {
+    /// Removes the connection with this login number. Returns `false` if it is not there.
+    pub(super) fn remove(&mut self, login_number: u64) -> bool {
         if self.oldest.take_if(|oldest| oldest.login_number == login_number).is_some() {
             self.oldest = self.newer.pop_first().map(|(_, next)| next);
-        } else {
-            self.newer.remove(&login_number);
+            return true;
         }
+        self.newer.remove(&login_number).is_some()
     }
 
     /// Iterates over the connections, from the oldest login to the newest.

@@ -1,6 +1,8 @@
 //! Tests that compare the registry with a model of a few lines: after any steps in any order, both answer the same.
 
+use std::collections::HashMap;
 use std::sync::Barrier;
+use std::task::{Context, Poll, Wake};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -83,6 +85,7 @@ proptest! {
         let policy = POLICIES[policy];
         let registry = Registry::new(policy);
         let mut model: Vec<Modelled> = Vec::new();
+        let mut happened = Vec::new();
 
         for (number, step) in steps.into_iter().enumerate() {
             match step {
@@ -95,6 +98,8 @@ proptest! {
                         prop_assert!(model.iter().all(|other| other.uid != uid || !other.open()));
                     }
                     if let Ok(peer) = registered {
+                        let first = model.iter().all(|other| other.uid != uid);
+                        happened.push((peer.clone(), Presence::Login { first }));
                         model.push(Modelled { peer, uid, groups: HashSet::new() });
                     }
                 }
@@ -103,8 +108,11 @@ proptest! {
                 },
                 Step::Deregister { pick } => if let Some(at) = picked(&model, pick) {
                     let gone = model.remove(at);
-                    let removed = registry.deregister(&gone.peer);
+                    let removed = registry.deregister(&gone.peer, Cause::Slow);
                     let remaining = model.iter().filter(|other| other.uid == gone.uid).count();
+                    let departure = Presence::Departure { cause: Cause::Slow, last: remaining == 0 };
+                    happened.push((gone.peer.clone(), departure));
+                    prop_assert!(registry.deregister(&gone.peer, Cause::Lost).groups.is_empty(), "it is gone already");
                     prop_assert_eq!(removed.remaining as usize, remaining);
                     let groups: HashSet<String> = removed.groups.iter().map(ToString::to_string).collect();
                     prop_assert_eq!(groups, gone.groups);
@@ -153,6 +161,11 @@ proptest! {
             prop_assert_eq!(everyone.len(), model.len());
             prop_assert_eq!(registry.count(Several::Everyone), model.len());
         }
+        let events = registry.events.since(0, usize::MAX).events;
+        prop_assert_eq!(events.len(), happened.len());
+        for (event, (peer, presence)) in events.iter().zip(&happened) {
+            prop_assert_eq!((&event.uid, event.connection, &event.presence), (&peer.uid, peer.id, presence));
+        }
     }
 }
 
@@ -165,7 +178,7 @@ fn a_connection_is_in_a_bounded_number_of_groups() {
     }
     assert_eq!(registry.join(&peer, &"one more".into()), Err(TooManyGroups));
     assert!(registry.join(&peer, &"0".into()).is_ok(), "it is in that one already");
-    assert_eq!(registry.deregister(&peer).groups.len(), MAX_GROUPS);
+    assert_eq!(registry.deregister(&peer, Cause::Lost).groups.len(), MAX_GROUPS);
     assert!(registry.tables.groups.shards.iter().all(|shard| shard.lock().is_empty()), "no empty group is kept");
 }
 
@@ -208,13 +221,87 @@ fn a_login_while_its_uid_is_blocked_is_refused_or_closed() {
             match registered {
                 Ok(peer) => {
                     assert!(!peer.outbox.is_open(), "neither refused nor closed");
-                    registry.deregister(&peer);
+                    registry.deregister(&peer, Cause::Operator);
                 }
                 Err(error) => assert_eq!(error, RegisterError::Blocked),
             }
             registry.blocks.lift("u");
         }
     });
+}
+
+/// Several threads log in and out. Whoever follows the events knows at each moment how many connections a uid has.
+#[test]
+fn the_events_of_a_uid_are_in_order() {
+    const THREADS: u64 = 3;
+    const LOGINS: u64 = 500;
+    let registry = Registry::new(DuplicateLogin::All);
+    let budget = Arc::new(Budget::new(1 << 20, 1));
+    let come_and_go = |thread| {
+        for number in 0..LOGINS {
+            let id = ConnectionId(1 + number * THREADS + thread);
+            let outbox = Arc::new(Outbox::new(1 << 20, budget.clone()));
+            let peer = registry.register(id, format!("u{}", number % 2).into(), outbox, ADDRESS).unwrap();
+            registry.deregister(&peer, Cause::Client);
+        }
+    };
+    let follow = async {
+        let (mut seen, mut open) = (0, HashMap::new());
+        while seen < 2 * THREADS * LOGINS {
+            registry.events.newer_than(seen).await;
+            let page = registry.events.since(seen, 100);
+            assert!(page.missed == 0 && (1..=100).contains(&page.events.len()));
+            for event in page.events {
+                seen += 1;
+                assert_eq!(event.number, seen);
+                let count = open.entry(event.uid.clone()).or_insert(0);
+                match event.presence {
+                    Presence::Login { first } => {
+                        assert_eq!(first, *count == 0, "{event:?}");
+                        *count += 1;
+                    }
+                    Presence::Departure { cause, last } => {
+                        *count -= 1;
+                        assert_eq!((cause, last), (Cause::Client, *count == 0), "{event:?}");
+                    }
+                }
+            }
+        }
+        assert_eq!(open, HashMap::from([("u0".into(), 0), ("u1".into(), 0)]));
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    std::thread::scope(|scope| {
+        (0..THREADS).for_each(|thread| _ = scope.spawn(move || come_and_go(thread)));
+        let in_time = async { tokio::time::timeout(Duration::from_secs(60), follow).await };
+        runtime.block_on(in_time).expect("an event or a wake-up is lost");
+    });
+}
+
+/// A waker that uses the registry as soon as it is woken: it must not wait for a lock of the thread that wakes it.
+struct Curious(Registry);
+
+impl Wake for Curious {
+    fn wake(self: Arc<Self>) {
+        self.0.connection_count("u");
+        assert!(self.0.events.newest() > 0);
+    }
+}
+
+#[test]
+fn no_follower_of_events_is_woken_under_a_lock() {
+    let curious = Arc::new(Curious(Registry::new(DuplicateLogin::All)));
+    let (registry, waker) = (&curious.0, curious.clone().into());
+    let poll = |after| {
+        let mut waiting = Box::pin(registry.events.newer_than(after));
+        let polled = waiting.as_mut().poll(&mut Context::from_waker(&waker));
+        (polled, waiting)
+    };
+    let (Poll::Pending, _login) = poll(0) else { panic!("nothing has happened") };
+    let peer = registry.register(ConnectionId(1), "u".into(), outbox(), ADDRESS).unwrap();
+    assert_eq!(poll(0).0, Poll::Ready(()));
+    let (Poll::Pending, _departure) = poll(1) else { panic!("nothing more has happened") };
+    registry.deregister(&peer, Cause::Client);
+    assert_eq!(poll(1).0, Poll::Ready(()));
 }
 
 #[test]
@@ -255,12 +342,12 @@ fn a_walk_meets_once_whoever_stays_and_ends_although_others_come() {
         while walk.next(&mut part) {
             met.extend(part.iter().map(|peer| peer.id.0));
             let gone = std::mem::replace(&mut goes, login(newcomers.next().unwrap()));
-            registry.deregister(&gone);
+            registry.deregister(&gone, Cause::Lost);
             // A connection that leaves the group and joins again is not visited twice.
             registry.leave(&part[0], &group);
             registry.join(&part[0], &group).unwrap();
         }
-        registry.deregister(&goes);
+        registry.deregister(&goes, Cause::Lost);
         met.sort_unstable();
         assert_eq!(met, there.iter().map(|peer| peer.id.0).collect::<Vec<_>>(), "{through:?}");
     }

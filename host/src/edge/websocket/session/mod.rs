@@ -185,7 +185,7 @@ impl Registered {
     fn leave(&self, cause: Cause) -> Removed {
         // No effect if the connection is closing already. Queued messages are still sent.
         self.peer.outbox.close(CloseReason::new(1001, ""), cause);
-        self.registry.deregister(&self.peer)
+        self.registry.deregister(&self.peer, cause)
     }
 }
 
