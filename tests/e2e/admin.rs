@@ -102,7 +102,7 @@ async fn without_a_private_place_for_the_token_only_probes_are_answered_and_the_
     let open = setup.path().join("open");
     std::fs::create_dir(&open).expect("a folder");
     std::fs::set_permissions(&open, PermissionsExt::from_mode(0o755)).expect("its mode");
-    let gateway = setup.start().await;
+    let gateway = setup.environment("HOTGATE_API_LISTEN", "").start().await;
     gateway.login("anna").await;
     let line = gateway.logged(|line| line.message().starts_with("no admin token")).await;
     assert!(line.get("error").contains("755"), "{line:?}");

@@ -268,7 +268,7 @@ async fn where_nothing_can_be_kept_the_gateway_serves_and_says_so() {
     ] {
         let setup = compiling(&Component::version(1), "");
         make(&setup.state_folder());
-        let gateway = setup.start().await;
+        let gateway = setup.environment("HOTGATE_API_LISTEN", "").start().await;
         let line = gateway.logged(|line| line.message().starts_with("no state folder")).await;
         assert!(line.get("problem").ends_with(problem), "{line:?}");
         gateway.connect().await.expect("hello v1").await;

@@ -110,7 +110,8 @@ async fn a_plugin_that_fails_on_some_packets_is_rolled_back_within_two_seconds()
 async fn a_rollback_without_a_state_folder_lasts_as_long_as_the_process() {
     let setup = Setup::plugin(&Component::version(1), "");
     std::fs::write(setup.path().join("no-folder"), "").expect("a writable folder");
-    let gateway = setup.argument("--log-level=info").environment("STATE_DIRECTORY", "/dev/null/no").start().await;
+    let setup = setup.environment("STATE_DIRECTORY", "/dev/null/no").environment("HOTGATE_API_LISTEN", "");
+    let gateway = setup.argument("--log-level=info").start().await;
     gateway.logged(|line| line.says("no state folder")).await;
     let traffic = Traffic::start(&gateway, 5).await;
     let mark = gateway.log().mark();

@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use super::plugin;
+use super::{plugin, token};
 use crate::config::{Overrides, Source};
 
 const ABOUT: &str = "\
@@ -37,6 +37,8 @@ Examples:
       Run with this file.
   hotgate --config hotgate.toml plugin list
       List the plugins of the gateway that runs with this file, with their calls and failures.
+  hotgate token new billing
+      Make a token for a system that pushes by HTTP, and print the lines that allow it.
   hotgate plugin new my-auth --role authenticator --lang rust
       Create a project for your own plugin.
 
@@ -63,6 +65,8 @@ pub(super) enum Command {
     ConfigPrint,
     /// List or change the plugins of a running gateway, or make a plugin.
     Plugin(Box<plugin::Arguments>),
+    /// Make a token for the HTTP push API.
+    Token(token::Action),
     /// Serve the plugin in a folder, and build it on each change.
     Dev(PathBuf),
 }
@@ -86,6 +90,9 @@ enum Action {
     /// List and change the plugins of the gateway that runs with these settings; make, check, run and measure your own
     /// plugin
     Plugin(Box<plugin::Arguments>),
+    /// Make tokens for the HTTP push API
+    #[command(subcommand)]
+    Token(token::Action),
     /// Build the plugin in a folder and serve it on this machine only; build and swap it again on each change
     Dev {
         /// A folder made by `hotgate plugin new`
@@ -148,6 +155,7 @@ fn parse_from(line: &[OsString]) -> Result<Cli, clap::Error> {
         Some(Action::Config(ConfigAction::Check)) => Command::ConfigCheck,
         Some(Action::Config(ConfigAction::Print)) => Command::ConfigPrint,
         Some(Action::Plugin(arguments)) => Command::Plugin(arguments),
+        Some(Action::Token(action)) => Command::Token(action),
         Some(Action::Dev { folder }) => Command::Dev(folder),
     };
     options.whole_chain(line, &matches)?;
@@ -286,6 +294,9 @@ mod tests {
             "hotgate plugin rollback",
             "hotgate plugin deploy",
             "hotgate plugin list --slot router",
+            "hotgate token",
+            "hotgate token new",
+            "hotgate token new a/b",
         ] {
             assert_eq!(cli(line).unwrap_err().exit_code(), 2, "{line}");
         }

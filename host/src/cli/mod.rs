@@ -10,6 +10,7 @@ mod plugin;
 mod serve;
 mod show;
 mod signals;
+mod token;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ pub fn run() -> ExitCode {
         Command::ConfigCheck => config::check(&cli.source),
         Command::ConfigPrint => config::print(&cli.source),
         Command::Plugin(arguments) => plugin::run(arguments, &cli.source),
+        Command::Token(action) => token::run(action),
         Command::Serve => match cli.source.load_to_serve() {
             Ok(loaded) => serve(loaded, cli.source, None),
             Err(error) => refuse(&error),

@@ -46,8 +46,8 @@ keys! {
         shutdown_grace: Time(Duration::ZERO..=HOUR), = secs(10),
             "How long a shutdown waits for queued messages and close handshakes.";
         state_folder: FOLDER, = None,
-            "The folder for files that outlive the process, private to the gateway's user: compiled plugins, the \
-             admin token, a record of the plugins that were rolled back, and copies of the plugins that have proven \
+            "The folder for files that outlive the process, private to the gateway's user: compiled plugins, \
+             the tokens of operators and of the API, a record of the plugins that were rolled back, and copies of the plugins that have proven \
              themselves, with the values of their settings. Each gateway needs its own folder. Empty: \
              $STATE_DIRECTORY, which systemd sets, else $XDG_STATE_HOME/hotgate, else ~/.local/state/hotgate.";
         [sections: log, websocket, text, heartbeat, sessions, outbox, inbox, limits, watch, engine, compiler, admin, api]

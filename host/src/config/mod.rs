@@ -37,7 +37,7 @@ pub use self::print::settings_table;
 pub use self::read::{Loaded, Missing, Source};
 pub use self::rules::MAX_CALLS;
 pub use self::settings::{Settings, Values};
-pub use self::token::{ApiTokenConfig, MAX_TOKEN_FILE, MIN_TOKEN, Scope, TokenDigest, token_in};
+pub use self::token::{ApiTokenConfig, MAX_TOKEN_FILE, MIN_TOKEN, Scope, TokenDigest, token_in, token_name};
 
 /// The configuration of the gateway: checked, and with all defaults filled in.
 #[derive(Debug, Clone, PartialEq)]

@@ -180,6 +180,14 @@ pub(super) const TOKEN_NAME: Text<String> = Text {
     allowed: "a name of 1 to 64 letters, digits, \"-\", \"_\" and \".\"",
 };
 
+/// Checks the name of a token.
+///
+/// # Errors
+/// If it is not allowed.
+pub fn token_name(text: &str) -> Result<String, String> {
+    (TOKEN_NAME.parse)(text).ok_or_else(|| format!("must be {}", TOKEN_NAME.allowed()))
+}
+
 /// A pattern of uids or groups.
 pub(super) const PATTERN: Text<String> = Text {
     parse: |text| (1..=256).contains(&text.len()).then(|| text.to_owned()),

@@ -1,6 +1,6 @@
 //! Reads the configuration again while the gateway runs: on SIGHUP, and when its file or the file of a plugin's setting
-//! or of a token changes. New plugin settings take effect as a new generation, new tokens of the API at once. An invalid
-//! configuration changes nothing.
+//! or of a token changes. New plugin settings take effect as a new generation, new tokens of the API at once. An
+//! invalid configuration changes nothing.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

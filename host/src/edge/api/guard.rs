@@ -17,9 +17,8 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::DOCUMENT;
 use super::caller::Publisher;
-use super::shared::Shared;
+use super::shared::{DOCUMENT, Shared};
 use super::tokens::Grant;
 use crate::base::metrics::METRICS;
 use crate::edge::http::bounded::Peer;
@@ -74,8 +73,8 @@ async fn serve(shared: &Shared, grant: Arc<Grant>, peer: &Peer, mut request: Req
     response
 }
 
-/// The log line about a request. It is written when this is dropped: when the answer begins, or when the connection ends
-/// before.
+/// The log line about a request. It is written when this is dropped: when the answer begins, or when the connection
+/// ends before that.
 struct AccessLine {
     grant: Arc<Grant>,
     method: Method,

@@ -64,9 +64,6 @@ const REFUSALS_AT_ONCE: u32 = 1;
 /// Messages to a group or to everyone that are sent at a time. Each of them may take long.
 const BROADCASTS: usize = 2;
 
-/// The document that describes the API. It needs no token.
-const DOCUMENT: &str = "/openapi.json";
-
 /// `routes! { method "path" => handler, … }` defines the routes of the API, and [`ROUTES`], a list of them.
 macro_rules! routes {
     ($($method:ident $path:literal => $handler:expr,)*) => {
@@ -184,7 +181,7 @@ mod tests {
     fn no_route_is_there_twice() {
         let mut seen = Vec::new();
         for (method, path) in ROUTES {
-            assert!(path.starts_with("/v1/") || *path == DOCUMENT, "{path}");
+            assert!(path.starts_with("/v1/") || *path == shared::DOCUMENT, "{path}");
             assert!(!seen.contains(&(method, path)), "{method} {path}");
             seen.push((method, path));
         }

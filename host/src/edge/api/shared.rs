@@ -15,6 +15,9 @@ use crate::edge::http::problem::Problem;
 use crate::hub::registry::Registry;
 use crate::policy::Policy;
 
+/// The path of the document that describes the API. It needs no token.
+pub(super) const DOCUMENT: &str = "/openapi.json";
+
 /// The parts of the gateway that requests use.
 #[derive(Debug)]
 pub struct Served {

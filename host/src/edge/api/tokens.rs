@@ -18,8 +18,8 @@ use crate::edge::http::token::bearer;
 pub(super) struct Tokens(Vec<Arc<Grant>>);
 
 impl Tokens {
-    /// Returns the tokens of a new configuration. A token with the same name and digest stays: requests and streams that
-    /// use it follow its new rules at once. All other tokens are no longer valid.
+    /// Returns the tokens of a new configuration. A token with the same name and digest stays: requests and streams
+    /// that use it follow its new rules at once. All other tokens are no longer valid.
     pub(super) fn replaced(&self, configured: Vec<ApiTokenConfig>) -> Self {
         let grant = |config: ApiTokenConfig| {
             let is_same = |old: &&Arc<Grant>| old.name == config.name && old.digest == config.digest;

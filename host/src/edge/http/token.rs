@@ -45,13 +45,18 @@ impl Token {
         token_in(content).map(|text| Self(text.to_owned())).ok_or_else(problem)
     }
 
+    /// Returns the token itself.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     /// Returns the value of an `Authorization` header with this token.
     pub fn header(&self) -> String {
         format!("Bearer {}", self.0)
     }
 
     /// Returns the digest of the token.
-    pub(in crate::edge) fn digest(&self) -> TokenDigest {
+    pub fn digest(&self) -> TokenDigest {
         TokenDigest::of(self.0.as_bytes())
     }
 
