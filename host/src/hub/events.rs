@@ -183,7 +183,7 @@ mod tests {
         for _ in 0..count {
             let next = events.newest() + 1;
             let time = SystemTime::UNIX_EPOCH + Duration::from_secs(next);
-            let presence = Presence::Login { first: next % 2 == 0 };
+            let presence = Presence::Login { first: next == 1 };
             events.record(time, next.to_string().into(), ConnectionId(next), presence);
         }
         events.wake();
