@@ -7,6 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use super::tokens::Grant;
+use crate::base::message::ConnectionId;
 use crate::edge::http::bounded::Patience;
 use crate::edge::http::problem::{Problem, Reason};
 
@@ -15,6 +16,8 @@ use crate::edge::http::problem::{Problem, Reason};
 pub(super) struct Publisher {
     /// What the token allows.
     pub(super) grant: Arc<Grant>,
+    /// The HTTP connection.
+    pub(super) connection: ConnectionId,
     /// The client's address.
     pub(super) remote: SocketAddr,
     /// The time when the connection ends. Code that neither reads nor writes for long must ask for more time.

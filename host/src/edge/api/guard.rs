@@ -59,7 +59,7 @@ async fn serve(shared: &Shared, grant: Arc<Grant>, peer: &Peer, mut request: Req
     peer.patience.live_by_bytes(IDLE);
     peer.patience.grant(LONGEST);
     let mut line = AccessLine::of(&request, grant.clone());
-    let publisher = Publisher { grant, remote: peer.remote, patience: peer.patience.clone() };
+    let publisher = Publisher { grant, connection: peer.id, remote: peer.remote, patience: peer.patience.clone() };
     request.extensions_mut().insert(publisher);
     let response = match shared.served() {
         Err(problem) => problem.into_response(),

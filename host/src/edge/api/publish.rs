@@ -15,7 +15,7 @@ use super::caller::Publisher;
 use super::idempotency::{Begun, Reservation, Stored};
 use super::shared::{Served, Shared};
 use super::target::Target;
-use crate::base::message::{ConnectionId, Message};
+use crate::base::message::Message;
 use crate::base::metrics::{METRICS, PushFailure};
 use crate::config::ApiRules;
 use crate::edge::http::problem::{Problem, Reason};
@@ -155,7 +155,7 @@ async fn rule(
         return Ok(None);
     }
     let asking = command::Publisher {
-        connection: ConnectionId::next(),
+        connection: publisher.connection,
         token: publisher.grant.name().into(),
         remote_address: publisher.remote.to_string(),
     };

@@ -19,7 +19,6 @@ use super::publish::{Push, Reserved, Unreached, publish, reserve};
 use super::shared::Shared;
 use super::target::Target;
 use super::tokens::Scope;
-use crate::base::message::ConnectionId;
 use crate::base::metrics::{METRICS, PushFailure};
 use crate::edge::http::problem::{Problem, Reason};
 use crate::hub::command::{Answer, Sender};
@@ -105,7 +104,7 @@ async fn send_line(
         Ok(served) => served,
         Err(problem) => return (Err((PushFailure::Failed, problem)), 0),
     };
-    let sender = Sender { connection: ConnectionId::next(), remote_address: publisher.remote.to_string() };
+    let sender = Sender { connection: publisher.connection, remote_address: publisher.remote.to_string() };
     let Answer { commands, reply } = match served.policy.router.push(&sender, &line).await {
         Ok(answer) => answer,
         Err(PushError::Refused) => {

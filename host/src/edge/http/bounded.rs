@@ -17,6 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::base::message::ConnectionId;
+
 /// How long a new connection may take to send a request.
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection with a token may take after a request: to read the answer and to send the next request.
@@ -126,6 +128,8 @@ impl Patience {
 /// The connection of a request.
 #[derive(Debug, Clone)]
 pub(in crate::edge) struct Peer {
+    /// The id of the connection.
+    pub(in crate::edge) id: ConnectionId,
     /// The listener's address that the client has connected to.
     pub(in crate::edge) own: Option<SocketAddr>,
     /// The client's address.
@@ -162,7 +166,7 @@ pub(in crate::edge) struct Connection {
 impl Connection {
     fn new(stream: TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit, strangers: Arc<Strangers>) -> Self {
         let own = stream.local_addr().ok();
-        let peer = Peer { own, remote, patience: Patience::new(), cut: strangers.enter(), strangers };
+        let peer = Peer { id: ConnectionId::next(), own, remote, patience: Patience::new(), cut: strangers.enter(), strangers };
         let timer = Box::pin(sleep_until(peer.patience.lifetime().end));
         let cut = Box::pin(CancellationToken::clone(&peer.cut).cancelled_owned());
         Self { stream, peer, timer, cut, standstill: None, _place: place }
