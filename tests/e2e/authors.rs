@@ -195,7 +195,7 @@ async fn run_shows_what_a_plugin_answers() {
     let denied = plugin(&Component::origin_auth(), "", &arguments).await;
     assert!(denied.stdout.contains("deny") && !denied.stdout.contains("accept"), "{denied:?}");
     assert!(
-        denied.stdout.contains("closes this connection") && denied.stdout.contains("2 packets or lines"),
+        denied.stdout.contains("closes this connection") && denied.stdout.contains("2 packets, lines or publications"),
         "{denied:?}"
     );
 
@@ -277,6 +277,12 @@ async fn a_conversation_goes_on_from_step_to_step() {
             { route = "member lobby", expect = [{ reply = "true" }] },
             { push = "group lobby hi", expect = { commands = [{ deliver = { to = { group = "lobby" }, message = "hi" } }] } },
             { push = "error why", expect = { refused = "why" } },
+            { publish = { uid = "bob", message = "hello" }, expect = "pass" },
+            { publish = { uid = ["bob", "eve"], token = "shop", message = "publisher" }, expect = { refuse = "[uid:bob,uid:eve]" } },
+            { publish = { everyone = true, message = "instead enlist bob news" }, expect = { instead = [{ join = { who = { uid = "bob" }, group = "news" } }] } },
+            { publish = { group = "news", message = "nothing" }, expect = { instead = [] } },
+            { publish = { group = "news", message = "do trap" }, expect = { failed = "trap" } },
+            { route = "members news", expect = [{ reply = "bob" }] },
         ]
         [[case]]
         name = "the clock says what the case says, and chance is no chance"

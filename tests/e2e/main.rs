@@ -33,6 +33,7 @@ mod outboxes;
 mod pinning;
 mod plugin_files;
 mod proxies;
+mod publications;
 mod refused;
 mod relay;
 mod reloading;

@@ -15,6 +15,7 @@ use crate::config::{Config, ConfigError, Settings};
 use crate::devkit::bench::Load;
 use crate::devkit::check::inspect;
 use crate::devkit::new::{self, Language};
+use crate::devkit::publication::Publication;
 use crate::devkit::run::{Talk, Tally};
 use crate::devkit::{DevKit, cache_folder, capture};
 use crate::plugin::{Roles, tame};
@@ -70,7 +71,7 @@ pub(super) enum Use {
         /// A packet of an authenticated client
         #[arg(long, value_name = "TEXT", default_value = "{\"id\":\"u2\",\"msg\":\"hi\"}")]
         message: String,
-        /// A line of an internal sender
+        /// A line of an internal sender, and the message that it publishes to the uid u1
         #[arg(long, value_name = "TEXT", default_value = "{\"uid\":\"u1\"}")]
         line: String,
         /// How long each kind of call is measured, in seconds
@@ -85,6 +86,8 @@ Examples:
       Let it greet a client, send it the client's packet, and print its answers.
   hotgate plugin run router.wasm --uid u1 --packet '{\"id\":\"u2\",\"msg\":\"hi\"}' --line '{\"uid\":\"u1\"}'
       Route a message of u1, then push a line.
+  hotgate plugin run router.wasm --publish 'group:lobby hello'
+      Ask whether a message of the HTTP API may go to a group, if it exports publications.
   hotgate plugin run auth.wasm --cases cases.toml --watch
       Run the cases, and again each time the component or the cases change.";
 
@@ -125,6 +128,10 @@ pub(super) struct Input {
     /// A line of an internal sender. Repeat this flag for more
     #[arg(long, value_name = "TEXT")]
     line: Vec<String>,
+    /// A recipient and a text that an internal system publishes to it: "uid:u1 hello", also connection:NUMBER,
+    /// group:NAME or everyone. Repeat this flag for more
+    #[arg(long, value_name = "TO TEXT")]
+    publish: Vec<Publication>,
     /// A header of the client's handshake. Repeat this flag for more
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<Attribute>,
@@ -135,7 +142,7 @@ pub(super) struct Input {
     #[arg(long, default_value = "u1")]
     uid: String,
     /// A file with cases. Repeat this flag for more
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["packet", "line", "setting", "header", "path", "uid"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["packet", "line", "publish", "setting", "header", "path", "uid"])]
     cases: Vec<PathBuf>,
     /// Run again each time the component or a case file changes
     #[arg(long)]
@@ -282,7 +289,8 @@ async fn run_once(subject: &Subject, input: &Input, config: &Config) -> anyhow::
         };
         let texts = |texts: &[String]| texts.iter().map(|text| ByteString::from(text.as_str())).collect();
         let (packets, lines) = (texts(&input.packet), texts(&input.line));
-        let talk = Talk { path, query, headers: input.header.clone(), uid: input.uid.clone(), packets, lines };
+        let (headers, uid, publications) = (input.header.clone(), input.uid.clone(), input.publish.clone());
+        let talk = Talk { path, query, headers, uid, packets, lines, publications };
         let well = devkit.talk(roles, &talk, |text| _ = show(text)).await?;
         return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }

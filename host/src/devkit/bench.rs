@@ -8,10 +8,11 @@ use bytestring::ByteString;
 use toml::Value;
 
 use super::cases::{Client, Opening};
+use super::publication::Publication;
 use super::{DevKit, expectation};
 use crate::base::message::{Cause, ClientKey, ConnectionId, Message};
 use crate::config::Isolation;
-use crate::hub::command::{Action, Command, Ending, Sender, Session};
+use crate::hub::command::{Action, Command, Ending, Publisher, Sender, Session};
 use crate::plugin::{CallError, Roles, Surroundings};
 use crate::policy::{Handshake, Harness};
 
@@ -28,7 +29,7 @@ pub struct Load {
     pub packet: ByteString,
     /// A packet of an authenticated client.
     pub message: ByteString,
-    /// A line of an internal sender.
+    /// A line of an internal sender, and the message that it publishes to a uid.
     pub line: ByteString,
     /// How long each function is measured, in each kind of instance.
     pub time: Duration,
@@ -121,6 +122,13 @@ impl DevKit {
                 async |harness: &mut Harness| (Instant::now(), harness.push(&sender, &load.line).await),
                 expectation::answer
             );
+        }
+        if roles.publications {
+            let Publication { token, to, message } = Publication::to_uid("u1", load.line.clone());
+            let publisher = Publisher { connection: sender.connection, token, remote_address: sender.remote_address };
+            let publish =
+                async |harness: &mut Harness| (Instant::now(), harness.publish(&publisher, &to, &message).await);
+            row!("publish", publish, expectation::ruling);
         }
         Ok(Measured { rows })
     }

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
 use bytestring::ByteString;
 use serde::{Deserialize, Deserializer, de};
 use toml::Value;
 use toml::value::Datetime;
 
 use super::MAX_TEXT;
+use super::data::{Data, Values};
+use super::publication::Publication;
 use super::setting::{Written, settings};
 use crate::base::message::{Attribute, Cause, Message};
 use crate::config::{Settings, read_text};
@@ -118,13 +119,14 @@ pub(super) enum Call {
     Route(Message),
     Closed(Closed),
     Push(ByteString),
+    Publish(Publication),
 }
 
 impl Call {
     /// Returns the role that has this function.
     pub(super) fn role(&self) -> Roles {
         let authenticator = matches!(self, Self::Greet | Self::Authenticate(_));
-        Roles { authenticator, router: !authenticator, publications: false }
+        Roles { authenticator, router: !authenticator, publications: matches!(self, Self::Publish(_)) }
     }
 }
 
@@ -165,6 +167,7 @@ struct Fields {
     route: Option<Data>,
     closed: Option<Closed>,
     push: Option<String>,
+    publish: Option<Publication>,
     expect: Option<Value>,
 }
 
@@ -172,7 +175,7 @@ impl TryFrom<Fields> for Step {
     type Error = &'static str;
 
     fn try_from(fields: Fields) -> Result<Self, Self::Error> {
-        let Fields { greet, authenticate, opened, route, closed, push, expect } = fields;
+        let Fields { greet, authenticate, opened, route, closed, push, publish, expect } = fields;
         let mut calls = [
             greet.filter(|greet| *greet).map(|_| Call::Greet),
             authenticate.map(|data| Call::Authenticate(data.0)),
@@ -180,39 +183,14 @@ impl TryFrom<Fields> for Step {
             route.map(|data| Call::Route(data.0)),
             closed.map(Call::Closed),
             push.map(|line| Call::Push(line.into())),
+            publish.map(Call::Publish),
         ]
         .into_iter()
         .flatten();
         match (calls.next(), calls.next()) {
             (Some(call), None) => Ok(Self { call, expect }),
-            _ => Err("a step must have exactly one of greet, authenticate, opened, route, closed, push"),
+            _ => Err("a step must have exactly one of greet, authenticate, opened, route, closed, push, publish"),
         }
-    }
-}
-
-/// A message or state: a string, or `{ hex = "00ff" }`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(try_from = "Value")]
-pub(super) struct Data(pub(super) Message);
-
-impl Data {
-    /// Returns the bytes of text or binary.
-    pub(super) fn bytes(&self) -> Bytes {
-        Bytes::copy_from_slice(self.0.as_bytes())
-    }
-}
-
-impl TryFrom<Value> for Data {
-    type Error = &'static str;
-
-    fn try_from(value: Value) -> Result<Self, Self::Error> {
-        const ALLOWED: &str = "must be a string, or bytes like { hex = \"00ff\" }";
-        if let Value::String(text) = value {
-            return Ok(Self(Message::Text(text.into())));
-        }
-        let table = value.as_table().filter(|table| table.len() == 1).ok_or(ALLOWED)?;
-        let digits = table.get("hex").and_then(Value::as_str).ok_or(ALLOWED)?;
-        hex::decode(digits).map(|bytes| Self(Message::Binary(bytes.into()))).map_err(|_| ALLOWED)
     }
 }
 
@@ -271,23 +249,11 @@ impl Case {
     }
 }
 
-/// One value, or several values of the same name.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "must be a string, or a list of strings")]
-enum Values {
-    One(String),
-    Several(Vec<String>),
-}
-
 fn attributes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Attribute>, D::Error> {
     let written = BTreeMap::<String, Values>::deserialize(deserializer)?;
-    let values = written.into_iter().flat_map(|(name, values)| {
-        let values = match values {
-            Values::One(value) => vec![value],
-            Values::Several(values) => values,
-        };
-        values.into_iter().map(move |value| Attribute { name: name.clone(), value })
-    });
+    let values = written
+        .into_iter()
+        .flat_map(|(name, values)| values.list().into_iter().map(move |value| Attribute { name: name.clone(), value }));
     Ok(values.collect())
 }
 
@@ -321,6 +287,7 @@ mod tests {
                 { greet = true, expect = "pass" },
                 { route = { hex = "00fF" } },
                 { closed = { cause = "protocol-error" }, expect = [] },
+                { publish = { group = "lobby", message = "hi" }, expect = "pass" },
             ]
             [[case]]
             name = "second"
@@ -334,6 +301,9 @@ mod tests {
         assert_eq!((cases[0].session.uid.as_str(), cases[0].handshake.path.as_str()), ("u1", "/"));
         assert!(matches!(&cases[0].steps[1].call, Call::Route(Message::Binary(bytes)) if **bytes == [0, 255]));
         assert!(matches!(&cases[0].steps[2].call, Call::Closed(Closed { cause: Cause::ProtocolError, .. })));
+        assert!(
+            matches!(&cases[0].steps[3].call, Call::Publish(publication) if publication.to_string() == "group:lobby")
+        );
         assert_eq!(cases[0].settings().read().unwrap()["KEY"], "common");
         assert_eq!(cases[1].settings().files().next(), Some(Path::new("/folder/key")));
         let headers: Vec<_> = cases[1].handshake.headers.iter().map(|header| (&*header.name, &*header.value)).collect();

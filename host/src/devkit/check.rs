@@ -320,8 +320,10 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.file)?;
         writeln!(f, "  size      {}, sha256 {}", size(self.bytes), &self.sha256[..12])?;
         writeln!(f, "  roles     {roles}")?;
-        if self.publications {
-            writeln!(f, "  api.rules may be \"router\": it exports publications")?;
+        match (self.router, self.publications) {
+            (_, true) => writeln!(f, "  api.rules \"direct\" or \"router\": it exports publications")?,
+            (true, false) => writeln!(f, "  api.rules \"direct\" only: it does not export publications")?,
+            (false, false) => {}
         }
         for (label, interfaces) in [("exports", &self.exports), ("imports", &self.imports)] {
             for (index, names) in by_package(interfaces).iter().enumerate() {

@@ -7,8 +7,9 @@ use toml::Value;
 
 use super::cases::{Call, Case, Client, Closed, Online, Opening};
 use super::expectation::{self, FAILED};
+use super::publication::Publication;
 use crate::base::message::{ClientKey, ConnectionId, Message};
-use crate::hub::command::{Action, Ending, Sender, Session};
+use crate::hub::command::{Action, Ending, Publisher, Ruling, Sender, Session};
 use crate::hub::delivery;
 use crate::hub::outbox::{Budget, Outbox};
 use crate::hub::registry::{Peer, Registry};
@@ -19,6 +20,8 @@ use crate::policy::{Handshake, Harness, Verdict};
 const OWN: ConnectionId = ConnectionId(1);
 /// The connection of the internal sender.
 const SENDER: ConnectionId = ConnectionId(1_000_000);
+/// The HTTP connection of the publisher.
+const PUBLISHER: ConnectionId = ConnectionId(1_000_001);
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000);
 /// The bound of each outbox, in bytes. Nobody reads the connections.
 const OUTBOX: usize = 64 << 20;
@@ -150,6 +153,17 @@ impl Conversation {
                 }
                 shown
             }
+            Call::Publish(Publication { token, to, message }) => {
+                let (token, remote_address) = (token.clone(), ADDRESS.to_string());
+                let publisher = Publisher { connection: PUBLISHER, token, remote_address };
+                let ruling = self.harness.publish(&publisher, to, message).await?;
+                let shown = expectation::ruling(&ruling);
+                // A message that passes is not sent: nobody reads the connections.
+                if let Ruling::Instead(commands) = ruling {
+                    delivery::apply_commands(&self.registry, commands).await;
+                }
+                shown
+            }
         })
     }
 
@@ -191,5 +205,6 @@ pub(super) fn shown(call: &Call) -> String {
         Call::Route(packet) => with("route", packet),
         Call::Closed(_) => "closed".to_owned(),
         Call::Push(line) => with("push", &Message::Text(line.clone())),
+        Call::Publish(publication) => with(&format!("publish {publication}"), &publication.message),
     }
 }

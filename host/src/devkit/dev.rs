@@ -92,7 +92,7 @@ impl Builder {
             match self.build_and_replace().await {
                 Ok(report) if self.roles.is_some_and(|roles| roles != report.roles()) && report.problems.is_empty() => {
                     say(format_args!(
-                        "hotgate: the plugin has another role than before: restart `hotgate dev` to serve it\n"
+                        "hotgate: the plugin has other roles or interfaces than before: restart `hotgate dev` to serve it\n"
                     ));
                 }
                 // If the component cannot serve, the gateway logs why.
@@ -201,16 +201,19 @@ impl Builder {
             let settings = table(settings.collect());
             table(vec![("file", path(&self.served())), ("settings", settings), ("deploy", deploy)])
         };
-        let roles = self.roles.unwrap_or(Roles::default());
-        let config = table(vec![
+        let roles = self.roles.unwrap_or_default();
+        let mut config = vec![
             ("state_folder", path(&self.state())),
             ("log", table(vec![("level", text(LOG))])),
             ("websocket", table(vec![("listen", text("127.0.0.1:1234"))])),
             ("limits", table(vec![("connections", Value::Integer(1000))])),
             ("authenticator", Value::Array(vec![plugin(roles.authenticator, "origin-auth")])),
             ("router", plugin(roles.router, "origin-router")),
-        ]);
-        config.as_table().map(ToString::to_string).unwrap_or_default()
+        ];
+        if roles.publications {
+            config.push(("api", table(vec![("rules", text("router"))])));
+        }
+        table(config).as_table().map(ToString::to_string).unwrap_or_default()
     }
 }
 

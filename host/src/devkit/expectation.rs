@@ -4,7 +4,7 @@ use bytes::Bytes;
 use toml::{Table, Value};
 
 use crate::base::message::{Attribute, CloseReason, Message};
-use crate::hub::command::{Action, Answer, Closing, Command, Delivery, Membership, Recipient};
+use crate::hub::command::{Action, Answer, Closing, Command, Delivery, Membership, Recipient, Ruling};
 use crate::policy::{Identity, Verdict};
 
 fn table<const N: usize>(entries: [(&str, Option<Value>); N]) -> Value {
@@ -131,6 +131,15 @@ pub(super) fn answer(answer: &Result<Answer, String>) -> Value {
     }
 }
 
+/// Writes a router's ruling about a message.
+pub(super) fn ruling(ruling: &Ruling) -> Value {
+    match ruling {
+        Ruling::Pass => Value::String("pass".to_owned()),
+        Ruling::Instead(done) => table([("instead", Some(commands(done)))]),
+        Ruling::Refuse(words) => table([("refuse", text(words))]),
+    }
+}
+
 /// In an expected answer: the name must be absent. No answer holds a boolean.
 const NONE: Value = Value::Boolean(false);
 
@@ -157,7 +166,8 @@ fn compare(path: String, expected: &Value, actual: &Value, found: &mut Vec<Strin
                 match actual.get(name) {
                     // A part of the text is enough: the text is for people.
                     Some(Value::String(words))
-                        if name == "refused" && wanted.as_str().is_some_and(|wanted| words.contains(wanted)) => {}
+                        if ["refused", "refuse"].contains(&name.as_str())
+                            && wanted.as_str().is_some_and(|wanted| words.contains(wanted)) => {}
                     Some(value) if *wanted == NONE => found.push(format!("{path}: expected none, got {value}")),
                     Some(value) => compare(path, wanted, value, found),
                     None if *wanted == NONE => {}
@@ -212,6 +222,7 @@ mod tests {
         differ(r#"{ deny = { code = 1 } }"#, accept, &["deny: expected { code = 1 }, got none; the answer has accept"]);
         differ(r#""pass""#, r#""pass""#, &[]);
         differ(r#"{ refused = "missing" }"#, r#"{ refused = "`uid` is missing" }"#, &[]);
+        differ(r#"{ refuse = "no room" }"#, r#"{ refuse = "there is no room x" }"#, &[]);
         differ("{}", r#"{ failed = "trap" }"#, &["the call failed"]);
         differ(r#"{ failed = "trap" }"#, r#"{ failed = "trap", why = "…" }"#, &[]);
     }

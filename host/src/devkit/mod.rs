@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `check`, `contract` | inspects a component, and compares it with the gateway's contract |
 //! | `run`, `cases`, `conversation`, `expectation` | calls a plugin step by step, and compares the answers |
+//! | `publication`, `data` | parts of a case as authors write them |
 //! | `bench` | measures how long calls take |
 //! | `new` | writes a new project |
 //! | `dev`, `project`, `setting` | builds a project after each change, and serves the result |
@@ -17,12 +18,14 @@ mod cases;
 pub mod check;
 mod contract;
 mod conversation;
+mod data;
 pub mod dev;
 mod expectation;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 pub mod new;
 mod project;
+pub mod publication;
 pub mod run;
 mod setting;
 

@@ -9,6 +9,7 @@ use toml::{Table, Value};
 use super::cases::{Call, Case, Cases, Client, Opening};
 use super::conversation::{Conversation, Outcome, shown};
 use super::expectation::{FAILED, differences};
+use super::publication::Publication;
 use super::{DevKit, capture};
 use crate::base::message::{Attribute, Message};
 use crate::plugin::{Roles, Surroundings};
@@ -87,7 +88,7 @@ impl DevKit {
         problems
     }
 
-    /// Sends packets as a client, then lines as an internal sender, and calls `report` with each answer. An
+    /// Sends packets as a client, then lines as an internal sender, then publishes messages, and calls `report` with each answer. An
     /// authenticator is greeted first, and gets packets until it accepts; a router gets the packets after that. Returns
     /// whether no call failed.
     ///
@@ -142,18 +143,25 @@ impl DevKit {
                 make(&mut conversation, Call::Push(line.clone())).await;
             }
         }
-        let unsent = packets.count() + if roles.router { 0 } else { opening.lines.len() };
+        if roles.publications {
+            for publication in &opening.publications {
+                make(&mut conversation, Call::Publish(publication.clone())).await;
+            }
+        }
+        let unsent = packets.count()
+            + if roles.router { 0 } else { opening.lines.len() }
+            + if roles.publications { 0 } else { opening.publications.len() };
         if let Some(end) = end {
             report(&format!("({end})\n"));
         }
         if unsent > 0 {
-            report(&format!("({unsent} packets or lines were not sent)\n"));
+            report(&format!("({unsent} packets, lines or publications were not sent)\n"));
         }
         Ok(well)
     }
 }
 
-/// The input of a plugin: what one client and one internal sender send.
+/// The input of a plugin: what one client, one internal sender and one publisher send.
 #[derive(Debug, Clone, Default)]
 pub struct Talk {
     /// The path of the handshake.
@@ -168,6 +176,8 @@ pub struct Talk {
     pub packets: Vec<ByteString>,
     /// The lines of the internal sender.
     pub lines: Vec<ByteString>,
+    /// The messages of the publisher.
+    pub publications: Vec<Publication>,
 }
 
 async fn read(file: &Path) -> anyhow::Result<Vec<Case>> {

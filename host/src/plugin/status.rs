@@ -133,7 +133,8 @@ pub struct GenerationStatus {
 /// One function of a plugin.
 #[derive(Debug, Clone, Serialize)]
 pub struct FunctionStatus {
-    /// The name of the function in the contract: `greet`, `authenticate`, `opened`, `route`, `closed`, `push`.
+    /// The name of the function in the contract: `greet`, `authenticate`, `opened`, `route`, `closed`, `push`,
+    /// `publish`.
     pub function: &'static str,
     /// Number of calls that have ended, successful or failed.
     pub calls: u64,

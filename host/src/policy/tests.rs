@@ -5,8 +5,8 @@ use bytestring::ByteString;
 
 use super::*;
 use crate::base::message::{ClientKey, CloseReason, ConnectionId, Message};
-use crate::config::{Isolation, Overrides, PluginSource, Settings};
-use crate::hub::command::{Action, Answer, Command, Delivery, Recipient, Sender, Session};
+use crate::config::{ApiRules, Isolation, Overrides, PluginSource, Settings};
+use crate::hub::command::{Action, Answer, Command, Delivery, Publisher, Recipient, Ruling, Sender, Session};
 
 fn config() -> Config {
     Config::load(None, &Overrides::default()).expect("the defaults are valid")
@@ -95,4 +95,37 @@ fn equal_plugins_are_one_whatever_their_isolation() {
     config.router.plugin = PluginConfig { isolation: Isolation::Pooled, ..first };
     let names: Vec<_> = slot_configs(&config).iter().map(|slot| slot.name(&config)).collect();
     assert_eq!(names, ["authenticator-1+router", "authenticator-2"]);
+}
+
+#[tokio::test]
+async fn publications_need_a_router_that_decides_about_them() {
+    let mut config = config();
+    config.api.rules = ApiRules::Router;
+    let error = format!("{:#}", load(&config).await.unwrap_err());
+    let words = "router: cannot load builtin:origin-router: it does not export hotgate:gateway/publications@0.1.0, which \
+                 api.rules = \"router\" needs";
+    assert!(error.starts_with(words), "{error}");
+
+    config.router.plugin.source = PluginSource::Builtin("rooms-router".to_owned());
+    config.router.plugin.settings = Settings::from_iter([("ROOMS_API_PUBLISH".to_owned(), "lobby".to_owned())]);
+    let policy = load(&config).await.unwrap();
+    let (token, remote_address) = ("billing".into(), "127.0.0.1:4713".to_owned());
+    let publisher = Publisher { connection: ConnectionId(3), token, remote_address };
+    let publish = async |to| policy.router.publish(&publisher, &[to], &text("hi")).await.unwrap();
+    assert_eq!(publish(Recipient::Group("lobby".into())).await, Ruling::Pass);
+    let Ruling::Refuse(reason) = publish(Recipient::Group("staff\n".into())).await else { panic!("it passes") };
+    assert_eq!(reason, "the setting ROOMS_API_PUBLISH does not allow the room \"staff\\n\"");
+    let functions = policy.plugins().remove(1).live.functions;
+    assert_eq!(functions.iter().map(|one| (one.function, one.calls)).collect::<Vec<_>>(), [("publish", 2)]);
+}
+
+#[test]
+fn a_router_that_is_not_asked_need_not_decide_about_publications() {
+    let mut config = config();
+    let publications = |config: &Config| slot_configs(config).iter().any(|slot| slot.roles(config).publications);
+    assert!(!publications(&config));
+    config.api.rules = ApiRules::Router;
+    assert!(publications(&config));
+    config.api.enabled = false;
+    assert!(!publications(&config));
 }

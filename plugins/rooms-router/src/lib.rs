@@ -41,6 +41,14 @@
 //! router does not read the rest of the line. Use a `type` that is not on this page, so that clients can tell such a
 //! line from other messages.
 //!
+//! # What internal systems publish by the HTTP API
+//!
+//! With `api.rules = "router"`, the gateway asks this router about each message of the HTTP API. The message goes out
+//! unchanged if `ROOMS_API_PUBLISH` allows its room, or `ROOMS_API_SEND` each of its uids. A message to a connection or
+//! to everyone needs the pattern `*` in `ROOMS_API_SEND`. Otherwise the message is refused: without these settings,
+//! every message is. They hold for all tokens; what one token may do is said in `[[api.token]]`. Lines (`/v1/line`) are
+//! the lines above. With `api.rules = "direct"`, these two settings have no effect.
+//!
 //! # Permissions
 //!
 //! A permission is a list of patterns between commas. A pattern is a name, the beginning of names (`news-*`), or `*`
@@ -65,6 +73,7 @@
 //! | setting | default | meaning |
 //! | --- | --- | --- |
 //! | `ROOMS_JOIN`, `ROOMS_PUBLISH`, `ROOMS_SEND` | none | the permissions of sessions without such an attribute |
+//! | `ROOMS_API_PUBLISH`, `ROOMS_API_SEND` | none | the rooms and the uids that the HTTP API may reach, as patterns; only with `api.rules = "router"` |
 //! | `ROOMS_MEMBERS` | `100` | the largest number of uids in an answer to `members`, up to 1000 |
 //! | `ROOMS_MAX` | `100` | how many rooms a connection may be in, up to 1024. This router counts them, because the host does not report the result of a `join`. A connection that is in 1024 groups, also groups of another router, joins no more |
 //! | `ROOMS_PRESENCE` | `off` | `on`: each room is told who joins and leaves. Each join is then a message to everybody in the room |
@@ -78,6 +87,7 @@
 mod data;
 mod directory;
 mod permission;
+mod publication;
 mod request;
 mod room;
 mod say;
@@ -88,13 +98,14 @@ mod tests;
 use std::sync::OnceLock;
 
 use exports::hotgate::gateway::lifecycle;
+use exports::hotgate::gateway::publications::{self, Publisher, Ruling};
 use exports::hotgate::gateway::router::{self, Action, Answer, Command, Delivery, Ending, Recipient, Sender, Session};
 use hotgate::gateway::types::{Message, Payload};
 
 use directory::Host;
 use settings::RoomSettings;
 
-wit_bindgen::generate!({ path: "../../wit", world: "routing" });
+wit_bindgen::generate!({ path: "../../wit", world: "routing-and-publishing" });
 
 /// The plugin. The host keeps its data about each session.
 pub struct RoomsRouter;
@@ -135,6 +146,12 @@ impl router::Guest for RoomsRouter {
             commands: vec![Command::Deliver(Delivery { to, message: Payload::Input, otherwise: None })],
             reply: None,
         })
+    }
+}
+
+impl publications::Guest for RoomsRouter {
+    fn publish(_: Publisher, to: Vec<Recipient>, _: Message) -> Ruling {
+        publication::publish(settings(), &to)
     }
 }
 

@@ -12,11 +12,16 @@ pub(crate) fn allowed(attributes: &[Attribute], kind: &str, setting: &str, name:
 
 /// Returns whether one of the patterns between commas matches this name. A star matches the rest of the name, and only
 /// at the end of a pattern.
-fn matches_any(patterns: &str, name: &str) -> bool {
+pub(crate) fn matches_any(patterns: &str, name: &str) -> bool {
     patterns.split(',').map(str::trim).any(|pattern| match pattern.strip_suffix('*') {
         Some(start) => name.starts_with(start),
         None => name == pattern,
     })
+}
+
+/// Returns whether one of the patterns between commas matches every name.
+pub(crate) fn matches_all(patterns: &str) -> bool {
+    patterns.split(',').any(|pattern| pattern.trim() == "*")
 }
 
 #[cfg(test)]
@@ -45,6 +50,7 @@ mod tests {
         ] {
             assert_eq!(matches_any(patterns, name), expected, "{patterns} {name}");
         }
+        assert!(matches_all("*") && matches_all("a, *") && !matches_all("a*,b") && !matches_all(""));
     }
 
     #[test]

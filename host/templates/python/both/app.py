@@ -96,6 +96,22 @@ class Router(exports.Router):
         return Answer(commands=[Command_Deliver(to(recipient, Payload_Input()))], reply=None)
 
 
+# Optional: decide about messages that internal systems publish by HTTP (`api.rules = "router"` in
+# the gateway's settings). In the build command (plugin.toml), write the world
+# `authentication-routing-and-publishing` in place of `{{world}}`. Then remove the number
+# signs below. A case for it:
+# { publish = { uid = "u1", message = "hi" }, expect = "pass" }
+#
+# from wit_world.exports.publications import Publisher, Ruling, Ruling_Pass, Ruling_Refuse
+# from wit_world.exports.router import Recipient
+#
+# class Publications(exports.Publications):
+#     def publish(self, publisher: Publisher, to: list[Recipient], message: Message) -> Ruling:
+#         if publisher.token == "default":
+#             return Ruling_Pass()
+#         return Ruling_Refuse(f"the token {publisher.token} may not publish")
+
+
 def identify(packet: Message) -> str:
     """Returns the uid for a first packet. Change this rule for logins."""
     return uid(fields(text(packet)), "id")

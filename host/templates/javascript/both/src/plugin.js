@@ -96,6 +96,18 @@ export const router = {
   },
 };
 
+// Optional: decide about messages that internal systems publish by HTTP (`api.rules = "router"` in
+// the gateway's settings). Include the world `authentication-routing-and-publishing` in place of
+// `{{world}}` in wit/plugin.wit, and remove the slashes below. A case for it:
+// { publish = { uid = "u1", message = "hi" }, expect = "pass" }
+//
+// export const publications = {
+//   publish(publisher, to, message) {
+//     if (publisher.token === "default") return { tag: "pass" };
+//     return { tag: "refuse", val: `the token ${publisher.token} may not publish` };
+//   },
+// };
+
 // Returns the uid for a first packet. Change this rule for logins.
 function identify(packet) {
   return uid(object(text(packet)), "id");

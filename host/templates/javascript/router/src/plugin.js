@@ -60,6 +60,18 @@ export const router = {
   },
 };
 
+// Optional: decide about messages that internal systems publish by HTTP (`api.rules = "router"` in
+// the gateway's settings). Include the world `routing-and-publishing` in place of
+// `{{world}}` in wit/plugin.wit, and remove the slashes below. A case for it:
+// { publish = { uid = "u1", message = "hi" }, expect = "pass" }
+//
+// export const publications = {
+//   publish(publisher, to, message) {
+//     if (publisher.token === "default") return { tag: "pass" };
+//     return { tag: "refuse", val: `the token ${publisher.token} may not publish` };
+//   },
+// };
+
 // Returns the deliveries that a packet asks for; none without `msg`. Change this rule.
 function deliveries(packet) {
   const fields = object(text(packet));

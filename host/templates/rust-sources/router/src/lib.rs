@@ -79,6 +79,22 @@ impl router::Guest for Plugin {
     }
 }
 
+// Optional: decide about messages that internal systems publish by HTTP (`api.rules = "router"` in
+// the gateway's settings). Write the world `routing-and-publishing` in place of
+// `{{world}}` in src/bindings.rs (cargo-component: in Cargo.toml), and remove the slashes below.
+// A case for it: { publish = { uid = "u1", message = "hi" }, expect = "pass" }
+//
+// use bindings::exports::hotgate::gateway::publications::{self, Publisher, Ruling};
+//
+// impl publications::Guest for Plugin {
+//     fn publish(publisher: Publisher, _to: Vec<Recipient>, _message: Message) -> Ruling {
+//         match publisher.token.as_str() {
+//             "default" => Ruling::Pass,
+//             other => Ruling::Refuse(format!("the token {other} may not publish")),
+//         }
+//     }
+// }
+
 /// Returns the delivery that a packet asks for; none without `msg`. Change this rule.
 fn delivery(packet: &Message) -> Result<Option<Delivery>, String> {
     let mut fields = packet::object(packet::text(packet)?)?;
