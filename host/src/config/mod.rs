@@ -1,5 +1,7 @@
 //! All settings of the gateway: reads them from `hotgate.toml`, the environment and the flags, and checks them.
 
+#[cfg(test)]
+mod bounds;
 mod changes;
 mod error;
 mod files;

@@ -5,7 +5,7 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `check`, `contract` | inspects a component, and compares it with the gateway's contract |
-//! | `run`, `cases`, `conversation`, `expectation` | calls a plugin step by step, and compares the answers |
+//! | `run`, `cases`, `conversation`, `expectation`, `comparison` | calls a plugin step by step, and compares the answers |
 //! | `publication`, `data` | parts of a case as authors write them |
 //! | `bench` | measures how long calls take |
 //! | `new` | writes a new project |
@@ -16,6 +16,7 @@ pub mod bench;
 pub mod capture;
 mod cases;
 pub mod check;
+mod comparison;
 mod contract;
 mod conversation;
 mod data;

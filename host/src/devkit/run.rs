@@ -7,8 +7,9 @@ use bytestring::ByteString;
 use toml::{Table, Value};
 
 use super::cases::{Call, Case, Cases, Client, Opening};
+use super::comparison::differences;
 use super::conversation::{Conversation, Outcome, shown};
-use super::expectation::{FAILED, differences};
+use super::expectation::FAILED;
 use super::publication::Publication;
 use super::{DevKit, capture};
 use crate::base::message::{Attribute, Message};

@@ -1,6 +1,7 @@
-//! Binds the listeners, owns the tasks, and drains on shutdown.
+//! Binds the listeners, starts the tasks, and drains on shutdown.
 
 mod reload;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -12,13 +13,11 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use self::reload::Reload;
-use crate::base::message::CloseReason;
+use self::tasks::Tasks;
 use crate::base::metrics::METRICS;
 use crate::base::state::{InUse, StateFolder};
 use crate::config::{Config, Loaded, Source};
@@ -35,8 +34,6 @@ use crate::policy::status::{GenerationStatus, PluginStatus};
 
 /// How long a process that ends waits until its files are written.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-const GOING_AWAY: CloseReason = CloseReason::new(1001, "the gateway shuts down");
 
 /// Why the gateway cannot start.
 #[derive(Debug, Error)]
@@ -174,39 +171,6 @@ impl Gateway {
         let counted = METRICS.all().map(|(name, _, count)| format!("{name}={count}"));
         let counted = counted.filter(|text| !text.ends_with("=0")).collect::<Vec<_>>().join(" ");
         info!(counted, "stopped");
-    }
-}
-
-/// The tasks of the listeners and the connections, and the signals that end them.
-#[derive(Default)]
-struct Tasks {
-    listeners: TaskTracker,
-    stop_accepting: CancellationToken,
-    /// The tasks of all connections, and the heartbeat's.
-    connections: TaskTracker,
-    shutdown: CancellationToken,
-}
-
-impl Tasks {
-    /// Starts the heartbeat. It closes all connections at the shutdown.
-    fn beat(&self, heartbeat: Arc<Heartbeat>) {
-        let shutdown = self.shutdown.clone();
-        self.connections.spawn(async move { heartbeat.run(shutdown, GOING_AWAY).await });
-    }
-
-    /// Closes the listeners and all connections. Returns when all connections are closed, or at `end`: those that are
-    /// left are cut off when the process ends.
-    async fn drain(&self, end: Instant) {
-        // Accept no more connections before all are asked to close, so that none is missed.
-        self.stop_accepting.cancel();
-        self.listeners.close();
-        self.listeners.wait().await;
-        self.shutdown.cancel();
-        self.connections.close();
-        if timeout_at(end, self.connections.wait()).await.is_err() {
-            let connections = self.connections.len();
-            warn!(connections, "connections cut off: they have not closed in time (shutdown_grace)");
-        }
     }
 }
 

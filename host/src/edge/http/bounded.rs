@@ -166,7 +166,14 @@ pub(in crate::edge) struct Connection {
 impl Connection {
     fn new(stream: TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit, strangers: Arc<Strangers>) -> Self {
         let own = stream.local_addr().ok();
-        let peer = Peer { id: ConnectionId::next(), own, remote, patience: Patience::new(), cut: strangers.enter(), strangers };
+        let peer = Peer {
+            id: ConnectionId::next(),
+            own,
+            remote,
+            patience: Patience::new(),
+            cut: strangers.enter(),
+            strangers,
+        };
         let timer = Box::pin(sleep_until(peer.patience.lifetime().end));
         let cut = Box::pin(CancellationToken::clone(&peer.cut).cancelled_owned());
         Self { stream, peer, timer, cut, standstill: None, _place: place }

@@ -34,14 +34,10 @@ impl Acceptor {
     /// Accepts one connection and serves it in a task of its own, one of `tasks`.
     pub(crate) fn admit(&self, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
         if !is_allowed(&self.context.config.allow_from, peer.ip()) {
-            METRICS.senders_refused.increment();
-            self.context.refuse(peer, "its address is not in text.allow_from");
-            return;
+            return self.refuse(peer, "its address is not in text.allow_from");
         }
         let Ok(place) = self.places.clone().try_acquire_owned() else {
-            METRICS.senders_refused.increment();
-            self.context.refuse(peer, "too many senders are connected (limits.text_connections)");
-            return;
+            return self.refuse(peer, "too many senders are connected (limits.text_connections)");
         };
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SENDER_KEEPALIVE));
@@ -50,5 +46,11 @@ impl Acceptor {
             serve(context, stream, peer, ConnectionId::next(), shutdown).await;
             drop(place);
         });
+    }
+
+    /// Counts and logs a sender that is refused.
+    fn refuse(&self, peer: SocketAddr, reason: &str) {
+        METRICS.senders_refused.increment();
+        self.context.refuse(peer, reason);
     }
 }

@@ -36,15 +36,14 @@ impl<'a> Answers<'a> {
         true
     }
 
-    /// Adds a reply. The caller must have taken room for it with [`make_room`](Self::make_room).
+    /// Adds a reply. The caller must have taken room for it with [`make_room`](Self::make_room), unless it is short.
     pub(super) fn reply(&mut self, reply: &str) {
         METRICS.pushes_ok.increment();
         self.line(reply);
     }
 
     pub(super) fn ok(&mut self) {
-        METRICS.pushes_ok.increment();
-        self.line("ok");
+        self.reply("ok");
     }
 
     pub(super) fn fail(&mut self, why: PushFailure) {

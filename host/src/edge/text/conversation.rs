@@ -139,7 +139,7 @@ impl<'a> Conversation<'a> {
                     return if foreign { Err(self.refuse(PushFailure::Malformed, End::Foreign)) } else { Ok(()) };
                 }
                 Err(too_long) => {
-                    debug!(connection = self.sender.connection.0, %too_long);
+                    debug!(connection = self.sender.connection.0, %too_long, "line refused");
                     return Err(self.refuse(PushFailure::TooLong, End::TooLong));
                 }
             };

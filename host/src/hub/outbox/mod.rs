@@ -3,6 +3,7 @@
 
 mod budget;
 mod queued;
+mod shared;
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -13,9 +14,10 @@ use bytestring::ByteString;
 use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
 
-pub use self::budget::{Budget, Shared};
+pub use self::budget::Budget;
 use self::queued::Queued;
 pub use self::queued::{SHARED_COST, cost};
+pub use self::shared::Shared;
 
 use crate::base::message::{Cause, CloseReason, Message};
 use crate::base::metrics::{METRICS, Overflow};

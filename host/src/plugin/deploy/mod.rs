@@ -3,6 +3,7 @@
 pub(crate) mod builtin;
 pub(crate) mod candidate;
 mod load;
+mod replacement;
 pub(crate) mod source;
 pub(crate) mod watch;
 
@@ -17,7 +18,7 @@ use tracing::warn;
 use crate::config::PluginSource;
 use crate::plugin::blocking::blocking;
 use crate::plugin::deploy::candidate::{Code, Wanted};
-use crate::plugin::deploy::source::{Replacement, WriteError};
+use crate::plugin::deploy::replacement::{Replacement, WriteError};
 use crate::plugin::identity::{Digest, Identity};
 use crate::plugin::runtime::environment::Environment;
 use crate::plugin::runtime::spec::Spec;
