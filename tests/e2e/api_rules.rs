@@ -57,6 +57,21 @@ async fn items_are_ruled_one_by_one() {
     anna.expect_nothing().await;
 }
 
+#[tokio::test]
+async fn a_key_whose_request_is_being_carried_out_is_refused() {
+    let (gateway, api) = ruled(&Component::fixture("")).await;
+    let mut anna = gateway.enter("anna").await;
+    let request = || api.request("POST /v1/push?uid=anna").and("Idempotency-Key", "k");
+    let (first, second) = tokio::join!(api.send(request(), b"nap 150"), api.send(request(), b"nap 150"));
+    let mut statuses = [first.status, second.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409], "{first:?} {second:?}");
+    let late = if first.status == 409 { first } else { second };
+    assert_eq!(late.json()["reason"], "in-flight");
+    anna.expect("nap 150").await;
+    anna.expect_nothing().await;
+}
+
 /// Each version refuses with its number: a message that gets through has escaped the rules.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_message_escapes_the_rules_during_a_hundred_swaps() {

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::base::message::ConnectionId;
@@ -25,6 +25,11 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 pub(in crate::edge) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a client may take nothing of an answer, on a connection that lives by its bytes.
 pub(in crate::edge) const STANDSTILL: Duration = Duration::from_secs(30);
+
+/// How long a connection stays after its last answer for a client that still sends.
+const LINGER: Duration = Duration::from_secs(2);
+/// Reads of such data before other tasks have their turn.
+const DISCARDS_AT_ONCE: usize = 16;
 
 /// A listener that limits the number of connections, and how long each may do nothing.
 pub(in crate::edge) struct Bounded {
@@ -160,6 +165,8 @@ pub(in crate::edge) struct Connection {
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// When the connection ends if the client still takes no bytes.
     standstill: Option<Instant>,
+    /// After the last answer: the time for the client to end the connection.
+    linger: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -176,7 +183,7 @@ impl Connection {
         };
         let timer = Box::pin(sleep_until(peer.patience.lifetime().end));
         let cut = Box::pin(CancellationToken::clone(&peer.cut).cancelled_owned());
-        Self { stream, peer, timer, cut, standstill: None, _place: place }
+        Self { stream, peer, timer, cut, standstill: None, linger: None, _place: place }
     }
 
     /// Returns the stream, or an error if the connection must end.
@@ -235,8 +242,30 @@ impl AsyncWrite for Connection {
         self.stream(cx)?.poll_flush(cx)
     }
 
+    /// Ends the answer, then discards what still arrives until the client ends, too: closing with unread data would
+    /// reset the connection, and the client might lose an answer that came before its whole request was read.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let Self { stream, linger, cut, .. } = &mut *self;
+        let linger = match linger {
+            Some(linger) => linger,
+            None => {
+                ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
+                linger.insert(Box::pin(sleep(LINGER)))
+            }
+        };
+        let mut discarded = [0; 4096];
+        for _ in 0..DISCARDS_AT_ONCE {
+            if linger.as_mut().poll(cx).is_ready() || cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = ReadBuf::new(&mut discarded);
+            match ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                Ok(()) | Err(_) => return Poll::Ready(Ok(())),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -29,8 +29,8 @@ pub struct SessionEffects {
     pub authenticate: bool,
 }
 
-/// What became of a message: the number of its connections, by what happened there. A delivery with no connection at all
-/// has three zeros: its recipient is offline.
+/// What became of a message: the number of its connections, by what happened there. A delivery with no connection at
+/// all has three zeros: its recipient is offline.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// The message is in the connection's outbox.
