@@ -127,6 +127,12 @@ impl Events {
         }
     }
 
+    /// Lets nobody record an event until the result is dropped.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> impl Sized {
+        self.ring.lock()
+    }
+
     /// Returns the number of the newest event, 0 if there was none.
     pub fn newest(&self) -> u64 {
         self.ring.lock().newest

@@ -1,8 +1,7 @@
 //! Tests that compare the registry with a model of a few lines: after any steps in any order, both answer the same.
 
-use std::collections::HashMap;
-use std::sync::Barrier;
-use std::task::{Context, Poll, Wake};
+mod races;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -194,116 +193,6 @@ fn a_blocked_uid_is_not_registered() {
     assert!(registry.blocks.lift("u") && register(4, "u").is_ok());
 }
 
-/// One thread logs in while another one blocks the uid and closes its connections.
-#[test]
-fn a_login_while_its_uid_is_blocked_is_refused_or_closed() {
-    const ROUNDS: u64 = 20_000;
-    let registry = Registry::new(DuplicateLogin::All);
-    let (barrier, budget) = (Barrier::new(2), Arc::new(Budget::new(1 << 20, 1)));
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in 0..ROUNDS {
-                barrier.wait();
-                registry.blocks.insert("u".into(), Duration::from_secs(60)).unwrap();
-                for peer in registry.of_uid("u") {
-                    peer.outbox.close(CloseReason::new(4907, "blocked"), Cause::Operator);
-                }
-                barrier.wait();
-            }
-        });
-        for round in 1..=ROUNDS {
-            let outbox = Arc::new(Outbox::new(1 << 20, budget.clone()));
-            barrier.wait();
-            // Another moment in each round.
-            (0..round % 512).for_each(|_| std::hint::spin_loop());
-            let registered = registry.register(ConnectionId(round), "u".into(), outbox, ADDRESS);
-            barrier.wait();
-            match registered {
-                Ok(peer) => {
-                    assert!(!peer.outbox.is_open(), "neither refused nor closed");
-                    registry.deregister(&peer, Cause::Operator);
-                }
-                Err(error) => assert_eq!(error, RegisterError::Blocked),
-            }
-            registry.blocks.lift("u");
-        }
-    });
-}
-
-/// Several threads log in and out. Whoever follows the events knows at each moment how many connections a uid has.
-#[test]
-fn the_events_of_a_uid_are_in_order() {
-    const THREADS: u64 = 3;
-    const LOGINS: u64 = 500;
-    let registry = Registry::new(DuplicateLogin::All);
-    let budget = Arc::new(Budget::new(1 << 20, 1));
-    let come_and_go = |thread| {
-        for number in 0..LOGINS {
-            let id = ConnectionId(1 + number * THREADS + thread);
-            let outbox = Arc::new(Outbox::new(1 << 20, budget.clone()));
-            let peer = registry.register(id, format!("u{}", number % 2).into(), outbox, ADDRESS).unwrap();
-            registry.deregister(&peer, Cause::Client);
-        }
-    };
-    let follow = async {
-        let (mut seen, mut open) = (0, HashMap::new());
-        while seen < 2 * THREADS * LOGINS {
-            registry.events.newer_than(seen).await;
-            let page = registry.events.since(seen, 100);
-            assert!(page.missed == 0 && (1..=100).contains(&page.events.len()));
-            for event in page.events {
-                seen += 1;
-                assert_eq!(event.number, seen);
-                let count = open.entry(event.uid.clone()).or_insert(0);
-                match event.presence {
-                    Presence::Login { first } => {
-                        assert_eq!(first, *count == 0, "{event:?}");
-                        *count += 1;
-                    }
-                    Presence::Departure { cause, last } => {
-                        *count -= 1;
-                        assert_eq!((cause, last), (Cause::Client, *count == 0), "{event:?}");
-                    }
-                }
-            }
-        }
-        assert_eq!(open, HashMap::from([("u0".into(), 0), ("u1".into(), 0)]));
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    std::thread::scope(|scope| {
-        (0..THREADS).for_each(|thread| _ = scope.spawn(move || come_and_go(thread)));
-        let in_time = async { tokio::time::timeout(Duration::from_secs(60), follow).await };
-        runtime.block_on(in_time).expect("an event or a wake-up is lost");
-    });
-}
-
-/// A waker that uses the registry as soon as it is woken: it must not wait for a lock of the thread that wakes it.
-struct Curious(Registry);
-
-impl Wake for Curious {
-    fn wake(self: Arc<Self>) {
-        self.0.connection_count("u");
-        assert!(self.0.events.newest() > 0);
-    }
-}
-
-#[test]
-fn no_follower_of_events_is_woken_under_a_lock() {
-    let curious = Arc::new(Curious(Registry::new(DuplicateLogin::All)));
-    let (registry, waker) = (&curious.0, curious.clone().into());
-    let poll = |after| {
-        let mut waiting = Box::pin(registry.events.newer_than(after));
-        let polled = waiting.as_mut().poll(&mut Context::from_waker(&waker));
-        (polled, waiting)
-    };
-    let (Poll::Pending, _login) = poll(0) else { panic!("nothing has happened") };
-    let peer = registry.register(ConnectionId(1), "u".into(), outbox(), ADDRESS).unwrap();
-    assert_eq!(poll(0).0, Poll::Ready(()));
-    let (Poll::Pending, _departure) = poll(1) else { panic!("nothing more has happened") };
-    registry.deregister(&peer, Cause::Client);
-    assert_eq!(poll(1).0, Poll::Ready(()));
-}
-
 #[test]
 fn pages_show_everybody_once_and_in_order() {
     let registry = Registry::new(DuplicateLogin::All);
@@ -352,4 +241,15 @@ fn a_walk_meets_once_whoever_stays_and_ends_although_others_come() {
         assert_eq!(met, there.iter().map(|peer| peer.id.0).collect::<Vec<_>>(), "{through:?}");
     }
     assert_eq!(registry.uids_in_group("g", usize::MAX), ["u"]);
+}
+
+/// Whoever closes the connections of a uid must find all that are registered before it looks.
+#[test]
+fn a_walk_through_a_uid_finds_whoever_registers_before_its_first_part() {
+    let registry = Registry::new(DuplicateLogin::All);
+    let (mut walk, mut part) = (registry.walk(Several::Uid("u")), Vec::new());
+    registry.register(ConnectionId(1), "u".into(), outbox(), ADDRESS).unwrap();
+    assert!(walk.next(&mut part) && part.len() == 1);
+    registry.register(ConnectionId(2), "u".into(), outbox(), ADDRESS).unwrap();
+    assert!(!walk.next(&mut part));
 }
