@@ -35,13 +35,13 @@ pub(super) enum Action {
         language: Language,
     },
     #[command(flatten)]
-    Component(Use),
+    Component(Box<Use>),
 }
 
 impl Action {
     /// Returns `true` if the command can answer in JSON.
     pub(super) fn has_json(&self) -> bool {
-        matches!(self, Self::Component(Use::Check { .. }))
+        matches!(self, Self::Component(used) if matches!(**used, Use::Check { .. }))
     }
 }
 
@@ -202,7 +202,7 @@ impl Subject {
 /// Runs a command.
 pub(super) fn run(action: &Action, json: bool, settings: impl FnOnce() -> Result<Config, ConfigError>) -> ExitCode {
     let used = match action {
-        Action::Component(used) => used,
+        Action::Component(used) => &**used,
         Action::New { name, role, language } => {
             let made = new::create(Path::new(""), name, (*role).into(), *language);
             let steps = made.and_then(|folder| new::next_steps(&folder));
