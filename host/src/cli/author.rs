@@ -59,7 +59,7 @@ pub(super) enum Use {
         #[command(flatten)]
         subject: Subject,
         #[command(flatten)]
-        input: Input,
+        input: Box<Input>,
     },
     /// Measure the calls of a component
     Bench {
