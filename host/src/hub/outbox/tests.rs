@@ -1,5 +1,8 @@
 //! Tests of what an outbox owes to its own limit, and to the budget.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Wake;
+
 use super::queued::{OVERHEAD, PLACE};
 use super::*;
 
@@ -19,6 +22,61 @@ fn one_message_always_fits_an_empty_outbox() {
     assert_eq!(outbox.push(text(1)), Err(Refused::Full));
     assert_eq!(outbox.queued_bytes().unwrap_err().reason.code, 4905);
     assert_eq!(outbox.push(text(1)), Err(Refused::Closed));
+}
+
+#[test]
+fn an_outbox_is_filled_to_its_last_byte() {
+    let (outbox, _) = outbox(1000, 1 << 20);
+    outbox.push(text(500 - OVERHEAD)).unwrap();
+    outbox.push(text(500 - OVERHEAD)).unwrap();
+    assert_eq!(outbox.queued_bytes(), Ok(1000));
+    assert_eq!(outbox.push(text(0)), Err(Refused::Full));
+}
+
+#[test]
+fn only_what_exceeds_the_own_share_is_drawn_and_then_some_more() {
+    let (outbox, budget) = outbox(1 << 20, 1 << 20);
+    outbox.push(text(budget.share() - OVERHEAD)).unwrap();
+    assert_eq!(budget.used(), 0);
+    outbox.push(text(0)).unwrap();
+    assert_eq!(budget.used(), OVERHEAD + AMPLE.0);
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+#[test]
+fn the_task_is_woken_once_for_what_it_cannot_know_yet() {
+    let (outbox, _) = outbox(1 << 20, 1 << 20);
+    let task = Arc::new(Woken::default());
+    let (waker, woken) = (Waker::from(task.clone()), || task.0.swap(0, Relaxed));
+    assert_eq!(outbox.register_waker(&waker), Ok(false));
+    outbox.push(text(5)).unwrap();
+    outbox.push(text(5)).unwrap();
+    assert_eq!(woken(), 1);
+    assert_eq!(outbox.register_waker(&waker), Ok(true), "the task must send these itself");
+    assert_eq!(outbox.register_waker(Waker::noop()), Ok(true));
+    assert_eq!(outbox.register_waker(&waker), Ok(true), "the last one counts");
+    outbox.push(text(5)).unwrap();
+    assert_eq!(woken(), 0);
+    outbox.notify();
+    assert_eq!(woken(), 1);
+    outbox.register_waker(&waker).unwrap();
+    assert_eq!(outbox.begin_turn(), Ok(3 * (5 + OVERHEAD)));
+    outbox.notify();
+    assert_eq!(woken(), 0, "it has a turn");
+    outbox.register_waker(&waker).unwrap();
+    assert!(outbox.close(CloseReason::new(4900, "silent"), Cause::Silent));
+    assert_eq!(woken(), 1);
+    assert_eq!(outbox.begin_turn().unwrap_err().cause, Cause::Silent);
+    assert!(outbox.register_waker(&waker).is_err());
 }
 
 #[test]
@@ -143,6 +201,26 @@ fn copies_of_shared_payloads_that_the_peer_does_not_take_are_drawn() {
 }
 
 #[test]
+fn copies_are_drawn_beside_what_is_drawn_already() {
+    let (outbox, budget) = outbox(4 << 20, 1 << 20);
+    let message = Shared::new(text(2000), &budget).unwrap();
+    let payload = budget.used();
+    outbox.push(text(20_000)).unwrap();
+    outbox.push_shared(&message).unwrap();
+    outbox.drain(|_| ControlFlow::Continue(()));
+    let drawn = budget.used() - payload;
+    // The advance covers the first copy.
+    outbox.keep_batch(100);
+    assert_eq!(budget.used(), payload + drawn);
+    outbox.drain(|_| ControlFlow::Continue(()));
+    (0..20).for_each(|_| outbox.push_shared(&message).unwrap());
+    outbox.push(text(20_000)).unwrap();
+    outbox.drain(|_| ControlFlow::Continue(()));
+    outbox.keep_batch(30_000);
+    assert_eq!(budget.used(), payload + 30_000 + 20_000 + OVERHEAD + 20 * PLACE - budget.share());
+}
+
+#[test]
 fn what_is_drawn_is_given_back_in_part() {
     let (outbox, budget) = outbox(4 << 20, 4 << 20);
     (0..1000).for_each(|_| outbox.push(text(2000)).unwrap());
@@ -159,15 +237,42 @@ fn what_is_drawn_is_given_back_in_part() {
     }
 }
 
-/// The client reads all but the last of 100 000 empty messages.
 #[test]
 fn a_queue_gives_back_its_places() {
-    let (outbox, _) = outbox(1 << 30, 1 << 30);
-    (0..100_000).for_each(|_| outbox.push(text(0)).unwrap());
-    (1..100_000).for_each(|_| outbox.drain(|_| ControlFlow::Break(())));
-    let queue = outbox.queue.lock();
-    assert_eq!(queue.messages.len(), 1);
-    assert!(queue.messages.capacity() <= MANY_PLACES, "{}", queue.messages.capacity());
+    let places = |outbox: &Outbox| {
+        let queue = outbox.queue.lock();
+        (queue.messages.len(), queue.messages.capacity())
+    };
+    // Returns an outbox from which the client has taken all but `left` messages.
+    let taken = |messages: usize, left: usize| {
+        let (outbox, _) = outbox(1 << 30, 1 << 30);
+        (0..messages).for_each(|_| outbox.push(text(0)).unwrap());
+        let mut more = messages - left;
+        outbox.drain(|_| {
+            more -= 1;
+            if more > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        outbox
+    };
+    for left in [1, 100] {
+        let (queued, places) = places(&taken(100_000, left));
+        assert!(queued == left && (2 * left..=MANY_PLACES.max(4 * left)).contains(&places), "{places}");
+    }
+    assert_eq!(places(&taken(MANY_PLACES, 1)), (1, MANY_PLACES), "few places are kept");
+
+    // One message at a time: the queue moves only a few times.
+    let outbox = taken(100_000, 99_999);
+    let mut moves = 0;
+    for _ in 1..99_999 {
+        let (_, before) = places(&outbox);
+        outbox.drain(|_| ControlFlow::Break(()));
+        let (queued, now) = places(&outbox);
+        if now != before {
+            moves += 1;
+            assert!(now >= 2 * queued, "{now} places for {queued} messages");
+        }
+    }
+    assert!(moves <= 20 && places(&outbox).1 <= MANY_PLACES, "{moves} moves");
 }
 
 #[test]

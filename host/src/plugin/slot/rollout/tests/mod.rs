@@ -108,7 +108,7 @@ impl Story {
     }
 
     fn kept(&self) -> Option<u64> {
-        self.rollout.previous.as_ref().map(|place| place.generation.number)
+        self.rollout.previous().map(|place| place.generation.number)
     }
 }
 
@@ -144,7 +144,7 @@ fn a_canary_is_compared_anew_when_the_live_one_is_rolled_back() {
     story.offer(3);
     story.calls(100, 40);
     assert_eq!(story.after(1), [(EventKind::RolledBack, 2)]);
-    let canary = story.rollout.candidate.as_ref().unwrap().generation.clone();
+    let canary = story.rollout.candidate().unwrap().generation.clone();
     story.calls(100, 0);
     canary.called(Function::Route, 54, 16);
     assert_eq!(story.after(1), [(EventKind::RolledBack, 3)]);
@@ -192,7 +192,7 @@ fn one_client_alone_rolls_nothing_back_and_is_told_of() {
 fn a_canary_is_not_rolled_back_by_one_client_either() {
     let mut story = Story::new(PluginDeploy { canary: 5, ..deploy() });
     story.offer(2);
-    let canary = story.rollout.candidate.as_ref().unwrap().generation.clone();
+    let canary = story.rollout.candidate().unwrap().generation.clone();
     canary.called_for(Function::Route, 100, &["mallory"; 100]);
     assert_eq!(story.after(1), [(EventKind::Alert, 2)]);
     canary.called_for(Function::Route, 4, &["anna", "bob", "carol", "dave"]);
@@ -233,7 +233,7 @@ fn failed_pushes_always_count() {
 fn each_stage_counts_clients_anew() {
     let mut story = Story::new(PluginDeploy { canary: 5, ..deploy() });
     story.offer(2);
-    let canary = story.rollout.candidate.as_ref().unwrap().generation.clone();
+    let canary = story.rollout.candidate().unwrap().generation.clone();
     canary.called_for(Function::Route, 1000, &["anna", "bob", "carol", "dave"]);
     story.promote();
     story.calls_for(Function::Route, 5, &["mallory"; 5]);
@@ -315,7 +315,7 @@ fn kept_is_what_has_proven_itself() {
 fn shadow_and_canary_wait_for_a_promotion() {
     let mut story = Story::new(PluginDeploy { shadow: 10, canary: 5, ..deploy() });
     assert_eq!(story.offer(2), [(EventKind::Shadow, 2)]);
-    story.rollout.candidate.as_ref().unwrap().generation.called(Function::Authenticate, 10, 10);
+    story.rollout.candidate().unwrap().generation.called(Function::Authenticate, 10, 10);
     assert_eq!(story.after(1), [(EventKind::Alert, 2)], "a generation in shadow needs no rollback");
     assert_eq!(story.after(3600), []);
     assert_eq!(story.promote(), [(EventKind::Canary, 2)]);
@@ -326,10 +326,24 @@ fn shadow_and_canary_wait_for_a_promotion() {
 }
 
 #[test]
+fn a_newer_candidate_takes_the_place_of_an_older_one() {
+    let mut story = Story::new(PluginDeploy { canary: 5, ..deploy() });
+    let numbers = |story: &Story| story.rollout.generations().iter().map(|one| one.number).collect::<Vec<_>>();
+    assert_eq!(story.offer(2), [(EventKind::Canary, 2)]);
+    assert_eq!(story.offer(3), [(EventKind::Withdrawn, 2), (EventKind::Canary, 3)]);
+    assert_eq!(numbers(&story), [1, 3]);
+    story.promote();
+    story.offer(4);
+    assert_eq!(numbers(&story), [3, 4, 1]);
+    assert_eq!(whats(&story.rollout.withdraw()), [(EventKind::Withdrawn, 4)]);
+    assert_eq!((numbers(&story), story.rollout.withdraw().len()), (vec![3, 1], 0));
+}
+
+#[test]
 fn a_canary_is_compared_with_what_serves_the_others() {
     let mut story = Story::new(PluginDeploy { canary: 5, ..deploy() });
     story.offer(2);
-    let canary = story.rollout.candidate.as_ref().unwrap().generation.clone();
+    let canary = story.rollout.candidate().unwrap().generation.clone();
     story.calls(1000, 500);
     canary.called(Function::Route, 100, 52);
     assert_eq!(story.after(1), [(EventKind::Alert, 1)], "an attack hits both");
