@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hotgate_tests::{Component, Gateway, Line, Setup};
+use hotgate_tests::{Component, Line, Setup};
 
 use crate::bystanders::{Bystanders, LONGEST_DELAY};
 

@@ -3,6 +3,8 @@
 mod admin;
 mod api_clients;
 mod api_document;
+mod api_push;
+mod api_streams;
 mod authors;
 mod bounds;
 mod bystanders;

@@ -182,8 +182,17 @@ impl Gateway {
 
     /// The admin listener, with its token.
     pub async fn admin(&self) -> Admin {
-        let line = self.logged(|line| line.message() == "listening" && line.get("listener") == "admin").await;
-        let token = std::fs::read_to_string(self.state_folder().join("admin-token")).expect("a token");
+        self.http("admin", "admin-token").await
+    }
+
+    /// The HTTP push API, with the token of its file. The token is empty if there is no such file.
+    pub async fn api(&self) -> Admin {
+        self.http("api", "api-token").await
+    }
+
+    async fn http(&self, listener: &str, file: &str) -> Admin {
+        let line = self.logged(|line| line.message() == "listening" && line.get("listener") == listener).await;
+        let token = std::fs::read_to_string(self.state_folder().join(file)).unwrap_or_default();
         Admin { address: line.get("address").parse().expect("an address"), token: token.trim().to_owned() }
     }
 

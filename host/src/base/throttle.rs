@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 /// The shortest time between two reports of dropped events.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -31,10 +31,6 @@ impl Throttle {
         Self { per_second, burst, state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// Returns how many events may pass at once.
     pub fn burst(&self) -> u32 {
         self.burst
@@ -43,7 +39,7 @@ impl Throttle {
     /// Admits one more event, if `reserve` tokens are left after it; otherwise returns `None` and counts it as dropped.
     /// For an admitted event, returns the number of dropped events that the caller must report now.
     pub fn admit(&self, reserve: u32) -> Option<u64> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let now = Instant::now();
         let refill = now.duration_since(state.refilled).as_secs_f64() * f64::from(self.per_second);
         state.tokens = (state.tokens + refill).min(f64::from(self.burst));
@@ -62,13 +58,13 @@ impl Throttle {
 
     /// Counts events that were dropped elsewhere.
     pub fn drop_more(&self, events: u64) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.dropped = state.dropped.saturating_add(events);
     }
 
     /// Returns the number of dropped events that are not reported yet, and resets it: the caller reports them.
     pub fn take_dropped(&self) -> u64 {
-        std::mem::take(&mut self.lock().dropped)
+        std::mem::take(&mut self.state.lock().dropped)
     }
 }
 

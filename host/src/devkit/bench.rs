@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 use toml::Value;
 
-use super::DevKit;
 use super::cases::{Client, Opening};
-use super::expectation;
+use super::{DevKit, expectation};
 use crate::base::message::{Cause, ClientKey, ConnectionId, Message};
 use crate::config::Isolation;
 use crate::hub::command::{Action, Command, Ending, Sender, Session};

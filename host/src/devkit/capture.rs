@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -21,11 +21,7 @@ pub fn listen() {
 
 /// Takes the lines that were captured since the last call: one line for each line of the log.
 pub(super) fn take() -> String {
-    std::mem::take(&mut *captured())
-}
-
-fn captured() -> MutexGuard<'static, String> {
-    CAPTURED.lock()
+    std::mem::take(&mut *CAPTURED.lock())
 }
 
 /// The layer that captures.
@@ -36,7 +32,7 @@ impl<S: Subscriber> Layer<S> for Capture {
         let mut line = Line(String::new());
         event.record(&mut line);
         let level = event.metadata().level().as_str().to_lowercase();
-        let _ = writeln!(captured(), "logged ({level}): {}", line.0);
+        let _ = writeln!(CAPTURED.lock(), "logged ({level}): {}", line.0);
     }
 }
 

@@ -15,8 +15,7 @@ use toml::value::Datetime;
 use super::MAX_TEXT;
 use super::setting::{Written, settings};
 use crate::base::message::{Attribute, Cause, Message};
-use crate::config::Settings;
-use crate::config::read_text;
+use crate::config::{Settings, read_text};
 use crate::plugin::Roles;
 
 /// The cases of one plugin.

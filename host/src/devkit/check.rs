@@ -4,9 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::DevKit;
-use super::capture;
 use super::contract::{Found, Interfaces, differences};
+use super::{DevKit, capture};
 use crate::plugin::text::{line, list};
 use crate::plugin::{CheckRefused, Digest, Encoding, Roles, Surroundings};
 

@@ -4,12 +4,11 @@
 //! any plugin file: it swaps to the new component, or logs why it refuses it.
 
 use std::convert::Infallible;
-use std::fmt;
-use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fmt, fs};
 
 use anyhow::{Context as _, bail, ensure};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};

@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use bytestring::ByteString;
 use toml::{Table, Value};
 
-use super::DevKit;
-use super::capture;
 use super::cases::{Call, Case, Cases, Client, Opening};
 use super::conversation::{Conversation, Outcome, shown};
 use super::expectation::{FAILED, differences};
+use super::{DevKit, capture};
 use crate::base::message::{Attribute, Message};
 use crate::plugin::{Roles, Surroundings};
 

@@ -3,8 +3,7 @@
 use super::read::Reader;
 use crate::base::message::{CloseReason, Message};
 use crate::config::PluginLimits;
-use crate::hub::command::Action;
-use crate::hub::command::{Command, Recipient, Ruling};
+use crate::hub::command::{Action, Command, Recipient, Ruling};
 use crate::plugin::{publications, router, types};
 
 /// Returns limits that are small enough for a fuzzer to reach.

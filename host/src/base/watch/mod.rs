@@ -6,6 +6,8 @@
 
 mod settling;
 mod stamp;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
-use notify::{ErrorKind, Event, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{ErrorKind, Event, RecommendedWatcher, RecursiveMode, Watcher};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -167,8 +169,8 @@ fn file_event(kind: EventKind) -> Option<FileEvent> {
     }
 }
 
-struct Folders {
-    watcher: RecommendedWatcher,
+struct Folders<W = RecommendedWatcher> {
+    watcher: W,
     /// The watched folders, each with the identity that it had when the watch began.
     watched: HashMap<PathBuf, (u64, u64)>,
     /// True if it has been logged that a folder cannot be watched.
@@ -184,7 +186,7 @@ struct Found {
     complete: bool,
 }
 
-impl Folders {
+impl<W: Watcher> Folders<W> {
     /// Watches the folders that lead to the files now, and no others. Blocks.
     fn update(&mut self, files: Vec<PathBuf>, touched: &HashSet<PathBuf>) -> Found {
         let ways: Vec<_> = files.iter().map(|file| way(file)).collect();

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use socket2::TcpKeepalive;
 use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
@@ -74,7 +74,7 @@ impl Heartbeat {
         let link = Arc::new(Link::new(id, outbox, self.watched.clone()));
         let HeartbeatConfig { timeout, ping_interval, .. } = self.config;
         let first = ping_interval.map_or(timeout, |interval| early(interval, id));
-        self.schedule(&mut self.lock(), &link, first);
+        self.schedule(&mut self.watched.lock(), &link, first);
         link
     }
 
@@ -83,7 +83,7 @@ impl Heartbeat {
         let mut ticks = interval(self.config.check_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.lock().tick += 1;
+            self.watched.lock().tick += 1;
             loop {
                 let due = self.take(true);
                 if due.is_empty() {
@@ -108,7 +108,7 @@ impl Heartbeat {
 
     /// Takes a batch of connections: only due ones, or any.
     fn take(&self, due: bool) -> Vec<Arc<Link>> {
-        let mut watched = self.lock();
+        let mut watched = self.watched.lock();
         let tick = watched.tick;
         let mut links = Vec::new();
         while links.len() < AT_ONCE
@@ -140,7 +140,7 @@ impl Heartbeat {
                 wait
             }
         };
-        self.schedule(&mut self.lock(), link, wait);
+        self.schedule(&mut self.watched.lock(), link, wait);
     }
 
     /// Returns what to do after a silence. `silence` is `None` if the connection's task is not reading.
@@ -167,10 +167,6 @@ impl Heartbeat {
     fn ticks(&self, wait: Duration) -> u64 {
         let ticks = wait.as_nanos().div_ceil(self.config.check_interval.as_nanos().max(1));
         u64::try_from(ticks).unwrap_or(u64::MAX).max(1)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Watched> {
-        self.watched.lock()
     }
 }
 

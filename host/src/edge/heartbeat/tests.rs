@@ -27,18 +27,18 @@ fn who_leaves_is_forgotten_at_once() {
     for id in 1..10_000 {
         drop(watch(&heartbeat, id));
     }
-    assert_eq!(heartbeat.lock().links.len(), 1);
+    assert_eq!(heartbeat.watched.lock().links.len(), 1);
     // The same for a connection that ends while it is checked, or after that.
     let leaves = watch(&heartbeat, 10_000);
-    heartbeat.lock().tick = 24 * 3600;
+    heartbeat.watched.lock().tick = 24 * 3600;
     let due = heartbeat.take(true);
     assert_eq!(due.len(), 2);
     drop(leaves);
     due.iter().for_each(|link| heartbeat.check(link));
     drop(due);
-    assert_eq!(heartbeat.lock().links.len(), 1);
+    assert_eq!(heartbeat.watched.lock().links.len(), 1);
     drop(stays);
-    assert!(heartbeat.lock().links.is_empty());
+    assert!(heartbeat.watched.lock().links.is_empty());
 }
 
 #[test]

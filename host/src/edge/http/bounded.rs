@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -67,22 +67,18 @@ impl axum::serve::Listener for Bounded {
 struct Strangers(Mutex<VecDeque<Arc<CancellationToken>>>);
 
 impl Strangers {
-    fn all(&self) -> MutexGuard<'_, VecDeque<Arc<CancellationToken>>> {
-        self.0.lock()
-    }
-
     fn enter(&self) -> Arc<CancellationToken> {
         let cut = Arc::new(CancellationToken::new());
-        self.all().push_back(cut.clone());
+        self.0.lock().push_back(cut.clone());
         cut
     }
 
     fn leave(&self, cut: &Arc<CancellationToken>) {
-        self.all().retain(|other| !Arc::ptr_eq(other, cut));
+        self.0.lock().retain(|other| !Arc::ptr_eq(other, cut));
     }
 
     fn cut_longest(&self) {
-        if let Some(cut) = self.all().pop_front() {
+        if let Some(cut) = self.0.lock().pop_front() {
             cut.cancel();
         }
     }

@@ -1,7 +1,6 @@
 //! A token in the state folder: whoever knows it may do everything on its listener.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use subtle::ConstantTimeEq as _;
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use thiserror::Error;
 
 use crate::base::message::network_of;
@@ -97,10 +97,6 @@ impl Admission {
     pub fn unauthenticated(&self) -> usize {
         self.unauthenticated.load(Relaxed)
     }
-
-    fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, Count>> {
-        self.clients.lock()
-    }
 }
 
 impl Permit {
@@ -113,7 +109,7 @@ impl Permit {
             return Ok(());
         }
         let client = network_of(address);
-        let mut clients = self.admission.clients();
+        let mut clients = self.admission.clients.lock();
         let count = clients.entry(client).or_default();
         if count.connections >= self.admission.limits.connections_per_address {
             return Err(Refusal::PerAddress);
@@ -134,7 +130,7 @@ impl Permit {
         }
         self.admission.unauthenticated.fetch_sub(1, Relaxed);
         if let Some(client) = self.client
-            && let Some(count) = self.admission.clients().get_mut(&client)
+            && let Some(count) = self.admission.clients.lock().get_mut(&client)
         {
             count.unauthenticated -= 1;
         }
@@ -145,7 +141,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.authenticated();
         if let Some(client) = self.client {
-            let mut clients = self.admission.clients();
+            let mut clients = self.admission.clients.lock();
             if let Some(count) = clients.get_mut(&client) {
                 count.connections -= 1;
                 if count.connections == 0 {
@@ -196,7 +192,7 @@ mod tests {
 
         drop((first, second, third));
         assert_eq!((admission.connections(), admission.unauthenticated()), (0, 0));
-        assert!(admission.clients().is_empty());
+        assert!(admission.clients.lock().is_empty());
     }
 
     #[test]

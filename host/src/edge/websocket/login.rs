@@ -6,8 +6,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 use super::context::Context;
-use super::end::End;
-use super::end::try_again;
+use super::end::{End, try_again};
 use super::session::queue;
 use super::socket::Socket;
 use super::stream::Stream;

@@ -48,11 +48,11 @@ pub(super) async fn relieve(registry: &Registry, budget: &Budget, bytes: usize) 
     }
     all.sort_unstable_by_key(|(queued_bytes, _)| Reverse(*queued_bytes));
     let mut closed = 0;
-    for (waiting, peer) in all {
+    for (queued_bytes, peer) in all {
         if !budget.lacks(bytes) {
             break;
         }
-        debug!(connection = peer.id.0, waiting, "closed to make room in the outboxes");
+        debug!(connection = peer.id.0, waiting = queued_bytes, "closed to make room in the outboxes");
         peer.outbox.relieve();
         closed += 1;
         if closed % PART == 0 {

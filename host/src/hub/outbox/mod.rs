@@ -121,7 +121,7 @@ impl Outbox {
     }
 
     fn enqueue(&self, queued: Queued) -> Result<(), Refused> {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if queue.closing.is_some() {
             return Err(Refused::Closed);
         }
@@ -149,7 +149,7 @@ impl Outbox {
     /// Closes the connection after its queued messages are sent. The first call decides the reason. Returns `true` if
     /// this was the first call.
     pub fn close(&self, reason: CloseReason, cause: Cause) -> bool {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if queue.closing.is_some() {
             return false;
         }
@@ -160,7 +160,7 @@ impl Outbox {
 
     /// Closes the connection with 4905 and discards its queued messages, to make room for other connections.
     pub fn relieve(&self) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if queue.closing.is_none() {
             self.discard(&mut queue);
             queue.relieved = true;
@@ -175,7 +175,7 @@ impl Outbox {
     /// # Errors
     /// [`Closing`] if the connection is closing. The outbox then takes no more messages.
     pub fn queued_bytes(&self) -> Result<usize, Closing> {
-        let queue = self.lock();
+        let queue = self.queue.lock();
         queue.closing(queue.bytes)
     }
 
@@ -184,7 +184,7 @@ impl Outbox {
     /// # Errors
     /// See [`queued_bytes`](Self::queued_bytes).
     pub fn trim(&self) -> Result<usize, Closing> {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         let surplus = queue.drawn.saturating_sub(queue.owed().saturating_sub(self.budget.share()));
         self.give_back(&mut queue, surplus);
         queue.closing(queue.bytes)
@@ -192,7 +192,7 @@ impl Outbox {
 
     /// Returns `true` while the outbox takes messages.
     pub fn is_open(&self) -> bool {
-        self.lock().closing.is_none()
+        self.queue.lock().closing.is_none()
     }
 
     /// Clears the waker: nothing wakes the connection's task until it [registers](Self::register_waker) again. The task
@@ -201,7 +201,7 @@ impl Outbox {
     /// # Errors
     /// See [`queued_bytes`](Self::queued_bytes).
     pub fn begin_turn(&self) -> Result<usize, Closing> {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         queue.task = None;
         queue.closing(queue.bytes)
     }
@@ -212,7 +212,7 @@ impl Outbox {
     /// # Errors
     /// See [`queued_bytes`](Self::queued_bytes).
     pub fn register_waker(&self, task: &Waker) -> Result<bool, Closing> {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         match &mut queue.task {
             Some(known) => known.clone_from(task),
             none => *none = Some(task.clone()),
@@ -222,13 +222,13 @@ impl Outbox {
 
     /// Wakes the connection's task for something outside the outbox, such as a ping.
     pub fn notify(&self) {
-        wake_task(self.lock());
+        wake_task(self.queue.lock());
     }
 
     /// Passes messages to `take`, oldest first, until `take` breaks or the queue is empty. The caller promises:
     /// everything it took last time is written.
     pub fn drain(&self, mut take: impl FnMut(Message) -> ControlFlow<()>) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         let queue = &mut *queue;
         queue.bytes -= std::mem::take(&mut queue.leaving);
         queue.shared -= std::mem::take(&mut queue.leaving_shared);
@@ -254,7 +254,7 @@ impl Outbox {
     /// the budget has no room, because the memory is already in use. Only the first call after a
     /// [`drain`](Self::drain) has an effect.
     pub fn keep_batch(&self, copied: usize) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if std::mem::replace(&mut queue.stuck, true) {
             return;
         }
@@ -273,7 +273,7 @@ impl Outbox {
 
     /// Discards all queued messages.
     pub fn clear(&self) {
-        self.discard(&mut self.lock());
+        self.discard(&mut self.queue.lock());
     }
 
     /// Closes the connection as a slow consumer, and wakes its task.
@@ -322,10 +322,6 @@ impl Outbox {
         (queue.bytes, queue.shared) = (queue.leaving, queue.leaving_shared);
         self.settle(queue);
     }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
-    }
 }
 
 /// Returns how many bytes to draw in advance.
@@ -344,7 +340,7 @@ fn wake_task(mut queue: MutexGuard<'_, Queue>) {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if queue.drawn > 0 {
             let drawn = queue.drawn;
             self.give_back(&mut queue, drawn);

@@ -110,7 +110,8 @@ proptest! {
                     let gone = model.remove(at);
                     let removed = registry.deregister(&gone.peer, Cause::Slow);
                     let remaining = model.iter().filter(|other| other.uid == gone.uid).count();
-                    happened.push((gone.peer.clone(), Presence::Departure { cause: Cause::Slow, last: remaining == 0 }));
+                    let departure = Presence::Departure { cause: Cause::Slow, last: remaining == 0 };
+                    happened.push((gone.peer.clone(), departure));
                     prop_assert!(registry.deregister(&gone.peer, Cause::Lost).groups.is_empty(), "it is gone already");
                     prop_assert_eq!(removed.remaining as usize, remaining);
                     let groups: HashSet<String> = removed.groups.iter().map(ToString::to_string).collect();

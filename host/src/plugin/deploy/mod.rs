@@ -23,8 +23,7 @@ use crate::plugin::runtime::environment::Environment;
 use crate::plugin::runtime::spec::Spec;
 use crate::plugin::slot::error::{DeployError, Reason, Refused};
 use crate::plugin::slot::generation::Generation;
-use crate::plugin::slot::ledger::Refusal;
-use crate::plugin::slot::ledger::{rolled_back_error, write_ledger};
+use crate::plugin::slot::ledger::{Refusal, rolled_back_error, write_ledger};
 use crate::plugin::slot::rollout::Step;
 use crate::plugin::slot::{Slot, State};
 

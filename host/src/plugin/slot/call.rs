@@ -9,8 +9,7 @@ use tracing::{debug, warn};
 
 use crate::base::message::ConnectionId;
 use crate::config::Isolation;
-use crate::plugin::contract::Function;
-use crate::plugin::contract::Role;
+use crate::plugin::contract::{Function, Role};
 use crate::plugin::runtime::error::{CallError, TimeLimit};
 use crate::plugin::runtime::explain::explain;
 use crate::plugin::runtime::instance::Instance;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crate::plugin::identity::Digest;
-use crate::plugin::slot::error::MAX_REASON;
-use crate::plugin::slot::error::{Reason, Refused};
+use crate::plugin::slot::error::{MAX_REASON, Reason, Refused};
 use crate::plugin::slot::generation::Generation;
 use crate::plugin::slot::rollout::Place;
 use crate::plugin::status::{GenerationStatus, Stage, Unserved};

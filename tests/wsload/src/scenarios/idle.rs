@@ -9,8 +9,7 @@ use crate::net::{ConnId, Gone, Handler, Net};
 use crate::open::{Sources, make_net, open_all, require_descriptors, secs};
 use crate::proto::sample;
 use crate::stats::{Latency, Mark, Report, Samples, head, round};
-use crate::sys;
-use crate::ws;
+use crate::{sys, ws};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum KeepaliveKind {

@@ -13,8 +13,7 @@ use clap::{Args, ValueEnum};
 
 use self::server::{Kind, Server};
 use crate::open::secs;
-use crate::sys;
-use crate::ws;
+use crate::{sys, ws};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Mode {

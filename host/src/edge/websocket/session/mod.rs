@@ -8,8 +8,7 @@ use tokio::time::{Sleep, sleep};
 use tracing::debug;
 
 use super::context::Context;
-use super::end::End;
-use super::end::{failure, try_again};
+use super::end::{End, failure, try_again};
 use super::socket::Socket;
 use super::stream::Stream;
 use crate::base::message::{Cause, ClientKey, CloseReason, Message};
