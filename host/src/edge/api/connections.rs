@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::caller::Caller;
 use super::shared::Shared;
-use super::target::{connection_id, uid};
+use super::target::{MAX_NAME, connection_id, uid};
 use super::tokens::Scope;
 use crate::edge::http::closing::{close_all, close_reason};
 use crate::edge::http::problem::{Problem, Reason};
@@ -51,6 +51,11 @@ pub(super) async fn close(
             let uid = uid(of)?;
             publisher.grant.permit_uid(Scope::Kick, &uid)?;
             if let Some(time) = block {
+                if uid.len() > MAX_NAME {
+                    return Err(Problem::bad(format_args!(
+                        "a uid has at most {MAX_NAME} bytes: nobody can log in with this one"
+                    )));
+                }
                 let full = |full| Problem::new(Reason::Budget, full);
                 registry.blocks.insert(uid.clone(), time).map_err(full)?;
             }

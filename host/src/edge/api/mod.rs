@@ -174,16 +174,4 @@ impl Api {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_route_is_there_twice() {
-        let mut seen = Vec::new();
-        for (method, path) in ROUTES {
-            assert!(path.starts_with("/v1/") || *path == shared::DOCUMENT, "{path}");
-            assert!(!seen.contains(&(method, path)), "{method} {path}");
-            seen.push((method, path));
-        }
-    }
-}
+mod tests;

@@ -14,8 +14,8 @@ use crate::hub::registry::Registry;
 
 /// The most uids of one message.
 pub(super) const MAX_UIDS: usize = 1000;
-/// The longest name of a group, in bytes.
-const MAX_GROUP: usize = 256;
+/// The longest uid, and the longest name of a group, in bytes.
+pub(super) const MAX_NAME: usize = 256;
 
 /// The recipients of a message: exactly one kind of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,9 +141,9 @@ pub(super) fn uid(text: String) -> Result<ByteString, Problem> {
 
 /// Checks the name of a group.
 pub(super) fn group_name(text: String) -> Result<ByteString, Problem> {
-    match (1..=MAX_GROUP).contains(&text.len()) {
+    match (1..=MAX_NAME).contains(&text.len()) {
         true => Ok(text.into()),
-        false => Err(Problem::bad(format_args!("the name of a group must have 1 to {MAX_GROUP} bytes"))),
+        false => Err(Problem::bad(format_args!("the name of a group must have 1 to {MAX_NAME} bytes"))),
     }
 }
 
