@@ -89,9 +89,9 @@ impl DevKit {
         problems
     }
 
-    /// Sends packets as a client, then lines as an internal sender, then publishes messages, and calls `report` with each
-    /// answer. An authenticator is greeted first, and gets packets until it accepts; a router gets the packets after
-    /// that. Returns whether no call failed.
+    /// Sends packets as a client, then lines as an internal sender, then publishes messages, and calls `report` with
+    /// each answer. An authenticator is greeted first, and gets packets until it accepts; a router gets the packets
+    /// after that. Returns whether no call failed.
     ///
     /// # Errors
     /// When the plugin cannot be loaded.

@@ -135,7 +135,7 @@ impl Items {
             if let Err(problem) = self.read().await {
                 self.summary.ended = Some(problem.reason.word());
                 self.is_complete = true;
-                self.buffer.clear();
+                (self.buffer, self.searched) = (BytesMut::new(), 0);
             }
         }
     }
