@@ -142,6 +142,7 @@ async fn a_request_that_is_wrong_says_what_is_wrong_and_sends_nothing() {
         ("/v1/batch?x=1", "{\"items\":[]}", 400, "bad-request", "takes no query"),
         ("/v1/batch", "{\"items\":[1,2,3]}", 413, "too-large", "api.max_items"),
         ("/v1/line", "two\nlines", 400, "bad-request", "one line"),
+        ("/v1/line?x=1", "x", 400, "bad-request", "takes no query"),
         ("/v1/stream?results=some", "", 400, "bad-request", "results=all or results=errors"),
         ("/v1/pull?uid=anna", "x", 404, "no-such-path", "no such path"),
     ] {

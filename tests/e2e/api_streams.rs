@@ -68,7 +68,10 @@ async fn a_batch_is_carried_out_in_order_and_each_item_has_a_result() {
         {"everyone":true,"text":"all"},
         {"uid":"anna","text":"keyed","key":"k"},
         {"uid":"anna","text":"keyed","key":"k"},
-        {"uid":"anna","text":"other","key":"k"}
+        {"uid":"anna","text":"other","key":"k"},
+        {"uid":"anna","json":null},
+        {"uid":"anna","uids":["bob"],"text":"x"},
+        {"id":"new","uid":"anna","text":"x","color":"red"}
     ]}"#;
     let answer = post(&api, "/v1/batch", items).await;
     assert_eq!(answer.status, 200);
@@ -80,7 +83,8 @@ async fn a_batch_is_carried_out_in_order_and_each_item_has_a_result() {
     let seen: Vec<_> = results.iter().map(|it| (it["status"].as_u64(), it["reason"].as_str())).collect();
     let (ok, bad) = ((Some(200), None), (Some(400), Some("bad-request")));
     let (offline, reused) = ((Some(404), Some("offline")), (Some(422), Some("key-reused")));
-    assert_eq!(seen, [ok, ok, ok, offline, bad, bad, bad, bad, bad, ok, ok, ok, reused]);
+    assert_eq!(seen, [ok, ok, ok, offline, bad, bad, bad, bad, bad, ok, ok, ok, reused, ok, bad, bad]);
+    assert_eq!(results[15]["id"], "new");
     anna.expect("1 é").await;
     anna.expect(r#"{"b": 2,  "a":[1.50]}"#).await;
     for client in [&mut anna, &mut bob] {
@@ -88,6 +92,7 @@ async fn a_batch_is_carried_out_in_order_and_each_item_has_a_result() {
         client.expect("all").await;
     }
     anna.expect("keyed").await;
+    anna.expect("null").await;
     anna.expect_nothing().await;
     bob.expect_nothing().await;
     assert_eq!(post(&api, "/v1/batch", r#"{"items":[]}"#).await.json(), json!({ "results": [] }));

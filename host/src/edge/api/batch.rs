@@ -19,6 +19,7 @@ use super::publish::{Reserved, reserve};
 use super::push::{key, replayed};
 use super::shared::Shared;
 use crate::edge::http::problem::{Problem, Reason};
+use crate::edge::http::query::no_query;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,9 +37,7 @@ pub(super) async fn batch(
     body: Body,
 ) -> Result<Response, Problem> {
     shared.served()?;
-    if let Some(query) = uri.query() {
-        return Err(Problem::bad(format_args!("this path takes no query: {}", query.len())));
-    }
+    no_query(&uri)?;
     let (body, taken) = read(&shared.room, body, shared.config.max_body, "api.max_body").await?;
     let items = count(&body, shared.config.max_items)?;
     publisher.grant.charge(items)?;

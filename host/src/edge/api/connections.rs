@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::Uri;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -14,7 +15,7 @@ use super::target::{MAX_NAME, connection_id, uid};
 use super::tokens::Scope;
 use crate::edge::http::closing::{close_all, close_reason};
 use crate::edge::http::problem::{Problem, Reason};
-use crate::edge::http::query::{Parameters, Query};
+use crate::edge::http::query::{Parameters, Query, no_query};
 use crate::hub::blocks::LONGEST_BLOCK;
 
 /// The shortest time for which a uid is blocked.
@@ -81,8 +82,9 @@ fn time(text: &str) -> Result<Duration, Problem> {
 }
 
 /// Lists the blocked uids, as far as the token may see them.
-pub(super) async fn blocks(State(shared): State<Arc<Shared>>, Caller(publisher): Caller) -> Answer {
+pub(super) async fn blocks(State(shared): State<Arc<Shared>>, Caller(publisher): Caller, uri: Uri) -> Answer {
     publisher.grant.charge(1)?;
+    no_query(&uri)?;
     publisher.grant.permit(Scope::Kick)?;
     let mut blocks = shared.served()?.registry.blocks.list();
     blocks.retain(|(uid, _)| publisher.grant.may_see(uid));

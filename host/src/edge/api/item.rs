@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytestring::ByteString;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
@@ -28,10 +28,21 @@ struct Item<'a> {
     group: Option<String>,
     everyone: Option<bool>,
     text: Option<String>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     json: Option<&'a RawValue>,
     base64: Option<String>,
     key: Option<String>,
+}
+
+/// Reads a value that is there, even if it is `null`.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
+}
+
+/// The id of an item that is wrong otherwise.
+#[derive(Deserialize)]
+struct Labelled {
+    id: Option<String>,
 }
 
 /// The result of an item.
@@ -74,7 +85,8 @@ pub(super) async fn send(shared: &Arc<Shared>, publisher: &Publisher, json: &[u8
         Ok(item) => item,
         Err(error) => {
             let problem = Problem::bad(format_args!("this is no item: {error}"));
-            return ItemResult::new(None, Err(problem.into()));
+            let id = serde_json::from_slice(json).ok().and_then(|Labelled { id }| id);
+            return ItemResult::new(id, Err(problem.into()));
         }
     };
     let (id, push) = item.into_push(shared.config.max_message);
@@ -90,7 +102,10 @@ impl Item<'_> {
     fn into_push(self, max_message: usize) -> (Option<String>, Result<Push, Problem>) {
         let Self { id, uid, uids, connection, group, everyone, text, json, base64, key } = self;
         let push = || {
-            let uids = uid.into_iter().chain(uids.into_iter().flatten()).collect();
+            let uids = match (uid, uids) {
+                (Some(_), Some(_)) => return Err(Problem::bad("name either uid or uids")),
+                (uid, uids) => uid.into_iter().chain(uids.into_iter().flatten()).collect(),
+            };
             let target = Named { uids, connection, group, everyone: everyone == Some(true) }.target()?;
             let message = match (text, json, base64) {
                 (Some(text), None, None) => Message::Text(text.into()),

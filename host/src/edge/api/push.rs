@@ -21,6 +21,7 @@ use super::target::Target;
 use super::tokens::Scope;
 use crate::base::metrics::{METRICS, PushFailure};
 use crate::edge::http::problem::{Problem, Reason};
+use crate::edge::http::query::no_query;
 use crate::hub::command::{Answer, Sender};
 use crate::hub::delivery;
 use crate::policy::PushError;
@@ -56,6 +57,7 @@ pub(super) async fn line(
 ) -> Result<Response, Problem> {
     publisher.grant.permit(Scope::Line)?;
     publisher.grant.charge(1)?;
+    no_query(&uri)?;
     let (body, _taken) = read(&shared.room, body, shared.config.max_message, "api.max_message").await?;
     let key = key(&headers, &uri, &body)?;
     let line = text(body)?;
@@ -75,20 +77,25 @@ pub(super) async fn line(
     let (sending, state) = (send_line(shared.clone(), publisher, line), shared.clone());
     let task = state.tasks.spawn(async move {
         let (result, reached) = sending.await;
-        match result {
-            Ok(reply) => {
+        let stored = match result {
+            Ok(body) => {
                 METRICS.pushes_ok.increment();
-                let stored = Stored { status: 200, body: reply };
-                if let Some(reservation) = reservation.filter(|_| reached > 0) {
-                    reservation.keep(stored.clone());
-                }
-                Ok(answered(stored, false))
+                Stored { status: 200, body }
             }
             Err((failure, problem)) => {
                 METRICS.pushes_failed.increment(failure);
-                Err(problem)
+                // Some deliveries may have reached a client. A request that comes again must not repeat them.
+                if reservation.is_none() || reached == 0 {
+                    return Err(problem);
+                }
+                let (status, _, body) = problem.into_parts();
+                Stored { status: status.as_u16(), body: body.to_string().into() }
             }
+        };
+        if let Some(reservation) = reservation.filter(|_| reached > 0) {
+            reservation.keep(stored.clone());
         }
+        Ok(answered(stored, false))
     });
     task.await.map_err(|error| Problem::new(Reason::Internal, error))?
 }
@@ -132,10 +139,11 @@ async fn send_line(
     (result, reached)
 }
 
+/// Answers with the text for a line, or with the problem in JSON.
 fn answered(Stored { status, body }: Stored, is_replay: bool) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or_default();
-    let text = [(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))];
-    (status, replayed(is_replay), text, body).into_response()
+    let media_type = if status == StatusCode::OK { "text/plain; charset=utf-8" } else { "application/json" };
+    (status, replayed(is_replay), [(CONTENT_TYPE, HeaderValue::from_static(media_type))], body).into_response()
 }
 
 /// The header of an answer to a request that was carried out before.

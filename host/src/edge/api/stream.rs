@@ -76,6 +76,12 @@ pub(super) async fn stream(
 }
 
 /// The last line of the answer.
+#[derive(Serialize)]
+struct LastLine<'a> {
+    summary: &'a Summary,
+}
+
+/// What became of all items.
 #[derive(Debug, Default, Serialize)]
 struct Summary {
     items: u64,
@@ -128,7 +134,7 @@ impl Items {
             }
             if self.is_complete {
                 // Writing to memory cannot fail.
-                let _ = serde_json::to_writer(&mut results, &serde_json::json!({ "summary": self.summary }));
+                let _ = serde_json::to_writer(&mut results, &LastLine { summary: &self.summary });
                 results.push(b'\n');
                 return (results.into(), false);
             }

@@ -40,6 +40,11 @@ pub(in crate::edge) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem
     parameters.map(pair).collect()
 }
 
+/// Checks that a request has no query, for a path that takes none.
+pub(in crate::edge) fn no_query(uri: &Uri) -> Result<(), Problem> {
+    if uri.query().is_some() { Err(Problem::bad("this path takes no query")) } else { Ok(()) }
+}
+
 fn parse<T: Parameters>(query: &str) -> Option<T> {
     let uri: Uri = format!("/?{query}").parse().ok()?;
     extract::Query::try_from_uri(&uri).ok().map(|extract::Query(parameters)| parameters)
