@@ -1,6 +1,7 @@
 //! Tests every promise of Hotgate on the real binary over real sockets, with one short test for each promise.
 
 mod admin;
+mod api_abuse;
 mod api_access;
 mod api_clients;
 mod api_document;
