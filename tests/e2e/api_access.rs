@@ -159,7 +159,7 @@ async fn a_port_that_is_taken_stops_the_gateway_only_if_the_settings_name_the_li
     let gateway = Setup::new("").environment("HOTGATE_API_LISTEN", "").start().await;
     let line = gateway.logged(|line| line.message().starts_with("no HTTP push API")).await;
     assert!(line.get("level") == "WARN" && line.get("error").contains("127.0.0.1:1236"), "{line:?}");
-    gateway.login("anna").await;
+    let _anna = gateway.login("anna").await;
     assert!(gateway.reaches("anna").await);
     let disabled = Setup::new("[api]\nenabled = false").start().await;
     disabled.login("anna").await;

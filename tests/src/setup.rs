@@ -239,7 +239,7 @@ fn surround(command: &mut Command, folder: &Path) {
             command.env_remove(name);
         }
     }
-    command.env_remove("RUST_LOG").env_remove("STATE_DIRECTORY");
+    command.env_remove("RUST_LOG").env_remove("STATE_DIRECTORY").env_remove("CARGO_TARGET_DIR");
     // All tests share one cache of compiled plugins.
     command.env("XDG_CACHE_HOME", build::cache("cache"));
     command
