@@ -1,6 +1,6 @@
 //! Pushes by HTTP: who gets the message, and what the answer says. Each status and each reason of a push is here.
 
-use hotgate_tests::{Admin, Client, Component, Frame, Gateway, Opcode, Response, Setup, eventually};
+use hotgate_tests::{Admin, Client, Component, Frame, Gateway, Opcode, Response, Setup};
 use serde_json::json;
 
 async fn post(api: &Admin, path: &str, body: impl AsRef<[u8]>) -> Response {
@@ -143,6 +143,7 @@ async fn a_request_that_is_wrong_says_what_is_wrong_and_sends_nothing() {
         ("/v1/batch", "{\"items\":[1,2,3]}", 413, "too-large", "api.max_items"),
         ("/v1/line", "two\nlines", 400, "bad-request", "one line"),
         ("/v1/line?x=1", "x", 400, "bad-request", "takes no query"),
+        ("/v1/push?uid=a&everyone=false", "x", 400, "bad-request", "wrong query parameter everyone"),
         ("/v1/stream?results=some", "", 400, "bad-request", "results=all or results=errors"),
         ("/v1/pull?uid=anna", "x", 404, "no-such-path", "no such path"),
     ] {
@@ -162,6 +163,7 @@ async fn a_request_that_is_wrong_says_what_is_wrong_and_sends_nothing() {
         ("DELETE /v1/connections", 400, "bad-request"),
         ("DELETE /v1/connections?id=1&block=1m", 400, "bad-request"),
         ("DELETE /v1/connections?uid=anna&code=999", 400, "bad-request"),
+        ("DELETE /v1/connections?uid=m%FCller&block=1h", 400, "bad-request"),
         ("DELETE /v1/connections?uid=anna&block=soon", 400, "bad-request"),
         ("DELETE /v1/connections?id=4711", 404, "offline"),
     ] {
@@ -171,6 +173,8 @@ async fn a_request_that_is_wrong_says_what_is_wrong_and_sends_nothing() {
     assert_eq!(refusal(&api.send(picture, b"x").await), (415, "media-type".to_owned()));
     let text = api.request("POST /v1/push?uid=anna").and("Content-Type", "text/plain");
     assert_eq!(refusal(&api.send(text, b"\xff").await), (400, "bad-request".to_owned()));
+    let keyed = api.request("POST /v1/stream").and("Idempotency-Key", "k");
+    assert_eq!(refusal(&api.send(keyed, b"").await), (400, "bad-request".to_owned()));
     for key in ["", "two words", "ä", &"x".repeat(256)] {
         let keyed = api.request("POST /v1/push?uid=anna").and("Idempotency-Key", key);
         assert_eq!(refusal(&api.send(keyed, b"x").await), (400, "bad-request".to_owned()), "{key:?}");
@@ -302,11 +306,14 @@ async fn a_connection_in_very_many_groups_joins_no_more() {
 async fn a_token_opens_only_what_its_scopes_and_patterns_name() {
     let token = "0123456789abcdef0123456789abcdef";
     let config = "[[api.token]]\nname = \"shop\"\nsecret = { file = \"secret\" }\nscopes = [\"push:uid\", \"query\"]\n\
-                  uids = [\"shop-*\"]\nrate = 40\n";
-    let setup = Setup::new(config).bytes("secret", token.as_bytes());
+                  uids = [\"shop-*\"]\nrate = 40\n\
+                  [[api.token]]\nname = \"groups\"\nsecret = { file = \"other\" }\nscopes = [\"membership\"]\n";
+    let other = "fedcba9876543210fedcba9876543210";
+    let setup = Setup::new(config).bytes("secret", token.as_bytes()).bytes("other", other.as_bytes());
     let gateway = setup.start().await;
     let mut api = gateway.api().await;
     token.clone_into(&mut api.token);
+    let groups = Admin { token: other.to_owned(), ..api.clone() };
     let mut anna = gateway.login("shop-anna").await;
     let _bob = gateway.login("bob").await;
     assert_eq!(post(&api, "/v1/push?uid=shop-anna", "hi").await.status, 200);
@@ -315,7 +322,6 @@ async fn a_token_opens_only_what_its_scopes_and_patterns_name() {
     for path in [
         "/v1/push?uid=bob".to_owned(),
         "/v1/push?uid=shop-anna&uid=bob".to_owned(),
-        format!("/v1/push?connection={id}"),
         "/v1/push?group=g".to_owned(),
         "/v1/push?everyone=true".to_owned(),
         "/v1/line".to_owned(),
@@ -331,6 +337,16 @@ async fn a_token_opens_only_what_its_scopes_and_patterns_name() {
     ] {
         assert_eq!(refusal(&api.ask(line).await), (403, "scope".to_owned()), "{line}");
     }
+    // The token does not learn who else is connected.
+    let unseen = post(&api, &format!("/v1/push?connection={id}"), "x").await;
+    assert_eq!((unseen.status, unseen.body), (404, post(&api, "/v1/push?connection=4711", "x").await.body));
+    for uid in ["bob", "shop-anna"] {
+        assert_eq!(groups.ask(&format!("PUT /v1/membership?group=g&uid={uid}")).await.status, 200);
+    }
+    assert_eq!(api.json("GET /v1/members?group=g&limit=1").await, json!({ "uids": ["shop-anna"], "more": false }));
+    for path in ["/v1/batch", "/v1/stream", "/v1/push?uid=shop-anna"] {
+        assert_eq!(refusal(&post(&groups, path, "{}").await), (403, "scope".to_owned()), "{path}");
+    }
     let items = json!({ "items": [{ "uid": "shop-anna", "text": "1" }, { "uid": "bob", "text": "2" }] }).to_string();
     let results = post(&api, "/v1/batch", &items).await.json();
     assert_eq!((&results["results"][0]["status"], &results["results"][1]["reason"]), (&json!(200), &json!("scope")));
@@ -341,18 +357,4 @@ async fn a_token_opens_only_what_its_scopes_and_patterns_name() {
     let refused = post(&api, "/v1/push?uid=shop-anna", "x").await;
     assert_eq!(refusal(&refused), (429, "rate".to_owned()));
     assert!(refused.header("retry-after").is_some_and(|after| (1..=6).contains(&after.parse().unwrap_or(0))));
-}
-
-#[tokio::test]
-async fn a_gateway_that_drains_serves_no_more_requests() {
-    let gateway = Gateway::configured("shutdown_grace = \"5s\"").await;
-    let api = gateway.api().await;
-    // It does not answer the close frame, so that the drain takes its time.
-    let _stubborn = gateway.login("stubborn").await;
-    gateway.signal("TERM");
-    gateway.logged(|line| line.message() == "shutting down").await;
-    eventually("requests are refused", async || {
-        refusal(&post(&api, "/v1/push?uid=stubborn", "x").await) == (503, "draining".to_owned())
-    })
-    .await;
 }

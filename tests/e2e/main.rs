@@ -5,6 +5,7 @@ mod api_abuse;
 mod api_access;
 mod api_clients;
 mod api_document;
+mod api_moments;
 mod api_push;
 mod api_rules;
 mod api_streams;

@@ -168,9 +168,9 @@ metrics! {
     silent_connections: Counter,
     /// Senders refused because of `text.allow_from` or `limits.text_connections`.
     senders_refused: Counter,
-    /// Lines of the text port answered `ok`, or with the router's own reply.
+    /// Lines of the text port answered `ok` or with the router's own reply, and messages of the HTTP API answered 200.
     pushes_ok: Counter,
-    /// Lines of the text port answered `fail`.
+    /// Lines of the text port answered `fail`, and understood messages of the HTTP API answered with an error.
     pushes_failed: By<PushFailure>,
     /// Time from reading a new component until its generation serves.
     plugin_swap_seconds: Timing,

@@ -155,16 +155,17 @@ fn cookies(config: &Config, places: &Places) -> Result<(), ConfigError> {
 const COPIES: usize = 4;
 
 fn memory(config: &Config, places: &Places) -> Result<(), ConfigError> {
-    let largest = config.websocket.max_message.max(config.text.max_line);
+    let by_api = if config.api.enabled { config.api.max_message } else { 0 };
+    let largest = config.websocket.max_message.max(config.text.max_line).max(by_api);
     for (path, plugin) in all(config) {
         let key = format!("{path}.limits.memory");
         if plugin.limits.memory < largest.saturating_mul(COPIES) {
             let (memory, largest) = (show_size(plugin.limits.memory), show_size(largest));
             let problem = format!(
-                "must be at least {COPIES} times the largest message or line (websocket.max_message, text.max_line), \
-                 which is \"{largest}\""
+                "must be at least {COPIES} times the largest message or line (websocket.max_message, text.max_line, \
+                 api.max_message), which is \"{largest}\""
             );
-            let place = places.of(&[&key, "websocket.max_message", "text.max_line"]);
+            let place = places.of(&[&key, "websocket.max_message", "text.max_line", "api.max_message"]);
             return refuse(place, format!("{key} = \"{memory}\": {problem}"));
         }
     }

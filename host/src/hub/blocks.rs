@@ -72,11 +72,13 @@ impl Blocks {
         lifted
     }
 
-    /// Returns the blocked uids, each with the time that is left. The block that ends first is the first.
-    pub fn list(&self) -> Vec<(ByteString, Duration)> {
+    /// Returns blocked uids for which `wanted` returns `true`, each with the time that is left: at most `limit`. The
+    /// block that ends first is the first.
+    pub fn list(&self, limit: usize, wanted: impl Fn(&str) -> bool) -> Vec<(ByteString, Duration)> {
         let now = Instant::now();
         let list = self.lock(now, MAX_BLOCKS);
-        list.by_time.iter().map(|(until, uid)| (uid.clone(), *until - now)).collect()
+        let wanted = list.by_time.iter().filter(|(_, uid)| wanted(uid)).take(limit);
+        wanted.map(|(until, uid)| (uid.clone(), *until - now)).collect()
     }
 
     /// Returns `true` if a uid is blocked.
@@ -134,7 +136,7 @@ mod tests {
         advance(seconds(9)).await;
         assert!(blocks.is_blocked("b"));
         let list = [("b".into(), seconds(1)), ("a".into(), seconds(11)), ("c".into(), LONGEST_BLOCK - seconds(9))];
-        assert_eq!(blocks.list(), list);
+        assert_eq!(blocks.list(usize::MAX, |_| true), list);
         advance(seconds(1)).await;
         assert!(!blocks.lift("b") && !blocks.is_blocked("b") && blocks.is_blocked("a"));
         // A later block replaces an earlier one, also if it ends sooner.
@@ -143,7 +145,7 @@ mod tests {
         advance(seconds(5)).await;
         assert!(!blocks.is_blocked("a"));
         assert!(blocks.lift("c") && !blocks.is_blocked("c") && !blocks.lift("c"));
-        assert!(blocks.list().is_empty() && blocks.count.load(Relaxed) == 0);
+        assert!(blocks.list(usize::MAX, |_| true).is_empty() && blocks.count.load(Relaxed) == 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -159,7 +161,7 @@ mod tests {
         assert!(!blocks.is_blocked("99") && !blocks.lift("98") && blocks.is_blocked("7"));
         assert!(blocks.count.load(Relaxed) > MAX_BLOCKS / 2);
         blocks.insert("one more".into(), seconds(30)).unwrap();
-        assert_eq!(blocks.list(), [("7".into(), seconds(10)), ("one more".into(), seconds(30))]);
+        assert_eq!(blocks.list(usize::MAX, |_| true), [("7".into(), seconds(10)), ("one more".into(), seconds(30))]);
         advance(seconds(30)).await;
         assert!(!blocks.is_blocked("7") && blocks.count.load(Relaxed) == 0);
     }

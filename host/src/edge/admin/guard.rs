@@ -53,7 +53,8 @@ pub(super) async fn guard(
 async fn serve(peer: &Peer, request: Request, next: Next) -> Response {
     peer.trust();
     let mut audit = AuditLine::of(&request);
-    peer.patience.grant(LONGEST);
+    // A little longer than the request may take, so that the operator is told.
+    peer.patience.grant(LONGEST + PATIENCE);
     let response = match timeout(LONGEST, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {

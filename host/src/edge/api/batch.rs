@@ -14,18 +14,21 @@ use serde_json::value::RawValue;
 use super::body::read;
 use super::caller::{Caller, Publisher};
 use super::idempotency::Stored;
-use super::item;
+use super::item::{self, List, object};
 use super::publish::{Reserved, reserve};
 use super::push::{key, replayed};
 use super::shared::Shared;
 use crate::edge::http::problem::{Problem, Reason};
 use crate::edge::http::query::no_query;
 
+/// The most items that `api.max_items` allows.
+const MAX_ITEMS: usize = 100_000;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Batch<'a> {
     #[serde(borrow)]
-    items: Vec<&'a RawValue>,
+    items: List<&'a RawValue, { MAX_ITEMS + 1 }>,
 }
 
 /// Sends the items of the body, in order.
@@ -36,11 +39,13 @@ pub(super) async fn batch(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    shared.served()?;
     no_query(&uri)?;
+    publisher.grant.permit_any_push()?;
+    publisher.grant.charge()?;
     let (body, taken) = read(&shared.room, body, shared.config.max_body, "api.max_body").await?;
     let items = count(&body, shared.config.max_items)?;
-    publisher.grant.charge(items)?;
+    // The request itself has been charged for one of them.
+    publisher.grant.owe(items.saturating_sub(1));
     let reservation = match key(&headers, &uri, &body)? {
         None => None,
         Some((key, fingerprint)) => match reserve(&shared, &publisher, &key, fingerprint)? {
@@ -63,7 +68,7 @@ pub(super) async fn batch(
 
 /// Checks a batch, and returns the number of its items.
 fn count(body: &[u8], most: usize) -> Result<usize, Problem> {
-    match parse(body)?.items.len() {
+    match parse(body)?.items.0.len() {
         items if items > most => {
             Err(Problem::new(Reason::TooLarge, format_args!("a batch has at most {most} items (api.max_items)")))
         }
@@ -73,14 +78,14 @@ fn count(body: &[u8], most: usize) -> Result<usize, Problem> {
 
 fn parse(body: &[u8]) -> Result<Batch<'_>, Problem> {
     let shape = "send {\"items\":[…]}";
-    serde_json::from_slice(body).map_err(|error| Problem::bad(format_args!("this is no batch: {error}: {shape}")))
+    object(body).map_err(|error| Problem::bad(format_args!("this is no batch: {error}: {shape}")))
 }
 
 /// Sends all items. Returns the answer, and how many connections were reached.
 async fn send_all(shared: &Arc<Shared>, publisher: &Publisher, body: &[u8]) -> Result<(Bytes, usize), Problem> {
     let mut answer = b"{\"results\":[".to_vec();
     let mut reached = 0;
-    for item in parse(body)?.items {
+    for item in parse(body)?.items.0 {
         let result = item::send(shared, publisher, item.get().as_bytes()).await;
         reached += result.delivered.reached;
         if answer.last() != Some(&b'[') {

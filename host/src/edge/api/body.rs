@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, HttpBody as _};
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use futures_util::StreamExt as _;
@@ -14,6 +14,9 @@ use tokio::time::timeout;
 use crate::base::message::Message;
 use crate::edge::http::bounded::STANDSTILL;
 use crate::edge::http::problem::{Problem, Reason};
+
+/// Memory that is reserved for an announced body when its first bytes arrive.
+const FIRST: usize = 16 << 10;
 
 /// The memory for the bodies of all requests (`api.in_flight`), one permit for each byte.
 #[derive(Debug, Clone)]
@@ -44,8 +47,9 @@ pub(super) async fn read(room: &Room, body: Body, limit: usize, key: &str) -> Re
     if announced > limit {
         return Err(too_large());
     }
-    let mut taken = room.take(announced)?;
-    let mut bytes = BytesMut::with_capacity(announced);
+    // Memory is taken as the bytes arrive: a client that only announces them takes none.
+    let mut taken = room.take(0)?;
+    let mut bytes = BytesMut::new();
     let mut pieces = body.into_data_stream();
     let stalled = |_| Problem::new(Reason::Timeout, format_args!("no data arrived for {STANDSTILL:?}"));
     while let Some(piece) = timeout(STANDSTILL, pieces.next()).await.map_err(stalled)? {
@@ -54,17 +58,27 @@ pub(super) async fn read(room: &Room, body: Body, limit: usize, key: &str) -> Re
         if length > limit {
             return Err(too_large());
         }
-        if length > taken.num_permits() {
-            taken.merge(room.take(length - taken.num_permits())?);
+        taken.merge(room.take(piece.len())?);
+        if bytes.is_empty() {
+            bytes.reserve(announced.min(length.max(FIRST)));
         }
         bytes.extend_from_slice(&piece);
     }
-    Ok((bytes.freeze(), taken))
+    // Without the room for growth: a message may wait in an outbox for long.
+    let bytes =
+        if bytes.capacity() > bytes.len() + bytes.len() / 8 { Bytes::copy_from_slice(&bytes) } else { bytes.freeze() };
+    Ok((bytes, taken))
 }
 
 /// Returns a body as a message: binary for `application/octet-stream`, text for types of text and JSON, for what
 /// `curl -d` sends, and without a type.
 pub(super) fn message(headers: &HeaderMap, body: Bytes) -> Result<Message, Problem> {
+    if headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(Problem::new(
+            Reason::MediaType,
+            "a body with a Content-Encoding is not understood: send it as it is",
+        ));
+    }
     let media_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     let media_type = media_type.to_ascii_lowercase();

@@ -11,13 +11,15 @@ use serde_json::{Value, json};
 
 use super::caller::Caller;
 use super::shared::Shared;
-use super::target::{MAX_NAME, connection_id, uid};
+use super::target::{MAX_NAME, connection_id, uid, visible_connection};
 use super::tokens::Scope;
 use crate::edge::http::closing::{close_all, close_reason};
 use crate::edge::http::problem::{Problem, Reason};
 use crate::edge::http::query::{Parameters, Query, no_query};
 use crate::hub::blocks::LONGEST_BLOCK;
 
+/// The most blocks in one answer.
+const LISTED: usize = 1000;
 /// The shortest time for which a uid is blocked.
 const SHORTEST_BLOCK: Duration = Duration::from_secs(1);
 
@@ -43,7 +45,7 @@ pub(super) async fn close(
     Caller(publisher): Caller,
     Query(request): Query<CloseRequest>,
 ) -> Answer {
-    publisher.grant.charge(1)?;
+    publisher.grant.charge()?;
     let CloseRequest { uid: of, id, code, reason, block } = request;
     let (reason, block) = (close_reason(code, reason)?, block.as_deref().map(time).transpose()?);
     let registry = &shared.served()?.registry;
@@ -63,11 +65,8 @@ pub(super) async fn close(
             registry.of_uid(&uid)
         }
         (None, Some(id), None) => {
-            let offline = || Problem::new(Reason::Offline, "there is no authenticated connection with this id");
             publisher.grant.permit(Scope::Kick)?;
-            let peer = registry.connection(connection_id(&id)?).ok_or_else(offline)?;
-            publisher.grant.permit_uid(Scope::Kick, &peer.uid)?;
-            vec![peer]
+            vec![visible_connection(connection_id(&id)?, &publisher.grant, registry)?]
         }
         (None, Some(_), Some(_)) => return Err(Problem::bad("block needs uid: it is the uid that is blocked")),
         _ => return Err(Problem::bad("name connections by uid or by id, and not by both")),
@@ -81,15 +80,16 @@ fn time(text: &str) -> Result<Duration, Problem> {
     time.ok_or_else(|| Problem::bad("block: must be a time from 1s to 30days, like 10m"))
 }
 
-/// Lists the blocked uids, as far as the token may see them.
+/// Lists the blocked uids that the token may see, the block that ends first at the top: at most [`LISTED`].
 pub(super) async fn blocks(State(shared): State<Arc<Shared>>, Caller(publisher): Caller, uri: Uri) -> Answer {
-    publisher.grant.charge(1)?;
+    publisher.grant.charge()?;
     no_query(&uri)?;
     publisher.grant.permit(Scope::Kick)?;
-    let mut blocks = shared.served()?.registry.blocks.list();
-    blocks.retain(|(uid, _)| publisher.grant.may_see(uid));
+    let mut blocks = shared.served()?.registry.blocks.list(LISTED + 1, |uid| publisher.grant.may_see(uid));
+    let more = blocks.len() > LISTED;
+    blocks.truncate(LISTED);
     let block = |(uid, left): (_, Duration)| json!({ "uid": uid, "seconds": left.as_secs() });
-    Ok(Json(json!({ "blocks": blocks.into_iter().map(block).collect::<Vec<_>>() })))
+    Ok(Json(json!({ "blocks": blocks.into_iter().map(block).collect::<Vec<_>>(), "more": more })))
 }
 
 #[derive(Deserialize)]
@@ -108,7 +108,7 @@ pub(super) async fn lift(
     Caller(publisher): Caller,
     Query(blocked): Query<Blocked>,
 ) -> Answer {
-    publisher.grant.charge(1)?;
+    publisher.grant.charge()?;
     let uid = uid(blocked.uid.unwrap_or_default())?;
     publisher.grant.permit_uid(Scope::Kick, &uid)?;
     Ok(Json(json!({ "lifted": usize::from(shared.served()?.registry.blocks.lift(&uid)) })))

@@ -1,6 +1,7 @@
 //! Logins and departures as they happen: `GET /v1/events`, as lines of JSON (NDJSON).
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,18 +25,18 @@ use crate::edge::http::query::{Parameters, Query};
 use crate::hub::events::{Cursor, Event, Page, Presence};
 use crate::hub::registry::Registry;
 
-/// How often an empty line is written while nothing happens, so that both sides notice a dead connection.
+/// How often a line with the cursor is written while nothing happens, so that both sides notice a dead connection.
 const QUIET: Duration = Duration::from_secs(15);
 /// The most events in one write.
 const PAGE: usize = 256;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct From {
+pub(super) struct After {
     after: Option<String>,
 }
 
-impl Parameters for From {
+impl Parameters for After {
     const ALLOWED: &'static str = "after=CURSOR";
 }
 
@@ -43,9 +44,9 @@ impl Parameters for From {
 pub(super) async fn events(
     State(shared): State<Arc<Shared>>,
     Caller(publisher): Caller,
-    Query(from): Query<From>,
+    Query(from): Query<After>,
 ) -> Result<Response, Problem> {
-    publisher.grant.charge(1)?;
+    publisher.grant.charge()?;
     publisher.grant.permit(Scope::Events)?;
     let registry = shared.served()?.registry.clone();
     let mut begin = Vec::new();
@@ -61,8 +62,11 @@ pub(super) async fn events(
         }
     };
     let follower = Follower { shared, publisher, registry, after };
+    follower.write_cursor(&mut begin);
     let lines = stream::unfold((follower, begin), |(mut follower, mut lines)| async move {
-        follower.next(&mut lines).await.then(|| (Ok::<_, Infallible>(Bytes::from(lines)), (follower, Vec::new())))
+        // The first lines are written at once.
+        let goes_on = !lines.is_empty() || follower.next(&mut lines).await;
+        goes_on.then(|| (Ok::<_, Infallible>(Bytes::from(lines)), (follower, Vec::new())))
     });
     let ndjson = [(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))];
     Ok((ndjson, Body::from_stream(lines)).into_response())
@@ -80,21 +84,30 @@ struct Follower {
 impl Follower {
     /// Adds the next lines. Returns `false` if the answer ends.
     async fn next(&mut self, lines: &mut Vec<u8>) -> bool {
+        self.publisher.patience.grant(QUIET + STANDSTILL);
+        let mut quiet = pin!(sleep(QUIET));
         let mut is_quiet = false;
         while lines.is_empty() && !is_quiet {
-            self.publisher.patience.grant(QUIET + STANDSTILL);
             tokio::select! {
                 () = self.shared.draining.cancelled() => return false,
                 () = self.publisher.grant.revoked() => return false,
+                () = &mut quiet => is_quiet = true,
                 () = self.registry.events.newer_than(self.after) => {}
-                () = sleep(QUIET) => is_quiet = true,
+            }
+            if self.publisher.grant.permit(Scope::Events).is_err() {
+                return false;
             }
             self.take(lines);
         }
         if lines.is_empty() {
-            lines.push(b'\n');
+            self.write_cursor(lines);
         }
         true
+    }
+
+    /// Adds the line that says from where to resume. The client may not see the newest events, which have no lines.
+    fn write_cursor(&self, lines: &mut Vec<u8>) {
+        push(lines, &json!({ "event": "cursor", "cursor": self.registry.events.cursor(self.after).to_string() }));
     }
 
     /// Adds the events that are there.

@@ -45,8 +45,8 @@ pub(super) async fn guard(
             METRICS.api_refused.increment();
             if let Some(unlogged) = shared.refusals.admit(0) {
                 let (path, peer) = (shown(request.uri().path()), peer.remote.to_string());
-                let (status, reason) = (problem.status().as_u16(), &problem.error);
-                warn!(peer, path, status, reason, unlogged, "api request refused");
+                let (status, reason, error) = (problem.status().as_u16(), problem.reason.word(), &problem.error);
+                warn!(peer, path, status, reason, error, unlogged, "api request refused");
             }
             problem.into_response()
         }
@@ -57,7 +57,8 @@ pub(super) async fn guard(
 async fn serve(shared: &Shared, grant: Arc<Grant>, peer: &Peer, mut request: Request, next: Next) -> Response {
     peer.trust();
     peer.patience.live_by_bytes(IDLE);
-    peer.patience.grant(LONGEST);
+    // A little longer than the request may take, so that the client is told.
+    peer.patience.grant(LONGEST + IDLE);
     let mut line = AccessLine::of(&request, grant.clone());
     let publisher = Publisher { grant, connection: peer.id, remote: peer.remote, patience: peer.patience.clone() };
     request.extensions_mut().insert(publisher);

@@ -50,8 +50,10 @@ pub(in crate::edge) enum Begun {
     Fresh(Reservation),
     /// The request was carried out before. This is its answer.
     Replay(Stored),
-    /// The same request is being carried out, or so many others with keys that there is no room for one more.
+    /// The same request is being carried out.
     InFlight,
+    /// So many requests with keys are being carried out that there is no room for one more.
+    Full,
     /// The key belongs to another request.
     Reused,
 }
@@ -122,7 +124,7 @@ impl Idempotency {
             };
         }
         if entries.by_id.len() >= self.most {
-            let Some(oldest) = entries.oldest() else { return Begun::InFlight };
+            let Some(oldest) = entries.oldest() else { return Begun::Full };
             entries.forget(&oldest);
         }
         entries.by_id.insert(id, Entry { fingerprint, finished: None });
@@ -288,13 +290,13 @@ mod tests {
     fn the_oldest_finished_entry_makes_room() {
         let memory = Idempotency::new(WINDOW, 3);
         let (a, b, c) = (fresh(&memory, "a"), fresh(&memory, "b"), fresh(&memory, "c"));
-        assert!(matches!(begin(&memory, "d"), Begun::InFlight));
+        assert!(matches!(begin(&memory, "d"), Begun::Full));
         b.keep(answer("b"));
         a.keep(answer("a"));
         let d = fresh(&memory, "d");
         assert!(replays(&memory, "a") && matches!(begin(&memory, "c"), Begun::InFlight));
         let e = fresh(&memory, "e");
-        assert!(matches!(begin(&memory, "a"), Begun::InFlight), "c, d and e are being carried out");
+        assert!(matches!(begin(&memory, "a"), Begun::Full), "c, d and e are being carried out");
         drop((c, d, e));
         assert!(is_fresh(&memory, "a") && is_fresh(&memory, "b"));
     }
@@ -336,7 +338,7 @@ mod tests {
                                 }
                             }
                             Begun::Replay(stored) => assert!(kept && stored == answer("k")),
-                            Begun::InFlight => {}
+                            Begun::InFlight | Begun::Full => {}
                             Begun::Reused => panic!("it is the same request"),
                         }
                     });

@@ -1,10 +1,13 @@
 //! One item of a batch or a stream: a message in JSON, and the result of sending it.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytestring::ByteString;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
@@ -13,9 +16,14 @@ use super::caller::Publisher;
 use super::idempotency::key_of;
 use super::publish::{Delivered, Push, Unreached, publish};
 use super::shared::Shared;
-use super::target::Named;
+use super::target::{MAX_UIDS, Named};
 use crate::base::message::Message;
 use crate::edge::http::problem::{Problem, Reason};
+
+/// The longest id of an item, in bytes.
+const MAX_ID: usize = 256;
+/// The most characters of an error of the JSON reader.
+const MAX_ERROR: usize = 200;
 
 /// An item as it is sent: exactly one recipient and exactly one body.
 #[derive(Deserialize)]
@@ -23,7 +31,7 @@ use crate::edge::http::problem::{Problem, Reason};
 struct Item<'a> {
     id: Option<String>,
     uid: Option<String>,
-    uids: Option<Vec<String>>,
+    uids: Option<List<String, { MAX_UIDS + 1 }>>,
     connection: Option<String>,
     group: Option<String>,
     everyone: Option<bool>,
@@ -37,6 +45,45 @@ struct Item<'a> {
 /// Reads a value that is there, even if it is `null`.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     Deserialize::deserialize(deserializer).map(Some)
+}
+
+/// Reads an object. The error is short, although it may quote the text.
+pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
+    if json.trim_ascii_start().first() != Some(&b'{') {
+        return Err("it must be an object, like {…}".to_owned());
+    }
+    serde_json::from_slice(json).map_err(|error| error.to_string().chars().take(MAX_ERROR).collect())
+}
+
+/// The first elements of a list in JSON, at most `MOST`. The others take no memory.
+pub(super) struct List<T, const MOST: usize>(pub(super) Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(FirstElements(PhantomData))
+    }
+}
+
+struct FirstElements<T, const MOST: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for FirstElements<T, MOST> {
+    type Value = List<T, MOST>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let mut list = Vec::new();
+        while list.len() < MOST {
+            match elements.next_element()? {
+                Some(element) => list.push(element),
+                None => return Ok(List(list)),
+            }
+        }
+        while elements.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(List(list))
+    }
 }
 
 /// The id of an item that is wrong otherwise.
@@ -81,11 +128,11 @@ impl ItemResult {
 
 /// Sends an item.
 pub(super) async fn send(shared: &Arc<Shared>, publisher: &Publisher, json: &[u8]) -> ItemResult {
-    let item: Item<'_> = match serde_json::from_slice(json) {
+    let item: Item<'_> = match object(json) {
         Ok(item) => item,
         Err(error) => {
             let problem = Problem::bad(format_args!("this is no item: {error}"));
-            let id = serde_json::from_slice(json).ok().and_then(|Labelled { id }| id);
+            let id = object(json).ok().and_then(|Labelled { id }| id).filter(|id| id.len() <= MAX_ID);
             return ItemResult::new(id, Err(problem.into()));
         }
     };
@@ -100,13 +147,19 @@ pub(super) async fn send(shared: &Arc<Shared>, publisher: &Publisher, json: &[u8
 impl Item<'_> {
     /// Returns the item's id, and the message to send.
     fn into_push(self, max_message: usize) -> (Option<String>, Result<Push, Problem>) {
+        if self.id.as_ref().is_some_and(|id| id.len() > MAX_ID) {
+            return (None, Err(Problem::bad(format_args!("the id of an item must have at most {MAX_ID} bytes"))));
+        }
         let Self { id, uid, uids, connection, group, everyone, text, json, base64, key } = self;
         let push = || {
             let uids = match (uid, uids) {
                 (Some(_), Some(_)) => return Err(Problem::bad("name either uid or uids")),
-                (uid, uids) => uid.into_iter().chain(uids.into_iter().flatten()).collect(),
+                (uid, uids) => uid.into_iter().chain(uids.into_iter().flat_map(|List(uids)| uids)).collect(),
             };
-            let target = Named { uids, connection, group, everyone: everyone == Some(true) }.target()?;
+            if everyone == Some(false) {
+                return Err(Problem::bad("everyone must be true, or left out"));
+            }
+            let target = Named { uids, connection, group, everyone: everyone.is_some() }.target()?;
             let message = match (text, json, base64) {
                 (Some(text), None, None) => Message::Text(text.into()),
                 (None, Some(json), None) => Message::Text(ByteString::from(json.get())),

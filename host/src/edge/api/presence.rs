@@ -11,13 +11,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::caller::Caller;
+use super::caller::{Caller, Publisher};
 use super::shared::Shared;
 use super::target::{Named, Target, group_name, uid};
 use super::tokens::Scope;
 use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::query::{Parameters, Query, pairs};
-use crate::hub::registry::{Peer, Registry};
+use crate::hub::registry::{Peer, Registry, TooManyGroups};
 
 /// The uids of a group in one answer: the default, and the most.
 const PAGE: usize = 1000;
@@ -27,7 +27,7 @@ type Answer = Result<Json<Value>, Problem>;
 
 /// Returns the number of connections of each uid.
 pub(super) async fn online(State(shared): State<Arc<Shared>>, Caller(publisher): Caller, uri: Uri) -> Answer {
-    publisher.grant.charge(1)?;
+    publisher.grant.charge()?;
     let mut named = Named::default();
     for (name, value) in pairs(&uri)? {
         if name != "uid" {
@@ -71,7 +71,7 @@ pub(super) async fn members(
     Caller(publisher): Caller,
     Query(page): Query<Page>,
 ) -> Answer {
-    publisher.grant.charge(1)?;
+    publisher.grant.charge()?;
     let group = group_name(page.group.unwrap_or_default())?;
     let limit = page.limit.unwrap_or(PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {
@@ -80,7 +80,8 @@ pub(super) async fn members(
     publisher.grant.permit_group(Scope::Query, &group)?;
     let registry = shared.served()?.registry.clone();
     // This may visit every connection.
-    let uids = spawn_blocking(move || registry.uids_in_group(&group, limit + 1)).await;
+    let uids =
+        spawn_blocking(move || registry.uids_in_group(&group, limit + 1, |uid| publisher.grant.may_see(uid))).await;
     let mut uids = uids.map_err(|error| Problem::new(Reason::Internal, error))?;
     let more = uids.len() > limit;
     uids.truncate(limit);
@@ -104,9 +105,7 @@ pub(super) async fn join(
     Caller(publisher): Caller,
     member: Query<Member>,
 ) -> Answer {
-    change(&shared, &publisher, member, |registry, peer, group| {
-        registry.join(peer, group).map_err(|error| Problem::new(Reason::TooManyGroups, error))
-    })
+    change(&shared, &publisher, member, Registry::join)
 }
 
 /// Takes the connections of a uid out of a group.
@@ -123,11 +122,11 @@ pub(super) async fn leave(
 
 fn change(
     shared: &Shared,
-    publisher: &super::caller::Publisher,
+    publisher: &Publisher,
     Query(Member { group, uid: of }): Query<Member>,
-    change: impl Fn(&Registry, &Arc<Peer>, &ByteString) -> Result<(), Problem>,
+    change: impl Fn(&Registry, &Arc<Peer>, &ByteString) -> Result<(), TooManyGroups>,
 ) -> Answer {
-    publisher.grant.charge(1)?;
+    publisher.grant.charge()?;
     let (group, uid) = (group_name(group.unwrap_or_default())?, uid(of.unwrap_or_default())?);
     publisher.grant.permit_group(Scope::Membership, &group)?;
     publisher.grant.permit_uid(Scope::Membership, &uid)?;
@@ -136,6 +135,9 @@ fn change(
     if peers.is_empty() {
         return Err(Problem::new(Reason::Offline, "nobody with this uid is connected"));
     }
-    peers.iter().try_for_each(|peer| change(registry, peer, &group))?;
-    Ok(Json(json!({ "connections": peers.len() })))
+    let changed = peers.iter().filter_map(|peer| change(registry, peer, &group).ok()).count();
+    match changed {
+        0 => Err(Problem::new(Reason::TooManyGroups, TooManyGroups)),
+        changed => Ok(Json(json!({ "connections": changed }))),
+    }
 }

@@ -19,7 +19,7 @@ use crate::base::message::Message;
 use crate::base::metrics::{METRICS, PushFailure};
 use crate::config::ApiRules;
 use crate::edge::http::problem::{Problem, Reason};
-use crate::hub::command::{self, Command, Delivery, Ruling};
+use crate::hub::command::{self, Command, Delivery, Recipient, Ruling};
 use crate::hub::delivery::{self, Outcome};
 use crate::hub::registry::Registry;
 
@@ -81,10 +81,11 @@ impl IntoResponse for Unreached {
     }
 }
 
-/// Sends a message. The rate of the token is the caller's business.
+/// Sends a message. Does not charge the token's rate: the handler has done it.
 pub(super) async fn publish(shared: &Arc<Shared>, publisher: &Publisher, push: Push) -> Result<Delivered, Unreached> {
     let result = try_publish(shared, publisher, push).await;
     match &result {
+        Ok(delivered) if delivered.is_replay => {}
         Ok(_) => METRICS.pushes_ok.increment(),
         Err(unreached) => METRICS.pushes_failed.increment(match unreached.problem.reason {
             Reason::Offline | Reason::Full => PushFailure::Unreached,
@@ -110,7 +111,9 @@ async fn try_publish(
             Reserved::Answered(stored) => return Ok(replay(&stored)),
         },
     };
-    let work = match rule(shared, served, publisher, &target, &message).await? {
+    let ruled = rule(shared, served, publisher, &target, &message).await?;
+    let offline = if ruled.is_some() { "the router's deliveries reached nobody" } else { target.offline() };
+    let work = match ruled {
         Some(commands) => Work { commands, uids: Vec::new(), reservation },
         None => {
             let deliver = |to| Command::Deliver(Delivery { to, message: message.clone(), otherwise: None });
@@ -122,22 +125,23 @@ async fn try_publish(
             Work { commands, uids: target.uids().to_vec(), reservation }
         }
     };
-    let Done { deliveries, sum, delivered } = if work.commands.len() == 1 && !target.is_broadcast() {
-        work.carry_out(&served.registry).await
-    } else {
-        carry_out_all(shared, served, target.is_broadcast(), work).await?
+    let is_broadcast = work.is_broadcast();
+    let Done { deliveries, sum, delivered } = match work.is_short(&served.registry) {
+        true => work.carry_out(&served.registry).await,
+        false => carry_out_all(shared, served, work).await?,
     };
     let reason = match sum {
         Outcome { reached: 1.., .. } => return Ok(delivered),
-        Outcome { over_budget: 1.., full: 0, .. } => Reason::Budget,
-        _ if target.is_broadcast() || deliveries == 0 => return Ok(delivered),
+        Outcome { over_budget: 1.., .. } if is_broadcast => Reason::Budget,
+        _ if is_broadcast || deliveries == 0 => return Ok(delivered),
         Outcome { full: 1.., .. } => Reason::Full,
+        Outcome { over_budget: 1.., .. } => Reason::Budget,
         _ => Reason::Offline,
     };
     let error = match reason {
         Reason::Full => "the client does not read fast enough (outbox.max_bytes): it is closed with 4905",
         Reason::Budget => "the outboxes of all connections are full (outbox.total_bytes)",
-        _ => target.offline(),
+        _ => offline,
     };
     Err(Unreached { problem: Problem::new(reason, error), delivered })
 }
@@ -186,6 +190,10 @@ pub(super) fn reserve(
         Begun::InFlight => {
             Err(Problem::new(Reason::InFlight, "a request with this idempotency key is being carried out"))
         }
+        Begun::Full => {
+            let error = "too many requests with idempotency keys are being carried out (api.idempotency_entries)";
+            Err(Problem::new(Reason::Budget, error))
+        }
         Begun::Reused => Err(Problem::new(Reason::KeyReused, "this idempotency key belongs to another request")),
     }
 }
@@ -210,6 +218,21 @@ struct Done {
 }
 
 impl Work {
+    /// Returns `true` for a message to one connection: it is carried out at once, without waiting in between.
+    fn is_short(&self, registry: &Registry) -> bool {
+        match &self.commands[..] {
+            [Command::Deliver(Delivery { to: Recipient::Connection(_), .. })] => true,
+            [Command::Deliver(Delivery { to: Recipient::Uid(_), .. })] => registry.reaches_one_of_a_uid(),
+            _ => false,
+        }
+    }
+
+    /// Returns `true` if a message goes to all connections of a set.
+    fn is_broadcast(&self) -> bool {
+        let is_set = |to: &Recipient| !matches!(to, Recipient::Uid(_) | Recipient::Connection(_));
+        self.commands.iter().any(|command| matches!(command, Command::Deliver(Delivery { to, .. }) if is_set(to)))
+    }
+
     /// Applies the commands. Keeps the answer for requests with the same key, if something was queued.
     async fn carry_out(self, registry: &Registry) -> Done {
         let Self { commands, uids, reservation } = self;
@@ -239,13 +262,13 @@ impl Work {
 
 /// Applies commands in a task of their own: they are carried out completely, even if the client leaves meanwhile. Few
 /// broadcasts run at a time.
-async fn carry_out_all(shared: &Arc<Shared>, served: &Served, is_broadcast: bool, work: Work) -> Result<Done, Problem> {
-    let turn = match is_broadcast {
+async fn carry_out_all(shared: &Arc<Shared>, served: &Served, work: Work) -> Result<Done, Problem> {
+    let turn = match work.is_broadcast() {
         false => None,
         true => {
             let turn = timeout(TURN, shared.broadcasts.clone().acquire_owned()).await;
-            let turn = turn.ok().and_then(Result::ok);
-            Some(turn.ok_or_else(|| Problem::new(Reason::Budget, "too many messages go to groups or to everyone"))?)
+            let error = "too many messages to groups or to everyone wait: send fewer at a time";
+            Some(turn.ok().and_then(Result::ok).ok_or_else(|| Problem::new(Reason::Budget, error))?)
         }
     };
     let registry = served.registry.clone();

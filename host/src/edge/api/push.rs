@@ -26,7 +26,7 @@ use crate::hub::command::{Answer, Sender};
 use crate::hub::delivery;
 use crate::policy::PushError;
 
-const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Sends the body to the recipients in the query.
@@ -37,8 +37,10 @@ pub(super) async fn push(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Unreached> {
-    publisher.grant.charge(1)?;
+    publisher.grant.charge()?;
     let target = Target::in_query(&uri)?;
+    // Before the body takes memory.
+    target.permit(&publisher.grant, &shared.served()?.registry)?;
     let (body, _taken) = read(&shared.room, body, shared.config.max_message, "api.max_message").await?;
     let key = key(&headers, &uri, &body)?;
     let message = message(&headers, body)?;
@@ -56,12 +58,15 @@ pub(super) async fn line(
     body: Body,
 ) -> Result<Response, Problem> {
     publisher.grant.permit(Scope::Line)?;
-    publisher.grant.charge(1)?;
+    publisher.grant.charge()?;
     no_query(&uri)?;
     let (body, _taken) = read(&shared.room, body, shared.config.max_message, "api.max_message").await?;
+    // The token may have changed while the body arrived.
+    publisher.grant.permit(Scope::Line)?;
     let key = key(&headers, &uri, &body)?;
     let line = text(body)?;
-    let line = line.strip_suffix('\n').map_or(&*line, |line| line.strip_suffix('\r').unwrap_or(line));
+    // As on the text port.
+    let line = line.strip_suffix('\n').unwrap_or(&line).trim_end_matches('\r');
     if line.contains('\n') {
         return Err(Problem::bad("the body must be one line"));
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
@@ -18,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::body::Taken;
 use super::caller::{Caller, Publisher};
 use super::item;
+use super::push::KEY;
 use super::shared::Shared;
 use crate::edge::http::bounded::STANDSTILL;
 use crate::edge::http::problem::{Problem, Reason};
@@ -25,8 +27,14 @@ use crate::edge::http::query::{Parameters, Query};
 
 /// Bytes of results that are written at once, even if more items wait.
 const MANY: usize = 16 << 10;
-/// Bytes of a line beside its message, which may take twice its size in JSON.
+/// The most bytes of JSON for one byte of a message: `\u001f`.
+const ESCAPED: usize = 6;
+/// Bytes of a line beside its message.
 const BESIDE: usize = 4 << 10;
+/// A buffer that a line made larger than this is given back when it is empty.
+const KEEP: usize = 64 << 10;
+/// How long a stream sleeps at a time because items came too fast. Then it looks again: the rate may have changed.
+const NAP: Duration = Duration::from_secs(1);
 
 /// Which results are wanted.
 #[derive(Deserialize)]
@@ -51,16 +59,21 @@ pub(super) async fn stream(
     State(shared): State<Arc<Shared>>,
     Caller(publisher): Caller,
     Query(wanted): Query<Wanted>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    shared.served()?;
+    publisher.grant.permit_any_push()?;
+    publisher.grant.charge()?;
+    if headers.contains_key(KEY) {
+        return Err(Problem::bad("a stream has no Idempotency-Key: give each item a key"));
+    }
     let items = Items {
         only_errors: wanted.results == Some(Results::Errors),
         body: body.into_data_stream(),
         buffer: BytesMut::new(),
         searched: 0,
         taken: None,
-        pause: None,
+        held: None,
         summary: Summary::default(),
         is_complete: false,
         shared,
@@ -106,8 +119,8 @@ struct Items {
     searched: usize,
     /// The memory of the buffer.
     taken: Option<Taken>,
-    /// How long to wait, because items came too fast.
-    pause: Option<Duration>,
+    /// A line that came too fast, and waits.
+    held: Option<Bytes>,
     summary: Summary,
     /// True if the body has ended.
     is_complete: bool,
@@ -118,18 +131,27 @@ impl Items {
     /// read its results is not read, either.
     async fn next(&mut self) -> (Bytes, bool) {
         let mut results = Vec::new();
-        if let Some(pause) = self.pause.take() {
-            self.publisher.patience.grant(pause + STANDSTILL);
-            sleep(pause).await;
-        }
         loop {
-            while self.pause.is_none() && results.len() < MANY {
-                let Some(line) = self.line() else { break };
-                if !line.trim_ascii().is_empty() {
+            while results.len() < MANY
+                && let Some(line) = self.held.take().or_else(|| self.line())
+            {
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                let Some(pause) = self.publisher.grant.pause() else {
                     self.send(&line, &mut results).await;
+                    continue;
+                };
+                self.held = Some(line);
+                // The results so far are written before the stream waits.
+                if !results.is_empty() {
+                    break;
+                }
+                if let Err(problem) = self.wait(pause).await {
+                    self.end(&problem);
                 }
             }
-            if !results.is_empty() || self.pause.is_some() {
+            if !results.is_empty() {
                 return (results.into(), true);
             }
             if self.is_complete {
@@ -139,20 +161,35 @@ impl Items {
                 return (results.into(), false);
             }
             if let Err(problem) = self.read().await {
-                self.summary.ended = Some(problem.reason.word());
-                self.is_complete = true;
-                (self.buffer, self.searched) = (BytesMut::new(), 0);
+                self.end(&problem);
             }
+        }
+    }
+
+    /// Ends the stream before its body.
+    fn end(&mut self, problem: &Problem) {
+        self.summary.ended = Some(problem.reason.word());
+        self.is_complete = true;
+        (self.held, self.buffer, self.searched) = (None, BytesMut::new(), 0);
+    }
+
+    /// Waits because items came too fast, but not for long: the rate may have changed.
+    async fn wait(&mut self, pause: Duration) -> Result<(), Problem> {
+        self.publisher.patience.grant(2 * STANDSTILL);
+        tokio::select! {
+            () = self.shared.draining.cancelled() => Err(Problem::draining()),
+            () = self.publisher.grant.revoked() => Err(Problem::unauthorized("the token is no longer valid")),
+            () = sleep(pause.min(NAP)) => Ok(()),
         }
     }
 
     /// Sends one item.
     async fn send(&mut self, line: &[u8], results: &mut Vec<u8>) {
+        self.publisher.patience.grant(2 * STANDSTILL);
         let result = item::send(&self.shared, &self.publisher, line).await;
         self.summary.items += 1;
         self.summary.reached += result.delivered.reached as u64;
         self.summary.failed += u64::from(result.status != 200);
-        self.pause = self.publisher.grant.pause();
         if result.status != 200 || !self.only_errors {
             // Writing to memory cannot fail.
             let _ = serde_json::to_writer(&mut *results, &result);
@@ -172,10 +209,13 @@ impl Items {
 
     /// Reads more of the body.
     async fn read(&mut self) -> Result<(), Problem> {
-        let longest = 2 * self.shared.config.max_message + BESIDE;
+        let longest = ESCAPED * self.shared.config.max_message + BESIDE;
         if self.buffer.len() > longest {
             let problem = format!("a line is longer than {longest} bytes (api.max_message)");
             return Err(Problem::new(Reason::TooLarge, problem));
+        }
+        if self.buffer.is_empty() && self.buffer.capacity() > KEEP {
+            self.buffer = BytesMut::new();
         }
         if let Some(taken) = &mut self.taken {
             drop(taken.split(taken.num_permits().saturating_sub(self.buffer.len())));

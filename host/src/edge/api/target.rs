@@ -1,6 +1,7 @@
 //! To whom a message of the API goes.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use axum::http::Uri;
 use bytestring::ByteString;
@@ -10,7 +11,7 @@ use crate::base::message::ConnectionId;
 use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::query::pairs;
 use crate::hub::command::Recipient;
-use crate::hub::registry::Registry;
+use crate::hub::registry::{Peer, Registry};
 
 /// The most uids of one message.
 pub(super) const MAX_UIDS: usize = 1000;
@@ -59,14 +60,15 @@ impl Target {
         named.target()
     }
 
-    /// Checks that a token may push to these recipients.
+    /// Checks that a token may push to these recipients. A connection of a uid that the token may not see is answered
+    /// like one that does not exist: the token must not learn of it.
     pub(super) fn permit(&self, grant: &Grant, registry: &Registry) -> Result<(), Problem> {
         match self {
             Self::Uids(uids) => uids.iter().try_for_each(|uid| grant.permit_uid(Scope::PushUid, uid)),
-            Self::Connection(id) => match registry.connection(*id) {
-                Some(peer) => grant.permit_uid(Scope::PushUid, &peer.uid),
-                None => grant.permit(Scope::PushUid),
-            },
+            Self::Connection(id) => {
+                grant.permit(Scope::PushUid)?;
+                visible_connection(*id, grant, registry).map(|_| ())
+            }
             Self::Group(group) => grant.permit_group(Scope::PushGroup, group),
             Self::Everyone => grant.permit(Scope::PushEveryone),
         }
@@ -88,11 +90,6 @@ impl Target {
             Self::Uids(uids) if uids.len() > 1 => uids,
             _ => &[],
         }
-    }
-
-    /// Returns `true` if the message goes to all connections of a set, which may be empty.
-    pub(super) fn is_broadcast(&self) -> bool {
-        matches!(self, Self::Group(_) | Self::Everyone)
     }
 
     /// Returns why the message has reached nobody.
@@ -132,6 +129,12 @@ impl Named {
         }
         uids.into_iter().map(uid).collect::<Result<_, _>>().map(Target::Uids)
     }
+}
+
+/// Returns a connection, if it exists and the token may see its uid.
+pub(super) fn visible_connection(id: ConnectionId, grant: &Grant, registry: &Registry) -> Result<Arc<Peer>, Problem> {
+    let peer = registry.connection(id).filter(|peer| grant.may_see(&peer.uid));
+    peer.ok_or_else(|| Problem::new(Reason::Offline, "there is no authenticated connection with this id"))
 }
 
 /// Checks a uid. One that is too long for a uid is allowed: nobody has it.

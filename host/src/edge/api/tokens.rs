@@ -79,20 +79,31 @@ impl Grant {
 
     /// Checks that the token allows this, and is still valid.
     pub(super) fn permit(&self, scope: Scope) -> Result<(), Problem> {
+        self.rules_for(scope).map(|_| ())
+    }
+
+    /// Returns the rules of the token, if they allow this.
+    fn rules_for(&self, scope: Scope) -> Result<Arc<ApiTokenConfig>, Problem> {
         if self.revoked.is_cancelled() {
             return Err(Problem::unauthorized("the token is no longer valid"));
         }
-        if !self.rules.load().scopes.contains(&scope) {
+        let rules = self.rules.load_full();
+        if !rules.scopes.contains(&scope) {
             let problem = format!("the token {} does not have the scope {}", self.name(), scope.word());
             return Err(Problem::new(Reason::Scope, problem));
         }
-        Ok(())
+        Ok(rules)
+    }
+
+    /// Checks that the token allows some kind of push.
+    pub(super) fn permit_any_push(&self) -> Result<(), Problem> {
+        let others = [Scope::PushGroup, Scope::PushEveryone].into_iter().any(|scope| self.permit(scope).is_ok());
+        if others { Ok(()) } else { self.permit(Scope::PushUid) }
     }
 
     /// Checks that the token allows this for this uid.
     pub(super) fn permit_uid(&self, scope: Scope, uid: &str) -> Result<(), Problem> {
-        self.permit(scope)?;
-        if !self.may_see(uid) {
+        if !is_listed(&self.rules_for(scope)?.uids, uid) {
             let (name, scope) = (self.name(), scope.word());
             let problem = format!("the token {name} has the scope {scope}, but not for the uid {}", shown(uid));
             return Err(Problem::new(Reason::Scope, problem));
@@ -102,8 +113,7 @@ impl Grant {
 
     /// Checks that the token allows this for this group.
     pub(super) fn permit_group(&self, scope: Scope, group: &str) -> Result<(), Problem> {
-        self.permit(scope)?;
-        if !is_listed(&self.rules.load().groups, group) {
+        if !is_listed(&self.rules_for(scope)?.groups, group) {
             let (name, scope) = (self.name(), scope.word());
             let problem = format!("the token {name} has the scope {scope}, but not for the group {}", shown(group));
             return Err(Problem::new(Reason::Scope, problem));
@@ -116,12 +126,11 @@ impl Grant {
         is_listed(&self.rules.load().uids, uid)
     }
 
-    /// Charges a request with this number of items to the token's rate. A request without items costs one. While the
-    /// rate is not used up, a request may have any number of items; the ones after it then wait for longer.
-    pub(super) fn charge(&self, items: usize) -> Result<(), Problem> {
+    /// Charges a request to the token's rate.
+    pub(super) fn charge(&self) -> Result<(), Problem> {
         let Some((mut bucket, rate)) = self.bucket() else { return Ok(()) };
         if bucket.level > 0.0 {
-            bucket.level -= u32::try_from(items.max(1)).map_or(f64::MAX, f64::from);
+            bucket.level -= 1.0;
             return Ok(());
         }
         let problem = format!("the token {} may send {rate} requests and items a second (rate)", self.name());
@@ -130,12 +139,22 @@ impl Grant {
         Err(Problem { retry_after, ..Problem::new(Reason::Rate, problem) })
     }
 
-    /// Charges one item of a stream to the token's rate. Returns how long the stream must wait before it goes on, or
-    /// `None` if it need not wait.
+    /// Charges items that came with a request, even beyond the rate: later requests wait for longer.
+    pub(super) fn owe(&self, items: usize) {
+        if let Some((mut bucket, _)) = self.bucket() {
+            bucket.level -= u32::try_from(items).map_or(f64::from(u32::MAX), f64::from);
+        }
+    }
+
+    /// Charges one item of a stream to the token's rate. If it comes too fast, it is not charged: returns how long the
+    /// stream must wait before it tries again. It waits for a whole item, so that requests have their turn before.
     pub(super) fn pause(&self) -> Option<Duration> {
         let (mut bucket, rate) = self.bucket()?;
+        if bucket.level < 1.0 {
+            return Some(Duration::from_secs_f64((1.0 - bucket.level) / rate));
+        }
         bucket.level -= 1.0;
-        (bucket.level < 0.0).then(|| Duration::from_secs_f64(-bucket.level / rate))
+        None
     }
 
     /// Waits until the token is no longer valid, because the configuration has changed.
@@ -242,18 +261,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_rate_admits_one_second_at_once_and_may_go_into_debt() {
         let grant = Grant::new(config("a", TOKEN));
-        let retry_after = |items| grant.charge(items).map_err(|problem| (problem.reason, problem.retry_after));
+        let retry_after = |items: usize| {
+            let charged = grant.charge().map(|()| grant.owe(items));
+            charged.map_err(|problem| (problem.reason, problem.retry_after))
+        };
         assert_eq!((0..10).filter(|_| retry_after(0).is_ok()).count(), 10);
-        assert_eq!(retry_after(1), Err((Reason::Rate, Some(1))));
+        assert_eq!(retry_after(0), Err((Reason::Rate, Some(1))));
         advance(Duration::from_millis(100)).await;
-        assert_eq!(retry_after(25), Ok(()));
-        assert_eq!(retry_after(1), Err((Reason::Rate, Some(3))));
+        assert_eq!(retry_after(24), Ok(()));
+        assert_eq!(retry_after(0), Err((Reason::Rate, Some(3))));
         advance(Duration::from_millis(500)).await;
-        assert_eq!(retry_after(1), Err((Reason::Rate, Some(2))));
+        assert_eq!(retry_after(0), Err((Reason::Rate, Some(2))));
         advance(Duration::from_secs(3600)).await;
-        assert_eq!((0..100).filter(|_| retry_after(1).is_ok()).count(), 10);
+        assert_eq!((0..100).filter(|_| retry_after(0).is_ok()).count(), 10);
         let unlimited = Grant::new(ApiTokenConfig { rate: 0, ..config("a", TOKEN) });
-        assert!((0..100).all(|_| unlimited.charge(1000).is_ok() && unlimited.pause().is_none()));
+        assert!((0..100).all(|_| unlimited.charge().is_ok() && unlimited.pause().is_none()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -261,8 +283,11 @@ mod tests {
         let grant = Grant::new(config("a", TOKEN));
         assert!((0..10).all(|_| grant.pause().is_none()));
         assert_eq!(grant.pause(), Some(Duration::from_millis(100)));
-        assert_eq!(grant.pause(), Some(Duration::from_millis(200)));
-        advance(Duration::from_millis(300)).await;
+        advance(Duration::from_millis(60)).await;
+        // A request has its turn while the stream waits for a whole item.
+        assert!(grant.charge().is_ok());
+        assert_eq!(grant.pause(), Some(Duration::from_millis(140)));
+        advance(Duration::from_millis(140)).await;
         assert!(grant.pause().is_none());
     }
 

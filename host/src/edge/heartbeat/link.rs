@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::base::message::ConnectionId;
-use crate::hub::outbox::{Closing, Outbox};
+use crate::hub::outbox::{Close, Outbox};
 
 /// The handle of one connection, from its first byte to its last. When it is dropped, the heartbeat forgets the
 /// connection.
@@ -118,7 +118,7 @@ impl Link {
     ///
     /// # Errors
     /// Why the connection must close.
-    pub async fn unless_closing<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Closing> {
+    pub async fn unless_closing<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Close> {
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));

@@ -22,6 +22,8 @@ impl<S: Sync, T: Parameters> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // The parser below would replace wrong UTF-8, and so name another uid.
+        pairs(&parts.uri)?;
         let query = parts.uri.query().unwrap_or_default().replace('+', "%2B");
         let wrong = || Problem::bad(problem::<T>(&query));
         parse(&query).map(Self).ok_or_else(wrong)

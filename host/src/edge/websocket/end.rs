@@ -4,7 +4,7 @@ use bytestring::ByteString;
 
 use crate::base::message::{Cause, CloseReason};
 use crate::base::metrics::Denial;
-use crate::hub::outbox::Closing;
+use crate::hub::outbox::Close;
 
 /// For a plugin that failed or has too many calls: the client may try again.
 const TRY_AGAIN: CloseReason = CloseReason::new(1013, "try again later");
@@ -15,7 +15,7 @@ pub(super) enum End {
     /// The client sent a close frame. Contains the answer (RFC 6455 §5.5.1): the client's code, or 1000 if it has none.
     ByClient(CloseReason),
     /// The gateway closes the connection.
-    Closing(Closing),
+    Closing(Close),
     /// The client violated the protocol. Its further bytes cannot be understood.
     ProtocolViolation(CloseReason),
     /// The TCP connection is gone.
@@ -24,7 +24,7 @@ pub(super) enum End {
 
 impl End {
     pub(super) fn new(cause: Cause, code: u16, reason: impl Into<ByteString>) -> Self {
-        Self::Closing(Closing { reason: CloseReason { code, reason: reason.into() }, cause })
+        Self::Closing(Close { reason: CloseReason { code, reason: reason.into() }, cause })
     }
 
     /// Returns the cause that the router is told.
@@ -40,7 +40,7 @@ impl End {
     /// Returns the code and reason for the close frame. `None` if no frame can be sent.
     pub(super) fn close_reason(&self) -> Option<&CloseReason> {
         match self {
-            Self::ByClient(reason) | Self::Closing(Closing { reason, .. }) | Self::ProtocolViolation(reason) => {
+            Self::ByClient(reason) | Self::Closing(Close { reason, .. }) | Self::ProtocolViolation(reason) => {
                 Some(reason)
             }
             Self::Lost => None,
@@ -74,6 +74,6 @@ pub(super) fn try_again() -> End {
 }
 
 /// Returns the reason to close a connection after a plugin has failed.
-pub(super) fn failure() -> Closing {
-    Closing { reason: TRY_AGAIN, cause: Cause::Plugin }
+pub(super) fn failure() -> Close {
+    Close { reason: TRY_AGAIN, cause: Cause::Plugin }
 }

@@ -12,7 +12,7 @@ use super::socket::Socket;
 use super::stream::Stream;
 use crate::base::message::Cause;
 use crate::edge::heartbeat::Link;
-use crate::hub::outbox::Closing;
+use crate::hub::outbox::Close;
 use crate::policy::{Decision, Handshake, Identity};
 
 /// Asks the authenticators about the handshake, then about packets, until one of them decides.
@@ -40,7 +40,7 @@ async fn ask(
     loop {
         match decision {
             Decision::Accept(identity) => return Ok(identity),
-            Decision::Deny(cause, reason) => return Err(End::Closing(Closing { reason, cause })),
+            Decision::Deny(cause, reason) => return Err(End::Closing(Close { reason, cause })),
             Decision::Failed => return Err(try_again()),
             Decision::Prompt(message) => {
                 if let Some(message) = message {

@@ -30,7 +30,7 @@ const MANY_PLACES: usize = 64;
 
 /// Why a connection closes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Closing {
+pub struct Close {
     /// Code and reason for the close frame.
     pub reason: CloseReason,
     /// The cause that the router is told.
@@ -78,7 +78,7 @@ struct Queue {
     /// True if the connection was closed to make room. The budget already counts the drawn bytes as free soon.
     relieved: bool,
     /// The reason to close, once the connection is closing. Boxed, since most connections never have one.
-    closing: Option<Box<Closing>>,
+    closing: Option<Box<Close>>,
     /// Wakes the connection's task, while the task waits for something to do.
     task: Option<Waker>,
 }
@@ -89,7 +89,7 @@ impl Queue {
         self.bytes - self.shared
     }
 
-    fn closing<T>(&self, otherwise: T) -> Result<T, Closing> {
+    fn closing<T>(&self, otherwise: T) -> Result<T, Close> {
         self.closing.as_deref().cloned().map_or(Ok(otherwise), Err)
     }
 }
@@ -155,7 +155,7 @@ impl Outbox {
         if queue.closing.is_some() {
             return false;
         }
-        queue.closing = Some(Box::new(Closing { reason, cause }));
+        queue.closing = Some(Box::new(Close { reason, cause }));
         wake_task(queue);
         true
     }
@@ -175,8 +175,8 @@ impl Outbox {
     /// Returns the cost of all messages in the outbox, in bytes.
     ///
     /// # Errors
-    /// [`Closing`] if the connection is closing. The outbox then takes no more messages.
-    pub fn queued_bytes(&self) -> Result<usize, Closing> {
+    /// [`Close`] if the connection is closing. The outbox then takes no more messages.
+    pub fn queued_bytes(&self) -> Result<usize, Close> {
         let queue = self.queue.lock();
         queue.closing(queue.bytes)
     }
@@ -185,7 +185,7 @@ impl Outbox {
     ///
     /// # Errors
     /// See [`queued_bytes`](Self::queued_bytes).
-    pub fn trim(&self) -> Result<usize, Closing> {
+    pub fn trim(&self) -> Result<usize, Close> {
         let mut queue = self.queue.lock();
         let surplus = queue.drawn.saturating_sub(queue.owed().saturating_sub(self.budget.share()));
         self.give_back(&mut queue, surplus);
@@ -202,7 +202,7 @@ impl Outbox {
     ///
     /// # Errors
     /// See [`queued_bytes`](Self::queued_bytes).
-    pub fn begin_turn(&self) -> Result<usize, Closing> {
+    pub fn begin_turn(&self) -> Result<usize, Close> {
         let mut queue = self.queue.lock();
         queue.task = None;
         queue.closing(queue.bytes)
@@ -213,7 +213,7 @@ impl Outbox {
     ///
     /// # Errors
     /// See [`queued_bytes`](Self::queued_bytes).
-    pub fn register_waker(&self, task: &Waker) -> Result<bool, Closing> {
+    pub fn register_waker(&self, task: &Waker) -> Result<bool, Close> {
         let mut queue = self.queue.lock();
         match &mut queue.task {
             Some(known) => known.clone_from(task),
@@ -282,7 +282,7 @@ impl Outbox {
     fn cut_off(&self, mut queue: MutexGuard<'_, Queue>, why: impl std::fmt::Display) {
         self.discard(&mut queue);
         let reason = ByteString::from(format!("slow consumer: {why}"));
-        queue.closing = Some(Box::new(Closing { reason: CloseReason { code: 4905, reason }, cause: Cause::Slow }));
+        queue.closing = Some(Box::new(Close { reason: CloseReason { code: 4905, reason }, cause: Cause::Slow }));
         wake_task(queue);
     }
 

@@ -264,13 +264,13 @@ impl Registry {
         u32::try_from(self.count(Several::Uid(uid))).unwrap_or(u32::MAX)
     }
 
-    /// Returns the uids in a group, each once, at most `limit` of them.
-    pub fn uids_in_group(&self, group: &str, limit: usize) -> Vec<ByteString> {
+    /// Returns the uids in a group for which `wanted` returns `true`, each once, at most `limit` of them.
+    pub fn uids_in_group(&self, group: &str, limit: usize, wanted: impl Fn(&str) -> bool) -> Vec<ByteString> {
         let (mut uids, mut part) = (HashSet::new(), Vec::new());
         let mut walk = self.walk(Several::Group(group));
         while uids.len() < limit && walk.next(&mut part) {
             for peer in &part {
-                if uids.len() < limit && !uids.contains(&peer.uid) {
+                if uids.len() < limit && !uids.contains(&peer.uid) && wanted(&peer.uid) {
                     uids.insert(peer.uid.clone());
                 }
             }

@@ -206,12 +206,12 @@ mod tests {
         Arc::new(MachineCode::of(text.as_bytes()))
     }
 
-    struct Place {
+    struct Filled {
         _folder: tempfile::TempDir,
         cache: Arc<Cache>,
     }
 
-    impl Place {
+    impl Filled {
         async fn with(names: &[&str]) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let cache = Arc::new(Cache::new(StateFolder::open(Some(&folder.path().join("state"))), 100));
@@ -240,7 +240,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_stored_is_loaded() {
-        let place = Place::with(&["a", "b"]).await;
+        let place = Filled::with(&["a", "b"]).await;
         assert_eq!(place.load("a").await.as_deref(), Some("code of a"));
         assert_eq!(place.load("b").await.as_deref(), Some("code of b"));
         assert_eq!(place.load("c").await, None);
@@ -249,7 +249,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_as_it_was_stored_is_removed() {
-        let damage: [fn(&Place); 8] = [
+        let damage: [fn(&Filled); 8] = [
             |place| {
                 let mut entry = fs::read(place.file("a")).unwrap();
                 entry[0] ^= 1;
@@ -276,7 +276,7 @@ mod tests {
             },
         ];
         for (index, damage) in damage.into_iter().enumerate() {
-            let place = Place::with(&["a", "b"]).await;
+            let place = Filled::with(&["a", "b"]).await;
             damage(&place);
             assert_eq!(place.load("a").await, None, "{index}");
             assert!(place.file("a").symlink_metadata().is_err(), "{index}");
@@ -287,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_nothing_can_be_kept_nothing_fails() {
-        let place = Place::with(&["a"]).await;
+        let place = Filled::with(&["a"]).await;
         fs::remove_dir_all(place.cache.state.path(FOLDER).unwrap()).unwrap();
         assert_eq!(place.load("a").await, None);
         fs::write(place.cache.state.path(FOLDER).unwrap(), "a file is in the way").unwrap();
@@ -306,7 +306,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_used_least_recently_goes_first() {
-        let place = Place::with(&["a", "b"]).await;
+        let place = Filled::with(&["a", "b"]).await;
         let age = |name: &str, hours: u64| {
             let file = File::options().write(true).open(place.file(name)).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();

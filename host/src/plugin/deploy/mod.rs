@@ -22,7 +22,7 @@ use crate::plugin::deploy::replacement::{Replacement, WriteError};
 use crate::plugin::identity::{Digest, Identity};
 use crate::plugin::runtime::environment::Environment;
 use crate::plugin::runtime::spec::Spec;
-use crate::plugin::slot::error::{DeployError, Reason, Refused};
+use crate::plugin::slot::error::{DeployError, Reason, RefusedOnDisk};
 use crate::plugin::slot::generation::Generation;
 use crate::plugin::slot::ledger::{Refusal, rolled_back_error, write_ledger};
 use crate::plugin::slot::rollout::Step;
@@ -62,7 +62,7 @@ impl Slot {
         &self,
         wanted: Wanted,
         is_current: impl FnOnce() -> bool + Send + 'static,
-    ) -> anyhow::Result<Option<Refused>> {
+    ) -> anyhow::Result<Option<RefusedOnDisk>> {
         let _loading = self.loading.lock().await;
         // Another component may have been deployed while this one waited for the lock.
         if !blocking(move || Ok(is_current())).await? {
@@ -177,11 +177,11 @@ impl Slot {
     ///
     /// # Errors
     /// If the component passes the checks, but cannot be written.
-    async fn settle(&self, wanted: Wanted, mut options: OfferOptions) -> anyhow::Result<Refused> {
+    async fn settle(&self, wanted: Wanted, mut options: OfferOptions) -> anyhow::Result<RefusedOnDisk> {
         let newest = self.state(|state| state.rollout.newest().clone());
         let serving = newest.environment();
         let is_deployment = options.replacement.is_some();
-        let mut refused = Refused::default();
+        let mut refused = RefusedOnDisk::default();
         let code = wanted.code.map_err(|error| refused.component = Some(Reason::of(&error, None))).ok();
         let mut code = code.map(|code| self.find_compiled(code.digest).unwrap_or(code));
         let environment = wanted.environment.map_err(|error| refused.settings = Some(Reason::of(&error, None))).ok();

@@ -20,7 +20,7 @@ use crate::plugin::deploy::source;
 use crate::plugin::runtime::environment::Environment;
 use crate::plugin::runtime::spec::Spec;
 use crate::plugin::slot::Slot;
-use crate::plugin::slot::error::Refused;
+use crate::plugin::slot::error::RefusedOnDisk;
 
 /// How long reading may take. If a network file system hangs, reading may never end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -215,8 +215,8 @@ impl FileWatcher {
     }
 
     /// Records why a component or settings do not serve, each reason once. Plans another attempt if a reason may pass.
-    fn record(&mut self, refused: &Refused, is_missing: bool) {
-        let Refused { component, settings } = refused;
+    fn record(&mut self, refused: &RefusedOnDisk, is_missing: bool) {
+        let RefusedOnDisk { component, settings } = refused;
         if let Some(reason) = component.as_ref().filter(|reason| !self.is_logged(&reason.text)) {
             match is_missing {
                 true => self.cannot_check(reason.text.clone()),

@@ -182,7 +182,7 @@ impl directory::Host for Host {
     async fn members(&mut self, group: String, limit: u32) -> Result<Vec<String>> {
         self.enter(group.len()).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_MEMBERS);
-        Ok(self.registry()?.uids_in_group(&group, limit).into_iter().map(String::from).collect())
+        Ok(self.registry()?.uids_in_group(&group, limit, |_| true).into_iter().map(String::from).collect())
     }
 
     async fn is_member(&mut self, connection: u64, group: String) -> Result<bool> {

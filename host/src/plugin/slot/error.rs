@@ -35,7 +35,7 @@ pub enum DeployError {
 
 /// Why the component and the settings on disk do not serve; `None` for each that serves.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Refused {
+pub(crate) struct RefusedOnDisk {
     pub(crate) component: Option<Reason>,
     pub(crate) settings: Option<Reason>,
 }
@@ -63,7 +63,7 @@ impl Reason {
     }
 }
 
-impl Refused {
+impl RefusedOnDisk {
     pub(crate) fn reasons(&self) -> impl Iterator<Item = &Reason> {
         self.component.iter().chain(&self.settings)
     }

@@ -31,7 +31,7 @@ use crate::plugin::contract::Role;
 use crate::plugin::identity::Digest;
 use crate::plugin::runtime::Runtime;
 use crate::plugin::runtime::spec::Spec;
-use crate::plugin::slot::error::{MAX_REASON, Reason, Refused};
+use crate::plugin::slot::error::{MAX_REASON, Reason, RefusedOnDisk};
 use crate::plugin::slot::generation::Generation;
 use crate::plugin::slot::ledger::Ledger;
 use crate::plugin::slot::report::{generation_status, unserved};
@@ -79,7 +79,7 @@ pub(crate) struct State {
     refusals: u64,
     alerts: u64,
     /// Why the component and the settings on disk do not serve; empty if they serve.
-    refused: Refused,
+    refused: RefusedOnDisk,
 }
 
 impl Slot {
@@ -101,7 +101,7 @@ impl Slot {
             rollbacks: 0,
             refusals: 0,
             alerts: 0,
-            refused: Refused::default(),
+            refused: RefusedOnDisk::default(),
         };
         state.remember(EventKind::Live, Some(live.number()), Some(live.digest()), None);
         Arc::new(Self {
@@ -286,7 +286,7 @@ impl Slot {
                 warn!(slot, plugin, generation, %digest, reason = reason_shown, serves, "plugin rolled back");
                 let text = reason.clone().unwrap_or_default();
                 self.ledger.refuse(*by.identity(), &by.environment().settings, text);
-                let Refused { component, settings } = &mut state.refused;
+                let RefusedOnDisk { component, settings } = &mut state.refused;
                 let (part, digest) = match digest == live.generation.digest() {
                     true => (settings, None),
                     false => (component, Some(digest)),
@@ -326,7 +326,7 @@ impl Slot {
     }
 
     /// Remembers which component and settings on disk do not serve.
-    pub(crate) fn remember_refused(&self, refused: &Refused) {
+    pub(crate) fn remember_refused(&self, refused: &RefusedOnDisk) {
         self.state.lock().refused = refused.clone();
     }
 

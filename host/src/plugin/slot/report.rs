@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crate::plugin::identity::Digest;
-use crate::plugin::slot::error::{MAX_REASON, Reason, Refused};
+use crate::plugin::slot::error::{MAX_REASON, Reason, RefusedOnDisk};
 use crate::plugin::slot::generation::Generation;
-use crate::plugin::slot::rollout::Place;
+use crate::plugin::slot::rollout::Staged;
 use crate::plugin::status::{GenerationStatus, Stage, Unserved};
 use crate::plugin::text::clean;
 
 /// Returns the component and the settings on disk that do not serve.
-pub(crate) fn unserved(refused: &Refused) -> Vec<Unserved> {
+pub(crate) fn unserved(refused: &RefusedOnDisk) -> Vec<Unserved> {
     let unserved = |what, digest: Option<Digest>, reason: &Reason| {
         let reason = clean(reason.text.as_bytes(), MAX_REASON);
         Unserved { what, digest: digest.map(|digest| digest.full()), reason }
@@ -22,7 +22,7 @@ pub(crate) fn unserved(refused: &Refused) -> Vec<Unserved> {
 }
 
 /// Returns the status of a generation.
-pub(crate) fn generation_status(place: &Place<Generation>) -> GenerationStatus {
+pub(crate) fn generation_status(place: &Staged<Generation>) -> GenerationStatus {
     let generation = &place.generation;
     let functions = generation.stats().functions();
     let mut failures = BTreeMap::new();

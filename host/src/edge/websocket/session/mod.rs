@@ -17,7 +17,7 @@ use crate::config::RouteFailure;
 use crate::edge::heartbeat::Link;
 use crate::hub::command::{self, Ending};
 use crate::hub::delivery;
-use crate::hub::outbox::{Closing, Outbox, Refused};
+use crate::hub::outbox::{Close, Outbox, Refused};
 use crate::hub::registry::{Peer, RegisterError, Registry, Removed};
 use crate::policy::{Decision, Handshake, Identity};
 
@@ -152,7 +152,7 @@ impl Session {
                 }
             }
             Decision::Accept(_) => Err(End::new(Cause::Unauthenticated, 4902, "a session's uid cannot change")),
-            Decision::Deny(cause, reason) => Err(End::Closing(Closing { reason, cause })),
+            Decision::Deny(cause, reason) => Err(End::Closing(Close { reason, cause })),
             Decision::Prompt(_) => Err(End::new(Cause::Unauthenticated, 4902, "no authenticator accepted")),
             Decision::Failed => Err(try_again()),
         }
@@ -210,7 +210,7 @@ struct Expiry {
 }
 
 impl Expiry {
-    const END: End = End::Closing(Closing { reason: CloseReason::new(4906, "session expired"), cause: Cause::Expired });
+    const END: End = End::Closing(Close { reason: CloseReason::new(4906, "session expired"), cause: Cause::Expired });
 
     fn left(at: SystemTime) -> Option<Duration> {
         at.duration_since(wall_clock()).ok().filter(|left| !left.is_zero()).map(|left| left.min(LONGEST_SLEEP))

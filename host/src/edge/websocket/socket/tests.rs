@@ -8,14 +8,14 @@ use tokio::time::{Instant, sleep};
 use super::super::tests::{BYE, CLOSE, PING, PONG, TEXT, beating, socket, text, wire};
 use super::*;
 use crate::base::message::{Cause, ConnectionId};
-use crate::hub::outbox::{Budget, Closing, Outbox};
+use crate::hub::outbox::{Budget, Close, Outbox};
 
 const FLUSH: Duration = Duration::from_millis(700);
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Why the gateway closes a connection in these tests.
 fn bye() -> End {
-    End::Closing(Closing { reason: BYE, cause: Cause::Plugin })
+    End::Closing(Close { reason: BYE, cause: Cause::Plugin })
 }
 
 /// Records whether a task was woken.

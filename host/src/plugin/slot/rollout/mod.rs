@@ -18,7 +18,7 @@ use crate::plugin::status::{EventKind, Stage};
 
 /// A generation and its stage.
 #[derive(Debug)]
-pub(crate) struct Place<G> {
+pub(crate) struct Staged<G> {
     pub(crate) generation: Arc<G>,
     pub(crate) stage: Stage,
     pub(crate) since: Instant,
@@ -58,11 +58,11 @@ pub(crate) struct Step<G> {
 /// The generations of one slot.
 #[derive(Debug)]
 pub(crate) struct Rollout<G> {
-    live: Place<G>,
+    live: Staged<G>,
     /// The generation in shadow, or the canary.
-    candidate: Option<Place<G>>,
+    candidate: Option<Staged<G>>,
     /// The generation that served for good before the live one.
-    previous: Option<Place<G>>,
+    previous: Option<Staged<G>>,
     /// Recent counts of the live generation, the oldest first.
     marks: VecDeque<(Instant, Counts)>,
 }
@@ -88,19 +88,19 @@ const FAILURES_FACTOR: u64 = 20;
 impl<G: Counted> Rollout<G> {
     /// Creates the rollout of a slot, with its first generation.
     pub(crate) fn new(generation: Arc<G>, now: Instant) -> Self {
-        let live = Place::new(generation, Stage::Live, Before::Shares([0.0; FUNCTIONS]), now);
+        let live = Staged::new(generation, Stage::Live, Before::Shares([0.0; FUNCTIONS]), now);
         Self { marks: VecDeque::from([(now, live.begun)]), live, candidate: None, previous: None }
     }
 
-    pub(crate) fn live(&self) -> &Place<G> {
+    pub(crate) fn live(&self) -> &Staged<G> {
         &self.live
     }
 
-    pub(crate) fn candidate(&self) -> Option<&Place<G>> {
+    pub(crate) fn candidate(&self) -> Option<&Staged<G>> {
         self.candidate.as_ref()
     }
 
-    pub(crate) fn previous(&self) -> Option<&Place<G>> {
+    pub(crate) fn previous(&self) -> Option<&Staged<G>> {
         self.previous.as_ref()
     }
 
@@ -135,7 +135,7 @@ impl<G: Counted> Rollout<G> {
     /// # Errors
     /// If no generation can go to a next stage.
     pub(crate) fn promote(&mut self, deploy: &PluginDeploy, now: Instant) -> Result<Vec<Step<G>>, &'static str> {
-        if let Some(Place { generation, stage, .. }) = self.candidate.take() {
+        if let Some(Staged { generation, stage, .. }) = self.candidate.take() {
             let next = if stage == Stage::Shadow { Stage::Canary } else { Stage::Probation };
             return Ok(self.enter(generation, next, deploy, now));
         }
@@ -160,7 +160,7 @@ impl<G: Counted> Rollout<G> {
     /// Gives up the candidate, if there is one: nobody wants it any more.
     pub(crate) fn withdraw(&mut self) -> Vec<Step<G>> {
         let withdrawn =
-            |place: Place<G>| Step { what: EventKind::Withdrawn, generation: place.generation, reason: None };
+            |place: Staged<G>| Step { what: EventKind::Withdrawn, generation: place.generation, reason: None };
         self.candidate.take().map(withdrawn).into_iter().collect()
     }
 
@@ -207,13 +207,13 @@ impl<G: Counted> Rollout<G> {
 
     /// Returns `true` if a failure may cause a rollback, so that it must be evaluated at once.
     pub(crate) fn is_watched(&self) -> bool {
-        let serves = |place: &Place<G>| matches!(place.stage, Stage::Canary | Stage::Probation);
+        let serves = |place: &Staged<G>| matches!(place.stage, Stage::Canary | Stage::Probation);
         self.candidate.iter().chain([&self.live]).any(serves)
     }
 
     /// Puts the previous generation in the place of the live one. Returns the generation that was live.
-    fn back(&mut self, now: Instant) -> Option<Place<G>> {
-        let back = Place::new(self.previous.take()?.generation, Stage::Live, Before::Shares([0.0; FUNCTIONS]), now);
+    fn back(&mut self, now: Instant) -> Option<Staged<G>> {
+        let back = Staged::new(self.previous.take()?.generation, Stage::Live, Before::Shares([0.0; FUNCTIONS]), now);
         self.marks = VecDeque::from([(now, back.begun)]);
         if let Some(candidate) = &mut self.candidate {
             // From now on, the candidate is compared with this generation.
@@ -229,7 +229,7 @@ impl<G: Counted> Rollout<G> {
             _ => return self.take_over(generation, deploy, now),
         };
         let beside = Before::Beside(self.live.generation.counts());
-        self.candidate = Some(Place::new(generation.clone(), stage, beside, now));
+        self.candidate = Some(Staged::new(generation.clone(), stage, beside, now));
         vec![Step { what, generation, reason: None }]
     }
 
@@ -244,7 +244,7 @@ impl<G: Counted> Rollout<G> {
         let has_probation = !deploy.probation.is_zero();
         let (stage, what) =
             if has_probation { (Stage::Probation, EventKind::Probation) } else { (Stage::Live, EventKind::Live) };
-        let place = Place::new(generation.clone(), stage, Before::Shares(before), now);
+        let place = Staged::new(generation.clone(), stage, Before::Shares(before), now);
         self.marks = VecDeque::from([(now, place.begun)]);
         let mut old = std::mem::replace(&mut self.live, place);
         if proven {
@@ -277,7 +277,7 @@ impl<G: Counted> Rollout<G> {
     }
 
     /// Returns the fault of a function that fails too often, if there is one. Prefers a fault for many clients.
-    fn fault(&self, place: &Place<G>, deploy: &PluginDeploy) -> Option<Fault> {
+    fn fault(&self, place: &Staged<G>, deploy: &PluginDeploy) -> Option<Fault> {
         let (own, before) = match &place.before {
             _ if place.stage == Stage::Live => (self.of_late(), [0.0; FUNCTIONS]),
             Before::Shares(shares) => (place.since_begun(), *shares),
@@ -346,7 +346,7 @@ impl Fault {
     }
 }
 
-impl<G: Counted> Place<G> {
+impl<G: Counted> Staged<G> {
     fn new(generation: Arc<G>, stage: Stage, before: Before, now: Instant) -> Self {
         generation.forget_clients();
         Self { begun: generation.counts(), generation, stage, since: now, before, alerted: false }
@@ -370,7 +370,7 @@ impl<G: Counted> Place<G> {
     }
 }
 
-fn rolled_back<G>(place: Place<G>, reason: String) -> Step<G> {
+fn rolled_back<G>(place: Staged<G>, reason: String) -> Step<G> {
     Step { what: EventKind::RolledBack, generation: place.generation, reason: Some(reason) }
 }
 

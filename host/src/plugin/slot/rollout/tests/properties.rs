@@ -44,7 +44,7 @@ proptest! {
         let (mut offered, mut proven, mut refused) = (1, HashSet::from([1]), HashSet::new());
         for act in acts {
             let live_before = story.live();
-            let failed = |place: &Place<Fake>| place.since_begun().iter().any(|count| count.failures >= 5);
+            let failed = |place: &Staged<Fake>| place.since_begun().iter().any(|count| count.failures >= 5);
             let blameless = !failed(&story.rollout.live) && !story.rollout.candidate.as_ref().is_some_and(failed);
             let passes = matches!(act, Act::Pass(_));
             let steps = match act {
