@@ -356,5 +356,7 @@ async fn a_token_opens_only_what_its_scopes_and_patterns_name() {
     assert_eq!(post(&api, "/v1/batch", &many).await.status, 200);
     let refused = post(&api, "/v1/push?uid=shop-anna", "x").await;
     assert_eq!(refusal(&refused), (429, "rate".to_owned()));
+    let item = json!({ "uid": "shop-anna", "text": "x" }).to_string();
+    assert_eq!(refusal(&post(&api, "/v1/stream", &item).await), (429, "rate".to_owned()));
     assert!(refused.header("retry-after").is_some_and(|after| (1..=6).contains(&after.parse().unwrap_or(0))));
 }

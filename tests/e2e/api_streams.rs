@@ -153,7 +153,7 @@ async fn a_line_that_is_too_long_ends_its_stream() {
     assert_eq!(stream.next().await["status"], 200);
     stream.send(&format!("{{\"uid\":\"anna\",\"text\":\"{}\"}}\n", "x".repeat(1025))).await;
     assert_eq!(stream.next().await["reason"], "too-large");
-    stream.send(&"x".repeat(10_000)).await;
+    stream.send(&"x".repeat(20_000)).await;
     let summary = &stream.next().await["summary"];
     assert_eq!(*summary, json!({ "items": 2, "reached": 1, "failed": 1, "ended": "too-large" }));
     anna.expect("1").await;
