@@ -184,6 +184,12 @@ metrics! {
     admin_refused: Counter,
     /// Requests to the HTTP push API that were refused because of their token, Host or Origin.
     api_refused: Counter,
+    /// TLS handshakes that succeeded, on all listeners.
+    tls_handshakes: Counter,
+    /// TLS handshakes that failed.
+    tls_handshakes_failed: Counter,
+    /// Changes of certificates, by whether the listener uses the new ones.
+    tls_reloads: By<TlsReload>,
 }
 
 macro_rules! reasons {
@@ -225,6 +231,14 @@ reasons! {
         /// The uid is blocked (4908), or the connection was closed meanwhile: by an operator, because it was silent or
         /// slow, or because the gateway shuts down.
         Closed = "closed",
+    }
+
+    /// What came of a change of certificates.
+    TlsReload by "outcome" {
+        /// New connections get the new certificates.
+        Loaded = "loaded",
+        /// A file could not be used: the listener keeps its certificates.
+        Refused = "refused",
     }
 
     /// Why an outbox refused a message.

@@ -6,17 +6,21 @@ use std::sync::Arc;
 use super::output::{self, refuse, show};
 use crate::base::state::StateFolder;
 use crate::config::{Config, Source};
+use crate::edge::tls::Certificates;
 use crate::hub::registry::Registry;
 use crate::policy::Policy;
 use crate::policy::status::PluginStatus;
 
-/// `hotgate config check`: loads the configuration and its plugins as a start would. Prints the plugins that would
+/// `hotgate config check`: loads the configuration, its certificates and its plugins as a start would. Prints the plugins that would
 /// serve, or the problem.
 pub(super) fn check(source: &Source) -> ExitCode {
     let config = match source.load() {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
+    if let Err(error) = Certificates::load(&config) {
+        return refuse(&error);
+    }
     match load_plugins(&config) {
         Ok(plugins) => {
             let name = source.file.as_ref().map_or("settings".into(), |path| path.to_string_lossy());

@@ -15,8 +15,8 @@ mod token;
 use std::process::ExitCode;
 
 use self::arguments::{Command, parse};
-use self::output::refuse;
 use self::serve::serve;
+use crate::edge::listener::Inherited;
 
 /// Runs the command. Returns the exit code of the process: 78 for settings that cannot be used.
 pub fn run() -> ExitCode {
@@ -26,12 +26,9 @@ pub fn run() -> ExitCode {
         Command::ConfigPrint => config::print(&cli.source),
         Command::Plugin(arguments) => plugin::run(arguments, &cli.source),
         Command::Token(action) => token::run(action),
-        Command::Serve => match cli.source.load_to_serve() {
-            Ok(loaded) => serve(loaded, cli.source, None),
-            Err(error) => refuse(&error),
-        },
+        Command::Serve => serve::run(cli.source),
         Command::Dev(folder) => match dev::prepare(&cli.source, folder) {
-            Ok((config, source, builder)) => serve(config.into(), source, Some(builder)),
+            Ok((config, source, builder)) => serve(config.into(), source, Inherited::default(), Some(builder)),
             Err(code) => code,
         },
     }

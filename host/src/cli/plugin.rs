@@ -16,7 +16,7 @@ use super::author;
 use super::output::{complain, print, print_json, refuse};
 use super::show::{Plugin, table};
 use crate::base::state::StateFolder;
-use crate::config::{Config, ConfigError, MAX_TOKEN_FILE, Source, open_file, read_file};
+use crate::config::{Config, ConfigError, ListenAddress, MAX_TOKEN_FILE, Source, open_file, read_file};
 use crate::edge::http::token::{self, Token};
 
 /// The exit code for wrong usage, the same as clap's.
@@ -252,14 +252,14 @@ impl Client {
 
 /// Returns the address at which a gateway with these settings can be reached from its own machine.
 fn address_of(config: &Config) -> Result<String, Failure> {
-    let listen = config.admin.listen;
     if !config.admin.enabled {
         return Err(Failure::Unavailable("there is no admin listener: admin.enabled = false".to_owned()));
     }
-    if listen.port() == 0 {
+    let addresses = config.admin.listener.listen.iter().filter_map(ListenAddress::tcp);
+    let Some(listen) = addresses.into_iter().find(|address| address.port() != 0) else {
         let problem = "admin.listen has no fixed port: find the port in the gateway's log, and give it by --address";
         return Err(Failure::Unavailable(problem.to_owned()));
-    }
+    };
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -314,7 +314,7 @@ mod tests {
     fn a_gateway_that_listens_everywhere_is_reached_here() {
         let mut config = Config::default();
         let mut address = |listen: &str| {
-            config.admin.listen = listen.parse().unwrap();
+            config.admin.listener.listen = vec![listen.parse::<SocketAddr>().unwrap().into()];
             address_of(&config).ok()
         };
         assert_eq!(address("0.0.0.0:1235").as_deref(), Some("127.0.0.1:1235"));

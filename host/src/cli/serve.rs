@@ -7,14 +7,31 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::log;
-use super::output::EXIT_CONFIG;
+use super::output::{EXIT_CONFIG, refuse};
 use super::signals::Signals;
 use crate::config::{Config, Loaded, Source};
 use crate::devkit::dev::Builder;
+use crate::edge::listener::Inherited;
 use crate::gateway::{Gateway, StartError};
 
-/// Serves with these settings. `builder` builds the plugin again on each change, for `hotgate dev`.
-pub(super) fn serve(loaded: Loaded, source: Source, builder: Option<Builder>) -> ExitCode {
+/// Loads the settings and serves. Sockets that systemd has passed take the place of the configured addresses.
+pub(super) fn run(mut source: Source) -> ExitCode {
+    let taken = Inherited::take().and_then(|inherited| {
+        inherited.apply(&mut source.overrides)?;
+        Ok(inherited)
+    });
+    let inherited = match taken {
+        Ok(inherited) => inherited,
+        Err(error) => return refuse(&format_args!("{error:#}")),
+    };
+    match source.load_to_serve() {
+        Ok(loaded) => serve(loaded, source, inherited, None),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Serves with these settings, on the sockets in `inherited` where there are some. `builder` builds the plugin again on each change, for `hotgate dev`.
+pub(super) fn serve(loaded: Loaded, source: Source, inherited: Inherited, builder: Option<Builder>) -> ExitCode {
     // Dropped last: dropping it writes the lines that are still queued.
     let (_log, lost) = log::start(&loaded.config.log);
     raise_descriptor_limit(&loaded.config);
@@ -39,12 +56,12 @@ pub(super) fn serve(loaded: Loaded, source: Source, builder: Option<Builder>) ->
             }
         };
         let gateway = tokio::select! {
-            started = Gateway::start(loaded) => match started {
+            started = Gateway::start(loaded, inherited) => match started {
                 Ok(gateway) => gateway,
                 Err(error) => {
                     error!(error = format!("{error:#}"), "cannot start");
                     return match error {
-                        StartError::Plugin(_) | StartError::InUse(_) => ExitCode::from(EXIT_CONFIG),
+                        StartError::Plugin(_) | StartError::Tls(_) | StartError::InUse(_) => ExitCode::from(EXIT_CONFIG),
                         StartError::Listen(_) => ExitCode::FAILURE,
                     };
                 }

@@ -9,12 +9,19 @@ use super::{Config, PluginConfig};
 /// The parts of a plugin's configuration that may change while the gateway runs.
 const SETTINGS: &str = "settings";
 const DEPLOY: &str = "deploy";
+/// The rules of TLS, which may change as well, like the certificates.
+const TLS_OPTIONS: &str = "tls_options";
 
 impl Config {
     /// Returns the keys whose values differ from `other` and take effect only at the next start.
     pub fn changes(&self, other: &Self) -> Vec<String> {
         let mut changes = Vec::new();
         compare(&mut changes, "", self, other);
+        for ((name, own), (_, other)) in self.listeners().into_iter().zip(other.listeners()) {
+            if own.certificates.is_empty() != other.certificates.is_empty() {
+                changes.push(format!("{name}.tls"));
+            }
+        }
         if self.authenticators.len() == other.authenticators.len() {
             for (index, (own, other)) in self.authenticators.iter().zip(&other.authenticators).enumerate() {
                 compare(&mut changes, &format!("authenticator[{index}]"), own, other);
@@ -26,10 +33,11 @@ impl Config {
         changes
     }
 
-    /// Iterates over the files that contain values of plugin settings, or tokens.
+    /// Iterates over the files that contain values of plugin settings, tokens or certificates.
     pub fn setting_files(&self) -> impl Iterator<Item = &Path> {
+        let tls = self.listeners().into_iter().flat_map(|(_, listener)| listener.tls_files());
         let tokens = self.api.tokens.iter().filter_map(|token| token.secret.as_deref());
-        self.plugins().flat_map(|plugin| plugin.settings.files()).chain(tokens)
+        self.plugins().flat_map(|plugin| plugin.settings.files()).chain(tokens).chain(tls)
     }
 
     fn plugins(&self) -> impl Iterator<Item = &PluginConfig> {
@@ -44,7 +52,7 @@ fn compare(changes: &mut Vec<String>, path: &str, own: &dyn Section, other: &dyn
         }
     }
     for ((name, own), (_, other)) in own.sections().into_iter().zip(other.sections()) {
-        if name != DEPLOY {
+        if name != DEPLOY && name != TLS_OPTIONS {
             compare(changes, &join(path, name), own, other);
         }
     }

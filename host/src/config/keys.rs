@@ -2,24 +2,23 @@
 //! `config print` and the documentation all use this table.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::error::Wrong;
-use super::kinds::{
-    ADDRESS, Choice, Count, FOLDER, HOST, Kind, List, SOURCE, Size, SizeOrAuto, Time, TimeOrNever, YesNo,
-};
+use super::kinds::{Choice, Count, FOLDER, HOST, Kind, List, Size, SizeOrAuto, Time, TimeOrNever, YesNo};
+use super::listener::{Addresses, CLIENT_AUTHS, CLIENT_CA, FILE, GROUP, MODE, TLS_VERSIONS};
 use super::names::{HEADER, LOG_LEVEL, NETWORK, Origins, SUBPROTOCOL};
-use super::section::{Row, Section, keys};
-use super::settings::SettingsTable;
-use super::token::{Digest, PATTERN, SCOPES, SecretFile, TOKEN_NAME};
-use super::units::{DAY, GIB, HOUR, KIB, MIB, MS, TIB, listen, millis, secs};
+use super::section::{Row, Section, Tables, keys};
+use super::token::{CERTIFICATE_NAME, Digest, PATTERN, SCOPES, SecretFile, TOKEN_NAME};
+use super::units::{DAY, GIB, HOUR, KIB, MIB, MS, TIB, millis, secs};
 use super::{
-    AdminConfig, AllowedOrigins, ApiConfig, ApiRules, ApiTokenConfig, CompilerConfig, Config, DuplicateLogin,
-    EngineConfig, HeartbeatConfig, InboxConfig, Isolation, LimitsConfig, LogConfig, LogFormat, MAX_CALLS, OutboxConfig,
-    PluginConfig, PluginDeploy, PluginLimits, PluginSource, Processor, Rollback, RouteFailure, RouterConfig,
-    SessionsConfig, Settings, TextConfig, TokenDigest, WatchConfig, WebSocketConfig,
+    AdminConfig, AllowedOrigins, ApiConfig, ApiRules, ApiTokenConfig, CertificateConfig, ClientAuth, CompilerConfig,
+    Config, Credential, DuplicateLogin, EngineConfig, HeartbeatConfig, InboxConfig, LimitsConfig, ListenerConfig,
+    LogConfig, LogFormat, OutboxConfig, PluginConfig, Processor, ProxyProtocol, RouterConfig, SessionsConfig,
+    TextConfig, TlsOptions, TlsVersion, TokenDigest, WatchConfig, WebSocketConfig,
 };
 
 const LOG_FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
@@ -31,15 +30,12 @@ const DUPLICATE_LOGINS: Choice<DuplicateLogin> = Choice(&[
     ("reject", DuplicateLogin::Reject),
 ]);
 
-const ROUTE_FAILURES: Choice<RouteFailure> = Choice(&[("drop", RouteFailure::Drop), ("close", RouteFailure::Close)]);
-
 const API_RULES: Choice<ApiRules> = Choice(&[("direct", ApiRules::Direct), ("router", ApiRules::Router)]);
 
-const ROLLBACKS: Choice<Rollback> = Choice(&[("auto", Rollback::Auto), ("alert", Rollback::Alert)]);
+const PROXY_PROTOCOLS: Choice<ProxyProtocol> =
+    Choice(&[("off", ProxyProtocol::Off), ("required", ProxyProtocol::Required)]);
 
 const PROCESSORS: Choice<Processor> = Choice(&[("native", Processor::Native), ("any", Processor::Any)]);
-
-const ISOLATIONS: Choice<Isolation> = Choice(&[("per-call", Isolation::PerCall), ("pooled", Isolation::Pooled)]);
 
 keys! {
     Config {
@@ -62,8 +58,6 @@ keys! {
     }
 
     WebSocketConfig {
-        listen: ADDRESS, = listen(Ipv4Addr::UNSPECIFIED, 1234),
-            "The address for clients. Port 0 takes a free port, which the log shows.";
         max_message: Size(1..=GIB), = MIB,
             "The largest message that a client may send. A larger message closes its connection (1009).";
         max_first_message: Size(1..=GIB), = 64 * KIB,
@@ -86,24 +80,33 @@ keys! {
              passed on (pass_headers). Requests without an Origin header do not come from a browser and are let \
              through.";
         trusted_proxies: List(NETWORK), = Vec::new(),
-            "Proxies whose X-Forwarded-For header is trusted.";
+            "Proxies that are believed when they name the address of a client, by X-Forwarded-For or by the PROXY \
+             protocol. Whoever connects to a Unix socket is believed, too.";
+        proxy_protocol: PROXY_PROTOCOLS, = ProxyProtocol::Off,
+            "\"required\": every connection begins with a header of the PROXY protocol, version 1 or 2, in which a \
+             trusted proxy names the address of its client. Connections of others are closed. \"off\": none does.";
         pass_headers: List(HEADER), = Vec::new(),
             "Request headers that are passed to authenticators.";
         subprotocols: List(SUBPROTOCOL), = Vec::new(),
             "Subprotocols that the gateway accepts. If a client offers several of them, the client's order decides.";
+        [flat: listener = ListenerConfig::at(Ipv4Addr::UNSPECIFIED, 1234)]
     }
 
     TextConfig {
-        listen: ADDRESS, = listen(Ipv4Addr::LOCALHOST, 5678),
-            "The address for internal systems that push messages. Everybody who can connect can push to all clients, \
-             so an address that is not loopback needs allow_from.";
         max_line: Size(1..=GIB), = 2 * MIB,
             "The longest line. A longer line is answered `fail` and ends the connection.";
         allow_from: List(NETWORK), = Vec::new(),
-            "Addresses that may connect. Empty: loopback only.";
+            "Addresses that may connect, and Unix sockets. Empty: loopback and Unix sockets only.";
+        trusted_proxies: List(NETWORK), = Vec::new(),
+            "Proxies that are believed when they name the address of a sender, by the PROXY protocol. Whoever connects \
+             to a Unix socket is believed, too.";
+        proxy_protocol: PROXY_PROTOCOLS, = ProxyProtocol::Off,
+            "\"required\": every connection begins with a header of the PROXY protocol, version 1 or 2, in which a \
+             trusted proxy names the address of its client. Connections of others are closed. \"off\": none does.";
         total_replies: Size(KIB..=TIB), = 64 * MIB,
             "Bytes of the router's own replies that may wait to be sent, for all senders together. If there is no \
              room for a reply, its line is answered `fail` and has no other effect.";
+        [flat: listener = ListenerConfig::at(Ipv4Addr::LOCALHOST, 5678)]
     }
 
     HeartbeatConfig {
@@ -196,22 +199,21 @@ keys! {
     AdminConfig {
         enabled: YesNo, = true,
             "Whether the gateway listens for operators: `hotgate plugin …`, metrics, health.";
-        listen: ADDRESS, = listen(Ipv4Addr::LOCALHOST, 1235),
-            "The address for operators, by HTTP. Port 0 takes a free port, which the log shows.";
+        plaintext: YesNo, = false,
+            "Whether the listener may have an address that is not loopback, without TLS. Others on the network can then \
+             read the token.";
         allowed_hosts: List(HOST), = Vec::new(),
             "Names that a request's Host header may contain, beside localhost and the listener's own address.";
+        [flat: listener = ListenerConfig::at(Ipv4Addr::LOCALHOST, 1235)]
     }
 
     ApiConfig {
         enabled: YesNo, = true,
             "Whether the gateway listens for internal systems that push by HTTP. Without [api] in this file, the gateway \
              also starts when it cannot listen there.";
-        listen: ADDRESS, = listen(Ipv4Addr::LOCALHOST, 1236),
-            "The address of the HTTP push API. Port 0 takes a free port, which the log shows. An address that is not \
-             loopback needs plaintext = true.";
         plaintext: YesNo, = false,
-            "Whether the API may listen on an address that is not loopback. Others on the network can then read tokens \
-             and messages.";
+            "Whether the API may have an address that is not loopback, without TLS. Others on the network can then read \
+             tokens and messages.";
         allowed_hosts: List(HOST), = Vec::new(),
             "Names that a request's Host header may contain, beside localhost and the listener's own address.";
         rules: API_RULES, = ApiRules::Direct,
@@ -232,7 +234,40 @@ keys! {
             "How long the answer to a request with an Idempotency-Key is kept, if the request queued a message.";
         idempotency_entries: Count(1..=10_000_000), = 100_000,
             "The most answers that are kept. Above it, the oldest one is forgotten.";
+        [flat: listener = ListenerConfig::at(Ipv4Addr::LOCALHOST, 1236)]
         [rest: tokens = Vec::new()]
+    }
+
+    ListenerConfig {
+        listen: Addresses, = Vec::new(),
+            "The addresses to listen on. Port 0 takes a free port, which the log shows. Sockets that systemd passes \
+             under the listener's name take their place.";
+        mode: MODE, = 0o660,
+            "The permissions of the Unix sockets.";
+        group: GROUP, = None,
+            "The group of the Unix sockets. Empty: the gateway's own group.";
+        [sections: tls_options]
+        [lists: certificates "tls"]
+    }
+
+    CertificateConfig {
+        certificate: FILE, = PathBuf::new(),
+            "The file with the certificate and those of its issuers, in PEM. A relative path starts at this file's \
+             folder. The gateway uses a new certificate as soon as both files have changed and fit together.";
+        key: FILE, = PathBuf::new(),
+            "The file with the private key, in PEM.";
+    }
+
+    TlsOptions {
+        client_ca: CLIENT_CA, = None,
+            "The file with the certificates of the authorities that issue certificates to clients, in PEM. Empty: none.";
+        client_auth: CLIENT_AUTHS, = ClientAuth::Off,
+            "\"required\": a client must have a certificate of one of these authorities. \"optional\": it may have \
+             one. \"off\": it is not asked.";
+        minimum: TLS_VERSIONS, = TlsVersion::V1_2,
+            "The lowest version of TLS that clients may use.";
+        tickets: YesNo, = true,
+            "Whether clients get tickets, with which they connect again faster.";
     }
 
     ApiTokenConfig {
@@ -243,6 +278,9 @@ keys! {
         secret: SecretFile, = None,
             "The file with the token, in place of sha256: one word of at least 32 characters. A relative path starts at \
              this file's folder. When the file changes, it is read again.";
+        client_certificate: CERTIFICATE_NAME, = None,
+            "A name in the certificate of a client (api.tls_options.client_auth), in place of sha256: requests of this \
+             client need no token.";
         scopes: List(SCOPES), = Vec::new(),
             "What the token allows: to push to uids and connections, to groups, to everyone; to give lines to the \
              router; to ask who is online; to close and block connections; to change the groups of connections; to \
@@ -255,112 +293,6 @@ keys! {
         rate: Count(0..=10_000_000), = 0,
             "The most requests and items a second. Above it, a request is refused (429), and a stream is read more \
              slowly. 0: any number.";
-        [rest: digest = TokenDigest::default()]
-    }
-
-    PluginConfig {
-        source "file": SOURCE, = PluginSource::Builtin("origin-auth".to_owned()),
-            "The plugin's component. A relative path starts at this file's folder. When the file changes, the \
-             gateway swaps the new component in while it runs.";
-        settings: SettingsTable, = Settings::default(),
-            "Settings of the plugin, which it reads as environment variables. Keep a secret in a file of its own \
-             that only the gateway can read.";
-        isolation: ISOLATIONS, = Isolation::PerCall,
-            "\"per-call\": each call runs in a fresh instance, so nothing of one user can leak into the decision about \
-             the next. \"pooled\": calls reuse instances, one call at a time each, which is faster.";
-        [sections: limits, deploy]
-    }
-
-    RouterConfig {
-        route_failure: ROUTE_FAILURES, = RouteFailure::Drop,
-            "What happens when the router fails on a packet. \"drop\": the packet is dropped. \"close\": its \
-             connection is closed (1013).";
-        [flat: plugin = PluginConfig::router(PluginSource::Builtin("origin-router".to_owned()))]
-    }
-
-    PluginLimits {
-        deadline: Time(MS..=HOUR), = millis(200),
-            "How long one call may run.";
-        max_wait: Time(Duration::ZERO..=HOUR), = secs(1),
-            "How long a login or a pushed line may wait for a free instance before it is refused.";
-        check_timeout: Time(MS..=HOUR), = secs(5),
-            "How long the check function of a new component may run before the component is refused.";
-        memory: Size(64 * KIB..=4 * GIB), = 64 * MIB,
-            "Linear memory of one instance.";
-        table_elements: Count(1..=1_000_000), = 100_000,
-            "The most elements of all tables of one instance.";
-        handles: Count(1..=1_000_000), = 1000,
-            "The most handles (streams, timers and other resources) that one instance may hold.";
-        host_call_bytes: SizeOrAuto(KIB..=2 * GIB), = None,
-            "The most bytes that one call may pass to functions of the host in total, or return; at least \
-             max_output. \"auto\" is enough for max_output and max_actions.";
-        concurrency: Count(1..=MAX_CALLS), = 64,
-            "The most calls that run at the same time, in each role of the plugin; at most 2048 in all roles of all \
-             plugins together.";
-        recycle_after: Count(1..=u32::MAX), = 10_000,
-            "A pooled instance is replaced after this number of calls, or up to an eighth less.";
-        max_actions: Count(1..=1_000_000), = 4096,
-            "The most actions that one call may return.";
-        max_recipients: Count(1..=1_000_000_000), = 1_000_000,
-            "The most connections that the actions of one call may concern in total, each counted once for every \
-             action. A router's limit is at least limits.connections, so that it can reach every client.";
-        max_output: Size(KIB..=GIB), = 8 * MIB,
-            "The most bytes that one call may return in total. The default grows with the largest message or line.";
-        max_name: Count(1..=256), = 256,
-            "The most bytes of a uid that the plugin accepts, and of a group's name.";
-        max_state: Size(0..=64 * KIB), = 4 * KIB,
-            "The most bytes of the state that the plugin keeps with a prompt or a session.";
-        max_attributes: Count(0..=4096), = 64,
-            "The most attributes of an identity.";
-        max_attribute_bytes: Size(0..=MIB), = 16 * KIB,
-            "The most bytes of all attributes of an identity together, names and values.";
-        max_component: Size(KIB..=GIB), = 64 * MIB,
-            "The largest size of the component's file.";
-        log_lines: Count(0..=1_000_000), = 100,
-            "Log lines that the plugin may write in a second, and up to twice as many at once. Further lines are \
-             dropped and counted. A quarter is reserved for warnings and errors.";
-        log_lines_per_call: Count(0..=1_000_000), = 64,
-            "Log lines that one call may write. Further lines are dropped and counted. A quarter is reserved for \
-             warnings and errors.";
-        log_line_bytes: Size(16..=64 * KIB), = KIB,
-            "The most bytes of one log line. The rest is cut off.";
-    }
-
-    PluginDeploy {
-        shadow: Count(0..=100), = 0,
-            "Percentage of first packets that a new generation also judges, in the shadow of the live generation and \
-             without effect, until it is promoted. 0: the stage is skipped.";
-        canary: Count(0..=100), = 0,
-            "Percentage of new connections that a new generation serves until it is promoted. 0: the stage is \
-             skipped.";
-        probation: Time(Duration::ZERO..=DAY), = secs(30),
-            "How long a new generation that serves all connections is on probation. The probation goes on until the \
-             generation has been called at least min_failures times and does not fail too often. \"0s\": the stage \
-             is skipped.";
-        probation_calls: Count(1..=i64::MAX as u64), = 100_000,
-            "After this number of calls, the probation ends before its time.";
-        max_failures: Count(0..=100), = 5,
-            "By how many percentage points the share of failed calls may be higher for a new generation than for the \
-             one before.";
-        min_failures: Count(1..=1_000_000), = 5,
-            "Failures of a function that are needed before a new generation is judged. A rollback needs them from as \
-             many clients (at least 2; 5 are enough), or 20 times as many failures. A client is an address and a \
-             uid.";
-        rollback: ROLLBACKS, = Rollback::Auto,
-            "What happens when a new generation fails too often. \"auto\": the generation before it serves again. \
-             \"alert\": the log and the status report it.";
-    }
-}
-
-impl PluginConfig {
-    /// Creates an authenticator with default settings and limits.
-    pub fn authenticator(source: PluginSource) -> Self {
-        Self { source, ..Self::default() }
-    }
-
-    /// Creates a router with default settings and limits. Its calls share instances, since a router decides for all
-    /// users.
-    pub fn router(source: PluginSource) -> Self {
-        Self { source, isolation: Isolation::Pooled, ..Self::default() }
+        [rest: credential = Credential::Token(TokenDigest::default())]
     }
 }

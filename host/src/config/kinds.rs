@@ -1,7 +1,7 @@
 //! The kinds of values that keys take: how each kind is read, printed and described.
 
 use std::fmt::Display;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -196,16 +196,6 @@ impl<T> Kind for Text<T> {
         self.allowed.to_owned()
     }
 }
-
-/// An address to listen on. `localhost` is the only name that is accepted, since it needs no DNS.
-pub(super) const ADDRESS: Text<SocketAddr> = Text {
-    parse: |text| match text.strip_prefix("localhost:") {
-        Some(port) => Some((Ipv4Addr::LOCALHOST, port.parse::<u16>().ok()?).into()),
-        None => text.parse().ok(),
-    },
-    show: SocketAddr::to_string,
-    allowed: "an IP address and port, like \"127.0.0.1:5678\" or \"[::1]:5678\", or localhost and a port",
-};
 
 /// The host of a `Host` header, in the form that [`host`] returns.
 pub(super) const HOST: Text<String> = Text {

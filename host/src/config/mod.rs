@@ -9,9 +9,11 @@ mod files;
 pub(crate) mod fuzz;
 mod keys;
 mod kinds;
+mod listener;
 mod names;
 mod overrides;
 mod plugin;
+mod plugin_keys;
 mod plugin_source;
 mod print;
 mod read;
@@ -23,8 +25,7 @@ mod tests;
 mod token;
 mod units;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -32,6 +33,7 @@ use ipnet::IpNet;
 pub use self::error::ConfigError;
 pub use self::files::{BYTE_ORDER_MARK, open_file, read_file, read_text};
 pub use self::kinds::host;
+pub use self::listener::{CertificateConfig, ClientAuth, ListenAddress, ListenerConfig, TlsOptions, TlsVersion};
 pub use self::overrides::Overrides;
 pub use self::plugin::{Isolation, PluginConfig, PluginDeploy, PluginLimits, Rollback};
 pub use self::plugin_source::PluginSource;
@@ -39,7 +41,9 @@ pub use self::print::settings_table;
 pub use self::read::{Loaded, Missing, Source};
 pub use self::rules::MAX_CALLS;
 pub use self::settings::{Settings, Values};
-pub use self::token::{ApiTokenConfig, MAX_TOKEN_FILE, MIN_TOKEN, Scope, TokenDigest, token_in, token_name};
+pub use self::token::{
+    ApiTokenConfig, Credential, MAX_TOKEN_FILE, MIN_TOKEN, Scope, TokenDigest, token_in, token_name,
+};
 
 /// The configuration of the gateway: checked, and with all defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +84,27 @@ pub struct Config {
     pub router: RouterConfig,
 }
 
+impl Config {
+    /// Returns the listeners with the names of their tables. A disabled one is left out.
+    pub fn listeners(&self) -> Vec<(&'static str, &ListenerConfig)> {
+        let mut listeners = vec![("websocket", &self.websocket.listener), ("text", &self.text.listener)];
+        listeners.extend(self.admin.enabled.then_some(("admin", &self.admin.listener)));
+        listeners.extend(self.api.enabled.then_some(("api", &self.api.listener)));
+        listeners
+    }
+
+    /// Makes relative paths of listeners absolute; they start at `folder`.
+    fn locate(&mut self, folder: &Path) -> Result<(), String> {
+        self.listeners_mut().into_iter().try_for_each(|listener| listener.locate(folder))
+    }
+
+    /// Returns all listeners.
+    fn listeners_mut(&mut self) -> [&mut ListenerConfig; 4] {
+        let Self { websocket, text, admin, api, .. } = self;
+        [&mut websocket.listener, &mut text.listener, &mut admin.listener, &mut api.listener]
+    }
+}
+
 /// Settings of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
@@ -101,8 +126,8 @@ pub enum LogFormat {
 /// Settings of the WebSocket port, for clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebSocketConfig {
-    /// The address to listen on. Port 0 takes a free port.
-    pub listen: SocketAddr,
+    /// Its addresses and certificates.
+    pub listener: ListenerConfig,
     /// The largest message that a client may send, in bytes. A larger message closes its connection with 1009.
     pub max_message: usize,
     /// The largest message until an authenticator has accepted the client. A value above `max_message` has no effect.
@@ -118,12 +143,23 @@ pub struct WebSocketConfig {
     pub close_timeout: Duration,
     /// The origins of pages that may connect.
     pub allowed_origins: AllowedOrigins,
-    /// Proxies whose `X-Forwarded-For` header is trusted.
+    /// Proxies that are believed when they name the address of a client.
     pub trusted_proxies: Vec<IpNet>,
+    /// See [`ProxyProtocol`].
+    pub proxy_protocol: ProxyProtocol,
     /// Names of the request headers that are passed to authenticators, in lower case.
     pub pass_headers: Vec<String>,
     /// Subprotocols that the gateway accepts. If a client offers several of them, the client's order decides.
     pub subprotocols: Vec<String>,
+}
+
+/// Whether a connection begins with a header of the PROXY protocol, in which a proxy names the address of its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// No connection begins with it.
+    Off,
+    /// Every connection does, and comes from a trusted proxy.
+    Required,
 }
 
 /// The origins of pages that may connect (the `Origin` header, RFC 6455 §10.2).
@@ -139,12 +175,16 @@ pub enum AllowedOrigins {
 /// Settings of the text port, for internal systems that push messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextConfig {
-    /// The address to listen on. Port 0 takes a free port.
-    pub listen: SocketAddr,
+    /// Its addresses and certificates.
+    pub listener: ListenerConfig,
     /// The longest line, in bytes without its line end. A longer line is answered `fail` and ends the connection.
     pub max_line: usize,
     /// Addresses that may connect. Empty for loopback only: if `listen` is not loopback, this must not be empty.
     pub allow_from: Vec<IpNet>,
+    /// Proxies that are believed when they name the address of a sender.
+    pub trusted_proxies: Vec<IpNet>,
+    /// See [`ProxyProtocol`].
+    pub proxy_protocol: ProxyProtocol,
     /// Bytes of the router's own replies that may wait to be sent, for all senders together.
     pub total_replies: usize,
 }
@@ -261,8 +301,10 @@ pub struct CompilerConfig {
 pub struct AdminConfig {
     /// Whether there is an admin listener.
     pub enabled: bool,
-    /// The address to listen on. Port 0 takes a free port.
-    pub listen: SocketAddr,
+    /// Its addresses and certificates.
+    pub listener: ListenerConfig,
+    /// Whether others on the network may reach the listener without TLS: they can then read its token.
+    pub plaintext: bool,
     /// Names that a `Host` header may contain, beside `localhost` and the listener's own address.
     pub allowed_hosts: Vec<String>,
 }
@@ -272,9 +314,9 @@ pub struct AdminConfig {
 pub struct ApiConfig {
     /// Whether there is an API listener.
     pub enabled: bool,
-    /// The address to listen on. Port 0 takes a free port.
-    pub listen: SocketAddr,
-    /// Whether `listen` may be an address that is not loopback: tokens and messages then cross the network unencrypted.
+    /// Its addresses and certificates.
+    pub listener: ListenerConfig,
+    /// Whether others on the network may reach the listener without TLS: they can then read tokens and messages.
     pub plaintext: bool,
     /// Names that a `Host` header may contain, beside `localhost` and the listener's own address.
     pub allowed_hosts: Vec<String>,

@@ -1,5 +1,6 @@
 //! The configuration of one plugin.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::{PluginSource, Settings};
@@ -17,6 +18,14 @@ pub struct PluginConfig {
     pub limits: PluginLimits,
     /// The stages of a new generation.
     pub deploy: PluginDeploy,
+}
+
+impl PluginConfig {
+    /// Makes relative paths absolute; they start at `folder`.
+    pub(super) fn locate(&mut self, folder: &Path) -> Result<(), String> {
+        self.source.locate(folder)?;
+        self.settings.locate(folder)
+    }
 }
 
 /// Whether calls share instances.

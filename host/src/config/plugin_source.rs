@@ -1,7 +1,9 @@
 //! Where the component of a plugin comes from.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::files::absolute;
 
 /// The source of a component.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,6 +18,14 @@ impl PluginSource {
     /// The names of all plugins inside the binary.
     pub const BUILTINS: [&str; 6] =
         ["echo-router", "hmac-auth", "jwt-auth", "origin-auth", "origin-router", "rooms-router"];
+
+    /// Makes a relative path absolute; it starts at `folder`.
+    pub(super) fn locate(&mut self, folder: &Path) -> Result<(), String> {
+        if let Self::File(path) = self {
+            *path = absolute(folder, path)?;
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for PluginSource {

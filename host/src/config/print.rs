@@ -16,6 +16,9 @@ const HEADER: &str = "\
 # `hotgate config check` checks a file, `hotgate config print` prints the settings in effect.
 ";
 
+/// The listener whose certificates are explained.
+const LISTENER: &str = "websocket";
+
 const TOKENS: &str = "
 # The tokens of the HTTP push API, one table [[api.token]] for each. A change takes effect at once. Without any, the
 # token in the file api-token of the state folder has every scope.
@@ -38,7 +41,9 @@ impl Config {
         file.text.push('\n');
         file.keys(self, &defaults);
         file.tables("", self, &defaults);
-        file.api_tokens(&self.api.tokens);
+        file.text.push_str(TOKENS);
+        let tokens: Vec<_> = self.api.tokens.iter().map(|token| token as &dyn Section).collect();
+        file.list("api.token", &tokens, &ApiTokenConfig::default());
         file.text.push_str(CHAIN);
         for plugin in &self.authenticators {
             file.text.push_str("\n[[authenticator]]\n");
@@ -64,17 +69,17 @@ struct File {
 }
 
 impl File {
-    /// Writes the API's tokens. Without any, writes an example.
-    fn api_tokens(&mut self, tokens: &[ApiTokenConfig]) {
-        self.text.push_str(TOKENS);
-        let default = ApiTokenConfig::default();
-        self.start = if tokens.is_empty() { "# " } else { "" };
-        for token in if tokens.is_empty() { std::slice::from_ref(&default) } else { tokens } {
-            let _ = writeln!(self.text, "\n{}[[api.token]]", self.start);
-            self.keys(token, &default);
+    /// Writes a list of tables. Without any, writes an example.
+    fn list(&mut self, key: &str, tables: &[&dyn Section], default: &dyn Section) {
+        let explain = self.explain;
+        self.start = if tables.is_empty() { "# " } else { "" };
+        let example = [default];
+        for table in if tables.is_empty() { &example } else { tables } {
+            let _ = writeln!(self.text, "\n{}[[{key}]]", self.start);
+            self.keys(*table, default);
             self.explain = false;
         }
-        (self.explain, self.start) = (true, "");
+        (self.explain, self.start) = (explain, "");
     }
 
     fn keys(&mut self, section: &dyn Section, defaults: &dyn Section) {
@@ -94,7 +99,14 @@ impl File {
             let path = join(path, name);
             let _ = writeln!(self.text, "\n[{path}]");
             self.keys(section, defaults);
+            let (explain, lists) = (self.explain, section.lists());
+            // The certificates of all listeners have the same keys. They are explained once.
+            self.explain = explain && (lists.is_empty() || path == LISTENER);
+            for (name, list) in lists {
+                self.list(&join(&path, name), &list.tables(), &*list.default());
+            }
             self.tables(&path, section, defaults);
+            self.explain = explain;
         }
     }
 
@@ -132,6 +144,9 @@ pub fn settings_table() -> String {
 fn markdown(out: &mut String, path: &str, section: &dyn Section) {
     for row in section.rows() {
         markdown_row(out, path, &row);
+    }
+    for (name, list) in section.lists() {
+        markdown(out, &join(path, name), &*list.default());
     }
     for (name, section) in section.sections() {
         markdown(out, &join(path, name), section);

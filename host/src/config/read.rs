@@ -9,9 +9,9 @@ use super::error::{ConfigError, Place, Places, join};
 use super::files::{absolute, read_text};
 use super::kinds::{Kind, SOURCE};
 use super::overrides::{Override, Overrides};
-use super::section::Section;
+use super::section::{MAX_TABLES, Section, Tables};
 use super::token::MAX_TOKENS;
-use super::{ApiTokenConfig, Config, PluginConfig, PluginSource, rules};
+use super::{ApiTokenConfig, Config, PluginConfig, rules};
 
 /// The most bytes of a configuration file.
 const MAX_FILE: usize = 4 << 20;
@@ -173,6 +173,7 @@ impl Reader {
             let absolute = absolute(file.folder(), folder);
             *folder = absolute.map_err(|error| ConfigError::new(file.place(None), error))?;
         }
+        config.locate(file.folder()).map_err(|error| ConfigError::new(file.place(None), error))?;
         self.config = config;
         Ok(())
     }
@@ -257,9 +258,30 @@ impl Reader {
             Ok(())
         } else if let Some(below) = section.section(name.get_ref()) {
             self.table(file, &key, name, value, below)
+        } else if let Some(list) = section.list(name.get_ref()) {
+            self.list(file, &key, name, value, list)
         } else {
             Err(ConfigError::new(place, format!("{key}: unknown key; allowed here: {}", names(path, section))))
         }
+    }
+
+    /// Reads the tables `key` into `list`.
+    fn list(
+        &mut self,
+        file: &File<'_>,
+        key: &str,
+        name: &Name<'_>,
+        value: &Value<'_>,
+        list: &mut dyn Tables,
+    ) -> Result<(), ConfigError> {
+        let wrong = || file.error(name, format!("{key}: must be at most {MAX_TABLES} tables, each headed [[{key}]]"));
+        for (index, entry) in value.get_ref().as_array().ok_or_else(wrong)?.iter().enumerate() {
+            let path = format!("{key}[{index}]");
+            self.places.set(path.clone(), file.place(Some(entry.span())));
+            let name = Spanned::new(entry.span(), path.as_str().into());
+            self.table(file, &path, &name, entry, list.add().ok_or_else(wrong)?)?;
+        }
+        Ok(())
     }
 
     /// Applies one override.
@@ -300,11 +322,15 @@ impl Reader {
                 let (section, name) = key.split_once('.').ok_or_else(unknown)?;
                 self.names_api |= section == "api";
                 let section = self.config.section(section).ok_or_else(unknown)?;
-                for value in &given.values {
-                    let outcome = section.set(name, &DeValue::String(value.as_str().into()));
-                    outcome.ok_or_else(unknown)?.map_err(|wrong| wrong.at(place.clone(), key))?;
-                    self.places.set(key.to_owned(), place.clone());
-                }
+                let values: Vec<_> = given.values.iter().map(|value| DeValue::String(value.as_str().into())).collect();
+                let value = match <[_; 1]>::try_from(values) {
+                    Ok([value]) => value,
+                    Err(values) => DeValue::Array(values.into_iter().map(|value| Spanned::new(0..0, value)).collect()),
+                };
+                let outcome = section.set(name, &value);
+                outcome.ok_or_else(unknown)?.map_err(|wrong| wrong.at(place.clone(), key))?;
+                self.places.set(key.to_owned(), place.clone());
+                self.config.locate(Path::new("")).map_err(|error| ConfigError::new(place, error))?;
             }
         }
         Ok(())
@@ -336,23 +362,6 @@ impl File<'_> {
     }
 }
 
-impl PluginConfig {
-    /// Makes relative paths absolute; they start at `folder`.
-    fn locate(&mut self, folder: &Path) -> Result<(), String> {
-        self.source.locate(folder)?;
-        self.settings.locate(folder)
-    }
-}
-
-impl PluginSource {
-    fn locate(&mut self, folder: &Path) -> Result<(), String> {
-        if let Self::File(path) = self {
-            *path = absolute(folder, path)?;
-        }
-        Ok(())
-    }
-}
-
 /// Returns the value of `key`, which must be a table.
 fn table<'v, 'a>(
     file: &File<'_>,
@@ -374,11 +383,12 @@ fn in_order<'t, 'a>(table: &'t DeTable<'a>) -> Vec<(&'t Name<'a>, &'t Value<'a>)
 fn names(path: &str, section: &dyn Section) -> String {
     let keys = section.rows().into_iter().map(|row| row.key.to_owned());
     let tables = section.sections().into_iter().map(|(name, _)| format!("[{name}]"));
+    let lists = section.lists().into_iter().map(|(name, _)| format!("[[{}]]", join(path, name)));
     let special: &[&str] = match path {
         "" => &["[[authenticator]]", "[router]"],
         "api" => &["[[api.token]]"],
         _ => &[],
     };
-    let names: Vec<_> = keys.chain(tables).chain(special.iter().map(|name| (*name).to_owned())).collect();
+    let names: Vec<_> = keys.chain(tables).chain(lists).chain(special.iter().map(|name| (*name).to_owned())).collect();
     names.join(", ")
 }

@@ -1,19 +1,24 @@
 //! Rules about more than one key: which settings fit together, and whether the files of plugins can be read.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
 use super::error::{ConfigError, Place, Places};
 use super::files::open_file;
+use super::kinds::Kind as _;
+use super::listener::FILE;
 use super::units::{show_duration, show_size};
-use super::{AllowedOrigins, Config, PluginConfig, PluginSource};
+use super::{AllowedOrigins, ClientAuth, Config, ListenAddress, PluginConfig, PluginSource, ProxyProtocol};
 
 /// Refuses combinations of settings that cannot work or are not safe.
 pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError> {
     heartbeat(config, places)?;
     listeners(config, places)?;
+    plaintext(config, places)?;
+    certificates(config, places)?;
     peers(config, places)?;
+    proxies(config, places)?;
     api(config, places)?;
     outbox(config, places)?;
     inbox(config, places)?;
@@ -48,24 +53,68 @@ fn heartbeat(config: &Config, places: &Places) -> Result<(), ConfigError> {
 }
 
 fn listeners(config: &Config, places: &Places) -> Result<(), ConfigError> {
-    let text = &config.text;
-    if !text.listen.ip().to_canonical().is_loopback() && text.allow_from.is_empty() {
+    if let Some(address) = config.text.listener.public_address()
+        && config.text.allow_from.is_empty()
+    {
         let problem = "everybody who reaches this address could push to all clients: \
                        set text.allow_from to the addresses that may connect, like [\"10.0.0.0/8\"]";
-        return refuse(places.of(&["text.listen"]), format!("text.listen = \"{}\": {problem}", text.listen));
+        return refuse(places.of(&["text.listen"]), format!("text.listen = \"{address}\": {problem}"));
     }
-    let mut addresses = vec![("websocket.listen", config.websocket.listen), ("text.listen", text.listen)];
-    if config.admin.enabled {
-        addresses.push(("admin.listen", config.admin.listen));
-    }
-    if config.api.enabled {
-        addresses.push(("api.listen", config.api.listen));
-    }
-    for (index, (key, address)) in addresses.iter().enumerate().filter(|(_, (_, address))| address.port() != 0) {
-        if let Some((other, _)) = addresses[..index].iter().find(|(_, other)| other == address) {
-            let problem = format!("must not be the same as {other}");
-            return refuse(places.of(&[key, other]), format!("{key} = \"{address}\": {problem}"));
+    let mut taken: Vec<(String, &ListenAddress)> = Vec::new();
+    for (name, listener) in config.listeners() {
+        let key = format!("{name}.listen");
+        for address in &listener.listen {
+            let is_free = address.tcp().is_some_and(|address| address.port() == 0);
+            if let Some((other, _)) = taken.iter().find(|(_, other)| *other == address && !is_free) {
+                let problem = format!("must not be the same as {other}");
+                return refuse(places.of(&[&key, other]), format!("{key} = \"{address}\": {problem}"));
+            }
         }
+        taken.extend(listener.listen.iter().map(|address| (key.clone(), address)));
+    }
+    Ok(())
+}
+
+/// Others on the network must not be able to read tokens by accident.
+fn plaintext(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    for (name, listener, plaintext) in [
+        ("admin", &config.admin.listener, config.admin.plaintext || !config.admin.enabled),
+        ("api", &config.api.listener, config.api.plaintext || !config.api.enabled),
+    ] {
+        let is_open = listener.certificates.is_empty() && !plaintext;
+        if let Some(address) = listener.public_address().filter(|_| is_open) {
+            let key = format!("{name}.listen");
+            let problem = format!(
+                "tokens would cross the network unencrypted: add a certificate by [[{name}.tls]], listen on loopback, \
+                 or set {name}.plaintext = true"
+            );
+            return refuse(places.of(&[&key]), format!("{key} = \"{address}\": {problem}"));
+        }
+    }
+    Ok(())
+}
+
+fn certificates(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    for (name, listener) in config.listeners() {
+        for (index, pair) in listener.certificates.iter().enumerate() {
+            let path = format!("{name}.tls[{index}]");
+            for (key, file) in [("certificate", &pair.certificate), ("key", &pair.key)] {
+                if file.as_os_str().is_empty() {
+                    let problem = format!("{path}.{key}: must be set: {}", FILE.allowed());
+                    return refuse(places.of(&[&path]), problem);
+                }
+            }
+        }
+        let options = &listener.tls_options;
+        let (auth, authorities) = (format!("{name}.tls_options.client_auth"), format!("{name}.tls_options.client_ca"));
+        let wanted = options.client_auth != ClientAuth::Off;
+        let problem = match &options.client_ca {
+            _ if wanted && listener.certificates.is_empty() => format!("{auth}: needs a certificate by [[{name}.tls]]"),
+            None if wanted => format!("{authorities}: must be set, because {auth} is not \"off\""),
+            Some(_) if !wanted => format!("{auth}: must be \"optional\" or \"required\", because {authorities} is set"),
+            _ => continue,
+        };
+        return refuse(places.of(&[&auth, &authorities]), problem);
     }
     Ok(())
 }
@@ -75,10 +124,11 @@ fn api(config: &Config, places: &Places) -> Result<(), ConfigError> {
     if !api.enabled {
         return Ok(());
     }
-    if !api.listen.ip().to_canonical().is_loopback() && !api.plaintext {
-        let problem = "tokens and messages would cross the network unencrypted: listen on loopback behind a proxy with \
-                       TLS, or set api.plaintext = true";
-        return refuse(places.of(&["api.listen"]), format!("api.listen = \"{}\": {problem}", api.listen));
+    let by_certificate = api.tokens.iter().position(|token| token.client_certificate.is_some());
+    if let Some(index) = by_certificate.filter(|_| api.listener.tls_options.client_auth == ClientAuth::Off) {
+        let key = format!("api.token[{index}].client_certificate");
+        let problem = "needs api.tls_options.client_auth = \"optional\" or \"required\"";
+        return refuse(places.of(&[&key]), format!("{key}: {problem}"));
     }
     for (key, value, least_key, least) in [
         ("api.max_body", api.max_body, "api.max_message", api.max_message),
@@ -95,22 +145,46 @@ fn api(config: &Config, places: &Places) -> Result<(), ConfigError> {
 /// At least one listed network must be able to reach the listener: peers with the other version of IP cannot.
 fn peers(config: &Config, places: &Places) -> Result<(), ConfigError> {
     let (text, websocket) = (&config.text, &config.websocket);
-    for (key, listed, listener, listen) in [
-        ("text.allow_from", &text.allow_from, "text.listen", text.listen),
-        ("websocket.trusted_proxies", &websocket.trusted_proxies, "websocket.listen", websocket.listen),
+    for (key, listed, name, listener) in [
+        ("text.allow_from", &text.allow_from, "text", &text.listener),
+        ("text.trusted_proxies", &text.trusted_proxies, "text", &text.listener),
+        ("websocket.trusted_proxies", &websocket.trusted_proxies, "websocket", &websocket.listener),
     ] {
-        let address = listen.ip().to_canonical();
-        let reaches = |network: &IpNet| match (address, network) {
+        // With the PROXY protocol, a sender's address need not be one that reaches the listener.
+        let is_named = key == "text.allow_from" && text.proxy_protocol == ProxyProtocol::Required;
+        let addresses: Vec<_> = listener.listen.iter().filter_map(ListenAddress::tcp).collect();
+        let reaches = |network: &IpNet, listen: &SocketAddr| match (listen.ip().to_canonical(), network) {
             (IpAddr::V6(address), _) if address.is_unspecified() => true,
             (IpAddr::V4(_), IpNet::V4(_)) | (IpAddr::V6(_), IpNet::V6(_)) => true,
             _ => false,
         };
-        if !listed.is_empty() && !listed.iter().any(reaches) {
+        let reached = listed.iter().any(|network| addresses.iter().any(|address| reaches(network, address)));
+        if let Some(listen) = addresses.first()
+            && !(listed.is_empty() || reached || is_named)
+        {
+            let listener = format!("{name}.listen");
             let problem = format!(
                 "none of these can reach {listener}, which is \"{listen}\": change {listener}, or list addresses of \
                  the same version of IP"
             );
-            return refuse(places.of(&[key, listener]), format!("{key}: {problem}"));
+            return refuse(places.of(&[key, &listener]), format!("{key}: {problem}"));
+        }
+    }
+    Ok(())
+}
+
+/// Only proxies that are trusted may name addresses.
+fn proxies(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let (text, websocket) = (&config.text, &config.websocket);
+    for (name, protocol, trusted, listener) in [
+        ("text", text.proxy_protocol, &text.trusted_proxies, &text.listener),
+        ("websocket", websocket.proxy_protocol, &websocket.trusted_proxies, &websocket.listener),
+    ] {
+        let has_tcp = listener.listen.iter().any(|address| address.tcp().is_some());
+        if protocol == ProxyProtocol::Required && trusted.is_empty() && has_tcp {
+            let key = format!("{name}.proxy_protocol");
+            let problem = format!("needs {name}.trusted_proxies: the addresses of the proxies that send this header");
+            return refuse(places.of(&[&key]), format!("{key} = \"required\": {problem}"));
         }
     }
     Ok(())

@@ -17,6 +17,46 @@ pub(super) trait Section {
 
     /// Returns the tables below this table, except `authenticator` and `router`, which the reader handles itself.
     fn sections(&self) -> Vec<(&'static str, &dyn Section)>;
+
+    /// Returns the list of tables with this name below this table.
+    fn list(&mut self, name: &str) -> Option<&mut dyn Tables>;
+
+    /// Returns the lists of tables below this table, except `authenticator` and `api.token`, which the reader handles
+    /// itself.
+    fn lists(&self) -> Vec<(&'static str, &dyn Tables)>;
+}
+
+/// A list of tables, each headed `[[path.name]]`.
+pub(super) trait Tables {
+    /// Adds a table with default values. Returns `None` if the list is full.
+    fn add(&mut self) -> Option<&mut dyn Section>;
+
+    /// Returns the tables.
+    fn tables(&self) -> Vec<&dyn Section>;
+
+    /// Returns a table with default values.
+    fn default(&self) -> Box<dyn Section>;
+}
+
+/// The most tables of one list.
+pub(super) const MAX_TABLES: usize = 64;
+
+impl<T: Section + Default + 'static> Tables for Vec<T> {
+    fn add(&mut self) -> Option<&mut dyn Section> {
+        if self.len() >= MAX_TABLES {
+            return None;
+        }
+        self.push(T::default());
+        self.last_mut().map(|table| table as &mut dyn Section)
+    }
+
+    fn tables(&self) -> Vec<&dyn Section> {
+        self.iter().map(|table| table as &dyn Section).collect()
+    }
+
+    fn default(&self) -> Box<dyn Section> {
+        Box::new(T::default())
+    }
 }
 
 /// One key with its value and description.
@@ -29,12 +69,14 @@ pub(super) struct Row {
 }
 
 /// `keys! { Type { field: kind, = default, "meaning"; … } … }` implements `Default` and [`Section`] for each type. A
-/// key has the name of its field, unless `field "key"` gives another name. `sections` are the tables below it. The keys
-/// of `flat` are in the same table. Fields in `rest` only get their default here: the reader handles them itself.
+/// key has the name of its field, unless `field "key"` gives another name. `sections` are the tables below it, `lists` the
+/// lists of tables. The keys of `flat` are in the same table. Fields in `rest` only get their default here: the reader
+/// handles them itself.
 macro_rules! keys {
     ($($type:ident {
         $($field:ident $($key:literal)?: $kind:expr, = $default:expr, $meaning:literal;)*
         $([sections: $($section:ident),+])?
+        $([lists: $($list:ident $list_name:literal),+])?
         $([flat: $flat:ident = $flat_default:expr])?
         $([rest: $($rest:ident = $rest_default:expr),+])?
     })*) => { $(
@@ -43,6 +85,7 @@ macro_rules! keys {
                 Self {
                     $($field: $default,)*
                     $($($section: Default::default(),)+)?
+                    $($($list: Vec::new(),)+)?
                     $($flat: $flat_default,)?
                     $($($rest: $rest_default,)+)?
                 }
@@ -80,6 +123,20 @@ macro_rules! keys {
                 [
                     $(self.$flat.sections(),)?
                     vec![$($((stringify!($section), &self.$section as &dyn Section)),+)?],
+                ].into_iter().flatten().collect()
+            }
+
+            fn list(&mut self, name: &str) -> Option<&mut dyn Tables> {
+                match name {
+                    $($($list_name => Some(&mut self.$list),)+)?
+                    _ => None$(.or_else(|| self.$flat.list(name)))?,
+                }
+            }
+
+            fn lists(&self) -> Vec<(&'static str, &dyn Tables)> {
+                [
+                    $(self.$flat.lists(),)?
+                    vec![$($(($list_name, &self.$list as &dyn Tables)),+)?],
                 ].into_iter().flatten().collect()
             }
         }

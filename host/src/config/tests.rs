@@ -101,7 +101,7 @@ fn peers_are_named_as_they_are_known() {
          websocket.trusted_proxies = [\"::ffff:10.0.0.0/104\"]",
     )
     .unwrap();
-    assert_eq!(config.text.listen, SocketAddr::from(([127, 0, 0, 1], 0)));
+    assert_eq!(config.text.listener.listen, [SocketAddr::from(([127, 0, 0, 1], 0)).into()]);
     assert_eq!(config.text.allow_from, ["127.0.0.1/32".parse().unwrap()]);
     assert_eq!(config.websocket.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
     // The same address in another notation is a duplicate.
@@ -350,7 +350,7 @@ fn the_path_of_a_settings_file_starts_there_too() {
 fn overrides_count_more_than_the_file_and_errors_name_them() {
     let folder = Folder::new("websocket.listen = \"127.0.0.1:1\"\nlog.level = \"warn\"");
     let config = folder.load(&[("websocket.listen", "127.0.0.1:2"), ("log.format", "json")]).unwrap();
-    assert_eq!(config.websocket.listen, SocketAddr::from(([127, 0, 0, 1], 2)));
+    assert_eq!(config.websocket.listener.listen, [SocketAddr::from(([127, 0, 0, 1], 2)).into()]);
     assert_eq!((config.log.level.as_str(), config.log.format), ("warn", LogFormat::Json));
 
     for (key, value, message) in [

@@ -79,8 +79,19 @@ pub struct ApiTokenConfig {
     pub groups: Vec<String>,
     /// Requests and items a second; 0 for any number.
     pub rate: u32,
-    /// The digest of the token, wherever the token is.
-    pub digest: TokenDigest,
+    /// A name in the certificate of its client, in place of a token.
+    pub client_certificate: Option<String>,
+    /// How a request shows that it has the token.
+    pub credential: Credential,
+}
+
+/// How a request shows that it has a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// It contains the token with this digest.
+    Token(TokenDigest),
+    /// Its client has a certificate with this name.
+    Certificate(String),
 }
 
 impl ApiTokenConfig {
@@ -99,20 +110,26 @@ impl ApiTokenConfig {
         if self.scopes.is_empty() {
             return Err(("scopes", format!("must be set: a list, each item {}", SCOPES.allowed())));
         }
-        let (key, digest) = match (self.sha256, &mut self.secret) {
-            (Some(digest), None) => ("sha256", digest),
-            (None, Some(file)) => {
+        let (key, credential) = match (self.sha256, &mut self.secret, &self.client_certificate) {
+            (Some(digest), None, None) => ("sha256", Credential::Token(digest)),
+            (None, Some(file), None) => {
                 *file = absolute(folder, file).map_err(|problem| ("secret", problem))?;
                 let problem = |error| ("secret", format!("cannot use the file {}: {error}", file.display()));
-                ("secret", digest_in(file).map_err(problem)?)
+                ("secret", Credential::Token(digest_in(file).map_err(problem)?))
             }
-            (None, None) => return Err(("sha256", format!("sha256 or secret must be set: {}", Digest.allowed()))),
-            (Some(_), Some(_)) => return Err(("secret", "must not be set beside sha256".to_owned())),
+            (None, None, Some(name)) => ("client_certificate", Credential::Certificate(name.clone())),
+            (None, None, None) => {
+                let problem = format!("sha256, secret or client_certificate must be set: {}", Digest.allowed());
+                return Err(("sha256", problem));
+            }
+            (Some(_), Some(_), _) => return Err(("secret", "must not be set beside sha256".to_owned())),
+            (Some(_), _, Some(_)) => return Err(("client_certificate", "must not be set beside sha256".to_owned())),
+            (_, Some(_), Some(_)) => return Err(("client_certificate", "must not be set beside secret".to_owned())),
         };
-        if let Some(other) = others.iter().position(|other| other.digest == digest) {
+        if let Some(other) = others.iter().position(|other| other.credential == credential) {
             return Err((key, format!("is the same token as api.token[{other}]")));
         }
-        self.digest = digest;
+        self.credential = credential;
         Ok(())
     }
 }
@@ -188,6 +205,16 @@ pub fn token_name(text: &str) -> Result<String, String> {
     (TOKEN_NAME.parse)(text).ok_or_else(|| format!("must be {}", TOKEN_NAME.allowed()))
 }
 
+/// A name in a certificate; or `None`, written as an empty text.
+pub(super) const CERTIFICATE_NAME: Text<Option<String>> = Text {
+    parse: |text| {
+        let allowed = text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic());
+        allowed.then(|| Some(text.to_owned()).filter(|_| !text.is_empty()))
+    },
+    show: |name| name.clone().unwrap_or_default(),
+    allowed: "a subject alternative name of a certificate, like \"billing.internal\", or empty",
+};
+
 /// A pattern of uids or groups.
 pub(super) const PATTERN: Text<String> = Text {
     parse: |text| (1..=256).contains(&text.len()).then(|| text.to_owned()),
@@ -214,7 +241,7 @@ impl Kind for Digest {
     }
 
     fn allowed(&self) -> String {
-        "64 hexadecimal digits, or empty if secret is set".to_owned()
+        "64 hexadecimal digits, or empty if secret or client_certificate is set".to_owned()
     }
 }
 
@@ -241,7 +268,7 @@ impl Kind for SecretFile {
     }
 
     fn allowed(&self) -> String {
-        "{ file = \"path\" }, or {} if sha256 is set".to_owned()
+        "{ file = \"path\" }, or {} if sha256 or client_certificate is set".to_owned()
     }
 }
 
@@ -272,10 +299,11 @@ mod tests {
              [[api.token]]\nname = \"b\"\nsecret = {{ file = \"token\" }}\nscopes = [\"line\"]\nrate = 3"
         );
         let tokens = load(&text).unwrap().api.tokens;
-        assert_eq!(tokens[0].digest.to_string(), DIGEST);
+        assert_eq!(tokens[0].credential, Credential::Token(TokenDigest::parse(DIGEST).unwrap()));
         assert_eq!(tokens[0].scopes, [Scope::PushUid, Scope::Events]);
         assert_eq!((tokens[0].uids.as_slice(), tokens[0].rate), (&["a*".to_owned()][..], 0));
-        assert!(tokens[1].digest.matches(&TokenDigest::of(TOKEN.as_bytes())) && tokens[1].rate == 3);
+        assert_eq!(tokens[1].credential, Credential::Token(TokenDigest::of(TOKEN.as_bytes())));
+        assert_eq!(tokens[1].rate, 3);
         assert!(tokens[1].secret.as_ref().is_some_and(|file| file.is_absolute()));
         let shown = format!("{tokens:?}");
         assert!(!shown.contains(DIGEST) && !shown.contains(TOKEN), "{shown}");
@@ -310,7 +338,10 @@ mod tests {
             (token("a", "scopes = []"), "3: api.token[0].scopes: must be set: a list"),
             (token("a", "scopes = [\"push\"]"), "3: api.token[0].scopes[0] = \"push\": must be \"push:uid\","),
             (token("a", "scopes = [\"line\", \"line\"]"), "3: api.token[0].scopes[1] = \"line\": is in the list twice"),
-            (token("a", "scopes = [\"line\"]"), "1: api.token[0].sha256: sha256 or secret must be set: 64 hexadecimal"),
+            (
+                token("a", "scopes = [\"line\"]"),
+                "1: api.token[0].sha256: sha256, secret or client_certificate must be set: 64",
+            ),
             (
                 token("a", &format!("{digest}\nsecret = {{ file = \"token\" }}\nscopes = [\"line\"]")),
                 "4: api.token[0].secret: must not be set beside sha256",

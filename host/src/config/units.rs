@@ -1,6 +1,5 @@
 //! Sizes and durations as people write them: `64KiB`, `64kB`, `500ms`.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 pub(super) const KIB: usize = 1 << 10;
@@ -18,10 +17,6 @@ pub(super) const fn secs(secs: u64) -> Duration {
 
 pub(super) const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
-}
-
-pub(super) const fn listen(address: Ipv4Addr, port: u16) -> SocketAddr {
-    SocketAddr::new(std::net::IpAddr::V4(address), port)
 }
 
 const SIZES: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];

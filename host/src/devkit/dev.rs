@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, fs};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -163,16 +163,10 @@ impl Builder {
         fs::write(&next, &text).with_context(|| format!("cannot write {}", next.display()))?;
         let source = |file| Source { file: Some(file), overrides: self.overrides.clone() };
         let config = source(next.clone()).load()?;
-        for (key, address) in [
-            ("websocket.listen", config.websocket.listen),
-            ("text.listen", config.text.listen),
-            ("admin.listen", config.admin.listen),
-        ] {
-            let ip = address.ip();
-            ensure!(
-                ip.is_loopback(),
-                "{key}: `hotgate dev` serves this machine only, and {address} is not a loopback address"
-            );
+        for (name, listener) in config.listeners() {
+            if let Some(address) = listener.public_address() {
+                bail!("{name}.listen: `hotgate dev` serves this machine only, and {address} is not a loopback address");
+            }
         }
         // The gateway reads the file whenever it is written: write it only if it has changed.
         if read_text(&file, text.len()).ok() != Some(text) {

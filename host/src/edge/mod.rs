@@ -6,4 +6,5 @@ pub mod heartbeat;
 pub mod http;
 pub(crate) mod listener;
 pub mod text;
+pub mod tls;
 pub mod websocket;

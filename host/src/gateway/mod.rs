@@ -1,5 +1,6 @@
 //! Binds the listeners, starts the tasks, and drains on shutdown.
 
+mod listeners;
 mod reload;
 mod tasks;
 #[cfg(test)]
@@ -8,15 +9,14 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::SockRef;
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use self::reload::Reload;
+use self::listeners::Listeners;
+use self::reload::{Parts, Reload};
 use self::tasks::Tasks;
 use crate::base::metrics::METRICS;
 use crate::base::state::{InUse, StateFolder};
@@ -24,8 +24,9 @@ use crate::config::{Config, Loaded, Source};
 use crate::edge::admin::{self, Admin};
 use crate::edge::api::{self, Api};
 use crate::edge::heartbeat::{self, Heartbeat};
-use crate::edge::listener::{accept, listen};
+use crate::edge::listener::{Inherited, Listener, accept};
 use crate::edge::text;
+use crate::edge::tls::Certificates;
 use crate::edge::websocket::{self, Admission, InboxBudget};
 use crate::hub::outbox::Budget;
 use crate::hub::registry::Registry;
@@ -44,6 +45,9 @@ pub enum StartError {
     /// A plugin cannot be used.
     #[error("{0:#}")]
     Plugin(anyhow::Error),
+    /// A certificate cannot be used.
+    #[error("{0:#}")]
+    Tls(anyhow::Error),
     /// Another gateway uses the state folder.
     #[error(transparent)]
     InUse(#[from] InUse),
@@ -52,26 +56,29 @@ pub enum StartError {
 /// A gateway that is ready to serve.
 pub struct Gateway {
     config: Config,
-    websocket: TcpListener,
-    text: TcpListener,
+    websocket: Listener,
+    text: Listener,
     admin: Option<Admin>,
     api: Option<Api>,
+    certificates: Certificates,
     registry: Arc<Registry>,
     policy: Arc<Policy>,
 }
 
 impl Gateway {
-    /// Binds the ports, loads the plugins, and logs both.
+    /// Loads the certificates, opens the listeners, loads the plugins, and logs all of them. A listener with sockets
+    /// in `inherited` uses these.
     ///
     /// # Errors
-    /// If a port is in use, another gateway uses the state folder, or a plugin cannot be used and no earlier component
-    /// of it has proven itself.
-    pub async fn start(loaded: Loaded) -> Result<Self, StartError> {
+    /// If a certificate cannot be used, an address is in use, another gateway uses the state folder, or a plugin cannot
+    /// be used and no earlier component of it has proven itself.
+    pub(crate) async fn start(loaded: Loaded, inherited: Inherited) -> Result<Self, StartError> {
         let config = &loaded.config;
-        let websocket = listen(config.websocket.listen, "websocket.listen").map_err(StartError::Listen)?;
-        // Accepted connections inherit this option.
-        let _ = SockRef::from(&websocket).set_tcp_keepalive(&heartbeat::keepalive(&config.heartbeat));
-        let text = listen(config.text.listen, "text.listen").map_err(StartError::Listen)?;
+        let certificates = certificates(config).await.map_err(StartError::Tls)?;
+        let mut listeners = Listeners { config, inherited, certificates: &certificates };
+        let websocket = listeners.open("websocket", &config.websocket.listener).await?;
+        websocket.keep_alive(&heartbeat::keepalive(&config.heartbeat));
+        let text = listeners.open("text", &config.text.listener).await?;
         let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
         let mut state = StateFolder::open(config.state_folder.as_deref());
         state.lock()?;
@@ -79,32 +86,44 @@ impl Gateway {
         if let Some(problem) = state.problem() {
             warn!(problem, "no state folder: nothing is kept for the next start");
         }
-        let admin = admin(config, state.clone()).await?;
-        let api = api(&loaded, state.clone()).await?;
+        let admin = listeners.admin(state.clone()).await?;
+        let api = listeners.api(loaded.names_api, state.clone()).await?;
         let policy = Policy::load(&loaded, registry.clone(), state).await.map_err(StartError::Plugin)?;
         for plugin in policy.plugins() {
             let PluginStatus { slot, plugin, source, live: GenerationStatus { generation, digest, .. }, .. } = plugin;
             let digest = &digest[..12];
             info!(slot, plugin, generation, %digest, source, "plugin live");
         }
-        for (listener, socket) in [("websocket", &websocket), ("text", &text)] {
-            let address = socket.local_addr().map_err(|error| StartError::Listen(error.into()))?;
-            info!(listener, %address, "listening");
+        for listener in [&websocket, &text] {
+            listeners.log(listener.name(), &listener.addresses());
         }
-        if let Some(address) = admin.as_ref().map(Admin::address) {
-            info!(listener = "admin", %address, "listening");
+        if let Some((_, addresses)) = &admin {
+            listeners.log("admin", addresses);
         }
-        if let Some(api) = &api {
-            let (address, file) = (api.address(), api.token_file());
-            info!(listener = "api", %address, token = file.map(|file| file.display().to_string()), "listening");
+        if let Some((api, addresses)) = &api {
+            listeners.log("api", addresses);
+            if let Some(file) = api.token_file() {
+                info!(file = %file.display(), "the HTTP push API accepts the token in this file");
+            }
         }
-        Ok(Self { config: loaded.config, websocket, text, admin, api, registry, policy: Arc::new(policy) })
+        certificates.warn_of_expiry();
+        let (admin, api) = (admin.map(|(admin, _)| admin), api.map(|(api, _)| api));
+        Ok(Self {
+            config: loaded.config,
+            websocket,
+            text,
+            admin,
+            api,
+            certificates,
+            registry,
+            policy: Arc::new(policy),
+        })
     }
 
     /// Serves until `stop` is done. Meanwhile reads the configuration in `source` again when it changes and on
     /// `hangup`. Then closes all connections, for at most `shutdown_grace`.
     pub async fn run(self, source: Source, hangup: Signal, stop: impl Future<Output = ()>) {
-        let Self { config, websocket, text, admin, api, registry, policy } = self;
+        let Self { config, websocket, text, admin, api, certificates, registry, policy } = self;
         let plugins = policy.clone();
         let tasks = Tasks::default();
         let heartbeat = Arc::new(Heartbeat::new(config.heartbeat.clone()));
@@ -119,6 +138,7 @@ impl Gateway {
                 route_failure: config.router.route_failure,
                 policy: policy.clone(),
                 registry: registry.clone(),
+                tls: certificates.of("websocket"),
                 inbox: inbox.clone(),
             }),
             admission.clone(),
@@ -127,27 +147,34 @@ impl Gateway {
             budget.clone(),
         );
         if let Some(admin) = &admin {
-            admin.serve(admin::Served { policy: policy.clone(), registry: registry.clone(), admission, budget, inbox });
+            admin.serve(admin::Served {
+                policy: policy.clone(),
+                registry: registry.clone(),
+                certificates: certificates.clone(),
+                admission,
+                budget,
+                inbox,
+            });
         }
         if let Some(api) = &api {
             api.serve(api::Served { policy: policy.clone(), registry: registry.clone() });
         }
-        let context = Arc::new(text::Context::new(config.text.clone(), policy, registry));
+        let context = Arc::new(text::Context::new(config.text.clone(), policy, registry, certificates.of("text")));
         let senders = text::Acceptor::new(context, config.limits.text_connections, tasks.shutdown.clone());
 
-        tasks.listeners.spawn(accept("websocket", websocket, tasks.stop_accepting.clone(), {
+        tasks.listeners.spawn(accept(websocket, tasks.stop_accepting.clone(), {
             let connections = tasks.connections.clone();
-            move |stream, peer| clients.admit(&connections, stream, peer)
+            move |stream, remote| clients.admit(&connections, stream, remote)
         }));
-        tasks.listeners.spawn(accept("text", text, tasks.stop_accepting.clone(), {
+        tasks.listeners.spawn(accept(text, tasks.stop_accepting.clone(), {
             let connections = tasks.connections.clone();
-            move |stream, peer| senders.admit(&connections, stream, peer)
+            move |stream, remote| senders.admit(&connections, stream, remote)
         }));
         tasks.beat(heartbeat);
 
         let mut reloading = JoinSet::new();
-        let tokens = api.as_ref().map(Api::tokens);
-        reloading.spawn(Reload::new(source, hangup, plugins.clone(), tokens, config.clone()).run());
+        let parts = Parts { policy: plugins.clone(), tokens: api.as_ref().map(Api::tokens), certificates };
+        reloading.spawn(Reload::new(source, hangup, parts, config.clone()).run());
 
         stop.await;
         let end = Instant::now() + config.shutdown_grace;
@@ -174,29 +201,8 @@ impl Gateway {
     }
 }
 
-/// Starts the admin listener, if it is enabled.
-async fn admin(config: &Config, state: Arc<StateFolder>) -> Result<Option<Admin>, StartError> {
-    if !config.admin.enabled {
-        return Ok(None);
-    }
-    let listener = listen(config.admin.listen, "admin.listen").map_err(StartError::Listen)?;
-    Admin::start(&config.admin, state, listener).await.map(Some).map_err(StartError::Listen)
-}
-
-/// Starts the API's listener, if it is enabled. If the configuration does not name it, the gateway also serves without
-/// it.
-async fn api(loaded: &Loaded, state: Arc<StateFolder>) -> Result<Option<Api>, StartError> {
-    let config = &loaded.config.api;
-    if !config.enabled {
-        return Ok(None);
-    }
-    let start = async { Api::start(config, state, listen(config.listen, "api.listen")?).await };
-    match start.await {
-        Ok(api) => Ok(Some(api)),
-        Err(error) if loaded.names_api => Err(StartError::Listen(error)),
-        Err(error) => {
-            warn!(error = format!("{error:#}"), "no HTTP push API; the gateway serves without it");
-            Ok(None)
-        }
-    }
+/// Loads the certificates of all listeners.
+async fn certificates(config: &Config) -> anyhow::Result<Certificates> {
+    let config = config.clone();
+    Ok(spawn_blocking(move || Certificates::load(&config)).await??)
 }

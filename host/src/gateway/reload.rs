@@ -1,6 +1,6 @@
 //! Reads the configuration again while the gateway runs: on SIGHUP, and when its file or the file of a plugin's setting
-//! or of a token changes. New plugin settings take effect as a new generation, new tokens of the API at once. An
-//! invalid configuration changes nothing.
+//! of a token or of a certificate changes. New plugin settings take effect as a new generation, new tokens of the API at
+//! once, new certificates for new connections. An invalid configuration changes nothing.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,15 +14,14 @@ use tracing::{error, info, warn};
 use crate::base::watch::{Settling, Stamp, Watch};
 use crate::config::{Config, Source};
 use crate::edge::api::TokenStore;
+use crate::edge::tls::Certificates;
 use crate::policy::{Configured, Policy};
 
 /// The current configuration, and where a new one comes from.
 pub(super) struct Reload {
     source: Source,
     hangup: Signal,
-    policy: Arc<Policy>,
-    /// The tokens of the API, if it listens.
-    tokens: Option<Arc<TokenStore>>,
+    parts: Parts,
     /// The configuration at the start. Keys that cannot change while the gateway runs keep its values.
     started: Config,
     /// The configuration that was read last.
@@ -31,6 +30,28 @@ pub(super) struct Reload {
     stamps: Option<Stamps>,
     /// The problems and keys of the last read that are logged. They are not logged again.
     logged: Logged,
+}
+
+/// The parts of the gateway that follow the configuration.
+#[derive(Clone)]
+pub(super) struct Parts {
+    /// The plugins.
+    pub(super) policy: Arc<Policy>,
+    /// The tokens of the API, if it listens.
+    pub(super) tokens: Option<Arc<TokenStore>>,
+    /// The certificates of all listeners.
+    pub(super) certificates: Certificates,
+}
+
+impl Parts {
+    /// Applies new tokens and certificates. Returns why some were refused. Blocks.
+    fn configure(&self, config: &Config) -> Vec<String> {
+        let configure = |tokens: &Arc<TokenStore>| tokens.configure(config.api.tokens.clone());
+        let refused = self.tokens.as_ref().map(configure).and_then(Result::err);
+        let mut problems = self.certificates.reload(config);
+        problems.extend(refused.map(|error| format!("api.token: {error}")));
+        problems
+    }
 }
 
 type Stamps = Vec<Result<Stamp, String>>;
@@ -56,15 +77,9 @@ enum Trigger {
 
 impl Reload {
     /// Creates this for a gateway that was started with `config` from `source`. `hangup` receives SIGHUP.
-    pub(super) fn new(
-        source: Source,
-        hangup: Signal,
-        policy: Arc<Policy>,
-        tokens: Option<Arc<TokenStore>>,
-        config: Config,
-    ) -> Self {
+    pub(super) fn new(source: Source, hangup: Signal, parts: Parts, config: Config) -> Self {
         let logged = Logged::default();
-        Self { source, hangup, policy, tokens, latest: config.clone(), started: config, stamps: None, logged }
+        Self { source, hangup, parts, latest: config.clone(), started: config, stamps: None, logged }
     }
 
     /// Reads the configuration again after every trigger. Never ends.
@@ -113,15 +128,14 @@ impl Reload {
                 None => info!("there is no configuration file to read again (--config)"),
             }
         }
-        let (source, files, tokens) = (self.source.clone(), self.files(), self.tokens.clone());
+        let (source, files, parts) = (self.source.clone(), self.files(), self.parts.clone());
         let known = self.stamps.take().filter(|_| trigger == Trigger::FileEvent);
         let read = move || {
             let stamps: Stamps = files.iter().map(|file| Stamp::of(file)).collect();
             let is_young = stamps.iter().flatten().any(Stamp::is_young);
             let loaded = (known.as_ref() != Some(&stamps)).then(|| {
                 let loaded = source.load_to_serve().map_err(|error| error.to_string())?;
-                let configure = |tokens: Arc<TokenStore>| tokens.configure(loaded.config.api.tokens.clone());
-                let refused = tokens.map(configure).and_then(Result::err).map(|error| format!("api.token: {error}"));
+                let refused = parts.configure(&loaded.config);
                 Ok((loaded, refused))
             });
             (Some(stamps).filter(|_| !is_young), loaded)
@@ -141,12 +155,12 @@ impl Reload {
         let found = match loaded {
             Err(problem) => {
                 // A secret in a file may have changed nevertheless.
-                self.policy.look_again(insist);
+                self.parts.policy.look_again(insist);
                 Logged { problems: vec![problem], waiting: Vec::new() }
             }
             Ok((loaded, refused)) => {
                 let mut keys = self.started.changes(&loaded.config);
-                let Configured { waiting, missing: mut problems } = self.policy.configure(&loaded, insist);
+                let Configured { waiting, missing: mut problems } = self.parts.policy.configure(&loaded, insist);
                 keys.extend(waiting.into_iter().map(|slot| format!("the plugin of {slot}")));
                 self.latest = loaded.config;
                 problems.extend(refused);

@@ -1,10 +1,9 @@
 //! Tests of the shutdown: clients on streams in memory, and a paused clock that goes on when all tasks wait.
 
-use std::net::Ipv4Addr;
-
 use tokio::time::{pause, sleep};
 
 use super::*;
+use crate::edge::listener::Remote;
 use crate::edge::websocket::tests::{Client, TEXT, context};
 
 /// A gateway without ports: clients are handed to its acceptor.
@@ -38,7 +37,7 @@ impl Served {
     /// Connects a client. `buffer` bytes may be on their way in each direction.
     fn connect(&self, buffer: usize) -> Client {
         let (client, pipe) = Client::new(buffer);
-        self.acceptor.admit(&self.tasks.connections, pipe, (Ipv4Addr::LOCALHOST, 4711).into());
+        self.acceptor.admit(&self.tasks.connections, pipe, Remote::Unix);
         client
     }
 
@@ -102,7 +101,7 @@ async fn a_connection_that_is_accepted_at_the_last_moment_is_closed_too() {
     served.tasks.listeners.spawn(async move {
         stopped.cancelled().await;
         sleep(SECOND).await;
-        acceptor.admit(&tasks, pipe, (Ipv4Addr::LOCALHOST, 4711).into());
+        acceptor.admit(&tasks, pipe, Remote::Unix);
     });
     assert_took(served.drain().await, SECOND);
     late.ended().await;

@@ -109,7 +109,7 @@ impl Shared {
         let is_probe = [HEALTH, READINESS].contains(&request.uri().path().trim_end_matches('/'));
         let is_hostless = request.version() == Version::HTTP_10 && !request.headers().contains_key(HOST);
         if !(is_probe && is_hostless) {
-            check_host(request, peer.own, &self.allowed_hosts, "admin.allowed_hosts")?;
+            check_host(request, peer, &self.allowed_hosts, "admin.allowed_hosts")?;
         }
         check_origin(request)?;
         if is_probe {

@@ -13,6 +13,7 @@ use super::exposition::{self, Exposition};
 use super::shared::Shared;
 use crate::base::metrics::{Count, METRICS};
 use crate::edge::http::problem::{Problem, Reason};
+use crate::edge::tls::{CertificateStatus, Certificates};
 use crate::edge::websocket::{Admission, InboxBudget};
 use crate::hub::outbox::Budget;
 use crate::hub::registry::{Registry, Several};
@@ -26,6 +27,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoR
         counted(&mut text);
         shared.served.get().into_iter().for_each(|served| {
             connections(&mut text, &served.registry, &served.admission, &served.budget, &served.inbox);
+            certificates(&mut text, &served.certificates);
             plugins(&mut text, &served.policy.plugins(), served.policy.memory());
         });
         text.text()
@@ -105,6 +107,17 @@ fn connections(
     text.single("hotgate_outbox_budget_bytes", "gauge", meaning, budget.used());
     let meaning = "Bytes of inbox.total_bytes that are in use.";
     text.single("hotgate_inbox_budget_bytes", "gauge", meaning, inbox.used());
+}
+
+fn certificates(text: &mut Exposition, certificates: &Certificates) {
+    let name = "hotgate_tls_certificate_expires_seconds";
+    text.metric(name, "gauge", "When each certificate expires, in seconds since 1970.");
+    for (listener, CertificateStatus { names, expires, file }) in certificates.all() {
+        let expires = expires.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let file = file.display().to_string();
+        let own = names.first().map_or("", String::as_str);
+        text.sample(name, &[("listener", listener), ("name", own), ("file", &file)], expires);
+    }
 }
 
 /// Returns each generation to show, with its slot, plugin and number.
@@ -279,6 +292,7 @@ mod tests {
         let mut text = Exposition::default();
         process(&mut text, SystemTime::now());
         counted(&mut text);
+        certificates(&mut text, &Certificates::default());
         plugins(&mut text, &[sample()], 0);
         let budget = Budget::new(1, 1);
         let registry = Registry::new(crate::config::DuplicateLogin::All);

@@ -14,7 +14,6 @@ mod metrics;
 mod plugins;
 mod shared;
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -23,7 +22,6 @@ use axum::extract::State;
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router, middleware};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -39,6 +37,8 @@ use crate::edge::http::bounded::Bounded;
 use crate::edge::http::problem::Problem;
 use crate::edge::http::server::Server;
 use crate::edge::http::token::{ADMIN_FILE, Token};
+use crate::edge::listener::Listener;
+use crate::edge::tls::Tls;
 
 /// Refused requests that are logged: in a second, and at once. Anybody may send many such requests.
 const REFUSALS_PER_SECOND: u32 = 1;
@@ -59,8 +59,13 @@ impl Admin {
     /// private place for the token it refuses operators, but still answers probes of supervisors.
     ///
     /// # Errors
-    /// If the address of the socket cannot be read.
-    pub async fn start(config: &AdminConfig, state: Arc<StateFolder>, listener: TcpListener) -> anyhow::Result<Self> {
+    /// If the process ends meanwhile.
+    pub(crate) async fn start(
+        config: &AdminConfig,
+        state: Arc<StateFolder>,
+        listener: Listener,
+        tls: Option<Arc<Tls>>,
+    ) -> anyhow::Result<Self> {
         let token = match spawn_blocking(move || Token::create(&state, ADMIN_FILE)).await? {
             Ok(token) => Some(token),
             Err(error) => {
@@ -77,17 +82,11 @@ impl Admin {
             draining: AtomicBool::new(false),
             uploading: Semaphore::new(1),
         });
-        let server = Server::start(Bounded::new(listener, MAX_CONNECTIONS), router(&shared))?;
-        let address = server.address;
-        if !address.ip().to_canonical().is_loopback() {
+        if let Some(address) = config.listener.public_address().filter(|_| tls.is_none()) {
             warn!(%address, "the admin listener speaks plain HTTP: others on the network can read its token");
         }
+        let server = Server::start(Bounded::new(listener, tls, MAX_CONNECTIONS), router(&shared));
         Ok(Self { shared, server })
-    }
-
-    /// Returns the address that it listens on.
-    pub fn address(&self) -> SocketAddr {
-        self.server.address
     }
 
     /// Gives the listener the parts of the gateway, which now serves.

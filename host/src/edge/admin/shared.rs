@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use crate::base::throttle::Throttle;
 use crate::edge::http::problem::Problem;
 use crate::edge::http::token::Token;
+use crate::edge::tls::Certificates;
 use crate::edge::websocket::{Admission, InboxBudget};
 use crate::hub::outbox::Budget;
 use crate::hub::registry::Registry;
@@ -25,6 +26,8 @@ pub struct Served {
     pub policy: Arc<Policy>,
     /// The registry of connections.
     pub registry: Arc<Registry>,
+    /// The certificates of all listeners.
+    pub certificates: Certificates,
     /// The numbers of connections.
     pub admission: Arc<Admission>,
     /// The memory of all outboxes.

@@ -2,7 +2,8 @@
 //!
 //! - Its `Host` must name this listener. A web page that reaches the listener by DNS rebinding sends its own host name.
 //! - It must not come from a web page (`Origin`).
-//! - It must contain a token, unless it asks for the document that describes the API.
+//! - It must contain a token, or come from a client with a certificate that stands for one, unless it asks for the
+//!   document that describes the API.
 //!
 //! A connection is closed after a request without a token.
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::CONNECTION;
+use axum::http::header::{AUTHORIZATION, CONNECTION};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -107,11 +108,20 @@ impl Shared {
     /// Returns what the sender of a request may do, `None` for a request that needs no token, or why the request is
     /// refused.
     fn authorize(&self, request: &Request, peer: &Peer) -> Result<Option<Arc<Grant>>, Problem> {
-        check_host(request, peer.own, &self.config.allowed_hosts, "api.allowed_hosts")?;
+        check_host(request, peer, &self.config.allowed_hosts, "api.allowed_hosts")?;
         check_origin(request)?;
         if request.uri().path() == DOCUMENT {
             return Ok(None);
         }
-        self.tokens.find(authorization(request)?).map(Some).ok_or_else(Problem::wrong_token)
+        let names = peer.certificate_names();
+        if names.is_empty() || request.headers().contains_key(AUTHORIZATION) {
+            return self.tokens.find(authorization(request)?).map(Some).ok_or_else(Problem::wrong_token);
+        }
+        self.tokens.of_certificate(names).map(Some).ok_or_else(|| {
+            Problem::unauthorized(
+                "no api.token has a name of this client certificate (client_certificate), and the \
+                                   request has no token",
+            )
+        })
     }
 }

@@ -28,7 +28,6 @@ mod stream;
 mod target;
 mod tokens;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -36,7 +35,6 @@ use anyhow::Context as _;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::IntoResponse;
 use axum::{Router, middleware};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
@@ -56,6 +54,8 @@ use crate::config::ApiConfig;
 use crate::edge::http::bounded::Bounded;
 use crate::edge::http::problem::Problem;
 use crate::edge::http::server::Server;
+use crate::edge::listener::Listener;
+use crate::edge::tls::Tls;
 
 /// Refused requests that are logged: in a second, and at once. Anybody may send many such requests.
 const REFUSALS_PER_SECOND: u32 = 1;
@@ -109,9 +109,13 @@ impl Api {
     /// Starts the listener. Until [`serve`](Self::serve) is called, it answers that the gateway is starting.
     ///
     /// # Errors
-    /// If there is neither a token in the configuration nor a private place for one, or if the address of the socket
-    /// cannot be read.
-    pub async fn start(config: &ApiConfig, state: Arc<StateFolder>, listener: TcpListener) -> anyhow::Result<Self> {
+    /// If there is neither a token in the configuration nor a private place for one.
+    pub(crate) async fn start(
+        config: &ApiConfig,
+        state: Arc<StateFolder>,
+        listener: Listener,
+        tls: Option<Arc<Tls>>,
+    ) -> anyhow::Result<Self> {
         let configured = config.tokens.clone();
         let tokens = spawn_blocking(move || TokenStore::load(configured, state)).await?;
         let tokens = tokens.context("the HTTP push API has no token: add an [[api.token]]")?;
@@ -131,17 +135,11 @@ impl Api {
             .method_not_allowed_fallback(|| async { Problem::wrong_method() })
             .layer(middleware::from_fn_with_state(shared.clone(), guard))
             .with_state(shared.clone());
-        let server = Server::start(Bounded::new(listener, config.connections), routes)?;
-        let address = server.address;
-        if !address.ip().to_canonical().is_loopback() {
+        if let Some(address) = config.listener.public_address().filter(|_| tls.is_none()) {
             warn!(%address, "the API speaks plain HTTP: others on the network can read tokens and messages");
         }
+        let server = Server::start(Bounded::new(listener, tls, config.connections), routes);
         Ok(Self { shared, server })
-    }
-
-    /// Returns the address that it listens on.
-    pub fn address(&self) -> SocketAddr {
-        self.server.address
     }
 
     /// Returns the file with the only token, if no token is configured.

@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::tokens::{Grant, Tokens};
 use crate::base::state::StateFolder;
-use crate::config::{ApiTokenConfig, Scope};
+use crate::config::{ApiTokenConfig, Credential, Scope};
 use crate::edge::http::token::{API_FILE, Token};
 
 /// The name of the token in the state folder.
@@ -53,6 +53,11 @@ impl TokenStore {
         self.current.load().find(authorization)
     }
 
+    /// Returns what a client with these names in its certificate may do, or `None` if there is no token for them.
+    pub(super) fn of_certificate(&self, names: &[String]) -> Option<Arc<Grant>> {
+        self.current.load().of_certificate(names)
+    }
+
     /// Returns the file of the token in the state folder.
     pub(super) fn file(&self) -> Option<PathBuf> {
         self.state.path(API_FILE)
@@ -64,7 +69,7 @@ fn or_default(configured: Vec<ApiTokenConfig>, state: &StateFolder) -> io::Resul
     if !configured.is_empty() {
         return Ok(configured);
     }
-    let digest = Token::create(state, API_FILE)?.digest();
+    let credential = Credential::Token(Token::create(state, API_FILE)?.digest());
     let scopes = Scope::ALL.map(|(_, scope)| scope).into();
-    Ok(vec![ApiTokenConfig { name: DEFAULT.to_owned(), scopes, digest, ..ApiTokenConfig::default() }])
+    Ok(vec![ApiTokenConfig { name: DEFAULT.to_owned(), scopes, credential, ..ApiTokenConfig::default() }])
 }

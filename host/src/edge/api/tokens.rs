@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 pub(super) use crate::config::Scope;
-use crate::config::{ApiTokenConfig, TokenDigest};
+use crate::config::{ApiTokenConfig, Credential, TokenDigest};
 use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::token::bearer;
 
@@ -18,11 +18,11 @@ use crate::edge::http::token::bearer;
 pub(super) struct Tokens(Vec<Arc<Grant>>);
 
 impl Tokens {
-    /// Returns the tokens of a new configuration. A token with the same name and digest stays: requests and streams
+    /// Returns the tokens of a new configuration. A token with the same name and credential stays: requests and streams
     /// that use it follow its new rules at once. All other tokens are no longer valid.
     pub(super) fn replaced(&self, configured: Vec<ApiTokenConfig>) -> Self {
         let grant = |config: ApiTokenConfig| {
-            let is_same = |old: &&Arc<Grant>| old.name == config.name && old.digest == config.digest;
+            let is_same = |old: &&Arc<Grant>| old.name == config.name && old.credential == config.credential;
             let Some(same) = self.0.iter().find(is_same) else { return Arc::new(Grant::new(config)) };
             same.rules.store(Arc::new(config));
             same.clone()
@@ -43,7 +43,15 @@ impl Tokens {
     pub(super) fn find(&self, authorization: &[u8]) -> Option<Arc<Grant>> {
         let given = TokenDigest::of(bearer(authorization)?);
         // All of them are compared, so that the time does not tell which one was found.
-        self.0.iter().fold(None, |found, grant| if grant.digest.matches(&given) { Some(grant) } else { found }).cloned()
+        let has = |grant: &Grant| matches!(&grant.credential, Credential::Token(digest) if digest.matches(&given));
+        self.0.iter().fold(None, |found, grant| if has(grant) { Some(grant) } else { found }).cloned()
+    }
+
+    /// Returns what a client with these names in its certificate may do, or `None` if there is no token for them.
+    pub(super) fn of_certificate(&self, names: &[String]) -> Option<Arc<Grant>> {
+        let has =
+            |grant: &&Arc<Grant>| matches!(&grant.credential, Credential::Certificate(name) if names.contains(name));
+        self.0.iter().find(has).cloned()
     }
 }
 
@@ -51,7 +59,7 @@ impl Tokens {
 #[derive(Debug)]
 pub(super) struct Grant {
     name: String,
-    digest: TokenDigest,
+    credential: Credential,
     /// They change when the configuration is read again.
     rules: ArcSwap<ApiTokenConfig>,
     bucket: Mutex<Bucket>,
@@ -68,8 +76,8 @@ struct Bucket {
 impl Grant {
     fn new(config: ApiTokenConfig) -> Self {
         let bucket = Mutex::new(Bucket { level: config.rate.into(), refilled: Instant::now() });
-        let (name, digest, revoked) = (config.name.clone(), config.digest, CancellationToken::new());
-        Self { name, digest, rules: ArcSwap::from_pointee(config), bucket, revoked }
+        let (name, credential, revoked) = (config.name.clone(), config.credential.clone(), CancellationToken::new());
+        Self { name, credential, rules: ArcSwap::from_pointee(config), bucket, revoked }
     }
 
     /// The name of the token.
@@ -206,7 +214,9 @@ mod tests {
         let digest = TokenDigest::of(token.as_bytes());
         let scopes = vec![Scope::PushUid, Scope::PushGroup];
         let (sha256, uids, groups) = (Some(digest), vec!["shop-*".to_owned()], vec!["*.news".to_owned()]);
-        ApiTokenConfig { name: name.to_owned(), sha256, secret: None, scopes, uids, groups, rate: 10, digest }
+        let credential = Credential::Token(digest);
+        let (name, rate) = (name.to_owned(), 10);
+        ApiTokenConfig { name, sha256, scopes, uids, groups, rate, credential, ..ApiTokenConfig::default() }
     }
 
     fn reason(result: Result<(), Problem>) -> (Reason, String) {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,12 +12,13 @@ use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::base::message::ConnectionId;
+use crate::edge::listener::{Listener, Remote, Socket, Stream as _};
+use crate::edge::tls::{Secured, Tls};
 
 /// How long a new connection may take to send a request.
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
@@ -33,7 +34,9 @@ const DISCARDS_AT_ONCE: usize = 16;
 
 /// A listener that limits the number of connections, and how long each may do nothing.
 pub(in crate::edge) struct Bounded {
-    listener: TcpListener,
+    listener: Listener,
+    /// The certificates, if connections are encrypted.
+    tls: Option<Arc<Tls>>,
     places: Arc<Semaphore>,
     strangers: Arc<Strangers>,
 }
@@ -41,30 +44,39 @@ pub(in crate::edge) struct Bounded {
 impl Bounded {
     /// Accepts at most `most` connections at a time. A further connection replaces the oldest one that has not sent a
     /// token; if there is none, it waits.
-    pub(in crate::edge) fn new(listener: TcpListener, most: usize) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(most)), strangers: Arc::default() }
+    pub(in crate::edge) fn new(listener: Listener, tls: Option<Arc<Tls>>, most: usize) -> Self {
+        Self { listener, tls, places: Arc::new(Semaphore::new(most)), strangers: Arc::default() }
     }
 }
 
 impl axum::serve::Listener for Bounded {
     type Io = Connection;
-    type Addr = SocketAddr;
+    type Addr = Remote;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // This function handles errors itself: it waits and tries again.
-        let (stream, peer) = axum::serve::Listener::accept(&mut self.listener).await;
-        let _ = stream.set_nodelay(true);
-        if self.places.available_permits() == 0 {
-            self.strangers.cut_longest();
+    async fn accept(&mut self) -> (Connection, Remote) {
+        loop {
+            let (stream, remote) = self.listener.accept().await;
+            stream.send_at_once();
+            if self.places.available_permits() == 0 {
+                self.strangers.cut_longest();
+            }
+            let Ok(place) = self.places.clone().acquire_owned().await else {
+                return std::future::pending().await;
+            };
+            let own = stream.own_address();
+            // Without randomness for the connection, it is dropped.
+            if let Ok(stream) = Secured::new(stream, self.tls.as_deref()) {
+                return (
+                    Connection::new(stream, (own, self.tls.clone()), remote, place, self.strangers.clone()),
+                    remote,
+                );
+            }
         }
-        let Ok(place) = self.places.clone().acquire_owned().await else {
-            return std::future::pending().await;
-        };
-        (Connection::new(stream, peer, place, self.strangers.clone()), peer)
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    fn local_addr(&self) -> io::Result<Remote> {
+        // There may be several. The gateway knows them from the listener.
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -135,16 +147,25 @@ impl Patience {
 pub(in crate::edge) struct Peer {
     /// The id of the connection.
     pub(in crate::edge) id: ConnectionId,
-    /// The listener's address that the client has connected to.
+    /// The listener's address that the client has connected to, unless it is a Unix socket.
     pub(in crate::edge) own: Option<SocketAddr>,
+    /// The certificates of the listener, if the connection is encrypted.
+    pub(in crate::edge) tls: Option<Arc<Tls>>,
     /// The client's address.
     pub(in crate::edge) remote: SocketAddr,
+    /// The names in the client's certificate, which is checked. Set before the first request.
+    certificate: Arc<OnceLock<Vec<String>>>,
     pub(in crate::edge) patience: Patience,
     cut: Arc<CancellationToken>,
     strangers: Arc<Strangers>,
 }
 
 impl Peer {
+    /// Returns the names in the client's certificate, which is checked. Empty without a certificate.
+    pub(in crate::edge) fn certificate_names(&self) -> &[String] {
+        self.certificate.get().map_or(&[], Vec::as_slice)
+    }
+
     /// Records that the connection has sent a token.
     pub(in crate::edge) fn trust(&self) {
         self.strangers.leave(&self.cut);
@@ -157,9 +178,9 @@ impl Connected<IncomingStream<'_, Bounded>> for Peer {
     }
 }
 
-/// A TCP connection that ends when its time is over, or when another connection needs its place.
+/// A connection that ends when its time is over, or when another connection needs its place.
 pub(in crate::edge) struct Connection {
-    stream: TcpStream,
+    stream: Secured<Socket>,
     peer: Peer,
     timer: Pin<Box<Sleep>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -171,12 +192,19 @@ pub(in crate::edge) struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit, strangers: Arc<Strangers>) -> Self {
-        let own = stream.local_addr().ok();
+    fn new(
+        stream: Secured<Socket>,
+        (own, tls): (Option<SocketAddr>, Option<Arc<Tls>>),
+        remote: Remote,
+        place: OwnedSemaphorePermit,
+        strangers: Arc<Strangers>,
+    ) -> Self {
         let peer = Peer {
             id: ConnectionId::next(),
             own,
-            remote,
+            tls,
+            remote: remote.address(),
+            certificate: Arc::default(),
             patience: Patience::new(),
             cut: strangers.enter(),
             strangers,
@@ -187,7 +215,7 @@ impl Connection {
     }
 
     /// Returns the stream, or an error if the connection must end.
-    fn stream(&mut self, cx: &mut Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
+    fn stream(&mut self, cx: &mut Context<'_>) -> io::Result<Pin<&mut Secured<Socket>>> {
         if self.cut.as_mut().poll(cx).is_ready() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
@@ -219,6 +247,8 @@ impl AsyncRead for Connection {
         let outcome = self.stream(cx)?.poll_read(cx, buffer);
         if buffer.filled().len() > filled {
             self.peer.patience.prolong();
+            // The handshake is done when the first byte of a request has arrived.
+            self.peer.certificate.get_or_init(|| self.stream.client_names());
         }
         outcome
     }
@@ -274,6 +304,7 @@ mod tests {
     use std::future::poll_fn;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::time::{advance, pause, timeout};
 
     use super::*;
@@ -286,7 +317,8 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
-        (Connection::new(stream, peer, place, Arc::default()), client)
+        let stream = Secured::Plain(Socket::Tcp(stream));
+        (Connection::new(stream, (None, None), Remote::Tcp(peer), place, Arc::default()), client)
     }
 
     #[tokio::test]
@@ -319,7 +351,8 @@ mod tests {
                 connection.peer.patience.live_by_bytes(60 * SECOND);
             }
             client.write_all(b"x").await.unwrap();
-            connection.stream.readable().await.unwrap();
+            let Secured::Plain(Socket::Tcp(stream)) = &connection.stream else { panic!("not plain TCP") };
+            stream.readable().await.unwrap();
             pause();
             advance(9 * SECOND).await;
             assert!(read_now(&mut connection).await.unwrap().is_ok());

@@ -1,12 +1,13 @@
 //! Checks where a request comes from: a web page must not reach these listeners, not even by DNS rebinding. Finds the
 //! token that it sends.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN};
 use axum::http::uri::Authority;
 
+use super::bounded::Peer;
 use super::problem::{Problem, Reason};
 use crate::config;
 
@@ -18,11 +19,11 @@ pub(in crate::edge) fn check_origin(request: &Request) -> Result<(), Problem> {
     }
 }
 
-/// Checks that the request names this listener: in its `Host`, and in its target if the target is a whole URL. `own` is
-/// the listener's address; `key` is the setting with the `allowed` names.
+/// Checks that the request names this listener: in its `Host`, and in its target if the target is a whole URL. `key` is
+/// the setting with the `allowed` names.
 pub(in crate::edge) fn check_host(
     request: &Request,
-    own: Option<SocketAddr>,
+    peer: &Peer,
     allowed: &[String],
     key: &str,
 ) -> Result<(), Problem> {
@@ -32,11 +33,11 @@ pub(in crate::edge) fn check_host(
         _ => None,
     };
     let header = header.ok_or_else(|| Problem::bad("the request must have exactly one valid Host header"))?;
-    let is_foreign = |name: &&Authority| !is_own(name.host(), own, allowed);
+    let is_foreign = |name: &&Authority| !is_own(name.host(), peer, allowed);
     match [Some(&header), request.uri().authority()].into_iter().flatten().find(is_foreign) {
         None => Ok(()),
         Some(_) => {
-            let problem = "this Host is refused: it must be localhost, the listener's own address, or one of";
+            let problem = "this Host is refused: it must be localhost, the listener's own address, a name in its certificate, or one of";
             Err(Problem::new(Reason::Host, format_args!("{problem} {key}")))
         }
     }
@@ -52,9 +53,13 @@ pub(in crate::edge) fn authorization(request: &Request) -> Result<&[u8], Problem
     }
 }
 
-fn is_own(host: &str, own: Option<SocketAddr>, allowed: &[String]) -> bool {
+fn is_own(host: &str, peer: &Peer, allowed: &[String]) -> bool {
     let Some(host) = config::host(host) else { return false };
-    let is_address =
-        host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback() || own.is_some_and(|own| own.ip().to_canonical() == ip));
-    is_address || host == "localhost" || allowed.contains(&host)
+    let is_address = host
+        .parse()
+        .is_ok_and(|ip: IpAddr| ip.is_loopback() || peer.own.is_some_and(|own| own.ip().to_canonical() == ip));
+    is_address
+        || host == "localhost"
+        || allowed.contains(&host)
+        || peer.tls.as_ref().is_some_and(|tls| tls.names(&host))
 }

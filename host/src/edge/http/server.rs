@@ -1,11 +1,8 @@
 //! Starts and stops an HTTP listener.
 
-use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::Listener as _;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -20,17 +17,11 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(in crate::edge) struct Server {
     stop: CancellationToken,
     task: JoinHandle<()>,
-    /// The address that it listens on.
-    pub(in crate::edge) address: SocketAddr,
 }
 
 impl Server {
     /// Answers requests by these routes.
-    ///
-    /// # Errors
-    /// If the address of the socket cannot be read.
-    pub(in crate::edge) fn start(listener: Bounded, routes: Router) -> io::Result<Self> {
-        let address = listener.local_addr()?;
+    pub(in crate::edge) fn start(listener: Bounded, routes: Router) -> Self {
         let service = routes.into_make_service_with_connect_info::<Peer>();
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
@@ -38,7 +29,7 @@ impl Server {
             // According to its documentation, this never fails.
             let _ = axum::serve(listener, service).with_graceful_shutdown(stopped).await;
         });
-        Ok(Self { stop, task, address })
+        Self { stop, task }
     }
 
     /// Stops the listener when the current answers are written, and at `end` at the latest.

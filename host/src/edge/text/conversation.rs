@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -17,6 +16,7 @@ use super::foreign::Opening;
 use super::lines::Lines;
 use crate::base::message::ConnectionId;
 use crate::base::metrics::PushFailure;
+use crate::edge::listener::Stream;
 use crate::hub::command::{Answer, Sender};
 use crate::hub::delivery;
 use crate::policy::PushError;
@@ -32,7 +32,7 @@ const REST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Serves one sender until the sender or `shutdown` ends the connection.
 pub(super) async fn serve(
     context: Arc<Context>,
-    mut stream: TcpStream,
+    mut stream: impl Stream,
     peer: SocketAddr,
     connection: ConnectionId,
     shutdown: CancellationToken,
@@ -83,11 +83,15 @@ impl<'a> Conversation<'a> {
         Self { context, sender, lines, opening: Opening::default(), answers: Answers::new(&context.replies) }
     }
 
-    async fn run(&mut self, stream: &mut TcpStream, shutdown: &CancellationToken) -> End {
+    async fn run(&mut self, stream: &mut impl Stream, shutdown: &CancellationToken) -> End {
         loop {
             let answered = self.answer_lines().await;
             if !self.answers.is_empty() {
-                let written = timeout(WRITE_TIMEOUT, stream.write_all(self.answers.as_bytes())).await;
+                let write = async {
+                    stream.write_all(self.answers.as_bytes()).await?;
+                    stream.flush().await
+                };
+                let written = timeout(WRITE_TIMEOUT, write).await;
                 self.answers.written();
                 if !matches!(written, Ok(Ok(()))) {
                     return match answered {
@@ -114,7 +118,7 @@ impl<'a> Conversation<'a> {
 
     /// Carries out the lines of a sender that no longer reads its answers: the sender has left, or has not read for too
     /// long.
-    async fn carry_out_rest(&mut self, stream: &mut TcpStream, shutdown: &CancellationToken) -> End {
+    async fn carry_out_rest(&mut self, stream: &mut impl Stream, shutdown: &CancellationToken) -> End {
         let rest = async {
             while self.answer_lines().await.is_ok() && !shutdown.is_cancelled() {
                 self.answers.written();

@@ -1,6 +1,5 @@
 //! Serves one connection from its first byte to its last.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -12,11 +11,11 @@ use super::end::End;
 use super::login::authenticate;
 use super::session::Session;
 use super::socket::Socket;
-use super::stream::Stream;
 use super::upgrade::upgrade;
 use crate::base::message::Cause;
 use crate::base::metrics::METRICS;
 use crate::edge::heartbeat::Link;
+use crate::edge::listener::{Remote, Stream};
 use crate::policy::Handshake;
 
 /// Serves one connection until it has ended. A connection past a limit is refused after it has sent its request,
@@ -28,12 +27,12 @@ use crate::policy::Handshake;
 pub(super) fn serve(
     context: Arc<Context>,
     stream: impl Stream,
-    peer: SocketAddr,
+    remote: Remote,
     link: Arc<Link>,
     permit: Result<Permit, Refusal>,
     place: Option<OwnedSemaphorePermit>,
 ) -> impl Future<Output = ()> + Send {
-    let upgrading = Box::pin(upgrade(context.clone(), stream, peer, link.clone(), permit, place));
+    let upgrading = Box::pin(upgrade(context.clone(), stream, remote, link.clone(), permit, place));
     async move {
         if let Some((socket, handshake, permit)) = upgrading.await {
             converse(&context, socket, link, handshake, permit).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::inbox::InboxBudget;
 use crate::config::{RouteFailure, WebSocketConfig};
+use crate::edge::tls::Tls;
 use crate::hub::registry::Registry;
 use crate::policy::Policy;
 
@@ -20,6 +21,8 @@ pub struct Context {
     pub policy: Arc<Policy>,
     /// The registry of connections.
     pub registry: Arc<Registry>,
+    /// The certificates, if connections are encrypted.
+    pub tls: Option<Arc<Tls>>,
     /// The memory that the inboxes of all connections together may use.
     pub inbox: Arc<InboxBudget>,
 }

@@ -10,6 +10,7 @@ use super::inbox::{Frame, Inbox, InboxBudget};
 use super::rejection::{NotUpgraded, RejectedUpgrade};
 use crate::base::message::{CloseReason, ConnectionId};
 use crate::config::{AllowedOrigins, WebSocketConfig};
+use crate::edge::listener::Remote;
 
 /// The statuses that a refusal may have.
 const STATUSES: [StatusCode; 5] = [
@@ -80,10 +81,9 @@ fn check(bytes: &[u8], config: &WebSocketConfig) {
     let head = match read_head(&mut stream).now_or_never().expect("a slice never waits") {
         Ok(head) => Ok(head),
         Err(NotUpgraded::Rejected(rejected)) => Err(rejected),
-        Err(NotUpgraded::Gone) => return,
+        Err(NotUpgraded::Failed(_) | NotUpgraded::Gone) => return,
     };
-    let peer = "127.0.0.1:5000".parse().expect("an address");
-    match head.and_then(|head| head.upgrade(ConnectionId(1), peer, config)) {
+    match head.and_then(|head| head.upgrade(ConnectionId(1), Remote::Unix, config)) {
         Err(RejectedUpgrade { status, reason }) => {
             assert!(STATUSES.contains(&status), "{status}");
             assert!(reason.len() < 300 && !reason.contains(char::is_control), "{reason:?}");

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::http::StatusCode;
 use super::rejection::{NotUpgraded, RejectedUpgrade};
 use crate::base::message::{Attribute, ConnectionId};
 use crate::config::{AllowedOrigins, WebSocketConfig};
+use crate::edge::listener::{Remote, is_trusted};
 use crate::policy::Handshake;
 
 /// The longest request head, in bytes.
@@ -84,7 +85,7 @@ impl Head {
     pub(super) fn upgrade(
         mut self,
         connection: ConnectionId,
-        peer: SocketAddr,
+        remote: Remote,
         config: &WebSocketConfig,
     ) -> Result<Upgrade, RejectedUpgrade> {
         let early = self.bytes.split_off(self.length);
@@ -139,7 +140,7 @@ impl Head {
         }
         response.push_str("\r\n");
 
-        let client = client_address(peer, &fields, &config.trusted_proxies);
+        let client = client_address(remote, &fields, &config.trusted_proxies);
         let target = path_and_query(request.path.unwrap_or_default());
         let (path, query) = target.ok_or_else(|| bad("the request target must be a path"))?;
         let handshake = Handshake {
@@ -245,23 +246,14 @@ fn subprotocol<'a>(fields: &Fields<'a>, accepted: &[String]) -> Option<&'a str> 
     fields.elements("sec-websocket-protocol").find(|offered| accepted.iter().any(|name| name == offered))
 }
 
-/// Returns `true` if a peer is a trusted proxy, which names the address of its client.
-pub(super) fn is_trusted(proxies: &[IpNet], peer: IpAddr) -> bool {
-    let peer = peer.to_canonical();
-    proxies.iter().any(|net| net.contains(&peer))
-}
-
-/// Returns the client's address: the peer or, behind trusted proxies, the last address in `X-Forwarded-For` that is no
-/// trusted proxy. Strangers may have written the addresses before that. A port that is not given is 0.
-fn client_address(peer: SocketAddr, fields: &Fields<'_>, trusted: &[IpNet]) -> SocketAddr {
-    let mut client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+/// Returns the client's address: the remote address or, behind trusted proxies, the last address in `X-Forwarded-For`
+/// that is no trusted proxy. Strangers may have written the addresses before that. A port that is not given is 0.
+fn client_address(remote: Remote, fields: &Fields<'_>, trusted: &[IpNet]) -> SocketAddr {
+    let (mut client, mut is_proxy) = (remote.address(), remote.is_trusted(trusted));
     let forwarded: Vec<_> = fields.elements("x-forwarded-for").collect();
     for element in forwarded.into_iter().rev() {
-        if !is_trusted(trusted, client.ip()) {
-            break;
-        }
-        let Some(next) = address_of(element) else { break };
-        client = next;
+        let Some(next) = address_of(element).filter(|_| is_proxy) else { break };
+        (client, is_proxy) = (next, is_trusted(trusted, next));
     }
     client
 }
@@ -285,7 +277,7 @@ mod tests {
         let mut config = Config::default().websocket;
         config.trusted_proxies = trusted.iter().map(|net| net.parse().unwrap()).collect();
         let head = Head { bytes: request.to_vec(), length: request.len() };
-        head.upgrade(ConnectionId(1), "127.0.0.1:5000".parse().unwrap(), &config)
+        head.upgrade(ConnectionId(1), Remote::Tcp("127.0.0.1:5000".parse().unwrap()), &config)
     }
 
     #[test]

@@ -9,9 +9,9 @@ use super::context::Context;
 use super::end::{End, try_again};
 use super::session::queue;
 use super::socket::Socket;
-use super::stream::Stream;
 use crate::base::message::Cause;
 use crate::edge::heartbeat::Link;
+use crate::edge::listener::Stream;
 use crate::hub::outbox::Close;
 use crate::policy::{Decision, Handshake, Identity};
 

@@ -14,7 +14,6 @@ mod login;
 mod rejection;
 mod session;
 mod socket;
-mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upgrade;

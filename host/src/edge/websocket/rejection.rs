@@ -6,12 +6,14 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::http::StatusCode;
 
 use super::socket::linger;
-use super::stream::Stream;
+use crate::edge::listener::Stream;
 
 /// Why a connection is not upgraded.
 pub(super) enum NotUpgraded {
     /// The request is refused.
     Rejected(RejectedUpgrade),
+    /// The connection has failed.
+    Failed(io::Error),
     /// The connection has ended, or must close.
     Gone,
 }
@@ -23,8 +25,8 @@ impl From<RejectedUpgrade> for NotUpgraded {
 }
 
 impl From<io::Error> for NotUpgraded {
-    fn from(_: io::Error) -> Self {
-        Self::Gone
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
     }
 }
 

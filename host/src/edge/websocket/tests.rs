@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::inbox::{Inbox, InboxBudget};
 use super::socket::Socket;
-use super::stream::Stream;
 use super::wire::Wire;
 use crate::base::message::{CloseReason, ConnectionId, Message};
 use crate::base::state::StateFolder;
 use crate::config::{Config, HeartbeatConfig, Overrides, PluginSource};
 use crate::edge::heartbeat::{Heartbeat, Link};
+use crate::edge::listener::Stream;
 use crate::hub::outbox::{Budget, Outbox};
 use crate::hub::registry::Registry;
 use crate::policy::{Handshake, Policy};
@@ -242,6 +242,7 @@ pub(crate) async fn context(router: &str) -> Arc<Context> {
         route_failure: config.router.route_failure,
         policy: Arc::new(policy),
         registry,
+        tls: None,
         inbox: Arc::new(InboxBudget::new(1 << 20)),
     })
 }

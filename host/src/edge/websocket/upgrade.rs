@@ -1,6 +1,6 @@
 //! Upgrades a connection or refuses it, beginning with its first byte.
 
-use std::net::SocketAddr;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -15,60 +15,98 @@ use super::handshake::{Head, Upgrade, read_head};
 use super::inbox::Inbox;
 use super::rejection::{NotUpgraded, RejectedUpgrade};
 use super::socket::Socket;
-use super::stream::Stream;
 use super::wire::Wire;
 use crate::base::metrics::METRICS;
-use crate::config::WebSocketConfig;
+use crate::config::{ProxyProtocol, WebSocketConfig};
 use crate::edge::heartbeat::Link;
+use crate::edge::listener::{Remote, Stream, read_header};
+use crate::edge::tls::Secured;
 use crate::policy::Handshake;
 
 /// The result of an accepted upgrade.
-pub(super) type Upgraded<S> = (Box<Socket<S>>, Box<Handshake>, Permit);
+pub(super) type Upgraded<S> = (Box<Socket<Secured<S>>>, Box<Handshake>, Permit);
 
 /// Upgrades a connection. Returns `None` if the connection was refused or has ended.
 pub(super) async fn upgrade<S: Stream>(
     context: Arc<Context>,
-    mut stream: S,
-    peer: SocketAddr,
+    stream: S,
+    remote: Remote,
     link: Arc<Link>,
     mut permit: Result<Permit, Refusal>,
     _place: Option<OwnedSemaphorePermit>,
 ) -> Option<Upgraded<S>> {
-    match (open(&context, &mut stream, peer, &link, &mut permit).await, permit) {
-        (Ok((handshake, early)), Ok(permit)) => {
+    let end = Instant::now() + context.config.handshake_timeout;
+    let mut opened = secure(&context, stream, remote, &link, &mut permit, end).await;
+    let request = match &mut opened {
+        Ok((stream, remote)) => open(&context, stream, *remote, &link, &mut permit, end).await,
+        Err(error) => Err(std::mem::replace(error, NotUpgraded::Gone)),
+    };
+    match (request, opened, permit) {
+        (Ok((handshake, early)), Ok((stream, _)), Ok(permit)) => {
             let WebSocketConfig { max_message, max_first_message, min_message_rate, .. } = context.config;
             let inbox = Inbox::new(early, max_first_message.min(max_message), context.inbox.clone());
             let wire = Wire::new(stream, link.clone(), inbox, min_message_rate);
-            Some((Box::new(Socket::new(wire, link)), Box::new(handshake), permit))
+            return Some((Box::new(Socket::new(wire, link)), Box::new(handshake), permit));
         }
         // The permit is held until the answer is sent: a refused connection counts, too, as long as it exists.
-        (Err(NotUpgraded::Rejected(refused)), _permit) => {
+        (Err(NotUpgraded::Rejected(refused)), Ok((mut stream, remote)), _permit) => {
             METRICS.handshakes_refused.increment();
+            let peer = remote.address();
             debug!(connection = link.id.0, %peer, status = %refused.status, reason = refused.reason, "upgrade refused");
             let _ = timeout(context.config.close_timeout, refused.answer(&mut stream)).await;
-            None
+            return None;
         }
-        _ => {
-            METRICS.handshakes_abandoned.increment();
-            None
+        (Err(NotUpgraded::Failed(error)), ..) => {
+            debug!(connection = link.id.0, peer = %remote.address(), %error, "connection failed before its upgrade");
+        }
+        _ => {}
+    }
+    METRICS.handshakes_abandoned.increment();
+    None
+}
+
+/// Prepares to read the request: lets the proxy name its client, and begins TLS. Returns the stream, and where the
+/// connection comes from.
+async fn secure<S: Stream>(
+    context: &Context,
+    mut stream: S,
+    remote: Remote,
+    link: &Link,
+    permit: &mut Result<Permit, Refusal>,
+    end: Instant,
+) -> Result<(Secured<S>, Remote), NotUpgraded> {
+    let mut remote = remote;
+    if context.config.proxy_protocol == ProxyProtocol::Required {
+        let read = timeout_at(end, link.unless_closing(pin!(read_header(&mut stream)))).await;
+        let named = read.map_err(|_| NotUpgraded::Gone)?.map_err(|_closing| NotUpgraded::Gone)?;
+        remote = Remote::Tcp(named.map_err(|error| NotUpgraded::Failed(io::Error::other(error)))?);
+        if let Ok(granted) = permit
+            && !remote.is_trusted(&context.config.trusted_proxies)
+            && let Err(refusal) = granted.count_for(remote.address().ip())
+        {
+            *permit = Err(refusal);
         }
     }
+    Ok((Secured::new(stream, context.tls.as_deref())?, remote))
 }
 
 /// Reads the request and answers it. Returns the handshake, and the bytes that the client sent after its request.
 async fn open(
     context: &Context,
     stream: &mut impl Stream,
-    peer: SocketAddr,
+    remote: Remote,
     link: &Link,
     permit: &mut Result<Permit, Refusal>,
+    end: Instant,
 ) -> Result<(Handshake, Vec<u8>), NotUpgraded> {
-    let config = &context.config;
-    let end = Instant::now() + config.handshake_timeout;
     let read = timeout_at(end, link.unless_closing(pin!(read_head(stream)))).await;
     let head = read.map_err(|_| RejectedUpgrade::timeout())?.map_err(|_closing| NotUpgraded::Gone)??;
-    let Upgrade { handshake, response, early, .. } = accept(head, config, peer, link, permit)?;
-    timeout_at(end, stream.write_all(response.as_bytes())).await.map_err(|_| NotUpgraded::Gone)??;
+    let Upgrade { handshake, response, early, .. } = accept(head, &context.config, remote, link, permit)?;
+    let answer = async {
+        stream.write_all(response.as_bytes()).await?;
+        stream.flush().await
+    };
+    timeout_at(end, answer).await.map_err(|_| NotUpgraded::Gone)??;
     Ok((handshake, early))
 }
 
@@ -76,12 +114,12 @@ async fn open(
 fn accept(
     head: Head,
     config: &WebSocketConfig,
-    peer: SocketAddr,
+    remote: Remote,
     link: &Link,
     permit: &mut Result<Permit, Refusal>,
 ) -> Result<Upgrade, RejectedUpgrade> {
     let permit = permit.as_mut().map_err(|refusal| RejectedUpgrade::unavailable(*refusal))?;
-    let upgrade = head.upgrade(link.id, peer, config)?;
+    let upgrade = head.upgrade(link.id, remote, config)?;
     permit.count_for(upgrade.address).map_err(RejectedUpgrade::unavailable)?;
     Ok(upgrade)
 }

@@ -68,6 +68,8 @@ pub(super) struct Inbox {
     last: bool,
     /// True if messages are discarded, because the connection closes.
     discarding: bool,
+    /// Bytes that the stream holds for this inbox: part of a TLS record.
+    held: usize,
     share: Share,
 }
 
@@ -86,6 +88,7 @@ impl Inbox {
             mask: [0; 4],
             last: false,
             discarding: false,
+            held: 0,
             share: Share::new(budget),
         }
     }
@@ -99,7 +102,15 @@ impl Inbox {
     /// Discards the payload so far and all later payloads. Frames are still read, to find the client's close frame.
     pub(super) fn discard(&mut self) {
         (self.discarding, self.payload, self.noted, self.valid) = (true, Vec::new(), None, 0);
-        self.share.cover(self.rest.len());
+        self.share.cover(self.held + self.rest.len());
+    }
+
+    /// Records how many bytes the stream holds for this inbox. They count like the inbox's own.
+    ///
+    /// # Errors
+    /// Why the connection must be closed.
+    pub(super) fn hold(&mut self, bytes: usize) -> Result<(), CloseReason> {
+        if std::mem::replace(&mut self.held, bytes) == bytes { Ok(()) } else { self.cover() }
     }
 
     /// Returns by how many bytes the unfinished message has grown since the last call. `None` if there is no unfinished
@@ -147,7 +158,12 @@ impl Inbox {
     fn keep(&mut self, rest: Bytes) -> Result<(), CloseReason> {
         // Empty `Bytes` may still keep memory.
         self.rest = if rest.is_empty() { Bytes::new() } else { rest };
-        if self.share.cover(self.rest.len() + self.payload.capacity()) { Ok(()) } else { Err(OVER_BUDGET) }
+        self.cover()
+    }
+
+    fn cover(&mut self) -> Result<(), CloseReason> {
+        let bytes = self.held + self.rest.len() + self.payload.capacity();
+        if self.share.cover(bytes) { Ok(()) } else { Err(OVER_BUDGET) }
     }
 
     /// Reads a frame at the front of `bytes`, and keeps the payload so far if a data frame is incomplete. Returns the
@@ -225,7 +241,7 @@ impl Inbox {
         let capacity = (before + more).max(most.min(2 * before));
         // A message that is complete now is handed on now, so it needs no share.
         let whole = self.last && before + more == before + left;
-        if !whole && !self.share.cover(capacity) {
+        if !whole && !self.share.cover(self.held + capacity) {
             return Err(OVER_BUDGET);
         }
         self.payload.reserve_exact(capacity - before);

@@ -231,6 +231,7 @@ async fn a_login_whose_reply_finds_no_room_replaces_nobody() {
         route_failure: context.route_failure,
         policy: context.policy.clone(),
         registry: registry.clone(),
+        tls: None,
         inbox: context.inbox.clone(),
     };
     let reply = Some(text(&"x".repeat(64 << 20)));

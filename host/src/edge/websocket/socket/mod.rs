@@ -13,10 +13,10 @@ use tokio::time::timeout;
 
 use super::end::End;
 use super::inbox::Frame;
-use super::stream::Stream;
 use super::wire::{BATCH, Wire};
 use crate::base::message::{CloseReason, Message};
 use crate::edge::heartbeat::Link;
+use crate::edge::listener::Stream;
 
 /// After this many packets, write even if more can be read. Reading first leads to few, large writes, but a client that
 /// keeps sending must not wait for its messages.

@@ -17,9 +17,9 @@ use tokio::io::ReadBuf;
 
 use super::end::End;
 use super::inbox::{Frame, Inbox};
-use super::stream::Stream;
 use crate::base::message::{CloseReason, Message};
 use crate::edge::heartbeat::Link;
+use crate::edge::listener::Stream;
 use crate::hub::outbox::Outbox;
 
 /// Bytes gathered for one write: a few TCP segments, and little enough that copying small payloads is cheaper than
@@ -125,6 +125,7 @@ impl<S: Stream> Wire<S> {
                         }
                     }
                     Poll::Pending => {
+                        self.inbox.hold(self.stream.unread()).map_err(End::ProtocolViolation)?;
                         self.end_turn();
                         self.link.set_listening(true);
                         return Poll::Pending;
@@ -189,7 +190,7 @@ impl<S: Stream> Wire<S> {
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<()>> {
         loop {
             if self.poll_flush(cx)?.is_pending() {
-                outbox.keep_batch(self.batch.len());
+                outbox.keep_batch(self.batch.len() + self.stream.unsent());
                 return Poll::Pending;
             }
             self.batch = BATCH_BUFFER.take();
@@ -235,7 +236,7 @@ impl<S: Stream> Wire<S> {
             self.large = self.large.slice(count - of_head..);
         }
         self.give_back_batch();
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn give_back_batch(&mut self) {

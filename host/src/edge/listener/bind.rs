@@ -1,0 +1,162 @@
+//! Opens the sockets to listen on.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::task::{Context, Poll};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::unistd::Group;
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as RawSocket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::inherited::InheritedSocket;
+use super::stream::{Remote, Socket};
+use crate::config::{ListenAddress, ListenerConfig};
+
+/// Connections that may wait to be accepted. Enough for all clients to reconnect at once.
+const BACKLOG: i32 = 4096;
+
+/// A socket that listens.
+#[derive(Debug)]
+pub(super) enum Bound {
+    Tcp(TcpListener),
+    Unix { listener: UnixListener, _file: Option<SocketFile> },
+}
+
+impl Bound {
+    /// Opens the sockets of the listener `name`. Blocks.
+    pub(super) fn open(name: &str, config: &ListenerConfig) -> Result<Vec<Self>> {
+        let group = config.group.as_deref().map(|group| group_id(group).with_context(|| format!("{name}.group")));
+        let group = group.transpose()?;
+        let bind = |address: &ListenAddress| match address {
+            ListenAddress::Tcp(address) => Ok(Self::Tcp(tcp(*address)?)),
+            ListenAddress::Unix(path) => unix(path, config.mode, group),
+        };
+        let open = |address| bind(address).with_context(|| format!("cannot listen on {address} ({name}.listen)"));
+        config.listen.iter().map(open).collect()
+    }
+
+    /// Takes a socket that systemd has opened.
+    pub(super) fn inherit(socket: InheritedSocket) -> Result<Self> {
+        match socket {
+            InheritedSocket::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                Ok(Self::Tcp(TcpListener::from_std(listener)?))
+            }
+            InheritedSocket::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                Ok(Self::Unix { listener: UnixListener::from_std(listener)?, _file: None })
+            }
+        }
+    }
+
+    /// Returns the address that it listens on.
+    pub(super) fn address(&self) -> Option<ListenAddress> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok().map(ListenAddress::Tcp),
+            Self::Unix { listener, .. } => {
+                let address = listener.local_addr().ok()?;
+                address.as_pathname().map(|path| ListenAddress::Unix(path.to_owned()))
+            }
+        }
+    }
+
+    pub(super) fn keep_alive(&self, keepalive: &TcpKeepalive) {
+        if let Self::Tcp(listener) = self {
+            // Accepted connections inherit this option.
+            let _ = SockRef::from(listener).set_tcp_keepalive(keepalive);
+        }
+    }
+
+    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Remote)>> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.poll_accept(cx).map_ok(|(stream, address)| (Socket::Tcp(stream), Remote::Tcp(address)))
+            }
+            Self::Unix { listener, .. } => {
+                listener.poll_accept(cx).map_ok(|(stream, _)| (Socket::Unix(stream), Remote::Unix))
+            }
+        }
+    }
+}
+
+fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Opens a Unix socket. Nobody can connect before it has its permissions.
+fn unix(path: &Path, mode: u32, group: Option<u32>) -> Result<Bound> {
+    remove_stale(path)?;
+    let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile::of(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    if let Some(group) = group {
+        chown(path, None, Some(group)).with_context(|| format!("cannot give the socket to group {group}"))?;
+    }
+    socket.listen(BACKLOG)?;
+    Ok(Bound::Unix { listener: UnixListener::from_std(socket.into())?, _file: Some(file) })
+}
+
+/// Removes the socket of a process that is gone. A socket that somebody answers stays.
+fn remove_stale(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+        Ok(metadata) if !metadata.file_type().is_socket() => bail!("there is a file that is not a socket"),
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => bail!("another process listens there"),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(fs::remove_file(path)?),
+        Err(error) => Err(anyhow!("cannot find out whether another process listens there: {error}")),
+    }
+}
+
+/// Returns the number of a group.
+fn group_id(group: &str) -> Result<u32> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    match Group::from_name(group)? {
+        Some(group) => Ok(group.gid.as_raw()),
+        None => bail!("there is no group {group:?}"),
+    }
+}
+
+/// The file of a Unix socket that this process has made. Dropping it removes the file.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Its device and inode.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: identity(path)? })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Another process may have put its own socket there.
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}

@@ -1,0 +1,129 @@
+//! Listens on addresses and accepts connections.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `bind` | opens the sockets to listen on |
+//! | `inherited` | takes the sockets that systemd has opened |
+//! | `stream` | the stream of bytes of a connection |
+//! | `proxy` | the address of a client, which its proxy names |
+
+mod bind;
+mod inherited;
+mod proxy;
+mod stream;
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+use std::time::Duration;
+
+use anyhow::Result;
+use socket2::TcpKeepalive;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use self::bind::Bound;
+pub(crate) use self::inherited::{Inherited, InheritedSocket};
+pub(in crate::edge) use self::proxy::{ProxyError, read_header};
+pub(crate) use self::stream::{Remote, Socket};
+pub(in crate::edge) use self::stream::{Stream, is_trusted};
+use crate::config::{ListenAddress, ListenerConfig};
+
+/// The pause after a failed accept, when the process or the machine is out of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections on one or several sockets.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    name: &'static str,
+    sockets: Vec<Bound>,
+    /// The socket whose turn it is.
+    next: usize,
+    /// The reason for which the last accept failed, if it is a shortage.
+    short_of: Option<io::ErrorKind>,
+}
+
+impl Listener {
+    /// Opens the sockets of a listener, unless systemd has passed them. `name` is the table of its settings.
+    ///
+    /// # Errors
+    /// If an address is in use or cannot be bound. The error names the address and the setting.
+    pub(crate) async fn bind(
+        name: &'static str,
+        config: &ListenerConfig,
+        inherited: Vec<InheritedSocket>,
+    ) -> Result<Self> {
+        let config = config.clone();
+        // Looking up a group may take long.
+        let sockets = spawn_blocking(move || match inherited.is_empty() {
+            true => Bound::open(name, &config),
+            false => inherited.into_iter().map(Bound::inherit).collect(),
+        });
+        Ok(Self { name, sockets: sockets.await??, next: 0, short_of: None })
+    }
+
+    /// Returns the name of its table in the configuration.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns the addresses that it listens on, with the ports that were free.
+    pub(crate) fn addresses(&self) -> Vec<ListenAddress> {
+        self.sockets.iter().filter_map(Bound::address).collect()
+    }
+
+    /// Makes the kernel probe quiet peers of all connections that are accepted from now on.
+    pub(crate) fn keep_alive(&self, keepalive: &TcpKeepalive) {
+        self.sockets.iter().for_each(|socket| socket.keep_alive(keepalive));
+    }
+
+    /// Accepts the next connection. Ignores an error of a single connection. Any other error is a shortage, which
+    /// passes: waits and tries again.
+    pub(in crate::edge) async fn accept(&mut self) -> (Socket, Remote) {
+        loop {
+            match self.accept_once().await {
+                Ok(accepted) => {
+                    if self.short_of.take().is_some() {
+                        info!(listener = self.name, "accepting again");
+                    }
+                    return accepted;
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    if self.short_of.replace(error.kind()) != Some(error.kind()) {
+                        error!(listener = self.name, %error, "cannot accept; trying again");
+                    }
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn accept_once(&mut self) -> io::Result<(Socket, Remote)> {
+        poll_fn(|cx| {
+            // Each socket has its turn, so that a busy one does not keep clients of the others waiting.
+            for _ in 0..self.sockets.len() {
+                self.next = (self.next + 1) % self.sockets.len();
+                if let Poll::Ready(accepted) = self.sockets[self.next].poll_accept(cx) {
+                    return Poll::Ready(accepted);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// Accepts connections until `stop` is cancelled.
+pub(crate) async fn accept(mut listener: Listener, stop: CancellationToken, mut admit: impl FnMut(Socket, Remote)) {
+    while let Some((stream, remote)) = stop.run_until_cancelled(listener.accept()).await {
+        admit(stream, remote);
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

@@ -1,0 +1,82 @@
+//! The certificates of all listeners.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tracing::{info, warn};
+
+use super::{CertificateStatus, Tls, TlsError};
+use crate::base::metrics::{METRICS, TlsReload};
+use crate::config::Config;
+
+/// How long before a certificate expires the log says so.
+const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// The certificates of all listeners.
+#[derive(Debug, Clone, Default)]
+pub struct Certificates(Vec<Arc<Tls>>);
+
+impl Certificates {
+    /// Loads the certificates of all listeners that have some. Blocks.
+    ///
+    /// # Errors
+    /// The first file that cannot be used.
+    pub fn load(config: &Config) -> Result<Self, TlsError> {
+        let listeners = config.listeners().into_iter().map(|(name, listener)| Tls::load(name, listener));
+        listeners.filter_map(Result::transpose).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Returns the TLS of a listener. `None` if it speaks without TLS.
+    pub fn of(&self, listener: &str) -> Option<Arc<Tls>> {
+        self.0.iter().find(|tls| tls.listener == listener).cloned()
+    }
+
+    /// Loads all certificates again, for connections that begin from now on, and logs which listeners have new ones. A
+    /// listener with a file that cannot be used keeps its certificates. Returns why, for each of them. Blocks.
+    pub fn reload(&self, config: &Config) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (name, listener) in config.listeners() {
+            // Whether there is TLS at all is decided at the start.
+            let Some(tls) = self.of(name).filter(|_| !listener.certificates.is_empty()) else { continue };
+            match tls.reload(listener) {
+                Ok(false) => {}
+                Ok(true) => {
+                    METRICS.tls_reloads.increment(TlsReload::Loaded);
+                    for CertificateStatus { file, names, expires } in tls.certificates() {
+                        let (names, expires) = (names.join(", "), humantime::format_rfc3339_seconds(expires));
+                        info!(listener = name, file = %file.display(), names, %expires, "certificate loaded");
+                    }
+                }
+                Err(error) => {
+                    METRICS.tls_reloads.increment(TlsReload::Refused);
+                    problems.push(format!("{name}.tls: {error}"));
+                }
+            }
+        }
+        problems
+    }
+
+    /// Iterates over all certificates, with the names of their listeners.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, CertificateStatus)> {
+        self.0.iter().flat_map(|tls| tls.certificates().into_iter().map(|certificate| (tls.listener, certificate)))
+    }
+
+    /// Logs the certificates that expire soon, or have expired.
+    pub fn warn_of_expiry(&self) {
+        let soon = SystemTime::now() + EXPIRY_WARNING;
+        let files: BTreeSet<_> =
+            self.all().filter(|(_, of)| of.expires < soon).map(|(_, of)| (of.file, of.expires)).collect();
+        for (file, expires) in files {
+            let file = file.display();
+            let at = humantime::format_rfc3339_seconds(expires);
+            match expires.duration_since(SystemTime::now()) {
+                Ok(left) => {
+                    let days = left.as_secs() / (24 * 3600);
+                    warn!(%file, expires = %at, days, "a certificate expires soon: renew it");
+                }
+                Err(_) => warn!(%file, expired = %at, "a certificate has expired: clients refuse it"),
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Opens the listeners.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::StartError;
+use crate::base::state::StateFolder;
+use crate::config::{Config, ListenAddress, ListenerConfig};
+use crate::edge::admin::Admin;
+use crate::edge::api::Api;
+use crate::edge::listener::{Inherited, Listener};
+use crate::edge::tls::Certificates;
+
+/// What listeners are made of.
+pub(super) struct Listeners<'a> {
+    pub(super) config: &'a Config,
+    pub(super) inherited: Inherited,
+    pub(super) certificates: &'a Certificates,
+}
+
+impl Listeners<'_> {
+    /// Opens the sockets of a listener.
+    pub(super) async fn open(&mut self, name: &'static str, config: &ListenerConfig) -> Result<Listener, StartError> {
+        Listener::bind(name, config, self.inherited.named(name)).await.map_err(StartError::Listen)
+    }
+
+    /// Starts the admin listener, if it is enabled. Also returns its addresses.
+    pub(super) async fn admin(
+        &mut self,
+        state: Arc<StateFolder>,
+    ) -> Result<Option<(Admin, Vec<ListenAddress>)>, StartError> {
+        let config = &self.config.admin;
+        if !config.enabled {
+            return Ok(None);
+        }
+        let listener = self.open("admin", &config.listener).await?;
+        let addresses = listener.addresses();
+        let started = Admin::start(config, state, listener, self.certificates.of("admin")).await;
+        Ok(Some((started.map_err(StartError::Listen)?, addresses)))
+    }
+
+    /// Starts the API's listener, if it is enabled. Also returns its addresses. If the configuration does not name it
+    /// (`is_named`), the gateway also serves without it.
+    pub(super) async fn api(
+        &mut self,
+        is_named: bool,
+        state: Arc<StateFolder>,
+    ) -> Result<Option<(Api, Vec<ListenAddress>)>, StartError> {
+        let config = &self.config.api;
+        if !config.enabled {
+            return Ok(None);
+        }
+        let start = async {
+            let listener = Listener::bind("api", &config.listener, self.inherited.named("api")).await?;
+            let addresses = listener.addresses();
+            Ok((Api::start(config, state, listener, self.certificates.of("api")).await?, addresses))
+        };
+        match start.await {
+            Ok(started) => Ok(Some(started)),
+            Err(error) if is_named => Err(StartError::Listen(error)),
+            Err(error) => {
+                let error: anyhow::Error = error;
+                warn!(error = format!("{error:#}"), "no HTTP push API; the gateway serves without it");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Logs the addresses of a listener.
+    pub(super) fn log(&self, listener: &str, addresses: &[ListenAddress]) {
+        let tls = self.certificates.of(listener).is_some();
+        for address in addresses {
+            info!(listener, %address, tls, "listening");
+        }
+    }
+}
