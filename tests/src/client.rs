@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::{Frame, Opcode, Response, Upgrade, within};
+use crate::{Frame, Opcode, Response, Stream, Upgrade, within};
 
 /// An event at a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub enum Received {
 /// A client's connection. Dropping it ends the TCP connection without a close frame.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     received: BytesMut,
     /// The server's answer to the upgrade request.
     pub response: Response,
@@ -64,10 +64,14 @@ impl Client {
     ///
     /// # Errors
     /// The server's refusal.
-    pub async fn open(mut stream: TcpStream, first: &[u8]) -> Result<Self, Response> {
-        stream.set_nodelay(true).expect("no delay");
+    pub async fn open(stream: impl Into<Stream>, first: &[u8]) -> Result<Self, Response> {
+        let mut stream = stream.into();
+        if let Some(socket) = stream.socket() {
+            socket.set_nodelay(true).expect("no delay");
+        }
         // A server may refuse before it has read the whole request.
         _ = within("sending the upgrade request", stream.write_all(first)).await;
+        _ = within("sending the upgrade request", stream.flush()).await;
         let mut received = BytesMut::new();
         let mut response = loop {
             if let Some(response) = Response::take(&mut received) {
@@ -98,6 +102,7 @@ impl Client {
     /// Sends bytes as they are.
     pub async fn bytes(&mut self, bytes: &[u8]) {
         within("the server reading", self.stream.write_all(bytes)).await.expect("the connection is open");
+        within("the server reading", self.stream.flush()).await.expect("the connection is open");
     }
 
     /// Sends bytes to a server that may have closed already.
@@ -197,7 +202,7 @@ impl Client {
 
     /// Ends the connection with a TCP reset.
     pub fn reset(self) {
-        self.stream.set_zero_linger().expect("a reset on close");
+        self.stream.socket().expect("TCP").set_zero_linger().expect("a reset on close");
     }
 }
 

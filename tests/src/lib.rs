@@ -17,6 +17,7 @@
 //! protocol allow. [`patience`] bounds every wait. No test sleeps and hopes that the time was long enough.
 
 mod admin;
+mod authority;
 mod build;
 mod callgrind;
 mod client;
@@ -27,6 +28,7 @@ mod gateway;
 mod log;
 mod sender;
 mod setup;
+mod stream;
 mod upgrade;
 mod world;
 
@@ -34,6 +36,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 pub use admin::Admin;
+pub use authority::{Authority, Identity};
 pub use build::cache;
 pub use callgrind::{Callgrind, Cost};
 pub use client::{Client, Received};
@@ -43,6 +46,7 @@ pub use gateway::Gateway;
 pub use log::{Line, Log, Mark};
 pub use sender::{Answers, Sender};
 pub use setup::{Finished, Setup};
+pub use stream::Stream;
 pub use upgrade::{Response, Upgrade};
 
 /// The time that one step may take before its test fails. It is 30 s, far more than a step needs, because the machine

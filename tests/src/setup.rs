@@ -21,6 +21,8 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     /// A command that starts the program, such as `taskset`.
     launcher: Vec<String>,
+    /// True if the harness chooses the addresses of the WebSocket port and of the text port.
+    chooses_addresses: bool,
     state: Compiled,
 }
 
@@ -43,7 +45,8 @@ impl Setup {
         let state = Compiled::shared();
         let serving = ["serve", "--config", "hotgate.toml"].map(str::to_owned).into();
         let (arguments, environment, launcher) = (Vec::new(), Vec::new(), Vec::new());
-        Self { folder, config, serving, arguments, environment, launcher, state }
+        let chooses_addresses = true;
+        Self { folder, config, serving, arguments, environment, launcher, chooses_addresses, state }
     }
 
     /// A setup with one plugin, the file `plugin.wasm`, in both roles. `keys` stand in both of its tables.
@@ -82,6 +85,34 @@ impl Setup {
     /// Adds a variable to the environment.
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Lets the configuration choose the addresses of the WebSocket port and of the text port.
+    pub fn without_addresses(mut self) -> Self {
+        self.chooses_addresses = false;
+        self
+    }
+
+    /// Passes sockets with these names and addresses to the process, as systemd does (sd_listen_fds(3)).
+    pub fn activated(mut self, sockets: &[(&str, &str)]) -> Self {
+        const SCRIPT: &str = "\
+            import os, socket, sys\n\
+            count = int(sys.argv[1])\n\
+            pairs = [pair.split('=') for pair in sys.argv[2:2 + count]]\n\
+            sockets = []\n\
+            for name, address in pairs:\n\
+            \x20   host, port = address.rsplit(':', 1)\n\
+            \x20   sockets.append(socket.create_server((host, int(port))))\n\
+            high = [os.dup2(own.fileno(), 100 + index) for index, own in enumerate(sockets)]\n\
+            for index, fd in enumerate(high):\n\
+            \x20   os.dup2(fd, 3 + index, inheritable=True)\n\
+            os.environ.update(LISTEN_FDS=str(count), LISTEN_PID=str(os.getpid()))\n\
+            os.environ['LISTEN_FDNAMES'] = ':'.join(name for name, _ in pairs)\n\
+            os.execv(sys.argv[2 + count], sys.argv[2 + count:])\n";
+        let pairs = sockets.iter().map(|(name, address)| format!("{name}={address}"));
+        let words = ["python3", "-c", SCRIPT].map(str::to_owned).into_iter().chain([sockets.len().to_string()]);
+        self.launcher = words.chain(pairs).collect();
         self
     }
 
@@ -182,7 +213,9 @@ impl Setup {
     pub(crate) fn spawn(&self) -> Child {
         let mut command = self.command();
         command.args(&self.serving).args(["--log-format", "json"]);
-        command.args(["--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"]);
+        if self.chooses_addresses {
+            command.args(["--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"]);
+        }
         command.args(&self.arguments);
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts")
     }

@@ -51,7 +51,7 @@ impl ListenerConfig {
     /// Makes relative paths absolute; they start at `folder`.
     pub(super) fn locate(&mut self, folder: &Path) -> Result<(), String> {
         let pairs = self.certificates.iter_mut().flat_map(|pair| [&mut pair.certificate, &mut pair.key]);
-        for path in pairs.chain(self.tls_options.client_ca.as_mut()) {
+        for path in pairs.chain(self.tls_options.client_ca.as_mut()).filter(|path| !path.as_os_str().is_empty()) {
             *path = absolute(folder, path)?;
         }
         for address in &mut self.listen {

@@ -129,7 +129,7 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
     let rules = [
         (
             "\n[websocket]\nmax_mesage = 1",
-            "hotgate.toml:3: websocket.max_mesage: unknown key; allowed here: listen, max_message,",
+            "hotgate.toml:3: websocket.max_mesage: unknown key; allowed here: listen, mode, group, max_message,",
         ),
         (
             "[web]\n",

@@ -328,7 +328,7 @@ mod tests {
         let a = token("a", &format!("{digest}\nscopes = [\"line\"]"));
         for (text, problem) in [
             ("api.token = 1".to_owned(), "1: api.token: must be at most 1000 tables, each headed [[api.token]]"),
-            ("api.tokens = []".to_owned(), "1: api.tokens: unknown key; allowed here: enabled, listen,"),
+            ("api.tokens = []".to_owned(), "1: api.tokens: unknown key; allowed here: listen, mode, group,"),
             ("[[api.token]]\nscopes = [\"line\"]".to_owned(), "1: api.token[0].name: must be set: a name of 1 to 64"),
             (token("a b", ""), "2: api.token[0].name = \"a b\": must be a name of 1 to 64 letters"),
             (

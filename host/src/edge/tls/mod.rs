@@ -13,6 +13,8 @@ mod certificates;
 mod choice;
 mod secured;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};

@@ -1,0 +1,384 @@
+//! TLS: certificates, their choice and their renewal, clients with certificates.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use hotgate_tests::{Authority, Client, Frame, Gateway, Identity, Setup, Stream, Upgrade, eventually, within};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+const NAME: &str = "push.example.com";
+
+/// The table of a certificate for a listener.
+fn table(listener: &str, name: &str) -> String {
+    format!("[[{listener}.tls]]\ncertificate = \"{name}.pem\"\nkey = \"{name}.key\"\n")
+}
+
+trait WithIdentity {
+    fn identity(self, name: &str, identity: &Identity) -> Self;
+}
+
+impl WithIdentity for Setup {
+    fn identity(self, name: &str, Identity { certificate, key }: &Identity) -> Self {
+        self.bytes(&format!("{name}.pem"), certificate.as_bytes()).bytes(&format!("{name}.key"), key.as_bytes())
+    }
+}
+
+/// Replaces the files of a certificate, the key first.
+fn replace(folder: &Path, name: &str, identity: &Identity) {
+    for (ending, content) in [("key", &identity.key), ("pem", &identity.certificate)] {
+        let new = folder.join("new");
+        std::fs::write(&new, content).expect("a writable folder");
+        std::fs::rename(&new, folder.join(format!("{name}.{ending}"))).expect("a writable folder");
+    }
+}
+
+async fn login(mut client: Client, uid: &str) -> Client {
+    client.expect("HeartBeat").await;
+    client.send(format!(r#"{{"id":"{uid}"}}"#)).await;
+    client.expect("Link_successful").await;
+    client
+}
+
+/// Connects by TLS and logs in.
+async fn enter(gateway: &Gateway, authority: &Authority, uid: &str) -> Client {
+    login(Client::connect_tls(gateway.websocket, NAME, authority).await.expect("an upgrade"), uid).await
+}
+
+#[tokio::test]
+async fn clients_and_senders_speak_through_tls() {
+    let authority = Authority::new();
+    let config = table("websocket", "push") + &table("text", "push");
+    let gateway = Setup::new(&config).identity("push", &authority.issue(&[NAME])).start().await;
+    let line = gateway.logged(|line| line.message() == "listening" && line.get("listener") == "websocket").await;
+    assert!(line.says("\"tls\":true"), "{line:?}");
+    let mut anna = enter(&gateway, &authority, "anna").await;
+
+    let mut sender = Stream::tls(gateway.text, NAME, authority.client(None)).await.unwrap();
+    for length in [0, 1000, 16 << 10, 40 << 10, 1 << 20] {
+        let line = format!(r#"{{"uid":"anna","text":"{}"}}"#, "x".repeat(length));
+        sender.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        let mut answer = [0; 3];
+        within("an answer", sender.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(&answer, b"ok\n");
+        anna.expect(&line).await;
+    }
+    anna.frame(Frame::ping("still there?")).await;
+    anna.expect_nothing().await;
+    anna.close().await;
+}
+
+#[tokio::test]
+async fn who_does_not_speak_tls_is_refused_and_hurts_nobody() {
+    let authority = Authority::new();
+    let gateway = Setup::new(&table("websocket", "push")).identity("push", &authority.issue(&[NAME])).start().await;
+    let mut anna = enter(&gateway, &authority, "anna").await;
+    for bytes in [&Upgrade::default().encode()[..], b"\0", b"\x16\x03\x01\xff\xff\x01", &[b'\x16'; 70_000]] {
+        let mut stream = TcpStream::connect(gateway.websocket).await.unwrap();
+        _ = stream.write_all(bytes).await;
+        _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        _ = within("the end", stream.read_to_end(&mut answer)).await;
+        assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+    }
+    // Another authority's clients do not trust this certificate.
+    let stranger = Authority::new();
+    Stream::tls(gateway.websocket, NAME, stranger.client(None)).await.unwrap_err();
+    let admin = gateway.admin().await;
+    eventually("the failures are counted", async || admin.metric("hotgate_tls_handshakes_failed_total").await >= 4.0)
+        .await;
+    anna.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_handshake_may_come_byte_by_byte_but_must_end_in_time() {
+    let authority = Authority::new();
+    let config = "[websocket]\nhandshake_timeout = \"2s\"\n".to_owned() + &table("websocket", "push");
+    let gateway = Setup::new(&config).identity("push", &authority.issue(&[NAME])).start().await;
+    // A proxy of our own passes bytes on one by one.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let slow = listener.local_addr().unwrap();
+    let target = gateway.websocket;
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let server = TcpStream::connect(target).await.unwrap();
+        server.set_nodelay(true).unwrap();
+        let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+            (client.into_split(), server.into_split());
+        tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+        while let Ok(byte) = from_client.read_u8().await {
+            to_server.write_all(&[byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut client = Client::connect_tls(slow, NAME, &authority).await.expect("an upgrade");
+    client.expect("HeartBeat").await;
+
+    // Half a handshake is cut off.
+    let mut silent = TcpStream::connect(gateway.websocket).await.unwrap();
+    silent.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
+    let mut rest = Vec::new();
+    _ = within("the end", silent.read_to_end(&mut rest)).await;
+}
+
+#[tokio::test]
+async fn the_name_that_a_client_wants_chooses_the_certificate() {
+    let authority = Authority::new();
+    let config = ["first", "second", "wild"].map(|name| table("websocket", name)).concat();
+    let gateway = Setup::new(&config)
+        .identity("first", &authority.issue(&["one.example.com"]))
+        .identity("second", &authority.issue(&["two.example.com", "deux.example.com"]))
+        .identity("wild", &authority.issue(&["*.example.org"]))
+        .start()
+        .await;
+    for name in ["one.example.com", "two.example.com", "deux.example.com", "any.example.org"] {
+        Client::connect_tls(gateway.websocket, name, &authority).await.expect(name).expect("HeartBeat").await;
+    }
+    // A wildcard stands for one label. Unknown names get the first certificate, which the client then refuses.
+    for name in ["a.b.example.org", "example.org", "three.example.com"] {
+        let error = Stream::tls(gateway.websocket, name, authority.client(None)).await.unwrap_err();
+        assert!(error.to_string().contains("one.example.com"), "{name}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_replaced_while_connections_stay() {
+    let authority = Authority::new();
+    let setup = Setup::new(&table("websocket", "push")).identity("push", &authority.issue(&[NAME]));
+    let gateway = setup.start().await;
+    let mut anna = enter(&gateway, &authority, "anna").await;
+    let is_served = async |name: &'static str| {
+        eventually("the certificate is served", async || {
+            Stream::tls(gateway.websocket, name, authority.client(None)).await.is_ok()
+        })
+        .await;
+    };
+
+    replace(gateway.folder(), "push", &authority.issue(&["renewed.example.com"]));
+    is_served("renewed.example.com").await;
+    gateway.logged(|line| line.message() == "certificate loaded").await;
+
+    // A key that belongs to no certificate is refused, and the pair before it stays.
+    std::fs::write(gateway.folder().join("push.key"), authority.issue(&[NAME]).key).unwrap();
+    let refused = gateway.logged(|line| line.message().starts_with("configuration refused")).await;
+    let reason = refused.get("reason");
+    assert!(reason.contains("websocket.tls: ") && reason.contains("push.key: this key does not belong"), "{reason}");
+    is_served("renewed.example.com").await;
+    assert_eq!(gateway.admin().await.metric("hotgate_tls_reloads_total{outcome=\"loaded\"}").await, 1.0);
+
+    // Half a pair is no pair: the key is there, and its certificate comes later.
+    let next = authority.issue(&["next.example.com"]);
+    std::fs::write(gateway.folder().join("push.key"), &next.key).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    is_served("renewed.example.com").await;
+    std::fs::write(gateway.folder().join("push.pem"), &next.certificate).unwrap();
+    is_served("next.example.com").await;
+    anna.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn certificates_behind_links_are_replaced_when_the_link_changes() {
+    let authority = Authority::new();
+    let config = "[[websocket.tls]]\ncertificate = \"live/tls.crt\"\nkey = \"live/tls.key\"\n";
+    let setup = Setup::new(config);
+    let folder = setup.path().to_owned();
+    let put = |name: &str, identity: &Identity| {
+        std::fs::create_dir(folder.join(name)).unwrap();
+        std::fs::write(folder.join(name).join("tls.crt"), &identity.certificate).unwrap();
+        std::fs::write(folder.join(name).join("tls.key"), &identity.key).unwrap();
+    };
+    put("1", &authority.issue(&["one.example.com"]));
+    std::os::unix::fs::symlink("1", folder.join("live")).unwrap();
+    let gateway = setup.start().await;
+    put("2", &authority.issue(&["two.example.com"]));
+    std::os::unix::fs::symlink("2", folder.join("new")).unwrap();
+    std::fs::rename(folder.join("new"), folder.join("live")).unwrap();
+    eventually("the certificate is served", async || {
+        Stream::tls(gateway.websocket, "two.example.com", authority.client(None)).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_used_ends_the_start() {
+    let authority = Authority::new();
+    let (good, other) = (authority.issue(&[NAME]), authority.issue(&[NAME]));
+    let config = table("websocket", "push");
+    for (certificate, key, problem) in [
+        ("", &*good.key, "push.pem: it contains no certificate in PEM"),
+        (&*good.certificate, "", "push.key: it contains no private key in PEM"),
+        (&good.certificate, &other.key, "push.key: this key does not belong to the certificate in "),
+        (
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            &good.key,
+            "push.pem: the certificate cannot be understood",
+        ),
+    ] {
+        let setup = Setup::new(&config).bytes("push.pem", certificate.as_bytes()).bytes("push.key", key.as_bytes());
+        for command in [&["serve"][..], &["config", "check"]] {
+            let finished = setup.run(&[command, &["--config", "hotgate.toml"]].concat()).await;
+            assert_eq!(finished.code, Some(78), "{finished:?}");
+            assert!(finished.stderr.contains(problem), "{problem} in {finished:?}");
+            assert!(!finished.stderr.contains(&good.key[40..80]), "{finished:?}");
+        }
+    }
+    let finished = Setup::new(&config).run(&["serve", "--config", "hotgate.toml"]).await;
+    assert!(finished.code == Some(78) && finished.stderr.contains("push.pem: cannot read it"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_expires_soon_is_in_the_log_and_in_the_metrics() {
+    let authority = Authority::new();
+    let config = table("websocket", "push");
+    let gateway = Setup::new(&config).identity("push", &authority.issue_until(&[NAME], (2001, 2, 3))).start().await;
+    let line = gateway.logged(|line| line.message().starts_with("a certificate has expired")).await;
+    assert!(line.get("file").ends_with("push.pem") && line.get("expired") == "2001-02-03T00:00:00Z", "{line:?}");
+    let metrics = gateway.admin().await.ask("GET /metrics").await.body;
+    let sample = metrics.lines().find(|line| line.starts_with("hotgate_tls_certificate_expires_seconds{")).unwrap();
+    assert!(sample.contains(r#"listener="websocket",name="push.example.com""#), "{sample}");
+    assert!(sample.ends_with(" 981158400"), "{sample}");
+}
+
+#[tokio::test]
+async fn clients_need_a_certificate_where_the_settings_say_so() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let config = ["text", "api"].map(|listener| {
+        let auth = if listener == "text" { "required" } else { "optional" };
+        format!(
+            "{}[{listener}.tls_options]\nclient_ca = \"ca.pem\"\nclient_auth = \"{auth}\"\n",
+            table(listener, "push")
+        )
+    });
+    let token =
+        "[[api.token]]\nname = \"billing\"\nclient_certificate = \"billing.internal\"\nscopes = [\"push:uid\"]\n";
+    let gateway = Setup::new(&(config.concat() + token))
+        .identity("push", &authority.issue(&[NAME]))
+        .bytes("ca.pem", clients.certificate().as_bytes())
+        .start()
+        .await;
+    let mut anna = gateway.login("anna").await;
+    let (billing, stranger) = (clients.issue(&["billing.internal"]), authority.issue(&["billing.internal"]));
+
+    // The text port: nobody without a certificate of this authority.
+    for own in [None, Some(&stranger)] {
+        let answered = async {
+            let mut sender = Stream::tls(gateway.text, NAME, authority.client(own)).await?;
+            sender.write_all(b"{\"uid\":\"anna\"}\n").await?;
+            sender.read_u8().await
+        };
+        within("a refusal", answered).await.unwrap_err();
+    }
+    let mut sender = Stream::tls(gateway.text, NAME, authority.client(Some(&billing))).await.unwrap();
+    sender.write_all(b"{\"uid\":\"anna\"}\n").await.unwrap();
+    let mut answer = [0; 3];
+    within("an answer", sender.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"ok\n");
+    anna.expect(r#"{"uid":"anna"}"#).await;
+
+    // The API: the certificate stands for a token.
+    let api = gateway.api().await;
+    let ask = async |own: Option<&Identity>, path: &str| {
+        let mut stream = Stream::tls(api.address, NAME, authority.client(own)).await.unwrap();
+        let body = "hello";
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        within("an answer", stream.read_to_end(&mut answer)).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    };
+    let answer = ask(Some(&billing), "/v1/push?uid=anna").await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(&json!({ "reached": 1 }).to_string()), "{answer}");
+    anna.expect("hello").await;
+    let answer = ask(Some(&billing), "/v1/push?everyone=true").await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    let answer = ask(Some(&clients.issue(&["shop.internal"])), "/v1/push?uid=anna").await;
+    assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("client_certificate"), "{answer}");
+    let answer = ask(None, "/v1/push?uid=anna").await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+}
+
+#[tokio::test]
+async fn impossible_rules_of_tls_are_refused() {
+    let push = table("api", "push");
+    for (config, problem) in [
+        ("[[websocket.tls]]\ncertificate = \"a\"".to_owned(), "hotgate.toml:1: websocket.tls[0].key: must be set"),
+        (
+            "[[websocket.tls]]\nfile = \"a\"".to_owned(),
+            "websocket.tls[0].file: unknown key; allowed here: certificate, key",
+        ),
+        ("[websocket]\ntls = 1".to_owned(), "websocket.tls: must be at most 64 tables, each headed [[websocket.tls]]"),
+        (push.clone() + "[api.tls_options]\nclient_auth = \"required\"", "api.tls_options.client_ca: must be set"),
+        (
+            push.clone() + "[api.tls_options]\nclient_ca = \"ca.pem\"",
+            "api.tls_options.client_auth: must be \"optional\"",
+        ),
+        (
+            "[text.tls_options]\nclient_auth = \"required\"\nclient_ca = \"x\"".to_owned(),
+            "text.tls_options.client_auth: needs a certificate",
+        ),
+        (
+            push + "[api.tls_options]\nminimum = \"1.1\"",
+            "api.tls_options.minimum = \"1.1\": must be \"1.2\" or \"1.3\"",
+        ),
+        (
+            "[[api.token]]\nname = \"a\"\nclient_certificate = \"x\"\nscopes = [\"line\"]".to_owned(),
+            "api.token[0].client_certificate: needs api.tls_options.client_auth",
+        ),
+        (
+            "[admin]\nlisten = \"0.0.0.0:1235\"".to_owned(),
+            "admin.listen = \"0.0.0.0:1235\": tokens would cross the network",
+        ),
+        (
+            "[api]\nlisten = \"0.0.0.0:1236\"".to_owned(),
+            "api.listen = \"0.0.0.0:1236\": tokens would cross the network",
+        ),
+    ] {
+        let setup = Setup::new(&config).environment("HOTGATE_ADMIN_LISTEN", "").environment("HOTGATE_API_LISTEN", "");
+        let finished = setup.run(&["config", "check", "--config", "hotgate.toml"]).await;
+        assert!(finished.code == Some(78) && finished.stderr.contains(problem), "{problem} in {finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn openssl_and_python_speak_with_it() {
+    let authority = Authority::new();
+    let gateway = Setup::new(&table("websocket", "push"))
+        .identity("push", &authority.issue(&[NAME]))
+        .bytes("ca.pem", authority.certificate().as_bytes())
+        .start()
+        .await;
+    let run = async |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(gateway.folder()).stdin(Stdio::null()).kill_on_drop(true);
+        let output = within(program, command.output()).await.expect(program);
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let address = gateway.websocket.to_string();
+    for (version, shown) in [("-tls1_3", "TLSv1.3"), ("-tls1_2", "TLSv1.2")] {
+        let connect = ["s_client", "-connect", &address, "-servername", NAME, "-CAfile", "ca.pem", "-alpn", "http/1.1"];
+        let verify = ["-verify_return_error", "-verify_hostname", NAME, version];
+        let seen = run("openssl", &[&connect[..], &verify].concat()).await;
+        assert!(seen.contains("Verify return code: 0 (ok)") && seen.contains(shown), "{seen}");
+        assert!(seen.contains("ALPN protocol: http/1.1"), "{seen}");
+    }
+    let seen = run("openssl", &["s_client", "-connect", &address, "-tls1_1"]).await;
+    assert!(!seen.contains("Verify return code: 0"), "{seen}");
+    let script = format!(
+        "import socket, ssl\n\
+         context = ssl.create_default_context(cafile='ca.pem')\n\
+         raw = socket.create_connection(('127.0.0.1', {}))\n\
+         tls = context.wrap_socket(raw, server_hostname='{NAME}')\n\
+         tls.sendall({:?}.encode())\n\
+         print(tls.version(), tls.recv(1000).split(b'\\r\\n')[0])\n",
+        gateway.websocket.port(),
+        String::from_utf8(Upgrade::default().encode()).unwrap(),
+    );
+    let seen = run("python3", &["-c", &script]).await;
+    assert!(seen.contains("TLSv1.3 b'HTTP/1.1 101 Switching Protocols'"), "{seen}");
+}
