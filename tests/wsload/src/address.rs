@@ -15,16 +15,19 @@ pub(crate) fn loopback(what: &str, host_port: &str) -> Result<SocketAddr, String
     Ok(addr)
 }
 
-/// Splits ws://host:port/path into (host:port, path).
-pub(crate) fn split_ws(url: &str) -> Result<(String, String), String> {
-    let rest = url.strip_prefix("ws://").ok_or_else(|| format!("--ws '{url}': must start with ws://"))?;
+/// Splits ws://host:port/path into (host:port, path). Also returns `true` for wss://.
+pub(crate) fn split_ws(url: &str) -> Result<(String, String, bool), String> {
+    let secure = url.strip_prefix("wss://");
+    let rest = secure.or_else(|| url.strip_prefix("ws://"));
+    let rest = rest.ok_or_else(|| format!("--ws '{url}': must start with ws:// or wss://"))?;
+    let port = if secure.is_some() { 443 } else { 80 };
     let (host, path) = match rest.find('/') {
         Some(i) => (&rest[..i], &rest[i..]),
         None => (rest, "/"),
     };
     let host =
-        if host.rsplit(']').next().unwrap_or(host).contains(':') { host.to_string() } else { format!("{host}:80") };
-    Ok((host, path.to_string()))
+        if host.rsplit(']').next().unwrap_or(host).contains(':') { host.to_string() } else { format!("{host}:{port}") };
+    Ok((host, path.to_string(), secure.is_some()))
 }
 
 #[cfg(test)]
@@ -33,10 +36,11 @@ mod tests {
 
     #[test]
     fn urls() {
-        assert_eq!(split_ws("ws://127.0.0.1:1234").unwrap(), ("127.0.0.1:1234".into(), "/".into()));
-        assert_eq!(split_ws("ws://localhost/x?y").unwrap(), ("localhost:80".into(), "/x?y".into()));
-        assert_eq!(split_ws("ws://[::1]:99/").unwrap(), ("[::1]:99".into(), "/".into()));
-        assert_eq!(split_ws("ws://[::1]/").unwrap(), ("[::1]:80".into(), "/".into()));
+        assert_eq!(split_ws("ws://127.0.0.1:1234").unwrap(), ("127.0.0.1:1234".into(), "/".into(), false));
+        assert_eq!(split_ws("ws://localhost/x?y").unwrap(), ("localhost:80".into(), "/x?y".into(), false));
+        assert_eq!(split_ws("ws://[::1]:99/").unwrap(), ("[::1]:99".into(), "/".into(), false));
+        assert_eq!(split_ws("ws://[::1]/").unwrap(), ("[::1]:80".into(), "/".into(), false));
+        assert_eq!(split_ws("wss://localhost").unwrap(), ("localhost:443".into(), "/".into(), true));
         assert!(split_ws("http://127.0.0.1/").is_err());
     }
 

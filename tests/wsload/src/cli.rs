@@ -66,9 +66,12 @@ impl Adapter {
 
 #[derive(Args, Clone)]
 pub(crate) struct Common {
-    /// Server's WebSocket address; the path may contain {uid}
+    /// Server's WebSocket address, ws:// or wss://; the path may contain {uid}
     #[arg(long, default_value = "ws://127.0.0.1:1234/")]
     pub(crate) ws: String,
+    /// File with the certificates that wss:// trusts
+    #[arg(long)]
+    pub(crate) ca: Option<PathBuf>,
     /// Server's text port
     #[arg(long, default_value = "127.0.0.1:5678")]
     pub(crate) text: String,

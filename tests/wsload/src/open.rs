@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::address::{loopback, split_ws};
 use crate::cli::Common;
-use crate::net::{Handler, Net, NetConfig};
+use crate::net::{Handler, Net, NetConfig, TlsClient};
 use crate::stats::Samples;
 use crate::sys;
 
@@ -114,8 +114,13 @@ impl Sources {
 /// Creates the event loop of a scenario. Also returns the path to request, and `true` if the server has an IPv4
 /// address.
 pub(crate) fn make_net(c: &Common, answer_pings: bool) -> Result<(Net, String, bool), String> {
-    let (host, path) = split_ws(&c.ws)?;
+    let (host, path, secure) = split_ws(&c.ws)?;
     let addr = loopback("--ws", &host)?;
+    let tls = match &c.ca {
+        Some(ca) if secure => Some(TlsClient::new(ca, &host)?),
+        None if secure => return Err(format!("--ws '{}': needs --ca", c.ws)),
+        _ => None,
+    };
     let net = Net::new(NetConfig {
         host,
         addr,
@@ -125,6 +130,7 @@ pub(crate) fn make_net(c: &Common, answer_pings: bool) -> Result<(Net, String, b
         max_frame: c.max_frame,
         seed: c.seed,
         congestion: c.congestion.clone(),
+        tls,
     })
     .map_err(|e| format!("epoll: {e}"))?;
     Ok((net, path, addr.is_ipv4()))

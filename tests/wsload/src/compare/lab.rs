@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
 use super::row::{Figure, Pair};
@@ -56,7 +57,23 @@ impl Lab {
 
     /// Starts a server on its core, with default settings.
     pub(super) fn server(&self, kind: Kind) -> Result<Server, String> {
-        self.server_with(kind, &self.cores[..1], "", &self.scratch)
+        if kind != Kind::Tls {
+            return self.server_with(kind, &self.cores[..1], "", &self.scratch);
+        }
+        let wrong = |error: &dyn std::fmt::Display| format!("a certificate: {error}");
+        let key = KeyPair::generate().map_err(|error| wrong(&error))?;
+        let params = CertificateParams::new(["127.0.0.1".to_owned()]).map_err(|error| wrong(&error))?;
+        let own = params.self_signed(&key).map_err(|error| wrong(&error))?;
+        for (path, content) in [(self.certificate(), own.pem()), (self.scratch.join("key"), key.serialize_pem())] {
+            fs::write(&path, content).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        let settings = "[[websocket.tls]]\ncertificate = \"certificate\"\nkey = \"key\"\n";
+        self.server_with(kind, &self.cores[..1], settings, &self.scratch)
+    }
+
+    /// The file with the certificate of a server with TLS.
+    fn certificate(&self) -> PathBuf {
+        self.scratch.join("certificate")
     }
 
     pub(super) fn server_with(
@@ -88,9 +105,12 @@ impl Lab {
         let mut arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
         arguments.extend_from_slice(more);
         let Ports { ws, text, api } = server.ports;
+        let scheme = if kind == Kind::Tls { "wss" } else { "ws" };
         let output = pinned::command(&self.cores[1..], &itself)?
             .args(&arguments)
-            .args(["--ws", &format!("ws://127.0.0.1:{ws}/"), "--text", &format!("127.0.0.1:{text}")])
+            .args(["--ws", &format!("{scheme}://127.0.0.1:{ws}/"), "--text", &format!("127.0.0.1:{text}")])
+            .arg("--ca")
+            .arg(self.certificate())
             .args(["--api", &format!("127.0.0.1:{api}"), "--api-token-file"])
             .arg(&server.token)
             .args(["--server-pid", &server.id().to_string(), "--quiet"])

@@ -31,6 +31,9 @@ impl Lab {
                 _ => lab.push(kind, 1),
             }),
             Work::ApiBroadcast => self.both(Kind::TextPort, Lab::api_broadcast),
+            Work::TlsRelay => self.in_turn(Kind::Tls, Kind::Hotgate, |lab, kind| lab.relay(kind, 8)),
+            Work::TlsLogin => self.in_turn(Kind::Tls, Kind::Hotgate, Lab::login),
+            Work::TlsMemory => self.in_turn(Kind::Tls, Kind::Hotgate, Lab::memory),
             Work::Login => self.both(Kind::Node, Lab::login),
             Work::Latency => {
                 let top = match self.delivered("relay-8", Kind::Node) {

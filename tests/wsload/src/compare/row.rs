@@ -25,6 +25,10 @@ pub(super) enum Work {
         senders: &'static str,
     },
     ApiBroadcast,
+    /// A relay over TLS, beside one without.
+    TlsRelay,
+    TlsLogin,
+    TlsMemory,
     Login,
     Latency,
     Memory,
@@ -63,7 +67,7 @@ const fn api(name: &'static str, title: &'static str, senders: &'static str, mos
     row(name, title, Work::ApiPush { senders }, "µs CPU", "text port", Goal::Within(most))
 }
 
-pub(super) const ROWS: [Row; 15] = [
+pub(super) const ROWS: [Row; 18] = [
     row("relay-8", "relay, 8 in flight", Work::Relay { window: 8 }, "µs CPU", "node", Goal::Times(6.0)),
     row("relay-1", "relay, 1 in flight", Work::Relay { window: 1 }, "µs CPU", "node", Goal::Times(2.1)),
     row("push-1", "push, 1 sender, 64 in flight", Work::Push { senders: 1 }, "µs CPU", "node", Goal::Times(2.3)),
@@ -85,6 +89,9 @@ pub(super) const ROWS: [Row; 15] = [
         "text port",
         Goal::Within(1.1),
     ),
+    row("tls-relay", "TLS: relay, 8 in flight", Work::TlsRelay, "µs CPU", "without TLS", Goal::Within(1.6)),
+    row("tls-login", "TLS: connect, authenticate, close", Work::TlsLogin, "µs CPU", "without TLS", Goal::Within(10.0)),
+    row("tls-memory", "TLS: memory of an idle connection", Work::TlsMemory, "KB", "without TLS", Goal::AtMost(7.0)),
     row("cores", "relay, 8 in flight, on two cores", Work::Cores, "µs CPU", "one core", Goal::Within(1.25)),
 ];
 

@@ -16,6 +16,8 @@ const START: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Hotgate,
+    /// Hotgate with TLS for its clients.
+    Tls,
     /// Hotgate, pushed to through its text port: what its HTTP API is compared with.
     TextPort,
     /// A server in Node with the same rules compiled in.
@@ -28,6 +30,7 @@ impl Kind {
     pub(super) fn name(self) -> &'static str {
         match self {
             Kind::Hotgate => "hotgate",
+            Kind::Tls => "wss",
             Kind::TextPort => "text-port",
             Kind::Node => "node",
             Kind::Bare => "bare",
@@ -77,7 +80,7 @@ impl Server {
     pub(super) fn start(programs: &Programs, setup: Setup<'_>) -> Result<Server, String> {
         let Setup { kind, cores, home, settings, log } = setup;
         let mut command = match kind {
-            Kind::Hotgate | Kind::TextPort => {
+            Kind::Hotgate | Kind::Tls | Kind::TextPort => {
                 let mut command = pinned::command(cores, &programs.hotgate)?;
                 command.arg("--config").arg(configure(home, settings)?);
                 // The user's own settings must not change the comparison.

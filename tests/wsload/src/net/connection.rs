@@ -4,6 +4,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 
 use super::Net;
+use super::tls::Tls;
 
 pub(crate) type ConnId = u32;
 pub(crate) const NO_CONN: ConnId = u32::MAX;
@@ -86,6 +87,7 @@ pub(super) struct Conn {
     pub(super) out_pos: usize,
     /// State of a handshake or of a fragmented message, while one is under way.
     pub(super) aside: Option<Box<Aside>>,
+    pub(super) tls: Option<Box<Tls>>,
 }
 
 #[derive(Default)]

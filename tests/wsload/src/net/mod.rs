@@ -6,6 +6,7 @@
 
 mod connection;
 mod receive;
+mod tls;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,6 +15,7 @@ use std::os::fd::OwnedFd;
 pub(crate) use connection::{ConnId, Gone, Handler, NO_CONN};
 
 use self::connection::{Aside, Conn, State};
+pub(crate) use self::tls::TlsClient;
 use crate::rng::Rng;
 use crate::sys::{self, Epoll, Event};
 use crate::ws;
@@ -45,6 +47,8 @@ pub(crate) struct NetConfig {
     pub(crate) seed: u64,
     /// TCP congestion control. Empty: the system's default.
     pub(crate) congestion: String,
+    /// TLS of WebSocket clients, if the server wants it.
+    pub(crate) tls: Option<TlsClient>,
 }
 
 pub(crate) struct Net {
@@ -105,7 +109,10 @@ impl Net {
         nonce[8..].copy_from_slice(&b.to_le_bytes());
         let mask = if self.cfg.zero_mask { 0 } else { (self.rng.draw() as u32).max(1) };
         let aside = Aside { key: ws::key_from(nonce), path, fragments: None };
-        self.insert(fd, tag, false, mask, Some(Box::new(aside)))
+        let tls = self.cfg.tls.as_ref().map(TlsClient::session).transpose()?;
+        let id = self.insert(fd, tag, false, mask, Some(Box::new(aside)))?;
+        self.conns[id as usize].tls = tls;
+        Ok(id)
     }
 
     pub(crate) fn open_raw(&mut self, addr: &SocketAddr, tag: u32) -> io::Result<ConnId> {
@@ -148,6 +155,7 @@ impl Net {
         c.out.clear();
         c.out_pos = 0;
         c.aside = None;
+        c.tls = None;
         self.free.push(id);
     }
 
@@ -205,7 +213,11 @@ impl Net {
         let Some(socket) = c.socket.as_ref().filter(|_| c.writable && !c.failed) else { return };
         while c.out_pos < c.out.len() {
             self.stats.sends += 1;
-            match sys::send(socket, &c.out[c.out_pos..]) {
+            let sent = match &mut c.tls {
+                Some(tls) => tls.send(socket, &c.out[c.out_pos..]),
+                None => sys::send(socket, &c.out[c.out_pos..]),
+            };
+            match sent {
                 Ok(Some(n)) => {
                     self.stats.bytes_out += n as u64;
                     self.buffered -= n;

@@ -10,6 +10,10 @@ impl Net {
         let c = &mut self.conns[id as usize];
         c.writable = true;
         if c.state != State::Connecting {
+            if let (Some(tls), Some(socket)) = (&mut c.tls, &c.socket) {
+                // An error is found by the next read.
+                _ = tls.flush(socket);
+            }
             self.flush_one(id);
             return;
         }
@@ -55,7 +59,10 @@ impl Net {
                 c.rest.clear();
             }
             self.stats.recvs += 1;
-            let got = sys::receive(socket, &mut scratch[have..]);
+            let got = match &mut c.tls {
+                Some(tls) => tls.receive(socket, &mut scratch[have..]),
+                None => sys::receive(socket, &mut scratch[have..]),
+            };
             let now = sys::monotonic_ns() - self.epoch;
             let n = match got {
                 Ok(Some(0)) => {
@@ -89,7 +96,7 @@ impl Net {
             }
             // With edge-triggered events, a short read means that the stream is drained. After a hang-up, reading goes
             // on until the end of the stream.
-            if total < scratch.len() && !hangup {
+            if total < scratch.len() && !hangup && c.tls.is_none() {
                 break;
             }
         }
