@@ -15,7 +15,8 @@ async fn start(settings: &str) -> Gateway {
     Setup::new(&config(settings)).file("plugin.wasm", &Component::fixture("")).bytes("version", b"1\n").start().await
 }
 
-fn write(gateway: &Gateway, name: &str, text: &str) {
+/// Replaces a file of the gateway's folder.
+pub(crate) fn write(gateway: &Gateway, name: &str, text: &str) {
     let path = gateway.folder().join(name);
     let new = path.with_extension("new");
     std::fs::write(&new, text).expect("a writable folder");

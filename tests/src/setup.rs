@@ -17,6 +17,8 @@ pub struct Setup {
     config: String,
     /// The words of the command line that make the program serve.
     serving: Vec<String>,
+    /// The address for clients.
+    websocket: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     /// A command that starts the program, such as `taskset`.
@@ -45,8 +47,9 @@ impl Setup {
         let state = Compiled::shared();
         let serving = ["serve", "--config", "hotgate.toml"].map(str::to_owned).into();
         let (arguments, environment, launcher) = (Vec::new(), Vec::new(), Vec::new());
+        let websocket = "127.0.0.1:0".to_owned();
         let chooses_addresses = true;
-        Self { folder, config, serving, arguments, environment, launcher, chooses_addresses, state }
+        Self { folder, config, serving, websocket, arguments, environment, launcher, chooses_addresses, state }
     }
 
     /// A setup with one plugin, the file `plugin.wasm`, in both roles. `keys` stand in both of its tables.
@@ -79,6 +82,12 @@ impl Setup {
     /// Adds an argument to the command line, after `serve` and the listening addresses.
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Listens for clients on another address than 127.0.0.1:0.
+    pub fn websocket(mut self, address: &str) -> Self {
+        address.clone_into(&mut self.websocket);
         self
     }
 
@@ -214,7 +223,7 @@ impl Setup {
         let mut command = self.command();
         command.args(&self.serving).args(["--log-format", "json"]);
         if self.chooses_addresses {
-            command.args(["--websocket-listen", "127.0.0.1:0", "--text-listen", "127.0.0.1:0"]);
+            command.args(["--websocket-listen", &self.websocket, "--text-listen", "127.0.0.1:0"]);
         }
         command.args(&self.arguments);
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts")

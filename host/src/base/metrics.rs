@@ -142,8 +142,8 @@ macro_rules! metrics {
 metrics! {
     /// TCP connections accepted on the WebSocket port.
     connections_accepted: Counter,
-    /// Connections refused before the upgrade, for any reason.
-    handshakes_refused: Counter,
+    /// Connections refused before the upgrade.
+    handshakes_refused: By<Rejection>,
     /// Connections that ended before they were upgraded or refused.
     handshakes_abandoned: Counter,
     /// WebSocket connections that have ended, by the cause of their end.
@@ -152,6 +152,8 @@ metrics! {
     logins: Counter,
     /// Clients that were refused. Clients that left by themselves are not counted.
     logins_denied: By<Denial>,
+    /// Times that a client sent faster than it may: reading from it paused, or it was closed (`limits.past_rate`).
+    rates_exceeded: By<Rate>,
     /// Messages received from authenticated clients.
     messages_received: Counter,
     /// Messages put into an outbox.
@@ -167,7 +169,7 @@ metrics! {
     /// Connections closed because nothing arrived from the client.
     silent_connections: Counter,
     /// Senders refused because of `text.allow_from` or `limits.text_connections`.
-    senders_refused: Counter,
+    senders_refused: By<SenderRefusal>,
     /// Lines of the text port answered `ok` or with the router's own reply, and messages of the HTTP API answered 200.
     pushes_ok: Counter,
     /// Lines of the text port answered `fail`, and understood messages of the HTTP API answered with an error.
@@ -212,6 +214,48 @@ macro_rules! reasons {
 }
 
 reasons! {
+    /// Why a connection was refused before the upgrade.
+    Rejection by "reason" {
+        /// `limits.connections`
+        Connections = "connections",
+        /// `limits.connections_per_address`
+        PerAddress = "connections-per-address",
+        /// `limits.unauthenticated`
+        Unauthenticated = "unauthenticated",
+        /// `limits.unauthenticated_share`
+        UnauthenticatedShare = "unauthenticated-share",
+        /// `limits.accept_rate_per_address`
+        Rate = "accept-rate",
+        /// `websocket.allowed_origins`
+        Origin = "origin",
+        /// `websocket.handshake_timeout`
+        Timeout = "timeout",
+        /// `websocket.trusted_proxies`, with the PROXY protocol.
+        Proxy = "proxy",
+        /// The request is no valid upgrade request.
+        Request = "request",
+    }
+
+    /// What a client sent too fast.
+    Rate by "rate" {
+        /// `limits.messages_per_second`
+        Messages = "messages",
+        /// `limits.bytes_per_second`
+        Bytes = "bytes",
+    }
+
+    /// Why a sender was refused.
+    SenderRefusal by "reason" {
+        /// `text.allow_from`
+        AllowFrom = "allow-from",
+        /// `limits.text_connections`
+        Connections = "connections",
+        /// `text.trusted_proxies`
+        Proxy = "proxy",
+        /// The header of its proxy or the handshake of TLS was wrong, or took too long.
+        Opening = "opening",
+    }
+
     /// Why a client was refused.
     Denial by "reason" {
         /// A plugin denied the client, or closed the connection at once.

@@ -1,6 +1,7 @@
 //! The base that all other wings use.
 
 pub mod address;
+pub mod bucket;
 pub mod message;
 pub mod metrics;
 pub mod state;

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::error::join;
+use super::error::{Places, join};
 use super::section::Section;
-use super::{Config, PluginConfig};
+use super::{Config, ConfigError, PluginConfig, rules};
 
 /// The parts of a plugin's configuration that may change while the gateway runs.
 const SETTINGS: &str = "settings";
@@ -13,7 +13,23 @@ const DEPLOY: &str = "deploy";
 const TLS_OPTIONS: &str = "tls_options";
 
 impl Config {
-    /// Returns the keys whose values differ from `other` and take effect only at the next start.
+    /// Returns this configuration with the values of `new` for the keys that take effect while the gateway runs. Those
+    /// of plugins and tokens are not among them, because they have their own ways.
+    ///
+    /// # Errors
+    /// If these values do not fit the other values of this configuration, which stay until the next start.
+    pub fn updated(&self, new: &Self) -> Result<Self, ConfigError> {
+        let mut updated = self.clone();
+        updated.limits.clone_from(&new.limits);
+        updated.text.allow_from.clone_from(&new.text.allow_from);
+        updated.text.trusted_proxies.clone_from(&new.text.trusted_proxies);
+        updated.websocket.allowed_origins.clone_from(&new.websocket.allowed_origins);
+        updated.websocket.trusted_proxies.clone_from(&new.websocket.trusted_proxies);
+        rules::check(&updated, &Places::default())?;
+        Ok(updated)
+    }
+
+    /// Returns the keys whose values differ from `other`, except those of plugins and tokens that take effect at once.
     pub fn changes(&self, other: &Self) -> Vec<String> {
         let mut changes = Vec::new();
         compare(&mut changes, "", self, other);
@@ -61,7 +77,7 @@ fn compare(changes: &mut Vec<String>, path: &str, own: &dyn Section, other: &dyn
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ApiTokenConfig, PluginSource, Settings};
+    use crate::config::{AllowedOrigin, AllowedOrigins, ApiTokenConfig, PastRate, PluginSource, Settings};
 
     #[test]
     fn what_takes_effect_at_once_is_no_change() {
@@ -77,5 +93,30 @@ mod tests {
         assert_eq!(old.changes(&new), ["websocket.max_message", "authenticator[0].limits.memory", "router.file"]);
         new.authenticators.push(PluginConfig::default());
         assert!(old.changes(&new).contains(&"authenticator".to_owned()));
+    }
+
+    #[test]
+    fn some_keys_take_effect_while_it_runs_and_the_others_wait() {
+        let (old, mut new) = (Config::default(), Config::default());
+        new.limits.connections = 1;
+        new.limits.past_rate = PastRate::Close;
+        new.text.allow_from.push("127.0.0.1".parse::<std::net::IpAddr>().unwrap().into());
+        new.websocket.trusted_proxies.push("10.0.0.0/8".parse().unwrap());
+        new.websocket.allowed_origins = AllowedOrigins::Only(vec![AllowedOrigin::SameHost]);
+        new.websocket.max_message -= 1;
+        let updated = old.updated(&new).unwrap();
+        let live = ["websocket.allowed_origins", "websocket.trusted_proxies", "text.allow_from", "limits.connections"];
+        assert_eq!(old.changes(&updated), [&live[..], &["limits.past_rate"]].concat());
+        assert_eq!(updated.changes(&new), ["websocket.max_message"]);
+    }
+
+    /// The file alone is right, but headers wait for the next start: foreign pages could act as users until then.
+    #[test]
+    fn what_does_not_fit_keys_that_wait_does_not_take_effect() {
+        let (mut old, new) = (Config::default(), Config::default());
+        old.websocket.pass_headers.push("cookie".to_owned());
+        old.websocket.allowed_origins = AllowedOrigins::Only(vec![AllowedOrigin::SameHost]);
+        let problem = old.updated(&new).unwrap_err();
+        assert!(problem.problem().starts_with("websocket.pass_headers: \"cookie\" needs"), "{problem}");
     }
 }

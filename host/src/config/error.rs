@@ -19,6 +19,11 @@ impl ConfigError {
     pub(super) fn new(place: Place, problem: impl Into<String>) -> Self {
         Self { place, problem: problem.into() }
     }
+
+    /// Returns the error without its place.
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
 }
 
 /// The place where a setting was given.

@@ -10,14 +10,15 @@ use toml::de::DeValue;
 use super::error::Wrong;
 use super::kinds::{Choice, Count, FOLDER, HOST, Kind, List, Size, SizeOrAuto, Time, TimeOrNever, YesNo};
 use super::listener::{Addresses, CLIENT_AUTHS, CLIENT_CA, FILE, GROUP, MODE, TLS_VERSIONS};
-use super::names::{HEADER, LOG_LEVEL, NETWORK, Origins, SUBPROTOCOL};
+use super::names::{HEADER, LOG_LEVEL, NETWORK, SUBPROTOCOL};
+use super::origins::Origins;
 use super::section::{Row, Section, Tables, keys};
 use super::token::{CERTIFICATE_NAME, Digest, PATTERN, SCOPES, SecretFile, TOKEN_NAME};
 use super::units::{DAY, GIB, HOUR, KIB, MIB, MS, TIB, millis, secs};
 use super::{
     AdminConfig, AllowedOrigins, ApiConfig, ApiRules, ApiTokenConfig, CertificateConfig, ClientAuth, CompilerConfig,
     Config, Credential, DuplicateLogin, EngineConfig, HeartbeatConfig, InboxConfig, LimitsConfig, ListenerConfig,
-    LogConfig, LogFormat, OutboxConfig, PluginConfig, Processor, ProxyProtocol, RouterConfig, SessionsConfig,
+    LogConfig, LogFormat, OutboxConfig, PastRate, PluginConfig, Processor, ProxyProtocol, RouterConfig, SessionsConfig,
     TextConfig, TlsOptions, TlsVersion, TokenDigest, WatchConfig, WebSocketConfig,
 };
 
@@ -29,6 +30,8 @@ const DUPLICATE_LOGINS: Choice<DuplicateLogin> = Choice(&[
     ("close-older", DuplicateLogin::CloseOlder),
     ("reject", DuplicateLogin::Reject),
 ]);
+
+const PAST_RATES: Choice<PastRate> = Choice(&[("pause", PastRate::Pause), ("close", PastRate::Close)]);
 
 const API_RULES: Choice<ApiRules> = Choice(&[("direct", ApiRules::Direct), ("router", ApiRules::Router)]);
 
@@ -77,8 +80,10 @@ keys! {
              cut.";
         allowed_origins: Origins, = AllowedOrigins::Any,
             "The origins of web pages that may connect. [\"*\"] allows every page, and is refused if cookies are \
-             passed on (pass_headers). Requests without an Origin header do not come from a browser and are let \
-             through.";
+             passed on (pass_headers). \"https://*.example.com\" allows all hosts below example.com, but not \
+             example.com itself. \"same-host\" allows pages of the host that the request's Host header names, with any \
+             scheme and port; a proxy in front must pass this header on unchanged. Requests without an Origin header \
+             do not come from a browser and are let through.";
         trusted_proxies: List(NETWORK), = Vec::new(),
             "Proxies that are believed when they name the address of a client, by X-Forwarded-For or by the PROXY \
              protocol. Whoever connects to a Unix socket is believed, too.";
@@ -161,6 +166,21 @@ keys! {
              addresses are known.";
         text_connections: Count(1..=1_000_000), = 1024,
             "The most connections to the text port. Above it, a new connection is closed.";
+        accept_rate: Count(0..=1_000_000), = 0,
+            "The most WebSocket connections that are accepted in a second, from all clients together. Above it, \
+             accepting pauses, and clients wait. 0: any number.";
+        accept_rate_per_address: Count(0..=1_000_000), = 200,
+            "The most WebSocket connections of one client address in a second, after up to connections_per_address at \
+             once; with IPv6, of one network of 64 bits. Above it, the upgrade request is refused (429). Loopback \
+             addresses are exempt; the clients of a trusted proxy are counted by their own addresses. 0: any number.";
+        messages_per_second: Count(0..=1_000_000), = 0,
+            "The most messages that one client may send in a second, after twice as many at once. 0: any number.";
+        bytes_per_second: Size(0..=GIB), = 0,
+            "The most bytes that one client may send in a second, after twice as many at once. Everything counts that \
+             arrives after the upgrade. 0B: any number.";
+        past_rate: PAST_RATES, = PastRate::Pause,
+            "What happens when a client sends more than messages_per_second or bytes_per_second. \"pause\": the gateway \
+             reads no more from it until it may send again; nothing is lost. \"close\": its connection is closed (1008).";
     }
 
     WatchConfig {

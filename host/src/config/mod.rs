@@ -11,6 +11,7 @@ mod keys;
 mod kinds;
 mod listener;
 mod names;
+mod origins;
 mod overrides;
 mod plugin;
 mod plugin_keys;
@@ -34,6 +35,7 @@ pub use self::error::ConfigError;
 pub use self::files::{BYTE_ORDER_MARK, open_file, read_file, read_text};
 pub use self::kinds::host;
 pub use self::listener::{CertificateConfig, ClientAuth, ListenAddress, ListenerConfig, TlsOptions, TlsVersion};
+pub use self::origins::{AllowedOrigin, AllowedOrigins};
 pub use self::overrides::Overrides;
 pub use self::plugin::{Isolation, PluginConfig, PluginDeploy, PluginLimits, Rollback};
 pub use self::plugin_source::PluginSource;
@@ -162,16 +164,6 @@ pub enum ProxyProtocol {
     Required,
 }
 
-/// The origins of pages that may connect (the `Origin` header, RFC 6455 §10.2).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AllowedOrigins {
-    /// `["*"]`: all origins.
-    Any,
-    /// These origins: scheme, host and port, in lower case. Upper and lower case are equal. Requests without an
-    /// `Origin` header do not come from a browser and are let through.
-    Only(Vec<String>),
-}
-
 /// Settings of the text port, for internal systems that push messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextConfig {
@@ -239,8 +231,8 @@ pub struct InboxConfig {
     pub total_bytes: usize,
 }
 
-/// Limits for the number of connections. Above a limit of WebSocket connections, the upgrade request is refused with
-/// 503.
+/// Limits for the number of connections, and for how fast clients connect and send. Above a limit of WebSocket
+/// connections, the upgrade request is refused with 503.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsConfig {
     /// The most WebSocket connections.
@@ -253,6 +245,26 @@ pub struct LimitsConfig {
     pub unauthenticated_share: u8,
     /// The most connections to the text port.
     pub text_connections: usize,
+    /// The most WebSocket connections that are accepted in a second; 0 for any number. Above it, accepting pauses.
+    pub accept_rate: usize,
+    /// The most WebSocket connections of one client address in a second, and at most `connections_per_address` at once;
+    /// 0 for any number. Loopback addresses are exempt. Above it, the upgrade request is refused with 429.
+    pub accept_rate_per_address: usize,
+    /// The most messages that one client may send in a second, and twice as many at once; 0 for any number.
+    pub messages_per_second: usize,
+    /// The most bytes that one client may send in a second, and twice as many at once; 0 for any number.
+    pub bytes_per_second: usize,
+    /// See [`PastRate`].
+    pub past_rate: PastRate,
+}
+
+/// The effect when a client sends more than `messages_per_second` or `bytes_per_second`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PastRate {
+    /// The gateway reads no more from the client until it may send again. Nothing is lost.
+    Pause,
+    /// The connection is closed with 1008.
+    Close,
 }
 
 /// Settings of the watch for changed plugin files.

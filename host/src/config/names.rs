@@ -1,14 +1,11 @@
-//! The kinds of values that are defined elsewhere: origins, header names, subprotocols, networks, log filters.
+//! The kinds of values that are defined elsewhere: header names, subprotocols, networks, log filters.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
-use toml::de::DeValue;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::AllowedOrigins;
-use super::error::Wrong;
-use super::kinds::{Kind, List, Text};
+use super::kinds::Text;
 
 /// A network, without host bits; a single address is a network with one address. IPv4 networks written as IPv6
 /// (`::ffff:10.0.0.0/104`) are read as IPv4, like the addresses of peers. A network that cannot contain a peer's
@@ -78,79 +75,6 @@ pub(super) const LOG_LEVEL: Text<String> = Text {
     allowed: "off, error, warn, info, debug, trace, or directives like \"info,hotgate=debug\"",
 };
 
-/// The origins of pages that may connect.
-pub(super) struct Origins;
-
-impl Kind for Origins {
-    type Value = AllowedOrigins;
-
-    fn parse(&self, value: &DeValue<'_>) -> Result<AllowedOrigins, Wrong> {
-        match value.as_array() {
-            Some(list) if list.len() == 1 && list[0].get_ref().as_str() == Some("*") => Ok(AllowedOrigins::Any),
-            Some(_) => List(ORIGIN).parse(value).map(AllowedOrigins::Only),
-            None => Err(self.wrong(value)),
-        }
-    }
-
-    fn show(&self, value: &AllowedOrigins) -> toml::Value {
-        match value {
-            AllowedOrigins::Any => vec!["*"].into(),
-            AllowedOrigins::Only(origins) => List(ORIGIN).show(origins),
-        }
-    }
-
-    fn allowed(&self) -> String {
-        "[\"*\"] alone, or a list of origins like \"https://example.com\"".to_owned()
-    }
-}
-
-/// An origin as browsers write it (RFC 6454 §6.2). Other forms are refused, since they would never match.
-const ORIGIN: Text<String> = Text {
-    parse: |text| {
-        let text = text.to_ascii_lowercase();
-        if text == "null" {
-            return Some(text);
-        }
-        let (scheme, authority) = text.split_once("://")?;
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-            _ => (authority, None),
-        };
-        // A browser sends the scheme of the page, and no page is served by WebSocket.
-        let is_page = is_scheme(scheme) && !matches!(scheme, "ws" | "wss");
-        let is_port = match port {
-            None => true,
-            Some(port) => {
-                let number = port.parse::<u16>().ok().filter(|number| number.to_string() == port)?;
-                !matches!((scheme, number), ("http", 80) | ("https", 443))
-            }
-        };
-        (is_page && is_port && is_host(host)).then_some(text)
-    },
-    show: String::clone,
-    allowed: "an origin as browsers send it: the page's scheme (not ws), its host, and its port unless it is the \
-              scheme's default, like \"https://example.com\" or \"http://localhost:8080\"; \"*\" must stand alone",
-};
-
-fn is_scheme(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
-}
-
-/// Returns `true` for a host as browsers write it (<https://url.spec.whatwg.org/#host-serializing>): an address has one
-/// form only, and a host that ends in a number must be an IPv4 address.
-fn is_host(text: &str) -> bool {
-    match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok_and(|parsed| parsed.to_string() == address),
-        None => {
-            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-            let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
-            let is_name = !last.is_empty() && !last.bytes().all(|byte| byte.is_ascii_digit());
-            text.bytes().all(allowed) && (is_name || text.parse::<Ipv4Addr>().is_ok())
-        }
-    }
-}
-
 /// Returns `true` for a token (RFC 9110 §5.6.2).
 fn is_token(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
@@ -160,40 +84,6 @@ fn is_token(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_origin_is_what_browsers_send() {
-        for (text, origin) in [
-            ("https://Example.com", Some("https://example.com")),
-            ("http://localhost:8080", Some("http://localhost:8080")),
-            ("http://[::1]:8080", Some("http://[::1]:8080")),
-            ("http://[::1]", Some("http://[::1]")),
-            ("chrome-extension://abcdef", Some("chrome-extension://abcdef")),
-            ("null", Some("null")),
-            ("*", None),
-            ("", None),
-            ("example.com", None),
-            ("https://", None),
-            ("https://example.com/", None),
-            ("https://example.com:443", None),
-            ("https://example.com:x", None),
-            ("https://*.example.com", None),
-            ("https://user@example.com", None),
-            ("http://127.0.0.1:8080", Some("http://127.0.0.1:8080")),
-            ("https://example.com.", Some("https://example.com.")),
-            // Browsers never send these, so they would never match.
-            ("ws://example.com", None),
-            ("wss://example.com", None),
-            ("https://example.com:08443", None),
-            ("https://example.com:+8443", None),
-            ("http://[0:0::1]", None),
-            ("http://127.1", None),
-            ("http://127.0.0.01", None),
-            ("http://.", None),
-        ] {
-            assert_eq!((ORIGIN.parse)(text).as_deref(), origin, "{text}");
-        }
-    }
 
     #[test]
     fn a_single_address_is_a_network_of_one_and_host_bits_are_dropped() {

@@ -5,6 +5,8 @@ pub mod api;
 pub mod heartbeat;
 pub mod http;
 pub(crate) mod listener;
+pub mod live;
+pub(crate) mod pace;
 pub mod text;
 pub mod tls;
 pub mod websocket;

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::StartError;
 use crate::base::state::StateFolder;
-use crate::config::{Config, ListenAddress, ListenerConfig};
+use crate::config::{AllowedOrigins, Config, ListenAddress, ListenerConfig, PluginConfig};
 use crate::edge::admin::Admin;
 use crate::edge::api::Api;
 use crate::edge::listener::{Inherited, Listener};
@@ -64,6 +64,20 @@ impl Listeners<'_> {
                 warn!(error = format!("{error:#}"), "no HTTP push API; the gateway serves without it");
                 Ok(None)
             }
+        }
+    }
+
+    /// Warns if every page of every network may say who it is, and is believed.
+    pub(super) fn warn_of_believing(&self) {
+        let (websocket, believing) = (&self.config.websocket, &PluginConfig::default().source);
+        let is_public = websocket.listener.public_address().is_some();
+        let believes = self.config.authenticators.iter().any(|plugin| plugin.source == *believing);
+        if believes && is_public && websocket.allowed_origins == AllowedOrigins::Any {
+            warn!(
+                plugin = %believing,
+                "this authenticator believes every client, and every web page may connect: before others can reach \
+                 websocket.listen, choose another [[authenticator]], or list your pages in websocket.allowed_origins"
+            );
         }
     }
 

@@ -25,9 +25,11 @@ use crate::edge::admin::{self, Admin};
 use crate::edge::api::{self, Api};
 use crate::edge::heartbeat::{self, Heartbeat};
 use crate::edge::listener::{Inherited, Listener, accept};
+use crate::edge::live::LiveConfig;
+use crate::edge::pace::AcceptPace;
 use crate::edge::text;
 use crate::edge::tls::Certificates;
-use crate::edge::websocket::{self, Admission, InboxBudget};
+use crate::edge::websocket::{self, Admission, InboxBudget, Rejections};
 use crate::hub::outbox::Budget;
 use crate::hub::registry::Registry;
 use crate::policy::Policy;
@@ -106,6 +108,7 @@ impl Gateway {
                 info!(file = %file.display(), "the HTTP push API accepts the token in this file");
             }
         }
+        listeners.warn_of_believing();
         certificates.warn_of_expiry();
         let (admin, api) = (admin.map(|(admin, _)| admin), api.map(|(api, _)| api));
         Ok(Self {
@@ -128,12 +131,15 @@ impl Gateway {
         let tasks = Tasks::default();
         let heartbeat = Arc::new(Heartbeat::new(config.heartbeat.clone()));
 
+        let live = Arc::new(LiveConfig::new(config.clone()));
         let inbox = Arc::new(InboxBudget::new(config.inbox.total_bytes));
-        let admission = Arc::new(Admission::new(config.limits.clone()));
+        let admission = Arc::new(Admission::new(live.clone()));
         let budget = Arc::new(Budget::new(config.outbox.total_bytes, config.limits.connections));
         let clients = websocket::Acceptor::new(
             Arc::new(websocket::Context {
                 config: config.websocket.clone(),
+                live: live.clone(),
+                rejections: Rejections::default(),
                 shutdown_grace: config.shutdown_grace,
                 route_failure: config.router.route_failure,
                 policy: policy.clone(),
@@ -146,6 +152,14 @@ impl Gateway {
             config.outbox.max_bytes,
             budget.clone(),
         );
+        let pace = AcceptPace::new(live.clone());
+        let parts = Parts {
+            policy: policy.clone(),
+            tokens: api.as_ref().map(Api::tokens),
+            certificates: certificates.clone(),
+            live: live.clone(),
+            budget: budget.clone(),
+        };
         if let Some(admin) = &admin {
             admin.serve(admin::Served {
                 policy: policy.clone(),
@@ -159,22 +173,21 @@ impl Gateway {
         if let Some(api) = &api {
             api.serve(api::Served { policy: policy.clone(), registry: registry.clone() });
         }
-        let context = Arc::new(text::Context::new(config.text.clone(), policy, registry, certificates.of("text")));
-        let senders = text::Acceptor::new(context, config.limits.text_connections, tasks.shutdown.clone());
+        let context = Arc::new(text::Context::new(live, policy, registry, certificates.of("text")));
+        let senders = text::Acceptor::new(context, tasks.shutdown.clone());
 
-        tasks.listeners.spawn(accept(websocket, tasks.stop_accepting.clone(), {
+        tasks.listeners.spawn(accept(websocket, tasks.stop_accepting.clone(), async move || pace.wait().await, {
             let connections = tasks.connections.clone();
             move |stream, remote| clients.admit(&connections, stream, remote)
         }));
-        tasks.listeners.spawn(accept(text, tasks.stop_accepting.clone(), {
+        tasks.listeners.spawn(accept(text, tasks.stop_accepting.clone(), async || (), {
             let connections = tasks.connections.clone();
             move |stream, remote| senders.admit(&connections, stream, remote)
         }));
         tasks.beat(heartbeat);
 
         let mut reloading = JoinSet::new();
-        let parts = Parts { policy: plugins.clone(), tokens: api.as_ref().map(Api::tokens), certificates };
-        reloading.spawn(Reload::new(source, hangup, parts, config.clone()).run());
+        reloading.spawn(Reload::new(source, hangup, parts).run());
 
         stop.await;
         let end = Instant::now() + config.shutdown_grace;

@@ -1,6 +1,6 @@
 //! Reads the configuration again while the gateway runs: on SIGHUP, and when its file or the file of a plugin's setting
 //! of a token or of a certificate changes. New plugin settings take effect as a new generation, new tokens of the API at
-//! once, new certificates for new connections. An invalid configuration changes nothing.
+//! once, new certificates, limits, origins and peers for new connections. An invalid configuration changes nothing.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,7 +14,9 @@ use tracing::{error, info, warn};
 use crate::base::watch::{Settling, Stamp, Watch};
 use crate::config::{Config, Source};
 use crate::edge::api::TokenStore;
+use crate::edge::live::LiveConfig;
 use crate::edge::tls::Certificates;
+use crate::hub::outbox::Budget;
 use crate::policy::{Configured, Policy};
 
 /// The current configuration, and where a new one comes from.
@@ -22,8 +24,6 @@ pub(super) struct Reload {
     source: Source,
     hangup: Signal,
     parts: Parts,
-    /// The configuration at the start. Keys that cannot change while the gateway runs keep its values.
-    started: Config,
     /// The configuration that was read last.
     latest: Config,
     /// The stamps of its files at that time. `None` if a file may still change without a new stamp.
@@ -41,6 +41,10 @@ pub(super) struct Parts {
     pub(super) tokens: Option<Arc<TokenStore>>,
     /// The certificates of all listeners.
     pub(super) certificates: Certificates,
+    /// The configuration in effect. Keys that cannot change while the gateway runs keep their values of the start.
+    pub(super) live: Arc<LiveConfig>,
+    /// The memory of all outboxes. Their shares depend on `limits.connections`.
+    pub(super) budget: Arc<Budget>,
 }
 
 impl Parts {
@@ -50,7 +54,27 @@ impl Parts {
         let refused = self.tokens.as_ref().map(configure).and_then(Result::err);
         let mut problems = self.certificates.reload(config);
         problems.extend(refused.map(|error| format!("api.token: {error}")));
+        problems.extend(self.update(config).err());
         problems
+    }
+
+    /// Puts the keys into effect that may change while the gateway runs.
+    ///
+    /// # Errors
+    /// If they do not fit the keys that wait for the next start. Then they wait, too.
+    fn update(&self, new: &Config) -> Result<(), String> {
+        let live = self.live.get();
+        let updated = live.updated(new).map_err(|error| {
+            let why = "with keys that wait for the next start, these would be wrong";
+            format!("[limits], origins, proxies and senders wait, too: {why}: {}", error.problem())
+        })?;
+        let keys = live.changes(&updated).join(", ");
+        if !keys.is_empty() {
+            self.budget.divide(updated.limits.connections);
+            self.live.set(updated);
+            info!(keys, "configuration changed; these keys take effect now");
+        }
+        Ok(())
     }
 }
 
@@ -76,19 +100,20 @@ enum Trigger {
 }
 
 impl Reload {
-    /// Creates this for a gateway that was started with `config` from `source`. `hangup` receives SIGHUP.
-    pub(super) fn new(source: Source, hangup: Signal, parts: Parts, config: Config) -> Self {
-        let logged = Logged::default();
-        Self { source, hangup, parts, latest: config.clone(), started: config, stamps: None, logged }
+    /// Creates this for a gateway that was started with a configuration from `source`. `hangup` receives SIGHUP.
+    pub(super) fn new(source: Source, hangup: Signal, parts: Parts) -> Self {
+        let (logged, latest) = (Logged::default(), Config::clone(&parts.live.load()));
+        Self { source, hangup, parts, latest, stamps: None, logged }
     }
 
     /// Reads the configuration again after every trigger. Never ends.
     pub(super) async fn run(mut self) {
-        let mut settling = Settling::new(self.started.watch.settle);
+        let watch = self.parts.live.load().watch.clone();
+        let mut settling = Settling::new(watch.settle);
         loop {
             let files = self.files();
-            let (_watch, mut events) = Watch::start(files.iter().cloned().collect(), &self.started.watch);
-            let mut next = Instant::now() + self.started.watch.rescan;
+            let (_watch, mut events) = Watch::start(files.iter().cloned().collect(), &watch);
+            let mut next = Instant::now() + watch.rescan;
             // Until the set of files to watch changes.
             while self.files() == files {
                 let trigger = tokio::select! {
@@ -98,15 +123,14 @@ impl Reload {
                     }
                 };
                 if settling.is_over() {
-                    let settle = self.started.watch.settle;
                     warn!(
-                        ?settle,
+                        settle = ?watch.settle,
                         "the configuration keeps changing (watch.settle); it is read as it is: write another file, then mv"
                     );
                 }
                 settling.done();
                 if self.read_again(trigger).await {
-                    next = Instant::now() + self.started.watch.rescan;
+                    next = Instant::now() + watch.rescan;
                 }
             }
         }
@@ -159,7 +183,7 @@ impl Reload {
                 Logged { problems: vec![problem], waiting: Vec::new() }
             }
             Ok((loaded, refused)) => {
-                let mut keys = self.started.changes(&loaded.config);
+                let mut keys = self.parts.live.load().changes(&loaded.config);
                 let Configured { waiting, missing: mut problems } = self.parts.policy.configure(&loaded, insist);
                 keys.extend(waiting.into_iter().map(|slot| format!("the plugin of {slot}")));
                 self.latest = loaded.config;

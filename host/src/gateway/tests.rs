@@ -24,7 +24,7 @@ impl Served {
         let heartbeat = Arc::new(Heartbeat::new(config.heartbeat));
         let acceptor = websocket::Acceptor::new(
             Arc::new(context),
-            Arc::new(Admission::new(config.limits)),
+            Arc::new(Admission::new(Arc::new(LiveConfig::new(Config::default())))),
             heartbeat.clone(),
             1 << 20,
             Arc::new(Budget::new(1 << 20, 100)),

@@ -215,6 +215,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+    use crate::edge::live::LiveConfig;
     use crate::hub::outbox::Budget;
     use crate::policy::status::{ShadowStatus, Stage};
 
@@ -296,7 +297,8 @@ mod tests {
         plugins(&mut text, &[sample()], 0);
         let budget = Budget::new(1, 1);
         let registry = Registry::new(crate::config::DuplicateLogin::All);
-        connections(&mut text, &registry, &Admission::new(Default::default()), &budget, &InboxBudget::new(1));
+        let admission = Admission::new(Arc::new(LiveConfig::new(Default::default())));
+        connections(&mut text, &registry, &admission, &budget, &InboxBudget::new(1));
         let text = text.text();
         let shown: BTreeSet<_> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();

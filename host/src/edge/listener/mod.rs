@@ -116,9 +116,18 @@ impl Listener {
     }
 }
 
-/// Accepts connections until `stop` is cancelled.
-pub(crate) async fn accept(mut listener: Listener, stop: CancellationToken, mut admit: impl FnMut(Socket, Remote)) {
-    while let Some((stream, remote)) = stop.run_until_cancelled(listener.accept()).await {
+/// Accepts connections until `stop` is cancelled, each after `pace` is done once more.
+pub(crate) async fn accept(
+    mut listener: Listener,
+    stop: CancellationToken,
+    pace: impl AsyncFn(),
+    mut admit: impl FnMut(Socket, Remote),
+) {
+    let mut next = async || {
+        pace().await;
+        listener.accept().await
+    };
+    while let Some((stream, remote)) = stop.run_until_cancelled(next()).await {
         admit(stream, remote);
     }
 }

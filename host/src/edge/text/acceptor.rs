@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::TcpKeepalive;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::context::{Context, is_allowed};
 use super::conversation::serve;
 use crate::base::message::ConnectionId;
-use crate::base::metrics::METRICS;
+use crate::base::metrics::{METRICS, SenderRefusal};
 use crate::config::ProxyProtocol;
 use crate::edge::listener::{ProxyError, Remote, Socket, Stream as _, read_header};
 use crate::edge::tls::Secured;
@@ -33,31 +32,35 @@ const TOO_MANY: &str = "too many senders are connected (limits.text_connections)
 /// Accepts senders on the text port.
 pub(crate) struct Acceptor {
     context: Arc<Context>,
-    places: Arc<Semaphore>,
+    /// Each connection holds a clone. So they can be counted, and their limit may change.
+    connected: Arc<()>,
     shutdown: CancellationToken,
 }
 
 impl Acceptor {
-    /// Creates an acceptor for at most `most` senders at a time. `shutdown` ends their connections.
-    pub(crate) fn new(context: Arc<Context>, most: usize, shutdown: CancellationToken) -> Self {
-        Self { context, places: Arc::new(Semaphore::new(most)), shutdown }
+    /// Creates an acceptor. `shutdown` ends its connections.
+    pub(crate) fn new(context: Arc<Context>, shutdown: CancellationToken) -> Self {
+        Self { context, connected: Arc::default(), shutdown }
     }
 
     /// Accepts one connection and serves it in a task of its own, one of `tasks`.
     pub(crate) fn admit(&self, tasks: &TaskTracker, stream: Socket, remote: Remote) {
-        let config = &self.context.config;
+        let live = self.context.live.load();
+        let config = &live.text;
         match config.proxy_protocol {
             ProxyProtocol::Required if !remote.is_trusted(&config.trusted_proxies) => {
-                return refuse(&self.context, remote.address(), NO_PROXY);
+                return refuse(&self.context, remote.address(), SenderRefusal::Proxy, NO_PROXY);
             }
             ProxyProtocol::Off if !is_allowed(&config.allow_from, remote) => {
-                return refuse(&self.context, remote.address(), NOT_ALLOWED);
+                return refuse(&self.context, remote.address(), SenderRefusal::AllowFrom, NOT_ALLOWED);
             }
             ProxyProtocol::Required | ProxyProtocol::Off => {}
         }
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
-            return refuse(&self.context, remote.address(), TOO_MANY);
-        };
+        let place = self.connected.clone();
+        // The acceptor holds one of the clones.
+        if Arc::strong_count(&place) - 1 > live.limits.text_connections {
+            return refuse(&self.context, remote.address(), SenderRefusal::Connections, TOO_MANY);
+        }
         stream.send_at_once();
         stream.keep_alive(&TcpKeepalive::new().with_time(SENDER_KEEPALIVE));
         let (context, shutdown) = (self.context.clone(), self.shutdown.clone());
@@ -65,8 +68,11 @@ impl Acceptor {
             let opened = shutdown.run_until_cancelled(timeout(OPENING_TIMEOUT, open(&context, stream, remote))).await;
             match opened {
                 Some(Ok(Ok((stream, peer)))) => serve(context, stream, peer, ConnectionId::next(), shutdown).await,
-                Some(Ok(Err(NotOpened { peer, reason: Some(reason) }))) => refuse(&context, peer, reason),
-                Some(Err(_)) => refuse(&context, remote.address(), "its first bytes did not come in time"),
+                Some(Ok(Err(NotOpened { peer, cause, reason: Some(reason) }))) => refuse(&context, peer, cause, reason),
+                Some(Err(_)) => {
+                    let reason = "its first bytes did not come in time";
+                    refuse(&context, remote.address(), SenderRefusal::Opening, reason);
+                }
                 Some(Ok(Err(_))) | None => {}
             }
             drop(place);
@@ -77,6 +83,7 @@ impl Acceptor {
 /// A sender that is refused before its first line. There is no reason if it only looked whether the gateway is alive.
 struct NotOpened {
     peer: SocketAddr,
+    cause: SenderRefusal,
     reason: Option<String>,
 }
 
@@ -90,10 +97,11 @@ async fn open(
     if context.config.proxy_protocol == ProxyProtocol::Required {
         peer = read_header(&mut stream).await.map_err(|error| {
             let reason = (!matches!(error, ProxyError::Local)).then(|| error.to_string());
-            NotOpened { peer, reason }
+            NotOpened { peer, cause: SenderRefusal::Opening, reason }
         })?;
-        if !is_allowed(&context.config.allow_from, Remote::Tcp(peer)) {
-            return Err(NotOpened { peer, reason: Some(NOT_ALLOWED.to_owned()) });
+        if !is_allowed(&context.live.load().text.allow_from, Remote::Tcp(peer)) {
+            let (cause, reason) = (SenderRefusal::AllowFrom, Some(NOT_ALLOWED.to_owned()));
+            return Err(NotOpened { peer, cause, reason });
         }
     }
     let secured = async {
@@ -101,12 +109,15 @@ async fn open(
         stream.handshake().await?;
         Ok(stream)
     };
-    let failed = |error: io::Error| NotOpened { peer, reason: Some(format!("TLS failed: {error}")) };
+    let failed = |error: io::Error| {
+        let reason = Some(format!("TLS failed: {error}"));
+        NotOpened { peer, cause: SenderRefusal::Opening, reason }
+    };
     Ok((secured.await.map_err(failed)?, peer))
 }
 
 /// Counts and logs a sender that is refused.
-fn refuse(context: &Context, peer: SocketAddr, reason: impl fmt::Display) {
-    METRICS.senders_refused.increment();
+fn refuse(context: &Context, peer: SocketAddr, cause: SenderRefusal, reason: impl fmt::Display) {
+    METRICS.senders_refused.increment(cause);
     context.refuse(peer, reason);
 }

@@ -11,6 +11,7 @@ use tracing::warn;
 use crate::base::throttle::Throttle;
 use crate::config::TextConfig;
 use crate::edge::listener::Remote;
+use crate::edge::live::LiveConfig;
 use crate::edge::tls::Tls;
 use crate::hub::registry::Registry;
 use crate::policy::Policy;
@@ -21,8 +22,10 @@ const REFUSALS_AT_ONCE: u32 = 5;
 
 /// The shared state.
 pub struct Context {
-    /// Bounds and rules of the text port.
+    /// Bounds of the text port.
     pub config: TextConfig,
+    /// The configuration in effect, for the keys that change while the gateway runs.
+    pub live: Arc<LiveConfig>,
     /// The plugins.
     pub policy: Arc<Policy>,
     /// The registry of connections.
@@ -37,10 +40,11 @@ pub struct Context {
 
 impl Context {
     /// Creates the shared state.
-    pub fn new(config: TextConfig, policy: Arc<Policy>, registry: Arc<Registry>, tls: Option<Arc<Tls>>) -> Self {
+    pub fn new(live: Arc<LiveConfig>, policy: Arc<Policy>, registry: Arc<Registry>, tls: Option<Arc<Tls>>) -> Self {
+        let config = live.load().text.clone();
         let replies = Arc::new(Semaphore::new(config.total_replies));
         let refusals = Throttle::new(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE);
-        Self { config, policy, registry, tls, replies, refusals }
+        Self { config, live, policy, registry, tls, replies, refusals }
     }
 
     /// Logs that a peer is refused. If many peers are refused, logs only some of them.

@@ -4,12 +4,16 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use thiserror::Error;
 
+use super::arrivals::Arrivals;
 use crate::base::message::network_of;
+use crate::base::metrics::Rejection;
 use crate::config::LimitsConfig;
+use crate::edge::live::LiveConfig;
 
 /// The limit that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -26,12 +30,40 @@ pub enum Refusal {
     /// `limits.unauthenticated_share`
     #[error("too many connections from this address that are not authenticated yet (limits.unauthenticated_share)")]
     UnauthenticatedShare,
+    /// `limits.accept_rate_per_address`
+    #[error(
+        "this address connects too often (limits.accept_rate_per_address; a proxy belongs in websocket.trusted_proxies)"
+    )]
+    Rate {
+        /// Seconds after which the address may connect again; at least 1.
+        retry_after: u64,
+    },
+}
+
+impl Refusal {
+    /// Returns `true` if the client connects too often.
+    pub(super) fn is_rate(self) -> bool {
+        matches!(self, Self::Rate { .. })
+    }
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Connections => Self::Connections,
+            Refusal::PerAddress => Self::PerAddress,
+            Refusal::Unauthenticated => Self::Unauthenticated,
+            Refusal::UnauthenticatedShare => Self::UnauthenticatedShare,
+            Refusal::Rate { .. } => Self::Rate,
+        }
+    }
 }
 
 /// Counts connections against the limits.
 #[derive(Debug)]
 pub struct Admission {
-    limits: LimitsConfig,
+    live: Arc<LiveConfig>,
+    arrivals: Arrivals,
     connections: AtomicUsize,
     unauthenticated: AtomicUsize,
     /// The counts of each client: an IPv4 address or an IPv6 network.
@@ -55,9 +87,10 @@ pub struct Permit {
 
 impl Admission {
     /// Creates the counters, without any connection yet.
-    pub fn new(limits: LimitsConfig) -> Self {
+    pub fn new(live: Arc<LiveConfig>) -> Self {
         Self {
-            limits,
+            live,
+            arrivals: Arrivals::new(),
             connections: AtomicUsize::new(0),
             unauthenticated: AtomicUsize::new(0),
             clients: Mutex::default(),
@@ -70,22 +103,17 @@ impl Admission {
     /// # Errors
     /// The limit that is reached.
     pub fn admit(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Permit, Refusal> {
-        if !take(&self.connections, self.limits.connections) {
+        let config = self.live.load();
+        if !take(&self.connections, config.limits.connections) {
             return Err(Refusal::Connections);
         }
-        if !take(&self.unauthenticated, self.limits.unauthenticated) {
+        if !take(&self.unauthenticated, config.limits.unauthenticated) {
             self.connections.fetch_sub(1, Relaxed);
             return Err(Refusal::Unauthenticated);
         }
         let mut permit = Permit { admission: self.clone(), client: None, authenticated: false };
         peer.map_or(Ok(()), |peer| permit.count_for(peer))?;
         Ok(permit)
-    }
-
-    /// Returns the most unauthenticated connections that one client may have; at least 1.
-    fn share(&self) -> usize {
-        let LimitsConfig { unauthenticated, unauthenticated_share, .. } = self.limits;
-        (unauthenticated * usize::from(unauthenticated_share)).div_ceil(100)
     }
 
     /// Returns the number of connections.
@@ -103,20 +131,26 @@ impl Permit {
     /// Counts the connection for its client's address, unless it is counted already.
     ///
     /// # Errors
-    /// [`Refusal::PerAddress`] and [`Refusal::UnauthenticatedShare`]
+    /// [`Refusal::PerAddress`], [`Refusal::UnauthenticatedShare`] and [`Refusal::Rate`]
     pub fn count_for(&mut self, address: IpAddr) -> Result<(), Refusal> {
         if self.client.is_some() {
             return Ok(());
         }
+        let config = self.admission.live.load();
         let client = network_of(address);
         let mut clients = self.admission.clients.lock();
-        let count = clients.entry(client).or_default();
-        if count.connections >= self.admission.limits.connections_per_address {
+        let (connections, unauthenticated) =
+            clients.get(&client).map_or((0, 0), |count| (count.connections, count.unauthenticated));
+        if connections >= config.limits.connections_per_address {
             return Err(Refusal::PerAddress);
         }
-        if count.unauthenticated >= self.admission.share() {
+        if unauthenticated >= share(&config.limits) {
             return Err(Refusal::UnauthenticatedShare);
         }
+        let arrived = self.admission.arrivals.count(client, &config.limits);
+        let seconds = |wait: Duration| wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        arrived.map_err(|wait| Refusal::Rate { retry_after: seconds(wait) })?;
+        let count = clients.entry(client).or_default();
         count.connections += 1;
         count.unauthenticated += 1;
         self.client = Some(client);
@@ -153,6 +187,11 @@ impl Drop for Permit {
     }
 }
 
+/// Returns the most unauthenticated connections that one client may have; at least 1.
+fn share(limits: &LimitsConfig) -> usize {
+    (limits.unauthenticated * usize::from(limits.unauthenticated_share)).div_ceil(100)
+}
+
 fn take(counter: &AtomicUsize, limit: usize) -> bool {
     counter.fetch_update(Relaxed, Relaxed, |count| (count < limit).then_some(count + 1)).is_ok()
 }
@@ -160,15 +199,22 @@ fn take(counter: &AtomicUsize, limit: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn admission(connections: usize, per_address: usize, unauthenticated: usize, share: u8) -> Arc<Admission> {
-        Arc::new(Admission::new(LimitsConfig {
+        let limits = limits(connections, per_address, unauthenticated, share);
+        Arc::new(Admission::new(Arc::new(LiveConfig::new(Config { limits, ..Default::default() }))))
+    }
+
+    fn limits(connections: usize, per_address: usize, unauthenticated: usize, share: u8) -> LimitsConfig {
+        LimitsConfig {
             connections,
             connections_per_address: per_address,
             unauthenticated,
             unauthenticated_share: share,
+            accept_rate_per_address: 0,
             ..Default::default()
-        }))
+        }
     }
 
     fn address(text: &str) -> Option<IpAddr> {
@@ -217,5 +263,47 @@ mod tests {
         let _third = admission.admit(address("192.0.2.1")).unwrap();
         assert_eq!(admission.admit(address("::ffff:192.0.2.1")).unwrap_err(), Refusal::PerAddress);
         let _fourth = admission.admit(address("192.0.2.2")).unwrap();
+    }
+
+    #[test]
+    fn lower_limits_refuse_new_connections_only() {
+        let admission = admission(10, 10, 10, 100);
+        let places: Vec<_> = (0..4).map(|_| admission.admit(address("192.0.2.1")).unwrap()).collect();
+        let set = |limits| admission.live.set(Config { limits, ..Default::default() });
+        for (limits, refusal) in [
+            (limits(2, 10, 10, 100), Refusal::Connections),
+            (limits(10, 2, 10, 100), Refusal::PerAddress),
+            (limits(10, 10, 2, 100), Refusal::Unauthenticated),
+            (limits(10, 10, 10, 20), Refusal::UnauthenticatedShare),
+        ] {
+            set(limits);
+            assert_eq!(admission.admit(address("192.0.2.1")).unwrap_err(), refusal);
+            assert_eq!(admission.connections(), 4);
+        }
+        set(limits(10, 10, 10, 100));
+        drop((admission.admit(address("192.0.2.1")).unwrap(), places));
+        assert_eq!((admission.connections(), admission.unauthenticated()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_connects_too_often_is_told_when_to_come_again() {
+        let admission = admission(100, 2, 100, 100);
+        admission.live.set(Config {
+            limits: LimitsConfig { accept_rate_per_address: 1, ..limits(100, 2, 100, 100) },
+            ..Default::default()
+        });
+        let client = address("2001:db8:0:1::1");
+        drop((admission.admit(client).unwrap(), admission.admit(client).unwrap()));
+        for other in ["2001:db8:0:1::1", "2001:db8:0:1::2"] {
+            assert_eq!(admission.admit(address(other)).unwrap_err(), Refusal::Rate { retry_after: 1 }, "{other}");
+        }
+        assert_eq!((admission.connections(), admission.unauthenticated()), (0, 0));
+        // A connection of a proxy counts for its client.
+        let mut behind_proxy = admission.admit(None).unwrap();
+        let counted = behind_proxy.count_for("2001:db8:0:1::3".parse().unwrap());
+        assert_eq!(counted, Err(Refusal::Rate { retry_after: 1 }));
+        behind_proxy.count_for("2001:db8:0:2::1".parse().unwrap()).unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        admission.admit(client).unwrap();
     }
 }

@@ -9,6 +9,7 @@ use super::admission::{Permit, Refusal};
 use super::context::Context;
 use super::end::End;
 use super::login::authenticate;
+use super::meter::Rates;
 use super::session::Session;
 use super::socket::Socket;
 use super::upgrade::upgrade;
@@ -77,6 +78,7 @@ async fn log_in(
     handshake: Box<Handshake>,
     permit: &mut Permit,
 ) -> Result<Session, (End, Option<Session>)> {
+    socket.limit(Rates::of(&context.live));
     let identity = authenticate(context, socket, link, &handshake).await.map_err(|end| (end, None))?;
     permit.authenticated();
     socket.allow(context.config.max_message);

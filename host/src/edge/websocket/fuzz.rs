@@ -9,7 +9,7 @@ use super::handshake::read_head;
 use super::inbox::{Frame, Inbox, InboxBudget};
 use super::rejection::{NotUpgraded, RejectedUpgrade};
 use crate::base::message::{CloseReason, ConnectionId};
-use crate::config::{AllowedOrigins, WebSocketConfig};
+use crate::config::{AllowedOrigin, AllowedOrigins, WebSocketConfig};
 use crate::edge::listener::Remote;
 
 /// The statuses that a refusal may have.
@@ -65,7 +65,11 @@ pub(super) fn read<'a>(
 /// Checks a request head and the bytes after it, with default settings and with strict settings.
 pub(crate) fn head(bytes: &[u8]) {
     let strict = WebSocketConfig {
-        allowed_origins: AllowedOrigins::Only(vec!["https://example.com".to_owned()]),
+        allowed_origins: AllowedOrigins::Only(vec![
+            AllowedOrigin::SameHost,
+            AllowedOrigin::Exactly("https://example.com".to_owned()),
+            AllowedOrigin::Below { scheme: "https".to_owned(), domain: "example.com".to_owned() },
+        ]),
         trusted_proxies: vec!["127.0.0.0/8".parse().expect("a network")],
         pass_headers: vec!["cookie".to_owned(), "user-agent".to_owned()],
         subprotocols: vec!["chat.v1".to_owned()],
@@ -84,7 +88,7 @@ fn check(bytes: &[u8], config: &WebSocketConfig) {
         Err(NotUpgraded::Failed(_) | NotUpgraded::Gone) => return,
     };
     match head.and_then(|head| head.upgrade(ConnectionId(1), Remote::Unix, config)) {
-        Err(RejectedUpgrade { status, reason }) => {
+        Err(RejectedUpgrade { status, reason, .. }) => {
             assert!(STATUSES.contains(&status), "{status}");
             assert!(reason.len() < 300 && !reason.contains(char::is_control), "{reason:?}");
         }

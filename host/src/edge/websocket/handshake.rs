@@ -9,9 +9,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::http::StatusCode;
 
+use super::origin;
 use super::rejection::{NotUpgraded, RejectedUpgrade};
 use crate::base::message::{Attribute, ConnectionId};
-use crate::config::{AllowedOrigins, WebSocketConfig};
+use crate::config::WebSocketConfig;
 use crate::edge::listener::{Remote, is_trusted};
 use crate::policy::Handshake;
 
@@ -108,7 +109,7 @@ impl Head {
         if request.version != Some(1) {
             return Err(bad("the version must be HTTP/1.1"));
         }
-        fields.only("host")?;
+        let host = fields.only("host")?;
         if fields.all("content-length").any(|length| length.trim_ascii() != b"0")
             || fields.all("transfer-encoding").next().is_some()
         {
@@ -127,7 +128,10 @@ impl Head {
         if !is_key(key) {
             return Err(bad("Sec-WebSocket-Key must be 16 bytes in base64"));
         }
-        check_origin(&fields, &config.allowed_origins)?;
+        // Browsers send it (RFC 6455 §10.2); other clients need not, and could lie.
+        if !fields.all("origin").all(|origin| origin::is_allowed(origin, host, &config.allowed_origins)) {
+            return Err(RejectedUpgrade::origin());
+        }
 
         let mut response = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n",
@@ -225,20 +229,6 @@ fn is_key(key: &str) -> bool {
 
 fn bad(reason: impl Into<String>) -> RejectedUpgrade {
     RejectedUpgrade::new(StatusCode::BAD_REQUEST, reason)
-}
-
-/// Checks the origin of the page that connects. Browsers send it (RFC 6455 §10.2); other clients need not, and could
-/// lie.
-fn check_origin(fields: &Fields<'_>, allowed: &AllowedOrigins) -> Result<(), RejectedUpgrade> {
-    let AllowedOrigins::Only(allowed) = allowed else { return Ok(()) };
-    for origin in fields.all("origin") {
-        let listed = |allowed: &String| allowed.as_bytes().eq_ignore_ascii_case(origin.trim_ascii());
-        if !allowed.iter().any(listed) {
-            let reason = "this origin is not allowed (websocket.allowed_origins)";
-            return Err(RejectedUpgrade::new(StatusCode::FORBIDDEN, reason));
-        }
-    }
-    Ok(())
 }
 
 /// Returns the first subprotocol that the client offers and the gateway accepts (RFC 6455 §4.2.2).

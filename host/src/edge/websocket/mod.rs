@@ -3,6 +3,7 @@
 
 mod acceptor;
 mod admission;
+mod arrivals;
 mod connection;
 mod context;
 mod end;
@@ -11,6 +12,8 @@ pub(crate) mod fuzz;
 mod handshake;
 mod inbox;
 mod login;
+mod meter;
+mod origin;
 mod rejection;
 mod session;
 mod socket;
@@ -23,3 +26,4 @@ pub(crate) use self::acceptor::Acceptor;
 pub use self::admission::Admission;
 pub use self::context::Context;
 pub use self::inbox::InboxBudget;
+pub use self::rejection::Rejections;

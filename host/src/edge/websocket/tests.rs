@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::inbox::{Inbox, InboxBudget};
+use super::rejection::Rejections;
 use super::socket::Socket;
 use super::wire::Wire;
 use crate::base::message::{CloseReason, ConnectionId, Message};
@@ -21,6 +22,7 @@ use crate::base::state::StateFolder;
 use crate::config::{Config, HeartbeatConfig, Overrides, PluginSource};
 use crate::edge::heartbeat::{Heartbeat, Link};
 use crate::edge::listener::Stream;
+use crate::edge::live::LiveConfig;
 use crate::hub::outbox::{Budget, Outbox};
 use crate::hub::registry::Registry;
 use crate::policy::{Handshake, Policy};
@@ -237,6 +239,8 @@ pub(crate) async fn context(router: &str) -> Arc<Context> {
     let state = Arc::new(StateFolder::none("a test"));
     let policy = Policy::load(&config.clone().into(), registry.clone(), state).await.unwrap();
     Arc::new(Context {
+        live: Arc::new(LiveConfig::new(config.clone())),
+        rejections: Rejections::default(),
         config: config.websocket,
         shutdown_grace: config.shutdown_grace,
         route_failure: config.router.route_failure,

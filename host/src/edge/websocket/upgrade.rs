@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 
 use super::admission::{Permit, Refusal};
@@ -33,7 +33,7 @@ pub(super) async fn upgrade<S: Stream>(
     remote: Remote,
     link: Arc<Link>,
     mut permit: Result<Permit, Refusal>,
-    _place: Option<OwnedSemaphorePermit>,
+    mut place: Option<OwnedSemaphorePermit>,
 ) -> Option<Upgraded<S>> {
     let end = Instant::now() + context.config.handshake_timeout;
     let mut opened = secure(&context, stream, remote, &link, &mut permit, end).await;
@@ -49,10 +49,18 @@ pub(super) async fn upgrade<S: Stream>(
             return Some((Box::new(Socket::new(wire, link)), Box::new(handshake), permit));
         }
         // The permit is held until the answer is sent: a refused connection counts, too, as long as it exists.
-        (Err(NotUpgraded::Rejected(refused)), Ok((mut stream, remote)), _permit) => {
-            METRICS.handshakes_refused.increment();
-            let peer = remote.address();
-            debug!(connection = link.id.0, %peer, status = %refused.status, reason = refused.reason, "upgrade refused");
+        (Err(NotUpgraded::Rejected(refused)), opened, _permit) => {
+            let remote = opened.as_ref().map_or(remote, |(_, remote)| *remote);
+            let client = refused.client.unwrap_or(remote.address().ip());
+            context.rejections.count(Some(link.id), client, refused.cause, &refused.reason);
+            let Ok((mut stream, _)) = opened else { return None };
+            if let Some(delay) = refused.delay() {
+                // Behind a trusted proxy, the limit was reached only now.
+                place = place.or_else(|| context.rejections.place());
+                if place.is_none() || link.unless_closing(pin!(sleep(delay))).await.is_err() {
+                    return None;
+                }
+            }
             let _ = timeout(context.config.close_timeout, refused.answer(&mut stream)).await;
             return None;
         }
@@ -81,9 +89,13 @@ async fn secure<S: Stream>(
         let named = read.map_err(|_| NotUpgraded::Gone)?.map_err(|_closing| NotUpgraded::Gone)?;
         remote = Remote::Tcp(named.map_err(|error| NotUpgraded::Failed(io::Error::other(error)))?);
         if let Ok(granted) = permit
-            && !remote.is_trusted(&context.config.trusted_proxies)
+            && !remote.is_trusted(&context.live.load().websocket.trusted_proxies)
             && let Err(refusal) = granted.count_for(remote.address().ip())
         {
+            // A handshake of TLS would cost more than what is refused.
+            if refusal.is_rate() && context.encrypts(&stream) {
+                return Err(RejectedUpgrade::past_limit(refusal, remote.address().ip()).into());
+            }
             *permit = Err(refusal);
         }
     }
@@ -101,7 +113,8 @@ async fn open(
 ) -> Result<(Handshake, Vec<u8>), NotUpgraded> {
     let read = timeout_at(end, link.unless_closing(pin!(read_head(stream)))).await;
     let head = read.map_err(|_| RejectedUpgrade::timeout())?.map_err(|_closing| NotUpgraded::Gone)??;
-    let Upgrade { handshake, response, early, .. } = accept(head, &context.config, remote, link, permit)?;
+    let Upgrade { handshake, response, early, .. } =
+        accept(head, &context.live.load().websocket, remote, link, permit)?;
     let answer = async {
         stream.write_all(response.as_bytes()).await?;
         stream.flush().await
@@ -118,8 +131,8 @@ fn accept(
     link: &Link,
     permit: &mut Result<Permit, Refusal>,
 ) -> Result<Upgrade, RejectedUpgrade> {
-    let permit = permit.as_mut().map_err(|refusal| RejectedUpgrade::unavailable(*refusal))?;
+    let permit = permit.as_mut().map_err(|refusal| RejectedUpgrade::past_limit(*refusal, remote.address().ip()))?;
     let upgrade = head.upgrade(link.id, remote, config)?;
-    permit.count_for(upgrade.address).map_err(RejectedUpgrade::unavailable)?;
+    permit.count_for(upgrade.address).map_err(|refusal| RejectedUpgrade::past_limit(refusal, upgrade.address))?;
     Ok(upgrade)
 }

@@ -20,8 +20,11 @@ const RELIEF_PAUSE: Duration = Duration::from_millis(50);
 /// taken: see [`Outbox::keep_batch`](super::Outbox::keep_batch).
 #[derive(Debug)]
 pub struct Budget {
-    limit: usize,
-    share: usize,
+    total: usize,
+    /// The most connections for which the memory has been divided.
+    connections: Mutex<usize>,
+    limit: AtomicUsize,
+    share: AtomicUsize,
     drawn: Drawn,
     /// The last time that room was made.
     relieved: Mutex<Option<Instant>>,
@@ -39,9 +42,29 @@ struct Drawn {
 impl Budget {
     /// Creates a budget of `total` bytes for at most `connections` connections.
     pub fn new(total: usize, connections: usize) -> Self {
-        let connections = connections.max(1);
-        let share = (total / 2 / connections).min(MAX_SHARE);
-        Self { limit: total - share * connections, share, drawn: Drawn::default(), relieved: Mutex::default() }
+        let (limit, share) = Default::default();
+        let budget = Self {
+            total,
+            connections: Mutex::new(0),
+            limit,
+            share,
+            drawn: Drawn::default(),
+            relieved: Mutex::default(),
+        };
+        budget.divide(connections.max(1));
+        budget
+    }
+
+    /// Divides the memory for at most `connections` connections. Shares never grow: if these are fewer than before,
+    /// nothing changes, because more of them may still be connected.
+    pub fn divide(&self, connections: usize) {
+        let mut before = self.connections.lock();
+        if connections > *before {
+            *before = connections;
+            let share = (self.total / 2 / connections).min(MAX_SHARE);
+            self.share.store(share, Relaxed);
+            self.limit.store(self.total - share * connections, Relaxed);
+        }
     }
 
     /// Returns how many bytes are drawn beyond the outboxes' own shares. Outboxes draw in steps.
@@ -51,12 +74,16 @@ impl Budget {
 
     /// The share of each outbox, in bytes.
     pub(super) fn share(&self) -> usize {
-        self.share
+        self.share.load(Relaxed)
+    }
+
+    fn limit(&self) -> usize {
+        self.limit.load(Relaxed)
     }
 
     /// Draws `bytes`. Returns `false` and draws nothing if too few are left.
     pub(super) fn draw(&self, bytes: usize) -> bool {
-        let sum = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
+        let sum = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit());
         self.drawn.bytes.fetch_update(Relaxed, Relaxed, sum).is_ok()
     }
 
@@ -83,13 +110,13 @@ impl Budget {
     /// as room.
     pub fn lacks(&self, bytes: usize) -> bool {
         let used = self.used().saturating_sub(self.drawn.ending.load(Relaxed));
-        used + bytes > bytes.max(self.limit - self.limit / HEADROOM)
+        used + bytes > bytes.max(self.limit() - self.limit() / HEADROOM)
     }
 
     /// Returns `true` if the caller must make room for `bytes` now: there is too little room, `bytes` can fit at all,
     /// and nobody tried a moment ago.
     pub fn needs_relief(&self, bytes: usize) -> bool {
-        if bytes > self.limit || !self.lacks(bytes) {
+        if bytes > self.limit() || !self.lacks(bytes) {
             return false;
         }
         let mut relieved = self.relieved.lock();

@@ -151,6 +151,19 @@ fn shares_take_at_most_half() {
 }
 
 #[test]
+fn more_connections_have_smaller_shares_and_the_total_stays() {
+    let budget = Budget::new(1 << 20, 100);
+    assert_eq!(budget.share(), 4096);
+    budget.divide(1000);
+    assert_eq!(budget.share(), 524);
+    assert!(budget.draw((1 << 20) - 524_000) && !budget.draw(1));
+    // There may still be a thousand of them.
+    budget.divide(10);
+    assert_eq!(budget.share(), 524);
+    assert!(!budget.draw(1));
+}
+
+#[test]
 fn a_shared_payload_is_drawn_once_for_as_long_as_anybody_holds_it() {
     let budget = Arc::new(Budget::new(1 << 20, 100));
     let outboxes: Vec<_> = (0..100).map(|_| Outbox::new(4 << 20, budget.clone())).collect();

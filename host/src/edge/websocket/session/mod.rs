@@ -9,6 +9,7 @@ use tracing::debug;
 
 use super::context::Context;
 use super::end::{End, failure, try_again};
+use super::meter::Rates;
 use super::socket::Socket;
 use crate::base::message::{Cause, ClientKey, CloseReason, Message};
 use crate::base::metrics::METRICS;
@@ -95,6 +96,8 @@ impl Session {
                 }
             };
             METRICS.messages_received.increment();
+            // They may have changed since the last packet.
+            socket.limit(Rates::of(&context.live));
             if let Err(end) = self.route(context, socket, &packet).await {
                 return end;
             }

@@ -225,15 +225,7 @@ async fn a_login_whose_reply_finds_no_room_replaces_nobody() {
     let registry = Arc::new(Registry::new(DuplicateLogin::CloseOlder));
     let older = Arc::new(Outbox::new(1 << 20, link.outbox.budget().clone()));
     registry.register(ConnectionId(1), "u1".into(), older.clone(), ([127, 0, 0, 1], 4711).into()).unwrap();
-    let context = Context {
-        config: context.config.clone(),
-        shutdown_grace: context.shutdown_grace,
-        route_failure: context.route_failure,
-        policy: context.policy.clone(),
-        registry: registry.clone(),
-        tls: None,
-        inbox: context.inbox.clone(),
-    };
+    let context = Context { registry: registry.clone(), ..Arc::into_inner(context).unwrap() };
     let reply = Some(text(&"x".repeat(64 << 20)));
     let identity = Identity { uid: "u1".into(), reply, attributes: Vec::new(), expires_at: None };
     let opened = Session::open(&context, &link, handshake(link.id), identity).await;

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::end::End;
 use super::inbox::Frame;
+use super::meter::Rates;
 use super::wire::{BATCH, Wire};
 use crate::base::message::{CloseReason, Message};
 use crate::edge::heartbeat::Link;
@@ -40,6 +41,11 @@ impl<S: Stream> Socket<S> {
     /// Allows messages of `max_message` bytes from now on.
     pub(super) fn allow(&mut self, max_message: usize) {
         self.wire.allow(max_message);
+    }
+
+    /// Limits how fast the client may send, from now on.
+    pub(super) fn limit(&mut self, rates: Option<Rates>) {
+        self.wire.limit(rates);
     }
 
     /// Waits for the next packet. Sends the messages in the outbox meanwhile.

@@ -17,6 +17,7 @@ use tokio::io::ReadBuf;
 
 use super::end::End;
 use super::inbox::{Frame, Inbox};
+use super::meter::{Meter, Rates};
 use crate::base::message::{CloseReason, Message};
 use crate::edge::heartbeat::Link;
 use crate::edge::listener::Stream;
@@ -65,6 +66,8 @@ pub(super) struct Wire<S> {
     inbox: Inbox,
     /// The least growth of an unfinished message, in bytes a second, on average.
     min_message_rate: usize,
+    /// Measures how fast the client sends. Only connections whose rates are limited have one, so it is boxed.
+    meter: Option<Box<Meter>>,
     /// True if bytes have arrived since the link was last told that the client was heard.
     arrived: bool,
     /// Frames handled in this turn.
@@ -77,7 +80,7 @@ pub(super) struct Wire<S> {
     /// The unsent rest of a payload that follows the batch.
     large: Bytes,
     /// A close frame, to be sent when everything else is sent.
-    last: Option<Vec<u8>>,
+    last: Option<Box<[u8]>>,
     /// True if the close frame is in `batch` or sent: no frame may follow it.
     closed: bool,
     /// True if writing has failed: the peer is gone. Its earlier data can still be read.
@@ -91,6 +94,7 @@ impl<S: Stream> Wire<S> {
             link,
             inbox,
             min_message_rate,
+            meter: None,
             arrived: true,
             frames: 0,
             control: Vec::new(),
@@ -108,12 +112,24 @@ impl<S: Stream> Wire<S> {
         self.inbox.allow(max_message);
     }
 
+    /// Limits how fast the client may send, from now on.
+    pub(super) fn limit(&mut self, rates: Option<Rates>) {
+        match (&mut self.meter, rates) {
+            (Some(meter), Some(rates)) => meter.set_rates(rates),
+            (None, None) => {}
+            (meter, rates) => *meter = rates.map(|rates| Box::new(Meter::new(rates))),
+        }
+    }
+
     /// Returns the client's next frame. While this is pending, the heartbeat counts how long the client is silent.
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, End>> {
         if self.frames >= FRAMES_PER_TURN {
             self.end_turn();
             cx.waker().wake_by_ref();
             return Poll::Pending;
+        }
+        if self.poll_rates(cx)?.is_pending() {
+            return self.wait();
         }
         let frame = match self.inbox.next().map_err(End::ProtocolViolation)? {
             Some(frame) => frame,
@@ -126,9 +142,7 @@ impl<S: Stream> Wire<S> {
                     }
                     Poll::Pending => {
                         self.inbox.hold(self.stream.unread()).map_err(End::ProtocolViolation)?;
-                        self.end_turn();
-                        self.link.set_listening(true);
-                        return Poll::Pending;
+                        return self.wait();
                     }
                 }
             },
@@ -136,19 +150,41 @@ impl<S: Stream> Wire<S> {
         self.frames += 1;
         if matches!(frame, Frame::Message(_)) {
             self.link.set_listening(false);
+            if let Some(meter) = &mut self.meter {
+                meter.count_message();
+            }
         }
         Poll::Ready(Ok(frame))
     }
 
+    /// Ends a turn, because the client has sent nothing more or must pause. In a pause nobody listens to it.
+    fn wait<T>(&mut self) -> Poll<T> {
+        self.end_turn();
+        self.link.set_listening(!self.meter.as_ref().is_some_and(|meter| meter.is_pausing()));
+        Poll::Pending
+    }
+
+    /// Ready when the client's rates allow to read on.
+    fn poll_rates(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        self.meter.as_mut().map_or(Poll::Ready(Ok(())), |meter| meter.poll_ready(cx, &self.link))
+    }
+
     /// Reads once, and returns the first frame if it is complete.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, End>> {
+        ready!(self.poll_rates(cx))?;
         READ_BUFFER.with_borrow_mut(|buffer| {
             let waited = self.inbox.prepare(buffer);
-            let mut read = ReadBuf::new(&mut buffer[waited..]);
+            let most = self.meter.as_ref().map_or(usize::MAX, |meter| meter.most_at_once());
+            let room = (buffer.len() - waited).min(most);
+            let mut read = ReadBuf::new(&mut buffer[waited..waited + room]);
             if ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)).is_err() || read.filled().is_empty() {
                 return Poll::Ready(Err(End::Lost));
             }
-            let end = waited + read.filled().len();
+            let count = read.filled().len();
+            if let Some(meter) = &mut self.meter {
+                meter.count_bytes(count);
+            }
+            let end = waited + count;
             self.arrived = true;
             Poll::Ready(self.inbox.arrived(&buffer[..end]).map_err(End::ProtocolViolation))
         })
@@ -201,7 +237,7 @@ impl<S: Stream> Wire<S> {
             if self.batch.is_empty()
                 && let Some(close) = self.last.take_if(|_| !self.closed)
             {
-                self.batch.extend(close);
+                self.batch.extend_from_slice(&close);
                 self.closed = true;
             }
             if self.batch.is_empty() {
@@ -251,12 +287,14 @@ impl<S: Stream> Wire<S> {
     /// Prepares a close frame, to be sent after everything that is queued. No frame follows it.
     pub(super) fn close(&mut self, reason: &CloseReason) {
         self.inbox.discard();
+        // The peer's close frame must be found in time.
+        self.meter = None;
         let text = &reason.reason[..reason.reason.floor_char_boundary(MAX_REASON)];
         let mut frame = Vec::with_capacity(4 + text.len());
         frame.extend([first_byte::CLOSE, 2 + text.len() as u8]);
         frame.extend(reason.code.to_be_bytes());
         frame.extend(text.as_bytes());
-        self.last = Some(frame);
+        self.last = Some(frame.into());
     }
 
     /// Queues an empty ping.
