@@ -69,7 +69,9 @@ async fn a_wildcard_is_for_the_hosts_below_a_domain() {
 async fn a_gateway_that_believes_everybody_on_a_network_says_so_once() {
     let warns = async |setup: Setup| {
         let gateway = setup.start().await;
-        gateway.admin().await;
+        // This line comes after all lines of the start.
+        gateway.signal("HUP");
+        gateway.logged(|line| line.says("reading the configuration again")).await;
         let lines = gateway.log().since(Default::default());
         lines.iter().filter(|line| line.says("believes every client") && line.get("level") == "WARN").count()
     };
