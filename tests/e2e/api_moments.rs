@@ -43,14 +43,22 @@ async fn a_gateway_that_starts_says_so() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_drains_serves_no_more_requests() {
-    let gateway = Gateway::configured("shutdown_grace = \"5s\"").await;
-    let api = gateway.api().await;
-    // It does not answer the close frame, so that the drain takes its time.
-    let _stubborn = gateway.login("stubborn").await;
+async fn requests_are_served_until_the_last_client_has_closed_and_refused_after_that() {
+    let mut gateway = Gateway::configured("shutdown_grace = \"3s\"").await;
+    let (api, mut sender) = (gateway.api().await, gateway.sender().await);
+    // It does not read, so that the drain takes its time.
+    let _stuck = gateway.login_narrow("stuck").await;
+    let line = format!(r#"{{"uid":"stuck","msg":"{}"}}"#, "x".repeat(1 << 20));
+    for _ in 0..3 {
+        assert_eq!(sender.ask(&line).await, "ok");
+    }
     gateway.signal("TERM");
     gateway.logged(|line| line.message() == "shutting down").await;
+    let reach = async || api.send(api.request("POST /v1/push?uid=stuck"), b"x").await.status;
+    eventually("its client is asked to close", async || reach().await == 404).await;
+    assert_eq!(push(&api).await, (404, "offline".to_owned()));
     eventually("requests are refused", async || push(&api).await == (503, "draining".to_owned())).await;
+    assert_eq!(gateway.exit_code().await, Some(0));
 }
 
 #[tokio::test]

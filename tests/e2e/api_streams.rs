@@ -1,6 +1,6 @@
 //! Requests with many messages, and answers that stay open: batches, streams, events.
 
-use hotgate_tests::{Admin, Gateway, Response, eventually, within};
+use hotgate_tests::{Admin, Gateway, Response, Setup, eventually, within};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -243,4 +243,28 @@ async fn who_follows_too_late_is_told_how_many_events_are_gone() {
     assert_eq!(missed["event"], "missed");
     assert!(missed["count"].as_u64().is_some_and(|count| (200..=210).contains(&count)), "{missed}");
     assert!(late.next().await["cursor"].is_string());
+}
+
+#[tokio::test]
+async fn a_stream_that_waits_because_of_its_rate_ends_with_the_gateway() {
+    let token = "0123456789abcdef0123456789abcdef";
+    let config = "[[api.token]]\nname = \"slow\"\nsecret = { file = \"secret\" }\nscopes = [\"push:uid\"]\nrate = 1";
+    let mut gateway = Setup::new(config).bytes("secret", token.as_bytes()).start().await;
+    let api = Admin { token: token.to_owned(), ..gateway.api().await };
+    let mut stream = Open::request(&api, "POST /v1/stream").await;
+    let item = "{\"uid\":\"nobody\",\"text\":\"x\"}\n";
+    stream.send(&item.repeat(100)).await;
+    assert_eq!(stream.next().await["status"], 404);
+    gateway.signal("TERM");
+    let mut results = 1;
+    let summary = loop {
+        let line = stream.next().await;
+        match line.get("summary") {
+            Some(summary) => break summary.clone(),
+            None => results += 1,
+        }
+    };
+    assert_eq!((&summary["ended"], summary["items"].as_u64()), (&"draining".into(), Some(results)));
+    assert!(results < 20, "{results} items were sent");
+    assert_eq!(gateway.exit_code().await, Some(0));
 }

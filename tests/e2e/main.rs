@@ -20,6 +20,7 @@ mod contained;
 mod costs;
 mod delays;
 mod developing;
+mod drain;
 mod duplicates;
 mod foreign;
 mod frames;

@@ -112,11 +112,16 @@ impl Client {
 
     /// The next event.
     pub async fn next(&mut self) -> Received {
+        within("a frame", self.next_slowly()).await
+    }
+
+    /// The next event. The caller limits the time.
+    pub async fn next_slowly(&mut self) -> Received {
         loop {
             if let Some(frame) = Frame::take(&mut self.received) {
                 return Received::Frame(frame);
             }
-            match within("a frame", self.stream.read_buf(&mut self.received)).await {
+            match self.stream.read_buf(&mut self.received).await {
                 Ok(0) if self.received.is_empty() => return Received::End,
                 Ok(0) => panic!("the connection ended inside a frame: {:?}", self.received),
                 Ok(_) => {}

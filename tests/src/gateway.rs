@@ -199,11 +199,20 @@ impl Gateway {
 
     /// Runs `hotgate plugin` with these arguments against this gateway.
     pub async fn plugin(&self, arguments: &[&str]) -> Finished {
+        self.operate("plugin", arguments).await
+    }
+
+    /// Runs `hotgate drain` with these arguments against this gateway.
+    pub async fn drain(&self, arguments: &[&str]) -> Finished {
+        self.operate("drain", arguments).await
+    }
+
+    async fn operate(&self, subcommand: &str, arguments: &[&str]) -> Finished {
         let Admin { address, .. } = self.admin().await;
         let token = self.state_folder().join("admin-token");
         let (address, token) = (address.to_string(), token.to_str().expect("a path in UTF-8"));
         let mut command = command(self.folder());
-        command.arg("plugin").args(["--address", &address, "--token-file", token]).args(arguments);
+        command.arg(subcommand).args(["--address", &address, "--token-file", token]).args(arguments);
         Finished::of(command).await
     }
 

@@ -156,7 +156,7 @@ pub enum Cause {
     ProtocolError,
     /// The TCP connection ended without a close frame.
     Lost,
-    /// The gateway shut down.
+    /// The gateway drained or shut down, or the connection reached `websocket.max_age`.
     Shutdown,
 }
 

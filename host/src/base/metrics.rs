@@ -234,6 +234,8 @@ reasons! {
         Proxy = "proxy",
         /// The request is no valid upgrade request.
         Request = "request",
+        /// The gateway drains.
+        Draining = "draining",
     }
 
     /// What a client sent too fast.

@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use super::{plugin, token};
+use super::{drain, plugin, token};
 use crate::config::{Overrides, Source};
 
 const ABOUT: &str = "\
@@ -37,6 +37,8 @@ Examples:
       Run with this file.
   hotgate --config hotgate.toml plugin list
       List the plugins of the gateway that runs with this file, with their calls and failures.
+  hotgate --config hotgate.toml drain
+      Close this gateway's connections over some seconds, before it is stopped.
   hotgate token new billing
       Make a token for a system that pushes by HTTP, and print the lines that allow it.
   hotgate plugin new my-auth --role authenticator --lang rust
@@ -65,6 +67,8 @@ pub(super) enum Command {
     ConfigPrint,
     /// List or change the plugins of a running gateway, or make a plugin.
     Plugin(Box<plugin::Arguments>),
+    /// Drain a running gateway.
+    Drain(drain::Arguments),
     /// Make a token for the HTTP push API.
     Token(token::Action),
     /// Serve the plugin in a folder, and build it on each change.
@@ -90,6 +94,9 @@ enum Action {
     /// List and change the plugins of the gateway that runs with these settings; make, check, run and measure your own
     /// plugin
     Plugin(Box<plugin::Arguments>),
+    /// Close all connections of the gateway that runs with these settings without haste, and wait until they have
+    /// closed; the gateway refuses new ones, and does not end
+    Drain(drain::Arguments),
     /// Make tokens for the HTTP push API
     #[command(subcommand)]
     Token(token::Action),
@@ -155,6 +162,7 @@ fn parse_from(line: &[OsString]) -> Result<Cli, clap::Error> {
         Some(Action::Config(ConfigAction::Check)) => Command::ConfigCheck,
         Some(Action::Config(ConfigAction::Print)) => Command::ConfigPrint,
         Some(Action::Plugin(arguments)) => Command::Plugin(arguments),
+        Some(Action::Drain(arguments)) => Command::Drain(arguments),
         Some(Action::Token(action)) => Command::Token(action),
         Some(Action::Dev { folder }) => Command::Dev(folder),
     };
@@ -294,6 +302,8 @@ mod tests {
             "hotgate plugin rollback",
             "hotgate plugin deploy",
             "hotgate plugin list --slot router",
+            "hotgate drain --cancel --no-wait",
+            "hotgate drain --cancel --status",
             "hotgate token",
             "hotgate token new",
             "hotgate token new a/b",

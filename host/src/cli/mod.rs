@@ -2,8 +2,10 @@
 
 mod arguments;
 mod author;
+mod client;
 mod config;
 mod dev;
+mod drain;
 mod log;
 mod output;
 mod plugin;
@@ -25,6 +27,7 @@ pub fn run() -> ExitCode {
         Command::ConfigCheck => config::check(&cli.source),
         Command::ConfigPrint => config::print(&cli.source),
         Command::Plugin(arguments) => plugin::run(arguments, &cli.source),
+        Command::Drain(arguments) => drain::run(arguments, &cli.source),
         Command::Token(action) => token::run(action),
         Command::Serve => serve::run(cli.source),
         Command::Dev(folder) => match dev::prepare(&cli.source, folder) {

@@ -11,6 +11,7 @@ use super::output::{EXIT_CONFIG, refuse};
 use super::signals::Signals;
 use crate::config::{Config, Loaded, Source};
 use crate::devkit::dev::Builder;
+use crate::edge::drain::Ending;
 use crate::edge::listener::Inherited;
 use crate::gateway::{Gateway, StartError};
 
@@ -66,16 +67,15 @@ pub(super) fn serve(loaded: Loaded, source: Source, inherited: Inherited, builde
                     };
                 }
             },
-            () = signals.next() => return ExitCode::SUCCESS,
+            _ = signals.next() => return ExitCode::SUCCESS,
         };
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let twice = async {
-            signals.next().await;
-            let _ = stop.send(());
+            let _ = stop.send(signals.next().await);
             signals.next().await;
         };
         tokio::select! {
-            () = gateway.run(source, hangup, async { _ = stopped.await }) => ExitCode::SUCCESS,
+            () = gateway.run(source, hangup, async { stopped.await.unwrap_or(Ending::Quick) }) => ExitCode::SUCCESS,
             () = twice => {
                 warn!("second signal: ending at once");
                 ExitCode::FAILURE

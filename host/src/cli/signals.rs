@@ -4,6 +4,8 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::edge::drain::Ending;
+
 /// Receives the signals that end the gateway.
 pub(super) struct Signals {
     terminate: Signal,
@@ -18,11 +20,13 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, hangup })
     }
 
-    pub(super) async fn next(&mut self) {
+    /// Waits for a signal. Returns how it ends the gateway: who presses Ctrl-C in a terminal does not want to wait for
+    /// a drain.
+    pub(super) async fn next(&mut self) -> Ending {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            () = hung_up(self.hangup.as_mut()) => {}
+            _ = self.terminate.recv() => Ending::Drained,
+            _ = self.interrupt.recv() => Ending::Quick,
+            () = hung_up(self.hangup.as_mut()) => Ending::Quick,
         }
     }
 }

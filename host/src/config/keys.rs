@@ -8,7 +8,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::error::Wrong;
-use super::kinds::{Choice, Count, FOLDER, HOST, Kind, List, Size, SizeOrAuto, Time, TimeOrNever, YesNo};
+use super::kinds::{Choice, Count, FOLDER, HOST, Kind, List, OneOf, Size, SizeOrAuto, Time, TimeOrNever, YesNo};
 use super::listener::{Addresses, CLIENT_AUTHS, CLIENT_CA, FILE, GROUP, MODE, TLS_VERSIONS};
 use super::names::{HEADER, LOG_LEVEL, NETWORK, SUBPROTOCOL};
 use super::origins::Origins;
@@ -17,9 +17,9 @@ use super::token::{CERTIFICATE_NAME, Digest, PATTERN, SCOPES, SecretFile, TOKEN_
 use super::units::{DAY, GIB, HOUR, KIB, MIB, MS, TIB, millis, secs};
 use super::{
     AdminConfig, AllowedOrigins, ApiConfig, ApiRules, ApiTokenConfig, CertificateConfig, ClientAuth, CompilerConfig,
-    Config, Credential, DuplicateLogin, EngineConfig, HeartbeatConfig, InboxConfig, LimitsConfig, ListenerConfig,
-    LogConfig, LogFormat, OutboxConfig, PastRate, PluginConfig, Processor, ProxyProtocol, RouterConfig, SessionsConfig,
-    TextConfig, TlsOptions, TlsVersion, TokenDigest, WatchConfig, WebSocketConfig,
+    Config, Credential, DrainConfig, DuplicateLogin, EngineConfig, HeartbeatConfig, InboxConfig, LimitsConfig,
+    ListenerConfig, LogConfig, LogFormat, OutboxConfig, PastRate, PluginConfig, Processor, ProxyProtocol, RouterConfig,
+    SessionsConfig, TextConfig, TlsOptions, TlsVersion, TokenDigest, WatchConfig, WebSocketConfig,
 };
 
 const LOG_FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
@@ -43,13 +43,14 @@ const PROCESSORS: Choice<Processor> = Choice(&[("native", Processor::Native), ("
 keys! {
     Config {
         shutdown_grace: Time(Duration::ZERO..=HOUR), = secs(10),
-            "How long a shutdown waits for queued messages and close handshakes.";
+            "How long a shutdown waits for queued messages and close handshakes, after the last connection was asked to \
+             close.";
         state_folder: FOLDER, = None,
             "The folder for files that outlive the process, private to the gateway's user: compiled plugins, \
              the tokens of operators and of the API, a record of the plugins that were rolled back, and copies of the plugins that have proven \
              themselves, with the values of their settings. Each gateway needs its own folder. Empty: \
              $STATE_DIRECTORY, which systemd sets, else $XDG_STATE_HOME/hotgate, else ~/.local/state/hotgate.";
-        [sections: log, websocket, text, heartbeat, sessions, outbox, inbox, limits, watch, engine, compiler, admin, api]
+        [sections: log, websocket, text, heartbeat, drain, sessions, outbox, inbox, limits, watch, engine, compiler, admin, api]
         [rest: authenticators = vec![PluginConfig::default()], router = RouterConfig::default()]
     }
 
@@ -58,6 +59,22 @@ keys! {
             "The log level, or directives that set it for single targets.";
         format: LOG_FORMATS, = LogFormat::Text,
             "\"text\" is for people, \"json\" writes one JSON object per line.";
+    }
+
+    DrainConfig {
+        notice: Time(Duration::ZERO..=HOUR), = Duration::ZERO,
+            "How long the gateway goes on serving everybody, new connections too, after /readyz has become 503: the time \
+             that load balancers need to notice.";
+        spread: Time(Duration::ZERO..=HOUR), = secs(15),
+            "The time over which the closes of all connections are spread, so that their clients do not come back at the \
+             same moment.";
+        min_rate: Count(1..=1_000_000), = 100,
+            "The least number of connections that are closed in a second: few connections take less time than spread.";
+        retry: Time(Duration::ZERO..=HOUR), = secs(5),
+            "Each close reason tells its client how long to wait before it connects again: \"restart; retry=3.2s\", a \
+             random time up to this one. \"0s\": the reason is \"restart\".";
+        code: OneOf(&[1001, 1012]), = 1001,
+            "The code of the close frames: 1001 means going away, 1012 service restart.";
     }
 
     WebSocketConfig {
@@ -94,6 +111,9 @@ keys! {
             "Request headers that are passed to authenticators.";
         subprotocols: List(SUBPROTOCOL), = Vec::new(),
             "Subprotocols that the gateway accepts. If a client offers several of them, the client's order decides.";
+        max_age: TimeOrNever(secs(1)..=secs(30 * 24 * 3600)), = None,
+            "The age at which a connection is closed (drain.code, \"rotate; retry=3.2s\"), up to a tenth more or less, so \
+             that the clients spread over all gateways again after one was added.";
         [flat: listener = ListenerConfig::at(Ipv4Addr::UNSPECIFIED, 1234)]
     }
 

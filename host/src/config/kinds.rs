@@ -148,6 +148,26 @@ impl<T: Copy + Display + PartialOrd + TryFrom<i64>> Kind for Count<T> {
     }
 }
 
+/// One of several numbers.
+pub(super) struct OneOf(pub &'static [u16]);
+
+impl Kind for OneOf {
+    type Value = u16;
+
+    fn parse(&self, value: &DeValue<'_>) -> Result<u16, Wrong> {
+        let number = integer(value).and_then(|number| u16::try_from(number).ok());
+        number.filter(|number| self.0.contains(number)).ok_or_else(|| self.wrong(value))
+    }
+
+    fn show(&self, value: &u16) -> toml::Value {
+        i64::from(*value).into()
+    }
+
+    fn allowed(&self) -> String {
+        self.0.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ")
+    }
+}
+
 /// One of several words.
 pub(super) struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
 

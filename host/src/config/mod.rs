@@ -50,12 +50,15 @@ pub use self::token::{
 /// The configuration of the gateway: checked, and with all defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// How long a shutdown waits for queued messages and close handshakes.
+    /// How long a shutdown waits for queued messages and close handshakes, after the last connection was asked to
+    /// close.
     pub shutdown_grace: Duration,
     /// The private folder for files that outlive the process; `None` for the usual place of such folders.
     pub state_folder: Option<PathBuf>,
     /// The log.
     pub log: LogConfig,
+    /// The drain, which closes all connections without haste.
+    pub drain: DrainConfig,
     /// The WebSocket port, for clients.
     pub websocket: WebSocketConfig,
     /// The text port, for internal systems that push messages.
@@ -125,6 +128,21 @@ pub enum LogFormat {
     Json,
 }
 
+/// Settings of the drain, which closes all connections without haste.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainConfig {
+    /// How long everybody is still served while the gateway says that it is not ready.
+    pub notice: Duration,
+    /// The time over which the closes are spread.
+    pub spread: Duration,
+    /// The least number of connections that are closed in a second.
+    pub min_rate: u32,
+    /// The longest time that a close reason asks a client to wait before it connects again; zero for no such request.
+    pub retry: Duration,
+    /// The code of the close frames: 1001 or 1012.
+    pub code: u16,
+}
+
 /// Settings of the WebSocket port, for clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebSocketConfig {
@@ -153,6 +171,8 @@ pub struct WebSocketConfig {
     pub pass_headers: Vec<String>,
     /// Subprotocols that the gateway accepts. If a client offers several of them, the client's order decides.
     pub subprotocols: Vec<String>,
+    /// The age at which a connection is closed, up to a tenth more or less; `None` for no such age.
+    pub max_age: Option<Duration>,
 }
 
 /// Whether a connection begins with a header of the PROXY protocol, in which a proxy names the address of its client.

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod drain;
 pub mod heartbeat;
 pub mod http;
 pub(crate) mod listener;

@@ -1,5 +1,6 @@
 //! Binds the listeners, starts the tasks, and drains on shutdown.
 
+mod drains;
 mod listeners;
 mod reload;
 mod tasks;
@@ -12,9 +13,10 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::signal::unix::Signal;
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
+use self::drains::Drains;
 use self::listeners::Listeners;
 use self::reload::{Parts, Reload};
 use self::tasks::Tasks;
@@ -23,6 +25,7 @@ use crate::base::state::{InUse, StateFolder};
 use crate::config::{Config, Loaded, Source};
 use crate::edge::admin::{self, Admin};
 use crate::edge::api::{self, Api};
+use crate::edge::drain::{Drain, Ending};
 use crate::edge::heartbeat::{self, Heartbeat};
 use crate::edge::listener::{Inherited, Listener, accept};
 use crate::edge::live::LiveConfig;
@@ -123,13 +126,17 @@ impl Gateway {
         })
     }
 
-    /// Serves until `stop` is done. Meanwhile reads the configuration in `source` again when it changes and on
-    /// `hangup`. Then closes all connections, for at most `shutdown_grace`.
-    pub async fn run(self, source: Source, hangup: Signal, stop: impl Future<Output = ()>) {
+    /// Serves until `stop` says how to end. Meanwhile reads the configuration in `source` again when it changes and on
+    /// `hangup`. Then closes all connections: those of clients first, over at most `drain.notice`, `drain.spread` and
+    /// `shutdown_grace`. Senders are served until then.
+    pub async fn run(self, source: Source, hangup: Signal, stop: impl Future<Output = Ending>) {
         let Self { config, websocket, text, admin, api, certificates, registry, policy } = self;
         let plugins = policy.clone();
-        let tasks = Tasks::default();
-        let heartbeat = Arc::new(Heartbeat::new(config.heartbeat.clone()));
+        let mut tasks = Tasks::default();
+        tasks.clients.is_inherited = websocket.is_inherited();
+        let drain = Arc::new(Drain::new(config.drain.clone(), tasks.clients.connections.clone()));
+        let heartbeat = Heartbeat::new(config.heartbeat.clone()).with_max_age(config.websocket.max_age, &config.drain);
+        let heartbeat = Arc::new(heartbeat);
 
         let live = Arc::new(LiveConfig::new(config.clone()));
         let inbox = Arc::new(InboxBudget::new(config.inbox.total_bytes));
@@ -146,6 +153,7 @@ impl Gateway {
                 registry: registry.clone(),
                 tls: certificates.of("websocket"),
                 inbox: inbox.clone(),
+                drain: drain.clone(),
             }),
             admission.clone(),
             heartbeat.clone(),
@@ -168,6 +176,7 @@ impl Gateway {
                 admission,
                 budget,
                 inbox,
+                drain: drain.clone(),
             });
         }
         if let Some(api) = &api {
@@ -176,30 +185,31 @@ impl Gateway {
         let context = Arc::new(text::Context::new(live, policy, registry, certificates.of("text")));
         let senders = text::Acceptor::new(context, tasks.shutdown.clone());
 
-        tasks.listeners.spawn(accept(websocket, tasks.stop_accepting.clone(), async move || pace.wait().await, {
-            let connections = tasks.connections.clone();
-            move |stream, remote| clients.admit(&connections, stream, remote)
+        tasks.clients.listener.spawn(accept(websocket, tasks.clients.stop.clone(), async move || pace.wait().await, {
+            let (drain, connections) = (drain.clone(), tasks.clients.connections.clone());
+            let refused = tasks.refused.clone();
+            move |stream, remote| {
+                clients.admit(if drain.refuses_upgrades() { &refused } else { &connections }, stream, remote);
+            }
         }));
-        tasks.listeners.spawn(accept(text, tasks.stop_accepting.clone(), async || (), {
-            let connections = tasks.connections.clone();
+        tasks.senders.listener.spawn(accept(text, tasks.senders.stop.clone(), async || (), {
+            let connections = tasks.senders.connections.clone();
             move |stream, remote| senders.admit(&connections, stream, remote)
         }));
-        tasks.beat(heartbeat);
 
-        let mut reloading = JoinSet::new();
-        reloading.spawn(Reload::new(source, hangup, parts).run());
+        let mut background = JoinSet::new();
+        let beating = heartbeat.clone();
+        background.spawn(async move { match beating.run().await {} });
+        background.spawn(Reload::new(source, hangup, parts).run());
 
-        stop.await;
-        let end = Instant::now() + config.shutdown_grace;
-        drop(reloading);
-        info!(connections = tasks.connections.len().saturating_sub(1), grace = ?config.shutdown_grace, "shutting down");
-        if let Some(admin) = &admin {
-            admin.drain();
-        }
+        let drains = Drains { drain: drain.clone(), heartbeat, tasks: &tasks, grace: config.shutdown_grace };
+        let stopping = async { drain.end(stop.await) };
+        let (end, ()) = tokio::join!(drains.run(), stopping);
+        drop(background);
         if let Some(api) = &api {
             api.drain();
         }
-        tasks.drain(end).await;
+        tasks.finish(end).await;
         if let Some(api) = api {
             api.stop(end).await;
         }

@@ -1,45 +1,65 @@
 //! The tasks of the gateway, and how they end.
 
-use std::sync::Arc;
-
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::base::message::CloseReason;
-use crate::edge::heartbeat::Heartbeat;
-
-const GOING_AWAY: CloseReason = CloseReason::new(1001, "the gateway shuts down");
-
-/// The tasks of the listeners and the connections, and the signals that end them.
+/// The tasks of the ports and their connections.
 #[derive(Default)]
 pub(super) struct Tasks {
-    pub(super) listeners: TaskTracker,
-    pub(super) stop_accepting: CancellationToken,
-    /// The tasks of all connections, and the heartbeat's.
-    pub(super) connections: TaskTracker,
+    /// The WebSocket port. A drain closes its connections.
+    pub(super) clients: Port,
+    /// The text port.
+    pub(super) senders: Port,
+    /// Ends the connections of the text port.
     pub(super) shutdown: CancellationToken,
+    /// Connections to the WebSocket port that came after a drain had begun to refuse upgrades. No drain waits for them.
+    pub(super) refused: TaskTracker,
+}
+
+/// The tasks of one port.
+#[derive(Default)]
+pub(super) struct Port {
+    /// True if the port stays open when this process closes it, because systemd has it, too. Clients that nobody
+    /// accepts would then wait. So the gateway accepts them until it ends, and refuses their upgrades.
+    pub(super) is_inherited: bool,
+    pub(super) listener: TaskTracker,
+    pub(super) stop: CancellationToken,
+    pub(super) connections: TaskTracker,
+}
+
+impl Port {
+    /// Closes the listener, unless clients would not notice, and waits until it accepts no more connections.
+    pub(super) async fn close_if_own(&self) {
+        if !self.is_inherited {
+            self.close().await;
+        }
+    }
+
+    /// Closes the listener, and waits until it accepts no more connections.
+    async fn close(&self) {
+        self.stop.cancel();
+        self.listener.close();
+        self.listener.wait().await;
+    }
 }
 
 impl Tasks {
-    /// Starts the heartbeat. It closes all connections at the shutdown.
-    pub(super) fn beat(&self, heartbeat: Arc<Heartbeat>) {
-        let shutdown = self.shutdown.clone();
-        self.connections.spawn(async move { heartbeat.run(shutdown, GOING_AWAY).await });
-    }
-
-    /// Closes the listeners and all connections. Returns when all connections are closed, or at `end`: those that are
-    /// left are cut off when the process ends.
-    pub(super) async fn drain(&self, end: Instant) {
-        // Accept no more connections before all are asked to close, so that none is missed.
-        self.stop_accepting.cancel();
-        self.listeners.close();
-        self.listeners.wait().await;
-        self.shutdown.cancel();
-        self.connections.close();
-        if timeout_at(end, self.connections.wait()).await.is_err() {
-            let connections = self.connections.len();
+    /// Closes the text port. Returns when all connections have ended, or at `end`: those that are left are cut off when
+    /// the process ends.
+    pub(super) async fn finish(&self, end: Instant) {
+        let (clients, senders) = (&self.clients.connections, &self.senders.connections);
+        clients.close();
+        let last = async {
+            self.clients.close().await;
+            self.senders.close().await;
+            self.shutdown.cancel();
+            senders.close();
+            tokio::join!(clients.wait(), senders.wait());
+        };
+        if timeout_at(end, last).await.is_err() {
+            let connections = clients.len() + senders.len();
             warn!(connections, "connections cut off: they have not closed in time (shutdown_grace)");
         }
     }

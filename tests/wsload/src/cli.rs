@@ -8,6 +8,7 @@ use crate::compare::CompareArgs;
 use crate::pinned::PinnedArgs;
 use crate::scenarios::broadcast::BroadcastArgs;
 use crate::scenarios::connect::ConnectArgs;
+use crate::scenarios::drain::DrainArgs;
 use crate::scenarios::idle::IdleArgs;
 use crate::scenarios::push::PushArgs;
 use crate::scenarios::relay::RelayArgs;
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Broadcast(BroadcastArgs),
     /// Cut many connections at once while others log in
     Storm(StormArgs),
+    /// Have the server drained while others log in elsewhere
+    Drain(DrainArgs),
     /// Open-loop traffic with commands run at given times, and a latency timeline
     Swap(SwapArgs),
     /// Run Hotgate and a server with compiled-in rules, one after the other, and compare them

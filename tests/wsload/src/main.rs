@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         Command::Idle(a) => ("idle", &a.common, scenarios::idle::run(a)),
         Command::Broadcast(a) => ("broadcast", &a.common, scenarios::broadcast::run(a)),
         Command::Storm(a) => ("storm", &a.common, scenarios::storm::run(a)),
+        Command::Drain(a) => ("drain", &a.common, scenarios::drain::run(a)),
         Command::Swap(a) => ("swap", &a.common, scenarios::swap::run(a)),
         Command::Compare(a) => return compare::run(a),
         Command::Pinned(a) => {

@@ -4,6 +4,7 @@ mod api;
 mod broadcast;
 mod compare;
 mod connections;
+mod drain;
 mod echo;
 mod harness;
 mod pinned;

@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 use super::exposition::{self, Exposition};
 use super::shared::Shared;
 use crate::base::metrics::{Count, METRICS};
+use crate::edge::drain::{DrainStage, DrainStatus};
 use crate::edge::http::problem::{Problem, Reason};
 use crate::edge::tls::{CertificateStatus, Certificates};
 use crate::edge::websocket::{Admission, InboxBudget};
@@ -28,6 +29,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoR
         shared.served.get().into_iter().for_each(|served| {
             connections(&mut text, &served.registry, &served.admission, &served.budget, &served.inbox);
             certificates(&mut text, &served.certificates);
+            drain(&mut text, served.drain.status());
             plugins(&mut text, &served.policy.plugins(), served.policy.memory());
         });
         text.text()
@@ -118,6 +120,14 @@ fn certificates(text: &mut Exposition, certificates: &Certificates) {
         let own = names.first().map_or("", String::as_str);
         text.sample(name, &[("listener", listener), ("name", own), ("file", &file)], expires);
     }
+}
+
+fn drain(text: &mut Exposition, DrainStatus { stage, remaining, .. }: DrainStatus) {
+    let meaning =
+        "1 while the gateway drains or is drained; new connections are refused, or will be. 0 at other times.";
+    text.single("hotgate_draining", "gauge", meaning, u8::from(stage != DrainStage::Serving));
+    let meaning = "Connections that have still to close in the drain. 0 without a drain.";
+    text.single("hotgate_drain_remaining", "gauge", meaning, remaining);
 }
 
 /// Returns each generation to show, with its slot, plugin and number.
@@ -299,6 +309,7 @@ mod tests {
         let registry = Registry::new(crate::config::DuplicateLogin::All);
         let admission = Admission::new(Arc::new(LiveConfig::new(Default::default())));
         connections(&mut text, &registry, &admission, &budget, &InboxBudget::new(1));
+        drain(&mut text, DrainStatus { stage: DrainStage::Closing, remaining: 3, ending: false });
         let text = text.text();
         let shown: BTreeSet<_> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();

@@ -1,20 +1,21 @@
 //! The admin listener: HTTP for operators, on a port of its own, apart from messages. It answers health probes and
-//! metrics, lists plugins and connections, deploys plugins and rolls them back, and closes connections.
+//! metrics, lists plugins and connections, deploys plugins and rolls them back, closes connections, and drains the
+//! gateway.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `guard` | who may ask, and for how long |
-//! | `plugins`, `connections` | the requests |
+//! | `plugins`, `connections`, `drain` | the requests |
 //! | `metrics`, `exposition` | all metrics, in the format of Prometheus |
 
 mod connections;
+mod drain;
 mod exposition;
 mod guard;
 mod metrics;
 mod plugins;
 mod shared;
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -79,7 +80,6 @@ impl Admin {
             refusals: Throttle::new(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE),
             started: SystemTime::now(),
             served: OnceLock::new(),
-            draining: AtomicBool::new(false),
             uploading: Semaphore::new(1),
         });
         if let Some(address) = config.listener.public_address().filter(|_| tls.is_none()) {
@@ -93,11 +93,6 @@ impl Admin {
     pub fn serve(&self, served: Served) {
         // Only a second call would fail, and each listener has one gateway.
         let _ = self.shared.served.set(served);
-    }
-
-    /// Records that the gateway drains. From now on it is not ready.
-    pub fn drain(&self) {
-        self.shared.draining.store(true, Relaxed);
     }
 
     /// Stops the listener when the current answers are written, and at `end` at the latest.
@@ -116,6 +111,7 @@ fn router(shared: &Arc<Shared>) -> Router {
         .route("/plugins/{slot}/rollback", post(plugins::rollback))
         .route("/plugins/{slot}/promote", post(plugins::promote))
         .route("/plugins/{slot}/reload", post(plugins::reload))
+        .route("/drain", get(drain::show).post(drain::start).delete(drain::cancel))
         .route("/connections", get(connections::list).delete(connections::close_uid))
         .route("/connections/{id}", delete(connections::close))
         .fallback(|| async { Problem::no_such_path() })
@@ -125,9 +121,8 @@ fn router(shared: &Arc<Shared>) -> Router {
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, Problem> {
-    shared.served()?;
-    if shared.draining.load(Relaxed) {
-        return Err(Problem::draining());
+    match shared.served()?.drain.is_ready() {
+        true => Ok(Json(json!({ "status": "ready" }))),
+        false => Err(Problem::draining()),
     }
-    Ok(Json(json!({ "status": "ready" })))
 }

@@ -1,12 +1,12 @@
 //! The state that all requests to the admin listener share.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
 
 use crate::base::throttle::Throttle;
+use crate::edge::drain::Drain;
 use crate::edge::http::problem::Problem;
 use crate::edge::http::token::Token;
 use crate::edge::tls::Certificates;
@@ -34,6 +34,8 @@ pub struct Served {
     pub budget: Arc<Budget>,
     /// The memory of all inboxes.
     pub inbox: Arc<InboxBudget>,
+    /// The drain.
+    pub drain: Arc<Drain>,
 }
 
 /// The shared state.
@@ -46,7 +48,6 @@ pub(super) struct Shared {
     pub(super) started: SystemTime,
     /// Set once the gateway has started.
     pub(super) served: OnceLock<Served>,
-    pub(super) draining: AtomicBool,
     /// Allows one upload at a time, because components may be large.
     pub(super) uploading: Semaphore,
 }

@@ -14,6 +14,9 @@ use tokio::time::Instant;
 use crate::base::message::ConnectionId;
 use crate::hub::outbox::{Close, Outbox};
 
+/// A tenth of a second, in ms.
+const TENTH: u64 = 100;
+
 /// The handle of one connection, from its first byte to its last. When it is dropped, the heartbeat forgets the
 /// connection.
 #[derive(Debug)]
@@ -31,6 +34,11 @@ pub struct Link {
     ping: AtomicBool,
     /// True if the task must check whether the peer is gone.
     probe: AtomicBool,
+    /// True once an authenticator has accepted the client.
+    authenticated: AtomicBool,
+    /// When the connection began, in tenths of a second since [`now`] began to count. So it fits the bytes that are
+    /// left beside the flags.
+    begun: u32,
     /// The tick of the heartbeat's next check. Changed only under the heartbeat's lock.
     pub(super) due: AtomicU64,
     watched: Arc<Mutex<Watched>>,
@@ -55,9 +63,26 @@ impl Link {
             listening: AtomicBool::new(false),
             ping: AtomicBool::new(false),
             probe: AtomicBool::new(false),
+            authenticated: AtomicBool::new(false),
+            begun: u32::try_from(now() / TENTH).unwrap_or(u32::MAX),
             due: AtomicU64::new(0),
             watched,
         }
+    }
+
+    /// Returns the time since the connection began, to a tenth of a second.
+    pub(super) fn age(&self) -> Duration {
+        Duration::from_millis(now().saturating_sub(u64::from(self.begun) * TENTH))
+    }
+
+    /// Records that an authenticator has accepted the client.
+    pub fn set_authenticated(&self) {
+        self.authenticated.store(true, Relaxed);
+    }
+
+    /// Returns `true` if an authenticator has accepted the client.
+    pub(super) fn is_authenticated(&self) -> bool {
+        self.authenticated.load(Relaxed)
     }
 
     /// Records that the client was heard.
@@ -133,6 +158,13 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.watched.lock().links.remove(&(self.due.load(Relaxed), self.id));
     }
+}
+
+/// Returns a number from 0 to 1 that depends on the connection.
+pub(super) fn part_of(id: ConnectionId) -> f64 {
+    // Multiplying by the golden ratio spreads neighbours evenly (Knuth, The Art of Computer Programming, 6.4).
+    let spread = (id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
+    f64::from(spread) / f64::from(u32::MAX)
 }
 
 /// Returns the time in ms. It counts from a moment before the first call: the clock of a test may have been paused

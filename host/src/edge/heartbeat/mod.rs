@@ -1,4 +1,5 @@
-//! Closes connections whose client has gone silent.
+//! Closes connections whose client has gone silent, and those that have reached an age. It knows all connections, so it
+//! also closes all of them in a drain (see `closing`).
 //!
 //! For each connection the heartbeat knows the tick of its next check: when the client would have been silent for too
 //! long, or when a ping is due. Each tick checks the connections that are due. If the client was heard meanwhile, the
@@ -8,34 +9,36 @@
 //! enough.
 //!
 //! There is one lock, held only for short moments: when a connection begins or ends, to take a batch of due
-//! connections, and to schedule the next check of each.
+//! connections, and to schedule the next check of each. A drain holds it for longer, once: to list all connections.
 //!
 //! While a connection's task waits for a plugin, nobody reads, so silence proves nothing. The heartbeat then makes the
 //! task ask the kernel whether the peer is dead. The kernel knows from TCP keepalive (see [`keepalive`]).
 
+mod closing;
 mod link;
 
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rand::seq::SliceRandom as _;
 use socket2::TcpKeepalive;
 use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
 
+use self::closing::{AT_ONCE, MaxAge, Pace, random, reason};
 pub use self::link::Link;
-use self::link::Watched;
+use self::link::{Watched, part_of};
 use crate::base::message::{Cause, CloseReason, ConnectionId};
 use crate::base::metrics::METRICS;
-use crate::config::HeartbeatConfig;
+use crate::config::{DrainConfig, HeartbeatConfig};
 use crate::hub::outbox::Outbox;
 
 const SILENT: CloseReason = CloseReason::new(4900, "nothing heard for too long");
 
-/// The connections that are checked before other tasks get a turn.
-const AT_ONCE: usize = 256;
 /// Each ping is sent a little early: by up to `ping_interval` divided by this number, depending on the connection.
 /// After a restart all clients connect at the same time. Without this spread, all their later pings would be at the
 /// same time, too.
@@ -47,7 +50,10 @@ const PROBES: u32 = 3;
 #[derive(Debug)]
 pub struct Heartbeat {
     config: HeartbeatConfig,
+    max_age: Option<MaxAge>,
     watched: Arc<Mutex<Watched>>,
+    /// Held while a batch of connections is checked: they are not in `watched` meanwhile.
+    checking: Mutex<()>,
 }
 
 /// What to do about a connection now.
@@ -66,7 +72,12 @@ enum NextStep {
 impl Heartbeat {
     /// Creates a heartbeat that watches no connection yet.
     pub fn new(config: HeartbeatConfig) -> Self {
-        Self { config, watched: Arc::default() }
+        Self { config, max_age: None, watched: Arc::default(), checking: Mutex::default() }
+    }
+
+    /// Also closes connections at this age, up to a tenth more or less, with a close frame like that of a drain.
+    pub fn with_max_age(self, age: Option<Duration>, drain: &DrainConfig) -> Self {
+        Self { max_age: age.map(|age| MaxAge::new(age, drain.clone())), ..self }
     }
 
     /// Starts to watch a new connection, and returns its link.
@@ -74,50 +85,70 @@ impl Heartbeat {
         let link = Arc::new(Link::new(id, outbox, self.watched.clone()));
         let HeartbeatConfig { timeout, ping_interval, .. } = self.config;
         let first = ping_interval.map_or(timeout, |interval| early(interval, id));
+        let first = self.max_age.as_ref().map_or(first, |max| first.min(max.left(&link)));
         self.schedule(&mut self.watched.lock(), &link, first);
         link
     }
 
-    /// Checks connections until `shutdown`, then asks every connection to close with `close_reason`.
-    pub async fn run(&self, shutdown: CancellationToken, close_reason: CloseReason) {
+    /// Checks connections. Never ends.
+    pub async fn run(&self) -> Infallible {
         let mut ticks = interval(self.config.check_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        loop {
+            ticks.tick().await;
             self.watched.lock().tick += 1;
-            loop {
-                let due = self.take(true);
-                if due.is_empty() {
-                    break;
-                }
-                due.iter().for_each(|link| self.check(link));
-                drop(due);
+            while self.check_batch() {
                 yield_now().await;
             }
         }
+    }
+
+    /// Asks all connections to close, as `drain` says: those that are not authenticated first, and then all others,
+    /// both in random order. As soon as `hurry` is done, asks all the rest at once. Connections that begin meanwhile
+    /// are left out.
+    pub async fn close_all(&self, drain: &DrainConfig, hurry: impl Future<Output = ()>) {
+        let (mut random, mut hurry) = (random(), pin!(hurry));
+        let mut links = self.links();
+        links.shuffle(&mut random);
+        let mut pace = Pace::new(links.len(), drain);
+        let is_user = |link: &Weak<Link>| link.upgrade().is_some_and(|link| link.is_authenticated());
+        let (users, strangers): (Vec<_>, Vec<_>) = links.into_iter().partition(is_user);
+        let links = strangers.into_iter().chain(users).filter_map(|link| link.upgrade());
+        let mut open = links.filter(|link| link.outbox.is_open());
         loop {
-            let links = self.take(false);
-            if links.is_empty() {
-                break;
-            }
-            for link in links {
-                link.outbox.close(close_reason.clone(), Cause::Shutdown);
-            }
-            yield_now().await;
+            // First the turn: a connection that ends during the wait takes none.
+            pace.turn(hurry.as_mut()).await;
+            let Some(link) = open.next() else { return };
+            link.outbox.close(reason("restart", drain, &mut random), Cause::Shutdown);
         }
     }
 
-    /// Takes a batch of connections: only due ones, or any.
-    fn take(&self, due: bool) -> Vec<Arc<Link>> {
+    /// Checks a batch of the connections that are due. Returns `false` if there are none.
+    fn check_batch(&self) -> bool {
+        let _checking = self.checking.lock();
+        let due = self.take_due();
+        due.iter().for_each(|link| self.check(link));
+        !due.is_empty()
+    }
+
+    /// Takes a batch of the connections that are due.
+    fn take_due(&self) -> Vec<Arc<Link>> {
         let mut watched = self.watched.lock();
         let tick = watched.tick;
         let mut links = Vec::new();
         while links.len() < AT_ONCE
-            && let Some(first) = watched.links.first_entry().filter(|first| !due || first.key().0 <= tick)
+            && let Some(first) = watched.links.first_entry().filter(|first| first.key().0 <= tick)
         {
             // If `upgrade` fails, its `Weak` is dead: the link is being dropped.
             links.extend(first.remove().upgrade());
         }
         links
+    }
+
+    /// Lists all connections, except those that the heartbeat has closed.
+    fn links(&self) -> Vec<Weak<Link>> {
+        let _checking = self.checking.lock();
+        self.watched.lock().links.values().cloned().collect()
     }
 
     fn check(&self, link: &Arc<Link>) {
@@ -139,6 +170,11 @@ impl Heartbeat {
                 link.request_probe();
                 wait
             }
+        };
+        let wait = match self.max_age.as_ref().map(|max| (max, max.left(link))) {
+            Some((max, Duration::ZERO)) => return max.close(link),
+            Some((_, left)) => wait.min(left),
+            None => wait,
         };
         self.schedule(&mut self.watched.lock(), link, wait);
     }
@@ -172,9 +208,7 @@ impl Heartbeat {
 
 /// Shortens an interval by up to one part in [`PING_SPREAD`]. The id of the connection decides by how much.
 fn early(interval: Duration, id: ConnectionId) -> Duration {
-    // Multiplying by the golden ratio spreads neighbours evenly (Knuth, The Art of Computer Programming, 6.4).
-    let spread = (id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
-    interval - (interval / PING_SPREAD).mul_f64(f64::from(spread) / f64::from(u32::MAX))
+    interval - (interval / PING_SPREAD).mul_f64(part_of(id))
 }
 
 /// Returns the settings of TCP keepalive. The kernel begins to probe when a peer has been quiet for `timeout`, and

@@ -122,7 +122,7 @@ reasons! {
         Failed "failed",
         /// The gateway is starting.
         Starting "starting",
-        /// The gateway shuts down.
+        /// The gateway drains or shuts down.
         Draining "draining",
         /// The gateway has no token to compare with.
         NoToken "no-token",
@@ -168,9 +168,9 @@ impl Problem {
         Self::new(Reason::Starting, "the gateway is starting")
     }
 
-    /// A request that comes while the gateway shuts down.
+    /// A request that comes while the gateway drains or shuts down.
     pub(in crate::edge) fn draining() -> Self {
-        Self::new(Reason::Draining, "the gateway shuts down")
+        Self::new(Reason::Draining, "the gateway is draining")
     }
 
     /// A request for a path that does not exist.

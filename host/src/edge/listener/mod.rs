@@ -39,6 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Listener {
     name: &'static str,
     sockets: Vec<Bound>,
+    /// True if systemd has passed the sockets. They stay open when this process closes them.
+    is_inherited: bool,
     /// The socket whose turn it is.
     next: usize,
     /// The reason for which the last accept failed, if it is a shortage.
@@ -55,13 +57,13 @@ impl Listener {
         config: &ListenerConfig,
         inherited: Vec<InheritedSocket>,
     ) -> Result<Self> {
-        let config = config.clone();
+        let (config, is_inherited) = (config.clone(), !inherited.is_empty());
         // Looking up a group may take long.
         let sockets = spawn_blocking(move || match inherited.is_empty() {
             true => Bound::open(name, &config),
             false => inherited.into_iter().map(Bound::inherit).collect(),
         });
-        Ok(Self { name, sockets: sockets.await??, next: 0, short_of: None })
+        Ok(Self { name, sockets: sockets.await??, is_inherited, next: 0, short_of: None })
     }
 
     /// Returns the name of its table in the configuration.
@@ -72,6 +74,11 @@ impl Listener {
     /// Returns the addresses that it listens on, with the ports that were free.
     pub(crate) fn addresses(&self) -> Vec<ListenAddress> {
         self.sockets.iter().filter_map(Bound::address).collect()
+    }
+
+    /// Returns `true` if systemd has passed the sockets.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.is_inherited
     }
 
     /// Makes the kernel probe quiet peers of all connections that are accepted from now on.

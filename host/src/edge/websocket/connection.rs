@@ -81,6 +81,7 @@ async fn log_in(
     socket.limit(Rates::of(&context.live));
     let identity = authenticate(context, socket, link, &handshake).await.map_err(|end| (end, None))?;
     permit.authenticated();
+    link.set_authenticated();
     socket.allow(context.config.max_message);
     let session = Session::open(context, link, handshake, identity).await?;
     METRICS.logins.increment();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::inbox::InboxBudget;
 use super::rejection::Rejections;
 use crate::config::{RouteFailure, WebSocketConfig};
+use crate::edge::drain::Drain;
 use crate::edge::listener::Stream;
 use crate::edge::live::LiveConfig;
 use crate::edge::tls::Tls;
@@ -32,6 +33,8 @@ pub struct Context {
     pub tls: Option<Arc<Tls>>,
     /// The memory that the inboxes of all connections together may use.
     pub inbox: Arc<InboxBudget>,
+    /// Whether upgrades are refused.
+    pub drain: Arc<Drain>,
 }
 
 impl Context {

@@ -79,6 +79,13 @@ impl RejectedUpgrade {
         Self { cause, retry_after, client, ..Self::new(status, refusal.to_string()) }
     }
 
+    /// Refuses a connection because a drain closes all connections. The client may try again after these seconds.
+    pub(super) fn draining(seconds: u64) -> Self {
+        let reason = "the gateway is draining; connect again later";
+        let refused = Self::new(StatusCode::SERVICE_UNAVAILABLE, reason);
+        Self { cause: Rejection::Draining, retry_after: Some(seconds), ..refused }
+    }
+
     /// Refuses a request that took too long.
     pub(super) fn timeout() -> Self {
         let reason = "no complete upgrade request in time (websocket.handshake_timeout)";

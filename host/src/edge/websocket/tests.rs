@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Context;
 use super::inbox::{Inbox, InboxBudget};
@@ -20,6 +20,7 @@ use super::wire::Wire;
 use crate::base::message::{CloseReason, ConnectionId, Message};
 use crate::base::state::StateFolder;
 use crate::config::{Config, HeartbeatConfig, Overrides, PluginSource};
+use crate::edge::drain::Drain;
 use crate::edge::heartbeat::{Heartbeat, Link};
 use crate::edge::listener::Stream;
 use crate::edge::live::LiveConfig;
@@ -36,6 +37,10 @@ pub(crate) const PONG: u8 = 0x8a;
 
 /// How long a client waits for bytes. On a paused clock this takes no time.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// A correct upgrade request.
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// The gateway's end of a stream in memory.
 #[derive(Debug)]
@@ -109,14 +114,20 @@ impl Client {
 
     /// Sends an upgrade request and reads the answer.
     pub(crate) async fn upgrade(&mut self) {
-        let request = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        self.bytes(request.as_bytes()).await;
+        self.bytes(UPGRADE.as_bytes()).await;
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\n") {
             answer.push(self.stream.read_u8().await.unwrap());
         }
         assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+    }
+
+    /// Sends an upgrade request, and reads the answer to its end: a refusal with this status, and when to try again.
+    pub(crate) async fn refused(&mut self, status: &str) {
+        let mut answer = String::new();
+        self.bytes(UPGRADE.as_bytes()).await;
+        timeout(LONGEST_WAIT, self.stream.read_to_string(&mut answer)).await.expect("an end in time").unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains("\r\nRetry-After: "), "{answer}");
     }
 
     /// Sends any bytes.
@@ -200,7 +211,7 @@ pub(crate) fn beating(timeout: Duration) -> Arc<Heartbeat> {
     let config = HeartbeatConfig { timeout, check_interval: Duration::from_secs(1), ping_interval: None };
     let heartbeat = Arc::new(Heartbeat::new(config));
     let running = heartbeat.clone();
-    tokio::spawn(async move { running.run(CancellationToken::new(), BYE).await });
+    tokio::spawn(async move { running.run().await });
     heartbeat
 }
 
@@ -248,6 +259,7 @@ pub(crate) async fn context(router: &str) -> Arc<Context> {
         registry,
         tls: None,
         inbox: Arc::new(InboxBudget::new(1 << 20)),
+        drain: Arc::new(Drain::new(config.drain, TaskTracker::new())),
     })
 }
 

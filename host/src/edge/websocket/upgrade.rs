@@ -113,8 +113,7 @@ async fn open(
 ) -> Result<(Handshake, Vec<u8>), NotUpgraded> {
     let read = timeout_at(end, link.unless_closing(pin!(read_head(stream)))).await;
     let head = read.map_err(|_| RejectedUpgrade::timeout())?.map_err(|_closing| NotUpgraded::Gone)??;
-    let Upgrade { handshake, response, early, .. } =
-        accept(head, &context.live.load().websocket, remote, link, permit)?;
+    let Upgrade { handshake, response, early, .. } = accept(head, context, remote, link, permit)?;
     let answer = async {
         stream.write_all(response.as_bytes()).await?;
         stream.flush().await
@@ -123,16 +122,20 @@ async fn open(
     Ok((handshake, early))
 }
 
-/// Accepts the request if it is valid and no limit is reached.
+/// Accepts the request if it is valid, no limit is reached, and no drain has begun to close connections.
 fn accept(
     head: Head,
-    config: &WebSocketConfig,
+    context: &Context,
     remote: Remote,
     link: &Link,
     permit: &mut Result<Permit, Refusal>,
 ) -> Result<Upgrade, RejectedUpgrade> {
     let permit = permit.as_mut().map_err(|refusal| RejectedUpgrade::past_limit(*refusal, remote.address().ip()))?;
-    let upgrade = head.upgrade(link.id, remote, config)?;
+    let upgrade = head.upgrade(link.id, remote, &context.live.load().websocket)?;
     permit.count_for(upgrade.address).map_err(|refusal| RejectedUpgrade::past_limit(refusal, upgrade.address))?;
-    Ok(upgrade)
+    // Last: a drain counts on every upgrade that has come this far before it began.
+    match context.drain.refuses_upgrades() {
+        true => Err(RejectedUpgrade::draining(context.drain.retry_after())),
+        false => Ok(upgrade),
+    }
 }

@@ -101,6 +101,11 @@ impl Net {
 
     // ------------------------------------------------------------ opening and closing
 
+    /// Opens further connections to this address.
+    pub(crate) fn redirect(&mut self, addr: SocketAddr, host: String) {
+        (self.cfg.addr, self.cfg.host) = (addr, host);
+    }
+
     pub(crate) fn open_ws(&mut self, path: String, tag: u32, source: Option<Ipv4Addr>) -> io::Result<ConnId> {
         let fd = sys::connect(&self.cfg.addr, source, &self.cfg.congestion)?;
         let (a, b) = (self.rng.draw(), self.rng.draw());

@@ -2,6 +2,7 @@
 
 pub(crate) mod broadcast;
 pub(crate) mod connect;
+pub(crate) mod drain;
 pub(crate) mod idle;
 pub(crate) mod push;
 pub(crate) mod relay;

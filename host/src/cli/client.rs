@@ -1,0 +1,222 @@
+//! Asks a running gateway on its admin listener.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+use ureq::http::{Method, Request, StatusCode};
+use ureq::{Agent, AsSendBody};
+
+use super::output::{complain, refuse};
+use crate::base::state::StateFolder;
+use crate::config::{Config, ListenAddress, MAX_TOKEN_FILE, Source, read_file};
+use crate::edge::http::token::{self, Token};
+
+/// The exit code when the gateway cannot be reached: `EX_UNAVAILABLE` of sysexits.h.
+const EXIT_UNAVAILABLE: u8 = 69;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time limit of a request that only reads.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time limit of a request that changes something: a little longer than the gateway's own limit, with compiling.
+const ACT_TIMEOUT: Duration = Duration::from_secs(15 * 60 + 10);
+/// The longest answer, in bytes.
+const MAX_ANSWER: u64 = 64 << 20;
+
+/// The heading of the flags that say which gateway is meant.
+pub(super) const RUNNING: &str = "The running gateway";
+
+/// The flags that say which gateway is meant, and with which token it is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub(super) struct Target {
+    /// The gateway's admin listener [default: admin.listen of the settings]
+    #[arg(long, value_name = "HOST:PORT", global = true, help_heading = RUNNING)]
+    pub(super) address: Option<String>,
+    /// The file with the gateway's token [default: the file in the state folder of the settings]
+    #[arg(long, value_name = "FILE", global = true, help_heading = RUNNING)]
+    pub(super) token_file: Option<PathBuf>,
+}
+
+/// Why a command failed.
+pub(super) enum Failure {
+    /// The settings are wrong.
+    Settings(String),
+    /// The gateway cannot be reached.
+    Unavailable(String),
+    /// The request was refused, or did not work.
+    Failed(String),
+}
+
+impl Failure {
+    /// Prints the problem, and returns the exit code.
+    pub(super) fn report(&self) -> ExitCode {
+        match self {
+            Self::Settings(problem) => refuse(problem),
+            Self::Unavailable(problem) => fail(EXIT_UNAVAILABLE, problem),
+            Self::Failed(problem) => fail(1, problem),
+        }
+    }
+}
+
+/// Prints a problem, and returns this exit code.
+pub(super) fn fail(code: u8, problem: &str) -> ExitCode {
+    complain(&problem);
+    ExitCode::from(code)
+}
+
+/// Asks one gateway.
+pub(super) struct Client {
+    agent: Agent,
+    address: String,
+    /// `None` for health probes, which need no token.
+    token: Option<Token>,
+}
+
+impl Client {
+    /// Finds the gateway and its token; `file` is the token's file in the state folder. Loads the settings only if they
+    /// are needed.
+    ///
+    /// # Errors
+    /// If the settings are needed and wrong, or there is no token.
+    pub(super) fn new(target: &Target, file: &str, source: &Source) -> Result<Self, Failure> {
+        let (address, token) = match (&target.address, &target.token_file) {
+            // The settings may be in the middle of an edit: that must not prevent a rollback.
+            (Some(address), Some(file)) => (address.clone(), read_token(file)?),
+            (address, own) => {
+                let config = settings(source, "both --address and --token-file")?;
+                let address = address.clone().map_or_else(|| address_of(&config), Ok)?;
+                (address, own.as_deref().map_or_else(|| token_of(&config, file), read_token)?)
+            }
+        };
+        Ok(Self { agent: agent(), address, token: Some(token) })
+    }
+
+    /// Sends a request. Returns the answer, which is JSON.
+    ///
+    /// # Errors
+    /// If the gateway cannot be reached, or refuses.
+    pub(super) fn ask(&self, method: Method, path: &str, body: impl AsSendBody) -> Result<Value, Failure> {
+        let url = format!("http://{}{path}", self.address);
+        let timeout = if method == Method::GET { LOOK_TIMEOUT } else { ACT_TIMEOUT };
+        let has_body = method == Method::PUT;
+        let request = Request::builder().method(method).uri(&url);
+        let request = match &self.token {
+            Some(token) => request.header("authorization", token.header()),
+            None => request,
+        };
+        // A component that is too large, or comes during another upload, is refused before it is sent.
+        let request = if has_body { request.header("expect", "100-continue") } else { request };
+        let request = request.body(body).map_err(|error| Failure::Failed(format!("{url}: {error}")))?;
+        let request = self.agent.configure_request(request).timeout_global(Some(timeout)).build();
+        let mut response = self.agent.run(request).map_err(|error| self.failure(&error))?;
+        let answer = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
+        let answer = answer.map_err(|error| self.failure(&error))?;
+        let (status, answer) = (response.status(), serde_json::from_slice::<Value>(&answer));
+        let problem = match (status, answer) {
+            (StatusCode::OK, Ok(answer)) => return Ok(answer),
+            (_, Ok(answer)) => answer["error"].as_str().map(str::to_owned),
+            (_, Err(_)) => None,
+        };
+        let problem = problem.unwrap_or_else(|| format!("{} does not answer like a gateway ({status})", self.address));
+        Err(Failure::Failed(match status {
+            StatusCode::UNAUTHORIZED => {
+                format!("{problem}: the gateway at {} has another token (--config, --token-file)", self.address)
+            }
+            _ => problem,
+        }))
+    }
+
+    fn failure(&self, error: &ureq::Error) -> Failure {
+        use ureq::Error::{ConnectionFailed, HostNotFound, Io, Timeout};
+        let Self { address, .. } = self;
+        match error {
+            Timeout(_) | ConnectionFailed | HostNotFound | Io(_) => Failure::Unavailable(format!(
+                "cannot reach {address}: {error}. Is the gateway running, and is this its admin.listen? If not, give \
+                 its settings by --config, or its address by --address"
+            )),
+            error => Failure::Failed(format!("{address}: {error}")),
+        }
+    }
+}
+
+/// Returns what sends the requests.
+fn agent() -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        // No proxy may see the token.
+        .proxy(None)
+        .timeout_connect(Some(CONNECT_TIMEOUT));
+    config.build().into()
+}
+
+/// Loads the settings that say where a gateway is. `flags` would make them needless.
+fn settings(source: &Source, flags: &str) -> Result<Config, Failure> {
+    source.load_admin().map_err(|error| Failure::Settings(format!("{error}; correct this, or give {flags}")))
+}
+
+/// Returns the address at which a gateway with these settings can be reached from its own machine.
+fn address_of(config: &Config) -> Result<String, Failure> {
+    if !config.admin.enabled {
+        return Err(Failure::Unavailable("there is no admin listener: admin.enabled = false".to_owned()));
+    }
+    let addresses = config.admin.listener.listen.iter().filter_map(ListenAddress::tcp);
+    let Some(listen) = addresses.into_iter().find(|address| address.port() != 0) else {
+        let problem = "admin.listen has no fixed port: find the port in the gateway's log, and give it by --address";
+        return Err(Failure::Unavailable(problem.to_owned()));
+    };
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    Ok(SocketAddr::new(ip, listen.port()).to_string())
+}
+
+/// Reads the token in this file of the state folder of a gateway with these settings.
+fn token_of(config: &Config, file: &str) -> Result<Token, Failure> {
+    let state = StateFolder::existing(config.state_folder.as_deref());
+    let content = state.read_private(file, MAX_TOKEN_FILE).map_err(|error| {
+        let hint = "Run this command as the gateway's user, or give the file by --token-file";
+        Failure::Failed(format!("cannot read the token: {error}. {hint}"))
+    })?;
+    let content = content.ok_or_else(|| {
+        let path = state.path(file).unwrap_or_default();
+        Failure::Unavailable(format!(
+            "there is no token at {}. Is the gateway running, with these settings and as this user? If not, give its \
+             settings by --config, or the file by --token-file",
+            path.display()
+        ))
+    })?;
+    Token::parse(file, &content).map_err(|error| Failure::Failed(error.to_string()))
+}
+
+fn read_token(file: &Path) -> Result<Token, Failure> {
+    let read = || {
+        let too_large = || io::Error::other(format!("the file has more than {} bytes", MAX_TOKEN_FILE));
+        Token::parse(token::ADMIN_FILE, &read_file(file, MAX_TOKEN_FILE)?.ok_or_else(too_large)?)
+    };
+    read().map_err(|error| Failure::Failed(format!("cannot read the token from {}: {error}", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_listens_everywhere_is_reached_here() {
+        let mut config = Config::default();
+        let mut address = |listen: &str| {
+            config.admin.listener.listen = vec![listen.parse::<SocketAddr>().unwrap().into()];
+            address_of(&config).ok()
+        };
+        assert_eq!(address("0.0.0.0:1235").as_deref(), Some("127.0.0.1:1235"));
+        assert_eq!(address("[::]:1235").as_deref(), Some("[::1]:1235"));
+        assert_eq!(address("192.0.2.1:80").as_deref(), Some("192.0.2.1:80"));
+        assert_eq!(address("127.0.0.1:0"), None);
+    }
+}
