@@ -69,9 +69,9 @@ pub(super) struct Row {
 }
 
 /// `keys! { Type { field: kind, = default, "meaning"; … } … }` implements `Default` and [`Section`] for each type. A
-/// key has the name of its field, unless `field "key"` gives another name. `sections` are the tables below it, `lists` the
-/// lists of tables. The keys of `flat` are in the same table. Fields in `rest` only get their default here: the reader
-/// handles them itself.
+/// key has the name of its field, unless `field "key"` gives another name. `sections` are the tables below it, `lists`
+/// the lists of tables. The keys of `flat` are in the same table. Fields in `rest` only get their default here: the
+/// reader handles them itself.
 macro_rules! keys {
     ($($type:ident {
         $($field:ident $($key:literal)?: $kind:expr, = $default:expr, $meaning:literal;)*

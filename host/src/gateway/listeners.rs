@@ -1,10 +1,11 @@
 //! Opens the listeners.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::StartError;
+use super::error::StartError;
 use crate::base::state::StateFolder;
 use crate::config::{AllowedOrigins, Config, ListenAddress, ListenerConfig, PluginConfig};
 use crate::edge::admin::Admin;
@@ -81,11 +82,13 @@ impl Listeners<'_> {
         }
     }
 
-    /// Logs the addresses of a listener.
-    pub(super) fn log(&self, listener: &str, addresses: &[ListenAddress]) {
-        let tls = self.certificates.of(listener).is_some();
+    /// Logs the addresses of a listener. `token` is the file with its only token, if there is one.
+    pub(super) fn log(&self, listener: &str, addresses: &[ListenAddress], token: Option<PathBuf>) {
+        let has_tls = self.certificates.of(listener).is_some();
+        let token = token.map(|file| file.display().to_string());
         for address in addresses {
-            info!(listener, %address, tls, "listening");
+            let tls = has_tls && address.tcp().is_some();
+            info!(listener, %address, tls = tls.then_some(true), token, "listening");
         }
     }
 }

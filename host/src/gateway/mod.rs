@@ -1,6 +1,7 @@
 //! Binds the listeners, starts the tasks, and drains on shutdown.
 
 mod drains;
+mod error;
 mod listeners;
 mod reload;
 mod tasks;
@@ -10,18 +11,18 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::signal::unix::Signal;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::drains::Drains;
+pub use self::error::StartError;
 use self::listeners::Listeners;
 use self::reload::{Parts, Reload};
 use self::tasks::Tasks;
 use crate::base::metrics::METRICS;
-use crate::base::state::{InUse, StateFolder};
+use crate::base::state::StateFolder;
 use crate::config::{Config, Loaded, Source};
 use crate::edge::admin::{self, Admin};
 use crate::edge::api::{self, Api};
@@ -40,23 +41,6 @@ use crate::policy::status::{GenerationStatus, PluginStatus};
 
 /// How long a process that ends waits until its files are written.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// Why the gateway cannot start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// The gateway cannot listen on a port.
-    #[error("{0:#}")]
-    Listen(anyhow::Error),
-    /// A plugin cannot be used.
-    #[error("{0:#}")]
-    Plugin(anyhow::Error),
-    /// A certificate cannot be used.
-    #[error("{0:#}")]
-    Tls(anyhow::Error),
-    /// Another gateway uses the state folder.
-    #[error(transparent)]
-    InUse(#[from] InUse),
-}
 
 /// A gateway that is ready to serve.
 pub struct Gateway {
@@ -100,16 +84,13 @@ impl Gateway {
             info!(slot, plugin, generation, %digest, source, "plugin live");
         }
         for listener in [&websocket, &text] {
-            listeners.log(listener.name(), &listener.addresses());
+            listeners.log(listener.name(), &listener.addresses(), None);
         }
         if let Some((_, addresses)) = &admin {
-            listeners.log("admin", addresses);
+            listeners.log("admin", addresses, None);
         }
         if let Some((api, addresses)) = &api {
-            listeners.log("api", addresses);
-            if let Some(file) = api.token_file() {
-                info!(file = %file.display(), "the HTTP push API accepts the token in this file");
-            }
+            listeners.log("api", addresses, api.token_file());
         }
         listeners.warn_of_believing();
         certificates.warn_of_expiry();

@@ -1,7 +1,7 @@
-//! Reads the configuration again while the gateway runs: on SIGHUP, and when its file or the file of a plugin's setting,
-//! of a token or of a certificate changes. New plugin settings take effect as a new generation; new tokens of the API at
-//! once; new certificates, limits, origins, proxies and senders for new connections. An invalid configuration changes
-//! nothing.
+//! Reads the configuration again while the gateway runs: on SIGHUP, and when its file or the file of a plugin's
+//! setting, of a token or of a certificate changes. New plugin settings take effect as a new generation; new tokens of
+//! the API at once; new certificates, limits, origins, proxies and senders for new connections. An invalid
+//! configuration changes nothing.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -157,8 +157,8 @@ impl Rejections {
     ) {
         METRICS.handshakes_refused.increment(cause);
         debug!(connection = connection.map(|id| id.0), %client, %reason, "upgrade refused");
-        // Invalid and slow requests are what strangers send all day. No setting helps against them.
-        if matches!(cause, Rejection::Request | Rejection::Timeout) {
+        // Strangers send invalid and slow requests all day, and no setting helps against them. A drain is in the log.
+        if matches!(cause, Rejection::Request | Rejection::Timeout | Rejection::Draining) {
             return;
         }
         if let Some(unlogged) = self.logged[cause.index()].admit(0) {
