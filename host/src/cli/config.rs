@@ -11,8 +11,8 @@ use crate::hub::registry::Registry;
 use crate::policy::Policy;
 use crate::policy::status::PluginStatus;
 
-/// `hotgate config check`: loads the configuration, its certificates and its plugins as a start would. Prints the plugins that would
-/// serve, or the problem.
+/// `hotgate config check`: loads the configuration, its certificates and its plugins as a start would. Prints the
+/// plugins that would serve, or the problem.
 pub(super) fn check(source: &Source) -> ExitCode {
     let config = match source.load() {
         Ok(config) => config,

@@ -31,7 +31,8 @@ pub(super) fn run(mut source: Source) -> ExitCode {
     }
 }
 
-/// Serves with these settings, on the sockets in `inherited` where there are some. `builder` builds the plugin again on each change, for `hotgate dev`.
+/// Serves with these settings, on the sockets in `inherited` where there are some. `builder` builds the plugin again on
+/// each change, for `hotgate dev`.
 pub(super) fn serve(loaded: Loaded, source: Source, inherited: Inherited, builder: Option<Builder>) -> ExitCode {
     // Dropped last: dropping it writes the lines that are still queued.
     let (_log, lost) = log::start(&loaded.config.log);
