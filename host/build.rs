@@ -64,6 +64,7 @@ fn build() -> Result<()> {
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
+    println!("cargo::rustc-env=HOTGATE_COMMIT={}", commit(workspace).as_deref().unwrap_or("unknown"));
 
     ensure!(
         target_installed()?,
@@ -78,6 +79,34 @@ fn build() -> Result<()> {
         std::fs::copy(&from, out.join(file)).with_context(|| format!("cannot copy {}", from.display()))?;
     }
     Ok(())
+}
+
+/// Returns the commit that the host is built from: the value of `$HOTGATE_COMMIT`, or for a release the commit that is
+/// checked out. Other builds do not ask git, so that they need not compile again after each commit.
+fn commit(workspace: &Path) -> Option<String> {
+    println!("cargo::rerun-if-env-changed=HOTGATE_COMMIT");
+    let given = env::var("HOTGATE_COMMIT").ok().filter(|commit| !commit.is_empty());
+    if given.is_some() || env::var("PROFILE").ok()? != "release" {
+        return given;
+    }
+    let git = |arguments: &[&str]| {
+        let answer = Command::new("git").current_dir(workspace).args(arguments).output().ok()?;
+        let text = String::from_utf8(answer.stdout).ok()?;
+        answer.status.success().then(|| text.trim().to_owned())
+    };
+    // The sources may stand in a folder of another project's repository.
+    let top = git(&["rev-parse", "--show-toplevel"])?;
+    if std::fs::canonicalize(top).ok()? != std::fs::canonicalize(workspace).ok()? {
+        return None;
+    }
+    // Git writes to both files only when another commit is checked out.
+    for file in ["HEAD", "logs/HEAD"] {
+        let path = workspace.join(git(&["rev-parse", "--git-path", file])?);
+        if path.exists() {
+            println!("cargo::rerun-if-changed={}", path.display());
+        }
+    }
+    git(&["rev-parse", "HEAD"])
 }
 
 /// Returns `true` if the compiler has a standard library for the target.

@@ -216,6 +216,13 @@ impl Gateway {
         Finished::of(command).await
     }
 
+    /// Runs `hotgate` with these arguments in this gateway's folder.
+    pub async fn hotgate(&self, arguments: &[&str]) -> Finished {
+        let mut command = command(self.folder());
+        command.args(arguments);
+        Finished::of(command).await
+    }
+
     /// The log.
     pub fn log(&self) -> &Log {
         &self.log

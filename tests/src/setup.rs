@@ -281,7 +281,9 @@ fn surround(command: &mut Command, folder: &Path) {
             command.env_remove(name);
         }
     }
-    command.env_remove("RUST_LOG").env_remove("STATE_DIRECTORY").env_remove("CARGO_TARGET_DIR");
+    for name in ["RUST_LOG", "STATE_DIRECTORY", "CARGO_TARGET_DIR", "NOTIFY_SOCKET", "WATCHDOG_USEC"] {
+        command.env_remove(name);
+    }
     // All tests share one cache of compiled plugins.
     command.env("XDG_CACHE_HOME", build::cache("cache"));
     command

@@ -89,6 +89,11 @@ impl<R: Reason> By<R> {
         self.0[reason.index()].increment();
     }
 
+    /// Returns the count for all reasons together.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(Counter::get).sum()
+    }
+
     fn count(&self) -> Count {
         Count::By(R::LABEL, R::NAMES.iter().zip(&self.0).map(|(name, counter)| (*name, counter.get())).collect())
     }

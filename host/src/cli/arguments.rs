@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use super::status::{self, Probe};
 use super::{drain, plugin, token};
 use crate::config::{Overrides, Source};
 
@@ -39,6 +40,8 @@ Examples:
       List the plugins of the gateway that runs with this file, with their calls and failures.
   hotgate --config hotgate.toml drain
       Close this gateway's connections over some seconds, before it is stopped.
+  hotgate --config hotgate.toml status
+      Show this gateway on one page.
   hotgate token new billing
       Make a token for a system that pushes by HTTP, and print the lines that allow it.
   hotgate plugin new my-auth --role authenticator --lang rust
@@ -69,6 +72,10 @@ pub(super) enum Command {
     Plugin(Box<plugin::Arguments>),
     /// Drain a running gateway.
     Drain(drain::Arguments),
+    /// Show the status of a running gateway.
+    Status(status::Arguments),
+    /// Ask whether a running gateway serves.
+    Ready(Probe),
     /// Make a token for the HTTP push API.
     Token(token::Action),
     /// Serve the plugin in a folder, and build it on each change.
@@ -97,6 +104,12 @@ enum Action {
     /// Close all connections of the gateway that runs with these settings without haste, and wait until they have
     /// closed; the gateway refuses new ones, and does not end
     Drain(drain::Arguments),
+    /// Show the gateway that runs with these settings on one page: listeners, connections, rates, plugins, budgets,
+    /// warnings
+    Status(status::Arguments),
+    /// Ask whether the gateway that runs with these settings serves: exit code 0 if it does, 1 while it starts and
+    /// shuts down, 69 if it cannot be reached; needs no token
+    Ready(Probe),
     /// Make tokens for the HTTP push API
     #[command(subcommand)]
     Token(token::Action),
@@ -163,6 +176,8 @@ fn parse_from(line: &[OsString]) -> Result<Cli, clap::Error> {
         Some(Action::Config(ConfigAction::Print)) => Command::ConfigPrint,
         Some(Action::Plugin(arguments)) => Command::Plugin(arguments),
         Some(Action::Drain(arguments)) => Command::Drain(arguments),
+        Some(Action::Status(arguments)) => Command::Status(arguments),
+        Some(Action::Ready(probe)) => Command::Ready(probe),
         Some(Action::Token(action)) => Command::Token(action),
         Some(Action::Dev { folder }) => Command::Dev(folder),
     };

@@ -95,6 +95,16 @@ impl Client {
         Ok(Self { agent: agent(), address, token: Some(token) })
     }
 
+    /// Finds the gateway, to send it health probes.
+    ///
+    /// # Errors
+    /// If the settings are needed and wrong.
+    pub(super) fn probe(address: Option<&str>, source: &Source) -> Result<Self, Failure> {
+        let configured = || address_of(&settings(source, "--address")?);
+        let address = address.map_or_else(configured, |address| Ok(address.to_owned()))?;
+        Ok(Self { agent: agent(), address, token: None })
+    }
+
     /// Sends a request. Returns the answer, which is JSON.
     ///
     /// # Errors

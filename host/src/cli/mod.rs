@@ -12,6 +12,7 @@ mod plugin;
 mod serve;
 mod show;
 mod signals;
+mod status;
 mod token;
 
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ pub fn run() -> ExitCode {
         Command::ConfigPrint => config::print(&cli.source),
         Command::Plugin(arguments) => plugin::run(arguments, &cli.source),
         Command::Drain(arguments) => drain::run(arguments, &cli.source),
+        Command::Status(arguments) => status::run(arguments, &cli.source),
+        Command::Ready(probe) => status::ready(probe, &cli.source),
         Command::Token(action) => token::run(action),
         Command::Serve => serve::run(cli.source),
         Command::Dev(folder) => match dev::prepare(&cli.source, folder) {

@@ -99,8 +99,8 @@ impl Plugin {
 
 const HEAD: [&str; 10] = ["SLOT", "PLUGIN", "GENERATION", "STAGE", "SINCE", "CALLS", "FAILED", "P50", "P99", "DIGEST"];
 
-/// Returns the text for all plugins, as of `now`.
-pub(super) fn table(plugins: &[Plugin], now: SystemTime) -> String {
+/// Returns the table of all generations, as of `now`.
+pub(super) fn generations(plugins: &[Plugin], now: SystemTime) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     for plugin in plugins {
         for (index, generation) in plugin.generations().enumerate() {
@@ -108,7 +108,12 @@ pub(super) fn table(plugins: &[Plugin], now: SystemTime) -> String {
             rows.push(row([name(&plugin.slot), name(&plugin.plugin)], generation, now));
         }
     }
-    let mut text = aligned(&rows);
+    aligned(&rows)
+}
+
+/// Returns the text for all plugins, as of `now`.
+pub(super) fn table(plugins: &[Plugin], now: SystemTime) -> String {
+    let mut text = generations(plugins, now);
     for plugin in plugins {
         notes(&mut text, plugin, now);
     }
@@ -202,7 +207,7 @@ fn event_row(event: &Event, now: SystemTime) -> [String; 4] {
 }
 
 /// Aligns the cells of each column, two spaces apart. The last column keeps its own width.
-fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();
@@ -214,13 +219,13 @@ fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-fn short(digest: &str) -> String {
+pub(super) fn short(digest: &str) -> String {
     tame(digest).chars().take(DIGITS).collect()
 }
 
 /// Replaces control characters and line ends: file names and text of plugins must not command the terminal, or look
 /// like another line.
-fn tame(text: &str) -> String {
+pub(super) fn tame(text: &str) -> String {
     crate::plugin::tame(text).replace('\n', " ")
 }
 
@@ -232,16 +237,21 @@ fn millis(micros: u64) -> String {
 }
 
 fn ago(time: SystemTime, now: SystemTime) -> String {
+    format!("{} ago", span(now.duration_since(time).unwrap_or(Duration::ZERO)))
+}
+
+/// Returns a time span in its largest unit.
+pub(super) fn span(time: Duration) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
     const DAY: u64 = 24 * HOUR;
-    let (count, unit) = match now.duration_since(time).unwrap_or(Duration::ZERO).as_secs() {
+    let (count, unit) = match time.as_secs() {
         seconds @ ..MINUTE => (seconds, "s"),
         seconds @ ..HOUR => (seconds / MINUTE, "min"),
         seconds if seconds < 2 * DAY => (seconds / HOUR, "h"),
         seconds => (seconds / DAY, "days"),
     };
-    format!("{count} {unit} ago")
+    format!("{count} {unit}")
 }
 
 #[cfg(test)]

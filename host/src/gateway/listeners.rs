@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::error::StartError;
+use crate::base::notices::Notices;
 use crate::base::state::StateFolder;
 use crate::config::{AllowedOrigins, Config, ListenAddress, ListenerConfig, PluginConfig};
-use crate::edge::admin::Admin;
+use crate::edge::admin::{Admin, ListenerStatus};
 use crate::edge::api::Api;
 use crate::edge::listener::{Inherited, Listener};
 use crate::edge::tls::Certificates;
@@ -18,6 +19,9 @@ pub(super) struct Listeners<'a> {
     pub(super) config: &'a Config,
     pub(super) inherited: Inherited,
     pub(super) certificates: &'a Certificates,
+    pub(super) notices: &'a Notices,
+    /// The addresses that have been logged, for the status.
+    pub(super) listening: Vec<ListenerStatus>,
 }
 
 impl Listeners<'_> {
@@ -63,6 +67,7 @@ impl Listeners<'_> {
             Err(error) => {
                 let error: anyhow::Error = error;
                 warn!(error = format!("{error:#}"), "no HTTP push API; the gateway serves without it");
+                self.notices.set("api", vec![format!("no HTTP push API: {error:#}")]);
                 Ok(None)
             }
         }
@@ -82,13 +87,15 @@ impl Listeners<'_> {
         }
     }
 
-    /// Logs the addresses of a listener. `token` is the file with its only token, if there is one.
-    pub(super) fn log(&self, listener: &str, addresses: &[ListenAddress], token: Option<PathBuf>) {
+    /// Logs the addresses of a listener, and remembers them for the status. `token` is the file with its only token, if
+    /// there is one.
+    pub(super) fn log(&mut self, listener: &'static str, addresses: &[ListenAddress], token: Option<PathBuf>) {
         let has_tls = self.certificates.of(listener).is_some();
         let token = token.map(|file| file.display().to_string());
         for address in addresses {
             let tls = has_tls && address.tcp().is_some();
             info!(listener, %address, tls = tls.then_some(true), token, "listening");
+            self.listening.push(ListenerStatus { listener, address: address.to_string(), tls });
         }
     }
 }

@@ -4,6 +4,7 @@ mod drains;
 mod error;
 mod listeners;
 mod reload;
+mod supervisor;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -20,11 +21,13 @@ use self::drains::Drains;
 pub use self::error::StartError;
 use self::listeners::Listeners;
 use self::reload::{Parts, Reload};
+use self::supervisor::Supervisor;
 use self::tasks::Tasks;
 use crate::base::metrics::METRICS;
+use crate::base::notices::Notices;
 use crate::base::state::StateFolder;
 use crate::config::{Config, Loaded, Source};
-use crate::edge::admin::{self, Admin};
+use crate::edge::admin::{self, Admin, ListenerStatus};
 use crate::edge::api::{self, Api};
 use crate::edge::drain::{Drain, Ending};
 use crate::edge::heartbeat::{self, Heartbeat};
@@ -42,6 +45,9 @@ use crate::policy::status::{GenerationStatus, PluginStatus};
 /// How long a process that ends waits until its files are written.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Time beyond a drain that the supervisor is asked for.
+const MARGIN: Duration = Duration::from_secs(5);
+
 /// A gateway that is ready to serve.
 pub struct Gateway {
     config: Config,
@@ -52,6 +58,9 @@ pub struct Gateway {
     certificates: Certificates,
     registry: Arc<Registry>,
     policy: Arc<Policy>,
+    listeners: Vec<ListenerStatus>,
+    notices: Arc<Notices>,
+    supervisor: Supervisor,
 }
 
 impl Gateway {
@@ -63,8 +72,12 @@ impl Gateway {
     /// be used and no earlier component of it has proven itself.
     pub(crate) async fn start(loaded: Loaded, inherited: Inherited) -> Result<Self, StartError> {
         let config = &loaded.config;
+        let notices = Arc::new(Notices::default());
+        let supervisor = Supervisor::find();
+        supervisor.status("Loading the plugins");
         let certificates = certificates(config).await.map_err(StartError::Tls)?;
-        let mut listeners = Listeners { config, inherited, certificates: &certificates };
+        let mut listeners =
+            Listeners { config, inherited, certificates: &certificates, notices: &notices, listening: Vec::new() };
         let websocket = listeners.open("websocket", &config.websocket.listener).await?;
         websocket.keep_alive(&heartbeat::keepalive(&config.heartbeat));
         let text = listeners.open("text", &config.text.listener).await?;
@@ -74,6 +87,7 @@ impl Gateway {
         let state = Arc::new(state);
         if let Some(problem) = state.problem() {
             warn!(problem, "no state folder: nothing is kept for the next start");
+            notices.set("state_folder", vec![format!("nothing is kept for the next start: {problem}")]);
         }
         let admin = listeners.admin(state.clone()).await?;
         let api = listeners.api(loaded.names_api, state.clone()).await?;
@@ -95,6 +109,7 @@ impl Gateway {
         listeners.warn_of_believing();
         certificates.warn_of_expiry();
         let (admin, api) = (admin.map(|(admin, _)| admin), api.map(|(api, _)| api));
+        let listeners = listeners.listening;
         Ok(Self {
             config: loaded.config,
             websocket,
@@ -104,6 +119,9 @@ impl Gateway {
             certificates,
             registry,
             policy: Arc::new(policy),
+            listeners,
+            notices,
+            supervisor,
         })
     }
 
@@ -111,7 +129,19 @@ impl Gateway {
     /// `hangup`. Then closes all connections: those of clients first, over at most `drain.notice`, `drain.spread` and
     /// `shutdown_grace`. Senders are served until then.
     pub async fn run(self, source: Source, hangup: Signal, stop: impl Future<Output = Ending>) {
-        let Self { config, websocket, text, admin, api, certificates, registry, policy } = self;
+        let Self {
+            config,
+            websocket,
+            text,
+            admin,
+            api,
+            certificates,
+            registry,
+            policy,
+            listeners,
+            notices,
+            supervisor,
+        } = self;
         let plugins = policy.clone();
         let mut tasks = Tasks::default();
         tasks.clients.is_inherited = websocket.is_inherited();
@@ -154,10 +184,12 @@ impl Gateway {
                 policy: policy.clone(),
                 registry: registry.clone(),
                 certificates: certificates.clone(),
-                admission,
+                admission: admission.clone(),
                 budget,
                 inbox,
                 drain: drain.clone(),
+                listeners,
+                notices: notices.clone(),
             });
         }
         if let Some(api) = &api {
@@ -181,10 +213,18 @@ impl Gateway {
         let mut background = JoinSet::new();
         let beating = heartbeat.clone();
         background.spawn(async move { match beating.run().await {} });
-        background.spawn(Reload::new(source, hangup, parts).run());
+        background.spawn(Reload::new(source, hangup, parts, notices, supervisor.clone()).run());
+        supervisor.ready();
+        background.spawn(supervisor.clone().report(move || admission.connections()));
 
         let drains = Drains { drain: drain.clone(), heartbeat, tasks: &tasks, grace: config.shutdown_grace };
-        let stopping = async { drain.end(stop.await) };
+        let stopping = async {
+            let ending = stop.await;
+            let longest = config.drain.notice + config.drain.spread + config.shutdown_grace + LAST_WORDS + MARGIN;
+            supervisor.stopping();
+            supervisor.extend_timeout(longest);
+            drain.end(ending);
+        };
         let (end, ()) = tokio::join!(drains.run(), stopping);
         drop(background);
         if let Some(api) = &api {

@@ -12,6 +12,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::supervisor::Supervisor;
+use crate::base::notices::Notices;
 use crate::base::watch::{Settling, Stamp, Watch};
 use crate::config::{Config, Source};
 use crate::edge::api::TokenStore;
@@ -31,6 +33,10 @@ pub(super) struct Reload {
     stamps: Option<Stamps>,
     /// The problems and keys of the last read that are logged. They are not logged again.
     logged: Logged,
+    /// Where the problems that are left stand for operators.
+    notices: Arc<Notices>,
+    /// Who is told of a reload that an operator has asked for.
+    supervisor: Supervisor,
 }
 
 /// The parts of the gateway that follow the configuration.
@@ -102,9 +108,15 @@ enum Trigger {
 
 impl Reload {
     /// Creates this for a gateway that was started with a configuration from `source`. `hangup` receives SIGHUP.
-    pub(super) fn new(source: Source, hangup: Signal, parts: Parts) -> Self {
+    pub(super) fn new(
+        source: Source,
+        hangup: Signal,
+        parts: Parts,
+        notices: Arc<Notices>,
+        supervisor: Supervisor,
+    ) -> Self {
         let (logged, latest) = (Logged::default(), Config::clone(&parts.live.load()));
-        Self { source, hangup, parts, latest, stamps: None, logged }
+        Self { source, hangup, parts, latest, stamps: None, logged, notices, supervisor }
     }
 
     /// Reads the configuration again after every trigger. Never ends.
@@ -130,8 +142,14 @@ impl Reload {
                     );
                 }
                 settling.done();
+                if trigger == Trigger::Signal {
+                    self.supervisor.reloading();
+                }
                 if self.read_again(trigger).await {
                     next = Instant::now() + watch.rescan;
+                }
+                if trigger == Trigger::Signal {
+                    self.supervisor.ready();
                 }
             }
         }
@@ -205,6 +223,8 @@ impl Reload {
             let keys = found.waiting.join(", ");
             warn!(keys, "configuration changed; these keys take effect at the next start");
         }
+        let waiting = found.waiting.iter().map(|key| format!("{key} has changed and takes effect at the next start"));
+        self.notices.set("configuration", found.problems.iter().cloned().chain(waiting).collect());
         self.logged = found;
     }
 }

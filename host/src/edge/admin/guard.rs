@@ -2,7 +2,7 @@
 //!
 //! - Its `Host` must name this listener. A web page that reaches the listener by DNS rebinding sends its own host name.
 //! - It must not come from a web page (`Origin`).
-//! - It must contain the token, unless it is a health probe.
+//! - It must contain a token, unless it is a health probe. With the token that only reads, it must be a GET.
 //!
 //! A connection is closed after a request without the token. A health probe may use HTTP/1.0 without a `Host`: no web
 //! page can send such a request, because every browser sends a `Host`.
@@ -18,11 +18,12 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::shared::{HEALTH, READINESS, Shared};
+use super::shared::{HEALTH, READINESS, Shared, Tokens};
 use crate::base::metrics::METRICS;
 use crate::edge::http::bounded::{PATIENCE, Peer};
 use crate::edge::http::origin::{authorization, check_host, check_origin};
 use crate::edge::http::problem::{Problem, Reason, shown};
+use crate::edge::http::token::{ADMIN_FILE, READ_FILE};
 
 /// The longest time that a request with the token may take: a component may be slow to arrive and to compile.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
@@ -96,7 +97,7 @@ impl Drop for AuditLine {
 
 /// The sender of a request.
 enum Visitor {
-    /// Has sent the token.
+    /// Has sent a token that allows the request.
     Operator,
     /// Sends a health probe, without the token.
     Stranger,
@@ -115,13 +116,19 @@ impl Shared {
         if is_probe {
             return Ok(Visitor::Stranger);
         }
-        let Some(token) = &self.token else {
+        let Some(Tokens { all, read }) = &self.tokens else {
             let problem = "the gateway has no token, because it has no state folder: see its log";
             return Err(Problem::new(Reason::NoToken, problem));
         };
-        match token.is_in(authorization(request)?) {
-            true => Ok(Visitor::Operator),
-            false => Err(Problem::wrong_token()),
+        let given = authorization(request)?;
+        match (all.is_in(given), read.is_in(given)) {
+            (true, _) => Ok(Visitor::Operator),
+            (_, true) if [Method::GET, Method::HEAD].contains(request.method()) => Ok(Visitor::Operator),
+            (_, true) => {
+                let problem = format!("the token of {READ_FILE} only reads; this needs the token of {ADMIN_FILE}");
+                Err(Problem::new(Reason::Scope, problem))
+            }
+            _ => Err(Problem::wrong_token()),
         }
     }
 }

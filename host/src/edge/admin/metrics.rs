@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 use super::exposition::{self, Exposition};
 use super::shared::Shared;
 use crate::base::metrics::{Count, METRICS};
+use crate::base::version::{COMMIT, VERSION};
 use crate::edge::drain::{DrainStage, DrainStatus};
 use crate::edge::http::problem::{Problem, Reason};
 use crate::edge::tls::{CertificateStatus, Certificates};
@@ -39,8 +40,8 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoR
 }
 
 fn process(text: &mut Exposition, started: SystemTime) {
-    text.metric("hotgate_build_info", "gauge", "The version that runs.");
-    text.sample("hotgate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    text.metric("hotgate_build_info", "gauge", "The version that runs, and the commit that it was built from.");
+    text.sample("hotgate_build_info", &[("version", VERSION), ("commit", COMMIT)], 1);
     let started = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     text.single("process_start_time_seconds", "gauge", "When the process started, in seconds since 1970.", started);
     memory(text);

@@ -7,6 +7,7 @@
 //! | `guard` | who may ask, and for how long |
 //! | `plugins`, `connections`, `drain` | the requests |
 //! | `metrics`, `exposition` | all metrics, in the format of Prometheus |
+//! | `status`, `rates` | everything on one page |
 
 mod connections;
 mod drain;
@@ -14,7 +15,9 @@ mod exposition;
 mod guard;
 mod metrics;
 mod plugins;
+mod rates;
 mod shared;
+mod status;
 
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -26,18 +29,19 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use self::guard::guard;
-pub use self::shared::Served;
-use self::shared::{HEALTH, READINESS, Shared};
+use self::rates::Rates;
+use self::shared::{HEALTH, READINESS, Shared, Tokens};
+pub use self::shared::{ListenerStatus, Served};
 use crate::base::state::StateFolder;
 use crate::base::throttle::Throttle;
 use crate::config::AdminConfig;
 use crate::edge::http::bounded::Bounded;
 use crate::edge::http::problem::Problem;
 use crate::edge::http::server::Server;
-use crate::edge::http::token::{ADMIN_FILE, Token};
 use crate::edge::listener::Listener;
 use crate::edge::tls::Tls;
 
@@ -53,11 +57,13 @@ const MAX_CONNECTIONS: usize = 64;
 pub struct Admin {
     shared: Arc<Shared>,
     server: Server,
+    /// Takes the samples for the rates.
+    _sampling: AbortOnDropHandle<()>,
 }
 
 impl Admin {
     /// Starts the listener. Until [`serve`](Self::serve) is called, it answers that the gateway is starting. Without a
-    /// private place for the token it refuses operators, but still answers probes of supervisors.
+    /// private place for the tokens it refuses operators, but still answers probes of supervisors.
     ///
     /// # Errors
     /// If the process ends meanwhile.
@@ -67,18 +73,19 @@ impl Admin {
         listener: Listener,
         tls: Option<Arc<Tls>>,
     ) -> anyhow::Result<Self> {
-        let token = match spawn_blocking(move || Token::create(&state, ADMIN_FILE)).await? {
-            Ok(token) => Some(token),
+        let tokens = match spawn_blocking(move || Tokens::create(&state)).await? {
+            Ok(tokens) => Some(tokens),
             Err(error) => {
                 warn!(%error, "no admin token: the admin listener answers health probes only");
                 None
             }
         };
         let shared = Arc::new(Shared {
-            token,
+            tokens,
             allowed_hosts: config.allowed_hosts.clone(),
             refusals: Throttle::new(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE),
             started: SystemTime::now(),
+            rates: Rates::new(),
             served: OnceLock::new(),
             uploading: Semaphore::new(1),
         });
@@ -86,7 +93,9 @@ impl Admin {
             warn!(%address, "the admin listener speaks plain HTTP: others on the network can read its token");
         }
         let server = Server::start(Bounded::new(listener, tls, MAX_CONNECTIONS), router(&shared));
-        Ok(Self { shared, server })
+        let sampled = shared.clone();
+        let sampling = tokio::spawn(async move { match sampled.rates.run().await {} });
+        Ok(Self { shared, server, _sampling: AbortOnDropHandle::new(sampling) })
     }
 
     /// Gives the listener the parts of the gateway, which now serves.
@@ -106,6 +115,7 @@ fn router(shared: &Arc<Shared>) -> Router {
         .route(HEALTH, get(|| async { Json(json!({ "status": "ok" })) }))
         .route(READINESS, get(ready))
         .route("/metrics", get(metrics::show))
+        .route("/status", get(status::show))
         .route("/plugins", get(plugins::list))
         .route("/plugins/{slot}", put(plugins::deploy))
         .route("/plugins/{slot}/rollback", post(plugins::rollback))

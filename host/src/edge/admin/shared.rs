@@ -1,14 +1,19 @@
 //! The state that all requests to the admin listener share.
 
+use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
+use super::rates::Rates;
+use crate::base::notices::Notices;
+use crate::base::state::StateFolder;
 use crate::base::throttle::Throttle;
 use crate::edge::drain::Drain;
 use crate::edge::http::problem::Problem;
-use crate::edge::http::token::Token;
+use crate::edge::http::token::{ADMIN_FILE, READ_FILE, Token};
 use crate::edge::tls::Certificates;
 use crate::edge::websocket::{Admission, InboxBudget};
 use crate::hub::outbox::Budget;
@@ -18,6 +23,17 @@ use crate::policy::Policy;
 /// The paths for supervisors: is the process alive, and does the gateway serve?
 pub(super) const HEALTH: &str = "/healthz";
 pub(super) const READINESS: &str = "/readyz";
+
+/// An address that the gateway listens on.
+#[derive(Debug, Clone, Serialize)]
+pub struct ListenerStatus {
+    /// `websocket`, `text`, `api` or `admin`.
+    pub listener: &'static str,
+    /// The address.
+    pub address: String,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
 
 /// The parts of the gateway that requests show and change.
 #[derive(Debug)]
@@ -36,16 +52,37 @@ pub struct Served {
     pub inbox: Arc<InboxBudget>,
     /// The drain.
     pub drain: Arc<Drain>,
+    /// Where the gateway listens.
+    pub listeners: Vec<ListenerStatus>,
+    /// Problems that are not over.
+    pub notices: Arc<Notices>,
+}
+
+/// The tokens of operators.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    /// Allows everything.
+    pub(super) all: Token,
+    /// Allows to read.
+    pub(super) read: Token,
+}
+
+impl Tokens {
+    /// Reads the tokens in the state folder, or makes them. Blocks.
+    pub(super) fn create(state: &StateFolder) -> io::Result<Self> {
+        Ok(Self { all: Token::create(state, ADMIN_FILE)?, read: Token::create(state, READ_FILE)? })
+    }
 }
 
 /// The shared state.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// `None` if there is no private place for the token. Then only health probes are answered.
-    pub(super) token: Option<Token>,
+    /// `None` if there is no private place for the tokens. Then only health probes are answered.
+    pub(super) tokens: Option<Tokens>,
     pub(super) allowed_hosts: Vec<String>,
     pub(super) refusals: Throttle,
     pub(super) started: SystemTime,
+    pub(super) rates: Rates,
     /// Set once the gateway has started.
     pub(super) served: OnceLock<Served>,
     /// Allows one upload at a time, because components may be large.

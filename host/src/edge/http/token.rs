@@ -1,4 +1,4 @@
-//! A token in the state folder: whoever knows it may do everything on its listener.
+//! A token in the state folder. It opens one listener: for everything, or only to read.
 
 use std::{fmt, io};
 
@@ -9,6 +9,8 @@ use crate::config::{MIN_TOKEN, TokenDigest, token_in};
 
 /// The name of the admin token's file in the state folder.
 pub const ADMIN_FILE: &str = "admin-token";
+/// The name of the file in the state folder with the admin token that only reads.
+pub const READ_FILE: &str = "admin-read-token";
 /// The name of the API token's file in the state folder.
 pub const API_FILE: &str = "api-token";
 

@@ -121,6 +121,12 @@ impl Admission {
         self.connections.load(Relaxed)
     }
 
+    /// Returns the most connections that there may be: in total, and unauthenticated.
+    pub fn limits(&self) -> (usize, usize) {
+        let config = self.live.load();
+        (config.limits.connections, config.limits.unauthenticated)
+    }
+
     /// Returns the number of connections that are not authenticated yet.
     pub fn unauthenticated(&self) -> usize {
         self.unauthenticated.load(Relaxed)

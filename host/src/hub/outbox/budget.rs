@@ -77,7 +77,8 @@ impl Budget {
         self.share.load(Relaxed)
     }
 
-    fn limit(&self) -> usize {
+    /// Returns how many bytes may be drawn beyond the outboxes' own shares.
+    pub fn limit(&self) -> usize {
         self.limit.load(Relaxed)
     }
 

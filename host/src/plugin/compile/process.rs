@@ -1,11 +1,11 @@
 //! The gateway's side of the process that compiles.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
-use std::{env, io};
 
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -52,10 +52,7 @@ pub(crate) async fn compile(
 /// the answer.
 fn start() -> io::Result<(Child, File)> {
     let output = MachineCode::create()?;
-    // The binary that runs, even if another binary has taken its place on disk.
-    let running = Path::new("/proc/self/exe");
-    let binary: PathBuf = if running.exists() { running.into() } else { env::current_exe()? };
-    let child = Command::new(binary)
+    let child = Command::new(own_binary()?)
         .arg0(env!("CARGO_PKG_NAME"))
         .arg(COMMAND)
         .env_clear()
@@ -68,6 +65,22 @@ fn start() -> io::Result<(Child, File)> {
         .kill_on_drop(true)
         .spawn()?;
     Ok((child, output))
+}
+
+/// Returns a path of the binary that runs: with `/proc`, even if another binary has taken its place on disk.
+fn own_binary() -> io::Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() {
+        return Ok(running.into());
+    }
+    // A root folder without `/proc`, such as a bare chroot: the path by which the binary was started.
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::ffi::OsStrExt as _;
+        std::path::absolute(std::ffi::OsStr::from_bytes(rustix::param::linux_execfn().to_bytes()))
+    }
+    #[cfg(not(target_os = "linux"))]
+    std::env::current_exe()
 }
 
 async fn talk(child: &mut Child, job: Job, code: &[u8], config: &CompilerConfig) -> Result<Answer, CompileError> {

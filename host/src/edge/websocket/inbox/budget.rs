@@ -27,6 +27,11 @@ impl InboxBudget {
         self.used.load(Relaxed)
     }
 
+    /// Returns the number of bytes that may be in use.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     #[cfg(test)]
     pub(super) fn strangers(&self) -> usize {
         self.strangers.load(Relaxed)

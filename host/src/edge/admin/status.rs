@@ -1,0 +1,127 @@
+//! The status of the whole gateway, on one page: for `hotgate status`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::rates::PerSecond;
+use super::shared::{ListenerStatus, Served, Shared};
+use crate::base::metrics::METRICS;
+use crate::base::version::{COMMIT, VERSION};
+use crate::edge::http::problem::Problem;
+use crate::policy::status::{EventKind, PluginStatus};
+
+/// The share of a limit, in percent, from which on it is a warning.
+const NEARLY: usize = 90;
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    version: &'static str,
+    commit: &'static str,
+    /// `serving` or `draining`. A gateway that is starting has no status yet.
+    state: &'static str,
+    /// When the process started.
+    started: String,
+    uptime_seconds: u64,
+    listeners: Vec<ListenerStatus>,
+    connections: Connections,
+    per_second: PerSecond,
+    /// As in `GET /plugins`.
+    plugins: Vec<PluginStatus>,
+    budgets: Vec<Budget>,
+    /// What an operator should look at.
+    warnings: Vec<String>,
+}
+
+/// Connections on the WebSocket port.
+#[derive(Debug, Serialize)]
+struct Connections {
+    open: usize,
+    limit: usize,
+    /// Those that no authenticator has accepted yet.
+    unauthenticated: usize,
+    unauthenticated_limit: usize,
+}
+
+/// Memory that many share, within a limit.
+#[derive(Debug, Serialize)]
+struct Budget {
+    /// The setting with the limit.
+    setting: &'static str,
+    used_bytes: usize,
+    limit_bytes: usize,
+}
+
+pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<Json<Status>, Problem> {
+    let served = shared.served()?;
+    let plugins = served.policy.plugins();
+    let (limit, unauthenticated_limit) = served.admission.limits();
+    let (open, unauthenticated) = (served.admission.connections(), served.admission.unauthenticated());
+    let connections = Connections { open, limit, unauthenticated, unauthenticated_limit };
+    let budgets = budgets(served, &plugins);
+    Ok(Json(Status {
+        version: VERSION,
+        commit: COMMIT,
+        state: if served.drain.is_ready() { "serving" } else { "draining" },
+        started: humantime::format_rfc3339_seconds(shared.started).to_string(),
+        uptime_seconds: shared.started.elapsed().unwrap_or_default().as_secs(),
+        listeners: served.listeners.clone(),
+        per_second: shared.rates.per_second(),
+        warnings: warnings(&connections, &plugins, &budgets, served.notices.all()),
+        connections,
+        plugins,
+        budgets,
+    }))
+}
+
+fn budgets(served: &Served, plugins: &[PluginStatus]) -> Vec<Budget> {
+    let of_plugins = plugins.iter().map(|plugin| plugin.memory_bytes).sum();
+    let budget = |setting, used_bytes, limit_bytes| Budget { setting, used_bytes, limit_bytes };
+    vec![
+        budget("outbox.total_bytes", served.budget.used(), served.budget.limit()),
+        budget("inbox.total_bytes", served.inbox.used(), served.inbox.limit()),
+        budget("engine.memory", of_plugins, served.policy.memory()),
+    ]
+}
+
+/// Returns what an operator should look at: limits that are nearly reached, problems of plugins, and `notices`.
+fn warnings(
+    connections: &Connections,
+    plugins: &[PluginStatus],
+    budgets: &[Budget],
+    notices: Vec<String>,
+) -> Vec<String> {
+    let mut warnings = notices;
+    let mut limit = |setting: &str, used: usize, limit: usize| {
+        if used > 0 && used / NEARLY >= limit / 100 {
+            warnings.push(format!("{setting}: {used} of {limit} are used"));
+        }
+    };
+    limit("limits.connections", connections.open, connections.limit);
+    limit("limits.unauthenticated", connections.unauthenticated, connections.unauthenticated_limit);
+    for budget in budgets {
+        limit(budget.setting, budget.used_bytes, budget.limit_bytes);
+    }
+    for plugin in plugins {
+        let slot = &plugin.slot;
+        for unserved in &plugin.refused {
+            let verb = if unserved.what == "settings" { "do" } else { "does" };
+            warnings.push(format!("{slot}: the {} on disk {verb} not serve: {}", unserved.what, unserved.reason));
+        }
+        if let Some(event) = plugin.history.last().filter(|event| event.what == EventKind::Alert) {
+            let reason = event.reason.as_deref().unwrap_or("it fails more often than the generation before");
+            warnings.push(format!("{slot}: alert: {reason}"));
+        }
+        if let Some(problem) = &plugin.unsaved {
+            warnings.push(format!("{slot}: rollbacks cannot be saved: {problem}"));
+        }
+    }
+    let lost = METRICS.log_lines_lost.get();
+    if lost > 0 {
+        warnings.push(format!("log: {lost} lines were lost"));
+    }
+    warnings
+}
