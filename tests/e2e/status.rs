@@ -92,7 +92,7 @@ async fn ready_tells_supervisors_whether_the_gateway_serves() {
     gateway.signal("TERM");
     assert_eq!(mute.next_frame().await.close_reason().0, 1001);
     let asked = gateway.hotgate(&["ready", "--address", &address]).await;
-    assert!(asked.code == Some(1) && asked.stderr.contains("shuts down"), "{asked:?}");
+    assert!(asked.code == Some(1) && asked.stderr.contains("draining"), "{asked:?}");
     let asked = gateway.hotgate(&["ready", "--live", "--address", &address]).await;
     assert_eq!((asked.code, asked.stdout.as_str()), (Some(0), "live\n"), "{asked:?}");
     let draining = status_json(&gateway).await;
