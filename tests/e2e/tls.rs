@@ -234,8 +234,12 @@ async fn a_certificate_that_expires_soon_is_in_the_log_and_in_the_metrics() {
     let authority = Authority::new();
     let config = table("websocket", "push");
     let gateway = Setup::new(&config).identity("push", &authority.issue_until(&[NAME], (2001, 2, 3))).start().await;
-    let line = gateway.logged(|line| line.message().starts_with("a certificate has expired")).await;
-    assert!(line.get("file").ends_with("push.pem") && line.get("expired") == "2001-02-03T00:00:00Z", "{line:?}");
+    let line = gateway.logged(|line| line.message() == "certificate").await;
+    let problem = line.get("problem");
+    assert!(problem.contains("push.pem has expired, at 2001-02-03T00:00:00Z"), "{problem}");
+    let status = gateway.admin().await.json("GET /status").await;
+    assert_eq!(status["certificates"][0]["names"], json!([NAME]));
+    assert!(status["warnings"].to_string().contains("has expired"), "{status}");
     let metrics = gateway.admin().await.ask("GET /metrics").await.body;
     let sample = metrics.lines().find(|line| line.starts_with("hotgate_tls_certificate_expires_seconds{")).unwrap();
     assert!(sample.contains(r#"listener="websocket",name="push.example.com""#), "{sample}");
@@ -381,4 +385,53 @@ async fn openssl_and_python_speak_with_it() {
     );
     let seen = run("python3", &["-c", &script]).await;
     assert!(seen.contains("TLSv1.3 b'HTTP/1.1 101 Switching Protocols'"), "{seen}");
+}
+
+#[tokio::test]
+async fn the_command_line_trusts_the_certificate_of_the_settings() {
+    let port = within("a free port", tokio::net::TcpListener::bind("127.0.0.1:0")).await.unwrap();
+    let address = port.local_addr().unwrap();
+    drop(port);
+    let authority = Authority::new();
+    let config = format!("[admin]\nlisten = \"{address}\"\n{}", table("admin", "push"));
+    let pair = authority.issue(&["*.example.com"]);
+    let chain = Identity { certificate: pair.certificate.clone() + &authority.certificate(), key: pair.key };
+    let gateway = Setup::new(&config)
+        .identity("push", &chain)
+        .bytes("ca.pem", authority.certificate().as_bytes())
+        .bytes("other.pem", Authority::new().certificate().as_bytes())
+        .environment("HOTGATE_ADMIN_LISTEN", "")
+        .start()
+        .await;
+    let seen = gateway.run(&["status", "--config", "hotgate.toml"]).await;
+    assert!(seen.code == Some(0) && seen.stdout.contains("*.example.com"), "{seen:?}");
+    let at = format!("https://127.0.0.1:{}", address.port());
+    for (ca, problem) in [
+        ("other.pem", "invalid peer certificate"),
+        ("ca.pem", "invalid peer certificate"),
+        ("none", "none: cannot read it"),
+    ] {
+        // The second one is trusted, but is not for this name.
+        let seen = gateway.run(&["ready", "--address", &at, "--ca", ca]).await;
+        assert!(seen.code != Some(0) && seen.stderr.contains(problem), "{seen:?}");
+    }
+    let seen = gateway.run(&["ready", "--address", &at]).await;
+    assert!(seen.code == Some(78) && seen.stderr.contains("needs --ca"), "{seen:?}");
+    // Without TLS there is no answer, and no token is sent.
+    let seen = gateway.run(&["status", "--address", &address.to_string(), "--config", "hotgate.toml"]).await;
+    assert_eq!(seen.code, Some(69), "{seen:?}");
+}
+
+#[tokio::test]
+async fn the_command_line_reaches_a_unix_socket() {
+    let gateway =
+        Setup::new("[admin]\nlisten = \"unix:admin.sock\"\n").environment("HOTGATE_ADMIN_LISTEN", "").start().await;
+    let seen = gateway.run(&["status", "--config", "hotgate.toml"]).await;
+    assert!(seen.code == Some(0) && seen.stdout.contains("unix:"), "{seen:?}");
+    let seen = gateway.run(&["plugin", "list", "--config", "hotgate.toml"]).await;
+    assert!(seen.code == Some(0) && seen.stdout.contains("origin-auth"), "{seen:?}");
+    let seen = gateway.run(&["ready", "--address", "unix:admin.sock"]).await;
+    assert_eq!(seen.code, Some(0), "{seen:?}");
+    let seen = gateway.run(&["ready", "--address", "unix:none.sock"]).await;
+    assert_eq!(seen.code, Some(69), "{seen:?}");
 }

@@ -216,6 +216,11 @@ impl Gateway {
         Finished::of(command).await
     }
 
+    /// Runs `hotgate` with these arguments, with the settings and the environment of this gateway.
+    pub async fn run(&self, arguments: &[&str]) -> Finished {
+        self.setup.run(arguments).await
+    }
+
     /// Runs `hotgate` with these arguments in this gateway's folder.
     pub async fn hotgate(&self, arguments: &[&str]) -> Finished {
         let mut command = command(self.folder());

@@ -1,9 +1,7 @@
 //! Asks a running gateway on its admin listener.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,15 +9,12 @@ use serde_json::Value;
 use ureq::http::{Method, Request, StatusCode};
 use ureq::{Agent, AsSendBody};
 
-use super::output::{complain, refuse};
+use super::failure::Failure;
+use super::reach::Way;
 use crate::base::state::StateFolder;
-use crate::config::{Config, ListenAddress, MAX_TOKEN_FILE, Source, read_file};
+use crate::config::{Config, MAX_TOKEN_FILE, Source, read_file};
 use crate::edge::http::token::{self, Token};
 
-/// The exit code when the gateway cannot be reached: `EX_UNAVAILABLE` of sysexits.h.
-const EXIT_UNAVAILABLE: u8 = 69;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time limit of a request that only reads.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time limit of a request that changes something: a little longer than the gateway's own limit, with compiling.
@@ -33,45 +28,21 @@ pub(super) const RUNNING: &str = "The running gateway";
 /// The flags that say which gateway is meant, and with which token it is asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub(super) struct Target {
-    /// The gateway's admin listener [default: admin.listen of the settings]
-    #[arg(long, value_name = "HOST:PORT", global = true, help_heading = RUNNING)]
+    /// The gateway's admin listener: HOST:PORT, https://HOST:PORT or unix:PATH [default: admin.listen of the settings]
+    #[arg(long, value_name = "ADDRESS", global = true, help_heading = RUNNING)]
     pub(super) address: Option<String>,
+    /// The file with the certificates that an https address must have, or their authorities
+    #[arg(long, value_name = "FILE", global = true, help_heading = RUNNING)]
+    pub(super) ca: Option<PathBuf>,
     /// The file with the gateway's token [default: the file in the state folder of the settings]
     #[arg(long, value_name = "FILE", global = true, help_heading = RUNNING)]
     pub(super) token_file: Option<PathBuf>,
 }
 
-/// Why a command failed.
-pub(super) enum Failure {
-    /// The settings are wrong.
-    Settings(String),
-    /// The gateway cannot be reached.
-    Unavailable(String),
-    /// The request was refused, or did not work.
-    Failed(String),
-}
-
-impl Failure {
-    /// Prints the problem, and returns the exit code.
-    pub(super) fn report(&self) -> ExitCode {
-        match self {
-            Self::Settings(problem) => refuse(problem),
-            Self::Unavailable(problem) => fail(EXIT_UNAVAILABLE, problem),
-            Self::Failed(problem) => fail(1, problem),
-        }
-    }
-}
-
-/// Prints a problem, and returns this exit code.
-pub(super) fn fail(code: u8, problem: &str) -> ExitCode {
-    complain(&problem);
-    ExitCode::from(code)
-}
-
 /// Asks one gateway.
 pub(super) struct Client {
     agent: Agent,
-    address: String,
+    way: Way,
     /// `None` for health probes, which need no token.
     token: Option<Token>,
 }
@@ -83,26 +54,28 @@ impl Client {
     /// # Errors
     /// If the settings are needed and wrong, or there is no token.
     pub(super) fn new(target: &Target, file: &str, source: &Source) -> Result<Self, Failure> {
-        let (address, token) = match (&target.address, &target.token_file) {
+        let Target { address, token_file, ca } = target;
+        let to = |address: &String| Way::to(address, ca.as_deref());
+        let (way, token) = match (address, token_file) {
             // The settings may be in the middle of an edit: that must not prevent a rollback.
-            (Some(address), Some(file)) => (address.clone(), read_token(file)?),
+            (Some(address), Some(file)) => (to(address)?, read_token(file)?),
             (address, own) => {
                 let config = settings(source, "both --address and --token-file")?;
-                let address = address.clone().map_or_else(|| address_of(&config), Ok)?;
-                (address, own.as_deref().map_or_else(|| token_of(&config, file), read_token)?)
+                let way = address.as_ref().map_or_else(|| Way::from(&config), to)?;
+                (way, own.as_deref().map_or_else(|| token_of(&config, file), read_token)?)
             }
         };
-        Ok(Self { agent: agent(), address, token: Some(token) })
+        Ok(Self { agent: way.agent(), way, token: Some(token) })
     }
 
     /// Finds the gateway, to send it health probes.
     ///
     /// # Errors
     /// If the settings are needed and wrong.
-    pub(super) fn probe(address: Option<&str>, source: &Source) -> Result<Self, Failure> {
-        let configured = || address_of(&settings(source, "--address")?);
-        let address = address.map_or_else(configured, |address| Ok(address.to_owned()))?;
-        Ok(Self { agent: agent(), address, token: None })
+    pub(super) fn probe(address: Option<&str>, ca: Option<&Path>, source: &Source) -> Result<Self, Failure> {
+        let configured = || Way::from(&settings(source, "--address")?);
+        let way = address.map_or_else(configured, |address| Way::to(address, ca))?;
+        Ok(Self { agent: way.agent(), way, token: None })
     }
 
     /// Sends a request. Returns the answer, which is JSON.
@@ -110,7 +83,7 @@ impl Client {
     /// # Errors
     /// If the gateway cannot be reached, or refuses.
     pub(super) fn ask(&self, method: Method, path: &str, body: impl AsSendBody) -> Result<Value, Failure> {
-        let url = format!("http://{}{path}", self.address);
+        let url = format!("{}{path}", self.way.url());
         let timeout = if method == Method::GET { LOOK_TIMEOUT } else { ACT_TIMEOUT };
         let has_body = method == Method::PUT;
         let request = Request::builder().method(method).uri(&url);
@@ -131,10 +104,11 @@ impl Client {
             (_, Ok(answer)) => answer["error"].as_str().map(str::to_owned),
             (_, Err(_)) => None,
         };
-        let problem = problem.unwrap_or_else(|| format!("{} does not answer like a gateway ({status})", self.address));
+        let problem =
+            problem.unwrap_or_else(|| format!("{} does not answer like a gateway ({status})", self.way.shown()));
         Err(Failure::Failed(match status {
             StatusCode::UNAUTHORIZED => {
-                format!("{problem}: the gateway at {} has another token (--config, --token-file)", self.address)
+                format!("{problem}: the gateway at {} has another token (--config, --token-file)", self.way.shown())
             }
             _ => problem,
         }))
@@ -142,7 +116,7 @@ impl Client {
 
     fn failure(&self, error: &ureq::Error) -> Failure {
         use ureq::Error::{ConnectionFailed, HostNotFound, Io, Timeout};
-        let Self { address, .. } = self;
+        let address = self.way.shown();
         match error {
             Timeout(_) | ConnectionFailed | HostNotFound | Io(_) => Failure::Unavailable(format!(
                 "cannot reach {address}: {error}. Is the gateway running, and is this its admin.listen? If not, give \
@@ -153,38 +127,9 @@ impl Client {
     }
 }
 
-/// Returns what sends the requests.
-fn agent() -> Agent {
-    let config = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        // No proxy may see the token.
-        .proxy(None)
-        .timeout_connect(Some(CONNECT_TIMEOUT));
-    config.build().into()
-}
-
 /// Loads the settings that say where a gateway is. `flags` would make them needless.
 fn settings(source: &Source, flags: &str) -> Result<Config, Failure> {
     source.load_admin().map_err(|error| Failure::Settings(format!("{error}; correct this, or give {flags}")))
-}
-
-/// Returns the address at which a gateway with these settings can be reached from its own machine.
-fn address_of(config: &Config) -> Result<String, Failure> {
-    if !config.admin.enabled {
-        return Err(Failure::Unavailable("there is no admin listener: admin.enabled = false".to_owned()));
-    }
-    let addresses = config.admin.listener.listen.iter().filter_map(ListenAddress::tcp);
-    let Some(listen) = addresses.into_iter().find(|address| address.port() != 0) else {
-        let problem = "admin.listen has no fixed port: find the port in the gateway's log, and give it by --address";
-        return Err(Failure::Unavailable(problem.to_owned()));
-    };
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    Ok(SocketAddr::new(ip, listen.port()).to_string())
 }
 
 /// Reads the token in this file of the state folder of a gateway with these settings.
@@ -211,22 +156,4 @@ fn read_token(file: &Path) -> Result<Token, Failure> {
         Token::parse(token::ADMIN_FILE, &read_file(file, MAX_TOKEN_FILE)?.ok_or_else(too_large)?)
     };
     read().map_err(|error| Failure::Failed(format!("cannot read the token from {}: {error}", file.display())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gateway_that_listens_everywhere_is_reached_here() {
-        let mut config = Config::default();
-        let mut address = |listen: &str| {
-            config.admin.listener.listen = vec![listen.parse::<SocketAddr>().unwrap().into()];
-            address_of(&config).ok()
-        };
-        assert_eq!(address("0.0.0.0:1235").as_deref(), Some("127.0.0.1:1235"));
-        assert_eq!(address("[::]:1235").as_deref(), Some("[::1]:1235"));
-        assert_eq!(address("192.0.2.1:80").as_deref(), Some("192.0.2.1:80"));
-        assert_eq!(address("127.0.0.1:0"), None);
-    }
 }

@@ -8,7 +8,8 @@ use clap::Args;
 use serde_json::Value;
 use ureq::http::Method;
 
-use super::client::{Client, Failure, Target};
+use super::client::{Client, Target};
+use super::failure::Failure;
 use super::output::{print, print_json};
 use crate::config::Source;
 use crate::edge::http::token::ADMIN_FILE;

@@ -10,7 +10,8 @@ use serde_json::Value;
 use ureq::http::Method;
 
 use super::author;
-use super::client::{Client, Failure, Target, fail};
+use super::client::{Client, Target};
+use super::failure::{Failure, fail};
 use super::output::{print, print_json};
 use super::show::{Plugin, table};
 use crate::config::{Source, open_file};

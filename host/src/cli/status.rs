@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +10,8 @@ use clap::Args;
 use serde::Deserialize;
 use ureq::http::Method;
 
-use super::client::{Client, Failure, RUNNING, Target};
+use super::client::{Client, RUNNING, Target};
+use super::failure::Failure;
 use super::output::{print, print_json};
 use super::show::{Plugin, aligned, generations, short, span, tame};
 use crate::config::Source;
@@ -28,9 +30,12 @@ pub(super) struct Arguments {
 /// `hotgate ready`
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(super) struct Probe {
-    /// The gateway's admin listener [default: admin.listen of the settings]
-    #[arg(long, value_name = "HOST:PORT", help_heading = RUNNING)]
+    /// The gateway's admin listener: HOST:PORT, https://HOST:PORT or unix:PATH [default: admin.listen of the settings]
+    #[arg(long, value_name = "ADDRESS", help_heading = RUNNING)]
     address: Option<String>,
+    /// The file with the certificates that an https address must have, or their authorities
+    #[arg(long, value_name = "FILE", help_heading = RUNNING)]
+    ca: Option<PathBuf>,
     /// Only ask whether the process answers, even while it starts and shuts down
     #[arg(long)]
     live: bool,
@@ -44,6 +49,7 @@ struct Status {
     state: String,
     uptime_seconds: u64,
     listeners: Vec<Listener>,
+    certificates: Vec<Certificate>,
     connections: Connections,
     per_second: PerSecond,
     plugins: Vec<Plugin>,
@@ -56,6 +62,14 @@ struct Listener {
     listener: String,
     address: String,
     tls: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Certificate {
+    listener: String,
+    file: String,
+    names: Vec<String>,
+    expires: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -96,7 +110,7 @@ pub(super) fn run(arguments: &Arguments, source: &Source) -> ExitCode {
 
 /// Runs `hotgate ready`.
 pub(super) fn ready(probe: &Probe, source: &Source) -> ExitCode {
-    let client = Client::probe(probe.address.as_deref(), source);
+    let client = Client::probe(probe.address.as_deref(), probe.ca.as_deref(), source);
     let (path, answer) = if probe.live { ("/healthz", "live\n") } else { ("/readyz", "ready\n") };
     match client.and_then(|client| client.ask(Method::GET, path, ())) {
         Ok(_) => print(answer),
@@ -121,6 +135,15 @@ fn page(status: &Status, now: SystemTime) -> String {
         [tame(listener), tame(address), if *tls { "yes" } else { "no" }.to_owned()]
     }));
     let _ = write!(text, "\n{}", aligned(&rows));
+
+    let mut rows = vec![["CERTIFICATE OF", "NAMES", "EXPIRES", "FILE"].map(str::to_owned)];
+    rows.extend(status.certificates.iter().map(|certificate| {
+        let Certificate { listener, file, names, expires } = certificate;
+        [tame(listener), tame(&names.join(", ")), tame(expires), tame(file)]
+    }));
+    if rows.len() > 1 {
+        let _ = write!(text, "\n{}", aligned(&rows));
+    }
 
     let head = format!("PER SECOND (last {:.0} s)", per_second.seconds);
     let rate = |(name, rate): (&String, &f64)| [tame(name).replace('_', " "), rate.to_string()];
@@ -169,6 +192,10 @@ mod tests {
                 { "listener": "websocket", "address": "0.0.0.0:1234", "tls": true },
                 { "listener": "text", "address": "127.0.0.1:5678", "tls": false }
             ],
+            "certificates": [{
+                "listener": "websocket", "file": "/etc/push.pem", "names": ["push.example.com", "a.example.com"],
+                "expires": "2027-01-02T03:04:05Z"
+            }],
             "connections": { "open": 900, "limit": 1000, "unauthenticated": 3, "unauthenticated_limit": 100 },
             "per_second": { "seconds": 55.0, "logins": 1.25, "messages_received": 30.0 },
             "plugins": [],
@@ -186,6 +213,9 @@ Hotgate 0.1.0 (0123456789ab), serving for 2 h
 LISTENER   ADDRESS         TLS
 websocket  0.0.0.0:1234    yes
 text       127.0.0.1:5678  no
+
+CERTIFICATE OF  NAMES                            EXPIRES               FILE
+websocket       push.example.com, a.example.com  2027-01-02T03:04:05Z  /etc/push.pem
 
 PER SECOND (last 55 s)
 logins                  1.25

@@ -107,7 +107,6 @@ impl Gateway {
             listeners.log("api", addresses, api.token_file());
         }
         listeners.warn_of_believing();
-        certificates.warn_of_expiry();
         let (admin, api) = (admin.map(|(admin, _)| admin), api.map(|(api, _)| api));
         let listeners = listeners.listening;
         Ok(Self {
@@ -213,6 +212,7 @@ impl Gateway {
         let mut background = JoinSet::new();
         let beating = heartbeat.clone();
         background.spawn(async move { match beating.run().await {} });
+        background.spawn(certificates.watch_expiry());
         background.spawn(Reload::new(source, hangup, parts, notices, supervisor.clone()).run());
         supervisor.ready();
         background.spawn(supervisor.clone().report(move || admission.connections()));

@@ -11,6 +11,7 @@ use super::shared::{ListenerStatus, Served, Shared};
 use crate::base::metrics::METRICS;
 use crate::base::version::{COMMIT, VERSION};
 use crate::edge::http::problem::Problem;
+use crate::edge::tls::CertificateStatus;
 use crate::policy::status::{EventKind, PluginStatus};
 
 /// The share of a limit, in percent, from which on it is a warning.
@@ -27,6 +28,7 @@ pub(super) struct Status {
     started: String,
     uptime_seconds: u64,
     listeners: Vec<ListenerStatus>,
+    certificates: Vec<Certificate>,
     connections: Connections,
     per_second: PerSecond,
     /// As in `GET /plugins`.
@@ -34,6 +36,15 @@ pub(super) struct Status {
     budgets: Vec<Budget>,
     /// What an operator should look at.
     warnings: Vec<String>,
+}
+
+/// A certificate of a listener.
+#[derive(Debug, Serialize)]
+struct Certificate {
+    listener: &'static str,
+    file: String,
+    names: Vec<String>,
+    expires: String,
 }
 
 /// Connections on the WebSocket port.
@@ -62,6 +73,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<Json<Statu
     let (open, unauthenticated) = (served.admission.connections(), served.admission.unauthenticated());
     let connections = Connections { open, limit, unauthenticated, unauthenticated_limit };
     let budgets = budgets(served, &plugins);
+    let notices = [served.notices.all(), served.certificates.expiring()].concat();
     Ok(Json(Status {
         version: VERSION,
         commit: COMMIT,
@@ -69,12 +81,19 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<Json<Statu
         started: humantime::format_rfc3339_seconds(shared.started).to_string(),
         uptime_seconds: shared.started.elapsed().unwrap_or_default().as_secs(),
         listeners: served.listeners.clone(),
+        certificates: served.certificates.all().map(certificate).collect(),
         per_second: shared.rates.per_second(),
-        warnings: warnings(&connections, &plugins, &budgets, served.notices.all()),
+        warnings: warnings(&connections, &plugins, &budgets, notices),
         connections,
         plugins,
         budgets,
     }))
+}
+
+fn certificate((listener, status): (&'static str, CertificateStatus)) -> Certificate {
+    let CertificateStatus { file, names, expires } = status;
+    let expires = humantime::format_rfc3339_seconds(expires).to_string();
+    Certificate { listener, file: file.display().to_string(), names, expires }
 }
 
 fn budgets(served: &Served, plugins: &[PluginStatus]) -> Vec<Budget> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::time::interval;
 use tracing::{info, warn};
 
 use super::{CertificateStatus, Tls, TlsError};
@@ -12,6 +13,8 @@ use crate::config::Config;
 
 /// How long before a certificate expires the log says so.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The certificates of all listeners.
 #[derive(Debug, Clone, Default)]
@@ -62,20 +65,28 @@ impl Certificates {
         self.0.iter().flat_map(|tls| tls.certificates().into_iter().map(|certificate| (tls.listener, certificate)))
     }
 
-    /// Logs the certificates that expire soon, or have expired.
-    pub fn warn_of_expiry(&self) {
-        let soon = SystemTime::now() + EXPIRY_WARNING;
-        let files: BTreeSet<_> =
-            self.all().filter(|(_, of)| of.expires < soon).map(|(_, of)| (of.file, of.expires)).collect();
-        for (file, expires) in files {
-            let file = file.display();
-            let at = humantime::format_rfc3339_seconds(expires);
-            match expires.duration_since(SystemTime::now()) {
-                Ok(left) => {
-                    let days = left.as_secs() / (24 * 3600);
-                    warn!(%file, expires = %at, days, "a certificate expires soon: renew it");
-                }
-                Err(_) => warn!(%file, expired = %at, "a certificate has expired: clients refuse it"),
+    /// Returns a sentence for each certificate that expires soon, or has expired.
+    pub fn expiring(&self) -> Vec<String> {
+        let now = SystemTime::now();
+        let soon = self.all().filter(|(_, of)| of.expires < now + EXPIRY_WARNING);
+        let sentence = |(_, CertificateStatus { file, expires, .. }): (_, CertificateStatus)| {
+            let (file, at) = (file.display(), humantime::format_rfc3339_seconds(expires));
+            match expires.duration_since(now) {
+                Ok(_) => format!("the certificate in {file} expires soon, at {at}: renew it"),
+                Err(_) => format!("the certificate in {file} has expired, at {at}: clients refuse it"),
+            }
+        };
+        // Several listeners may have the same.
+        soon.map(sentence).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Logs the certificates that expire soon, now and once a day. Never ends.
+    pub async fn watch_expiry(self) {
+        let mut days = interval(DAY);
+        loop {
+            days.tick().await;
+            for problem in self.expiring() {
+                warn!(problem, "certificate");
             }
         }
     }

@@ -2,12 +2,14 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `authorities` | the certificates that the command line trusts |
 //! | `certificate` | reads a certificate and its key, and checks them |
 //! | `certificates` | the certificates of all listeners |
 //! | `choice` | chooses the certificate for a client |
 //! | `stream` | encrypts and decrypts the bytes of a connection |
 //! | `secured` | a stream with or without TLS |
 
+mod authorities;
 mod certificate;
 mod certificates;
 mod choice;
@@ -27,6 +29,7 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifi
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 
+pub use self::authorities::{Authorities, provider};
 pub use self::certificate::TlsError;
 use self::certificate::{Certificate, read_certificates};
 pub use self::certificates::Certificates;

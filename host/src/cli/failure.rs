@@ -1,0 +1,35 @@
+//! Why a command failed, and the exit code that says so.
+
+use std::process::ExitCode;
+
+use super::output::{complain, refuse};
+
+/// The exit code when the gateway cannot be reached: `EX_UNAVAILABLE` of sysexits.h.
+const EXIT_UNAVAILABLE: u8 = 69;
+
+/// Why a command failed.
+pub(super) enum Failure {
+    /// The settings are wrong.
+    Settings(String),
+    /// The gateway cannot be reached.
+    Unavailable(String),
+    /// The request was refused, or did not work.
+    Failed(String),
+}
+
+impl Failure {
+    /// Prints the problem, and returns the exit code.
+    pub(super) fn report(&self) -> ExitCode {
+        match self {
+            Self::Settings(problem) => refuse(problem),
+            Self::Unavailable(problem) => fail(EXIT_UNAVAILABLE, problem),
+            Self::Failed(problem) => fail(1, problem),
+        }
+    }
+}
+
+/// Prints a problem, and returns this exit code.
+pub(super) fn fail(code: u8, problem: &str) -> ExitCode {
+    complain(&problem);
+    ExitCode::from(code)
+}
