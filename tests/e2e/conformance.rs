@@ -2,13 +2,19 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use hotgate_tests::{Component, Setup};
+use hotgate_tests::{Authority, Component, Setup, Stream};
 use serde_json::{Value, json};
+use tokio::io::copy_bidirectional;
+use tokio::net::TcpListener;
 use tokio::time::timeout;
+
+/// The name in the certificate.
+const NAME: &str = "push.example.com";
 
 /// The longest time for all cases together.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -56,6 +62,30 @@ fn failed(index: &Value) -> Vec<String> {
 #[tokio::test]
 #[ignore = "needs CPython 2.7"]
 async fn autobahn_finds_no_fault() {
+    conforms(false).await;
+}
+
+#[tokio::test]
+#[ignore = "needs CPython 2.7"]
+async fn autobahn_finds_no_fault_over_tls() {
+    conforms(true).await;
+}
+
+/// Passes the bytes of plain connections on to a server, through TLS. Returns the address to connect to.
+async fn through_tls(server: SocketAddr, authority: Authority) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut plain, _)) = listener.accept().await {
+            let mut encrypted = Stream::tls(server, NAME, authority.client(None)).await.expect("a handshake");
+            tokio::spawn(async move { copy_bidirectional(&mut plain, &mut encrypted).await });
+        }
+    });
+    address
+}
+
+/// Runs all cases of the suite against the gateway, which speaks TLS or does not.
+async fn conforms(tls: bool) {
     let Some(wstest) = wstest() else {
         _ = writeln!(std::io::stderr(), "SKIPPED: there is no CPython 2.7 for the Autobahn test suite (PYTHON2)");
         return;
@@ -63,12 +93,18 @@ async fn autobahn_finds_no_fault() {
     let limits = "[websocket]\nmax_message = \"16MiB\"\n[outbox]\nmax_bytes = \"32MiB\"\n";
     let plugins = "[[authenticator]]\nfile = \"plugin.wasm\"\n[router]\nfile = \"builtin:echo-router\"\n";
     let component = Component::fixture("greet=login anybody quiet");
-    let gateway = Setup::new(&format!("{limits}{plugins}")).file("plugin.wasm", &component).start().await;
+    let mut setup = Setup::new(&format!("{limits}{plugins}")).file("plugin.wasm", &component);
+    let authority = Authority::new();
+    if tls {
+        setup = setup.identity("push", &authority.issue(&[NAME])).tls("websocket", "push");
+    }
+    let gateway = setup.start().await;
+    let address = if tls { through_tls(gateway.websocket, authority).await } else { gateway.websocket };
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let spec = json!({
         "outdir": folder.path(),
-        "servers": [{"agent": "hotgate", "url": format!("ws://{}", gateway.websocket)}],
+        "servers": [{"agent": "hotgate", "url": format!("ws://{address}")}],
         "cases": ["*"],
         // These cases need compression (RFC 7692), which the gateway does not offer.
         "exclude-cases": ["12.*", "13.*"],

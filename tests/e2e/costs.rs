@@ -6,7 +6,7 @@
 
 use std::io::Write;
 
-use hotgate_tests::{Callgrind, Cost, Setup, eventually};
+use hotgate_tests::{Authority, Callgrind, Client, Cost, Gateway, Setup, eventually};
 
 /// The percentage by which instructions or bytes may exceed their budget.
 const TOLERANCE: f64 = 5.0;
@@ -22,6 +22,8 @@ const POOLED_ROUTER_CALL: Cost = Cost { instructions: 13_500.0, system_calls: 2.
 const FRESH_AUTHENTICATOR_CALL: Cost = Cost { instructions: 76_000.0, system_calls: 24.4 };
 // Counted on 2026-11-28.
 const IDLE_CONNECTION: f64 = 2_620.0;
+// Counted on 2026-11-29.
+const IDLE_TLS_CONNECTION: f64 = 7_000.0;
 
 /// The payload that is relayed and pushed: 64 bytes.
 const TEXT: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -148,14 +150,42 @@ async fn a_fresh_call_of_an_authenticator() {
 
 #[tokio::test]
 async fn an_idle_connection() {
+    let gateway = uncached(Setup::new("")).start().await;
+    let bytes = idle(&gateway, async |uid| gateway.login(&uid).await).await;
+    check("an idle connection", &[(bytes, "bytes", IDLE_CONNECTION, TOLERANCE)], "look for what each connection holds");
+}
+
+#[tokio::test]
+async fn an_idle_connection_over_tls() {
+    let authority = Authority::new();
+    let setup = uncached(Setup::new("")).identity("push", &authority.issue(&["push.example.com"]));
+    let gateway = setup.tls("websocket", "push").start().await;
+    let login = async |uid: String| {
+        let client = Client::connect_tls(gateway.websocket, "push.example.com", &authority).await;
+        let mut client = client.expect("an upgrade");
+        client.expect("HeartBeat").await;
+        client.send(format!(r#"{{"id":"{uid}"}}"#)).await;
+        client.expect("Link_successful").await;
+        client
+    };
+    let bytes = idle(&gateway, login).await;
+    let look = "look for what each connection holds";
+    check("an idle connection over TLS", &[(bytes, "bytes", IDLE_TLS_CONNECTION, TOLERANCE)], look);
+}
+
+/// Starts a gateway without the threads' caches: they would count as allocated memory.
+fn uncached(setup: Setup) -> Setup {
+    setup.environment("_RJEM_MALLOC_CONF", "tcache:false")
+}
+
+/// The bytes that one of many idle connections takes.
+async fn idle(gateway: &Gateway, mut enter: impl AsyncFnMut(String) -> Client) -> f64 {
     const CONNECTIONS: usize = 1000;
-    // Without the threads' caches: they would count as allocated memory.
-    let gateway = Setup::new("").environment("_RJEM_MALLOC_CONF", "tcache:false").start().await;
     let admin = gateway.admin().await;
     let mut clients = Vec::new();
     let mut login = async |count| {
         for _ in 0..count {
-            clients.push(gateway.login(&format!("client-{}", clients.len())).await);
+            clients.push(enter(format!("client-{}", clients.len())).await);
         }
         // Memory that only the logins needed is freed soon after them.
         let mut allocated = 0.0;
@@ -167,6 +197,5 @@ async fn an_idle_connection() {
         allocated
     };
     let (before, after) = (login(100).await, login(CONNECTIONS).await);
-    let bytes = (after - before) / CONNECTIONS as f64;
-    check("an idle connection", &[(bytes, "bytes", IDLE_CONNECTION, TOLERANCE)], "look for what each connection holds");
+    (after - before) / CONNECTIONS as f64
 }

@@ -45,6 +45,7 @@ mod rates;
 mod refused;
 mod relay;
 mod reloading;
+mod renewal;
 mod restarts;
 mod rollback;
 mod routing;

@@ -52,6 +52,7 @@ async fn without_the_token_a_connection_is_good_for_one_request() {
 
 #[tokio::test]
 async fn a_listener_that_is_not_local_is_told_about() {
-    let gateway = Setup::new("").argument("--admin-listen").argument("0.0.0.0:0").start().await;
+    let gateway =
+        Setup::new("[admin]\nplaintext = true\n").argument("--admin-listen").argument("0.0.0.0:0").start().await;
     gateway.logged(|line| line.get("level") == "WARN" && line.says("plain HTTP")).await;
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -11,7 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::{Client, Response, Stream, Upgrade, within};
+use crate::{Client, Response, Setup, Stream, Upgrade, within};
 
 /// A certificate authority.
 #[derive(Debug)]
@@ -26,6 +27,29 @@ pub struct Identity {
     pub certificate: String,
     /// The private key.
     pub key: String,
+}
+
+impl Identity {
+    /// Replaces the files of a certificate, `NAME.key` and then `NAME.pem`.
+    pub fn replace(&self, folder: &Path, name: &str) {
+        for (ending, content) in [("key", &self.key), ("pem", &self.certificate)] {
+            let new = folder.join("new");
+            std::fs::write(&new, content).expect("a writable folder");
+            std::fs::rename(&new, folder.join(format!("{name}.{ending}"))).expect("a writable folder");
+        }
+    }
+}
+
+impl Setup {
+    /// Puts a certificate and its key beside `hotgate.toml`, in `NAME.pem` and `NAME.key`.
+    pub fn identity(self, name: &str, Identity { certificate, key }: &Identity) -> Self {
+        self.bytes(&format!("{name}.pem"), certificate.as_bytes()).bytes(&format!("{name}.key"), key.as_bytes())
+    }
+
+    /// Gives a listener the certificate in `NAME.pem` and `NAME.key`.
+    pub fn tls(self, listener: &str, name: &str) -> Self {
+        self.and(&format!("\n[[{listener}.tls]]\ncertificate = \"{name}.pem\"\nkey = \"{name}.key\"\n"))
+    }
 }
 
 impl Authority {

@@ -229,6 +229,8 @@ reasons! {
         Unauthenticated = "unauthenticated",
         /// `limits.unauthenticated_share`
         UnauthenticatedShare = "unauthenticated-share",
+        /// `limits.tls_handshakes`
+        TlsHandshakes = "tls-handshakes",
         /// `limits.accept_rate_per_address`
         Rate = "accept-rate",
         /// `websocket.allowed_origins`

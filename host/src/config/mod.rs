@@ -263,6 +263,8 @@ pub struct LimitsConfig {
     pub unauthenticated: usize,
     /// The percentage of `unauthenticated` that one client address may take.
     pub unauthenticated_share: u8,
+    /// The most TLS handshakes under way. Past it, accepting pauses.
+    pub tls_handshakes: usize,
     /// The most connections to the text port.
     pub text_connections: usize,
     /// The most WebSocket connections that are accepted in a second; 0 for any number. Above it, accepting pauses.

@@ -36,7 +36,7 @@ use crate::edge::live::LiveConfig;
 use crate::edge::pace::AcceptPace;
 use crate::edge::text;
 use crate::edge::tls::Certificates;
-use crate::edge::websocket::{self, Admission, InboxBudget, Rejections};
+use crate::edge::websocket::{self, Admission, Handshakes, InboxBudget, Rejections};
 use crate::hub::outbox::Budget;
 use crate::hub::registry::Registry;
 use crate::policy::Policy;
@@ -149,6 +149,7 @@ impl Gateway {
         let heartbeat = Arc::new(heartbeat);
 
         let live = Arc::new(LiveConfig::new(config.clone()));
+        let handshakes = Arc::new(Handshakes::new(live.clone()));
         let inbox = Arc::new(InboxBudget::new(config.inbox.total_bytes));
         let admission = Arc::new(Admission::new(live.clone()));
         let budget = Arc::new(Budget::new(config.outbox.total_bytes, config.limits.connections));
@@ -162,6 +163,7 @@ impl Gateway {
                 policy: policy.clone(),
                 registry: registry.clone(),
                 tls: certificates.of("websocket"),
+                handshakes: handshakes.clone(),
                 inbox: inbox.clone(),
                 drain: drain.clone(),
             }),
@@ -197,13 +199,21 @@ impl Gateway {
         let context = Arc::new(text::Context::new(live, policy, registry, certificates.of("text")));
         let senders = text::Acceptor::new(context, tasks.shutdown.clone());
 
-        tasks.clients.listener.spawn(accept(websocket, tasks.clients.stop.clone(), async move || pace.wait().await, {
-            let (drain, connections) = (drain.clone(), tasks.clients.connections.clone());
-            let refused = tasks.refused.clone();
-            move |stream, remote| {
-                clients.admit(if drain.refuses_upgrades() { &refused } else { &connections }, stream, remote);
-            }
-        }));
+        tasks.clients.listener.spawn(accept(
+            websocket,
+            tasks.clients.stop.clone(),
+            async move || {
+                handshakes.wait().await;
+                pace.wait().await;
+            },
+            {
+                let (drain, connections) = (drain.clone(), tasks.clients.connections.clone());
+                let refused = tasks.refused.clone();
+                move |stream, remote| {
+                    clients.admit(if drain.refuses_upgrades() { &refused } else { &connections }, stream, remote);
+                }
+            },
+        ));
         tasks.senders.listener.spawn(accept(text, tasks.senders.stop.clone(), async || (), {
             let connections = tasks.senders.connections.clone();
             move |stream, remote| senders.admit(&connections, stream, remote)

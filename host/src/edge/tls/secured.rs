@@ -31,6 +31,17 @@ impl<S: Stream> Secured<S> {
         }
     }
 
+    /// Waits for the first bytes of the handshake. The caller limits the time.
+    ///
+    /// # Errors
+    /// If the connection ends.
+    pub(in crate::edge) async fn first_bytes(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(stream) => poll_fn(|cx| stream.poll_first_bytes(cx)).await,
+        }
+    }
+
     /// Waits until the handshake is done. The caller limits the time.
     ///
     /// # Errors
@@ -50,7 +61,8 @@ impl<S: Stream> Secured<S> {
         }
     }
 
-    fn inner(&self) -> &S {
+    /// Returns the stream below.
+    pub(in crate::edge) fn inner(&self) -> &S {
         match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.inner(),

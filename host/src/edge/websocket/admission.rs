@@ -12,7 +12,6 @@ use thiserror::Error;
 use super::arrivals::Arrivals;
 use crate::base::message::network_of;
 use crate::base::metrics::Rejection;
-use crate::config::LimitsConfig;
 use crate::edge::live::LiveConfig;
 
 /// The limit that is reached.
@@ -30,6 +29,9 @@ pub enum Refusal {
     /// `limits.unauthenticated_share`
     #[error("too many connections from this address that are not authenticated yet (limits.unauthenticated_share)")]
     UnauthenticatedShare,
+    /// `limits.tls_handshakes`, of which one address may take `limits.unauthenticated_share`.
+    #[error("too many TLS handshakes of this address at once (limits.tls_handshakes, limits.unauthenticated_share)")]
+    TlsHandshakes,
     /// `limits.accept_rate_per_address`
     #[error(
         "this address connects too often (limits.accept_rate_per_address; a proxy belongs in websocket.trusted_proxies)"
@@ -54,6 +56,7 @@ impl From<Refusal> for Rejection {
             Refusal::PerAddress => Self::PerAddress,
             Refusal::Unauthenticated => Self::Unauthenticated,
             Refusal::UnauthenticatedShare => Self::UnauthenticatedShare,
+            Refusal::TlsHandshakes => Self::TlsHandshakes,
             Refusal::Rate { .. } => Self::Rate,
         }
     }
@@ -150,7 +153,7 @@ impl Permit {
         if connections >= config.limits.connections_per_address {
             return Err(Refusal::PerAddress);
         }
-        if unauthenticated >= share(&config.limits) {
+        if unauthenticated >= share(config.limits.unauthenticated, config.limits.unauthenticated_share) {
             return Err(Refusal::UnauthenticatedShare);
         }
         let arrived = self.admission.arrivals.count(client, &config.limits);
@@ -193,9 +196,9 @@ impl Drop for Permit {
     }
 }
 
-/// Returns the most unauthenticated connections that one client may have; at least 1.
-fn share(limits: &LimitsConfig) -> usize {
-    (limits.unauthenticated * usize::from(limits.unauthenticated_share)).div_ceil(100)
+/// Returns a percentage of a number; at least 1.
+pub(super) fn share(number: usize, percent: u8) -> usize {
+    (number * usize::from(percent)).div_ceil(100)
 }
 
 fn take(counter: &AtomicUsize, limit: usize) -> bool {
@@ -205,7 +208,7 @@ fn take(counter: &AtomicUsize, limit: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, LimitsConfig};
 
     fn admission(connections: usize, per_address: usize, unauthenticated: usize, share: u8) -> Arc<Admission> {
         let limits = limits(connections, per_address, unauthenticated, share);

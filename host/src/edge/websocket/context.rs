@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::handshakes::Handshakes;
 use super::inbox::InboxBudget;
 use super::rejection::Rejections;
 use crate::config::{RouteFailure, WebSocketConfig};
@@ -31,6 +32,8 @@ pub struct Context {
     pub registry: Arc<Registry>,
     /// The certificates, if connections are encrypted.
     pub tls: Option<Arc<Tls>>,
+    /// The TLS handshakes that are under way.
+    pub handshakes: Arc<Handshakes>,
     /// The memory that the inboxes of all connections together may use.
     pub inbox: Arc<InboxBudget>,
     /// Whether upgrades are refused.

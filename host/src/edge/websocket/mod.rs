@@ -10,6 +10,7 @@ mod end;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod handshake;
+mod handshakes;
 mod inbox;
 mod login;
 mod meter;
@@ -25,5 +26,6 @@ mod wire;
 pub(crate) use self::acceptor::Acceptor;
 pub use self::admission::Admission;
 pub use self::context::Context;
+pub use self::handshakes::Handshakes;
 pub use self::inbox::InboxBudget;
 pub use self::rejection::Rejections;

@@ -12,11 +12,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::Context;
 use super::inbox::{Inbox, InboxBudget};
 use super::rejection::Rejections;
 use super::socket::Socket;
 use super::wire::Wire;
+use super::{Context, Handshakes};
 use crate::base::message::{CloseReason, ConnectionId, Message};
 use crate::base::state::StateFolder;
 use crate::config::{Config, HeartbeatConfig, Overrides, PluginSource};
@@ -249,8 +249,10 @@ pub(crate) async fn context(router: &str) -> Arc<Context> {
     let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
     let state = Arc::new(StateFolder::none("a test"));
     let policy = Policy::load(&config.clone().into(), registry.clone(), state).await.unwrap();
+    let live = Arc::new(LiveConfig::new(config.clone()));
     Arc::new(Context {
-        live: Arc::new(LiveConfig::new(config.clone())),
+        handshakes: Arc::new(Handshakes::new(live.clone())),
+        live,
         rejections: Rejections::default(),
         config: config.websocket,
         shutdown_grace: config.shutdown_grace,

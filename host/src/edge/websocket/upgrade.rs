@@ -99,7 +99,23 @@ async fn secure<S: Stream>(
             *permit = Err(refusal);
         }
     }
-    Ok((Secured::new(stream, context.tls.as_deref())?, remote))
+    let mut stream = Secured::new(stream, context.tls.as_deref())?;
+    if context.encrypts(stream.inner()) {
+        let handshake = shake_hands(context, &mut stream, remote);
+        let done = timeout_at(end, link.unless_closing(pin!(handshake))).await;
+        done.map_err(|_| NotUpgraded::Gone)?.map_err(|_closing| NotUpgraded::Gone)??;
+    }
+    Ok((stream, remote))
+}
+
+/// Does the handshake of TLS. A client with too many at once is closed.
+async fn shake_hands<S: Stream>(context: &Context, stream: &mut Secured<S>, remote: Remote) -> Result<(), NotUpgraded> {
+    stream.first_bytes().await?;
+    let address = remote.address().ip();
+    let client = (!remote.is_trusted(&context.live.load().websocket.trusted_proxies)).then_some(address);
+    let under_way = context.handshakes.begin(client);
+    let _under_way = under_way.ok_or_else(|| RejectedUpgrade::past_limit(Refusal::TlsHandshakes, address))?;
+    Ok(stream.handshake().await?)
 }
 
 /// Reads the request and answers it. Returns the handshake, and the bytes that the client sent after its request.
