@@ -193,7 +193,7 @@ metrics! {
     api_refused: Counter,
     /// TLS handshakes that succeeded, on all listeners.
     tls_handshakes: Counter,
-    /// TLS handshakes that failed.
+    /// TLS handshakes that began and did not succeed.
     tls_handshakes_failed: Counter,
     /// Changes of certificates, by whether the listener uses the new ones.
     tls_reloads: By<TlsReload>,

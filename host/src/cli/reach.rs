@@ -2,10 +2,12 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use socket2::{Domain, SockAddr, Socket, Type};
 use ureq::config::Config as AgentConfig;
 use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
@@ -156,7 +158,12 @@ impl Connector<()> for UnixConnector {
     type Out = UnixTransport;
 
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<UnixTransport>, Error> {
-        let stream = UnixStream::connect(&self.0)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // Connecting must not wait for a gateway that accepts nothing.
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(&self.0)?)?;
+        socket.set_nonblocking(false)?;
+        let stream = UnixStream::from(OwnedFd::from(socket));
         let (input, output) = (details.config.input_buffer_size(), details.config.output_buffer_size());
         Ok(Some(UnixTransport { stream, buffers: LazyBuffers::new(input, output) }))
     }

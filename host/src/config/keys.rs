@@ -185,9 +185,8 @@ keys! {
              the upgrade request is refused (503). A trusted proxy may take more: its clients are counted once their \
              addresses are known.";
         tls_handshakes: Count(1..=1_000_000), = 512,
-            "The most TLS handshakes of WebSocket clients under way, from the first byte of each. Past it, accepting \
-             pauses, and clients wait. One client address may take the percentage unauthenticated_share of them; past it, \
-             its connections are closed.";
+            "The most TLS handshakes of WebSocket clients at a time; further ones wait. One client address may take the \
+             percentage unauthenticated_share of them; past it, its connections are closed.";
         text_connections: Count(1..=1_000_000), = 1024,
             "The most connections to the text port. Above it, a new connection is closed.";
         accept_rate: Count(0..=1_000_000), = 0,

@@ -57,6 +57,9 @@ impl ListenerConfig {
         for address in &mut self.listen {
             if let ListenAddress::Unix(path) = address {
                 *path = absolute(folder, path)?;
+                if path.as_os_str().len() > MAX_SOCKET_PATH {
+                    return Err(format!("unix:{}: the path is longer than {MAX_SOCKET_PATH} bytes", path.display()));
+                }
             }
         }
         Ok(())
@@ -103,6 +106,15 @@ pub enum TlsVersion {
     V1_2,
     /// TLS 1.3 (RFC 8446)
     V1_3,
+}
+
+/// Whether a connection begins with a header of the PROXY protocol, in which a proxy names the address of its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// No connection begins with it.
+    Off,
+    /// Every connection does, and comes from a trusted proxy.
+    Required,
 }
 
 /// An address to listen on.

@@ -34,7 +34,9 @@ use ipnet::IpNet;
 pub use self::error::ConfigError;
 pub use self::files::{BYTE_ORDER_MARK, open_file, read_file, read_text};
 pub use self::kinds::host;
-pub use self::listener::{CertificateConfig, ClientAuth, ListenAddress, ListenerConfig, TlsOptions, TlsVersion};
+pub use self::listener::{
+    CertificateConfig, ClientAuth, ListenAddress, ListenerConfig, ProxyProtocol, TlsOptions, TlsVersion,
+};
 pub use self::origins::{AllowedOrigin, AllowedOrigins};
 pub use self::overrides::Overrides;
 pub use self::plugin::{Isolation, PluginConfig, PluginDeploy, PluginLimits, Rollback};
@@ -175,15 +177,6 @@ pub struct WebSocketConfig {
     pub max_age: Option<Duration>,
 }
 
-/// Whether a connection begins with a header of the PROXY protocol, in which a proxy names the address of its client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProxyProtocol {
-    /// No connection begins with it.
-    Off,
-    /// Every connection does, and comes from a trusted proxy.
-    Required,
-}
-
 /// Settings of the text port, for internal systems that push messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextConfig {
@@ -263,7 +256,7 @@ pub struct LimitsConfig {
     pub unauthenticated: usize,
     /// The percentage of `unauthenticated` that one client address may take.
     pub unauthenticated_share: u8,
-    /// The most TLS handshakes under way. Past it, accepting pauses.
+    /// The most TLS handshakes at a time. Further ones wait.
     pub tls_handshakes: usize,
     /// The most connections to the text port.
     pub text_connections: usize,

@@ -31,11 +31,12 @@ impl Drains<'_> {
         loop {
             let number = self.drain.started().await;
             tokio::select! {
-                end = self.carry_out(number) => return end,
+                biased;
                 () = self.drain.cancelled(number) => {
                     connections.reopen();
                     info!(connections = connections.len(), "drain cancelled; ready again");
                 }
+                end = self.carry_out(number) => return end,
             }
         }
     }

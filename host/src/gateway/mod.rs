@@ -78,12 +78,13 @@ impl Gateway {
         let certificates = certificates(config).await.map_err(StartError::Tls)?;
         let mut listeners =
             Listeners { config, inherited, certificates: &certificates, notices: &notices, listening: Vec::new() };
+        let mut state = StateFolder::open(config.state_folder.as_deref());
+        // First: a gateway that is started twice must not touch the Unix sockets of the other process.
+        state.lock()?;
         let websocket = listeners.open("websocket", &config.websocket.listener).await?;
         websocket.keep_alive(&heartbeat::keepalive(&config.heartbeat));
         let text = listeners.open("text", &config.text.listener).await?;
         let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
-        let mut state = StateFolder::open(config.state_folder.as_deref());
-        state.lock()?;
         let state = Arc::new(state);
         if let Some(problem) = state.problem() {
             warn!(problem, "no state folder: nothing is kept for the next start");
@@ -149,7 +150,6 @@ impl Gateway {
         let heartbeat = Arc::new(heartbeat);
 
         let live = Arc::new(LiveConfig::new(config.clone()));
-        let handshakes = Arc::new(Handshakes::new(live.clone()));
         let inbox = Arc::new(InboxBudget::new(config.inbox.total_bytes));
         let admission = Arc::new(Admission::new(live.clone()));
         let budget = Arc::new(Budget::new(config.outbox.total_bytes, config.limits.connections));
@@ -163,7 +163,7 @@ impl Gateway {
                 policy: policy.clone(),
                 registry: registry.clone(),
                 tls: certificates.of("websocket"),
-                handshakes: handshakes.clone(),
+                handshakes: Arc::new(Handshakes::new(live.clone())),
                 inbox: inbox.clone(),
                 drain: drain.clone(),
             }),
@@ -199,21 +199,13 @@ impl Gateway {
         let context = Arc::new(text::Context::new(live, policy, registry, certificates.of("text")));
         let senders = text::Acceptor::new(context, tasks.shutdown.clone());
 
-        tasks.clients.listener.spawn(accept(
-            websocket,
-            tasks.clients.stop.clone(),
-            async move || {
-                handshakes.wait().await;
-                pace.wait().await;
-            },
-            {
-                let (drain, connections) = (drain.clone(), tasks.clients.connections.clone());
-                let refused = tasks.refused.clone();
-                move |stream, remote| {
-                    clients.admit(if drain.refuses_upgrades() { &refused } else { &connections }, stream, remote);
-                }
-            },
-        ));
+        tasks.clients.listener.spawn(accept(websocket, tasks.clients.stop.clone(), async move || pace.wait().await, {
+            let (drain, connections) = (drain.clone(), tasks.clients.connections.clone());
+            let refused = tasks.refused.clone();
+            move |stream, remote| {
+                clients.admit(if drain.refuses_upgrades() { &refused } else { &connections }, stream, remote);
+            }
+        }));
         tasks.senders.listener.spawn(accept(text, tasks.senders.stop.clone(), async || (), {
             let connections = tasks.senders.connections.clone();
             move |stream, remote| senders.admit(&connections, stream, remote)

@@ -172,12 +172,18 @@ impl Reload {
             }
         }
         let (source, files, parts) = (self.source.clone(), self.files(), self.parts.clone());
+        let latest = self.latest.clone();
         let known = self.stamps.take().filter(|_| trigger == Trigger::FileEvent);
         let read = move || {
             let stamps: Stamps = files.iter().map(|file| Stamp::of(file)).collect();
             let is_young = stamps.iter().flatten().any(Stamp::is_young);
             let loaded = (known.as_ref() != Some(&stamps)).then(|| {
-                let loaded = source.load_to_serve().map_err(|error| error.to_string())?;
+                let loaded = source.load_to_serve().map_err(|error| {
+                    // A certificate may have been renewed nevertheless.
+                    let mut problems = parts.certificates.reload(&latest);
+                    problems.insert(0, error.to_string());
+                    problems
+                })?;
                 let refused = parts.configure(&loaded.config);
                 Ok((loaded, refused))
             });
@@ -192,14 +198,14 @@ impl Reload {
                 self.stamps = stamps;
                 loaded
             }
-            Err(panic) => Err(panic.to_string()),
+            Err(panic) => Err(vec![panic.to_string()]),
         };
         let insist = trigger == Trigger::Signal;
         let found = match loaded {
-            Err(problem) => {
+            Err(problems) => {
                 // A secret in a file may have changed nevertheless.
                 self.parts.policy.look_again(insist);
-                Logged { problems: vec![problem], waiting: Vec::new() }
+                Logged { problems, waiting: Vec::new() }
             }
             Ok((loaded, refused)) => {
                 let mut keys = self.parts.live.load().changes(&loaded.config);

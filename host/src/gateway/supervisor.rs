@@ -63,10 +63,10 @@ impl Supervisor {
     }
 
     /// Asks for this much time from now on, before the supervisor thinks that the gateway hangs at its start or at its
-    /// end. At most about 71 minutes.
+    /// end.
     pub(super) fn extend_timeout(&self, time: Duration) {
-        let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-        self.send(&[NotifyState::ExtendTimeoutUsec(micros)]);
+        // The variant for this takes at most 71 minutes.
+        self.send(&[NotifyState::Custom(&format!("EXTEND_TIMEOUT_USEC={}", time.as_micros()))]);
     }
 
     /// Sends the number of connections whenever it has changed. Never ends.

@@ -1,6 +1,5 @@
 //! Limits the number and the time of connections, so that clients without a token cannot keep others out.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::strangers::Strangers;
 use crate::base::message::ConnectionId;
 use crate::edge::listener::{Listener, Remote, Socket, Stream as _};
 use crate::edge::tls::{Secured, Tls};
@@ -77,29 +77,6 @@ impl axum::serve::Listener for Bounded {
     fn local_addr(&self) -> io::Result<Remote> {
         // There may be several. The gateway knows them from the listener.
         Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-/// The connections that have not sent a token, oldest first. Each may send one request, so the oldest one has done
-/// nothing for the longest time.
-#[derive(Debug, Default)]
-struct Strangers(Mutex<VecDeque<Arc<CancellationToken>>>);
-
-impl Strangers {
-    fn enter(&self) -> Arc<CancellationToken> {
-        let cut = Arc::new(CancellationToken::new());
-        self.0.lock().push_back(cut.clone());
-        cut
-    }
-
-    fn leave(&self, cut: &Arc<CancellationToken>) {
-        self.0.lock().retain(|other| !Arc::ptr_eq(other, cut));
-    }
-
-    fn cut_longest(&self) {
-        if let Some(cut) = self.0.lock().pop_front() {
-            cut.cancel();
-        }
     }
 }
 
@@ -235,6 +212,20 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Records whether the client takes the bytes that are written.
+    fn note(&mut self, cx: &mut Context<'_>, takes: bool) -> io::Result<()> {
+        if takes {
+            self.standstill = None;
+        } else if self.standstill.is_none() && self.peer.patience.lifetime().after_byte.is_some() {
+            self.standstill = Some(Instant::now() + STANDSTILL);
+            // The timer must know.
+            self.stream(cx)?;
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
         self.peer.strangers.leave(&self.peer.cut);
@@ -258,31 +249,26 @@ impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = self.stream(cx)?.poll_write(cx, bytes);
         if outcome.is_ready() {
-            self.standstill = None;
             self.peer.patience.prolong();
-        } else if self.standstill.is_none() && self.peer.patience.lifetime().after_byte.is_some() {
-            self.standstill = Some(Instant::now() + STANDSTILL);
-            // The timer must know.
-            self.stream(cx)?;
         }
+        self.note(cx, outcome.is_ready())?;
         outcome
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream(cx)?.poll_flush(cx)
+        let outcome = self.stream(cx)?.poll_flush(cx);
+        self.note(cx, outcome.is_ready())?;
+        outcome
     }
 
     /// Ends the answer, then discards what still arrives until the client ends, too: closing with unread data would
     /// reset the connection, and the client might lose an answer that came before its whole request was read.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.linger.is_none() {
+            ready!(self.stream(cx)?.poll_shutdown(cx))?;
+        }
         let Self { stream, linger, cut, .. } = &mut *self;
-        let linger = match linger {
-            Some(linger) => linger,
-            None => {
-                ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
-                linger.insert(Box::pin(sleep(LINGER)))
-            }
-        };
+        let linger = linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
         let mut discarded = [0; 4096];
         for _ in 0..DISCARDS_AT_ONCE {
             if linger.as_mut().poll(cx).is_ready() || cut.as_mut().poll(cx).is_ready() {

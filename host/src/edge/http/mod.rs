@@ -7,4 +7,5 @@ pub(super) mod origin;
 pub(super) mod problem;
 pub(super) mod query;
 pub(super) mod server;
+mod strangers;
 pub mod token;

@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 
@@ -116,8 +115,12 @@ fn remove_stale(path: &Path) -> Result<()> {
         Ok(metadata) if !metadata.file_type().is_socket() => bail!("there is a file that is not a socket"),
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
-        Ok(_) => bail!("another process listens there"),
+    // Without waiting: the other process may have too much to do.
+    let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => bail!("another process listens there"),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => bail!("another process listens there"),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(fs::remove_file(path)?),
         Err(error) => Err(anyhow!("cannot find out whether another process listens there: {error}")),
     }

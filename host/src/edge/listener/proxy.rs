@@ -9,6 +9,8 @@ use ppp::{v1, v2};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use super::stream::Remote;
+
 /// The shortest header, "PROXY UNKNOWN\r\n".
 const SHORTEST: usize = 15;
 /// The longest header of version 1 (§2.1).
@@ -39,7 +41,7 @@ impl ProxyError {
 }
 
 /// Reads a header, and no byte after it. Returns the address of the client. The caller limits the time.
-pub(in crate::edge) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<SocketAddr, ProxyError> {
+pub(in crate::edge) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Remote, ProxyError> {
     let mut header = vec![0; SHORTEST];
     stream.read_exact(&mut header).await?;
     if header.starts_with(v2::PROTOCOL_PREFIX) {
@@ -50,7 +52,7 @@ pub(in crate::edge) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) 
         }
         header.resize(FIXED_V2 + rest, 0);
         stream.read_exact(&mut header[FIXED_V2..]).await?;
-        return of_v2(&header);
+        return of_v2(&header).map(Remote::Tcp);
     }
     if !header.starts_with(v1::PROTOCOL_PREFIX.as_bytes()) {
         return Err(ProxyError::malformed("neither version 1 nor version 2"));
@@ -61,7 +63,7 @@ pub(in crate::edge) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) 
         }
         header.push(stream.read_u8().await?);
     }
-    of_v1(&header)
+    of_v1(&header).map(Remote::Tcp)
 }
 
 fn of_v1(header: &[u8]) -> Result<SocketAddr, ProxyError> {

@@ -95,11 +95,12 @@ async fn open(
 ) -> Result<(Secured<Socket>, SocketAddr), NotOpened> {
     let mut peer = remote.address();
     if context.config.proxy_protocol == ProxyProtocol::Required {
-        peer = read_header(&mut stream).await.map_err(|error| {
+        let named = read_header(&mut stream).await.map_err(|error| {
             let reason = (!matches!(error, ProxyError::Local)).then(|| error.to_string());
             NotOpened { peer, cause: SenderRefusal::Opening, reason }
         })?;
-        if !is_allowed(&context.live.load().text.allow_from, Remote::Tcp(peer)) {
+        peer = named.address();
+        if !is_allowed(&context.live.load().text.allow_from, named) {
             let (cause, reason) = (SenderRefusal::AllowFrom, Some(NOT_ALLOWED.to_owned()));
             return Err(NotOpened { peer, cause, reason });
         }

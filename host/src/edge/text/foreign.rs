@@ -26,8 +26,9 @@ const METHODS: [&[u8]; 11] = [
     b"git-upload-pack",
 ];
 
-/// The first words of clients of other line protocols: dict, SMTP and LMTP, FTP and POP3, rsync, SSH.
-const GREETINGS: [&[u8]; 7] = [b"CLIENT ", b"EHLO ", b"HELO ", b"LHLO ", b"USER ", b"@RSYNCD:", b"SSH-"];
+/// The first words of clients of other line protocols: dict, SMTP and LMTP, FTP and POP3, rsync, SSH. Also that of a
+/// proxy's header (`text.proxy_protocol`).
+const GREETINGS: [&[u8]; 8] = [b"CLIENT ", b"EHLO ", b"HELO ", b"LHLO ", b"USER ", b"@RSYNCD:", b"SSH-", b"PROXY "];
 
 /// Protocols with request lines like those of HTTP.
 const VERSIONS: [&[u8]; 4] = [b"HTTP/", b"RTSP/", b"SIP/", b"ICAP/"];

@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::PROVIDER;
 use super::certificate::{TlsError, names_of, read_certificates};
+use crate::config::host;
 
 /// Certificates that are trusted: authorities, or the gateway's own certificate.
 #[derive(Debug)]
@@ -30,8 +31,8 @@ impl Authorities {
     /// Returns a host that the first certificate is for.
     pub fn host(&self) -> Option<String> {
         let names = self.0.first().map(names_of)?;
-        // Any label stands for the wildcard.
-        names.into_iter().next().map(|name| name.replacen('*', "hotgate", 1))
+        // Any label stands for the wildcard. Other names, such as URIs, are no hosts.
+        names.into_iter().find_map(|name| host(&name.replacen('*', "hotgate", 1)))
     }
 }
 

@@ -8,7 +8,6 @@ use tokio::time::interval;
 use tracing::{info, warn};
 
 use super::{CertificateStatus, Tls, TlsError};
-use crate::base::metrics::{METRICS, TlsReload};
 use crate::config::Config;
 
 /// How long before a certificate expires the log says so.
@@ -45,16 +44,12 @@ impl Certificates {
             match tls.reload(listener) {
                 Ok(false) => {}
                 Ok(true) => {
-                    METRICS.tls_reloads.increment(TlsReload::Loaded);
                     for CertificateStatus { file, names, expires } in tls.certificates() {
                         let (names, expires) = (names.join(", "), humantime::format_rfc3339_seconds(expires));
                         info!(listener = name, file = %file.display(), names, %expires, "certificate loaded");
                     }
                 }
-                Err(error) => {
-                    METRICS.tls_reloads.increment(TlsReload::Refused);
-                    problems.push(format!("{name}.tls: {error}"));
-                }
+                Err(error) => problems.push(format!("{name}.tls: {error}")),
             }
         }
         problems

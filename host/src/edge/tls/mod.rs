@@ -6,23 +6,26 @@
 //! | `certificate` | reads a certificate and its key, and checks them |
 //! | `certificates` | the certificates of all listeners |
 //! | `choice` | chooses the certificate for a client |
-//! | `stream` | encrypts and decrypts the bytes of a connection |
+//! | `stream`, `outgoing` | encrypt and decrypt the bytes of a connection |
 //! | `secured` | a stream with or without TLS |
 
 mod authorities;
 mod certificate;
 mod certificates;
 mod choice;
+mod outgoing;
 mod secured;
 mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
@@ -35,7 +38,10 @@ use self::certificate::{Certificate, read_certificates};
 pub use self::certificates::Certificates;
 use self::choice::Choice;
 pub(in crate::edge) use self::secured::Secured;
+use self::stream::TlsStream;
+use crate::base::metrics::{METRICS, TlsReload};
 use crate::config::{ClientAuth, ListenerConfig, TlsOptions, TlsVersion};
+use crate::edge::listener::Stream;
 
 /// The only protocol over TLS that a client may ask for (ALPN, RFC 7301).
 const PROTOCOL: &[u8] = b"http/1.1";
@@ -49,6 +55,9 @@ pub struct Tls {
     /// The name of the listener's table in the configuration.
     pub listener: &'static str,
     current: ArcSwap<Current>,
+    ticketer: Arc<dyn ProducesTickets>,
+    /// Why the files were refused when they were last read. The same reason is not counted again.
+    refused: Mutex<Option<TlsError>>,
 }
 
 /// What new connections use.
@@ -87,8 +96,12 @@ impl Tls {
         if config.certificates.is_empty() {
             return Ok(None);
         }
-        let current = ArcSwap::from_pointee(Current::load(listener, config, None)?);
-        Ok(Some(Arc::new(Self { listener, current })))
+        let ticketer = ring::Ticketer::new().map_err(|error| {
+            let reason = format!("no key for tickets could be made: {error}");
+            TlsError::new(&config.certificates[0].key, reason)
+        })?;
+        let current = ArcSwap::from_pointee(Current::load(listener, config, &ticketer)?);
+        Ok(Some(Arc::new(Self { listener, current, ticketer, refused: Mutex::default() })))
     }
 
     /// Loads the certificates again, for connections that begin from now on. Returns `true` if something has changed.
@@ -98,10 +111,17 @@ impl Tls {
     /// The first file that cannot be used. Then nothing changes.
     pub fn reload(&self, config: &ListenerConfig) -> Result<bool, TlsError> {
         let old = self.current.load();
-        let new = Current::load(self.listener, config, Some(&old))?;
+        let new = Current::load(self.listener, config, &self.ticketer);
+        let refused = new.as_ref().err().cloned();
+        let before = std::mem::replace(&mut *self.refused.lock(), refused.clone());
+        if refused.is_some() && refused != before {
+            METRICS.tls_reloads.increment(TlsReload::Refused);
+        }
+        let new = new?;
         let is_new = new.clients != old.clients || new.chains().ne(old.chains());
         if is_new {
             self.current.store(Arc::new(new));
+            METRICS.tls_reloads.increment(TlsReload::Loaded);
         }
         Ok(is_new)
     }
@@ -123,13 +143,16 @@ impl Tls {
         names.any(|name| name == host || Some(name) == wildcard.as_ref())
     }
 
-    fn server(&self) -> Arc<ServerConfig> {
-        self.current.load().server.clone()
+    /// Begins TLS on a connection.
+    fn accept<S: Stream>(&self, stream: S) -> io::Result<TlsStream<S>> {
+        let current = self.current.load();
+        let asks_clients = current.clients.options.client_auth != ClientAuth::Off;
+        TlsStream::new(stream, current.server.clone(), asks_clients)
     }
 }
 
 impl Current {
-    fn load(listener: &str, config: &ListenerConfig, before: Option<&Self>) -> Result<Self, TlsError> {
+    fn load(listener: &str, config: &ListenerConfig, ticketer: &Arc<dyn ProducesTickets>) -> Result<Self, TlsError> {
         let load = |pair| Certificate::load(pair, &PROVIDER);
         let own = config.certificates.iter().map(load).collect::<Result<Vec<_>, _>>()?;
         let options = config.tls_options.clone();
@@ -140,13 +163,13 @@ impl Current {
         if listener != "text" {
             server.alpn_protocols = vec![PROTOCOL.to_vec()];
         }
-        // All that a ticket stands for is in the ticket itself.
+        // All that a ticket stands for is in the ticket itself. A client that comes with one is not asked for its
+        // certificate again, so there are none where certificates count.
+        let has_tickets = clients.options.tickets && clients.options.client_auth == ClientAuth::Off;
         server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = usize::from(clients.options.tickets);
-        if clients.options.tickets {
-            // A ticket stands for a client that was checked by these rules. By other rules it must be checked again.
-            let kept = before.filter(|before| before.clients == clients).map(|before| before.server.ticketer.clone());
-            server.ticketer = kept.map_or_else(|| tickets(config), Ok)?;
+        server.send_tls13_tickets = usize::from(has_tickets);
+        if has_tickets {
+            server.ticketer = ticketer.clone();
         }
         Ok(Self { server: Arc::new(server), certificates: own, clients })
     }
@@ -155,12 +178,6 @@ impl Current {
     fn chains(&self) -> impl Iterator<Item = &[CertificateDer<'static>]> {
         self.certificates.iter().map(|certificate| certificate.key.cert.as_slice())
     }
-}
-
-fn tickets(config: &ListenerConfig) -> Result<Arc<dyn ProducesTickets>, TlsError> {
-    ring::Ticketer::new().map_err(|error| {
-        TlsError::new(&config.certificates[0].key, format_args!("no key for tickets could be made: {error}"))
-    })
 }
 
 impl Clients {

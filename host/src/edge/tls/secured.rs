@@ -27,7 +27,7 @@ impl<S: Stream> Secured<S> {
     pub(in crate::edge) fn new(stream: S, tls: Option<&Tls>) -> io::Result<Self> {
         match tls.filter(|_| !stream.is_private()) {
             None => Ok(Self::Plain(stream)),
-            Some(tls) => Ok(Self::Tls(Box::new(TlsStream::new(stream, tls.server())?))),
+            Some(tls) => Ok(Self::Tls(Box::new(tls.accept(stream)?))),
         }
     }
 

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::ServerConfig;
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, WriteTraffic};
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::ConnectionState;
 use tokio::io::ReadBuf;
 
 use super::certificate::names_of;
+use super::outgoing::{Outgoing, encode};
 use crate::base::metrics::METRICS;
 use crate::edge::listener::Stream;
 
@@ -26,37 +27,6 @@ const MAX_RECORD: usize = 5 + (16 << 10) + (2 << 10);
 const MAX_HANDSHAKE: usize = 64 << 10;
 /// The most bytes that are encrypted for one write: two records.
 const CHUNK: usize = 32 << 10;
-/// What encryption adds to so many bytes, at most.
-const OVERHEAD: usize = 128;
-
-/// What is encrypted.
-#[derive(Clone, Copy)]
-enum Outgoing<'a> {
-    Bytes(&'a [u8]),
-    /// The announcement that nothing more follows (RFC 8446 §6.1).
-    End,
-}
-
-impl Outgoing<'_> {
-    /// The bytes that its encrypted form takes, about.
-    fn room(self) -> usize {
-        match self {
-            Self::Bytes(bytes) => bytes.len() + OVERHEAD,
-            Self::End => OVERHEAD,
-        }
-    }
-
-    fn encrypt(
-        self,
-        traffic: &mut WriteTraffic<'_, ServerConnectionData>,
-        room: &mut [u8],
-    ) -> Result<usize, EncryptError> {
-        match self {
-            Self::Bytes(bytes) => traffic.encrypt(bytes, room),
-            Self::End => traffic.queue_close_notify(room),
-        }
-    }
-}
 
 thread_local! {
     /// The buffer to read encrypted bytes into.
@@ -82,8 +52,27 @@ pub(in crate::edge) struct TlsStream<S> {
     ended: bool,
     /// True if the end of our data is announced.
     announced: bool,
-    /// True until the handshake is done or has failed.
-    handshaking: bool,
+    /// The most bytes that may wait during the handshake.
+    most: usize,
+    handshake: Handshake,
+    /// True after an error: the session knows no more which bytes it has seen.
+    failed: bool,
+}
+
+/// How far the handshake is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handshake {
+    NotBegun,
+    UnderWay,
+    Done,
+}
+
+impl<S> Drop for TlsStream<S> {
+    fn drop(&mut self) {
+        if self.handshake == Handshake::UnderWay {
+            METRICS.tls_handshakes_failed.increment();
+        }
+    }
 }
 
 impl<S: fmt::Debug> fmt::Debug for TlsStream<S> {
@@ -107,7 +96,8 @@ impl Decrypted<'_, '_> {
 }
 
 impl<S: Stream> TlsStream<S> {
-    pub(super) fn new(stream: S, config: Arc<ServerConfig>) -> io::Result<Self> {
+    /// `asks_clients` says that clients are asked for certificates, which may make their handshake long.
+    pub(super) fn new(stream: S, config: Arc<ServerConfig>, asks_clients: bool) -> io::Result<Self> {
         let session = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
         Ok(Self {
             stream,
@@ -119,7 +109,9 @@ impl<S: Stream> TlsStream<S> {
             sent: 0,
             ended: false,
             announced: false,
-            handshaking: true,
+            most: if asks_clients { MAX_HANDSHAKE } else { MAX_RECORD },
+            handshake: Handshake::NotBegun,
+            failed: false,
         })
     }
 
@@ -160,7 +152,7 @@ impl<S: Stream> TlsStream<S> {
     /// Ready when the handshake is done.
     pub(super) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut nothing = ReadBuf::new(&mut []);
-        while self.handshaking {
+        while self.handshake != Handshake::Done {
             ready!(self.poll_more(cx, &mut nothing))?;
             if self.ended {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -184,12 +176,19 @@ impl<S: Stream> TlsStream<S> {
             if reader.filled().len() > before || reader.remaining() == 0 || self.ended {
                 return Poll::Ready(Ok(()));
             }
-            ready!(self.poll_more(cx, reader))?;
+            match ready!(self.poll_more(cx, reader)) {
+                // What came before the error counts. The next call returns the error.
+                Err(_) if reader.filled().len() > before => {}
+                read => read?,
+            }
         }
     }
 
     /// Decrypts the records that wait, or reads once and decrypts what arrives.
     fn poll_more(&mut self, cx: &mut Context<'_>, reader: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.failed {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         self.send_answers(cx);
         let outcome = ENCRYPTED.with_borrow_mut(|buffer| {
             let waited = self.waiting.len();
@@ -204,10 +203,15 @@ impl<S: Stream> TlsStream<S> {
                 self.ended |= length == waited;
             }
             buffer[..waited].copy_from_slice(&self.waiting);
-            let used = self.decrypt(&mut buffer[..length], reader)?;
-            self.keep(&buffer[used..length])?;
-            Poll::Ready(Ok(()))
+            if length > 0 && self.handshake == Handshake::NotBegun {
+                self.handshake = Handshake::UnderWay;
+            }
+            let used = self.decrypt(&mut buffer[..length], reader);
+            Poll::Ready(used.and_then(|used| self.keep(&buffer[used..length])))
         });
+        if let Poll::Ready(Err(_)) = outcome {
+            (self.failed, self.waiting, self.has_record) = (true, Vec::new(), false);
+        }
         self.send_answers(cx);
         outcome
     }
@@ -222,7 +226,7 @@ impl<S: Stream> TlsStream<S> {
 
     /// Keeps encrypted bytes until more arrive, or until the reader has room.
     fn keep(&mut self, rest: &[u8]) -> io::Result<()> {
-        let most = if self.handshaking { MAX_HANDSHAKE } else { MAX_RECORD };
+        let most = if self.handshake == Handshake::Done { MAX_RECORD } else { self.most };
         // Records that wait because the reader has no room were read at once, and are no more than one read.
         if rest.len() > most + MAX_RECORD {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS message is too long"));
@@ -255,19 +259,19 @@ impl<S: Stream> TlsStream<S> {
                 Ok(ConnectionState::EncodeTlsData(message)) => encode(message, &mut self.unsent)?,
                 Ok(ConnectionState::TransmitTlsData(message)) => message.done(),
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
-                // The error is taken up again below: first the alert is encoded, which tells the peer.
+                // First the alert is encoded, which tells the peer.
                 Err(error) if failure.is_none() => failure = Some(error),
                 Ok(_) | Err(_) => break,
             }
+            if failure.is_some() && !self.session.wants_write() {
+                break;
+            }
         }
         if let Some(error) = failure {
-            if std::mem::take(&mut self.handshaking) {
-                METRICS.tls_handshakes_failed.increment();
-            }
             return Err(invalid(error));
         }
-        if self.handshaking && !self.session.is_handshaking() {
-            self.handshaking = false;
+        if self.handshake != Handshake::Done && !self.session.is_handshaking() {
+            self.handshake = Handshake::Done;
             METRICS.tls_handshakes.increment();
         }
         Ok(used)
@@ -301,6 +305,9 @@ impl<S: Stream> TlsStream<S> {
 
     /// Appends the encrypted form of `outgoing` to `out`.
     fn encrypt(&mut self, out: &mut Vec<u8>, outgoing: Outgoing<'_>) -> io::Result<()> {
+        if self.failed {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         // The session must see the bytes that wait: it may know of a message that begins there.
         let mut waiting = std::mem::take(&mut self.waiting);
         let mut used = 0;
@@ -309,11 +316,7 @@ impl<S: Stream> TlsStream<S> {
             used += status.discard;
             match status.state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    break with_room(out, outgoing.room(), |room| match outgoing.encrypt(&mut traffic, room) {
-                        Err(EncryptError::InsufficientSize(needed)) => Ok(Err(needed.required_size)),
-                        Err(error) => Err(io::Error::other(error.to_string())),
-                        Ok(written) => Ok(Ok(written)),
-                    });
+                    break outgoing.encrypt(&mut traffic, out);
                 }
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(Ok(record)) = traffic.next_record() {
@@ -358,7 +361,7 @@ impl<S: Stream> TlsStream<S> {
 
     /// Announces the end of our data, then ends it.
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !std::mem::replace(&mut self.announced, true) && !self.handshaking {
+        if !std::mem::replace(&mut self.announced, true) && self.handshake == Handshake::Done {
             let mut alert = Vec::new();
             // A connection that has failed cannot announce anything.
             if self.encrypt(&mut alert, Outgoing::End).is_ok() {
@@ -367,34 +370,6 @@ impl<S: Stream> TlsStream<S> {
         }
         ready!(self.poll_unsent(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// Appends a message of the protocol to `out`.
-fn encode<D>(mut message: EncodeTlsData<'_, D>, out: &mut Vec<u8>) -> io::Result<()> {
-    with_room(out, 0, |room| match message.encode(room) {
-        Err(EncodeError::InsufficientSize(needed)) => Ok(Err(needed.required_size)),
-        Err(error) => Err(io::Error::other(error.to_string())),
-        Ok(written) => Ok(Ok(written)),
-    })
-}
-
-/// Appends what `write` writes into the room that it is given, or, if it needs more, into that much room.
-fn with_room(
-    out: &mut Vec<u8>,
-    mut room: usize,
-    mut write: impl FnMut(&mut [u8]) -> io::Result<Result<usize, usize>>,
-) -> io::Result<()> {
-    let before = out.len();
-    loop {
-        out.resize(before + room, 0);
-        match write(&mut out[before..])? {
-            Ok(written) => {
-                out.truncate(before + written);
-                return Ok(());
-            }
-            Err(needed) => room = needed,
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use rustls::{ClientConfig, ExtractedSecrets, HandshakeKind, RootCertStore};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::time::timeout;
@@ -230,4 +230,52 @@ async fn a_ticket_is_no_way_around_new_rules() {
     pair.config.tls_options.tickets = false;
     assert!(pair.tls.reload(&pair.config).unwrap());
     assert_eq!((connect(&pair).await, connect(&pair).await), (HandshakeKind::Full, HandshakeKind::Full));
+}
+
+#[tokio::test]
+async fn part_of_a_message_and_an_error_after_it_make_nothing_panic() {
+    // The session of the client is driven by hand: it must encrypt part of a message of the handshake protocol.
+    let options = TlsOptions { minimum: TlsVersion::V1_3, tickets: false, ..TlsOptions::default() };
+    let mut pair = Pair::new(options);
+    pair.client.enable_secret_extraction = true;
+    for sent_first in [false, true] {
+        let (mut client, mut server) = pair.connect(1 << 16).await;
+        pass(&mut client, &mut server, b"x").await;
+        pass(&mut server, &mut client, b"x").await;
+        let (mut stream, connection) = client.into_inner();
+        let mut secrets = connection.dangerous_extract_secrets().unwrap();
+        let part = encrypted(&mut secrets, &[0x18, 0, 0], 22);
+        stream.write_all(&part).await.unwrap();
+        if sent_first {
+            // The part has arrived before the server writes.
+            assert!(timeout(Duration::from_millis(50), server.read(&mut [0; 10])).await.is_err());
+            server.write_all(b"answer").await.unwrap();
+            server.flush().await.unwrap();
+        }
+        stream.write_all(&[&[0x17, 3, 3, 0, 20][..], &[7; 20]].concat()).await.unwrap();
+        server.read(&mut [0; 10]).await.unwrap_err();
+        server.write_all(b"answer").await.and(server.flush().await).unwrap_err();
+        server.shutdown().await.unwrap();
+    }
+}
+
+/// Encrypts a record with content of this type (RFC 8446 §5.2) by the secrets that a client sends with.
+fn encrypted(secrets: &mut ExtractedSecrets, content: &[u8], content_type: u8) -> Vec<u8> {
+    use rustls::ConnectionTrafficSecrets::{Aes128Gcm, Aes256Gcm};
+    let (sequence, traffic) = (secrets.tx.0, &secrets.tx.1);
+    let (key, iv, algorithm) = match traffic {
+        Aes128Gcm { key, iv } => (key, iv, &::ring::aead::AES_128_GCM),
+        Aes256Gcm { key, iv } => (key, iv, &::ring::aead::AES_256_GCM),
+        _ => panic!("AES is preferred"),
+    };
+    let mut nonce: [u8; 12] = iv.as_ref().try_into().unwrap();
+    nonce.iter_mut().skip(4).zip(sequence.to_be_bytes()).for_each(|(own, byte)| *own ^= byte);
+    let length = u16::try_from(content.len() + 1 + 16).unwrap().to_be_bytes();
+    let head = [0x17, 3, 3, length[0], length[1]];
+    let mut bytes = [content, &[content_type]].concat();
+    let key = ::ring::aead::LessSafeKey::new(::ring::aead::UnboundKey::new(algorithm, key.as_ref()).unwrap());
+    let nonce = ::ring::aead::Nonce::assume_unique_for_key(nonce);
+    key.seal_in_place_append_tag(nonce, ::ring::aead::Aad::from(head), &mut bytes).unwrap();
+    secrets.tx.0 += 1;
+    [&head[..], &bytes].concat()
 }

@@ -49,7 +49,7 @@ impl Acceptor {
             Ok(_) => None,
             Err(refusal) => match rejections.place() {
                 // A handshake of TLS would cost more than what is refused.
-                Some(place) if !(refusal.is_rate() && self.context.encrypts(&stream)) => Some(place),
+                Some(place) if !self.context.encrypts(&stream) => Some(place),
                 _ => return rejections.count(None, address, (*refusal).into(), refusal),
             },
         };

@@ -42,13 +42,6 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
-    /// Returns `true` if the client connects too often.
-    pub(super) fn is_rate(self) -> bool {
-        matches!(self, Self::Rate { .. })
-    }
-}
-
 impl From<Refusal> for Rejection {
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -156,9 +149,11 @@ impl Permit {
         if unauthenticated >= share(config.limits.unauthenticated, config.limits.unauthenticated_share) {
             return Err(Refusal::UnauthenticatedShare);
         }
-        let arrived = self.admission.arrivals.count(client, &config.limits);
-        let seconds = |wait: Duration| wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        arrived.map_err(|wait| Refusal::Rate { retry_after: seconds(wait) })?;
+        if !address.to_canonical().is_loopback() {
+            let arrived = self.admission.arrivals.count(client, &config.limits);
+            let seconds = |wait: Duration| wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            arrived.map_err(|wait| Refusal::Rate { retry_after: seconds(wait) })?;
+        }
         let count = clients.entry(client).or_default();
         count.connections += 1;
         count.unauthenticated += 1;
@@ -248,6 +243,19 @@ mod tests {
         drop((first, second, third));
         assert_eq!((admission.connections(), admission.unauthenticated()), (0, 0));
         assert!(admission.clients.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn loopback_is_exempt_from_the_rate() {
+        let limits = LimitsConfig { accept_rate_per_address: 1, ..limits(100, 1, 100, 100) };
+        let admission = Arc::new(Admission::new(Arc::new(LiveConfig::new(Config { limits, ..Default::default() }))));
+        for own in ["127.0.0.1", "::1", "::ffff:127.0.0.2"] {
+            for _ in 0..5 {
+                drop(admission.admit(address(own)).unwrap());
+            }
+        }
+        drop(admission.admit(address("2001:db8::1")).unwrap());
+        assert!(matches!(admission.admit(address("2001:db8::1")), Err(Refusal::Rate { .. })));
     }
 
     #[test]

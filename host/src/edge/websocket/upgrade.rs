@@ -36,7 +36,7 @@ pub(super) async fn upgrade<S: Stream>(
     mut place: Option<OwnedSemaphorePermit>,
 ) -> Option<Upgraded<S>> {
     let end = Instant::now() + context.config.handshake_timeout;
-    let mut opened = secure(&context, stream, remote, &link, &mut permit, end).await;
+    let mut opened = secure(&context, stream, remote, &link, (&mut permit, &mut place), end).await;
     let request = match &mut opened {
         Ok((stream, remote)) => open(&context, stream, *remote, &link, &mut permit, end).await,
         Err(error) => Err(std::mem::replace(error, NotUpgraded::Gone)),
@@ -80,20 +80,21 @@ async fn secure<S: Stream>(
     mut stream: S,
     remote: Remote,
     link: &Link,
-    permit: &mut Result<Permit, Refusal>,
+    (permit, place): (&mut Result<Permit, Refusal>, &mut Option<OwnedSemaphorePermit>),
     end: Instant,
 ) -> Result<(Secured<S>, Remote), NotUpgraded> {
     let mut remote = remote;
     if context.config.proxy_protocol == ProxyProtocol::Required {
         let read = timeout_at(end, link.unless_closing(pin!(read_header(&mut stream)))).await;
         let named = read.map_err(|_| NotUpgraded::Gone)?.map_err(|_closing| NotUpgraded::Gone)?;
-        remote = Remote::Tcp(named.map_err(|error| NotUpgraded::Failed(io::Error::other(error)))?);
+        remote = named.map_err(|error| NotUpgraded::Failed(io::Error::other(error)))?;
         if let Ok(granted) = permit
             && !remote.is_trusted(&context.live.load().websocket.trusted_proxies)
             && let Err(refusal) = granted.count_for(remote.address().ip())
         {
-            // A handshake of TLS would cost more than what is refused.
-            if refusal.is_rate() && context.encrypts(&stream) {
+            // Without the permit it needs one of the places. A handshake of TLS would cost more than what is refused.
+            *place = context.rejections.place();
+            if place.is_none() || context.encrypts(&stream) {
                 return Err(RejectedUpgrade::past_limit(refusal, remote.address().ip()).into());
             }
             *permit = Err(refusal);
@@ -113,9 +114,9 @@ async fn shake_hands<S: Stream>(context: &Context, stream: &mut Secured<S>, remo
     stream.first_bytes().await?;
     let address = remote.address().ip();
     let client = (!remote.is_trusted(&context.live.load().websocket.trusted_proxies)).then_some(address);
-    let under_way = context.handshakes.begin(client);
-    let _under_way = under_way.ok_or_else(|| RejectedUpgrade::past_limit(Refusal::TlsHandshakes, address))?;
-    Ok(stream.handshake().await?)
+    let turn = context.handshakes.turn(client).await;
+    let turn = turn.ok_or_else(|| RejectedUpgrade::past_limit(Refusal::TlsHandshakes, address))?;
+    Ok(turn.spend(stream.handshake()).await?)
 }
 
 /// Reads the request and answers it. Returns the handshake, and the bytes that the client sent after its request.

@@ -141,6 +141,7 @@ impl<S: Stream> Wire<S> {
                         }
                     }
                     Poll::Pending => {
+                        // Part of a TLS record may have arrived.
                         self.inbox.hold(self.stream.unread()).map_err(End::ProtocolViolation)?;
                         return self.wait();
                     }
@@ -186,7 +187,11 @@ impl<S: Stream> Wire<S> {
             }
             let end = waited + count;
             self.arrived = true;
-            Poll::Ready(self.inbox.arrived(&buffer[..end]).map_err(End::ProtocolViolation))
+            let frame = self.inbox.arrived(&buffer[..end]).and_then(|frame| {
+                self.inbox.hold(self.stream.unread())?;
+                Ok(frame)
+            });
+            Poll::Ready(frame.map_err(End::ProtocolViolation))
         })
     }
 
