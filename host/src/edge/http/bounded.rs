@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::strangers::Strangers;
 use crate::base::message::ConnectionId;
-use crate::edge::listener::{Listener, Remote, Socket, Stream as _};
+use crate::edge::listener::{Accepted, Listener, Remote, Stream as _};
 use crate::edge::tls::{Secured, Tls};
 
 /// How long a new connection may take to send a request.
@@ -157,7 +157,7 @@ impl Connected<IncomingStream<'_, Bounded>> for Peer {
 
 /// A connection that ends when its time is over, or when another connection needs its place.
 pub(in crate::edge) struct Connection {
-    stream: Secured<Socket>,
+    stream: Secured<Accepted>,
     peer: Peer,
     timer: Pin<Box<Sleep>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -170,7 +170,7 @@ pub(in crate::edge) struct Connection {
 
 impl Connection {
     fn new(
-        stream: Secured<Socket>,
+        stream: Secured<Accepted>,
         (own, tls): (Option<SocketAddr>, Option<Arc<Tls>>),
         remote: Remote,
         place: OwnedSemaphorePermit,
@@ -192,7 +192,7 @@ impl Connection {
     }
 
     /// Returns the stream, or an error if the connection must end.
-    fn stream(&mut self, cx: &mut Context<'_>) -> io::Result<Pin<&mut Secured<Socket>>> {
+    fn stream(&mut self, cx: &mut Context<'_>) -> io::Result<Pin<&mut Secured<Accepted>>> {
         if self.cut.as_mut().poll(cx).is_ready() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
@@ -303,7 +303,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
-        let stream = Secured::Plain(Socket::Tcp(stream));
+        let stream = Secured::Plain(Accepted::Tcp(stream));
         (Connection::new(stream, (None, None), Remote::Tcp(peer), place, Arc::default()), client)
     }
 
@@ -337,7 +337,7 @@ mod tests {
                 connection.peer.patience.live_by_bytes(60 * SECOND);
             }
             client.write_all(b"x").await.unwrap();
-            let Secured::Plain(Socket::Tcp(stream)) = &connection.stream else { panic!("not plain TCP") };
+            let Secured::Plain(Accepted::Tcp(stream)) = &connection.stream else { panic!("not plain TCP") };
             stream.readable().await.unwrap();
             pause();
             advance(9 * SECOND).await;

@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as RawSocket, TcpKeepa
 use tokio::net::{TcpListener, UnixListener};
 
 use super::inherited::InheritedSocket;
-use super::stream::{Remote, Socket};
+use super::stream::{Accepted, Remote};
 use crate::config::{ListenAddress, ListenerConfig};
 
 /// Connections that may wait to be accepted. Enough for all clients to reconnect at once.
@@ -71,13 +71,13 @@ impl Bound {
         }
     }
 
-    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Remote)>> {
+    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Accepted, Remote)>> {
         match self {
             Self::Tcp(listener) => {
-                listener.poll_accept(cx).map_ok(|(stream, address)| (Socket::Tcp(stream), Remote::Tcp(address)))
+                listener.poll_accept(cx).map_ok(|(stream, address)| (Accepted::Tcp(stream), Remote::Tcp(address)))
             }
             Self::Unix { listener, .. } => {
-                listener.poll_accept(cx).map_ok(|(stream, _)| (Socket::Unix(stream), Remote::Unix))
+                listener.poll_accept(cx).map_ok(|(stream, _)| (Accepted::Unix(stream), Remote::Unix))
             }
         }
     }

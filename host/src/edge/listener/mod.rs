@@ -27,7 +27,7 @@ use tracing::{error, info};
 use self::bind::Bound;
 pub(crate) use self::inherited::{Inherited, InheritedSocket};
 pub(in crate::edge) use self::proxy::{ProxyError, read_header};
-pub(crate) use self::stream::{Remote, Socket};
+pub(crate) use self::stream::{Accepted, Remote};
 pub(in crate::edge) use self::stream::{Stream, is_trusted};
 use crate::config::{ListenAddress, ListenerConfig};
 
@@ -88,7 +88,7 @@ impl Listener {
 
     /// Accepts the next connection. Ignores an error of a single connection. Any other error is a shortage, which
     /// passes: waits and tries again.
-    pub(in crate::edge) async fn accept(&mut self) -> (Socket, Remote) {
+    pub(in crate::edge) async fn accept(&mut self) -> (Accepted, Remote) {
         loop {
             match self.accept_once().await {
                 Ok(accepted) => {
@@ -108,7 +108,7 @@ impl Listener {
         }
     }
 
-    async fn accept_once(&mut self) -> io::Result<(Socket, Remote)> {
+    async fn accept_once(&mut self) -> io::Result<(Accepted, Remote)> {
         poll_fn(|cx| {
             // Each socket has its turn, so that a busy one does not keep clients of the others waiting.
             for _ in 0..self.sockets.len() {
@@ -128,7 +128,7 @@ pub(crate) async fn accept(
     mut listener: Listener,
     stop: CancellationToken,
     pace: impl AsyncFn(),
-    mut admit: impl FnMut(Socket, Remote),
+    mut admit: impl FnMut(Accepted, Remote),
 ) {
     let mut next = async || {
         pace().await;

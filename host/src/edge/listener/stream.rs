@@ -38,14 +38,14 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static
     }
 }
 
-/// A socket that was accepted.
+/// The stream of a connection that was accepted.
 #[derive(Debug)]
-pub(crate) enum Socket {
+pub(crate) enum Accepted {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Socket {
+impl Accepted {
     /// Makes the kernel probe a peer that has been quiet.
     pub(in crate::edge) fn keep_alive(&self, keepalive: &TcpKeepalive) {
         if let Self::Tcp(stream) = self {
@@ -62,7 +62,7 @@ impl Socket {
     }
 }
 
-impl Stream for Socket {
+impl Stream for Accepted {
     fn is_dead(&self) -> bool {
         let error = match self {
             Self::Tcp(stream) => stream.take_error(),
@@ -88,7 +88,7 @@ impl Stream for Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for Accepted {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
@@ -97,7 +97,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for Accepted {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),

@@ -16,7 +16,7 @@ use super::conversation::serve;
 use crate::base::message::ConnectionId;
 use crate::base::metrics::{METRICS, SenderRefusal};
 use crate::config::ProxyProtocol;
-use crate::edge::listener::{ProxyError, Remote, Socket, Stream as _, read_header};
+use crate::edge::listener::{Accepted, ProxyError, Remote, Stream as _, read_header};
 use crate::edge::tls::Secured;
 
 /// The silence after which TCP probes a sender's connection, so that dead connections do not stay for ever.
@@ -44,7 +44,7 @@ impl Acceptor {
     }
 
     /// Accepts one connection and serves it in a task of its own, one of `tasks`.
-    pub(crate) fn admit(&self, tasks: &TaskTracker, stream: Socket, remote: Remote) {
+    pub(crate) fn admit(&self, tasks: &TaskTracker, stream: Accepted, remote: Remote) {
         let live = self.context.live.load();
         let config = &live.text;
         match config.proxy_protocol {
@@ -90,9 +90,9 @@ struct NotOpened {
 /// Lets the proxy name its sender, and does the handshake of TLS. Returns the stream and the address of the sender.
 async fn open(
     context: &Context,
-    mut stream: Socket,
+    mut stream: Accepted,
     remote: Remote,
-) -> Result<(Secured<Socket>, SocketAddr), NotOpened> {
+) -> Result<(Secured<Accepted>, SocketAddr), NotOpened> {
     let mut peer = remote.address();
     if context.config.proxy_protocol == ProxyProtocol::Required {
         let named = read_header(&mut stream).await.map_err(|error| {
