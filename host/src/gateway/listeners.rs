@@ -1,6 +1,6 @@
 //! Opens the listeners.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -87,15 +87,20 @@ impl Listeners<'_> {
         }
     }
 
-    /// Logs the addresses of a listener, and remembers them for the status. `token` is the file with its only token, if
-    /// there is one.
-    pub(super) fn log(&mut self, listener: &'static str, addresses: &[ListenAddress], token: Option<PathBuf>) {
+    /// Remembers the addresses of a listener, for the log and for the status.
+    pub(super) fn remember(&mut self, listener: &'static str, addresses: &[ListenAddress]) {
         let has_tls = self.certificates.of(listener).is_some();
-        let token = token.map(|file| file.display().to_string());
         for address in addresses {
             let tls = has_tls && address.tcp().is_some();
-            info!(listener, %address, tls = tls.then_some(true), token, "listening");
             self.listening.push(ListenerStatus { listener, address: address.to_string(), tls });
         }
+    }
+}
+
+/// Logs the addresses of all listeners. `token` is the file with the only token of the API, if there is one.
+pub(super) fn log(listeners: &[ListenerStatus], token: Option<&Path>) {
+    for ListenerStatus { listener, address, tls } in listeners {
+        let token = token.filter(|_| *listener == "api").map(|file| file.display().to_string());
+        info!(listener, %address, tls = tls.then_some(true), token, "listening");
     }
 }

@@ -99,13 +99,13 @@ impl Gateway {
             info!(slot, plugin, generation, %digest, source, "plugin live");
         }
         for listener in [&websocket, &text] {
-            listeners.log(listener.name(), &listener.addresses(), None);
+            listeners.remember(listener.name(), &listener.addresses());
         }
         if let Some((_, addresses)) = &admin {
-            listeners.log("admin", addresses, None);
+            listeners.remember("admin", addresses);
         }
-        if let Some((api, addresses)) = &api {
-            listeners.log("api", addresses, api.token_file());
+        if let Some((_, addresses)) = &api {
+            listeners.remember("api", addresses);
         }
         listeners.warn_of_believing();
         let (admin, api) = (admin.map(|(admin, _)| admin), api.map(|(api, _)| api));
@@ -189,7 +189,7 @@ impl Gateway {
                 budget,
                 inbox,
                 drain: drain.clone(),
-                listeners,
+                listeners: listeners.clone(),
                 notices: notices.clone(),
             });
         }
@@ -210,6 +210,8 @@ impl Gateway {
             let connections = tasks.senders.connections.clone();
             move |stream, remote| senders.admit(&connections, stream, remote)
         }));
+
+        listeners::log(&listeners, api.as_ref().and_then(Api::token_file).as_deref());
 
         let mut background = JoinSet::new();
         let beating = heartbeat.clone();
