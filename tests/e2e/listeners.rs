@@ -107,14 +107,15 @@ async fn sockets_of_systemd_take_the_place_of_the_addresses() {
     assert!(gateway.reaches("anna").await);
     anna.expect(r#"{"uid":"anna"}"#).await;
 
-    for (sockets, code, problem) in [
-        (&[("web", "127.0.0.1:0")][..], 78, "FileDescriptorName= must be one of websocket, text, admin, api"),
-        (&[("text", "0.0.0.0:0")], 78, "set text.allow_from to the addresses that may connect"),
-        (&[("api", "0.0.0.0:0")], 78, "tokens would cross the network unencrypted"),
+    for (name, address, config, problem) in [
+        ("web", "127.0.0.1:0", "", "FileDescriptorName= must be one of websocket, text, admin, api"),
+        ("text", "0.0.0.0:0", "", "set text.allow_from to the addresses that may connect"),
+        ("api", "0.0.0.0:0", "", "tokens would cross the network unencrypted"),
+        ("api", "127.0.0.1:0", "api.enabled = false", "with the name \"api\", but api.enabled is false"),
     ] {
-        let setup = Setup::new("").without_addresses().activated(sockets);
+        let setup = Setup::new(config).without_addresses().activated(&[(name, address)]);
         let finished = setup.run(&["serve", "--config", "hotgate.toml"]).await;
-        assert!(finished.code == Some(code) && finished.stderr.contains(problem), "{problem} in {finished:?}");
+        assert!(finished.code == Some(78) && finished.stderr.contains(problem), "{problem} in {finished:?}");
     }
 }
 
@@ -180,12 +181,18 @@ async fn a_trusted_proxy_names_its_client_before_the_first_byte() {
     ] {
         refused(&gateway, wrong).await;
     }
+    // Two of them were health checks, and one was a wrong request.
+    let admin = gateway.admin().await;
+    assert_eq!(admin.metric("hotgate_handshakes_refused_total{reason=\"proxy\"}").await, 9.0);
+    assert_eq!(admin.metric("hotgate_handshakes_abandoned_total").await, 2.0);
+    gateway.logged(|line| line.message() == "client refused" && line.says("websocket.proxy_protocol")).await;
     // Half a header is cut off in time.
     let mut silent = TcpStream::connect(gateway.websocket).await.expect("the port is open");
     silent.write_all(b"PROXY TCP4 192.0.2.7").await.unwrap();
     let mut answer = Vec::new();
     _ = within("the end", silent.read_to_end(&mut answer)).await;
     assert!(answer.is_empty(), "{answer:?}");
+    assert_eq!(admin.metric("hotgate_handshakes_refused_total{reason=\"timeout\"}").await, 1.0);
     // Who is no proxy may not name addresses.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 2], 0).into()).unwrap();

@@ -35,8 +35,10 @@ async fn who_connects_too_often_is_told_when_to_come_again() {
     for _ in 0..3 {
         visit(&gateway, &of("203.0.113.1")).await;
     }
+    let begun = Instant::now();
     let refused = refusal(&gateway, "203.0.113.1").await;
     assert_eq!((refused.status, refused.header("Retry-After")), (429, Some("1")), "{refused:?}");
+    assert!(begun.elapsed() >= Duration::from_secs(1), "the answer must come late: {:?}", begun.elapsed());
     assert!(refused.body.contains("limits.accept_rate_per_address"), "{refused:?}");
     let line = gateway.logged(|line| line.message() == "client refused").await;
     assert_eq!((line.get("client"), line.get("level")), ("203.0.113.1", "WARN"));

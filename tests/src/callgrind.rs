@@ -30,8 +30,8 @@ rescan = \"24h\"
 /// how often it runs.
 const NOT_COUNTED: &str = "clock::Clock::tick";
 
-/// The number of rounds in which a unit is counted. With 8, the difference of two units was up to 18 % too large once in
-/// some twenty runs: one of them had no quiet round.
+/// The number of rounds in which a unit is counted. With 8, the difference of two units was up to 18 % too large once
+/// in some twenty runs: one of them had no quiet round.
 const ROUNDS: usize = 20;
 
 /// The executed work: of a whole round, or of one unit.

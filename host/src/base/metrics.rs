@@ -145,7 +145,7 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// TCP connections accepted on the WebSocket port.
+    /// Connections accepted on the WebSocket port, over TCP and Unix sockets. Those that are refused then count, too.
     connections_accepted: Counter,
     /// Connections refused before the upgrade.
     handshakes_refused: By<Rejection>,
@@ -173,7 +173,8 @@ metrics! {
     connections_relieved: Counter,
     /// Connections closed because nothing arrived from the client.
     silent_connections: Counter,
-    /// Senders refused because of `text.allow_from` or `limits.text_connections`.
+    /// Senders refused before their first line: because of `text.allow_from`, `text.trusted_proxies` or
+    /// `limits.text_connections`, or because their PROXY header or TLS handshake was wrong or too slow.
     senders_refused: By<SenderRefusal>,
     /// Lines of the text port answered `ok` or with the router's own reply, and messages of the HTTP API answered 200.
     pushes_ok: Counter,
@@ -237,7 +238,7 @@ reasons! {
         Origin = "origin",
         /// `websocket.handshake_timeout`
         Timeout = "timeout",
-        /// `websocket.trusted_proxies`, with the PROXY protocol.
+        /// `websocket.proxy_protocol`: the peer is no trusted proxy, or its header is wrong.
         Proxy = "proxy",
         /// The request is no valid upgrade request.
         Request = "request",

@@ -1,8 +1,11 @@
-//! A token bucket for log lines.
+//! Limits how many events of one kind are logged.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::bucket::{Bucket, time_for};
 
 /// The shortest time between two reports of dropped events.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -17,8 +20,7 @@ pub struct Throttle {
 
 #[derive(Debug)]
 struct State {
-    tokens: f64,
-    refilled: Instant,
+    bucket: Bucket,
     dropped: u64,
     /// The last time that dropped events were reported.
     reported: Option<Instant>,
@@ -27,7 +29,7 @@ struct State {
 impl Throttle {
     /// Creates a throttle that admits `per_second` events a second, and up to `burst` at once.
     pub fn new(per_second: u32, burst: u32) -> Self {
-        let state = State { tokens: f64::from(burst), refilled: Instant::now(), dropped: 0, reported: None };
+        let state = State { bucket: Bucket::full(Instant::now()), dropped: 0, reported: None };
         Self { per_second, burst, state: Mutex::new(state) }
     }
 
@@ -41,14 +43,12 @@ impl Throttle {
     pub fn admit(&self, reserve: u32) -> Option<u64> {
         let mut state = self.state.lock();
         let now = Instant::now();
-        let refill = now.duration_since(state.refilled).as_secs_f64() * f64::from(self.per_second);
-        state.tokens = (state.tokens + refill).min(f64::from(self.burst));
-        state.refilled = now;
-        if state.tokens < 1.0 + f64::from(reserve) {
+        let (rate, burst, reserve) = (self.per_second as usize, self.burst as usize, reserve as usize);
+        let fills_in = time_for(burst.saturating_sub(reserve), rate);
+        if state.bucket.try_take(now, 1, rate, fills_in).is_err() {
             state.dropped += 1;
             return None;
         }
-        state.tokens -= 1.0;
         if state.dropped == 0 || state.reported.is_some_and(|reported| now.duration_since(reported) < REPORT_EVERY) {
             return Some(0);
         }

@@ -25,8 +25,12 @@ pub(super) fn run(mut source: Source) -> ExitCode {
         Ok(inherited) => inherited,
         Err(error) => return refuse(&format_args!("{error:#}")),
     };
-    match source.load_to_serve() {
-        Ok(loaded) => serve(loaded, source, inherited, None),
+    let loaded = match source.load_to_serve() {
+        Ok(loaded) => loaded,
+        Err(error) => return refuse(&error),
+    };
+    match inherited.check(&loaded.config) {
+        Ok(()) => serve(loaded, source, inherited, None),
         Err(error) => refuse(&error),
     }
 }

@@ -88,7 +88,8 @@ keys! {
              falls behind it by more than heartbeat.timeout is closed (4900), whatever else it sends. 0B: any byte \
              is a sign of life.";
         handshake_timeout: Time(MS..=HOUR), = secs(5),
-            "Time from accepting a connection until its upgrade request has been read completely and answered.";
+            "Time from accepting a connection until its upgrade request has been read completely and answered. The \
+             header of a proxy and the TLS handshake are part of this time.";
         authentication_timeout: Time(MS..=HOUR), = secs(10),
             "Time from the upgrade until an authenticator must have accepted the client. Then the connection is \
              closed (4901).";
@@ -103,10 +104,11 @@ keys! {
              do not come from a browser and are let through.";
         trusted_proxies: List(NETWORK), = Vec::new(),
             "Proxies that are believed when they name the address of a client, by X-Forwarded-For or by the PROXY \
-             protocol. Whoever connects to a Unix socket is believed, too.";
+             protocol. Whoever can open a Unix socket of this listener is believed, too.";
         proxy_protocol: PROXY_PROTOCOLS, = ProxyProtocol::Off,
-            "\"required\": every connection begins with a header of the PROXY protocol, version 1 or 2, in which a \
-             trusted proxy names the address of its client. Connections of others are closed. \"off\": none does.";
+            "\"required\": every connection must begin with a header of the PROXY protocol, version 1 or 2, in which \
+             a trusted proxy names the address of its client. Other connections are closed. \"off\": connections \
+             begin without this header.";
         pass_headers: List(HEADER), = Vec::new(),
             "Request headers that are passed to authenticators.";
         subprotocols: List(SUBPROTOCOL), = Vec::new(),
@@ -121,13 +123,15 @@ keys! {
         max_line: Size(1..=GIB), = 2 * MIB,
             "The longest line. A longer line is answered `fail` and ends the connection.";
         allow_from: List(NETWORK), = Vec::new(),
-            "Addresses that may connect, and Unix sockets. Empty: loopback and Unix sockets only.";
+            "Addresses that may connect. Empty: only loopback. Whoever can open a Unix socket of this listener may \
+             always connect.";
         trusted_proxies: List(NETWORK), = Vec::new(),
-            "Proxies that are believed when they name the address of a sender, by the PROXY protocol. Whoever connects \
-             to a Unix socket is believed, too.";
+            "Proxies that are believed when they name the address of a sender, by the PROXY protocol. Whoever can \
+             open a Unix socket of this listener is believed, too.";
         proxy_protocol: PROXY_PROTOCOLS, = ProxyProtocol::Off,
-            "\"required\": every connection begins with a header of the PROXY protocol, version 1 or 2, in which a \
-             trusted proxy names the address of its client. Connections of others are closed. \"off\": none does.";
+            "\"required\": every connection must begin with a header of the PROXY protocol, version 1 or 2, in which \
+             a trusted proxy names the address of its client. Other connections are closed. \"off\": connections \
+             begin without this header.";
         total_replies: Size(KIB..=TIB), = 64 * MIB,
             "Bytes of the router's own replies that may wait to be sent, for all senders together. If there is no \
              room for a reply, its line is answered `fail` and has no other effect.";
@@ -173,20 +177,23 @@ keys! {
 
     LimitsConfig {
         connections: Count(1..=10_000_000), = 60_000,
-            "The most WebSocket connections. Above it, the upgrade request is refused (503).";
+            "The most WebSocket connections. Above it, the upgrade request is refused (503), or with TLS the \
+             connection is closed.";
         connections_per_address: Count(1..=10_000_000), = 20_000,
             "The most WebSocket connections of one client address; with IPv6, of one network of 64 bits. Above it, \
-             the upgrade request is refused (503).";
+             the upgrade request is refused (503), or with TLS the connection is closed.";
         unauthenticated: Count(1..=10_000_000), = 10_000,
             "The most WebSocket connections that no authenticator has accepted yet. Above it, the upgrade request is \
-             refused (503).";
+             refused (503), or with TLS the connection is closed.";
         unauthenticated_share: Count(1..=100), = 50,
             "The percentage of unauthenticated that one client address may take, counted from accept on. Above it, \
-             the upgrade request is refused (503). A trusted proxy may take more: its clients are counted once their \
-             addresses are known.";
+             the upgrade request is refused (503), or with TLS the connection is closed. A trusted proxy may take \
+             more: its clients are counted once their addresses are known.";
         tls_handshakes: Count(1..=1_000_000), = 512,
-            "The most TLS handshakes of WebSocket clients at a time; further ones wait. One client address may take the \
-             percentage unauthenticated_share of them; past it, its connections are closed.";
+            "The most WebSocket clients that have a turn for their TLS handshake at the same time; others wait for a \
+             turn. A turn ends with the handshake, or after a second; the handshake then goes on without a turn. One \
+             client address may hold and wait for at most the percentage unauthenticated_share of the turns; its \
+             further connections are closed.";
         text_connections: Count(1..=1_000_000), = 1024,
             "The most connections to the text port. Above it, a new connection is closed.";
         accept_rate: Count(0..=1_000_000), = 0,
@@ -194,8 +201,9 @@ keys! {
              accepting pauses, and clients wait. 0: any number.";
         accept_rate_per_address: Count(0..=1_000_000), = 200,
             "The most WebSocket connections of one client address in a second, after up to connections_per_address at \
-             once; with IPv6, of one network of 64 bits. Above it, the upgrade request is refused (429). Loopback \
-             addresses are exempt; the clients of a trusted proxy are counted by their own addresses. 0: any number.";
+             once; with IPv6, of one network of 64 bits. Above it, the upgrade request is refused (429), or with TLS \
+             the connection is closed. Loopback addresses are exempt; the clients of a trusted proxy are counted by \
+             their own addresses. 0: any number.";
         messages_per_second: Count(0..=1_000_000), = 0,
             "The most messages that one client may send in a second, after twice as many at once. 0: any number.";
         bytes_per_second: Size(0..=GIB), = 0,
@@ -296,7 +304,7 @@ keys! {
     CertificateConfig {
         certificate: FILE, = PathBuf::new(),
             "The file with the certificate and those of its issuers, in PEM. A relative path starts at this file's \
-             folder. The gateway uses a new certificate as soon as both files have changed and fit together.";
+             folder. The gateway uses a new certificate as soon as certificate and key fit together.";
         key: FILE, = PathBuf::new(),
             "The file with the private key, in PEM.";
     }
@@ -310,7 +318,8 @@ keys! {
         minimum: TLS_VERSIONS, = TlsVersion::V1_2,
             "The lowest version of TLS that clients may use.";
         tickets: YesNo, = true,
-            "Whether clients get tickets, with which they connect again faster.";
+            "Whether clients get tickets, with which they connect again faster. Clients that are asked for \
+             certificates (client_auth) never get tickets.";
     }
 
     ApiTokenConfig {

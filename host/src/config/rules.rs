@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::error::{ConfigError, Place, Places};
 use super::files::open_file;
 use super::kinds::Kind as _;
-use super::listener::FILE;
+use super::listener::{FILE, ListenerConfig};
 use super::units::{show_duration, show_size};
 use super::{AllowedOrigins, ClientAuth, Config, ListenAddress, PluginConfig, PluginSource, ProxyProtocol};
 
@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError>
     listeners(config, places)?;
     plaintext(config, places)?;
     certificates(config, places)?;
+    without_effect(config, places)?;
     peers(config, places)?;
     proxies(config, places)?;
     api(config, places)?;
@@ -115,6 +116,35 @@ fn certificates(config: &Config, places: &Places) -> Result<(), ConfigError> {
             _ => continue,
         };
         return refuse(places.of(&[&auth, &authorities]), problem);
+    }
+    Ok(())
+}
+
+/// Refuses a listener's settings that would change nothing.
+fn without_effect(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let default = ListenerConfig::default();
+    for (name, listener) in config.listeners() {
+        let (tcp, unix): (Vec<_>, Vec<_>) = listener.listen.iter().partition(|address| address.tcp().is_some());
+        let (options, plain) = (&listener.tls_options, listener.certificates.is_empty());
+        let by_certificate = format!("needs a certificate by [[{name}.tls]]");
+        let by_socket = format!("needs a Unix socket in {name}.listen");
+        for (key, is_set, has_effect, problem) in [
+            (
+                "tls",
+                !plain,
+                !tcp.is_empty(),
+                &format!("needs an IP address in {name}.listen: Unix sockets have no TLS"),
+            ),
+            ("tls_options.minimum", options.minimum != default.tls_options.minimum, !plain, &by_certificate),
+            ("tls_options.tickets", options.tickets != default.tls_options.tickets, !plain, &by_certificate),
+            ("mode", listener.mode != default.mode, !unix.is_empty(), &by_socket),
+            ("group", listener.group != default.group, !unix.is_empty(), &by_socket),
+        ] {
+            if is_set && !has_effect {
+                let key = format!("{name}.{key}");
+                return refuse(places.of(&[&key]), format!("{key}: {problem}"));
+            }
+        }
     }
     Ok(())
 }

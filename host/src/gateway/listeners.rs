@@ -20,7 +20,7 @@ pub(super) struct Listeners<'a> {
     pub(super) inherited: Inherited,
     pub(super) certificates: &'a Certificates,
     pub(super) notices: &'a Notices,
-    /// The addresses that have been logged, for the status.
+    /// The addresses of the listeners so far.
     pub(super) listening: Vec<ListenerStatus>,
 }
 

@@ -36,7 +36,7 @@ use crate::edge::live::LiveConfig;
 use crate::edge::pace::AcceptPace;
 use crate::edge::text;
 use crate::edge::tls::Certificates;
-use crate::edge::websocket::{self, Admission, Handshakes, InboxBudget, Rejections};
+use crate::edge::websocket::{self, Admission, InboxBudget, Rejections, TlsTurns};
 use crate::hub::outbox::Budget;
 use crate::hub::registry::Registry;
 use crate::policy::Policy;
@@ -64,8 +64,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Loads the certificates, opens the listeners, loads the plugins, and logs all of them. A listener with sockets
-    /// in `inherited` uses these.
+    /// Loads the certificates, opens the listeners, and loads the plugins. A listener with sockets in `inherited` uses
+    /// these.
     ///
     /// # Errors
     /// If a certificate cannot be used, an address is in use, another gateway uses the state folder, or a plugin cannot
@@ -155,15 +155,12 @@ impl Gateway {
         let budget = Arc::new(Budget::new(config.outbox.total_bytes, config.limits.connections));
         let clients = websocket::Acceptor::new(
             Arc::new(websocket::Context {
-                config: config.websocket.clone(),
                 live: live.clone(),
                 rejections: Rejections::default(),
-                shutdown_grace: config.shutdown_grace,
-                route_failure: config.router.route_failure,
                 policy: policy.clone(),
                 registry: registry.clone(),
                 tls: certificates.of("websocket"),
-                handshakes: Arc::new(Handshakes::new(live.clone())),
+                tls_turns: TlsTurns::new(live.clone()),
                 inbox: inbox.clone(),
                 drain: drain.clone(),
             }),

@@ -1,7 +1,7 @@
 //! Reads the configuration again while the gateway runs: on SIGHUP, and when its file or the file of a plugin's
 //! setting, of a token or of a certificate changes. New plugin settings take effect as a new generation; new tokens of
 //! the API at once; new certificates, limits, origins, proxies and senders for new connections. An invalid
-//! configuration changes nothing.
+//! configuration changes no setting, but certificates and the secrets of plugins are read again nevertheless.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -223,7 +223,7 @@ impl Reload {
     /// Logs problems and keys, except those that are logged already.
     fn log(&mut self, found: Logged) {
         for reason in found.problems.iter().filter(|problem| !self.logged.problems.contains(problem)) {
-            error!(reason, "configuration refused; the gateway keeps the current one");
+            error!(reason, "configuration refused; what is refused stays as it was");
         }
         if !found.waiting.is_empty() && found.waiting != self.logged.waiting {
             let keys = found.waiting.join(", ");

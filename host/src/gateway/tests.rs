@@ -31,8 +31,9 @@ impl Served {
         let (config, tasks) = (Config::default(), Tasks::default());
         let drain = Arc::new(Drain::new(drain, tasks.clients.connections.clone()));
         let mut context = Arc::into_inner(context("origin-router").await).unwrap();
-        context.shutdown_grace = grace;
-        context.config.close_timeout = close_timeout;
+        let mut live = Config::clone(&context.live.load());
+        (live.shutdown_grace, live.websocket.close_timeout) = (grace, close_timeout);
+        context.live.set(live);
         context.drain = drain.clone();
         let registry = context.registry.clone();
         let heartbeat = Arc::new(Heartbeat::new(config.heartbeat));

@@ -15,7 +15,7 @@ use crate::edge::tls::CertificateStatus;
 use crate::policy::status::{EventKind, PluginStatus};
 
 /// The share of a limit, in percent, from which on it is a warning.
-const NEARLY: usize = 90;
+const NEARLY: u128 = 90;
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -115,7 +115,7 @@ fn warnings(
 ) -> Vec<String> {
     let mut warnings = notices;
     let mut limit = |setting: &str, used: usize, limit: usize| {
-        if used > 0 && used / NEARLY >= limit / 100 {
+        if is_nearly_reached(used, limit) {
             warnings.push(format!("{setting}: {used} of {limit} are used"));
         }
     };
@@ -143,4 +143,31 @@ fn warnings(
         warnings.push(format!("log: {lost} lines were lost"));
     }
     warnings
+}
+
+fn is_nearly_reached(used: usize, limit: usize) -> bool {
+    used as u128 * 100 >= limit as u128 * NEARLY
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_nearly_reached_at_90_percent() {
+        for (used, limit, nearly) in [
+            (0, 50, false),
+            (1, 50, false),
+            (44, 50, false),
+            (45, 50, true),
+            (89, 99, false),
+            (90, 99, true),
+            (899_999, 1_000_000, false),
+            (900_000, 1_000_000, true),
+            (usize::MAX / 2, usize::MAX, false),
+            (usize::MAX, usize::MAX, true),
+        ] {
+            assert_eq!(is_nearly_reached(used, limit), nearly, "{used} of {limit}");
+        }
+    }
 }

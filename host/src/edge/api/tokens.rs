@@ -8,10 +8,14 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
+use crate::base::bucket::Bucket;
 pub(super) use crate::config::Scope;
 use crate::config::{ApiTokenConfig, Credential, TokenDigest};
 use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::token::bearer;
+
+/// The bucket of a token fills in this time.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// All tokens that open the API.
 #[derive(Debug, Default)]
@@ -62,20 +66,14 @@ pub(super) struct Grant {
     credential: Credential,
     /// They change when the configuration is read again.
     rules: ArcSwap<ApiTokenConfig>,
+    /// Requests and items that may still come.
     bucket: Mutex<Bucket>,
     revoked: CancellationToken,
 }
 
-/// How many requests and items may still come. Below zero, earlier ones came too fast.
-#[derive(Debug)]
-struct Bucket {
-    level: f64,
-    refilled: Instant,
-}
-
 impl Grant {
     fn new(config: ApiTokenConfig) -> Self {
-        let bucket = Mutex::new(Bucket { level: config.rate.into(), refilled: Instant::now() });
+        let bucket = Mutex::new(Bucket::full(Instant::now()));
         let (name, credential, revoked) = (config.name.clone(), config.credential.clone(), CancellationToken::new());
         Self { name, credential, rules: ArcSwap::from_pointee(config), bucket, revoked }
     }
@@ -136,33 +134,30 @@ impl Grant {
 
     /// Charges a request to the token's rate.
     pub(super) fn charge(&self) -> Result<(), Problem> {
-        let Some((mut bucket, rate)) = self.bucket() else { return Ok(()) };
-        if bucket.level > 0.0 {
-            bucket.level -= 1.0;
+        let Some((mut bucket, now, rate)) = self.bucket() else { return Ok(()) };
+        // Part of one is enough, so that a request comes before the items of streams, which wait for a whole one.
+        let wait = bucket.debt(now, SECOND - Duration::from_nanos(1));
+        if wait.is_zero() {
+            bucket.take(now, 1, rate);
             return Ok(());
         }
         let problem = format!("the token {} may send {rate} requests and items a second (rate)", self.name());
-        let seconds = Duration::from_secs_f64(-bucket.level / rate).as_nanos().div_ceil(1_000_000_000);
-        let retry_after = u64::try_from(seconds.max(1)).ok();
+        let retry_after = Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
         Err(Problem { retry_after, ..Problem::new(Reason::Rate, problem) })
     }
 
     /// Charges items that came with a request, even beyond the rate: later requests wait for longer.
     pub(super) fn owe(&self, items: usize) {
-        if let Some((mut bucket, _)) = self.bucket() {
-            bucket.level -= u32::try_from(items).map_or(f64::from(u32::MAX), f64::from);
+        if let Some((mut bucket, now, rate)) = self.bucket() {
+            bucket.take(now, items, rate);
         }
     }
 
     /// Charges one item of a stream to the token's rate. If it comes too fast, it is not charged: returns how long the
     /// stream must wait before it tries again. It waits for a whole item, so that requests have their turn before.
     pub(super) fn pause(&self) -> Option<Duration> {
-        let (mut bucket, rate) = self.bucket()?;
-        if bucket.level < 1.0 {
-            return Some(Duration::from_secs_f64((1.0 - bucket.level) / rate));
-        }
-        bucket.level -= 1.0;
-        None
+        let (mut bucket, now, rate) = self.bucket()?;
+        bucket.try_take(now, 1, rate, SECOND).err()
     }
 
     /// Waits until the token is no longer valid, because the configuration has changed.
@@ -170,17 +165,10 @@ impl Grant {
         self.revoked.cancelled()
     }
 
-    /// Returns the bucket as it is now, and the rate; `None` if the rate is unlimited.
-    fn bucket(&self) -> Option<(MutexGuard<'_, Bucket>, f64)> {
-        let rate = f64::from(self.rules.load().rate);
-        if rate == 0.0 {
-            return None;
-        }
-        let mut bucket = self.bucket.lock();
-        let now = Instant::now();
-        bucket.level = rate.min(bucket.level + now.duration_since(bucket.refilled).as_secs_f64() * rate);
-        bucket.refilled = now;
-        Some((bucket, rate))
+    /// Returns the bucket, the time and the rate; `None` if the rate is unlimited.
+    fn bucket(&self) -> Option<(MutexGuard<'_, Bucket>, Instant, usize)> {
+        let rate = self.rules.load().rate as usize;
+        (rate > 0).then(|| (self.bucket.lock(), Instant::now(), rate))
     }
 }
 

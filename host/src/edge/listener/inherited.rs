@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use anyhow::{Context as _, Result, bail};
 use listenfd::ListenFd;
 
-use crate::config::{ListenAddress, Overrides};
+use crate::config::{Config, ListenAddress, Overrides};
 
 /// The names that sockets may have (`FileDescriptorName=` of the socket unit), with the settings that they replace.
 const NAMES: [(&str, &str); 4] =
@@ -80,6 +80,18 @@ impl Inherited {
             }
         }
         Ok(())
+    }
+
+    /// Checks that a listener takes each socket: clients of any other would wait for ever.
+    ///
+    /// # Errors
+    /// Names a listener that is off.
+    pub(crate) fn check(&self, config: &Config) -> Result<()> {
+        let listeners = config.listeners();
+        match self.0.iter().find(|(of, _)| listeners.iter().all(|(name, _)| name != of)) {
+            Some((of, _)) => bail!("systemd has passed a socket with the name {of:?}, but {of}.enabled is false"),
+            None => Ok(()),
+        }
     }
 
     /// Takes the sockets with this name.

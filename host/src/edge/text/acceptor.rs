@@ -32,15 +32,13 @@ const TOO_MANY: &str = "too many senders are connected (limits.text_connections)
 /// Accepts senders on the text port.
 pub(crate) struct Acceptor {
     context: Arc<Context>,
-    /// Each connection holds a clone. So they can be counted, and their limit may change.
-    connected: Arc<()>,
     shutdown: CancellationToken,
 }
 
 impl Acceptor {
     /// Creates an acceptor. `shutdown` ends its connections.
     pub(crate) fn new(context: Arc<Context>, shutdown: CancellationToken) -> Self {
-        Self { context, connected: Arc::default(), shutdown }
+        Self { context, shutdown }
     }
 
     /// Accepts one connection and serves it in a task of its own, one of `tasks`.
@@ -56,65 +54,47 @@ impl Acceptor {
             }
             ProxyProtocol::Required | ProxyProtocol::Off => {}
         }
-        let place = self.connected.clone();
-        // The acceptor holds one of the clones.
-        if Arc::strong_count(&place) - 1 > live.limits.text_connections {
+        if tasks.len() >= live.limits.text_connections {
             return refuse(&self.context, remote.address(), SenderRefusal::Connections, TOO_MANY);
         }
         stream.send_at_once();
         stream.keep_alive(&TcpKeepalive::new().with_time(SENDER_KEEPALIVE));
         let (context, shutdown) = (self.context.clone(), self.shutdown.clone());
         tasks.spawn(async move {
-            let opened = shutdown.run_until_cancelled(timeout(OPENING_TIMEOUT, open(&context, stream, remote))).await;
-            match opened {
-                Some(Ok(Ok((stream, peer)))) => serve(context, stream, peer, ConnectionId::next(), shutdown).await,
-                Some(Ok(Err(NotOpened { peer, cause, reason: Some(reason) }))) => refuse(&context, peer, cause, reason),
+            let mut peer = remote.address();
+            let opened = timeout(OPENING_TIMEOUT, open(&context, stream, &mut peer));
+            match shutdown.run_until_cancelled(opened).await {
+                Some(Ok(Ok(stream))) => serve(context, stream, peer, ConnectionId::next(), shutdown).await,
+                Some(Ok(Err(Some((cause, reason))))) => refuse(&context, peer, cause, reason),
                 Some(Err(_)) => {
-                    let reason = "its first bytes did not come in time";
-                    refuse(&context, remote.address(), SenderRefusal::Opening, reason);
+                    refuse(&context, peer, SenderRefusal::Opening, "its first bytes did not come in time");
                 }
-                Some(Ok(Err(_))) | None => {}
+                Some(Ok(Err(None))) | None => {}
             }
-            drop(place);
         });
     }
 }
 
-/// A sender that is refused before its first line. There is no reason if it only looked whether the gateway is alive.
-struct NotOpened {
-    peer: SocketAddr,
-    cause: SenderRefusal,
-    reason: Option<String>,
-}
+/// Why a sender is refused before its first line. `None` if it only looked whether the gateway is alive.
+type NotOpened = Option<(SenderRefusal, String)>;
 
-/// Lets the proxy name its sender, and does the handshake of TLS. Returns the stream and the address of the sender.
-async fn open(
-    context: &Context,
-    mut stream: Accepted,
-    remote: Remote,
-) -> Result<(Secured<Accepted>, SocketAddr), NotOpened> {
-    let mut peer = remote.address();
-    if context.config.proxy_protocol == ProxyProtocol::Required {
+/// Lets the proxy name its sender, who then is the `peer`, and does the handshake of TLS.
+async fn open(context: &Context, mut stream: Accepted, peer: &mut SocketAddr) -> Result<Secured<Accepted>, NotOpened> {
+    if context.live.load().text.proxy_protocol == ProxyProtocol::Required {
         let named = read_header(&mut stream).await.map_err(|error| {
-            let reason = (!matches!(error, ProxyError::Local)).then(|| error.to_string());
-            NotOpened { peer, cause: SenderRefusal::Opening, reason }
+            matches!(error, ProxyError::Malformed(_))
+                .then(|| (SenderRefusal::Opening, format!("{error} (text.proxy_protocol)")))
         })?;
-        peer = named.address();
+        *peer = named.address();
         if !is_allowed(&context.live.load().text.allow_from, named) {
-            let (cause, reason) = (SenderRefusal::AllowFrom, Some(NOT_ALLOWED.to_owned()));
-            return Err(NotOpened { peer, cause, reason });
+            return Err(Some((SenderRefusal::AllowFrom, NOT_ALLOWED.to_owned())));
         }
     }
-    let secured = async {
-        let mut stream = Secured::new(stream, context.tls.as_deref())?;
-        stream.handshake().await?;
-        Ok(stream)
-    };
-    let failed = |error: io::Error| {
-        let reason = Some(format!("TLS failed: {error}"));
-        NotOpened { peer, cause: SenderRefusal::Opening, reason }
-    };
-    Ok((secured.await.map_err(failed)?, peer))
+    let failed = |error: io::Error| Some((SenderRefusal::Opening, format!("TLS failed: {error}")));
+    let mut stream = Secured::new(stream, context.tls.as_deref()).map_err(failed)?;
+    stream.first_byte().await.map_err(|_ended| None)?;
+    stream.handshake().await.map_err(failed)?;
+    Ok(stream)
 }
 
 /// Counts and logs a sender that is refused.

@@ -9,7 +9,6 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::base::throttle::Throttle;
-use crate::config::TextConfig;
 use crate::edge::listener::Remote;
 use crate::edge::live::LiveConfig;
 use crate::edge::tls::Tls;
@@ -22,9 +21,7 @@ const REFUSALS_AT_ONCE: u32 = 5;
 
 /// The shared state.
 pub struct Context {
-    /// Bounds of the text port.
-    pub config: TextConfig,
-    /// The configuration in effect, for the keys that change while the gateway runs.
+    /// The configuration in effect.
     pub live: Arc<LiveConfig>,
     /// The plugins.
     pub policy: Arc<Policy>,
@@ -41,10 +38,9 @@ pub struct Context {
 impl Context {
     /// Creates the shared state.
     pub fn new(live: Arc<LiveConfig>, policy: Arc<Policy>, registry: Arc<Registry>, tls: Option<Arc<Tls>>) -> Self {
-        let config = live.load().text.clone();
-        let replies = Arc::new(Semaphore::new(config.total_replies));
+        let replies = Arc::new(Semaphore::new(live.load().text.total_replies));
         let refusals = Throttle::new(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE);
-        Self { config, live, policy, registry, tls, replies, refusals }
+        Self { live, policy, registry, tls, replies, refusals }
     }
 
     /// Logs that a peer is refused. If many peers are refused, logs only some of them.

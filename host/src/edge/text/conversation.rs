@@ -79,7 +79,7 @@ struct Conversation<'a> {
 
 impl<'a> Conversation<'a> {
     fn new(context: &'a Context, sender: &'a Sender) -> Self {
-        let lines = Lines::new(context.config.max_line);
+        let lines = Lines::new(context.live.load().text.max_line);
         Self { context, sender, lines, opening: Opening::default(), answers: Answers::new(&context.replies) }
     }
 

@@ -62,7 +62,10 @@ impl Certificates {
 
     /// Returns a sentence for each certificate that expires soon, or has expired.
     pub fn expiring(&self) -> Vec<String> {
-        let now = SystemTime::now();
+        self.expiring_at(SystemTime::now())
+    }
+
+    fn expiring_at(&self, now: SystemTime) -> Vec<String> {
         let soon = self.all().filter(|(_, of)| of.expires < now + EXPIRY_WARNING);
         let sentence = |(_, CertificateStatus { file, expires, .. }): (_, CertificateStatus)| {
             let (file, at) = (file.display(), humantime::format_rfc3339_seconds(expires));
@@ -83,6 +86,40 @@ impl Certificates {
             for problem in self.expiring() {
                 warn!(problem, "certificate");
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+    use crate::config::CertificateConfig;
+
+    #[test]
+    fn a_certificate_is_named_from_14_days_before_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let own = CertificateParams::new(["push.example.com".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let file = |name: &str, content: String| {
+            std::fs::write(folder.path().join(name), content).unwrap();
+            folder.path().join(name)
+        };
+        let pair = CertificateConfig { certificate: file("c", own.pem()), key: file("k", key.serialize_pem()) };
+        let mut config = Config::default();
+        (config.websocket.listener.certificates, config.text.listener.certificates) = (vec![pair.clone()], vec![pair]);
+        let certificates = Certificates::load(&config).unwrap();
+        let end = certificates.all().next().unwrap().1.expires;
+        let second = Duration::from_secs(1);
+        assert!(certificates.expiring_at(end - EXPIRY_WARNING).is_empty());
+        for (now, sentence) in [
+            (end - EXPIRY_WARNING + second, "expires soon, at 4096-01-01T00:00:00Z: renew it"),
+            (end, "expires soon, at 4096-01-01T00:00:00Z: renew it"),
+            (end + second, "has expired, at 4096-01-01T00:00:00Z: clients refuse it"),
+        ] {
+            let expiring = certificates.expiring_at(now);
+            assert!(expiring.len() == 1 && expiring[0].ends_with(sentence), "{expiring:?}");
         }
     }
 }

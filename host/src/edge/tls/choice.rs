@@ -29,7 +29,7 @@ impl Choice {
     }
 
     /// Returns the certificates for a host name: those with the name, or else those with a wildcard for it.
-    fn named(&self, name: &str) -> &[Arc<CertifiedKey>] {
+    pub(super) fn named(&self, name: &str) -> &[Arc<CertifiedKey>] {
         let name = name.to_ascii_lowercase();
         let wildcard = || self.by_name.get(&format!("*.{}", name.split_once('.')?.1));
         self.by_name.get(&name).or_else(wildcard).map_or(&[], Vec::as_slice)

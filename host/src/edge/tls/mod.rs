@@ -64,6 +64,7 @@ pub struct Tls {
 #[derive(Debug)]
 struct Current {
     server: Arc<ServerConfig>,
+    choice: Arc<Choice>,
     certificates: Vec<Certificate>,
     clients: Clients,
 }
@@ -137,10 +138,7 @@ impl Tls {
 
     /// Returns `true` if a certificate is for this host.
     pub fn names(&self, host: &str) -> bool {
-        let wildcard = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
-        let current = self.current.load();
-        let mut names = current.certificates.iter().flat_map(|certificate| &certificate.names);
-        names.any(|name| name == host || Some(name) == wildcard.as_ref())
+        !self.current.load().choice.named(host).is_empty()
     }
 
     /// Begins TLS on a connection.
@@ -158,7 +156,8 @@ impl Current {
         let options = config.tls_options.clone();
         let authorities = options.client_ca.as_deref().map(read_certificates).transpose()?.unwrap_or_default();
         let clients = Clients { options, authorities };
-        let mut server = clients.server(Arc::new(Choice::new(&own)))?;
+        let choice = Arc::new(Choice::new(&own));
+        let mut server = clients.server(choice.clone())?;
         // A sender of the text port speaks no protocol that has a name.
         if listener != "text" {
             server.alpn_protocols = vec![PROTOCOL.to_vec()];
@@ -171,7 +170,7 @@ impl Current {
         if has_tickets {
             server.ticketer = ticketer.clone();
         }
-        Ok(Self { server: Arc::new(server), certificates: own, clients })
+        Ok(Self { server: Arc::new(server), choice, certificates: own, clients })
     }
 
     /// Iterates over the certificates, each with those of its issuers.

@@ -31,14 +31,14 @@ impl<S: Stream> Secured<S> {
         }
     }
 
-    /// Waits for the first bytes of the handshake. The caller limits the time.
+    /// Waits for the first byte of the handshake. The caller limits the time.
     ///
     /// # Errors
     /// If the connection ends.
-    pub(in crate::edge) async fn first_bytes(&mut self) -> io::Result<()> {
+    pub(in crate::edge) async fn first_byte(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),
-            Self::Tls(stream) => poll_fn(|cx| stream.poll_first_bytes(cx)).await,
+            Self::Tls(stream) => poll_fn(|cx| stream.poll_first_byte(cx)).await,
         }
     }
 

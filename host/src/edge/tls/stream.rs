@@ -135,18 +135,15 @@ impl<S: Stream> TlsStream<S> {
         certificate.map(names_of).unwrap_or_default()
     }
 
-    /// Ready when the first bytes have arrived. They are not looked at yet.
-    pub(super) fn poll_first_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ENCRYPTED.with_borrow_mut(|buffer| {
-            buffer.resize(buffer.len().max(MAX_RECORD), 0);
-            let mut read = ReadBuf::new(&mut buffer[..MAX_RECORD]);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
-            if read.filled().is_empty() {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            self.has_record = true;
-            Poll::Ready(self.keep(read.filled()))
-        })
+    /// Ready when the first byte has arrived. Reads no other: connections that wait for more hold nothing more.
+    pub(super) fn poll_first_byte(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut first = [0];
+        let mut read = ReadBuf::new(&mut first);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        if read.filled().is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Poll::Ready(self.keep(read.filled()))
     }
 
     /// Ready when the handshake is done.

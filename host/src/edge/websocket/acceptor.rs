@@ -7,6 +7,7 @@ use tokio_util::task::TaskTracker;
 use super::admission::Admission;
 use super::connection::serve;
 use super::context::Context;
+use super::upgrade::Place;
 use crate::base::message::ConnectionId;
 use crate::base::metrics::{METRICS, Rejection};
 use crate::config::ProxyProtocol;
@@ -39,13 +40,14 @@ impl Acceptor {
     pub(crate) fn admit(&self, tasks: &TaskTracker, stream: impl Stream, remote: Remote) {
         METRICS.connections_accepted.increment();
         let (address, rejections) = (remote.address().ip(), &self.context.rejections);
-        let proxy = remote.is_trusted(&self.context.live.load().websocket.trusted_proxies);
-        if !proxy && self.context.config.proxy_protocol == ProxyProtocol::Required {
+        let live = self.context.live.load();
+        let proxy = remote.is_trusted(&live.websocket.trusted_proxies);
+        if !proxy && live.websocket.proxy_protocol == ProxyProtocol::Required {
             let reason = "it is no trusted proxy (websocket.trusted_proxies)";
             return rejections.count(None, address, Rejection::Proxy, reason);
         }
         let permit = self.admission.admit((!proxy).then_some(address));
-        let place = match &permit {
+        let refusing = match &permit {
             Ok(_) => None,
             Err(refusal) => match rejections.place() {
                 // A handshake of TLS would cost more than what is refused.
@@ -56,6 +58,6 @@ impl Acceptor {
         stream.send_at_once();
         let outbox = Outbox::new(self.max_outbox, self.budget.clone());
         let link = self.heartbeat.watch(ConnectionId::next(), outbox);
-        tasks.spawn(serve(self.context.clone(), stream, remote, link, permit, place));
+        tasks.spawn(serve(self.context.clone(), stream, remote, link, Place { permit, refusing }));
     }
 }

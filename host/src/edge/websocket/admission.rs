@@ -133,13 +133,19 @@ impl Permit {
     /// Counts the connection for its client's address, unless it is counted already.
     ///
     /// # Errors
-    /// [`Refusal::PerAddress`], [`Refusal::UnauthenticatedShare`] and [`Refusal::Rate`]
+    /// [`Refusal::Rate`], [`Refusal::PerAddress`] and [`Refusal::UnauthenticatedShare`]
     pub fn count_for(&mut self, address: IpAddr) -> Result<(), Refusal> {
         if self.client.is_some() {
             return Ok(());
         }
         let config = self.admission.live.load();
         let client = network_of(address);
+        // First: a client that tries again and again at another limit must slow down, too.
+        if !address.to_canonical().is_loopback() {
+            let arrived = self.admission.arrivals.count(client, &config.limits);
+            let seconds = |wait: Duration| wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            arrived.map_err(|wait| Refusal::Rate { retry_after: seconds(wait) })?;
+        }
         let mut clients = self.admission.clients.lock();
         let (connections, unauthenticated) =
             clients.get(&client).map_or((0, 0), |count| (count.connections, count.unauthenticated));
@@ -148,11 +154,6 @@ impl Permit {
         }
         if unauthenticated >= share(config.limits.unauthenticated, config.limits.unauthenticated_share) {
             return Err(Refusal::UnauthenticatedShare);
-        }
-        if !address.to_canonical().is_loopback() {
-            let arrived = self.admission.arrivals.count(client, &config.limits);
-            let seconds = |wait: Duration| wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            arrived.map_err(|wait| Refusal::Rate { retry_after: seconds(wait) })?;
         }
         let count = clients.entry(client).or_default();
         count.connections += 1;
@@ -322,5 +323,17 @@ mod tests {
         behind_proxy.count_for("2001:db8:0:2::1".parse().unwrap()).unwrap();
         tokio::time::advance(Duration::from_secs(1)).await;
         admission.admit(client).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_past_another_limit_count_for_the_rate() {
+        let limits = LimitsConfig { accept_rate_per_address: 1, ..limits(100, 3, 100, 1) };
+        let admission = Arc::new(Admission::new(Arc::new(LiveConfig::new(Config { limits, ..Default::default() }))));
+        let client = address("192.0.2.1");
+        let _silent = admission.admit(client).unwrap();
+        for _ in 0..2 {
+            assert_eq!(admission.admit(client).unwrap_err(), Refusal::UnauthenticatedShare);
+        }
+        assert_eq!(admission.admit(client).unwrap_err(), Refusal::Rate { retry_after: 1 });
     }
 }

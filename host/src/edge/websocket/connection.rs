@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
-use super::admission::{Permit, Refusal};
+use super::admission::Permit;
 use super::context::Context;
 use super::end::End;
 use super::login::authenticate;
 use super::meter::Rates;
 use super::session::Session;
 use super::socket::Socket;
-use super::upgrade::upgrade;
+use super::upgrade::{Place, upgrade};
 use crate::base::message::Cause;
 use crate::base::metrics::METRICS;
 use crate::edge::heartbeat::Link;
@@ -20,7 +19,7 @@ use crate::edge::listener::{Remote, Stream};
 use crate::policy::Handshake;
 
 /// Serves one connection until it has ended. A connection past a limit is refused after it has sent its request,
-/// because it would not read an earlier answer. Until then it holds `place`, one of the places for refused connections.
+/// because it would not read an earlier answer.
 ///
 /// Every connection holds every byte of this future for its whole life. So a part that is needed only for a while is
 /// boxed, here and below. And a function that takes ownership of an argument is no `async fn`, which would hold it
@@ -30,10 +29,9 @@ pub(super) fn serve(
     stream: impl Stream,
     remote: Remote,
     link: Arc<Link>,
-    permit: Result<Permit, Refusal>,
-    place: Option<OwnedSemaphorePermit>,
+    place: Place,
 ) -> impl Future<Output = ()> + Send {
-    let upgrading = Box::pin(upgrade(context.clone(), stream, remote, link.clone(), permit, place));
+    let upgrading = Box::pin(upgrade(context.clone(), stream, remote, link.clone(), place));
     async move {
         if let Some((socket, handshake, permit)) = upgrading.await {
             converse(&context, socket, link, handshake, permit).await;
@@ -82,7 +80,7 @@ async fn log_in(
     let identity = authenticate(context, socket, link, &handshake).await.map_err(|end| (end, None))?;
     permit.authenticated();
     link.set_authenticated();
-    socket.allow(context.config.max_message);
+    socket.allow(context.live.load().websocket.max_message);
     let session = Session::open(context, link, handshake, identity).await?;
     METRICS.logins.increment();
     Ok(session)
@@ -90,10 +88,11 @@ async fn log_in(
 
 /// Closes a connection and its session.
 async fn close(context: &Context, socket: Box<Socket<impl Stream>>, end: End, session: Option<Session>) {
-    let flush = match end.cause() {
-        Cause::Shutdown => context.shutdown_grace,
-        _ => context.config.close_timeout,
+    let (close_timeout, grace) = {
+        let live = context.live.load();
+        (live.websocket.close_timeout, live.shutdown_grace)
     };
+    let flush = if end.cause() == Cause::Shutdown { grace } else { close_timeout };
     // Deregister first: after a client has read our close frame, no message may reach it. Notify the router meanwhile.
     let closed = session.map(|session| session.close(&end));
     let notified = async {
@@ -101,5 +100,5 @@ async fn close(context: &Context, socket: Box<Socket<impl Stream>>, end: End, se
             closed.notify_router(context).await;
         }
     };
-    tokio::join!(notified, socket.finish(&end, flush, context.config.close_timeout));
+    tokio::join!(notified, socket.finish(&end, flush, close_timeout));
 }

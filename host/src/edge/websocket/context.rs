@@ -1,12 +1,10 @@
 //! The state that all connections share.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::handshakes::Handshakes;
 use super::inbox::InboxBudget;
 use super::rejection::Rejections;
-use crate::config::{RouteFailure, WebSocketConfig};
+use super::tls_turns::TlsTurns;
 use crate::edge::drain::Drain;
 use crate::edge::listener::Stream;
 use crate::edge::live::LiveConfig;
@@ -16,24 +14,18 @@ use crate::policy::Policy;
 
 /// The shared state.
 pub struct Context {
-    /// Bounds and rules of the WebSocket port, except those that are read in `live`.
-    pub config: WebSocketConfig,
-    /// The configuration in effect, for the keys that change while the gateway runs.
+    /// The configuration in effect.
     pub live: Arc<LiveConfig>,
     /// Counts and logs refused connections.
     pub rejections: Rejections,
-    /// How long closing may take during a shutdown.
-    pub shutdown_grace: Duration,
-    /// What to do with a packet on which the router fails.
-    pub route_failure: RouteFailure,
     /// The plugins.
     pub policy: Arc<Policy>,
     /// The registry of connections.
     pub registry: Arc<Registry>,
     /// The certificates, if connections are encrypted.
     pub tls: Option<Arc<Tls>>,
-    /// The TLS handshakes that are under way.
-    pub handshakes: Arc<Handshakes>,
+    /// Whose turn it is to do the handshake of TLS.
+    pub tls_turns: TlsTurns,
     /// The memory that the inboxes of all connections together may use.
     pub inbox: Arc<InboxBudget>,
     /// Whether upgrades are refused.

@@ -22,7 +22,7 @@ pub(super) async fn authenticate(
     link: &Arc<Link>,
     handshake: &Handshake,
 ) -> Result<Identity, End> {
-    let deadline = context.config.authentication_timeout;
+    let deadline = context.live.load().websocket.authentication_timeout;
     match timeout(deadline, ask(context, socket, link, handshake)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(End::new(Cause::Unauthenticated, 4901, "not authenticated in time")),

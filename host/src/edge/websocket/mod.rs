@@ -10,7 +10,6 @@ mod end;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod handshake;
-mod handshakes;
 mod inbox;
 mod login;
 mod meter;
@@ -20,12 +19,13 @@ mod session;
 mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tls_turns;
 mod upgrade;
 mod wire;
 
 pub(crate) use self::acceptor::Acceptor;
 pub use self::admission::Admission;
 pub use self::context::Context;
-pub use self::handshakes::Handshakes;
 pub use self::inbox::InboxBudget;
 pub use self::rejection::Rejections;
+pub use self::tls_turns::TlsTurns;

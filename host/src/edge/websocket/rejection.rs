@@ -92,6 +92,12 @@ impl RejectedUpgrade {
         Self { cause: Rejection::Timeout, ..Self::new(StatusCode::REQUEST_TIMEOUT, reason) }
     }
 
+    /// Refuses a connection of a trusted proxy that does not name its client.
+    pub(super) fn proxy(error: &impl Display) -> Self {
+        let reason = format!("{error} (websocket.proxy_protocol)");
+        Self { cause: Rejection::Proxy, ..Self::new(StatusCode::BAD_REQUEST, reason) }
+    }
+
     /// Refuses a page of a foreign origin.
     pub(super) fn origin() -> Self {
         let reason = "this origin is not allowed (websocket.allowed_origins)";

@@ -16,7 +16,7 @@ use super::inbox::{Inbox, InboxBudget};
 use super::rejection::Rejections;
 use super::socket::Socket;
 use super::wire::Wire;
-use super::{Context, Handshakes};
+use super::{Context, TlsTurns};
 use crate::base::message::{CloseReason, ConnectionId, Message};
 use crate::base::state::StateFolder;
 use crate::config::{Config, HeartbeatConfig, Overrides, PluginSource};
@@ -251,12 +251,9 @@ pub(crate) async fn context(router: &str) -> Arc<Context> {
     let policy = Policy::load(&config.clone().into(), registry.clone(), state).await.unwrap();
     let live = Arc::new(LiveConfig::new(config.clone()));
     Arc::new(Context {
-        handshakes: Arc::new(Handshakes::new(live.clone())),
+        tls_turns: TlsTurns::new(live.clone()),
         live,
         rejections: Rejections::default(),
-        config: config.websocket,
-        shutdown_grace: config.shutdown_grace,
-        route_failure: config.router.route_failure,
         policy: Arc::new(policy),
         registry,
         tls: None,

@@ -1,6 +1,5 @@
 //! Upgrades a connection or refuses it, beginning with its first byte.
 
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -19,102 +18,119 @@ use super::wire::Wire;
 use crate::base::metrics::METRICS;
 use crate::config::{ProxyProtocol, WebSocketConfig};
 use crate::edge::heartbeat::Link;
-use crate::edge::listener::{Remote, Stream, read_header};
+use crate::edge::listener::{ProxyError, Remote, Stream, read_header};
 use crate::edge::tls::Secured;
 use crate::policy::Handshake;
 
 /// The result of an accepted upgrade.
 pub(super) type Upgraded<S> = (Box<Socket<Secured<S>>>, Box<Handshake>, Permit);
 
+/// The place of a connection before its upgrade: among all connections or, past a limit, among those that are only
+/// refused. It is held until the answer is sent: a refused connection counts, too, as long as it exists.
+pub(super) struct Place {
+    pub(super) permit: Result<Permit, Refusal>,
+    pub(super) refusing: Option<OwnedSemaphorePermit>,
+}
+
 /// Upgrades a connection. Returns `None` if the connection was refused or has ended.
 pub(super) async fn upgrade<S: Stream>(
     context: Arc<Context>,
     stream: S,
-    remote: Remote,
+    mut remote: Remote,
     link: Arc<Link>,
-    mut permit: Result<Permit, Refusal>,
-    mut place: Option<OwnedSemaphorePermit>,
+    mut place: Place,
 ) -> Option<Upgraded<S>> {
-    let end = Instant::now() + context.config.handshake_timeout;
-    let mut opened = secure(&context, stream, remote, &link, (&mut permit, &mut place), end).await;
-    let request = match &mut opened {
-        Ok((stream, remote)) => open(&context, stream, *remote, &link, &mut permit, end).await,
-        Err(error) => Err(std::mem::replace(error, NotUpgraded::Gone)),
-    };
-    match (request, opened, permit) {
-        (Ok((handshake, early)), Ok((stream, _)), Ok(permit)) => {
-            let WebSocketConfig { max_message, max_first_message, min_message_rate, .. } = context.config;
-            let inbox = Inbox::new(early, max_first_message.min(max_message), context.inbox.clone());
-            let wire = Wire::new(stream, link.clone(), inbox, min_message_rate);
-            return Some((Box::new(Socket::new(wire, link)), Box::new(handshake), permit));
-        }
-        // The permit is held until the answer is sent: a refused connection counts, too, as long as it exists.
-        (Err(NotUpgraded::Rejected(refused)), opened, _permit) => {
-            let remote = opened.as_ref().map_or(remote, |(_, remote)| *remote);
-            let client = refused.client.unwrap_or(remote.address().ip());
-            context.rejections.count(Some(link.id), client, refused.cause, &refused.reason);
-            let Ok((mut stream, _)) = opened else { return None };
-            if let Some(delay) = refused.delay() {
-                // Behind a trusted proxy, the limit was reached only now.
-                place = place.or_else(|| context.rejections.place());
-                if place.is_none() || link.unless_closing(pin!(sleep(delay))).await.is_err() {
-                    return None;
-                }
+    let end = Instant::now() + context.live.load().websocket.handshake_timeout;
+    let secured = secure(&context, stream, &mut remote, &link, &mut place, end).await;
+    // Who fails so early gets no answer: no stream is left that could carry one.
+    let mut stream = secured.map_err(|why| record(&context, &link, remote, &why)).ok()?;
+    let (handshake, early) = match open(&context, &mut stream, remote, &link, &mut place.permit, end).await {
+        Ok(opened) => opened,
+        Err(why) => {
+            record(&context, &link, remote, &why);
+            if let NotUpgraded::Rejected(refused) = why {
+                answer(&context, &mut stream, &link, &mut place, &refused).await;
             }
-            let _ = timeout(context.config.close_timeout, refused.answer(&mut stream)).await;
             return None;
         }
-        (Err(NotUpgraded::Failed(error)), ..) => {
-            debug!(connection = link.id.0, peer = %remote.address(), %error, "connection failed before its upgrade");
-        }
-        _ => {}
-    }
-    METRICS.handshakes_abandoned.increment();
-    None
+    };
+    let WebSocketConfig { max_message, max_first_message, min_message_rate, .. } = context.live.load().websocket;
+    let inbox = Inbox::new(early, max_first_message.min(max_message), context.inbox.clone());
+    let wire = Wire::new(stream, link.clone(), inbox, min_message_rate);
+    Some((Box::new(Socket::new(wire, link)), Box::new(handshake), place.permit.ok()?))
 }
 
-/// Prepares to read the request: lets the proxy name its client, and begins TLS. Returns the stream, and where the
-/// connection comes from.
+/// Counts and logs a connection that is not upgraded.
+fn record(context: &Context, link: &Link, remote: Remote, why: &NotUpgraded) {
+    if let NotUpgraded::Rejected(refused) = why {
+        let client = refused.client.unwrap_or(remote.address().ip());
+        return context.rejections.count(Some(link.id), client, refused.cause, &refused.reason);
+    }
+    METRICS.handshakes_abandoned.increment();
+    if let NotUpgraded::Failed(error) = why {
+        debug!(connection = link.id.0, peer = %remote.address(), %error, "connection failed before its upgrade");
+    }
+}
+
+/// Answers a request that is refused.
+async fn answer(
+    context: &Context,
+    stream: &mut impl Stream,
+    link: &Link,
+    place: &mut Place,
+    refused: &RejectedUpgrade,
+) {
+    if let Some(delay) = refused.delay() {
+        // Behind a trusted proxy, the limit was reached only now.
+        place.refusing = place.refusing.take().or_else(|| context.rejections.place());
+        if place.refusing.is_none() || link.unless_closing(pin!(sleep(delay))).await.is_err() {
+            return;
+        }
+    }
+    let close_timeout = context.live.load().websocket.close_timeout;
+    let _ = timeout(close_timeout, refused.answer(stream)).await;
+}
+
+/// Prepares to read the request: lets the proxy name its client, who then is the `remote`, and begins TLS.
 async fn secure<S: Stream>(
     context: &Context,
     mut stream: S,
-    remote: Remote,
+    remote: &mut Remote,
     link: &Link,
-    (permit, place): (&mut Result<Permit, Refusal>, &mut Option<OwnedSemaphorePermit>),
+    place: &mut Place,
     end: Instant,
-) -> Result<(Secured<S>, Remote), NotUpgraded> {
-    let mut remote = remote;
-    if context.config.proxy_protocol == ProxyProtocol::Required {
-        let read = timeout_at(end, link.unless_closing(pin!(read_header(&mut stream)))).await;
-        let named = read.map_err(|_| NotUpgraded::Gone)?.map_err(|_closing| NotUpgraded::Gone)?;
-        remote = named.map_err(|error| NotUpgraded::Failed(io::Error::other(error)))?;
-        if let Ok(granted) = permit
+) -> Result<Secured<S>, NotUpgraded> {
+    if context.live.load().websocket.proxy_protocol == ProxyProtocol::Required {
+        *remote = in_time(end, link, read_header(&mut stream)).await?.map_err(|error| match error {
+            ProxyError::Malformed(_) => RejectedUpgrade::proxy(&error).into(),
+            ProxyError::Local => NotUpgraded::Gone,
+            ProxyError::Ended(error) => NotUpgraded::Failed(error),
+        })?;
+        if let Ok(permit) = &mut place.permit
             && !remote.is_trusted(&context.live.load().websocket.trusted_proxies)
-            && let Err(refusal) = granted.count_for(remote.address().ip())
+            && let Err(refusal) = permit.count_for(remote.address().ip())
         {
             // Without the permit it needs one of the places. A handshake of TLS would cost more than what is refused.
-            *place = context.rejections.place();
-            if place.is_none() || context.encrypts(&stream) {
+            place.refusing = context.rejections.place();
+            if place.refusing.is_none() || context.encrypts(&stream) {
                 return Err(RejectedUpgrade::past_limit(refusal, remote.address().ip()).into());
             }
-            *permit = Err(refusal);
+            place.permit = Err(refusal);
         }
     }
     let mut stream = Secured::new(stream, context.tls.as_deref())?;
     if context.encrypts(stream.inner()) {
-        let handshake = shake_hands(context, &mut stream, remote);
-        let done = timeout_at(end, link.unless_closing(pin!(handshake))).await;
-        done.map_err(|_| NotUpgraded::Gone)?.map_err(|_closing| NotUpgraded::Gone)??;
+        in_time(end, link, shake_hands(context, &mut stream, *remote)).await??;
     }
-    Ok((stream, remote))
+    Ok(stream)
 }
 
 /// Does the handshake of TLS. A client with too many at once is closed.
 async fn shake_hands<S: Stream>(context: &Context, stream: &mut Secured<S>, remote: Remote) -> Result<(), NotUpgraded> {
-    stream.first_bytes().await?;
+    stream.first_byte().await?;
     let address = remote.address().ip();
     let client = (!remote.is_trusted(&context.live.load().websocket.trusted_proxies)).then_some(address);
-    let turn = context.handshakes.turn(client).await;
+    let turn = context.tls_turns.wait(client).await;
     let turn = turn.ok_or_else(|| RejectedUpgrade::past_limit(Refusal::TlsHandshakes, address))?;
     Ok(turn.spend(stream.handshake()).await?)
 }
@@ -128,8 +144,7 @@ async fn open(
     permit: &mut Result<Permit, Refusal>,
     end: Instant,
 ) -> Result<(Handshake, Vec<u8>), NotUpgraded> {
-    let read = timeout_at(end, link.unless_closing(pin!(read_head(stream)))).await;
-    let head = read.map_err(|_| RejectedUpgrade::timeout())?.map_err(|_closing| NotUpgraded::Gone)??;
+    let head = in_time(end, link, read_head(stream)).await??;
     let Upgrade { handshake, response, early, .. } = accept(head, context, remote, link, permit)?;
     let answer = async {
         stream.write_all(response.as_bytes()).await?;
@@ -137,6 +152,12 @@ async fn open(
     };
     timeout_at(end, answer).await.map_err(|_| NotUpgraded::Gone)??;
     Ok((handshake, early))
+}
+
+/// Waits for a part of the upgrade until `end`, or until the connection must close.
+async fn in_time<F: Future>(end: Instant, link: &Link, part: F) -> Result<F::Output, NotUpgraded> {
+    let done = timeout_at(end, link.unless_closing(pin!(part))).await;
+    done.map_err(|_| RejectedUpgrade::timeout())?.map_err(|_closing| NotUpgraded::Gone)
 }
 
 /// Accepts the request if it is valid, no limit is reached, and no drain has begun to close connections.

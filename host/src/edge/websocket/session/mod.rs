@@ -122,7 +122,7 @@ impl Session {
     ) -> Result<(), End> {
         let Ok(actions) = socket.sending(pin!(context.policy.router.route(&self.routed, packet))).await? else {
             METRICS.packets_failed.increment();
-            return match context.route_failure {
+            return match context.live.load().router.route_failure {
                 RouteFailure::Drop => Ok(()),
                 RouteFailure::Close => Err(try_again()),
             };
