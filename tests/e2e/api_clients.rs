@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use hotgate_tests::Gateway;
+use hotgate_tests::{Gateway, skip};
 use serde_json::{Deserializer, Value};
 use tokio::time::timeout;
 
-use crate::foreign::{run, skip};
+use crate::foreign::run;
 
 const PAGE: &str = include_str!("../../host/API.md");
 

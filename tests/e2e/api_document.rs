@@ -5,13 +5,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use hotgate_tests::{Gateway, Upgrade, within};
+use hotgate_tests::{Gateway, Upgrade, skip, within};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-use crate::foreign::skip;
 
 const DOCUMENT: &str = include_str!("../../host/openapi.json");
 

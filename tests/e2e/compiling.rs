@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use hotgate_tests::{Component, Gateway, Setup, eventually};
+use hotgate_tests::{Component, Gateway, Setup, eventually, skip};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -278,8 +278,7 @@ async fn where_nothing_can_be_kept_the_gateway_serves_and_says_so() {
 #[tokio::test]
 async fn on_a_full_disk_the_gateway_serves_and_says_so() {
     if !Setup::may_mount() {
-        eprintln!("SKIPPED: this needs a file system of its own (unshare -rm)");
-        return;
+        return skip("this needs a file system of its own (unshare -rm)");
     }
     let gateway = compiling(&Component::version(1), "").disk("100k").start().await;
     let line = gateway.logged(|line| line.message() == "compiled plugins cannot be kept").await;

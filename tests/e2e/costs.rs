@@ -4,9 +4,7 @@
 //! Units run one at a time, so that no work is shared by two of them. Each test prints its row of a table. Show the
 //! table with `cargo test -p hotgate-tests --test e2e costs:: -- --nocapture`.
 
-use std::io::Write;
-
-use hotgate_tests::{Authority, Callgrind, Client, Cost, Gateway, Setup, eventually};
+use hotgate_tests::{Authority, Callgrind, Client, Cost, Gateway, Setup, eventually, skip};
 
 /// The percentage by which instructions or bytes may exceed their budget.
 const TOLERANCE: f64 = 5.0;
@@ -37,11 +35,6 @@ limits.deadline = \"1m\"
 file = \"builtin:origin-router\"
 limits.deadline = \"1m\"
 ";
-
-/// Says that a test was skipped. Writes past the test runner's capture of output.
-fn skip(why: &str) {
-    _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
-}
 
 async fn counted(setup: Setup, name: &str) -> Option<Callgrind> {
     if cfg!(not(target_arch = "x86_64")) {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use hotgate_tests::{Component, Gateway, Line, Mark, Setup, cache, eventually};
+use hotgate_tests::{Component, Gateway, Line, Mark, Setup, cache, eventually, skip};
 
 /// A project whose build only copies `next.wasm`.
 fn project(component: &Component, build: &str) -> Setup {
@@ -340,7 +340,7 @@ async fn each_instance_of_the_guides_javascript_draws_numbers_of_its_own() {
 fn has_npm() -> bool {
     let has = Command::new("npm").arg("--version").stdout(Stdio::null()).status().is_ok();
     if !has {
-        eprintln!("SKIPPED: there is no npm");
+        skip("there is no npm");
     }
     has
 }
@@ -354,8 +354,7 @@ async fn cargo_component_from_nothing_to_a_swap() {
         .status()
         .is_ok_and(|status| status.success())
     {
-        eprintln!("SKIPPED: there is no cargo-component");
-        return;
+        return skip("there is no cargo-component");
     }
     from_nothing_to_a_swap("rust-cargo-component", "src/lib.rs").await;
 }

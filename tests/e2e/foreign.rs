@@ -1,15 +1,9 @@
 //! Clients of other projects: Python's `websockets`, and `nc`.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use hotgate_tests::{Gateway, within};
-
-/// Says that a test was skipped. Writes past the test runner's capture of output.
-pub(crate) fn skip(why: &str) {
-    _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
-}
+use hotgate_tests::{Gateway, skip, within};
 
 /// Runs a program until it ends, without blocking the test.
 pub(crate) async fn run(mut command: Command) -> Output {

@@ -1,6 +1,6 @@
 //! A full disk, or a limit on file sizes: no file is half-written, live plugins serve on, and the operator is told.
 
-use hotgate_tests::{Component, Gateway, Setup, eventually};
+use hotgate_tests::{Component, Gateway, Setup, eventually, skip};
 
 use crate::rollback::{SLOT, plugin, plugins};
 
@@ -9,7 +9,7 @@ use crate::rollback::{SLOT, plugin, plugins};
 async fn start(bytes: &str) -> Option<Gateway> {
     let gateway = Setup::plugin(&Component::version(1), "").compiling().start().await;
     if !gateway.limit_files(bytes) {
-        eprintln!("SKIPPED: this needs prlimit");
+        skip("this needs prlimit");
         return None;
     }
     Some(gateway)
@@ -65,8 +65,7 @@ async fn a_rollback_that_cannot_be_written_down_takes_place_is_told_and_is_writt
 #[tokio::test]
 async fn a_swap_takes_place_although_nothing_can_be_kept_of_it() {
     if !Setup::may_mount() {
-        eprintln!("SKIPPED: this needs a file system of its own (unshare -rm)");
-        return;
+        return skip("this needs a file system of its own (unshare -rm)");
     }
     // A limit on file sizes would also limit the plugin's memory, so this test uses a small disk.
     let gateway = Setup::plugin(&Component::version(1), "").compiling().disk("16k").start().await;

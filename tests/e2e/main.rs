@@ -11,6 +11,7 @@ mod api_rules;
 mod api_streams;
 mod authors;
 mod bounds;
+mod browser;
 mod bystanders;
 mod chain;
 mod closing;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hotgate_tests::Setup;
+use hotgate_tests::{Setup, skip};
 
 fn ops(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/ops").join(file)
@@ -13,7 +13,7 @@ fn ops(file: &str) -> PathBuf {
 /// Runs `systemd-analyze` on the units. Returns its exit code and output, or `None` on a machine without it.
 fn analyze(arguments: &[&str], units: &[&Path]) -> Option<(Option<i32>, String)> {
     let Ok(output) = Command::new("systemd-analyze").args(arguments).args(units).output() else {
-        eprintln!("SKIPPED: there is no systemd-analyze");
+        skip("there is no systemd-analyze");
         return None;
     };
     let text = [output.stdout, output.stderr].concat();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hotgate_tests::{Client, Component, Gateway, Line, Setup};
+use hotgate_tests::{Client, Component, Gateway, Line, Setup, skip};
 
 /// A configuration with the fixture in both roles and these settings. One of them is its version.
 fn config(settings: &str) -> String {
@@ -299,8 +299,7 @@ async fn a_busy_folder_is_no_reason_to_read_the_configuration_again() {
     // Waits until the gateway is at rest.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let Some(before) = bytes_read() else {
-        eprintln!("SKIPPED: this system does not count what is read");
-        return;
+        return skip("this system does not count what is read");
     };
     for number in 0..40 {
         std::fs::write(gateway.folder().join("busy"), format!("{number}")).expect("a writable folder");

@@ -2,7 +2,9 @@
 
 use std::process::Stdio;
 
-use hotgate_tests::{Authority, Client, Frame, Gateway, Identity, Opcode, Setup, Stream, Upgrade, eventually, within};
+use hotgate_tests::{
+    Authority, Client, Frame, Gateway, Identity, Opcode, Setup, Stream, Upgrade, eventually, skip, within,
+};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -101,6 +103,26 @@ async fn a_handshake_may_come_byte_by_byte_but_must_end_in_time() {
     silent.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
     let mut rest = Vec::new();
     _ = within("the end", silent.read_to_end(&mut rest)).await;
+}
+
+#[tokio::test]
+async fn handshakes_beyond_the_limit_wait_and_one_address_has_its_share() {
+    let authority = Authority::new();
+    let limits = "[limits]\ntls_handshakes = 1\nunauthenticated_share = 100\n";
+    let config = limits.to_owned() + &table("websocket", "push");
+    let gateway = Setup::new(&config).identity("push", &authority.issue(&[NAME])).start().await;
+    // This handshake has the only turn, for a second.
+    let mut stalled = TcpStream::connect(gateway.websocket).await.unwrap();
+    stalled.write_all(b"\x16").await.unwrap();
+    let shake_hands = async || Stream::tls(gateway.websocket, NAME, authority.client(None)).await.is_ok();
+    eventually("a refusal", async || !shake_hands().await).await;
+    let admin = gateway.admin().await;
+    let refused = "hotgate_handshakes_refused_total{reason=\"tls-handshakes\"}";
+    assert!(admin.metric(refused).await >= 1.0);
+    gateway.logged(|line| line.message() == "client refused" && line.says("limits.tls_handshakes")).await;
+    eventually("the turn is over", shake_hands).await;
+    assert_eq!(admin.metric("hotgate_tls_handshakes_failed_total").await, 0.0, "the first one is still under way");
+    drop(stalled);
 }
 
 #[tokio::test]
@@ -219,6 +241,15 @@ async fn impossible_rules_of_tls_are_refused() {
             "[api]\nlisten = \"0.0.0.0:1236\"".to_owned(),
             "api.listen = \"0.0.0.0:1236\": tokens would cross the network",
         ),
+        (
+            "[websocket]\nlisten = \"unix:ws.sock\"\n".to_owned() + &table("websocket", "push"),
+            "websocket.tls: needs an IP address in websocket.listen: Unix sockets have no TLS",
+        ),
+        (
+            "[text.tls_options]\nminimum = \"1.3\"\n".to_owned(),
+            "text.tls_options.minimum: needs a certificate by [[text.tls]]",
+        ),
+        ("[api]\nmode = \"0600\"\n".to_owned(), "api.mode: needs a Unix socket in api.listen"),
     ] {
         let setup = Setup::new(&config).environment("HOTGATE_ADMIN_LISTEN", "").environment("HOTGATE_API_LISTEN", "");
         let finished = setup.run(&["config", "check", "--config", "hotgate.toml"]).await;
@@ -230,8 +261,7 @@ async fn impossible_rules_of_tls_are_refused() {
 async fn openssl_and_python_speak_with_it() {
     for program in ["openssl", "python3"] {
         if Command::new(program).arg("--help").stdin(Stdio::null()).output().await.is_err() {
-            eprintln!("SKIPPED: there is no {program}");
-            return;
+            return skip(&format!("there is no {program}"));
         }
     }
     let authority = Authority::new();

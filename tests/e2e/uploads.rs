@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join;
-use hotgate_tests::{Admin, Component, Gateway, Setup, eventually, within};
+use hotgate_tests::{Admin, Component, Gateway, Setup, eventually, skip, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -134,8 +134,7 @@ async fn what_could_not_be_written_in_time_changes_nothing_later() {
         .stderr(Stdio::null())
         .spawn();
     let Ok(mut strace) = strace else {
-        eprintln!("SKIPPED: this needs strace");
-        return;
+        return skip("this needs strace");
     };
     let status = || std::fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");
     eventually("it is traced, or must not be", async || {
@@ -143,8 +142,7 @@ async fn what_could_not_be_written_in_time_changes_nothing_later() {
     })
     .await;
     if strace.try_wait().expect("a child").is_some() {
-        eprintln!("SKIPPED: strace may not trace other processes here");
-        return;
+        return skip("strace may not trace other processes here");
     }
     let response = admin.send(admin.request("PUT /plugins/plugin"), Component::version(2).bytes()).await;
     assert_eq!(response.status, 500, "{response:?}");
