@@ -152,6 +152,16 @@ async fn the_first_lines_of_the_log_say_what_listens_and_which_plugin_fills_whic
 }
 
 #[tokio::test]
+async fn the_log_says_which_uid_a_connection_has_if_the_settings_want_it() {
+    let gateway = Gateway::configured("[log]\nuids = true\n").await;
+    let _anna = gateway.login("anna@example.com").await;
+    let line = gateway.logged(|line| line.message() == "authenticated").await;
+    assert_eq!((line.get("level"), line.get("uid")), ("INFO", "anna@example.com"));
+    let connections = gateway.admin().await.json("GET /connections").await;
+    assert_eq!(connections["connections"][0]["id"], line.number("connection").to_string());
+}
+
+#[tokio::test]
 async fn nothing_that_clients_say_is_in_the_log() {
     let gateway = Setup::new("").argument("--log-level").argument("trace").start().await;
     let mut anna = gateway.login("secret-uid").await;

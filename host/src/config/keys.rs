@@ -59,6 +59,9 @@ keys! {
             "The log level, or directives that set it for single targets.";
         format: LOG_FORMATS, = LogFormat::Text,
             "\"text\" is for people, \"json\" writes one JSON object per line.";
+        uids: YesNo, = false,
+            "Whether the log says which uid a connection has, once for each login, with level info. All other lines have \
+             only the connection's number: a uid may be a credential, or say who somebody is.";
     }
 
     DrainConfig {
@@ -201,7 +204,7 @@ keys! {
              accepting pauses, and clients wait. 0: any number.";
         accept_rate_per_address: Count(0..=1_000_000), = 200,
             "The most WebSocket connections of one client address in a second, after up to connections_per_address at \
-             once; with IPv6, of one network of 64 bits. Above it, the upgrade request is refused (429), or with TLS \
+             once (at least as many as in a second); with IPv6, of one network of 64 bits. Above it, the upgrade request is refused (429), or with TLS \
              the connection is closed. Loopback addresses are exempt; the clients of a trusted proxy are counted by \
              their own addresses. 0: any number.";
         messages_per_second: Count(0..=1_000_000), = 0,

@@ -119,6 +119,8 @@ pub struct LogConfig {
     pub level: String,
     /// The form of the lines: for people or for machines.
     pub format: LogFormat,
+    /// Whether the log says which uid a connection has.
+    pub uids: bool,
 }
 
 /// The form of a log line.

@@ -229,7 +229,11 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::config::DuplicateLogin;
+    use crate::hub::outbox::{Budget, Outbox};
 
     fn limits() -> PluginLimits {
         PluginLimits { max_output: 10, max_actions: 2, ..crate::plugin::tests::limits() }
@@ -252,7 +256,9 @@ mod tests {
         let [Action::Reply(message)] = &actions[..] else { panic!("{actions:?}") };
         assert_eq!(message.as_bytes().as_ptr(), packet.as_bytes().as_ptr());
         fails(Reader::new(&limits, None).payload(types::Payload::Input), "no packet");
-        fails(Reader::new(&limits, None).actions(vec![router::Action::Authenticate]), "no packet");
+        let authenticate = |input| Reader::new(&limits, input).actions(vec![router::Action::Authenticate]);
+        assert_eq!(authenticate(Some(&packet)).unwrap(), [Action::Authenticate]);
+        fails(authenticate(None), "no packet");
     }
 
     #[test]
@@ -314,5 +320,58 @@ mod tests {
         let [Command::Deliver(delivery)] = &commands[..] else { panic!("{commands:?}") };
         assert_eq!(delivery.message.as_bytes().as_ptr(), message.as_bytes().as_ptr());
         fails(read(publications::Ruling::Instead(vec![input(), input(), input()])), "limits.max_actions");
+    }
+
+    #[test]
+    fn strings_and_optional_payloads_are_counted_too() {
+        let limits = limits();
+        let mut reader = Reader::new(&limits, None);
+        assert_eq!(reader.string("01234".to_owned()).unwrap(), "01234");
+        let text = |text: &str| Some(types::Payload::Text(text.to_owned()));
+        assert_eq!(reader.optional(text("56789")).unwrap(), Some(Message::Text("56789".into())));
+        assert_eq!(reader.optional(None).unwrap(), None);
+        fails(reader.string("a".to_owned()), "limits.max_output");
+    }
+
+    #[test]
+    fn each_connection_that_is_reached_counts_as_a_recipient() {
+        type To = router::RecipientResult;
+        let recipients: [(fn() -> To, usize, usize); 6] = [
+            (|| To::Uid("anna".to_owned()), 1, 3),
+            (|| To::Connection(1), 1, 1),
+            (|| To::Group("room".to_owned()), 3, 3),
+            (|| To::GroupOthers("room".to_owned()), 3, 3),
+            (|| To::Group("empty".to_owned()), 1, 1),
+            (|| To::Everyone, 3, 3),
+        ];
+        let [newest, all] = [DuplicateLogin::Newest, DuplicateLogin::All].map(|duplicate_login| {
+            let registry = Registry::new(duplicate_login);
+            for _ in 0..3 {
+                let outbox = Arc::new(Outbox::new(1000, Arc::new(Budget::new(1000, 1))));
+                let address = ([192, 0, 2, 1], 4711).into();
+                let peer = registry.register(ConnectionId::next(), "anna".into(), outbox, address).unwrap();
+                registry.join(&peer, &"room".into()).unwrap();
+            }
+            registry
+        });
+        let read = |to: fn() -> To, max_recipients, registry| {
+            let limits = PluginLimits { max_recipients, ..limits() };
+            Reader::new(&limits, None).counting(registry).recipient(to())
+        };
+        for (to, of_newest, of_all) in recipients {
+            for (registry, count) in [(&newest, of_newest), (&all, of_all)] {
+                assert!(read(to, count, registry).is_ok());
+                fails(read(to, count - 1, registry), &format!("at least {count} connections"));
+            }
+        }
+    }
+
+    #[test]
+    fn attributes_are_bounded_in_number_and_bytes() {
+        let limits = PluginLimits { max_attributes: 2, max_attribute_bytes: 10, ..limits() };
+        let reader = Reader::new(&limits, None);
+        assert!(reader.count_attributes(2, 10).is_ok());
+        fails(reader.count_attributes(3, 10), "limits.max_attributes");
+        fails(reader.count_attributes(2, 11), "limits.max_attribute_bytes");
     }
 }

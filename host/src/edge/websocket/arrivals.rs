@@ -49,7 +49,7 @@ impl Arrivals {
             return Ok(());
         }
         let bucket = buckets.of.entry(client).or_insert(Bucket::full(now));
-        bucket.try_take(now, 1, rate, time_for(at_once, rate))
+        bucket.try_take(now, 1, rate, time_for(at_once.max(rate), rate))
     }
 }
 

@@ -21,6 +21,7 @@ fn one_message_always_fits_an_empty_outbox() {
     assert_eq!(outbox.push(text(5000)), Ok(()));
     assert_eq!(outbox.push(text(1)), Err(Refused::Full));
     assert_eq!(outbox.queued_bytes().unwrap_err().reason.code, 4905);
+    assert!(!outbox.is_open());
     assert_eq!(outbox.push(text(1)), Err(Refused::Closed));
 }
 
@@ -324,4 +325,67 @@ fn the_first_reason_to_close_stands_and_what_is_queued_still_leaves() {
         ControlFlow::Continue(())
     });
     assert_eq!(left, 1);
+}
+
+#[test]
+fn a_cleared_outbox_owes_only_what_is_being_written() {
+    let (outbox, budget) = outbox(1 << 20, 1 << 20);
+    outbox.push(text(5)).unwrap();
+    outbox.push(text(20_000)).unwrap();
+    outbox.drain(|_| ControlFlow::Break(()));
+    outbox.clear();
+    assert_eq!((outbox.queued_bytes(), budget.used()), (Ok(5 + OVERHEAD), 0));
+    outbox.drain(|_| panic!("nothing is queued any more"));
+}
+
+#[test]
+fn an_outbox_without_room_in_its_share_draws_the_place_of_a_shared_message() {
+    let (outbox, budget) = outbox(1 << 20, 1 << 20);
+    let message = Shared::new(text(2000), &budget).unwrap();
+    let payload = budget.used();
+    outbox.push(text(budget.share() - OVERHEAD)).unwrap();
+    outbox.push_shared(&message).unwrap();
+    assert_eq!(budget.used(), payload + PLACE + AMPLE.0);
+}
+
+#[test]
+fn two_advances_may_be_left_over_but_not_a_byte_more() {
+    assert_eq!([8, 16, 1000].map(|kib| ample(kib << 10)), [1 << 10, 2 << 10, 64 << 10]);
+    for (written, advances) in [(AMPLE.0, 2), (AMPLE.0 + 1, 1)] {
+        let (outbox, budget) = outbox(1 << 20, 1 << 20);
+        outbox.push(text(written - OVERHEAD)).unwrap();
+        outbox.push(text(5000)).unwrap();
+        (0..2).for_each(|_| outbox.drain(|_| ControlFlow::Break(())));
+        assert_eq!(budget.used(), 5000 + OVERHEAD - budget.share() + advances * AMPLE.0);
+    }
+}
+
+#[test]
+fn a_sixteenth_of_the_budget_is_headroom() {
+    let budget = Budget::new(1 << 20, 1);
+    budget.draw_anyway(budget.limit() / 16 * 15 - 1000);
+    assert!(!budget.lacks(1000) && budget.lacks(1001));
+    assert!(!budget.needs_relief(budget.limit() + 1) && budget.needs_relief(budget.limit()));
+}
+
+#[test]
+fn the_cost_of_places_covers_a_queue_that_has_just_grown() {
+    let (outbox, _) = outbox(1 << 20, 1 << 20);
+    (0..=MANY_PLACES).for_each(|_| outbox.push(text(0)).unwrap());
+    let queue = outbox.queue.lock();
+    let (memory, cost) = (queue.messages.capacity() * size_of::<Queued>(), queue.messages.len() * PLACE);
+    assert!((memory..memory + 2 * PLACE).contains(&cost), "{memory} bytes for {cost}");
+}
+
+#[test]
+fn a_shared_message_knows_the_one_that_it_was_made_from() {
+    let budget = Arc::new(Budget::new(1 << 20, 1));
+    let payload = bytes::Bytes::from("hello".to_owned());
+    let message = Message::Text(ByteString::try_from(payload.clone()).unwrap());
+    let shared = Shared::new(message.clone(), &budget).unwrap();
+    assert!(shared.is(&message));
+    for other in [Message::Text("hello".into()), Message::Binary(payload.clone()), Message::Binary(payload.slice(..4))]
+    {
+        assert!(!shared.is(&other), "{other:?}");
+    }
 }

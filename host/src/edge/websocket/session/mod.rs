@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Sleep, sleep};
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::context::Context;
 use super::end::{End, failure, try_again};
@@ -71,7 +71,10 @@ impl Session {
             Ok(Ok(actions)) => {
                 let effects = delivery::apply(&context.registry, &session.peer.peer, actions).await;
                 session.routed.state = effects.remember.unwrap_or_default();
-                debug!(connection = link.id.0, "authenticated");
+                match context.live.load().log.uids {
+                    true => info!(connection = link.id.0, uid = &*session.routed.uid, "authenticated"),
+                    false => debug!(connection = link.id.0, "authenticated"),
+                }
                 Ok(session)
             }
             failed => {

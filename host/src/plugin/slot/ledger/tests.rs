@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,7 @@ async fn a_restart_remembers_what_was_rolled_back_and_what_has_proven_itself() {
     assert!(components <= MAX_COMPONENTS + 2, "{components} are kept");
     assert!(folder.join(ledger.component_file(&Digest::of(&[0]))).exists(), "a generation still has it");
 
+    assert_eq!(format!("{ledger:?}"), format!("Ledger {{ name: {:?}, .. }}", ledger.name), "no secrets are shown");
     ledger.forgive(&identity(b"bad"), &environment.settings);
     soon(|| open(&folder).refusal(&identity(b"bad")).is_none()).await;
 }
@@ -109,4 +111,109 @@ fn slots_that_are_renamed_find_what_has_proven_itself_in_them() {
     );
     assert_eq!(kept(&[("authenticator-1", "new"), ("authenticator-2", "b")]), [some("a"), some("b")]);
     assert_eq!(kept(&[("router", "new")]), [some("a")], "renamed and reconfigured at once");
+}
+
+#[tokio::test]
+async fn what_is_refused_again_is_remembered_once_and_the_oldest_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(&folder.path().join("state"));
+    let refuse = |code: u8, reason: &str| ledger.refuse(identity(&[code]), &settings("value"), reason.to_owned());
+    let reason = |code: u8| ledger.refusal(&identity(&[code])).map(|refusal| refusal.reason);
+    for code in 0..MAX_REFUSED as u8 {
+        refuse(code, "it trapped");
+    }
+    refuse(0, "it was slow");
+    assert_eq!((reason(0).as_deref(), reason(1).as_deref()), (Some("it was slow"), Some("it trapped")));
+    refuse(255, "it trapped");
+    assert_eq!((reason(0).is_some(), reason(1), reason(2).is_some()), (true, None, true));
+}
+
+#[tokio::test]
+async fn forgiving_covers_other_secrets_but_no_other_settings_and_no_other_component() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(&folder.path().join("state"));
+    let with = |code: &[u8], value: &str| Identity::new(Digest::of(code), &environment(&settings(value)).values);
+    let all = [
+        (with(b"bad", "a"), "a"),
+        (with(b"bad", "old secret"), "a"),
+        (with(b"bad", "b"), "b"),
+        (with(b"evil", "a"), "a"),
+    ];
+    for (identity, configured) in &all {
+        ledger.refuse(*identity, &settings(configured), String::new());
+    }
+    let left = || all.each_ref().map(|(identity, _)| ledger.refusal(identity).is_some());
+    ledger.forgive(&with(b"bad", "a"), &settings("a"));
+    assert_eq!(left(), [false, false, true, true]);
+    ledger.forgive(&with(b"bad", "b"), &settings("c"));
+    assert_eq!(left(), [false, false, false, true]);
+}
+
+#[tokio::test]
+async fn only_the_files_of_sources_that_are_gone_are_pruned() {
+    let path = tempfile::tempdir().unwrap();
+    let folder = Arc::new(StateFolder::open(Some(&path.path().join("state"))));
+    let [used, gone] = ["used", "gone"].map(|name| {
+        let source = PluginSource::Builtin(name.to_owned());
+        let ledger = Arc::new(Ledger::open(folder.clone(), &source, &[]));
+        ledger.keep(b"code", Digest::of(b"code"), &[]);
+        ledger.write();
+        (source, ledger)
+    });
+    folder.write_private("slots/README.md", b"").unwrap();
+    let files = |(_, ledger): &(PluginSource, Arc<Ledger>)| {
+        let names = [file(&ledger.name), ledger.component_file(&Digest::of(b"code"))];
+        names.map(|name| folder.path(&name).unwrap().exists())
+    };
+    assert_eq!((files(&used), files(&gone)), ([true; 2], [true; 2]));
+    Ledgers { folder: folder.clone(), all: HashMap::from([used.clone()]) }.prune().await;
+    assert_eq!((files(&used), files(&gone)), ([true; 2], [false; 2]));
+    assert!(folder.path("slots/README.md").unwrap().exists());
+}
+
+#[test]
+fn slots_with_the_same_settings_keep_what_has_proven_itself_in_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("state");
+    let slots = [("authenticator-2", "a"), ("authenticator-1", "a")];
+    let ledger = open_for(&folder, &slots);
+    for (slot, value) in slots {
+        ledger.prove(slot, identity(slot.as_bytes()), &environment(&settings(value)));
+    }
+    ledger.write();
+    let pages = open_for(&folder, &slots).pages.lock().clone();
+    assert!(slots.iter().all(|(slot, _)| pages.proven[*slot].identity == identity(slot.as_bytes())));
+}
+
+#[tokio::test]
+async fn a_write_that_fails_is_told_of_once_and_tried_again_after_some_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, log) = (folder.path().join("state"), folder.path().join("log"));
+    let subscriber = tracing_subscriber::fmt().with_writer(File::create(&log).unwrap()).finish();
+    let _heard = tracing::subscriber::set_default(subscriber);
+    let ledger = open(&state);
+    let told = || {
+        let log = std::fs::read_to_string(&log).unwrap();
+        ["cannot be saved", "saved again"].map(|what| log.matches(what).count())
+    };
+    let write = || {
+        ledger.write();
+        (ledger.unsaved().is_some_and(|problem| problem.contains(LEDGERS)), told())
+    };
+    std::fs::write(state.join(LEDGERS), "not a folder").unwrap();
+    assert_eq!([write(), write()], [(true, [1, 0]); 2]);
+    std::fs::remove_file(state.join(LEDGERS)).unwrap();
+    assert_eq!([write(), write()], [(false, [1, 1]); 2]);
+
+    *ledger.unsaved.lock() = Some((String::new(), Instant::now()));
+    let tried = || ledger.unsaved.lock().as_ref().map(|(_, tried)| *tried);
+    let before = tried();
+    ledger.retry();
+    assert_eq!(tried(), before, "it is too early");
+    ledger.unsaved.lock().as_mut().unwrap().1 -= RETRY;
+    ledger.retry();
+    soon(|| ledger.unsaved().is_none()).await;
+    std::fs::remove_dir_all(state.join(LEDGERS)).unwrap();
+    write_ledger(&ledger).await;
+    assert!(state.join(file(&ledger.name)).exists());
 }

@@ -1,5 +1,7 @@
-//! The state machine by example. Properties that hold whatever happens are in `properties`.
+//! The state machine by example. What a fault says is in `faults`, properties that hold whatever happens are in
+//! `properties`.
 
+mod faults;
 mod properties;
 
 use parking_lot::Mutex;
@@ -138,7 +140,7 @@ fn a_probation_is_not_over_before_there_was_something_to_see() {
 #[test]
 fn a_canary_is_compared_anew_when_the_live_one_is_rolled_back() {
     let mut story = Story::new(PluginDeploy { canary: 5, ..deploy() });
-    story.calls(1000, 0);
+    story.calls(1000, 300);
     story.offer(2);
     story.promote();
     story.offer(3);
@@ -252,6 +254,26 @@ fn failures_that_the_one_before_had_too_are_not_held_against_it() {
 }
 
 #[test]
+fn failures_of_the_last_minute_still_excuse_a_new_one() {
+    let mut story = Story::new(deploy());
+    story.calls(100, 30);
+    (0..10).for_each(|_| drop(story.after(5)));
+    story.offer(2);
+    story.calls(100, 34);
+    assert_eq!(story.after(1), []);
+}
+
+#[test]
+fn failures_of_one_on_probation_do_not_excuse_the_next() {
+    let mut story = Story::new(deploy());
+    story.offer(2);
+    story.calls(100, 90);
+    story.offer(3);
+    story.calls(100, 30);
+    assert_eq!(story.after(1), [(EventKind::RolledBack, 3)]);
+}
+
+#[test]
 fn failures_long_ago_excuse_nothing() {
     let mut story = Story::new(deploy());
     story.calls(100, 90);
@@ -318,10 +340,13 @@ fn shadow_and_canary_wait_for_a_promotion() {
     story.rollout.candidate().unwrap().generation.called(Function::Authenticate, 10, 10);
     assert_eq!(story.after(1), [(EventKind::Alert, 2)], "a generation in shadow needs no rollback");
     assert_eq!(story.after(3600), []);
+    assert!(!story.rollout.is_watched());
     assert_eq!(story.promote(), [(EventKind::Canary, 2)]);
-    assert_eq!(story.live(), (1, Stage::Live));
+    assert_eq!((story.live(), story.rollout.is_watched()), ((1, Stage::Live), true));
     assert_eq!(story.promote(), [(EventKind::Probation, 2)]);
+    assert!(story.rollout.is_watched());
     assert_eq!(story.promote(), [(EventKind::Live, 2)]);
+    assert!(!story.rollout.is_watched());
     assert_eq!(story.promote(), []);
 }
 
@@ -363,21 +388,4 @@ fn the_live_one_is_watched_beside_a_candidate() {
     assert_eq!(story.after(1), [(EventKind::RolledBack, 2)]);
     assert_eq!(story.live(), (1, Stage::Live));
     assert_eq!(story.rollout.newest().number, 3);
-}
-
-#[test]
-fn a_fault_says_how_many_calls_may_fail() {
-    for (calls, failures, words) in [
-        (20, 5, "5 of 20 calls of route failed (25.0 %); at most 4 of these calls may fail"),
-        (5, 5, "at most 4 of these calls may fail"),
-        (200, 30, "at most 10 of these calls may fail"),
-    ] {
-        let (count, spread) = (Count { calls, failures }, Spread { clients: failures, most: 1 });
-        let fault = Fault::of(Function::Route, count, 0.0, spread, Stage::Probation, &deploy()).unwrap();
-        assert!(fault.reason.contains(words), "{}", fault.reason);
-        // One failure less is no fault, if the sentence is right.
-        let allowed = words.split("at most ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-        let count = Count { calls, failures: allowed };
-        assert!(Fault::of(Function::Route, count, 0.0, spread, Stage::Probation, &deploy()).is_none());
-    }
 }
