@@ -85,7 +85,7 @@ impl Conversation {
 
     fn connect(&self, id: ConnectionId, uid: &str) -> Option<Arc<Peer>> {
         let outbox = Arc::new(Outbox::new(OUTBOX, self.budget.clone()));
-        self.registry.register(id, uid.into(), outbox, ADDRESS).ok()
+        Some(self.registry.register(id, uid.into(), outbox, ADDRESS).ok()?.peer)
     }
 
     /// Returns the client's connection. The first call registers it.

@@ -335,26 +335,27 @@ mod tests {
 
     #[test]
     fn each_connection_that_is_reached_counts_as_a_recipient() {
-        type To = router::RecipientResult;
-        let recipients: [(fn() -> To, usize, usize); 6] = [
-            (|| To::Uid("anna".to_owned()), 1, 3),
-            (|| To::Connection(1), 1, 1),
-            (|| To::Group("room".to_owned()), 3, 3),
-            (|| To::GroupOthers("room".to_owned()), 3, 3),
-            (|| To::Group("empty".to_owned()), 1, 1),
-            (|| To::Everyone, 3, 3),
+        use router::RecipientResult as It;
+        type To = fn() -> It;
+        let recipients: [(To, usize, usize); 6] = [
+            (|| It::Uid("anna".to_owned()), 1, 3),
+            (|| It::Connection(1), 1, 1),
+            (|| It::Group("room".to_owned()), 3, 3),
+            (|| It::GroupOthers("room".to_owned()), 3, 3),
+            (|| It::Group("empty".to_owned()), 1, 1),
+            (|| It::Everyone, 3, 3),
         ];
         let [newest, all] = [DuplicateLogin::Newest, DuplicateLogin::All].map(|duplicate_login| {
             let registry = Registry::new(duplicate_login);
             for _ in 0..3 {
                 let outbox = Arc::new(Outbox::new(1000, Arc::new(Budget::new(1000, 1))));
                 let address = ([192, 0, 2, 1], 4711).into();
-                let peer = registry.register(ConnectionId::next(), "anna".into(), outbox, address).unwrap();
-                registry.join(&peer, &"room".into()).unwrap();
+                registry.register(ConnectionId::next(), "anna".into(), outbox, address).unwrap();
+                registry.join(&registry.newest("anna").unwrap(), &"room".into()).unwrap();
             }
             registry
         });
-        let read = |to: fn() -> To, max_recipients, registry| {
+        let read = |to: To, max_recipients, registry| {
             let limits = PluginLimits { max_recipients, ..limits() };
             Reader::new(&limits, None).counting(registry).recipient(to())
         };

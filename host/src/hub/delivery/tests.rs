@@ -27,7 +27,7 @@ impl Hub {
     fn login(&self, id: u64) -> Arc<Peer> {
         let outbox = Arc::new(Outbox::new(4 << 20, self.budget.clone()));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 4711));
-        self.registry.register(ConnectionId(id), format!("u{id}").into(), outbox, address).unwrap()
+        self.registry.register(ConnectionId(id), format!("u{id}").into(), outbox, address).unwrap().peer
     }
 
     async fn deliver(&self, to: Recipient, message: Message) -> bool {

@@ -6,6 +6,7 @@
 //! `Peer.groups` is locked, never the other way round. The locks of [`Blocks`] and [`Events`] are taken under the lock
 //! of a uid's shard, and no other lock under them. Each insert or removal takes logarithmic time.
 
+mod observer;
 mod peer;
 mod shards;
 mod tables;
@@ -20,7 +21,9 @@ use std::time::SystemTime;
 
 use bytestring::ByteString;
 use thiserror::Error;
+use tokio::sync::oneshot;
 
+pub use self::observer::{Observer, Row};
 pub use self::peer::Peer;
 use self::peer::{Groups, Origin};
 use self::tables::{Peers, Tables, UidConnections};
@@ -52,19 +55,31 @@ pub enum RegisterError {
 #[error("a connection may be in at most {MAX_GROUPS} groups")]
 pub struct TooManyGroups;
 
+/// A connection that has just been registered.
+#[derive(Debug)]
+pub struct Registration {
+    /// The connection.
+    pub peer: Arc<Peer>,
+    /// Says when all other gateways know of it. `None` without a cluster.
+    pub announced: Option<oneshot::Receiver<()>>,
+}
+
 /// The facts about a connection that has just been deregistered.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Removed {
     /// The groups that the connection was in.
     pub groups: Vec<ByteString>,
-    /// The number of connections that the same uid has left.
+    /// The number of connections that the same uid has left on this gateway.
     pub remaining: u32,
+    /// The number of connections that it has left on all gateways, once they have agreed. `None` without a cluster.
+    pub remaining_anywhere: Option<oneshot::Receiver<u32>>,
 }
 
 /// All authenticated connections.
 #[derive(Debug)]
 pub struct Registry {
     duplicate_login: DuplicateLogin,
+    observer: Option<Arc<dyn Observer>>,
     tables: Tables,
     /// The uids that are not let in.
     pub blocks: Blocks,
@@ -75,7 +90,13 @@ pub struct Registry {
 impl Registry {
     /// Creates an empty registry. `duplicate_login` decides what happens when a connected uid logs in again.
     pub fn new(duplicate_login: DuplicateLogin) -> Self {
-        Self { duplicate_login, tables: Tables::new(), blocks: Blocks::default(), events: Events::new() }
+        let (tables, blocks, events) = (Tables::new(), Blocks::default(), Events::new());
+        Self { duplicate_login, observer: None, tables, blocks, events }
+    }
+
+    /// Makes an observer learn of each login and departure.
+    pub fn observed_by(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observer: Some(observer), ..self }
     }
 
     /// Registers a connection under its uid. With `duplicate_login = "close-older"` this closes the uid's other
@@ -90,18 +111,18 @@ impl Registry {
         uid: ByteString,
         outbox: Arc<Outbox>,
         address: SocketAddr,
-    ) -> Result<Arc<Peer>, RegisterError> {
+    ) -> Result<Registration, RegisterError> {
         let mut replaced = Vec::new();
         let now = SystemTime::now();
         let origin = Origin::new(address, now);
-        let peer = {
+        let registered = {
             let mut uids = self.tables.uids.lock(&uid);
             // Checked under the lock: see `Blocks`.
             if self.blocks.is_blocked(&uid) {
                 return Err(RegisterError::Blocked);
             }
             // Taken under the lock, so that the logins of one uid are numbered in the order of registration.
-            let login_number = self.tables.logins.fetch_add(1, Relaxed) + 1;
+            let login_number = self.login_number();
             let same = uids.entry(uid.clone()).or_default();
             match self.duplicate_login {
                 DuplicateLogin::Newest | DuplicateLogin::All => {}
@@ -113,30 +134,53 @@ impl Registry {
                 }
             }
             self.events.record(now, uid.clone(), id, Presence::Login { first: same.len() == 0 });
+            let before = self.observer.as_ref().and_then(|_| Row::of(same));
             let peer = Arc::new(Peer::new(id, uid, outbox, origin, login_number));
             same.add(peer.clone());
-            peer
+            let announced = self
+                .observer
+                .as_ref()
+                .zip(Row::of(same))
+                .map(|(observer, after)| observer.login(&peer.uid, before, after));
+            Registration { peer, announced }
         };
         self.events.wake();
         for older in replaced {
             older.outbox.close(REPLACED, Cause::Replaced);
         }
         self.tables.newest.fetch_max(id.0, Relaxed);
-        self.tables.shard(id).insert(id, peer.clone());
-        Ok(peer)
+        self.tables.shard(id).insert(id, registered.peer.clone());
+        Ok(registered)
+    }
+
+    /// Numbers a login: larger than all logins of the same uid before it.
+    fn login_number(&self) -> u64 {
+        match &self.observer {
+            None => self.tables.logins.fetch_add(1, Relaxed) + 1,
+            Some(observer) => {
+                let stamp = observer.stamp();
+                self.tables.logins.fetch_max(stamp, Relaxed);
+                stamp
+            }
+        }
     }
 
     /// Removes this connection only, which has ended by this cause. Other connections of its uid stay.
     pub fn deregister(&self, peer: &Peer, cause: Cause) -> Removed {
         self.tables.shard(peer.id).remove(&peer.id);
+        let mut remaining_anywhere = None;
         let remaining = {
             let mut uids = self.tables.uids.lock(&peer.uid);
             match uids.get_mut(&peer.uid) {
                 None => 0,
                 Some(same) => {
+                    let before = self.observer.as_ref().and_then(|_| Row::of(same));
                     let was_there = same.remove(peer.login_number);
                     let remaining = same.len();
                     if was_there {
+                        let told = self.observer.as_ref().zip(before);
+                        remaining_anywhere =
+                            told.map(|(observer, before)| observer.departure(&peer.uid, before, Row::of(same)));
                         let departure = Presence::Departure { cause, last: remaining == 0 };
                         self.events.record(SystemTime::now(), peer.uid.clone(), peer.id, departure);
                     }
@@ -155,7 +199,8 @@ impl Registry {
         for group in &groups {
             self.tables.remove_from(group, peer.id);
         }
-        Removed { groups, remaining: u32::try_from(remaining).unwrap_or(u32::MAX) }
+        let remaining = u32::try_from(remaining).unwrap_or(u32::MAX);
+        Removed { groups, remaining, remaining_anywhere }
     }
 
     /// Returns the newest open connection of a uid. A message to the uid goes there, unless `duplicate_login = "all"`.

@@ -4,6 +4,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
 use tracing::{debug, info};
 
@@ -19,7 +20,7 @@ use crate::edge::listener::Stream;
 use crate::hub::command::{self, Ending};
 use crate::hub::delivery;
 use crate::hub::outbox::{Close, Outbox, Refused};
-use crate::hub::registry::{Peer, RegisterError, Registry, Removed};
+use crate::hub::registry::{Peer, RegisterError, Registration, Registry, Removed};
 use crate::policy::{Decision, Handshake, Identity};
 
 /// The longest sleep before reading the wall clock again: somebody may have set it.
@@ -54,7 +55,7 @@ impl Session {
         }
         let address = handshake.remote_address.socket();
         let registered = context.registry.register(link.id, uid.clone(), link.outbox.clone(), address);
-        let peer = registered.map_err(|error| {
+        let Registration { peer, announced } = registered.map_err(|error| {
             link.outbox.clear();
             let (cause, code) = match error {
                 RegisterError::Occupied => (Cause::Replaced, 4904),
@@ -66,6 +67,11 @@ impl Session {
         let client = ClientKey::new(address.ip(), &uid);
         let routed = command::Session { connection: link.id, uid, client, attributes, state: Default::default() };
         let mut session = Self { peer, handshake, routed, expiry };
+        if let Some(announced) = announced {
+            // Before the reply: whoever has read it can be reached from every gateway. It ends in time, since the
+            // cluster gives up waiting for a gateway that is slow.
+            _ = Box::pin(announced).await;
+        }
         let opened = link.unless_closing(pin!(context.policy.router.opened(&session.routed))).await;
         match opened {
             Ok(Ok(actions)) => {
@@ -112,9 +118,9 @@ impl Session {
     /// Deregisters the client. The router is not notified yet.
     pub(super) fn close(self, end: &End) -> ClosedSession {
         let removed = self.peer.leave(end.cause());
-        let ending =
-            Ending { cause: end.cause(), code: end.code(), groups: removed.groups, remaining: removed.remaining };
-        ClosedSession { routed: self.routed, ending }
+        let Removed { groups, remaining, remaining_anywhere } = removed;
+        let ending = Ending { cause: end.cause(), code: end.code(), groups, remaining };
+        ClosedSession { routed: self.routed, ending, remaining_anywhere }
     }
 
     async fn route(
@@ -169,11 +175,15 @@ impl Session {
 pub(super) struct ClosedSession {
     routed: command::Session,
     ending: Ending,
+    remaining_anywhere: Option<oneshot::Receiver<u32>>,
 }
 
 impl ClosedSession {
     /// Tells the router that the session has ended, and applies the commands that the router returns.
-    pub(super) async fn notify_router(self, context: &Context) {
+    pub(super) async fn notify_router(mut self, context: &Context) {
+        if let Some(remaining) = self.remaining_anywhere {
+            self.ending.remaining = remaining.await.unwrap_or(self.ending.remaining);
+        }
         if let Ok(commands) = context.policy.router.closed(&self.routed, self.ending).await {
             delivery::apply_commands(&context.registry, commands, |_| ()).await;
         }

@@ -96,7 +96,7 @@ proptest! {
                     if policy == DuplicateLogin::CloseOlder {
                         prop_assert!(model.iter().all(|other| other.uid != uid || !other.open()));
                     }
-                    if let Ok(peer) = registered {
+                    if let Ok(Registration { peer, .. }) = registered {
                         let first = model.iter().all(|other| other.uid != uid);
                         happened.push((peer.clone(), Presence::Login { first }));
                         model.push(Modelled { peer, uid, groups: HashSet::new() });
@@ -171,7 +171,7 @@ proptest! {
 #[test]
 fn a_connection_is_in_a_bounded_number_of_groups() {
     let registry = Registry::new(DuplicateLogin::Newest);
-    let peer = registry.register(ConnectionId(1), "u".into(), outbox(), ADDRESS).unwrap();
+    let peer = registry.register(ConnectionId(1), "u".into(), outbox(), ADDRESS).unwrap().peer;
     for group in 0..MAX_GROUPS {
         assert!(registry.join(&peer, &group.to_string().into()).is_ok());
     }
@@ -219,7 +219,7 @@ fn a_walk_meets_once_whoever_stays_and_ends_although_others_come() {
     let registry = Registry::new(DuplicateLogin::All);
     let group: ByteString = "g".into();
     let login = |id: u64| {
-        let peer = registry.register(ConnectionId(id), "u".into(), outbox(), ADDRESS).unwrap();
+        let peer = registry.register(ConnectionId(id), "u".into(), outbox(), ADDRESS).unwrap().peer;
         registry.join(&peer, &group).unwrap();
         peer
     };

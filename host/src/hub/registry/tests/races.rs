@@ -45,7 +45,7 @@ fn a_login_while_its_uid_is_blocked_is_refused_or_closed() {
             let registered = registry.register(ConnectionId(round), "u".into(), outbox, ADDRESS);
             barrier.wait();
             match registered {
-                Ok(peer) => {
+                Ok(Registration { peer, .. }) => {
                     assert!(!peer.outbox.is_open(), "neither refused nor closed");
                     registry.deregister(&peer, Cause::Operator);
                 }
@@ -67,7 +67,7 @@ fn the_events_of_a_uid_are_in_order() {
     let come_and_go = || {
         for _ in 0..LOGINS {
             let outbox = Arc::new(Outbox::new(1 << 20, budget.clone()));
-            let peer = registry.register(ConnectionId::next(), "u".into(), outbox, ADDRESS).unwrap();
+            let peer = registry.register(ConnectionId::next(), "u".into(), outbox, ADDRESS).unwrap().peer;
             registry.deregister(&peer, Cause::Client);
         }
     };
@@ -123,7 +123,7 @@ fn the_shard_is_locked_while_an_event_is_recorded() {
         assert!(!is_locked());
     };
     let peer = OnceLock::new();
-    let register = || registry.register(ConnectionId(1), "u".into(), outbox(), ADDRESS).unwrap();
+    let register = || registry.register(ConnectionId(1), "u".into(), outbox(), ADDRESS).unwrap().peer;
     records_under_lock(&|| _ = peer.set(register()));
     records_under_lock(&|| _ = registry.deregister(peer.get().unwrap(), Cause::Client));
     assert_eq!(registry.events.newest(), 2);
@@ -149,7 +149,7 @@ fn no_follower_of_events_is_woken_under_a_lock() {
         (polled, waiting)
     };
     let (Poll::Pending, _login) = poll(0) else { panic!("nothing has happened") };
-    let peer = registry.register(ConnectionId(1), "u".into(), outbox(), ADDRESS).unwrap();
+    let peer = registry.register(ConnectionId(1), "u".into(), outbox(), ADDRESS).unwrap().peer;
     assert_eq!(poll(0).0, Poll::Ready(()));
     let (Poll::Pending, _departure) = poll(1) else { panic!("nothing more has happened") };
     registry.deregister(&peer, Cause::Client);
