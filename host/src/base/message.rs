@@ -54,9 +54,14 @@ impl fmt::Debug for Message {
     }
 }
 
-/// The id of one connection. Unique for as long as the process runs; 0 is never used.
+/// The id of one connection. Unique for as long as the process runs, in a cluster for
+/// ever; 0 is never used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
+
+/// The bits of an id that count connections. The bits above are the node's.
+const COUNTER_BITS: u32 = 54;
+const COUNTER: u64 = (1 << COUNTER_BITS) - 1;
 
 /// The id given out last.
 static LAST: AtomicU64 = AtomicU64::new(0);
@@ -65,6 +70,17 @@ impl ConnectionId {
     /// Returns an id for a new connection.
     pub fn next() -> Self {
         Self(LAST.fetch_add(1, Relaxed) + 1)
+    }
+
+    /// Begins to number the connections of one gateway of a cluster: 9 bits with its node, then 54 bits that go on from
+    /// `first`. The sign bit stays free.
+    pub fn begin(node: u16, first: u64) {
+        LAST.store(u64::from(node) << COUNTER_BITS | first & COUNTER, Relaxed);
+    }
+
+    /// Returns the node of the cluster whose connection this is; 0 without a cluster.
+    pub fn node(self) -> u16 {
+        u16::try_from(self.0 >> COUNTER_BITS).unwrap_or(u16::MAX)
     }
 
     /// Returns the id of the newest connection.

@@ -32,6 +32,8 @@ pub(super) fn start(config: &LogConfig) -> (WorkerGuard, ErrorCounter) {
         .with_ansi(io::stderr().is_terminal());
     // Checked when the configuration was loaded.
     let targets: Targets = config.level.parse().unwrap_or_default();
+    // What it says is said by `hub::exchange`, in words for operators.
+    let targets = targets.with_target("async_nats", LevelFilter::OFF);
     match config.format {
         LogFormat::Text => log.finish().with(targets).init(),
         LogFormat::Json => {

@@ -67,7 +67,9 @@ pub(super) fn serve(loaded: Loaded, source: Source, inherited: Inherited, builde
                 Err(error) => {
                     error!(error = format!("{error:#}"), "cannot start");
                     return match error {
-                        StartError::Plugin(_) | StartError::Tls(_) | StartError::InUse(_) => ExitCode::from(EXIT_CONFIG),
+                        StartError::Plugin(_) | StartError::Tls(_) | StartError::Cluster(_) | StartError::InUse(_) => {
+                            ExitCode::from(EXIT_CONFIG)
+                        }
                         StartError::Listen(_) => ExitCode::FAILURE,
                     };
                 }

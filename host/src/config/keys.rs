@@ -50,7 +50,7 @@ keys! {
              the tokens of operators and of the API, a record of the plugins that were rolled back, and copies of the plugins that have proven \
              themselves, with the values of their settings. Each gateway needs its own folder. Empty: \
              $STATE_DIRECTORY, which systemd sets, else $XDG_STATE_HOME/hotgate, else ~/.local/state/hotgate.";
-        [sections: log, websocket, text, heartbeat, drain, sessions, outbox, inbox, limits, watch, engine, compiler, admin, api]
+        [sections: log, websocket, text, heartbeat, drain, sessions, outbox, inbox, limits, watch, engine, compiler, admin, api, cluster]
         [rest: authenticators = vec![PluginConfig::default()], router = RouterConfig::default()]
     }
 

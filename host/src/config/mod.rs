@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod bounds;
 mod changes;
+mod cluster;
 mod error;
 mod files;
 #[cfg(any(test, fuzzing))]
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::cluster::{ClusterConfig, WithoutNats};
 pub use self::error::ConfigError;
 pub use self::files::{BYTE_ORDER_MARK, open_file, read_file, read_text};
 pub use self::kinds::host;
@@ -85,6 +87,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// The HTTP push API, for internal systems.
     pub api: ApiConfig,
+    /// The cluster that this gateway belongs to.
+    pub cluster: ClusterConfig,
     /// The chain of plugins that decide who a client is, in the order of their calls. Never empty.
     pub authenticators: Vec<PluginConfig>,
     /// The plugin that decides who gets a message.
@@ -100,15 +104,12 @@ impl Config {
         listeners
     }
 
-    /// Makes relative paths of listeners absolute; they start at `folder`.
+    /// Makes relative paths of listeners and of the cluster absolute; they start at `folder`.
     fn locate(&mut self, folder: &Path) -> Result<(), String> {
-        self.listeners_mut().into_iter().try_for_each(|listener| listener.locate(folder))
-    }
-
-    /// Returns all listeners.
-    fn listeners_mut(&mut self) -> [&mut ListenerConfig; 4] {
-        let Self { websocket, text, admin, api, .. } = self;
-        [&mut websocket.listener, &mut text.listener, &mut admin.listener, &mut api.listener]
+        let Self { websocket, text, admin, api, cluster, .. } = self;
+        let listeners = [&mut websocket.listener, &mut text.listener, &mut admin.listener, &mut api.listener];
+        listeners.into_iter().try_for_each(|listener| listener.locate(folder))?;
+        cluster.locate(folder)
     }
 }
 

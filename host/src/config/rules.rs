@@ -9,7 +9,9 @@ use super::files::open_file;
 use super::kinds::Kind as _;
 use super::listener::{FILE, ListenerConfig};
 use super::units::{show_duration, show_size};
-use super::{AllowedOrigins, ClientAuth, Config, ListenAddress, PluginConfig, PluginSource, ProxyProtocol};
+use super::{
+    AllowedOrigins, ClientAuth, Config, DuplicateLogin, ListenAddress, PluginConfig, PluginSource, ProxyProtocol,
+};
 
 /// Refuses combinations of settings that cannot work or are not safe.
 pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError> {
@@ -28,7 +30,8 @@ pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError>
     all_memory(config, places)?;
     calls(config, places)?;
     host_calls(config, places)?;
-    recipients(config, places)
+    recipients(config, places)?;
+    cluster(config, places)
 }
 
 fn refuse<T>(place: Place, problem: String) -> Result<T, ConfigError> {
@@ -323,6 +326,38 @@ fn recipients(config: &Config, places: &Places) -> Result<(), ConfigError> {
         let place = places.of(&["router.limits.max_recipients", "limits.connections"]);
         let problem = format!("must be at least limits.connections, which is {connections}");
         return refuse(place, format!("router.limits.max_recipients = {most}: {problem}"));
+    }
+    Ok(())
+}
+
+fn cluster(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    let cluster = &config.cluster;
+    if cluster.is_on() && config.sessions.duplicate_login == DuplicateLogin::Reject {
+        let problem = "a cluster cannot know for certain whether a uid is connected: use \"newest\", \"all\" or \
+                       \"close-older\", or leave out cluster.nats";
+        let place = places.of(&["sessions.duplicate_login", "cluster.nats"]);
+        return refuse(place, format!("sessions.duplicate_login = \"reject\": {problem}"));
+    }
+    let ways = [
+        ("cluster.credentials", cluster.credentials.is_some()),
+        ("cluster.nkey", cluster.nkey.is_some()),
+        ("cluster.user", !cluster.user.is_empty()),
+    ];
+    let mut set = ways.into_iter().filter(|(_, is_set)| *is_set);
+    if let (Some((first, _)), Some((second, _))) = (set.next(), set.next()) {
+        return refuse(
+            places.of(&[second, first]),
+            format!("{second}: leave it out, or {first}: one of them is enough"),
+        );
+    }
+    for (key, is_set, other, other_is_set) in [
+        ("cluster.user", !cluster.user.is_empty(), "cluster.password", cluster.password.is_some()),
+        ("cluster.certificate", cluster.certificate.is_some(), "cluster.key", cluster.key.is_some()),
+    ] {
+        if is_set != other_is_set {
+            let (set, missing) = if is_set { (key, other) } else { (other, key) };
+            return refuse(places.of(&[set]), format!("{missing}: must be set, because {set} is"));
+        }
     }
     Ok(())
 }

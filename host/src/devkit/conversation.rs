@@ -141,7 +141,7 @@ impl Conversation {
                 let ending = Ending { cause: *cause, code: *code, groups, remaining: *remaining };
                 let commands = self.harness.closed(&self.session, ending).await?;
                 let shown = expectation::commands(&commands);
-                delivery::apply_commands(&self.registry, commands, |_| ()).await;
+                _ = delivery::apply_commands(&self.registry, commands, |_, _| ()).await;
                 shown
             }
             Call::Push(line) => {
@@ -149,7 +149,7 @@ impl Conversation {
                 let answer = self.harness.push(&sender, line).await?;
                 let shown = expectation::answer(&answer);
                 if let Ok(answer) = answer {
-                    delivery::apply_commands(&self.registry, answer.commands, |_| ()).await;
+                    _ = delivery::apply_commands(&self.registry, answer.commands, |_, _| ()).await;
                 }
                 shown
             }
@@ -160,7 +160,7 @@ impl Conversation {
                 let shown = expectation::ruling(&ruling);
                 // A message that passes is not sent: nobody reads the connections.
                 if let Ruling::Instead(commands) = ruling {
-                    delivery::apply_commands(&self.registry, commands, |_| ()).await;
+                    _ = delivery::apply_commands(&self.registry, commands, |_, _| ()).await;
                 }
                 shown
             }

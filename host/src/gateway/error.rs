@@ -16,6 +16,9 @@ pub enum StartError {
     /// A certificate cannot be used.
     #[error("{0:#}")]
     Tls(anyhow::Error),
+    /// This gateway cannot join the cluster.
+    #[error("{0:#}")]
+    Cluster(anyhow::Error),
     /// Another gateway uses the state folder.
     #[error(transparent)]
     InUse(#[from] InUse),

@@ -3,6 +3,7 @@
 mod drains;
 mod error;
 mod listeners;
+mod member;
 mod reload;
 mod supervisor;
 mod tasks;
@@ -20,6 +21,7 @@ use tracing::{info, warn};
 use self::drains::Drains;
 pub use self::error::StartError;
 use self::listeners::Listeners;
+use self::member::{Candidate, Member};
 use self::reload::{Parts, Reload};
 use self::supervisor::Supervisor;
 use self::tasks::Tasks;
@@ -61,6 +63,7 @@ pub struct Gateway {
     listeners: Vec<ListenerStatus>,
     notices: Arc<Notices>,
     supervisor: Supervisor,
+    member: Option<Member>,
 }
 
 impl Gateway {
@@ -84,7 +87,12 @@ impl Gateway {
         let websocket = listeners.open("websocket", &config.websocket.listener).await?;
         websocket.keep_alive(&heartbeat::keepalive(&config.heartbeat));
         let text = listeners.open("text", &config.text.listener).await?;
-        let registry = Arc::new(Registry::new(config.sessions.duplicate_login));
+        let candidate = Candidate::new(&config.cluster).await.map_err(StartError::Cluster)?;
+        let registry = Registry::new(config.sessions.duplicate_login);
+        let registry = Arc::new(match &candidate {
+            None => registry,
+            Some(candidate) => registry.in_cluster(candidate.cluster.clone()),
+        });
         let state = Arc::new(state);
         if let Some(problem) = state.problem() {
             warn!(problem, "no state folder: nothing is kept for the next start");
@@ -98,6 +106,10 @@ impl Gateway {
             let digest = &digest[..12];
             info!(slot, plugin, generation, %digest, source, "plugin live");
         }
+        let member = match candidate {
+            None => None,
+            Some(candidate) => Some(candidate.join(config, registry.clone()).await.map_err(StartError::Cluster)?),
+        };
         for listener in [&websocket, &text] {
             listeners.remember(listener.name(), &listener.addresses());
         }
@@ -122,6 +134,7 @@ impl Gateway {
             listeners,
             notices,
             supervisor,
+            member,
         })
     }
 
@@ -141,6 +154,7 @@ impl Gateway {
             listeners,
             notices,
             supervisor,
+            mut member,
         } = self;
         let plugins = policy.clone();
         let mut tasks = Tasks::default();
@@ -220,7 +234,19 @@ impl Gateway {
 
         let drains = Drains { drain: drain.clone(), heartbeat, tasks: &tasks, grace: config.shutdown_grace };
         let stopping = async {
-            let ending = stop.await;
+            let expelled = async {
+                match &mut member {
+                    None => std::future::pending().await,
+                    Some(member) => member.expelled().await,
+                }
+            };
+            let ending = tokio::select! {
+                ending = stop => ending,
+                () = expelled => Ending::Drained,
+            };
+            if let Some(member) = &member {
+                member.drain();
+            }
             let longest = config.drain.notice + config.drain.spread + config.shutdown_grace + LAST_WORDS + MARGIN;
             supervisor.stopping();
             supervisor.extend_timeout(longest);
@@ -237,6 +263,9 @@ impl Gateway {
         }
         if let Some(admin) = admin {
             admin.stop(end).await;
+        }
+        if let Some(member) = member {
+            member.leave().await;
         }
         // This also saves a rollback that happened a moment ago.
         let _ = timeout(LAST_WORDS, plugins.save()).await;

@@ -1,6 +1,8 @@
 //! The records that a router gets, and the commands and actions that it returns: the same as in `wit/router.wit`, as
 //! plain Rust types.
 
+use std::ops::AddAssign;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 
@@ -133,6 +135,55 @@ impl Action {
             Self::Authenticate => "authenticate",
         }
     }
+}
+
+/// What became of a message: the number of its connections, by what happened there. A delivery with no connection at
+/// all has three zeros: its recipient is offline, unless `elsewhere` says otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The message is in the connection's outbox.
+    pub reached: usize,
+    /// The connection's outbox was full. The connection is closed as a slow consumer.
+    pub full: usize,
+    /// All outboxes together had no room for the message.
+    pub over_budget: usize,
+    /// Why other gateways may not have got the message; the worst, if there are several.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+impl Outcome {
+    /// Nobody was there.
+    pub const OFFLINE: Self = Self { reached: 0, full: 0, over_budget: 0, elsewhere: None };
+
+    /// Nobody was reached, for this reason.
+    pub const fn failed(why: Elsewhere) -> Self {
+        Self { elsewhere: Some(why), ..Self::OFFLINE }
+    }
+}
+
+impl AddAssign for Outcome {
+    fn add_assign(&mut self, other: Self) {
+        self.reached += other.reached;
+        self.full += other.full;
+        self.over_budget += other.over_budget;
+        self.elsewhere = self.elsewhere.max(other.elsewhere);
+    }
+}
+
+/// Why a message did not get to another gateway, or may not have. All but `Unknown` are certain: the message is in
+/// nobody's outbox there, nor will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Elsewhere {
+    /// The uid's newest connection has ended meanwhile. A newer one may be on another gateway.
+    Moved,
+    /// The message arrived too late.
+    Expired,
+    /// The gateway cannot be reached.
+    Unreachable,
+    /// Too many messages wait for other gateways.
+    Overload,
+    /// The gateway did not answer in time.
+    Unknown,
 }
 
 /// How a session ended.

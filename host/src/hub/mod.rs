@@ -1,8 +1,11 @@
 //! The connections that are authenticated, the delivery of messages to them, and what operators may know of them.
 
 pub mod blocks;
+pub mod cluster;
 pub mod command;
 pub mod delivery;
 pub mod events;
+pub mod exchange;
+pub mod nats;
 pub mod outbox;
 pub mod registry;

@@ -19,8 +19,8 @@ use crate::base::message::Message;
 use crate::base::metrics::{METRICS, PushFailure};
 use crate::config::ApiRules;
 use crate::edge::http::problem::{Problem, Reason};
-use crate::hub::command::{self, Command, Delivery, Recipient, Ruling};
-use crate::hub::delivery::{self, Outcome};
+use crate::hub::command::{self, Command, Delivery, Outcome, Recipient, Ruling};
+use crate::hub::delivery;
 use crate::hub::registry::Registry;
 
 /// How long a message to a group or to everyone waits for its turn.
@@ -237,20 +237,21 @@ impl Work {
     async fn carry_out(self, registry: &Registry) -> Done {
         let Self { commands, uids, reservation } = self;
         let (mut deliveries, mut sum, mut delivered) = (0, Outcome::default(), Delivered::default());
-        delivery::apply_commands(registry, commands, |outcome| {
+        let mut count = |number: usize, outcome: Outcome| {
             let list = match outcome {
                 Outcome { reached: 1.., .. } => None,
                 Outcome { full: 1.., .. } => Some(&mut delivered.full),
                 Outcome { over_budget: 1.., .. } => Some(&mut delivered.budget),
                 _ => Some(&mut delivered.offline),
             };
-            if let (Some(list), Some(uid)) = (list, uids.get(deliveries)) {
+            if let (Some(list), Some(uid)) = (list, uids.get(number)) {
                 list.push(uid.clone());
             }
             deliveries += 1;
             sum += outcome;
-        })
-        .await;
+        };
+        let unanswered = delivery::apply_commands(registry, commands, &mut count).await;
+        unanswered.answers(count).await;
         delivered.reached = sum.reached;
         if let Some(reservation) = reservation.filter(|_| sum.reached > 0) {
             let body = serde_json::to_vec(&delivered).map(Bytes::from).unwrap_or_default();

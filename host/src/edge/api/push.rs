@@ -22,7 +22,7 @@ use super::tokens::Scope;
 use crate::base::metrics::{METRICS, PushFailure};
 use crate::edge::http::problem::{Problem, Reason};
 use crate::edge::http::query::no_query;
-use crate::hub::command::{Answer, Sender};
+use crate::hub::command::{Answer, Outcome, Sender};
 use crate::hub::delivery;
 use crate::policy::PushError;
 
@@ -128,11 +128,12 @@ async fn send_line(
         }
     };
     let (mut all, mut reached) = (true, 0);
-    delivery::apply_commands(&served.registry, commands, |outcome| {
+    let mut count = |_, outcome: Outcome| {
         all &= outcome.reached > 0;
         reached += outcome.reached;
-    })
-    .await;
+    };
+    let unanswered = delivery::apply_commands(&served.registry, commands, &mut count).await;
+    unanswered.answers(count).await;
     let result = match reply {
         Some(reply) => Ok(reply.into_bytes()),
         None if all => Ok(Bytes::from_static(b"ok")),

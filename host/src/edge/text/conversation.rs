@@ -17,7 +17,7 @@ use super::lines::Lines;
 use crate::base::message::ConnectionId;
 use crate::base::metrics::PushFailure;
 use crate::edge::listener::Stream;
-use crate::hub::command::{Answer, Sender};
+use crate::hub::command::{Answer, Outcome, Sender};
 use crate::hub::delivery;
 use crate::policy::PushError;
 
@@ -86,34 +86,48 @@ impl<'a> Conversation<'a> {
     async fn run(&mut self, stream: &mut impl Stream, shutdown: &CancellationToken) -> End {
         loop {
             let answered = self.answer_lines().await;
+            if answered.is_err() {
+                self.answers.all().await;
+            }
             if !self.answers.is_empty() {
-                let write = async {
-                    stream.write_all(self.answers.as_bytes()).await?;
-                    stream.flush().await
-                };
-                let written = timeout(WRITE_TIMEOUT, write).await;
-                self.answers.written();
-                if !matches!(written, Ok(Ok(()))) {
+                if !self.write_answers(stream).await {
                     return match answered {
                         Ok(()) => self.carry_out_rest(stream, shutdown).await,
                         Err(_) => End::Gone,
                     };
                 }
-                if answered.is_ok() && self.lines.has_more() {
+                if answered.is_ok() && self.lines.has_more() && !self.answers.too_many_wait() {
                     continue;
                 }
             }
             if let Err(end) = answered {
                 return end;
             }
-            tokio::select! {
-                () = shutdown.cancelled() => return End::Shutdown,
-                read = stream.read_buf(self.lines.buffer()) => match read {
-                    Ok(0) | Err(_) => return End::Gone,
-                    Ok(_) => {}
+            let end = tokio::select! {
+                () = self.answers.next(), if self.answers.wait() => continue,
+                () = shutdown.cancelled() => End::Shutdown,
+                read = stream.read_buf(self.lines.buffer()), if !self.answers.too_many_wait() => match read {
+                    Ok(0) | Err(_) => End::Gone,
+                    Ok(_) => continue,
                 }
+            };
+            if self.answers.wait() {
+                self.answers.all().await;
+                self.write_answers(stream).await;
             }
+            return end;
         }
+    }
+
+    /// Writes all answers that are known. Returns `false` if the sender does not take them.
+    async fn write_answers(&mut self, stream: &mut impl Stream) -> bool {
+        let write = async {
+            stream.write_all(self.answers.as_bytes()).await?;
+            stream.flush().await
+        };
+        let written = timeout(WRITE_TIMEOUT, write).await;
+        self.answers.written();
+        matches!(written, Ok(Ok(())))
     }
 
     /// Carries out the lines of a sender that no longer reads its answers: the sender has left, or has not read for too
@@ -121,6 +135,7 @@ impl<'a> Conversation<'a> {
     async fn carry_out_rest(&mut self, stream: &mut impl Stream, shutdown: &CancellationToken) -> End {
         let rest = async {
             while self.answer_lines().await.is_ok() && !shutdown.is_cancelled() {
+                self.answers.forget_waiting();
                 self.answers.written();
                 if !self.lines.has_more()
                     && !matches!(timeout(LINGER, stream.read_buf(self.lines.buffer())).await, Ok(Ok(1..)))
@@ -135,7 +150,7 @@ impl<'a> Conversation<'a> {
 
     /// Answers the complete lines that have arrived, until the answers are enough for one write.
     async fn answer_lines(&mut self) -> Result<(), End> {
-        while !self.answers.are_many() {
+        while !self.answers.are_many() && !self.answers.too_many_wait() {
             let line = match self.lines.next() {
                 Ok(Some(line)) => line,
                 Ok(None) => {
@@ -177,10 +192,10 @@ async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut A
         return answers.fail(PushFailure::NoRoom);
     }
     let mut reached = true;
-    delivery::apply_commands(&context.registry, commands, |outcome| reached &= outcome.reached > 0).await;
-    match reply {
-        Some(reply) => answers.reply(&reply),
-        None if reached => answers.ok(),
-        None => answers.fail(PushFailure::Unreached),
+    let count = |_, outcome: Outcome| reached &= outcome.reached > 0;
+    let unanswered = delivery::apply_commands(&context.registry, commands, count).await;
+    match unanswered.is_empty() {
+        true => answers.delivered(reached, reply),
+        false => answers.later(reached, unanswered, reply),
     }
 }

@@ -1,10 +1,12 @@
-//! Applies the decisions of plugins: finds the recipients and fills their outboxes. Nothing here waits for a client.
+//! Applies the decisions of plugins: finds the recipients and fills their outboxes. In a cluster, also sends them to
+//! the other gateways. Nothing here waits for a client.
 
+mod changes;
+mod elsewhere;
 mod relief;
 #[cfg(test)]
 mod tests;
 
-use std::ops::AddAssign;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -12,11 +14,14 @@ use bytes::Bytes;
 use tokio::task::yield_now;
 use tracing::debug;
 
+use self::elsewhere::Issued;
+pub use self::elsewhere::{Unanswered, apply_for_others};
 pub use self::relief::queue;
 use self::relief::{counted, relieve};
-use crate::base::message::{Cause, ConnectionId, Message};
+use crate::base::message::{ConnectionId, Message};
 use crate::base::metrics::{METRICS, Overflow};
-use crate::hub::command::{Action, Closing, Command, Delivery, Membership, Recipient};
+use crate::hub::cluster::handle::{Cluster, Sent};
+use crate::hub::command::{Action, Closing, Command, Delivery, Membership, Outcome, Recipient};
 use crate::hub::outbox::{Refused, SHARED_COST, Shared, cost};
 use crate::hub::registry::{PART, Peer, Registry, Several};
 
@@ -29,42 +34,8 @@ pub struct SessionEffects {
     pub authenticate: bool,
 }
 
-/// What became of a message: the number of its connections, by what happened there. A delivery with no connection at
-/// all has three zeros: its recipient is offline.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// The message is in the connection's outbox.
-    pub reached: usize,
-    /// The connection's outbox was full. The connection is closed as a slow consumer.
-    pub full: usize,
-    /// All outboxes together had no room for the message.
-    pub over_budget: usize,
-}
-
-impl Outcome {
-    const OFFLINE: Self = Self { reached: 0, full: 0, over_budget: 0 };
-
-    /// Returns what became of a message to one connection; logs a refusal.
-    fn of(peer: &Peer, pushed: &Result<(), Refused>) -> Self {
-        if let Err(refused) = pushed {
-            debug!(connection = peer.id.0, %refused, "message refused");
-        }
-        match pushed {
-            Ok(()) => Self { reached: 1, ..Self::OFFLINE },
-            Err(Refused::Full) => Self { full: 1, ..Self::OFFLINE },
-            Err(Refused::OverBudget(_)) => Self { over_budget: 1, ..Self::OFFLINE },
-            Err(Refused::Closed) => Self::OFFLINE,
-        }
-    }
-}
-
-impl AddAssign for Outcome {
-    fn add_assign(&mut self, other: Self) {
-        self.reached += other.reached;
-        self.full += other.full;
-        self.over_budget += other.over_budget;
-    }
-}
+/// The rest of the work, in a box: otherwise every connection would reserve memory for it.
+pub type Rest<'a> = Pin<Box<dyn Future<Output = SessionEffects> + Send + 'a>>;
 
 /// Applies the router's actions for the session of `own`, in order.
 pub async fn apply(registry: &Registry, own: &Arc<Peer>, actions: Vec<Action>) -> SessionEffects {
@@ -74,19 +45,22 @@ pub async fn apply(registry: &Registry, own: &Arc<Peer>, actions: Vec<Action>) -
     }
 }
 
-/// Applies the actions that need no waiting, which usually are all of them. The rest is returned as a boxed future:
-/// otherwise every connection would reserve memory for it.
-fn apply_at_once<'a>(
+/// Applies the actions that need no waiting, which usually are all of them.
+///
+/// # Errors
+/// The rest, which must be awaited. It may wait for another gateway; the client must be served meanwhile.
+pub fn apply_at_once<'a>(
     registry: &'a Registry,
     own: &'a Arc<Peer>,
     actions: Vec<Action>,
-) -> Result<SessionEffects, Pin<Box<dyn Future<Output = SessionEffects> + Send + 'a>>> {
+) -> Result<SessionEffects, Rest<'a>> {
     let repeats = repeats(&actions, |action| match action {
         Action::Command(command) => payload(command),
         Action::Reply(message) => Some(message),
         Action::Remember(_) | Action::Authenticate => None,
     });
-    let mut work = Work { registry, except: Some(own.id), own: Some(own), repeats, repeated: None, count: 0 };
+    let cluster = registry.cluster();
+    let mut work = Work { registry, cluster, except: Some(own.id), own: Some(own), repeats, repeated: None, count: 0 };
     let (mut effects, mut actions) = (SessionEffects::default(), actions.into_iter());
     while let Some(action) = actions.next() {
         let mut left = work.take(action, &mut effects);
@@ -94,7 +68,8 @@ fn apply_at_once<'a>(
             return Err(Box::pin(async move {
                 loop {
                     if let Some(command) = left {
-                        work.carry_out(*command).await;
+                        let otherwise = work.carry_out(*command).await;
+                        work.answer_otherwise(otherwise).await;
                     }
                     work.yield_if_many().await;
                     let Some(action) = actions.next() else { return effects };
@@ -106,20 +81,31 @@ fn apply_at_once<'a>(
     Ok(effects)
 }
 
-/// Applies commands that belong to no session, in order. Passes what became of each delivery to `each`.
-pub async fn apply_commands(registry: &Registry, commands: Vec<Command>, mut each: impl FnMut(Outcome)) {
+/// Applies commands that belong to no session, in order. Passes what became of each delivery to `each`, with its number
+/// among the deliveries. Returns those about which other gateways have not answered yet.
+pub async fn apply_commands(
+    registry: &Registry,
+    commands: Vec<Command>,
+    mut each: impl FnMut(usize, Outcome),
+) -> Unanswered {
     let repeats = repeats(&commands, payload);
-    let mut work = Work { registry, except: None, own: None, repeats, repeated: None, count: 0 };
+    let cluster = registry.cluster();
+    let mut work = Work { registry, cluster, except: None, own: None, repeats, repeated: None, count: 0 };
+    let (mut number, mut unanswered) = (0, Unanswered::default());
     for command in commands {
-        let outcome = match work.begin(command) {
-            Ok(outcome) => outcome,
-            Err(command) => Box::pin(work.carry_out(*command)).await,
+        let issued = match work.begin(command) {
+            Ok(outcome) => outcome.map(Issued::Done),
+            Err(command) => Box::pin(work.carry_out(*command)).await.map(|(issued, _)| issued),
         };
-        if let Some(outcome) = outcome {
-            each(outcome);
+        match issued {
+            Some(Issued::Done(outcome)) => each(number, outcome),
+            Some(Issued::Away(here, answer)) => unanswered.add(number, here, answer),
+            None => continue,
         }
+        number += 1;
         work.yield_if_many().await;
     }
+    unanswered
 }
 
 fn payload(command: &Command) -> Option<&Message> {
@@ -135,6 +121,8 @@ fn repeats<T>(list: &[T], payload: fn(&T) -> Option<&Message>) -> bool {
 /// The state of applying the commands of one call.
 struct Work<'a> {
     registry: &'a Registry,
+    /// The other gateways, unless the work concerns this gateway only.
+    cluster: Option<&'a Arc<Cluster>>,
     /// The connection that [`Recipient::GroupOthers`] leaves out.
     except: Option<ConnectionId>,
     /// The connection that gets replies, and each `otherwise`.
@@ -149,9 +137,12 @@ struct Work<'a> {
 
 /// The connections that a command concerns.
 enum Found<'a> {
-    /// At most one connection; `None` if it does not exist.
+    /// At most one connection, of this gateway; `None` if it does not exist.
     One(Option<Arc<Peer>>),
+    /// Several connections of this gateway, and in a cluster of the others.
     Several(Several<'a>),
+    /// At most one connection, of another gateway.
+    Elsewhere,
 }
 
 impl Work<'_> {
@@ -201,17 +192,24 @@ impl Work<'_> {
         }
     }
 
-    /// Applies a command that [`begin`](Self::begin) returned.
-    async fn carry_out(&mut self, command: Command) -> Option<Outcome> {
+    /// Applies a command that [`begin`](Self::begin) returned. Returns what became of its message, if it is a delivery,
+    /// with the message for the session's own connection if it reached nobody.
+    async fn carry_out(&mut self, command: Command) -> Option<(Issued, Option<Message>)> {
         // A command without recipients takes time, too.
         self.count += 1;
+        let sent = self.send_elsewhere(&command);
+        let is_away = matches!(sent, Some(Sent::Away(_) | Sent::Refused(_)));
         match command {
-            Command::Deliver(Delivery { to, message, otherwise }) => Some(match self.find(&to) {
-                Found::One(only) => self.insist(only, message, otherwise).await,
-                Found::Several(_) => self.spread(to, message, otherwise).await,
-            }),
+            Command::Deliver(Delivery { to, message, otherwise }) => {
+                let here = match self.find(&to) {
+                    Found::Several(_) => self.spread(to, message).await,
+                    Found::One(_) | Found::Elsewhere if is_away => Outcome::OFFLINE,
+                    Found::One(_) | Found::Elsewhere => self.insist(self.here(&to), message).await,
+                };
+                Some((Issued::new(here, sent), otherwise))
+            }
             command => {
-                self.change_several(&command).await;
+                self.change_all(&command, is_away).await;
                 None
             }
         }
@@ -241,7 +239,7 @@ impl Work<'_> {
         };
         match pushed {
             Err(Refused::OverBudget(message)) => Err(message),
-            pushed => Ok(Outcome::of(peer, &pushed)),
+            pushed => Ok(became(peer, &pushed)),
         }
     }
 
@@ -256,40 +254,46 @@ impl Work<'_> {
         self.repeated.as_deref()
     }
 
-    /// Makes room and sends the message to one connection. If this fails, sends `otherwise` to the session's own.
-    async fn insist(&mut self, to: Option<Arc<Peer>>, message: Message, otherwise: Option<Message>) -> Outcome {
-        let outcome = match to {
-            Some(peer) => Outcome::of(&peer, &queue(self.registry, &peer.outbox, message).await),
+    /// Makes room and sends the message to one connection.
+    async fn insist(&mut self, to: Option<Arc<Peer>>, message: Message) -> Outcome {
+        match to {
+            Some(peer) => became(&peer, &queue(self.registry, &peer.outbox, message).await),
             None => Outcome::OFFLINE,
-        };
-        self.fall_back(outcome, otherwise).await;
-        outcome
+        }
+    }
+
+    /// Sends `otherwise` to the session's own connection if nobody was reached. For this, waits for other gateways.
+    async fn answer_otherwise(&mut self, issued: Option<(Issued, Option<Message>)>) {
+        if let Some((issued, Some(otherwise))) = issued {
+            let outcome = issued.outcome().await;
+            self.fall_back(outcome, Some(otherwise)).await;
+        }
     }
 
     /// Sends `otherwise` to the session's own connection if the delivery reached no connection.
     async fn fall_back(&mut self, outcome: Outcome, otherwise: Option<Message>) {
         if let (0, Some(own), Some(message)) = (outcome.reached, self.own, otherwise) {
-            Outcome::of(own, &queue(self.registry, &own.outbox, message).await);
+            became(own, &queue(self.registry, &own.outbox, message).await);
         }
     }
 
     /// Sends a message to several connections. Its payload is charged once.
-    async fn spread(&mut self, to: Recipient, message: Message, otherwise: Option<Message>) -> Outcome {
+    async fn spread(&mut self, to: Recipient, message: Message) -> Outcome {
         let Found::Several(through) = self.find(&to) else { return Outcome::OFFLINE };
         let others_than = self.left_out(&to);
         let (mut walk, mut part) = (self.registry.walk(through), Vec::new());
-        let (mut outcome, mut message, mut shared) = (Outcome::OFFLINE, Some(message), None);
+        let (mut sum, mut message, mut shared) = (Outcome::OFFLINE, Some(message), None);
         while walk.next(&mut part) {
             let is_all = part.len() < PART;
             part.retain(|peer| Some(peer.id) != others_than);
             if let Some(message) = message.take_if(|_| !part.is_empty()) {
                 if let ([only], true) = (&part[..], is_all) {
-                    return self.insist(Some(only.clone()), message, otherwise).await;
+                    return self.insist(Some(only.clone()), message).await;
                 }
                 shared = self.share(message, &part[0]).await;
             }
             let Some(shared) = &shared else {
-                outcome.over_budget += part.len();
+                sum.over_budget += part.len();
                 break;
             };
             for peer in part.drain(..) {
@@ -299,12 +303,11 @@ impl Work<'_> {
                     relieve(self.registry, peer.outbox.budget(), SHARED_COST).await;
                     pushed = counted(peer.outbox.push_shared(shared));
                 }
-                outcome += Outcome::of(&peer, &pushed);
+                sum += became(&peer, &pushed);
             }
             self.yield_if_many().await;
         }
-        self.fall_back(outcome, otherwise).await;
-        outcome
+        sum
     }
 
     /// Charges the payload once, for all recipients. Returns `None` if there is no room for it.
@@ -326,40 +329,6 @@ impl Work<'_> {
         }
     }
 
-    /// Makes one connection join or leave a group, or closes it.
-    fn change(&self, command: &Command, peer: &Arc<Peer>) {
-        match command {
-            Command::Deliver(_) => {}
-            Command::Join(Membership { group, .. }) => {
-                if let Err(error) = self.registry.join(peer, group) {
-                    debug!(connection = peer.id.0, %error, "group not joined");
-                }
-            }
-            Command::Leave(Membership { group, .. }) => self.registry.leave(peer, group),
-            Command::Close(Closing { reason, .. }) => _ = peer.outbox.close(reason.clone(), Cause::Plugin),
-        }
-    }
-
-    /// Does the same as [`change`](Self::change) for several connections.
-    async fn change_several(&mut self, command: &Command) {
-        let (Command::Join(Membership { who, .. })
-        | Command::Leave(Membership { who, .. })
-        | Command::Close(Closing { who, .. })) = command
-        else {
-            return;
-        };
-        let Found::Several(through) = self.find(who) else { return };
-        let others_than = self.left_out(who);
-        let (mut walk, mut part) = (self.registry.walk(through), Vec::new());
-        while walk.next(&mut part) {
-            for peer in part.drain(..).filter(|peer| Some(peer.id) != others_than) {
-                self.count += 1;
-                self.change(command, &peer);
-            }
-            self.yield_if_many().await;
-        }
-    }
-
     /// Returns the connection that the command leaves out.
     fn left_out(&self, who: &Recipient) -> Option<ConnectionId> {
         self.except.filter(|_| matches!(who, Recipient::GroupOthers(_)))
@@ -368,8 +337,11 @@ impl Work<'_> {
     /// Finds the connections that `to` means.
     fn find<'t>(&self, to: &'t Recipient) -> Found<'t> {
         match to {
+            Recipient::Connection(id) if self.cluster.is_some_and(|own| own.id().get() != id.node()) => {
+                Found::Elsewhere
+            }
             Recipient::Connection(id) => Found::One(self.registry.connection(*id)),
-            Recipient::Uid(uid) if self.registry.reaches_one_of_a_uid() => Found::One(self.registry.newest(uid)),
+            Recipient::Uid(uid) if self.registry.reaches_one_of_a_uid() => self.find_newest(uid),
             Recipient::Uid(uid) => Found::Several(Several::Uid(uid)),
             Recipient::Group(group) | Recipient::GroupOthers(group) => Found::Several(Several::Group(group)),
             Recipient::Everyone => Found::Several(Several::Everyone),
@@ -382,5 +354,18 @@ impl Work<'_> {
             self.count = 0;
             yield_now().await;
         }
+    }
+}
+
+/// Returns what became of a message to one connection; logs a refusal.
+fn became(peer: &Peer, pushed: &Result<(), Refused>) -> Outcome {
+    if let Err(refused) = pushed {
+        debug!(connection = peer.id.0, %refused, "message refused");
+    }
+    match pushed {
+        Ok(()) => Outcome { reached: 1, ..Outcome::OFFLINE },
+        Err(Refused::Full) => Outcome { full: 1, ..Outcome::OFFLINE },
+        Err(Refused::OverBudget(_)) => Outcome { over_budget: 1, ..Outcome::OFFLINE },
+        Err(Refused::Closed) => Outcome::OFFLINE,
     }
 }

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use bytestring::ByteString;
 
 use super::*;
+use crate::base::message::Cause;
 use crate::base::message::ConnectionId;
 use crate::config::DuplicateLogin;
 use crate::hub::outbox::{Budget, Outbox};
@@ -38,7 +39,7 @@ impl Hub {
 /// Applies commands. Returns `true` if every delivery reached a connection.
 async fn all_reached(registry: &Registry, commands: Vec<Command>) -> bool {
     let mut all = true;
-    apply_commands(registry, commands, |outcome| all &= outcome.reached > 0).await;
+    _ = apply_commands(registry, commands, |_, outcome| all &= outcome.reached > 0).await;
     all
 }
 
@@ -82,14 +83,14 @@ async fn each_delivery_says_what_became_of_it() {
     let message = text(1_000_000);
     let mut outcomes = Vec::new();
     let commands = to.into_iter().map(|to| deliver(to, message.clone())).collect();
-    apply_commands(&hub.registry, commands, |outcome| outcomes.push(outcome)).await;
-    let outcome = |reached, full| Outcome { reached, full, over_budget: 0 };
+    _ = apply_commands(&hub.registry, commands, |_, outcome| outcomes.push(outcome)).await;
+    let outcome = |reached, full| Outcome { reached, full, ..Outcome::OFFLINE };
     let offline = outcome(0, 0);
     assert_eq!(outcomes, [outcome(1, 0), outcome(0, 1), offline, offline, outcome(1, 0), outcome(2, 0)]);
     let mut refused = Vec::new();
     let too_large = vec![deliver(uid(1), text(20 << 20)), deliver(Recipient::Everyone, text(20 << 20))];
     let small = Hub::new(1 << 20, 3).0;
-    apply_commands(&small.registry, too_large, |outcome| refused.push(outcome.over_budget > 0)).await;
+    _ = apply_commands(&small.registry, too_large, |_, outcome| refused.push(outcome.over_budget > 0)).await;
     assert_eq!(refused, [true, true]);
 }
 

@@ -6,7 +6,6 @@
 //! `Peer.groups` is locked, never the other way round. The locks of [`Blocks`] and [`Events`] are taken under the lock
 //! of a uid's shard, and no other lock under them. Each insert or removal takes logarithmic time.
 
-mod observer;
 mod peer;
 mod shards;
 mod tables;
@@ -23,7 +22,6 @@ use bytestring::ByteString;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-pub use self::observer::{Observer, Row};
 pub use self::peer::Peer;
 use self::peer::{Groups, Origin};
 use self::tables::{Peers, Tables, UidConnections};
@@ -31,13 +29,15 @@ pub use self::walk::{PART, Several, Walk};
 use crate::base::message::{Cause, CloseReason, ConnectionId};
 use crate::config::DuplicateLogin;
 use crate::hub::blocks::Blocks;
+use crate::hub::cluster::handle::Cluster;
 use crate::hub::events::{Events, Presence};
 use crate::hub::outbox::Outbox;
 
 /// The most groups that one connection may be in.
 pub const MAX_GROUPS: usize = 1024;
 
-const REPLACED: CloseReason = CloseReason::new(4903, "replaced by a newer login");
+/// Why a connection is closed if its uid may have only one.
+pub const REPLACED: CloseReason = CloseReason::new(4903, "replaced by a newer login");
 
 /// Why a connection is not registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -79,7 +79,8 @@ pub struct Removed {
 #[derive(Debug)]
 pub struct Registry {
     duplicate_login: DuplicateLogin,
-    observer: Option<Arc<dyn Observer>>,
+    /// The other gateways, which learn of each login and departure under the lock of the uid's shard.
+    cluster: Option<Arc<Cluster>>,
     tables: Tables,
     /// The uids that are not let in.
     pub blocks: Blocks,
@@ -91,12 +92,17 @@ impl Registry {
     /// Creates an empty registry. `duplicate_login` decides what happens when a connected uid logs in again.
     pub fn new(duplicate_login: DuplicateLogin) -> Self {
         let (tables, blocks, events) = (Tables::new(), Blocks::default(), Events::new());
-        Self { duplicate_login, observer: None, tables, blocks, events }
+        Self { duplicate_login, cluster: None, tables, blocks, events }
     }
 
-    /// Makes an observer learn of each login and departure.
-    pub fn observed_by(self, observer: Arc<dyn Observer>) -> Self {
-        Self { observer: Some(observer), ..self }
+    /// Makes this the registry of one gateway of a cluster.
+    pub fn in_cluster(self, cluster: Arc<Cluster>) -> Self {
+        Self { cluster: Some(cluster), ..self }
+    }
+
+    /// Returns the cluster, if this gateway belongs to one.
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
     }
 
     /// Registers a connection under its uid. With `duplicate_login = "close-older"` this closes the uid's other
@@ -134,14 +140,11 @@ impl Registry {
                 }
             }
             self.events.record(now, uid.clone(), id, Presence::Login { first: same.len() == 0 });
-            let before = self.observer.as_ref().and_then(|_| Row::of(same));
+            let before = self.cluster.as_ref().and_then(|_| same.row());
             let peer = Arc::new(Peer::new(id, uid, outbox, origin, login_number));
             same.add(peer.clone());
-            let announced = self
-                .observer
-                .as_ref()
-                .zip(Row::of(same))
-                .map(|(observer, after)| observer.login(&peer.uid, before, after));
+            let noted = self.cluster.as_ref().zip(same.row());
+            let announced = noted.map(|(cluster, after)| cluster.login(&peer.uid, before, after));
             Registration { peer, announced }
         };
         self.events.wake();
@@ -155,10 +158,10 @@ impl Registry {
 
     /// Numbers a login: larger than all logins of the same uid before it.
     fn login_number(&self) -> u64 {
-        match &self.observer {
+        match &self.cluster {
             None => self.tables.logins.fetch_add(1, Relaxed) + 1,
-            Some(observer) => {
-                let stamp = observer.stamp();
+            Some(cluster) => {
+                let stamp = cluster.stamp();
                 self.tables.logins.fetch_max(stamp, Relaxed);
                 stamp
             }
@@ -174,13 +177,13 @@ impl Registry {
             match uids.get_mut(&peer.uid) {
                 None => 0,
                 Some(same) => {
-                    let before = self.observer.as_ref().and_then(|_| Row::of(same));
+                    let before = self.cluster.as_ref().and_then(|_| same.row());
                     let was_there = same.remove(peer.login_number);
                     let remaining = same.len();
                     if was_there {
-                        let told = self.observer.as_ref().zip(before);
+                        let noted = self.cluster.as_ref().zip(before);
                         remaining_anywhere =
-                            told.map(|(observer, before)| observer.departure(&peer.uid, before, Row::of(same)));
+                            noted.map(|(cluster, before)| cluster.departure(&peer.uid, before, same.row()));
                         let departure = Presence::Departure { cause, last: remaining == 0 };
                         self.events.record(SystemTime::now(), peer.uid.clone(), peer.id, departure);
                     }
@@ -206,6 +209,11 @@ impl Registry {
     /// Returns the newest open connection of a uid. A message to the uid goes there, unless `duplicate_login = "all"`.
     pub fn newest(&self, uid: &str) -> Option<Arc<Peer>> {
         self.tables.uids.lock(uid).get(uid)?.iter().rev().find(|peer| peer.outbox.is_open()).cloned()
+    }
+
+    /// Returns `true` if a uid has a connection here that logged in at this stamp or later, be it closing.
+    pub fn has_login_since(&self, uid: &str, stamp: u64) -> bool {
+        self.tables.uids.lock(uid).get(uid).and_then(UidConnections::row).is_some_and(|row| row.newest.0 >= stamp)
     }
 
     /// Starts a walk through several connections, in parts.
@@ -304,9 +312,18 @@ impl Registry {
         }
     }
 
-    /// Returns the number of connections of a uid.
+    /// Returns the number of connections of a uid, on all gateways.
     pub fn connection_count(&self, uid: &str) -> u32 {
-        u32::try_from(self.count(Several::Uid(uid))).unwrap_or(u32::MAX)
+        let here = u32::try_from(self.count(Several::Uid(uid))).unwrap_or(u32::MAX);
+        self.cluster.as_ref().map_or(here, |cluster| here.saturating_add(cluster.connections_elsewhere(uid)))
+    }
+
+    /// Locks and unlocks the shard of each uid: whoever locks one later logs in later than all that this gateway knows
+    /// of.
+    pub(in crate::hub) fn pass_locks(&self) {
+        for shard in &self.tables.uids.shards {
+            drop(shard.lock());
+        }
     }
 
     /// Returns the uids in a group for which `wanted` returns `true`, each once, at most `limit` of them.

@@ -60,6 +60,11 @@ impl Peer {
         Self { id, uid, outbox, origin, login_number, groups: Mutex::default() }
     }
 
+    /// Returns when the connection logged in, in the order of all logins of its uid: larger is newer.
+    pub fn stamp(&self) -> u64 {
+        self.login_number
+    }
+
     /// Returns the client's address and port.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::new(self.origin.address.to_canonical(), self.origin.port)

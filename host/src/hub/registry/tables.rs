@@ -12,6 +12,8 @@ use parking_lot::{Mutex, MutexGuard};
 use super::peer::Peer;
 use super::shards::{SHARDS, Sharded};
 use crate::base::message::ConnectionId;
+use crate::hub::cluster::clock::Stamp;
+use crate::hub::cluster::frame::Row;
 
 /// The connections of one uid. Most uids have one connection, for which no map is allocated.
 #[derive(Debug, Default)]
@@ -49,6 +51,12 @@ impl UidConnections {
     pub(super) fn after(&self, login_number: u64) -> impl Iterator<Item = &Arc<Peer>> {
         let oldest = self.oldest.iter().filter(move |oldest| oldest.login_number > login_number);
         oldest.chain(self.newer.range((Excluded(login_number), Unbounded)).map(|(_, peer)| peer))
+    }
+
+    /// Returns what other gateways have to know.
+    pub(super) fn row(&self) -> Option<Row> {
+        let newest = Stamp(self.iter().next_back()?.login_number);
+        Some(Row { newest, count: u32::try_from(self.len()).unwrap_or(u32::MAX) })
     }
 
     /// Returns the number of connections.

@@ -136,7 +136,17 @@ impl Session {
                 RouteFailure::Close => Err(try_again()),
             };
         };
-        let effects = delivery::apply(&context.registry, &self.peer.peer, actions).await;
+        let effects = match delivery::apply_at_once(&context.registry, &self.peer.peer, actions) {
+            Ok(effects) => effects,
+            Err(mut rest) => match socket.sending(rest.as_mut()).await {
+                Ok(effects) => effects,
+                // What the client said before it left takes effect.
+                Err(end) => {
+                    rest.await;
+                    return Err(end);
+                }
+            },
+        };
         if let Some(state) = effects.remember {
             self.routed.state = state;
         }
@@ -185,7 +195,7 @@ impl ClosedSession {
             self.ending.remaining = remaining.await.unwrap_or(self.ending.remaining);
         }
         if let Ok(commands) = context.policy.router.closed(&self.routed, self.ending).await {
-            delivery::apply_commands(&context.registry, commands, |_| ()).await;
+            _ = delivery::apply_commands(&context.registry, commands, |_, _| ()).await;
         }
     }
 }

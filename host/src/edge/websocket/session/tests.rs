@@ -79,8 +79,8 @@ fn push(context: &Context, message: &str) -> bool {
     let delivery = command::Delivery { to, message: text(message), otherwise: None };
     let commands = vec![command::Command::Deliver(delivery)];
     let mut reached = 0;
-    let applied = delivery::apply_commands(&context.registry, commands, |outcome| reached += outcome.reached);
-    applied.now_or_never().expect("one recipient, and room");
+    let applied = delivery::apply_commands(&context.registry, commands, |_, outcome| reached += outcome.reached);
+    _ = applied.now_or_never().expect("one recipient, and room");
     reached > 0
 }
 

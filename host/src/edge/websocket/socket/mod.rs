@@ -56,7 +56,7 @@ impl<S: Stream> Socket<S> {
     /// Waits for `future`, or until the connection ends. Sends the messages in the outbox meanwhile.
     ///
     /// The caller pins `future`: an `async fn` that pins its argument holds it twice, for every connection.
-    pub(super) async fn sending<F: Future>(&mut self, mut future: Pin<&mut F>) -> Result<F::Output, End> {
+    pub(super) async fn sending<F: Future + ?Sized>(&mut self, mut future: Pin<&mut F>) -> Result<F::Output, End> {
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));

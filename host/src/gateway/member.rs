@@ -1,0 +1,160 @@
+//! This gateway's part in a cluster.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, anyhow};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::base::message::ConnectionId;
+use crate::config::{ClusterConfig, Config, WithoutNats, read_text};
+use crate::hub::cluster::handle::{Cluster, Secret};
+use crate::hub::cluster::id::{Incarnation, NodeId};
+use crate::hub::cluster::{self, Fatal};
+use crate::hub::exchange::Exchange;
+use crate::hub::nats::{Bus, BusConfig, BusError, Events, Login, TlsFiles};
+use crate::hub::registry::Registry;
+
+/// The most bytes of commands that wait for the answers of other gateways.
+const WINDOW: usize = 32 << 20;
+/// The longest secret, in bytes.
+const LONGEST_SECRET: usize = 64 << 10;
+
+/// A gateway that is about to join.
+pub(super) struct Candidate {
+    pub(super) cluster: Arc<Cluster>,
+    incarnation: Incarnation,
+    config: BusConfig,
+    bus: Option<(Bus, Events)>,
+}
+
+/// A gateway in a cluster.
+pub(super) struct Member {
+    cluster: Arc<Cluster>,
+    task: JoinHandle<Result<(), Fatal>>,
+    stop: CancellationToken,
+}
+
+impl Candidate {
+    /// Connects to NATS. Returns `None` if this gateway belongs to no cluster.
+    ///
+    /// # Errors
+    /// If the secret or a file cannot be read, or if NATS cannot be used, unless `cluster.without_nats` allows it.
+    pub(super) async fn new(config: &ClusterConfig) -> anyhow::Result<Option<Self>> {
+        if !config.is_on() {
+            return Ok(None);
+        }
+        let secret = Secret::new(secret(config.secret.clone()).await?.as_bytes());
+        let incarnation = Incarnation(rand::random());
+        let bus_config = bus_config(config);
+        let bus = match Exchange::connect(&bus_config, incarnation).await {
+            Ok(bus) => Some(bus),
+            Err(error @ (BusError::Setting { .. } | BusError::File { .. })) => {
+                return Err(anyhow!(error).context("cluster"));
+            }
+            Err(error) if config.without_nats == WithoutNats::Refuse => {
+                return Err(anyhow!(error).context("cluster.nats"));
+            }
+            Err(error) => {
+                warn!(%error, "NATS cannot be reached (cluster.nats); this gateway serves alone until it can");
+                None
+            }
+        };
+        // Connections get their ids now, so a gateway that serves alone cannot wait until it knows which node is free.
+        let alone = bus.is_none().then(|| NodeId::from_low_bits(incarnation.0));
+        let node = cluster::Config {
+            node: config.node.and_then(NodeId::new).or(alone),
+            incarnation,
+            secret: secret.fingerprint(),
+            timeout: config.timeout,
+            confirm: config.confirm,
+            window: WINDOW,
+        };
+        Ok(Some(Self { cluster: Arc::new(Cluster::new(node, secret)), incarnation, config: bus_config, bus }))
+    }
+
+    /// Joins the cluster: returns when all other gateways know this one.
+    ///
+    /// # Errors
+    /// Why this gateway cannot belong to the cluster.
+    pub(super) async fn join(self, config: &Config, registry: Arc<Registry>) -> anyhow::Result<Member> {
+        let Self { cluster, incarnation, config: bus_config, bus } = self;
+        let (opened, open) = oneshot::channel();
+        let (stop, is_alone) = (CancellationToken::new(), bus.is_none());
+        let duplicate_login = config.sessions.duplicate_login;
+        let exchange = Exchange::new(registry, cluster.clone(), incarnation, bus_config, bus, duplicate_login, opened);
+        let mut task = tokio::spawn(exchange.run(stop.clone()));
+        if !is_alone {
+            info!("joining the cluster: this takes some seconds");
+            tokio::select! {
+                _ = open => {}
+                ended = &mut task => match ended {
+                    Ok(Err(fatal)) => return Err(anyhow!(fatal).context("cluster")),
+                    ended => return Err(anyhow!("cluster: joining ended early: {ended:?}")),
+                },
+            }
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        ConnectionId::begin(cluster.id().get(), u64::try_from(now.as_micros()).unwrap_or_default());
+        Ok(Member { cluster, task, stop })
+    }
+}
+
+impl Member {
+    /// Returns when this gateway cannot belong to the cluster any longer.
+    pub(super) async fn expelled(&mut self) {
+        match (&mut self.task).await {
+            Ok(Err(reason)) => error!(%reason, "this gateway cannot stay in the cluster"),
+            ended => error!(?ended, "the cluster's task has ended"),
+        }
+    }
+
+    /// Tells the others that this gateway closes its connections.
+    pub(super) fn drain(&self) {
+        self.cluster.drain();
+    }
+
+    /// Leaves the cluster.
+    pub(super) async fn leave(mut self) {
+        self.stop.cancel();
+        if !self.task.is_finished() {
+            // In time: the connection to NATS is closed after three of its ping intervals at the latest.
+            _ = tokio::time::timeout(Duration::from_secs(5), &mut self.task).await;
+        }
+    }
+}
+
+async fn secret(file: Option<PathBuf>) -> anyhow::Result<String> {
+    let Some(file) = file else { return Ok(String::new()) };
+    let read = move || {
+        let secret = read_text(&file, LONGEST_SECRET).with_context(|| format!("cluster.secret: {}", file.display()))?;
+        match secret.trim() {
+            "" => Err(anyhow!("cluster.secret: {} is empty", file.display())),
+            secret => Ok(secret.to_owned()),
+        }
+    };
+    spawn_blocking(read).await?
+}
+
+fn bus_config(config: &ClusterConfig) -> BusConfig {
+    let login = match (&config.credentials, &config.nkey, &config.password) {
+        (Some(file), _, _) => Login::Credentials(file.clone()),
+        (_, Some(file), _) => Login::Nkey(file.clone()),
+        (_, _, Some(password)) => Login::Password { user: config.user.clone(), password: password.clone() },
+        (None, None, None) => Login::None,
+    };
+    let authorities = config.authorities.clone();
+    let identity = config.certificate.clone().zip(config.key.clone());
+    let uses_tls = authorities.is_some() || identity.is_some();
+    BusConfig {
+        servers: config.nats.clone(),
+        login,
+        tls: uses_tls.then_some(TlsFiles { authorities, identity }),
+        prefix: config.subjects.clone(),
+        ..BusConfig::default()
+    }
+}

@@ -1,0 +1,430 @@
+//! The state of a node, and what the host itself wants of it. What arrives is in [`receive`](super::receive), what time
+//! brings in [`time`](super::time).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::clock::{Clock, Now, Stamp};
+use super::confirm::Confirmations;
+use super::directory::own::Own;
+use super::directory::rows::{Rows, Slot};
+use super::frame::{Body, Departure, MAX_COMMAND, Reply, Row, Target, encode};
+use super::id::{Fingerprint, Incarnation, NodeId, Ticket, UidKey};
+use super::link::outgoing::{Found, Window};
+use super::members::{Beats, LISTEN};
+use super::output::{Apply, Dropped, Event, Fatal, Keys, Lock, Output, PeerStatus, Pushed, Refusal, Subject};
+use super::peer::Peer;
+
+/// The settings of a node.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// The node's id. `None` chooses a free one.
+    pub node: Option<NodeId>,
+    /// 64 random bits, new with each start.
+    pub incarnation: Incarnation,
+    /// The fingerprint of `cluster.secret`.
+    pub secret: Fingerprint,
+    /// How long a command may take: 1 s.
+    pub timeout: Duration,
+    /// How long logins and departures wait for confirmations: 100 ms.
+    pub confirm: Duration,
+    /// The most bytes of commands that wait for answers: 32 MiB.
+    pub window: usize,
+}
+
+/// How far a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Sends nothing.
+    Listening,
+    /// Takes the rows of its peers.
+    Joining,
+    /// From this beat on, tells that it knows all rows. Opens once each peer has acknowledged such a beat.
+    Ready(u64),
+    /// Takes part.
+    Open,
+    /// Has left, or must end.
+    Ended,
+}
+
+/// The nodes that a command for all was sent to.
+#[derive(Debug)]
+pub struct Spread {
+    /// Each node that was asked answers this ticket once.
+    pub ticket: Ticket,
+    /// The number of nodes that were asked.
+    pub asked: usize,
+    /// The others, and why they were not.
+    pub refused: Vec<(NodeId, Refusal)>,
+}
+
+/// A node of the cluster. It does no input or output: the host passes what arrives, and carries out what
+/// [`output`](Self::output) returns after each call, in order.
+#[derive(Debug)]
+pub struct Node {
+    pub(super) config: Config,
+    pub(super) phase: Phase,
+    pub(super) id: NodeId,
+    /// When this incarnation started.
+    pub(super) started: Stamp,
+    /// `CLOCK_BOOTTIME` at the start.
+    pub(super) started_at: Duration,
+    pub(super) clock: Arc<Clock>,
+    pub(super) rows: Arc<Rows>,
+    pub(super) own: Own,
+    pub(super) beats: Beats,
+    /// Since when the beats of this node have come back without a pause.
+    pub(super) echoing_since: Duration,
+    pub(super) is_draining: bool,
+    pub(super) is_connected: bool,
+    pub(super) peers: BTreeMap<Incarnation, Peer>,
+    pub(super) confirmations: Confirmations,
+    pub(super) window: Window,
+    pub(super) free_slots: Vec<Slot>,
+    /// The peer in each slot; old ones in slots that are not in use.
+    pub(super) slots: Box<[Incarnation]>,
+    /// Slots of dead peers, with the next shard to sweep.
+    pub(super) sweeping: VecDeque<(Slot, usize)>,
+    pub(super) dropped: Dropped,
+    pub(super) foreign_told: Option<Duration>,
+    /// True once the host knows that this node must go.
+    pub(super) is_doomed: bool,
+    tickets: u64,
+    outputs: VecDeque<Output>,
+}
+
+impl Node {
+    /// Creates a node that begins to listen. The host subscribes to all subjects of the incarnation first.
+    pub fn new(now: Now, config: Config) -> Self {
+        let (clock, id) = (Clock::default(), config.node.unwrap_or(NodeId::from_low_bits(config.incarnation.0)));
+        Self {
+            config,
+            phase: Phase::Listening,
+            id,
+            started: clock.stamp(now, id),
+            started_at: now.boot,
+            clock: Arc::new(clock),
+            rows: Arc::new(Rows::new()),
+            own: Own::new(),
+            beats: Beats::default(),
+            echoing_since: now.boot,
+            is_draining: false,
+            is_connected: true,
+            peers: BTreeMap::new(),
+            confirmations: Confirmations::default(),
+            window: Window::new(config.window),
+            free_slots: Slot::all().rev().collect(),
+            slots: Slot::all().map(|_| Incarnation(0)).collect(),
+            sweeping: VecDeque::new(),
+            dropped: Dropped::default(),
+            foreign_told: None,
+            is_doomed: false,
+            tickets: 0,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Returns the next thing to do. The host asks after each call until there is nothing left.
+    pub fn output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Returns the node's id. It is final once the node has opened.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Returns the clock, for stamps that are taken under a shard's lock.
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    /// Returns the rows of all other nodes: they can be read without a lock on the node.
+    pub fn rows(&self) -> &Arc<Rows> {
+        &self.rows
+    }
+
+    /// Returns what was dropped since the start.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
+    /// Returns the bytes of commands that wait for answers.
+    pub fn unanswered(&self) -> usize {
+        self.window.used()
+    }
+
+    /// Returns the peers that live.
+    pub fn peers(&self) -> impl Iterator<Item = PeerStatus> {
+        let live = self.peers.iter().filter(|(_, peer)| peer.life.is_live());
+        live.map(|(&incarnation, peer)| PeerStatus {
+            node: peer.life.node,
+            incarnation,
+            is_reachable: peer.is_reachable(),
+            is_synced: peer.is_synced(),
+            is_draining: peer.life.draining,
+        })
+    }
+
+    /// Returns `true` if a uid without rows is certainly offline: this node is heard by all others, and hears them.
+    pub fn may_say_offline(&self, now: Now) -> bool {
+        let (now, fresh) = (now.boot, |number| self.beats.is_fresh(number, now.boot));
+        let is_isolated = !self.is_connected || !fresh(self.beats.echoed()) || now < self.echoing_since + LISTEN;
+        let mut waited_for = self.peers.values().filter(|peer| peer.life.is_live() && peer.life.ready);
+        self.phase == Phase::Open
+            && !is_isolated
+            && waited_for.all(|peer| peer.is_synced() && peer.life.is_heard(now) && fresh(peer.life.acknowledged()))
+    }
+
+    /// Notes that a connection logged in. Called under the lock of the uid's shard; `before` and `after` are the rows
+    /// of this very uid.
+    pub fn note_login(&mut self, now: Now, key: UidKey, before: Option<Row>, after: Option<Row>) -> Ticket {
+        self.own.note(self.id, key, before, after);
+        let ticket = self.ticket();
+        self.confirmations.add(ticket, now.boot + self.config.confirm, None);
+        ticket
+    }
+
+    /// Notes that a connection ended, under the lock of the uid's shard. The stamp of the departure is taken here: no
+    /// departure of another node can be heard between the stamp and the note.
+    pub fn note_departure(
+        &mut self,
+        now: Now,
+        key: UidKey,
+        before: Option<Row>,
+        after: Option<Row>,
+    ) -> (Ticket, Stamp) {
+        let departure = Departure { key, stamp: self.clock.stamp(now, self.id) };
+        self.own.note(self.id, key, before, after);
+        self.own.note_departure(departure);
+        let ticket = self.ticket();
+        self.confirmations.add(ticket, now.boot + self.config.confirm, Some(departure));
+        (ticket, departure.stamp)
+    }
+
+    /// Announces what was noted, unless the last batch was less than 10 ms ago. Called after the shard's lock.
+    pub fn flush(&mut self, now: Now) {
+        if self.own.is_due(now.boot) {
+            self.announce(now.boot);
+        }
+        self.settle(now.boot);
+    }
+
+    /// Passes a push by uid to the node of the newest login. `here` is the newest login on this node.
+    ///
+    /// # Errors
+    /// Nobody gets the message.
+    pub fn push(&mut self, now: Now, key: UidKey, here: Option<Stamp>, body: Bytes) -> Result<Pushed, Refusal> {
+        let elsewhere = self.rows.newest(key).filter(|place| here.is_none_or(|here| here < place.newest));
+        let Some(place) = elsewhere else {
+            let offline = || if self.may_say_offline(now) { Refusal::Offline } else { Refusal::Unreachable };
+            return here.map(|_| Pushed::Here).ok_or_else(offline);
+        };
+        let (to, ticket) = (self.slots[place.slot.index()], self.ticket());
+        self.issue(now.boot, to, ticket, Target::Uid(place.newest), body)?;
+        Ok(Pushed::Sent(ticket, place.newest))
+    }
+
+    /// Sends a command to one node, for instance to the one that a connection's id names.
+    ///
+    /// # Errors
+    /// Nobody gets the command. [`Refusal::Offline`] if there is no such node.
+    pub fn send_to(&mut self, now: Now, node: NodeId, body: Bytes) -> Result<Ticket, Refusal> {
+        let same = self.peers.iter().filter(|(_, peer)| peer.life.is_live() && peer.life.node == node);
+        let to = same.max_by_key(|(_, peer)| peer.life.started).map(|(&incarnation, _)| incarnation);
+        let offline = || if self.may_say_offline(now) { Refusal::Offline } else { Refusal::Unreachable };
+        let (to, ticket) = (to.ok_or_else(offline)?, self.ticket());
+        self.issue(now.boot, to, ticket, Target::All, body)?;
+        Ok(ticket)
+    }
+
+    /// Sends a command to all live nodes: for a group, everyone, or connections that must be searched for.
+    pub fn send_to_all(&mut self, now: Now, body: &Bytes) -> Spread {
+        let mut spread = Spread { ticket: self.ticket(), asked: 0, refused: Vec::new() };
+        let ready = self.peers.iter().filter(|(_, peer)| peer.life.is_live() && peer.life.ready);
+        let ready = ready.map(|(&incarnation, peer)| (incarnation, peer.life.node));
+        for (incarnation, node) in ready.collect::<Vec<_>>() {
+            match self.issue(now.boot, incarnation, spread.ticket, Target::All, body.clone()) {
+                Ok(()) => spread.asked += 1,
+                Err(refusal) => spread.refused.push((node, refusal)),
+            }
+        }
+        spread
+    }
+
+    fn issue(
+        &mut self,
+        now: Duration,
+        to: Incarnation,
+        ticket: Ticket,
+        target: Target,
+        body: Bytes,
+    ) -> Result<(), Refusal> {
+        if body.len() > MAX_COMMAND {
+            return Err(Refusal::TooLong);
+        }
+        let peer = self.peers.get_mut(&to).filter(|peer| peer.is_reachable() && self.is_connected);
+        let peer = peer.ok_or(Refusal::Unreachable)?;
+        if !peer.out.issue(now, ticket, target, body, &mut self.window) {
+            return Err(Refusal::Full);
+        }
+        self.turn(now, to);
+        Ok(())
+    }
+
+    /// Answers a command of another node. An answer longer than [`MAX_ANSWER`](super::frame::MAX_ANSWER) is cut.
+    pub fn answer(&mut self, now: Now, to: &Apply, answer: Bytes) {
+        if let Some(peer) = self.peers.get_mut(&to.from).filter(|peer| peer.life.is_live()) {
+            peer.into.answer(to.number, Reply::Done(answer));
+            self.turn(now.boot, to.from);
+        }
+    }
+
+    /// Confirms a batch of a peer: the host has locked and unlocked the shards of its uids.
+    pub fn locks_taken(&mut self, now: Now, lock: &Lock) {
+        let is_noted = match &lock.keys {
+            Keys::All => self.own.has_notes(),
+            Keys::Some(keys) => keys.iter().any(|&key| self.own.is_noted(key)),
+        };
+        if is_noted {
+            self.announce(now.boot);
+        }
+        let after = self.own.batches();
+        if let Some(peer) = self.peers.get_mut(&lock.from).filter(|peer| peer.life.is_live()) {
+            peer.confirm(lock.batch, after);
+            self.turn(now.boot, lock.from);
+        }
+    }
+
+    /// Notes that the last frame of a turn was handed to NATS, or dropped.
+    pub fn published(&mut self, now: Now, to: Incarnation) {
+        if let Some(peer) = self.peers.get_mut(&to) {
+            peer.published();
+            self.turn(now.boot, to);
+        }
+    }
+
+    /// Notes whether NATS is connected. While it is not, commands for other nodes fail at once.
+    pub fn set_connected(&mut self, now: Now, is_connected: bool) {
+        self.is_connected = is_connected;
+        if !is_connected {
+            let mut found = Vec::new();
+            for (&incarnation, peer) in &mut self.peers {
+                peer.out.give_up(&mut self.window, &mut found);
+                self.outputs.extend(answers(peer.life.node, incarnation, &mut found));
+            }
+            // What comes back from now on has been under way before.
+            self.echoing_since = now.boot;
+        }
+    }
+
+    /// Tells the others that this node closes its connections.
+    pub fn drain(&mut self, now: Now) {
+        self.is_draining = true;
+        if matches!(self.phase, Phase::Joining | Phase::Ready(_) | Phase::Open) {
+            self.beat(now.boot);
+        }
+    }
+
+    /// Leaves the cluster, after the last departure was settled. Everything that arrives from now on is ignored.
+    pub fn leave(&mut self, now: Now) {
+        if matches!(self.phase, Phase::Joining | Phase::Ready(_) | Phase::Open) {
+            self.announce(now.boot);
+            self.publish(Subject::All, None, false, &Body::Leave);
+        }
+        self.phase = Phase::Ended;
+    }
+
+    /// Makes the next frames for a peer, unless a turn is under way.
+    pub(super) fn turn(&mut self, now: Duration, to: Incarnation) {
+        if matches!(self.phase, Phase::Listening | Phase::Ended) {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        let mut found = Vec::new();
+        let frames = peer.turn(now, self.config.timeout, &mut self.window, &mut found);
+        self.outputs.extend(answers(peer.life.node, to, &mut found));
+        let mut left = frames.iter().flatten().count();
+        for (token, body) in frames.into_iter().flatten() {
+            left -= 1;
+            self.publish(Subject::Node(to), token, left == 0, &body);
+        }
+    }
+
+    /// Sends what was noted, now.
+    pub(super) fn announce(&mut self, now: Duration) {
+        if !self.own.has_notes() {
+            return;
+        }
+        for batch in self.own.flush(now) {
+            self.publish(Subject::All, None, false, &Body::Batch(batch));
+        }
+        self.confirmations.flushed(self.own.batches());
+    }
+
+    /// Tells the host which logins and departures wait no longer.
+    pub(super) fn settle(&mut self, now: Duration) {
+        if self.confirmations.is_empty() {
+            return;
+        }
+        let waited_for = self.peers.values().filter(|peer| peer.life.is_live() && peer.life.ready);
+        let confirmed = waited_for.map(Peer::confirmed).min();
+        while let Some(settled) = self.confirmations.settle(now, confirmed) {
+            let (ticket, is_complete) = (settled.ticket, settled.is_complete);
+            self.dropped.unconfirmed += u64::from(!is_complete);
+            self.outputs.push_back(match settled.departure {
+                None => Output::LoginConfirmed { ticket, is_complete },
+                Some((key, later)) => {
+                    let present = self.own.connections(key).saturating_add(self.rows.connections(key));
+                    Output::Departed { ticket, remaining: present.saturating_add(later), is_complete }
+                }
+            });
+        }
+    }
+
+    /// Passes on the answers that were found for commands to one node.
+    pub(super) fn answered(&mut self, node: NodeId, incarnation: Incarnation, mut found: Found) {
+        self.outputs.extend(answers(node, incarnation, &mut found));
+    }
+
+    /// Ends the part of a peer: its rows do not count any more.
+    pub(super) fn end(&mut self, incarnation: Incarnation) {
+        let mut found = Vec::new();
+        let Some(peer) = self.peers.get_mut(&incarnation) else { return };
+        if let Some(replica) = peer.end(&mut self.window, &mut found) {
+            self.rows.set_live(replica.slot, false);
+            self.sweeping.push_back((replica.slot, 0));
+        }
+        let node = peer.life.node;
+        self.answered(node, incarnation, found);
+    }
+
+    pub(super) fn publish(&mut self, to: Subject, token: Option<u64>, is_turn: bool, body: &Body) {
+        let frame = encode(self.id, self.config.incarnation, self.config.secret, body);
+        self.outputs.push_back(Output::Publish { to, frame, token, is_turn });
+    }
+
+    pub(super) fn do_next(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(super) fn tell(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    pub(super) fn fail(&mut self, fatal: Fatal) {
+        self.outputs.push_back(Output::Fatal(fatal));
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+}
+
+fn answers(node: NodeId, incarnation: Incarnation, found: &mut Found) -> impl Iterator<Item = Output> {
+    found.drain(..).map(move |(ticket, answer)| Output::Answered { ticket, node, incarnation, answer })
+}

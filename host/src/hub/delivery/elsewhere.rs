@@ -1,0 +1,165 @@
+//! Deliveries that concern other gateways of the cluster: those that this gateway sends, and those that it carries out
+//! for others.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::{Found, Work};
+use crate::base::message::{Cause, CloseReason};
+use crate::hub::cluster::handle::Sent;
+use crate::hub::cluster::parcel::{Parcel, encode};
+use crate::hub::command::{Closing, Command, Delivery, Elsewhere, Membership, Outcome, Recipient};
+use crate::hub::registry::{Peer, REPLACED, Registry, Several};
+
+/// What became of a message, or who will say it.
+pub(super) enum Issued {
+    /// This became of it.
+    Done(Outcome),
+    /// This became of it here; other gateways have not answered yet.
+    Away(Outcome, oneshot::Receiver<Outcome>),
+}
+
+impl Issued {
+    pub(super) fn new(here: Outcome, sent: Option<Sent>) -> Self {
+        match sent {
+            None | Some(Sent::Nowhere) => Self::Done(here),
+            Some(Sent::Refused(mut sum)) => {
+                sum += here;
+                Self::Done(sum)
+            }
+            Some(Sent::Away(answer)) => Self::Away(here, answer),
+        }
+    }
+
+    pub(super) async fn outcome(self) -> Outcome {
+        match self {
+            Self::Done(outcome) => outcome,
+            Self::Away(mut sum, answer) => {
+                sum += answered(answer).await;
+                sum
+            }
+        }
+    }
+}
+
+/// The cluster answers in time: it gives up waiting for another gateway after `cluster.timeout`.
+async fn answered(answer: oneshot::Receiver<Outcome>) -> Outcome {
+    answer.await.unwrap_or(Outcome::failed(Elsewhere::Unknown))
+}
+
+/// Deliveries about which other gateways have not answered yet.
+#[derive(Debug, Default)]
+#[must_use = "what became of these deliveries is not known yet"]
+pub struct Unanswered {
+    deliveries: Vec<(usize, Outcome, oneshot::Receiver<Outcome>)>,
+    /// True if a delivery that was answered has reached nobody.
+    missed: bool,
+}
+
+impl Unanswered {
+    pub(super) fn add(&mut self, number: usize, here: Outcome, answer: oneshot::Receiver<Outcome>) {
+        self.deliveries.push((number, here, answer));
+    }
+
+    /// Returns `true` if all is known.
+    pub fn is_empty(&self) -> bool {
+        self.deliveries.is_empty()
+    }
+
+    /// Waits for the answers. Returns `true` if each of these deliveries has reached somebody. Dropping the future
+    /// loses nothing.
+    pub async fn all_reached(&mut self) -> bool {
+        while let Some((_, here, answer)) = self.deliveries.last_mut() {
+            let elsewhere = answer.await.unwrap_or(Outcome::failed(Elsewhere::Unknown));
+            self.missed |= here.reached + elsewhere.reached == 0;
+            self.deliveries.pop();
+        }
+        !self.missed
+    }
+
+    /// Waits for the answers. Passes what became of each delivery to `each`, with its number.
+    pub async fn answers(self, mut each: impl FnMut(usize, Outcome)) {
+        for (number, mut outcome, answer) in self.deliveries {
+            outcome += answered(answer).await;
+            each(number, outcome);
+        }
+    }
+}
+
+impl Work<'_> {
+    /// Finds the connection that a message to one of a uid's connections goes to.
+    pub(super) fn find_newest(&self, uid: &str) -> Found<'static> {
+        let newest = self.registry.newest(uid);
+        match self.cluster {
+            Some(cluster) if cluster.is_elsewhere(uid, newest.as_deref().map(Peer::stamp)) => Found::Elsewhere,
+            _ => Found::One(newest),
+        }
+    }
+
+    /// Returns the connection of this gateway that a command for at most one connection concerns.
+    pub(super) fn here(&self, to: &Recipient) -> Option<Arc<Peer>> {
+        match to {
+            Recipient::Connection(id) => self.registry.connection(*id),
+            Recipient::Uid(uid) => self.registry.newest(uid),
+            Recipient::Group(_) | Recipient::GroupOthers(_) | Recipient::Everyone => None,
+        }
+    }
+
+    /// Sends a command to the other gateways that it concerns. Returns `None` if it concerns none.
+    pub(super) fn send_elsewhere(&self, command: &Command) -> Option<Sent> {
+        let cluster = self.cluster?;
+        let (Command::Deliver(Delivery { to, .. })
+        | Command::Join(Membership { who: to, .. })
+        | Command::Leave(Membership { who: to, .. })
+        | Command::Close(Closing { who: to, .. })) = command;
+        match (self.find(to), to) {
+            (Found::One(_), _) => None,
+            (Found::Elsewhere, Recipient::Connection(id)) => Some(cluster.send_to_connection(*id, encode(command))),
+            (Found::Elsewhere, Recipient::Uid(uid)) => {
+                let here = self.registry.newest(uid);
+                Some(cluster.send_to_uid(uid, here.as_deref().map(Peer::stamp), encode(command)))
+            }
+            (Found::Several(Several::Uid(uid)), _) if cluster.connections_elsewhere(uid) == 0 => {
+                // Somebody here, or nobody anywhere.
+                match self.registry.count(Several::Uid(uid)) {
+                    0 => Some(cluster.send_to_uid(uid, None, encode(command))),
+                    _ => None,
+                }
+            }
+            (Found::Several(_) | Found::Elsewhere, _) => Some(cluster.send_to_all(&encode(command))),
+        }
+    }
+}
+
+/// Carries out what another gateway asks for, on the connections of this one. `seen` is the stamp of the uid's newest
+/// login that the other gateway knew to be here; if there is no such login any more, nothing is done.
+pub async fn apply_for_others(registry: &Registry, parcel: Parcel, seen: Option<u64>) -> Outcome {
+    let command = match parcel {
+        Parcel::Command(command) => command,
+        Parcel::Replace(uid, stamp) => {
+            for peer in registry.of_uid(&uid).iter().filter(|peer| peer.stamp() < stamp) {
+                peer.outbox.close(CloseReason::clone(&REPLACED), Cause::Replaced);
+            }
+            return Outcome::OFFLINE;
+        }
+    };
+    let (Command::Deliver(Delivery { to, .. })
+    | Command::Join(Membership { who: to, .. })
+    | Command::Leave(Membership { who: to, .. })
+    | Command::Close(Closing { who: to, .. })) = &command;
+    if let (Some(seen), Recipient::Uid(uid)) = (seen, to)
+        && !registry.has_login_since(uid, seen)
+    {
+        return Outcome::failed(Elsewhere::Moved);
+    }
+    let mut work = Work { registry, cluster: None, except: None, own: None, repeats: false, repeated: None, count: 0 };
+    let issued = match work.begin(command) {
+        Ok(outcome) => return outcome.unwrap_or(Outcome::OFFLINE),
+        Err(command) => Box::pin(work.carry_out(*command)).await,
+    };
+    match issued {
+        Some((Issued::Done(outcome), _)) => outcome,
+        _ => Outcome::OFFLINE,
+    }
+}

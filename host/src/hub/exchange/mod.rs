@@ -1,0 +1,283 @@
+//! Carries out what this gateway's [node](super::cluster) wants: frames go to and come from NATS, commands of other
+//! gateways reach the connections of this one, and the log says who comes and goes.
+
+mod commands;
+mod tokens;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::commands::Commands;
+use self::tokens::Tokens;
+use super::cluster::handle::{Cluster, Sent, Waiting};
+use super::cluster::id::Incarnation;
+use super::cluster::parcel::encode_replacement;
+use super::cluster::{Event as NodeEvent, Fatal, Output, Subject};
+use super::nats::{Bus, BusConfig, BusError, Event, Events, Target};
+use super::registry::Registry;
+use crate::config::DuplicateLogin;
+
+/// How long to wait before NATS is tried again that could not be reached at the start.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The most things that the node wants which are carried out before what has arrived is looked at.
+const AT_ONCE: usize = 256;
+
+/// The task of a gateway in a cluster.
+pub struct Exchange {
+    cluster: Arc<Cluster>,
+    registry: Arc<Registry>,
+    incarnation: Incarnation,
+    config: BusConfig,
+    bus: Option<(Bus, Events)>,
+    /// Frames that NATS has not taken yet, after which more commands may go to the same gateway.
+    turns: FuturesUnordered<BoxFuture<'static, Incarnation>>,
+    tokens: Tokens,
+    commands: Commands,
+    /// Logins that wait until older connections elsewhere are closed.
+    logins: JoinSet<()>,
+    closes_older: bool,
+    opened: Option<oneshot::Sender<()>>,
+}
+
+impl Exchange {
+    /// Creates the task. `bus` is the connection to NATS, if it could be made. `opened` is told when all other gateways
+    /// know this one.
+    pub fn new(
+        registry: Arc<Registry>,
+        cluster: Arc<Cluster>,
+        incarnation: Incarnation,
+        config: BusConfig,
+        bus: Option<(Bus, Events)>,
+        duplicate_login: DuplicateLogin,
+        opened: oneshot::Sender<()>,
+    ) -> Self {
+        let commands = Commands::new(registry.clone(), cluster.clone());
+        cluster.node(|node, now| node.set_connected(now, bus.is_some()));
+        Self {
+            cluster,
+            registry,
+            incarnation,
+            config,
+            bus,
+            turns: FuturesUnordered::new(),
+            tokens: Tokens::default(),
+            commands,
+            logins: JoinSet::new(),
+            closes_older: duplicate_login == DuplicateLogin::CloseOlder,
+            opened: Some(opened),
+        }
+    }
+
+    /// Connects this gateway to NATS.
+    ///
+    /// # Errors
+    /// If a setting or a file cannot be used, or if no server can be used in time.
+    pub async fn connect(config: &BusConfig, incarnation: Incarnation) -> Result<(Bus, Events), BusError> {
+        Bus::connect(config.clone(), incarnation).await
+    }
+
+    /// Runs until `stop`, and then leaves the cluster.
+    ///
+    /// # Errors
+    /// Why this gateway cannot belong to the cluster.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Fatal> {
+        loop {
+            let pause = self.cluster.node(|node, now| node.wake_at(now).saturating_sub(now.boot));
+            let event = async {
+                match &mut self.bus {
+                    Some((_, events)) => Ok(events.next().await),
+                    None => {
+                        sleep(RETRY).await;
+                        Err(Self::connect(&self.config, self.incarnation).await)
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                event = event => match event {
+                    Ok(Some(event)) => self.take(event),
+                    Ok(None) => self.lose("the connection to NATS was closed"),
+                    Err(Ok(bus)) => self.bus = Some(bus),
+                    Err(Err(error)) => warn!(%error, "NATS cannot be reached; this gateway serves alone"),
+                },
+                Some(to) = self.turns.next() => self.cluster.node(|node, now| node.published(now, to)),
+                () = self.cluster.wake.notified() => {}
+                () = sleep(pause) => {}
+            }
+            self.take_more();
+            self.cluster.node(|node, now| {
+                node.tick(now);
+                node.flush(now);
+            });
+            self.carry_out()?;
+        }
+        self.cluster.node(|node, now| node.leave(now));
+        _ = self.carry_out();
+        if let Some((bus, _)) = self.bus.take() {
+            bus.close().await;
+        }
+        Ok(())
+    }
+
+    /// Takes what has arrived already: after a pause of this process, nobody must be thought dead too early.
+    fn take_more(&mut self) {
+        use futures_util::FutureExt as _;
+        for _ in 0..AT_ONCE {
+            let event = self.bus.as_mut().and_then(|(_, events)| events.next().now_or_never());
+            match event.flatten() {
+                Some(event) => self.take(event),
+                None => return,
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Frame { bytes, .. } => self.cluster.node(|node, now| node.receive(now, bytes)),
+            Event::Answer { .. } => {}
+            Event::NoResponder { token } => {
+                if let Some((to, token)) = self.tokens.take(token) {
+                    self.cluster.node(|node, now| node.no_responders(now, to, token));
+                }
+            }
+            Event::Connected { server, is_outdated } => {
+                info!(server = server.server, version = server.version, "connected to NATS");
+                if is_outdated {
+                    warn!(version = server.version, "this version of nats-server has known faults: update it");
+                }
+                self.cluster.node(|node, now| node.set_connected(now, true));
+            }
+            Event::Disconnected => {
+                warn!("the connection to NATS was lost; pushes to other gateways fail until it is back");
+                self.cluster.node(|node, now| node.set_connected(now, false));
+            }
+            Event::Failed(error) => warn!(%error, "no connection to NATS"),
+            Event::Dropped { channel, count } => warn!(%channel, count, "frames of other gateways were dropped"),
+            Event::Denied { right, subject } => error!(%right, subject, "NATS refuses a subject to this gateway"),
+            Event::Said(text) => warn!(text, "NATS reports an error"),
+            Event::LameDuck => info!("the NATS server will stop soon"),
+        }
+    }
+
+    fn lose(&mut self, why: &str) {
+        warn!("{why}");
+        self.bus = None;
+        self.cluster.node(|node, now| node.set_connected(now, false));
+    }
+
+    /// Carries out what the node wants, in order.
+    fn carry_out(&mut self) -> Result<(), Fatal> {
+        while let Some(output) = self.cluster.node(|node, _| node.output()) {
+            match output {
+                Output::Publish { to, frame, token, is_turn } => {
+                    self.publish(to, frame, token);
+                    if let (Subject::Node(to), true) = (to, is_turn) {
+                        self.end_turn(to);
+                    }
+                }
+                Output::Apply(apply) => self.commands.pass(apply),
+                Output::Answered { ticket, answer, .. } => self.cluster.answered(ticket, answer),
+                Output::Lock(lock) => {
+                    self.registry.pass_locks();
+                    self.cluster.node(|node, now| node.locks_taken(now, &lock));
+                }
+                Output::LoginConfirmed { ticket, .. } => {
+                    if let Some(Waiting::Login { uid, stamp, done }) = self.cluster.take_waiting(ticket) {
+                        self.confirm(&uid, stamp.0, done);
+                    }
+                }
+                Output::Departed { ticket, remaining, .. } => {
+                    if let Some(Waiting::Departure(done)) = self.cluster.take_waiting(ticket) {
+                        // Nobody waits for it if the connection's task was cut off.
+                        _ = done.send(remaining);
+                    }
+                }
+                Output::Event(event) => self.tell(event),
+                Output::Fatal(fatal) => return Err(fatal),
+            }
+        }
+        // Those that have ended.
+        while self.logins.try_join_next().is_some() {}
+        Ok(())
+    }
+
+    /// Publishes a frame. One that cannot be published now is dropped: nothing may be sent late.
+    fn publish(&mut self, to: Subject, frame: bytes::Bytes, token: Option<u64>) {
+        let Some((bus, _)) = &self.bus else { return };
+        let (target, token) = match to {
+            Subject::All => (Target::All, None),
+            Subject::Node(to) => (Target::Link(to), token.map(|token| self.tokens.add(to, token))),
+            Subject::Snapshots(to) => (Target::Snapshots(to), None),
+        };
+        // The node finds out by itself: nobody answers.
+        _ = bus.publish(target, token, frame);
+    }
+
+    fn end_turn(&mut self, to: Incarnation) {
+        let Some((bus, _)) = &self.bus else {
+            return self.turns.push(Box::pin(async move {
+                sleep(Duration::from_millis(10)).await;
+                to
+            }));
+        };
+        let flushed = bus.flushed();
+        self.turns.push(Box::pin(async move {
+            _ = flushed.await;
+            to
+        }));
+    }
+
+    /// Lets a client have its reply: all gateways know of its login. First, closes its older connections elsewhere, if
+    /// it may have only one.
+    fn confirm(&mut self, uid: &str, stamp: u64, done: oneshot::Sender<()>) {
+        if self.closes_older
+            && self.cluster.connections_elsewhere(uid) > 0
+            && let Sent::Away(answer) = self.cluster.send_to_all(&encode_replacement(uid, stamp))
+        {
+            self.logins.spawn(async move {
+                _ = answer.await;
+                _ = done.send(());
+            });
+            return;
+        }
+        // Nobody waits for it if the client has left.
+        _ = done.send(());
+    }
+
+    fn tell(&mut self, event: NodeEvent) {
+        match event {
+            NodeEvent::Opened(node) => {
+                info!(node = node.get(), "this gateway is part of the cluster");
+                if let Some(opened) = self.opened.take() {
+                    _ = opened.send(());
+                }
+            }
+            NodeEvent::Joined(node, _) => info!(node = node.get(), "another gateway takes part"),
+            NodeEvent::Suspect(node, _) => warn!(node = node.get(), "another gateway does not answer"),
+            NodeEvent::Reachable(node, _) => info!(node = node.get(), "another gateway answers again"),
+            NodeEvent::Dead(node, incarnation) => {
+                warn!(node = node.get(), "another gateway is gone: its connections do not count any more");
+                self.commands.end(incarnation);
+            }
+            NodeEvent::Left(node, incarnation) => {
+                info!(node = node.get(), "another gateway has left");
+                self.commands.end(incarnation);
+            }
+            NodeEvent::Draining(node, _) => info!(node = node.get(), "another gateway drains"),
+            NodeEvent::ForeignSecret(node) => {
+                error!(node = node.get(), "a gateway with another cluster.secret uses the same NATS subjects");
+            }
+            NodeEvent::SameId(_) => error!("another gateway has started with the id of this one (cluster.node)"),
+        }
+    }
+}
