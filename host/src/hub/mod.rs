@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod command;
 pub mod delivery;
 pub mod events;
+pub mod everywhere;
 pub mod exchange;
 pub mod nats;
 pub mod outbox;

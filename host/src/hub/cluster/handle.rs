@@ -14,12 +14,13 @@ use siphasher::sip::SipHasher13;
 use tokio::sync::{Notify, oneshot};
 
 use super::clock::{Clock, Now, Stamp};
+use super::config::Config;
 use super::directory::rows::Rows;
 use super::frame::Row;
 use super::id::{Fingerprint, NodeId, Ticket, UidKey};
 use super::link::outgoing::Answer;
-use super::node::{Config, Node, Spread};
-use super::output::{Pushed, Refusal};
+use super::node::Node;
+use super::output::{Pushed, Refusal, Spread};
 use super::parcel::decode_outcome;
 use crate::base::message::ConnectionId;
 use crate::hub::command::{Elsewhere, Outcome};
@@ -67,6 +68,8 @@ impl Secret {
 pub(in crate::hub) enum Waiting {
     /// The answers to a command: from how many gateways, and the sum of those that have come.
     Command { left: usize, sum: Outcome, done: oneshot::Sender<Outcome> },
+    /// The answers to a question: from how many gateways, and those that have come.
+    Question { left: usize, answers: Vec<Bytes>, done: oneshot::Sender<Vec<Bytes>> },
     /// A login: its uid and stamp.
     Login { uid: Box<str>, stamp: Stamp, done: oneshot::Sender<()> },
     /// A departure.
@@ -209,6 +212,36 @@ impl Cluster {
         })
     }
 
+    /// Asks all other gateways. The result has the answers of those that answered in time.
+    pub fn ask_all(&self, parcel: &Bytes) -> oneshot::Receiver<Vec<Bytes>> {
+        let (done, answers) = oneshot::channel();
+        self.call(|node, now| {
+            let Spread { ticket, asked, .. } = node.send_to_all(now, parcel);
+            self.wait_for_answers(ticket, asked, done);
+        });
+        answers
+    }
+
+    /// Asks the gateway of a connection, which is not this one.
+    pub fn ask_gateway_of(&self, id: ConnectionId, parcel: Bytes) -> oneshot::Receiver<Vec<Bytes>> {
+        let (done, answers) = oneshot::channel();
+        self.call(|node, now| {
+            let sent = NodeId::new(id.node()).and_then(|to| node.send_to(now, to, parcel).ok());
+            if let Some(ticket) = sent {
+                self.wait_for_answers(ticket, 1, done);
+            }
+        });
+        answers
+    }
+
+    fn wait_for_answers(&self, ticket: Ticket, left: usize, done: oneshot::Sender<Vec<Bytes>>) {
+        match left {
+            // Whoever asked may have left.
+            0 => _ = done.send(Vec::new()),
+            left => _ = self.waiting.lock().insert(ticket, Waiting::Question { left, answers: Vec::new(), done }),
+        }
+    }
+
     /// Called while the node is locked, so that no answer can come before.
     fn wait_for(&self, ticket: Ticket, left: usize, sum: Outcome) -> Sent {
         let (done, answer) = oneshot::channel();
@@ -219,19 +252,33 @@ impl Cluster {
     /// Passes on an answer to a command.
     pub(in crate::hub) fn answered(&self, ticket: Ticket, answer: Answer) {
         let mut waiting = self.waiting.lock();
-        let Some(Waiting::Command { left, sum, .. }) = waiting.get_mut(&ticket) else { return };
-        *sum += match answer {
-            Answer::Done(outcome) => decode_outcome(outcome),
-            Answer::Expired => Outcome::failed(Elsewhere::Expired),
-            Answer::Skipped | Answer::Unreachable => Outcome::failed(Elsewhere::Unreachable),
-            Answer::Unknown => Outcome::failed(Elsewhere::Unknown),
+        let left = match waiting.get_mut(&ticket) {
+            Some(Waiting::Command { left, sum, .. }) => {
+                *sum += match answer {
+                    Answer::Done(outcome) => decode_outcome(outcome),
+                    Answer::Expired => Outcome::failed(Elsewhere::Expired),
+                    Answer::Skipped | Answer::Unreachable => Outcome::failed(Elsewhere::Unreachable),
+                    Answer::Unknown => Outcome::failed(Elsewhere::Unknown),
+                };
+                left
+            }
+            Some(Waiting::Question { left, answers, .. }) => {
+                if let Answer::Done(bytes) = answer {
+                    answers.push(bytes);
+                }
+                left
+            }
+            Some(Waiting::Login { .. } | Waiting::Departure(_)) | None => return,
         };
         *left -= 1;
-        if *left == 0
-            && let Some(Waiting::Command { sum, done, .. }) = waiting.remove(&ticket)
-        {
-            // Whoever asked may have left.
-            _ = done.send(sum);
+        if *left > 0 {
+            return;
+        }
+        // Whoever asked may have left.
+        match waiting.remove(&ticket) {
+            Some(Waiting::Command { sum, done, .. }) => _ = done.send(sum),
+            Some(Waiting::Question { answers, done, .. }) => _ = done.send(answers),
+            _ => {}
         }
     }
 

@@ -25,6 +25,21 @@ const PROBE_SUSPECT: Duration = Duration::from_millis(100);
 /// Probes follow beats after this time, so that their answers acknowledge these beats.
 const AFTER_BEAT: Duration = Duration::from_millis(200);
 
+/// How far a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Sends nothing.
+    Listening,
+    /// Takes the rows of its peers.
+    Joining,
+    /// From this beat on, tells that it knows all rows. Opens once each peer has acknowledged such a beat.
+    Ready(u64),
+    /// Takes part.
+    Open,
+    /// Has left, or must end.
+    Ended,
+}
+
 /// The beats that this node sent.
 #[derive(Debug, Default)]
 pub(super) struct Beats {

@@ -23,6 +23,7 @@
 //! Then [`Output::LoginConfirmed`] lets the client have its reply: no node says `offline` of it any more.
 
 pub mod clock;
+mod config;
 mod confirm;
 mod directory;
 pub mod frame;
@@ -39,9 +40,10 @@ mod receive;
 mod tests;
 mod time;
 
+pub use self::config::Config;
 pub use self::directory::rows::{Place, Rows, Slot};
 pub use self::frame::Target;
-pub use self::node::{Config, Node, Spread};
+pub use self::node::Node;
 pub use self::output::{
-    Answer, Apply, Dropped, Event, Fatal, Keys, Lock, Output, PeerStatus, Pushed, Refusal, Subject,
+    Answer, Apply, Counts, Event, Fatal, Keys, Lock, Output, PeerStatus, Pushed, Refusal, Spread, Subject,
 };

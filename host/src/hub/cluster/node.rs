@@ -8,58 +8,16 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::clock::{Clock, Now, Stamp};
+use super::config::Config;
 use super::confirm::Confirmations;
 use super::directory::own::Own;
 use super::directory::rows::{Rows, Slot};
 use super::frame::{Body, Departure, MAX_COMMAND, Reply, Row, Target, encode};
-use super::id::{Fingerprint, Incarnation, NodeId, Ticket, UidKey};
+use super::id::{Incarnation, NodeId, Ticket, UidKey};
 use super::link::outgoing::{Found, Window};
-use super::members::{Beats, LISTEN};
-use super::output::{Apply, Dropped, Event, Fatal, Keys, Lock, Output, PeerStatus, Pushed, Refusal, Subject};
+use super::members::{Beats, LISTEN, Phase};
+use super::output::{Apply, Counts, Event, Fatal, Keys, Lock, Output, PeerStatus, Pushed, Refusal, Spread, Subject};
 use super::peer::Peer;
-
-/// The settings of a node.
-#[derive(Debug, Clone, Copy)]
-pub struct Config {
-    /// The node's id. `None` chooses a free one.
-    pub node: Option<NodeId>,
-    /// 64 random bits, new with each start.
-    pub incarnation: Incarnation,
-    /// The fingerprint of `cluster.secret`.
-    pub secret: Fingerprint,
-    /// How long a command may take: 1 s.
-    pub timeout: Duration,
-    /// How long logins and departures wait for confirmations: 100 ms.
-    pub confirm: Duration,
-    /// The most bytes of commands that wait for answers: 32 MiB.
-    pub window: usize,
-}
-
-/// How far a node is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Sends nothing.
-    Listening,
-    /// Takes the rows of its peers.
-    Joining,
-    /// From this beat on, tells that it knows all rows. Opens once each peer has acknowledged such a beat.
-    Ready(u64),
-    /// Takes part.
-    Open,
-    /// Has left, or must end.
-    Ended,
-}
-
-/// The nodes that a command for all was sent to.
-#[derive(Debug)]
-pub struct Spread {
-    /// Each node that was asked answers this ticket once.
-    pub ticket: Ticket,
-    /// The number of nodes that were asked.
-    pub asked: usize,
-    /// The others, and why they were not.
-    pub refused: Vec<(NodeId, Refusal)>,
-}
 
 /// A node of the cluster. It does no input or output: the host passes what arrives, and carries out what
 /// [`output`](Self::output) returns after each call, in order.
@@ -88,12 +46,13 @@ pub struct Node {
     pub(super) slots: Box<[Incarnation]>,
     /// Slots of dead peers, with the next shard to sweep.
     pub(super) sweeping: VecDeque<(Slot, usize)>,
-    pub(super) dropped: Dropped,
+    pub(super) counts: Counts,
     pub(super) foreign_told: Option<Duration>,
     /// True once the host knows that this node must go.
     pub(super) is_doomed: bool,
     tickets: u64,
-    outputs: VecDeque<Output>,
+    /// What the host has to do. It empties this after each call.
+    pub(super) outputs: VecDeque<Output>,
 }
 
 impl Node {
@@ -119,7 +78,7 @@ impl Node {
             free_slots: Slot::all().rev().collect(),
             slots: Slot::all().map(|_| Incarnation(0)).collect(),
             sweeping: VecDeque::new(),
-            dropped: Dropped::default(),
+            counts: Counts::default(),
             foreign_told: None,
             is_doomed: false,
             tickets: 0,
@@ -147,9 +106,9 @@ impl Node {
         &self.rows
     }
 
-    /// Returns what was dropped since the start.
-    pub fn dropped(&self) -> Dropped {
-        self.dropped
+    /// Returns what was counted since the start.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Returns the bytes of commands that wait for answers.
@@ -213,7 +172,8 @@ impl Node {
         self.settle(now.boot);
     }
 
-    /// Passes a push by uid to the node of the newest login. `here` is the newest login on this node.
+    /// Passes a push by uid to the node of the newest login. `here` is the newest login on this node. The host can
+    /// deliver without asking, and without a lock on the node, if [`Rows::newest`] finds no newer one.
     ///
     /// # Errors
     /// Nobody gets the message.
@@ -374,7 +334,7 @@ impl Node {
         let confirmed = waited_for.map(Peer::confirmed).min();
         while let Some(settled) = self.confirmations.settle(now, confirmed) {
             let (ticket, is_complete) = (settled.ticket, settled.is_complete);
-            self.dropped.unconfirmed += u64::from(!is_complete);
+            self.counts.unconfirmed += u64::from(!is_complete);
             self.outputs.push_back(match settled.departure {
                 None => Output::LoginConfirmed { ticket, is_complete },
                 Some((key, later)) => {
@@ -405,10 +365,6 @@ impl Node {
     pub(super) fn publish(&mut self, to: Subject, token: Option<u64>, is_turn: bool, body: &Body) {
         let frame = encode(self.id, self.config.incarnation, self.config.secret, body);
         self.outputs.push_back(Output::Publish { to, frame, token, is_turn });
-    }
-
-    pub(super) fn do_next(&mut self, output: Output) {
-        self.outputs.push_back(output);
     }
 
     pub(super) fn tell(&mut self, event: Event) {

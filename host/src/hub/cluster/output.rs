@@ -172,9 +172,20 @@ pub enum Pushed {
     Sent(Ticket, Stamp),
 }
 
-/// What was dropped since the start.
+/// The nodes that a command for all was sent to.
+#[derive(Debug)]
+pub struct Spread {
+    /// Each node that was asked answers this ticket once.
+    pub ticket: Ticket,
+    /// The number of nodes that were asked.
+    pub asked: usize,
+    /// The others, and why they were not.
+    pub refused: Vec<(NodeId, Refusal)>,
+}
+
+/// What was counted since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Dropped {
+pub struct Counts {
     /// Frames with a wrong length or value.
     pub malformed: u64,
     /// Frames of another version.

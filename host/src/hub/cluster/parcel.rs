@@ -18,6 +18,12 @@ pub enum Parcel {
     Command(Command),
     /// Close the connections of a uid that logged in before this stamp: a newer login replaces them.
     Replace(ByteString, u64),
+    /// Close connections for an operator, and keep a uid out for so many seconds.
+    Kick(Closing, u32),
+    /// List at most so many uids of a group.
+    Members(ByteString, u32),
+    /// Say whether a connection is in a group.
+    IsMember(ConnectionId, ByteString),
 }
 
 /// The bytes are no parcel.
@@ -65,6 +71,35 @@ pub fn encode_replacement(uid: &str, stamp: u64) -> Bytes {
     into.freeze()
 }
 
+/// Writes a [`Parcel::Kick`].
+pub fn encode_kick(Closing { who, reason }: &Closing, block: u32) -> Bytes {
+    let mut into = BytesMut::new();
+    into.put_u8(7);
+    into.put_u32(block);
+    put_recipient(&mut into, who);
+    into.put_u16(reason.code);
+    into.put_slice(reason.reason.as_bytes());
+    into.freeze()
+}
+
+/// Writes a [`Parcel::Members`].
+pub fn encode_members(group: &str, limit: u32) -> Bytes {
+    let mut into = BytesMut::with_capacity(5 + group.len());
+    into.put_u8(8);
+    into.put_u32(limit);
+    into.put_slice(group.as_bytes());
+    into.freeze()
+}
+
+/// Writes a [`Parcel::IsMember`].
+pub fn encode_is_member(ConnectionId(id): ConnectionId, group: &str) -> Bytes {
+    let mut into = BytesMut::with_capacity(9 + group.len());
+    into.put_u8(9);
+    into.put_u64(id);
+    into.put_slice(group.as_bytes());
+    into.freeze()
+}
+
 fn put_recipient(into: &mut BytesMut, to: &Recipient) {
     let (kind, name) = match to {
         Recipient::Everyone => return into.put_u8(0),
@@ -96,17 +131,30 @@ pub fn decode(mut from: Bytes) -> Result<Parcel, Malformed> {
         }
         3 => Command::Join(Membership { who: recipient(from)?, group: text(own(from.split_off(0)))? }),
         4 => Command::Leave(Membership { who: recipient(from)?, group: text(own(from.split_off(0)))? }),
-        5 => {
-            let (who, code) = (recipient(from)?, from.try_get_u16()?);
-            let reason = CloseReason { code, reason: String::from(&*text(own(from.split_off(0)))?).into() };
-            Command::Close(Closing { who, reason })
-        }
+        5 => Command::Close(closing(from)?),
         6 => {
             let stamp = from.try_get_u64()?;
             return Ok(Parcel::Replace(text(own(from.split_off(0)))?, stamp));
         }
+        7 => {
+            let block = from.try_get_u32()?;
+            return Ok(Parcel::Kick(closing(from)?, block));
+        }
+        8 => {
+            let limit = from.try_get_u32()?;
+            return Ok(Parcel::Members(text(own(from.split_off(0)))?, limit));
+        }
+        9 => {
+            let id = ConnectionId(from.try_get_u64()?);
+            return Ok(Parcel::IsMember(id, text(own(from.split_off(0)))?));
+        }
         _ => return Err(Malformed),
     }))
+}
+
+fn closing(from: &mut Bytes) -> Result<Closing, Malformed> {
+    let (who, code) = (recipient(from)?, from.try_get_u16()?);
+    Ok(Closing { who, reason: CloseReason { code, reason: text(own(from.split_off(0)))? } })
 }
 
 impl From<bytes::TryGetError> for Malformed {
@@ -175,6 +223,35 @@ pub fn decode_outcome(mut from: Bytes) -> Outcome {
     read().unwrap_or(Outcome::failed(Elsewhere::Unknown))
 }
 
+/// The most bytes of the uids in one answer.
+const LIST: usize = 48 << 10;
+
+/// Writes uids, as many as fit one answer.
+pub fn encode_uids(uids: &[ByteString]) -> Bytes {
+    let mut into = BytesMut::new();
+    for uid in uids {
+        let Ok(length) = u16::try_from(uid.len()) else { continue };
+        if into.len() + 2 + uid.len() > LIST {
+            break;
+        }
+        into.put_u16(length);
+        into.put_slice(uid.as_bytes());
+    }
+    into.freeze()
+}
+
+/// Reads uids, up to the first that cannot be read.
+pub fn decode_uids(mut from: Bytes) -> Vec<ByteString> {
+    let mut uids = Vec::new();
+    while let Ok(length) = from.try_get_u16()
+        && usize::from(length) <= from.len()
+        && let Ok(uid) = text(own(from.split_to(length.into())))
+    {
+        uids.push(uid);
+    }
+    uids
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -228,6 +305,15 @@ mod tests {
             assert_eq!(decode_outcome(encode_outcome(outcome)), outcome);
         }
         assert_eq!(decode(encode_replacement("anna", 7)), Ok(Parcel::Replace("anna".into(), 7)));
+        let kick = Closing { who: Recipient::Uid("anna".into()), reason: CloseReason::new(4907, "bye") };
+        assert_eq!(decode(encode_kick(&kick, 60)), Ok(Parcel::Kick(kick, 60)));
+        assert_eq!(decode(encode_members("room", 9)), Ok(Parcel::Members("room".into(), 9)));
+        let id = ConnectionId(1 << 60);
+        assert_eq!(decode(encode_is_member(id, "room")), Ok(Parcel::IsMember(id, "room".into())));
+        let uids = ["anna".into(), ByteString::new(), "bob".into()];
+        assert_eq!(decode_uids(encode_uids(&uids)), uids);
+        let many = vec![ByteString::from("x".repeat(1000)); 100];
+        assert_eq!(decode_uids(encode_uids(&many)).len(), LIST / 1002, "as many as fit");
         assert_eq!(decode_outcome(Bytes::from_static(b"abc")), Outcome::failed(Elsewhere::Unknown));
     }
 }

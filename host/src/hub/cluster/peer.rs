@@ -9,7 +9,7 @@ use super::link::incoming::Incoming;
 use super::link::outgoing::{Found, Outgoing, Window};
 use super::members::Life;
 
-/// The most confirmations that wait for batches of the peer. Past it the oldest is forgotten: a later one stands for it.
+/// The most confirmations that wait for batches of the peer. Past it the oldest is forgotten: later ones include it.
 const MAX_CLAIMS: usize = 64;
 
 /// One peer. It stays when the peer is dead, since the numbers of its link must never be used again.

@@ -9,8 +9,8 @@ use super::directory::replica::{Progress, Replica};
 use super::frame::{Answers, Batch, Beat, Body, Header, SnapshotPart, Unreadable, decode, take_header};
 use super::id::{Incarnation, NodeId};
 use super::link::incoming::Arrived;
-use super::members::{FRESH, Life, State};
-use super::node::{Node, Phase};
+use super::members::{FRESH, Life, Phase, State};
+use super::node::Node;
 use super::output::{Apply, Event, Fatal, Keys, Lock, Output, Subject};
 use super::peer::Peer;
 
@@ -31,9 +31,9 @@ impl Node {
         let read = take_header(&mut frame).and_then(|header| self.judge(now, header, frame));
         match read {
             Ok(()) => {}
-            Err(Unreadable::Malformed) => self.dropped.malformed += 1,
-            Err(Unreadable::Version) => self.dropped.version += 1,
-            Err(Unreadable::Kind) => self.dropped.kind += 1,
+            Err(Unreadable::Malformed) => self.counts.malformed += 1,
+            Err(Unreadable::Version) => self.counts.version += 1,
+            Err(Unreadable::Kind) => self.counts.kind += 1,
         }
     }
 
@@ -56,7 +56,7 @@ impl Node {
 
     fn judge(&mut self, now: Duration, header: Header, frame: Bytes) -> Result<(), Unreadable> {
         if header.secret != self.config.secret {
-            self.dropped.secret += 1;
+            self.counts.secret += 1;
             self.foreign(now, header.node);
             return Ok(());
         }
@@ -69,7 +69,7 @@ impl Node {
             return Ok(());
         }
         if self.peers.get(&from).is_some_and(|peer| peer.life.state == State::Gone) {
-            self.dropped.ended += 1;
+            self.counts.ended += 1;
             return Ok(());
         }
         if let Body::Beat(beat) = body {
@@ -77,7 +77,7 @@ impl Node {
         } else if self.peers.contains_key(&from) {
             self.take(now, from, body);
         } else {
-            self.dropped.stranger += 1;
+            self.counts.stranger += 1;
         }
         Ok(())
     }
@@ -111,7 +111,7 @@ impl Node {
             None => true,
         };
         if is_new && !self.admit(now, node, from, beat) {
-            self.dropped.stranger += 1;
+            self.counts.stranger += 1;
             return;
         }
         let Some(peer) = self.peers.get_mut(&from) else { return };
@@ -128,7 +128,11 @@ impl Node {
 
     /// Decides about a node with the id of this one. Returns `false` if this node has to end.
     fn keeps_id(&mut self, now: Duration, from: Incarnation, beat: &Beat) -> bool {
-        let is_older = (beat.started, from) < (self.started, self.config.incarnation);
+        // A node that is ready stays, whatever its wall clock said at the start. Both come to the same result, at the
+        // latest with their next beats, and never is each of them the younger one.
+        let is_ready = matches!(self.phase, Phase::Ready(_) | Phase::Open);
+        let mine = (!is_ready, self.started, self.config.incarnation);
+        let is_older = (!beat.ready, beat.started, from) < mine;
         match self.phase {
             // A free id is chosen later. What is heard right at the start may be this node's own last life.
             Phase::Listening if self.config.node.is_none() || now < self.started_at + AFTERGLOW => return true,
@@ -166,7 +170,7 @@ impl Node {
             self.peers.remove(&oldest);
         }
         let Some(slot) = self.free_slots.pop() else { return false };
-        // The node of before is silent, so it has most likely ended. If it has not, it comes back with its next beat: two
+        // The node of before is silent, so it has most likely ended. If not, its next beat brings it back: then two
         // nodes have the same id, and the younger one has to go.
         let before = self.peers.iter().filter(|(_, peer)| peer.life.is_live() && peer.life.node == node);
         let before = before.filter(|(_, peer)| peer.life.started < beat.started && now >= peer.life.heard_at + FRESH);
@@ -215,14 +219,12 @@ impl Node {
             }
             Body::SnapshotPart(part) => self.part(now, from, part),
             Body::Commands { first, commands } => {
-                let mut arrived = Vec::with_capacity(commands.len());
-                peer.into.commands(now, first, commands, |one| arrived.push(one));
-                arrived.into_iter().for_each(|one| self.apply(from, one));
+                let outputs = &mut self.outputs;
+                peer.into.commands(now, first, commands, |one| outputs.push_back(apply(from, one)));
             }
             Body::Segment(segment) => {
-                if let Some(arrived) = peer.into.segment(now, segment) {
-                    self.apply(from, arrived);
-                }
+                let arrived = peer.into.segment(now, segment);
+                self.outputs.extend(arrived.map(|one| apply(from, one)));
             }
             Body::Answers(Answers { replies, skipped }) => {
                 for (number, reply) in replies {
@@ -234,8 +236,11 @@ impl Node {
             }
             Body::Confirm { batch, after } => peer.claim(batch, after),
             Body::Probe { number } => {
-                let body = Body::Pong { number, heard: peer.life.heard, batches: self.own.batches() };
-                if peer.life.is_live() && self.phase != Phase::Listening {
+                let (heard, is_live) = (peer.life.heard, peer.life.is_live());
+                if is_live && self.phase != Phase::Listening {
+                    // A peer that is ready since that beat must know all logins that did not wait for it.
+                    self.announce(now);
+                    let body = Body::Pong { number, heard, batches: self.own.batches() };
                     self.publish(Subject::Node(from), None, false, &body);
                 }
             }
@@ -254,11 +259,6 @@ impl Node {
         // Skipped numbers, expired commands and freed places may make a turn.
         self.turn(now, from);
         self.settle(now);
-    }
-
-    fn apply(&mut self, from: Incarnation, Arrived { number, command }: Arrived) {
-        let (target, deadline, body) = (command.target, command.deadline, command.body);
-        self.do_next(Output::Apply(Apply { from, number, target, deadline, body }));
     }
 
     fn batch(&mut self, from: Incarnation, batch: Batch) {
@@ -294,11 +294,16 @@ impl Node {
                 (batch.departures, keys)
             }
             Progress::Snapshot(departures) => {
-                self.dropped.snapshots += 1;
+                self.counts.snapshots += 1;
                 (departures, Keys::All)
             }
         };
         departures.into_iter().for_each(|departure| self.confirmations.heard(departure));
-        self.do_next(Output::Lock(Lock { from, batch, keys }));
+        self.outputs.push_back(Output::Lock(Lock { from, batch, keys }));
     }
+}
+
+fn apply(from: Incarnation, Arrived { number, command }: Arrived) -> Output {
+    let (target, deadline, body) = (command.target, command.deadline, command.body);
+    Output::Apply(Apply { from, number, target, deadline, body })
 }

@@ -6,8 +6,8 @@ use super::clock::Now;
 use super::directory::rows::SHARDS;
 use super::frame::{Beat, Body};
 use super::id::{NODES, NodeId};
-use super::members::{LISTEN, State};
-use super::node::{Node, Phase};
+use super::members::{LISTEN, Phase, State};
+use super::node::Node;
 use super::output::{Event, Fatal, Subject};
 use super::peer::Peer;
 

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::{Found, Work};
-use crate::base::message::{Cause, CloseReason};
-use crate::hub::cluster::handle::Sent;
-use crate::hub::cluster::parcel::{Parcel, encode};
+use crate::hub::cluster::handle::{Cluster, Sent};
+use crate::hub::cluster::parcel::encode;
 use crate::hub::command::{Closing, Command, Delivery, Elsewhere, Membership, Outcome, Recipient};
-use crate::hub::registry::{Peer, REPLACED, Registry, Several};
+use crate::hub::registry::{Peer, Registry, Several};
 
 /// What became of a message, or who will say it.
 pub(super) enum Issued {
@@ -132,18 +131,9 @@ impl Work<'_> {
     }
 }
 
-/// Carries out what another gateway asks for, on the connections of this one. `seen` is the stamp of the uid's newest
+/// Carries out a command of another gateway, on the connections of this one. `seen` is the stamp of the uid's newest
 /// login that the other gateway knew to be here; if there is no such login any more, nothing is done.
-pub async fn apply_for_others(registry: &Registry, parcel: Parcel, seen: Option<u64>) -> Outcome {
-    let command = match parcel {
-        Parcel::Command(command) => command,
-        Parcel::Replace(uid, stamp) => {
-            for peer in registry.of_uid(&uid).iter().filter(|peer| peer.stamp() < stamp) {
-                peer.outbox.close(CloseReason::clone(&REPLACED), Cause::Replaced);
-            }
-            return Outcome::OFFLINE;
-        }
-    };
+pub async fn apply_for_others(registry: &Registry, command: Command, seen: Option<u64>) -> Outcome {
     let (Command::Deliver(Delivery { to, .. })
     | Command::Join(Membership { who: to, .. })
     | Command::Leave(Membership { who: to, .. })
@@ -153,13 +143,18 @@ pub async fn apply_for_others(registry: &Registry, parcel: Parcel, seen: Option<
     {
         return Outcome::failed(Elsewhere::Moved);
     }
-    let mut work = Work { registry, cluster: None, except: None, own: None, repeats: false, repeated: None, count: 0 };
-    let issued = match work.begin(command) {
-        Ok(outcome) => return outcome.unwrap_or(Outcome::OFFLINE),
-        Err(command) => Box::pin(work.carry_out(*command)).await,
-    };
-    match issued {
-        Some((Issued::Done(outcome), _)) => outcome,
-        _ => Outcome::OFFLINE,
+    carry_out(registry, None, command).await
+}
+
+/// Carries out one command that belongs to no session. Returns what became of it on all gateways.
+pub async fn carry_out_one(registry: &Registry, command: Command) -> Outcome {
+    carry_out(registry, registry.cluster(), command).await
+}
+
+async fn carry_out(registry: &Registry, cluster: Option<&Arc<Cluster>>, command: Command) -> Outcome {
+    let mut work = Work { registry, cluster, except: None, own: None, repeats: false, repeated: None, count: 0 };
+    match work.begin(command) {
+        Ok(outcome) => outcome,
+        Err(command) => Box::pin(work.carry_out(*command)).await.0.outcome().await,
     }
 }

@@ -15,7 +15,7 @@ use tokio::task::yield_now;
 use tracing::debug;
 
 use self::elsewhere::Issued;
-pub use self::elsewhere::{Unanswered, apply_for_others};
+pub use self::elsewhere::{Unanswered, apply_for_others, carry_out_one};
 pub use self::relief::queue;
 use self::relief::{counted, relieve};
 use crate::base::message::{ConnectionId, Message};
@@ -68,8 +68,8 @@ pub fn apply_at_once<'a>(
             return Err(Box::pin(async move {
                 loop {
                     if let Some(command) = left {
-                        let otherwise = work.carry_out(*command).await;
-                        work.answer_otherwise(otherwise).await;
+                        let issued = work.carry_out(*command).await;
+                        work.answer_otherwise(issued).await;
                     }
                     work.yield_if_many().await;
                     let Some(action) = actions.next() else { return effects };
@@ -93,16 +93,17 @@ pub async fn apply_commands(
     let mut work = Work { registry, cluster, except: None, own: None, repeats, repeated: None, count: 0 };
     let (mut number, mut unanswered) = (0, Unanswered::default());
     for command in commands {
+        let is_delivery = matches!(command, Command::Deliver(_));
         let issued = match work.begin(command) {
-            Ok(outcome) => outcome.map(Issued::Done),
-            Err(command) => Box::pin(work.carry_out(*command)).await.map(|(issued, _)| issued),
+            Ok(outcome) => Issued::Done(outcome),
+            Err(command) => Box::pin(work.carry_out(*command)).await.0,
         };
         match issued {
-            Some(Issued::Done(outcome)) => each(number, outcome),
-            Some(Issued::Away(here, answer)) => unanswered.add(number, here, answer),
-            None => continue,
+            _ if !is_delivery => {}
+            Issued::Done(outcome) => each(number, outcome),
+            Issued::Away(here, answer) => unanswered.add(number, here, answer),
         }
-        number += 1;
+        number += usize::from(is_delivery);
         work.yield_if_many().await;
     }
     unanswered
@@ -157,11 +158,11 @@ impl Work<'_> {
         None
     }
 
-    /// Applies one command. Returns what became of its message, if it is a delivery.
+    /// Applies one command. Returns what became of its message; or of the change that it asks for.
     ///
     /// # Errors
     /// The command, or the rest of it, if it concerns several connections, or if there is no room for a message.
-    fn begin(&mut self, command: Command) -> Result<Option<Outcome>, Box<Command>> {
+    fn begin(&mut self, command: Command) -> Result<Outcome, Box<Command>> {
         let (Command::Deliver(Delivery { to: who, .. })
         | Command::Join(Membership { who, .. })
         | Command::Leave(Membership { who, .. })
@@ -180,21 +181,18 @@ impl Work<'_> {
                 if let Some(otherwise) = otherwise.filter(|_| outcome.reached == 0) {
                     self.reply(otherwise)?;
                 }
-                Ok(Some(outcome))
+                Ok(outcome)
             }
             (command, only) => {
                 self.count += 1;
-                if let Some(only) = only {
-                    self.change(&command, &only);
-                }
-                Ok(None)
+                Ok(only.map_or(Outcome::OFFLINE, |only| self.change(&command, &only)))
             }
         }
     }
 
-    /// Applies a command that [`begin`](Self::begin) returned. Returns what became of its message, if it is a delivery,
-    /// with the message for the session's own connection if it reached nobody.
-    async fn carry_out(&mut self, command: Command) -> Option<(Issued, Option<Message>)> {
+    /// Applies a command that [`begin`](Self::begin) returned. Returns what became of it, and the message for the
+    /// session's own connection if it reached nobody.
+    async fn carry_out(&mut self, command: Command) -> (Issued, Option<Message>) {
         // A command without recipients takes time, too.
         self.count += 1;
         let sent = self.send_elsewhere(&command);
@@ -206,12 +204,9 @@ impl Work<'_> {
                     Found::One(_) | Found::Elsewhere if is_away => Outcome::OFFLINE,
                     Found::One(_) | Found::Elsewhere => self.insist(self.here(&to), message).await,
                 };
-                Some((Issued::new(here, sent), otherwise))
+                (Issued::new(here, sent), otherwise)
             }
-            command => {
-                self.change_all(&command, is_away).await;
-                None
-            }
+            command => (Issued::new(self.change_all(&command, is_away).await, sent), None),
         }
     }
 
@@ -263,8 +258,8 @@ impl Work<'_> {
     }
 
     /// Sends `otherwise` to the session's own connection if nobody was reached. For this, waits for other gateways.
-    async fn answer_otherwise(&mut self, issued: Option<(Issued, Option<Message>)>) {
-        if let Some((issued, Some(otherwise))) = issued {
+    async fn answer_otherwise(&mut self, (issued, otherwise): (Issued, Option<Message>)) {
+        if let Some(otherwise) = otherwise {
             let outcome = issued.outcome().await;
             self.fall_back(outcome, Some(otherwise)).await;
         }

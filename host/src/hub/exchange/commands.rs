@@ -11,7 +11,7 @@ use crate::hub::cluster::id::Incarnation;
 use crate::hub::cluster::parcel::{decode, encode_outcome};
 use crate::hub::cluster::{Apply, Target};
 use crate::hub::command::{Elsewhere, Outcome};
-use crate::hub::delivery::apply_for_others;
+use crate::hub::everywhere::carry_out_for_others;
 use crate::hub::registry::Registry;
 
 /// The most commands of one gateway that wait. It has its own bound, in bytes, on those that are not answered.
@@ -54,18 +54,18 @@ impl Commands {
 async fn carry_out(registry: Arc<Registry>, cluster: Arc<Cluster>, mut commands: mpsc::Receiver<Apply>) {
     while let Some(apply) = commands.recv().await {
         let is_late = cluster.node(|_, now| now.boot > apply.deadline);
-        let outcome = match decode(apply.body.clone()) {
-            _ if is_late => Outcome::failed(Elsewhere::Expired),
-            Err(_malformed) => Outcome::failed(Elsewhere::Unknown),
+        let answer = match decode(apply.body.clone()) {
+            _ if is_late => encode_outcome(Outcome::failed(Elsewhere::Expired)),
+            Err(_malformed) => encode_outcome(Outcome::failed(Elsewhere::Unknown)),
             Ok(parcel) => {
                 let seen = match apply.target {
                     Target::Uid(stamp) => Some(stamp.0),
                     Target::All => None,
                 };
-                apply_for_others(&registry, parcel, seen).await
+                carry_out_for_others(&registry, parcel, seen).await
             }
         };
-        cluster.call(|node, now| node.answer(now, &apply, encode_outcome(outcome)));
+        cluster.call(|node, now| node.answer(now, &apply, answer));
         tokio::task::coop::consume_budget().await;
     }
 }

@@ -12,6 +12,7 @@ use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, Network};
 use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
 use crate::base::message::ConnectionId;
+use crate::hub::everywhere;
 use crate::hub::registry::Registry;
 use crate::plugin::contract::logging::Level;
 use crate::plugin::contract::{directory, logging, types};
@@ -182,12 +183,13 @@ impl directory::Host for Host {
     async fn members(&mut self, group: String, limit: u32) -> Result<Vec<String>> {
         self.enter(group.len()).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_MEMBERS);
-        Ok(self.registry()?.uids_in_group(&group, limit, |_| true).into_iter().map(String::from).collect())
+        let uids = everywhere::members(self.registry()?, &group, limit, |_| true).await;
+        Ok(uids.into_iter().map(String::from).collect())
     }
 
     async fn is_member(&mut self, connection: u64, group: String) -> Result<bool> {
         self.enter(group.len()).await?;
-        Ok(self.registry()?.is_member(ConnectionId(connection), &group))
+        Ok(everywhere::is_member(self.registry()?, ConnectionId(connection), &group).await)
     }
 }
 

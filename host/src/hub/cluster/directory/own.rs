@@ -11,7 +11,7 @@ use super::super::id::{NodeId, UidKey};
 use super::rows::{ByKey, KeyHasher, SHARDS, shard_of};
 
 /// The time between two batches, except those that a confirmation needs.
-pub(in crate::hub::cluster) const PACE: Duration = Duration::from_millis(10);
+pub(crate) const PACE: Duration = Duration::from_millis(10);
 
 /// The most changes, and the most departures, in one batch: together they fit [`SEGMENT`].
 const BATCH: usize = 1_600;
@@ -31,7 +31,7 @@ const WINDOW: usize = 4;
 
 /// The rows of this node.
 #[derive(Debug)]
-pub(in crate::hub::cluster) struct Own {
+pub(crate) struct Own {
     shards: Vec<ByKey<Row>>,
     digest: Digest,
     /// Uids that changed since the last batch.
@@ -46,7 +46,7 @@ pub(in crate::hub::cluster) struct Own {
 }
 
 impl Own {
-    pub(in crate::hub::cluster) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             shards: repeat_with(ByKey::default).take(SHARDS).collect(),
             digest: Digest::default(),
@@ -59,7 +59,7 @@ impl Own {
     }
 
     /// Notes a change of one uid's connections on this node. A twin, another uid with the same key, shares the row.
-    pub(in crate::hub::cluster) fn note(&mut self, node: NodeId, key: UidKey, before: Option<Row>, after: Option<Row>) {
+    pub(crate) fn note(&mut self, node: NodeId, key: UidKey, before: Option<Row>, after: Option<Row>) {
         let shard = &mut self.shards[shard_of(key)];
         let (stored, count) = (shard.get(&key).copied(), |row: Option<Row>| row.map_or(0, |row| row.count));
         let all = count(stored).saturating_sub(count(before)).saturating_add(count(after));
@@ -77,42 +77,42 @@ impl Own {
     }
 
     /// Notes the end of a connection, beside the change of its row.
-    pub(in crate::hub::cluster) fn note_departure(&mut self, departure: Departure) {
+    pub(crate) fn note_departure(&mut self, departure: Departure) {
         self.departures.push(departure);
     }
 
     /// Returns the number of connections of a uid on this node.
-    pub(in crate::hub::cluster) fn connections(&self, key: UidKey) -> u32 {
+    pub(crate) fn connections(&self, key: UidKey) -> u32 {
         self.shards[shard_of(key)].get(&key).map_or(0, |row| row.count)
     }
 
     /// Returns the number of the last batch.
-    pub(in crate::hub::cluster) fn batches(&self) -> u64 {
+    pub(crate) fn batches(&self) -> u64 {
         self.batches
     }
 
     /// Returns the digest of all rows.
-    pub(in crate::hub::cluster) fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         self.digest
     }
 
     /// Returns `true` if a change of this uid was not announced yet.
-    pub(in crate::hub::cluster) fn is_noted(&self, key: UidKey) -> bool {
+    pub(crate) fn is_noted(&self, key: UidKey) -> bool {
         self.changed.contains(&key)
     }
 
     /// Returns `true` if some changes were not announced yet.
-    pub(in crate::hub::cluster) fn has_notes(&self) -> bool {
+    pub(crate) fn has_notes(&self) -> bool {
         !self.changed.is_empty() || !self.departures.is_empty()
     }
 
     /// Returns `true` if changes wait, and the last batch was long enough ago.
-    pub(in crate::hub::cluster) fn is_due(&self, now: Duration) -> bool {
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
         self.has_notes() && self.flushed_at.is_none_or(|at| now >= at + PACE)
     }
 
     /// Takes all changes since the last batch, as batches.
-    pub(in crate::hub::cluster) fn flush(&mut self, now: Duration) -> Vec<Batch> {
+    pub(crate) fn flush(&mut self, now: Duration) -> Vec<Batch> {
         let mut batches = Vec::with_capacity(1);
         let (mut departures, rest) = (std::mem::take(&mut self.departures).into_iter(), &self.shards);
         let changes = self.changed.drain().map(|key| Change { key, row: rest[shard_of(key)].get(&key).copied() });
@@ -133,7 +133,7 @@ impl Own {
     }
 
     /// Returns the next parts of a snapshot from this shard on: at most 256 KiB, unless a single shard takes more.
-    pub(in crate::hub::cluster) fn snapshot(&self, request: u64, from: u16) -> Vec<SnapshotPart> {
+    pub(crate) fn snapshot(&self, request: u64, from: u16) -> Vec<SnapshotPart> {
         let new = |from: u16, part: u16| SnapshotPart {
             request,
             as_of: self.batches,

@@ -23,9 +23,9 @@ const MAX_BUFFERED: usize = 200_000;
 
 /// What this node knows of one peer's rows.
 #[derive(Debug)]
-pub(in crate::hub::cluster) struct Replica {
+pub(crate) struct Replica {
     /// Where the rows are in the table.
-    pub(in crate::hub::cluster) slot: Slot,
+    pub(crate) slot: Slot,
     /// The last batch that was applied. `None` before the first snapshot.
     applied: Option<u64>,
     digest: Digest,
@@ -64,7 +64,7 @@ struct Taking {
 
 /// What a batch or a part of a snapshot led to.
 #[derive(Debug)]
-pub(in crate::hub::cluster) enum Progress {
+pub(crate) enum Progress {
     /// Nothing yet.
     None,
     /// The batch was applied.
@@ -75,7 +75,7 @@ pub(in crate::hub::cluster) enum Progress {
 
 impl Replica {
     /// Begins to follow a peer. The slot has no rows.
-    pub(in crate::hub::cluster) fn new(slot: Slot) -> Self {
+    pub(crate) fn new(slot: Slot) -> Self {
         Self {
             slot,
             applied: None,
@@ -90,17 +90,17 @@ impl Replica {
     }
 
     /// Returns the last batch that was applied, 0 if none was.
-    pub(in crate::hub::cluster) fn applied(&self) -> u64 {
+    pub(crate) fn applied(&self) -> u64 {
         self.applied.unwrap_or(0)
     }
 
     /// Returns `true` if no batch is known to be missing.
-    pub(in crate::hub::cluster) fn is_synced(&self) -> bool {
+    pub(crate) fn is_synced(&self) -> bool {
         !self.is_stale
     }
 
     /// Compares with what the peer says of its rows.
-    pub(in crate::hub::cluster) fn compare(&mut self, batches: u64, digest: Digest) {
+    pub(crate) fn compare(&mut self, batches: u64, digest: Digest) {
         match self.applied {
             None if batches == 0 && self.taking.is_none() => {
                 self.applied = Some(0);
@@ -114,19 +114,19 @@ impl Replica {
     }
 
     /// Notes that the peer has announced batches up to this one.
-    pub(in crate::hub::cluster) fn announced(&mut self, batches: u64) {
+    pub(crate) fn announced(&mut self, batches: u64) {
         self.announced = self.announced.max(batches);
     }
 
     /// Applies a batch, or keeps it for later.
-    pub(in crate::hub::cluster) fn batch(&mut self, batch: Batch, rows: &Rows, clock: &Clock) -> Progress {
+    pub(crate) fn batch(&mut self, batch: Batch, rows: &Rows, clock: &Clock) -> Progress {
         if let Some(taking) = &mut self.taking {
             taking.keep(batch);
             return self.finish(rows, clock);
         }
         match self.applied {
             Some(applied) if batch.number <= applied => Progress::None,
-            Some(applied) if batch.number == applied + 1 => {
+            Some(applied) if batch.number - 1 == applied => {
                 self.apply(&batch, rows, clock);
                 Progress::Batch(batch)
             }
@@ -149,13 +149,7 @@ impl Replica {
     }
 
     /// Takes a part of a snapshot.
-    pub(in crate::hub::cluster) fn part(
-        &mut self,
-        now: Duration,
-        part: SnapshotPart,
-        rows: &Rows,
-        clock: &Clock,
-    ) -> Progress {
+    pub(crate) fn part(&mut self, now: Duration, part: SnapshotPart, rows: &Rows, clock: &Clock) -> Progress {
         let Some(taking) = self.taking.as_mut().filter(|it| it.request == part.request) else { return Progress::None };
         if (part.from, part.part) != taking.next || part.next < part.from {
             return Progress::None;
@@ -189,7 +183,7 @@ impl Replica {
         }
         self.applied = Some(as_of);
         self.is_stale = false;
-        let departures = taking.departures.into_iter().filter(|(batch, _)| (known + 1..=as_of).contains(batch));
+        let departures = taking.departures.into_iter().filter(|(batch, _)| known < *batch && *batch <= as_of);
         let mut departures = departures.map(|(_, departure)| departure).collect::<Vec<_>>();
         departures.iter().for_each(|departure| clock.merge(departure.stamp));
         for batch in taking.batches {
@@ -202,7 +196,7 @@ impl Replica {
     }
 
     /// Returns the request and the shard to ask the peer for now, if any.
-    pub(in crate::hub::cluster) fn request(&mut self, now: Duration) -> Option<(u64, u16)> {
+    pub(crate) fn request(&mut self, now: Duration) -> Option<(u64, u16)> {
         if self.applied.is_some_and(|applied| applied < self.announced) {
             let since = *self.missing_since.get_or_insert(now);
             self.is_stale |= now >= since + OVERTAKEN;

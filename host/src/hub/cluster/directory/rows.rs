@@ -14,30 +14,30 @@ use super::super::frame::{Digest, Row};
 use super::super::id::UidKey;
 
 /// The number of shards, a power of two. With a million rows, replacing the rows of one shard takes less than 0.1 ms.
-pub(in crate::hub::cluster) const SHARDS: usize = 256;
+pub(crate) const SHARDS: usize = 256;
 
 /// The place of a peer in the table. Used again only when no row of the peer before is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Slot(u16);
 
 /// The number of slots: twice the number of nodes, so that rows of dead nodes can wait until they are swept.
-pub(in crate::hub::cluster) const SLOTS: u16 = 1024;
+pub(crate) const SLOTS: u16 = 1024;
 
 impl Slot {
     /// Iterates over all slots.
-    pub(in crate::hub::cluster) fn all() -> impl DoubleEndedIterator<Item = Self> {
+    pub(crate) fn all() -> impl DoubleEndedIterator<Item = Self> {
         (0..SLOTS).map(Self)
     }
 
     /// Returns the slot's number.
-    pub(in crate::hub::cluster) fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
 /// Uses a key as its own hash: keys are hashes with a secret key already.
 #[derive(Debug, Default)]
-pub(in crate::hub::cluster) struct KeyHasher(u64);
+pub(crate) struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
@@ -56,10 +56,10 @@ impl Hasher for KeyHasher {
 }
 
 /// A map by uid.
-pub(in crate::hub::cluster) type ByKey<V> = HashMap<UidKey, V, BuildHasherDefault<KeyHasher>>;
+pub(crate) type ByKey<V> = HashMap<UidKey, V, BuildHasherDefault<KeyHasher>>;
 
 /// Returns the shard of a key. Maps use the low and the top bits of the hash, so the shard is chosen by others.
-pub(in crate::hub::cluster) fn shard_of(key: UidKey) -> usize {
+pub(crate) fn shard_of(key: UidKey) -> usize {
     (key.0 >> 32) as usize % SHARDS
 }
 
@@ -176,7 +176,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    pub(in crate::hub::cluster) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             shards: repeat_with(Mutex::default).take(SHARDS).collect(),
             live: repeat_with(AtomicBool::default).take(SLOTS.into()).collect(),
@@ -202,7 +202,7 @@ impl Rows {
     }
 
     /// Makes the rows of a node count, or not count any more.
-    pub(in crate::hub::cluster) fn set_live(&self, slot: Slot, live: bool) {
+    pub(crate) fn set_live(&self, slot: Slot, live: bool) {
         self.live[slot.index()].store(live, Relaxed);
     }
 
@@ -223,7 +223,7 @@ impl Rows {
     }
 
     /// Removes all rows of a node in one shard.
-    pub(in crate::hub::cluster) fn sweep(&self, slot: Slot, shard: usize) {
+    pub(crate) fn sweep(&self, slot: Slot, shard: usize) {
         self.shards[shard].lock().sweep(slot);
     }
 

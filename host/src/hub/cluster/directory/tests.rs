@@ -148,3 +148,41 @@ fn twins_share_a_row() {
     pair.set(1, Some((10, 1)), None);
     assert_eq!((pair.own.connections(UidKey(1)), pair.own.digest()), (0, Default::default()));
 }
+
+#[test]
+fn rows_that_differ_without_a_gap_are_mended_by_a_snapshot() {
+    let mut pair = Pair::new();
+    pair.replica.compare(0, pair.own.digest());
+    pair.set(1, None, Some((10, 1)));
+    let mut batches = pair.flush();
+    batches[0].changes[0].row = Some(Row { newest: Stamp(11 << 9), count: 1 });
+    pair.apply(batches);
+    assert!(pair.replica.is_synced());
+    pair.replica.compare(pair.own.batches(), pair.own.digest());
+    assert!(!pair.replica.is_synced());
+    pair.take(|_| {});
+    assert_eq!(pair.rows.newest(UidKey(1)).unwrap().newest, Stamp(10 << 9));
+}
+
+#[test]
+fn a_snapshot_waits_for_the_batches_that_its_rows_hold_already() {
+    let mut pair = Pair::new();
+    for number in 0..60_000 {
+        pair.set(key(number), None, Some((number + 1, 1)));
+    }
+    pair.flush();
+    let mut late = Vec::new();
+    for round in 0..50 {
+        let Some((request, from)) = pair.replica.request(pair.now) else { break };
+        pair.set(key(round), Some((round + 1, 1)), None);
+        late.extend(pair.flush());
+        for part in pair.own.snapshot(request, from) {
+            assert!(matches!(pair.replica.part(pair.now, part, &pair.rows, &pair.clock), Progress::None));
+        }
+    }
+    let last = late.pop().unwrap();
+    pair.apply(late);
+    assert_eq!(pair.rows.size().0, 0, "a batch is missing");
+    pair.apply(vec![last]);
+    assert!(pair.replica.is_synced() && pair.rows.size().0 > 59_000);
+}

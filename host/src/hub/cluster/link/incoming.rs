@@ -15,9 +15,9 @@ const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 
 /// A command that arrived in time and in order.
 #[derive(Debug)]
-pub(in crate::hub::cluster) struct Arrived {
-    pub(in crate::hub::cluster) number: u64,
-    pub(in crate::hub::cluster) command: Command,
+pub(crate) struct Arrived {
+    pub(crate) number: u64,
+    pub(crate) command: Command,
 }
 
 /// A long command of which segments are missing.
@@ -32,7 +32,7 @@ struct Partial {
 
 /// The receiving side of a link.
 #[derive(Debug, Default)]
-pub(in crate::hub::cluster) struct Incoming {
+pub(crate) struct Incoming {
     /// The largest number whose command was taken or refused. Smaller ones are never taken.
     last: u64,
     /// Its number is larger than `last`.
@@ -44,7 +44,7 @@ pub(in crate::hub::cluster) struct Incoming {
 
 impl Incoming {
     /// Takes the commands of one frame, of which the first has the number `first`.
-    pub(in crate::hub::cluster) fn commands(
+    pub(crate) fn commands(
         &mut self,
         now: Duration,
         first: u64,
@@ -61,7 +61,7 @@ impl Incoming {
     }
 
     /// Takes a segment. Returns the command if it is complete.
-    pub(in crate::hub::cluster) fn segment(&mut self, now: Duration, segment: Segment) -> Option<Arrived> {
+    pub(crate) fn segment(&mut self, now: Duration, segment: Segment) -> Option<Arrived> {
         let Segment { number, target, deadline, total, offset, bytes } = segment;
         if number <= self.last {
             return None;
@@ -120,7 +120,7 @@ impl Incoming {
     }
 
     /// Queues an answer. A longer one than [`MAX_ANSWER`] is cut.
-    pub(in crate::hub::cluster) fn answer(&mut self, number: u64, mut reply: Reply) {
+    pub(crate) fn answer(&mut self, number: u64, mut reply: Reply) {
         if let Reply::Done(bytes) = &mut reply {
             bytes.truncate(MAX_ANSWER);
         }
@@ -133,7 +133,7 @@ impl Incoming {
     }
 
     /// Makes the next frame of answers.
-    pub(in crate::hub::cluster) fn frame(&mut self) -> Option<Body> {
+    pub(crate) fn frame(&mut self) -> Option<Body> {
         if self.replies.is_empty() && self.skipped.is_empty() {
             return None;
         }
@@ -152,7 +152,7 @@ impl Incoming {
     }
 
     /// Frees what is only needed while the peer lives. The last number stays.
-    pub(in crate::hub::cluster) fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         *self = Self { last: self.last, ..Self::default() };
     }
 }

@@ -17,19 +17,19 @@ const MAX_SENT: usize = 262_144;
 
 /// The bytes of the commands that wait for their answers, on all links together.
 #[derive(Debug)]
-pub(in crate::hub::cluster) struct Window {
+pub(crate) struct Window {
     used: usize,
     limit: usize,
 }
 
 impl Window {
     /// Creates an empty window of this many bytes.
-    pub(in crate::hub::cluster) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self { used: 0, limit }
     }
 
     /// Returns the bytes that are in use.
-    pub(in crate::hub::cluster) fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.used
     }
 }
@@ -82,11 +82,11 @@ struct Sending {
 }
 
 /// The answers of a link's commands, in the order in which they were found.
-pub(in crate::hub::cluster) type Found = Vec<(Ticket, Answer)>;
+pub(crate) type Found = Vec<(Ticket, Answer)>;
 
 /// The sending side of a link. Its numbers go on for as long as both incarnations do.
 #[derive(Debug, Default)]
-pub(in crate::hub::cluster) struct Outgoing {
+pub(crate) struct Outgoing {
     queue: VecDeque<Queued>,
     sending: Option<Sending>,
     sent: VecDeque<Sent>,
@@ -102,7 +102,7 @@ fn cost(body: &Bytes) -> usize {
 
 impl Outgoing {
     /// Queues a command. Returns `false` if the window is full. One command always fits a link without any.
-    pub(in crate::hub::cluster) fn issue(
+    pub(crate) fn issue(
         &mut self,
         now: Duration,
         ticket: Ticket,
@@ -121,12 +121,12 @@ impl Outgoing {
     }
 
     /// Returns `true` if nothing waits to be sent or answered.
-    pub(in crate::hub::cluster) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.sent.is_empty()
     }
 
     /// Makes the next frame, with the number that names it to [`no_responders`](Self::no_responders).
-    pub(in crate::hub::cluster) fn frame(
+    pub(crate) fn frame(
         &mut self,
         now: Duration,
         clock: PeerClock,
@@ -207,7 +207,7 @@ impl Outgoing {
     }
 
     /// Takes one answer of the peer.
-    pub(in crate::hub::cluster) fn reply(&mut self, number: u64, reply: Reply, window: &mut Window, found: &mut Found) {
+    pub(crate) fn reply(&mut self, number: u64, reply: Reply, window: &mut Window, found: &mut Found) {
         let answer = match reply {
             Reply::Done(answer) => Answer::Done(answer),
             Reply::Expired => Answer::Expired,
@@ -216,14 +216,14 @@ impl Outgoing {
     }
 
     /// Notes that the peer will never do these commands.
-    pub(in crate::hub::cluster) fn skipped(&mut self, first: u64, last: u64, window: &mut Window, found: &mut Found) {
+    pub(crate) fn skipped(&mut self, first: u64, last: u64, window: &mut Window, found: &mut Found) {
         for number in first.max(self.before + 1)..=last.min(self.next_number() - 1) {
             self.settle(number, Answer::Skipped, window, found);
         }
     }
 
     /// Notes that nobody got a frame. It is named by its first command.
-    pub(in crate::hub::cluster) fn no_responders(&mut self, frame: u64, window: &mut Window, found: &mut Found) {
+    pub(crate) fn no_responders(&mut self, frame: u64, window: &mut Window, found: &mut Found) {
         let mut number = frame;
         loop {
             // Settling the oldest command lets others leave, too.
@@ -238,7 +238,7 @@ impl Outgoing {
     }
 
     /// Gives up all commands that were not sent, or only in part.
-    pub(in crate::hub::cluster) fn give_up(&mut self, window: &mut Window, found: &mut Found) {
+    pub(crate) fn give_up(&mut self, window: &mut Window, found: &mut Found) {
         if let Some(sending) = &self.sending {
             self.settle(sending.number, Answer::Unreachable, window, found);
         }
@@ -249,13 +249,7 @@ impl Outgoing {
     }
 
     /// Gives up all commands whose timeout has passed.
-    pub(in crate::hub::cluster) fn expire(
-        &mut self,
-        now: Duration,
-        timeout: Duration,
-        window: &mut Window,
-        found: &mut Found,
-    ) {
+    pub(crate) fn expire(&mut self, now: Duration, timeout: Duration, window: &mut Window, found: &mut Found) {
         while let Some(sent) = self.sent.front()
             && now >= sent.since + timeout
         {

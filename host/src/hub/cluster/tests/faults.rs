@@ -1,8 +1,8 @@
 //! What goes wrong.
 
+use super::super::id::{Fingerprint, NodeId};
 use super::net::{MS, SECOND};
 use super::world::{Event, World, secret};
-use crate::hub::cluster::id::{Fingerprint, NodeId};
 
 /// One fault. It begins, and heals after a while.
 #[derive(Debug, Clone, Copy)]
@@ -46,12 +46,18 @@ impl World {
                 self.hosts[host].wall_error = [hour, -hour, 30_000][self.rng.pick(3)];
             }
         }
+        if self.setup.is_parted {
+            let (server, wait) = (self.rng.pick(2), self.rng.between(SECOND, 5 * SECOND / 2));
+            self.at(from, Event::Fault(Fault::Split(server)));
+            self.at(from + wait, Event::Fault(Fault::Split(1 - server)));
+            return;
+        }
         for _ in 0..self.rng.below(6) {
             let (host, at) = (self.rng.pick(self.setup.hosts), from + self.rng.below(self.setup.storm));
-            let fault = match self.rng.below(15) {
+            let fault = match self.rng.below(16) {
                 0 => Fault::CutOut(host),
                 1 => Fault::CutIn(host),
-                2 => {
+                2 | 15 => {
                     // Both ways, often not at the same time.
                     let wait = self.rng.below(3 * SECOND) * self.rng.below(2);
                     self.at(at + wait, Event::Fault(Fault::Split(0)));
@@ -79,7 +85,11 @@ impl World {
         let mut time =
             [self.rng.between(MS, 50 * MS), self.rng.between(50 * MS, SECOND), self.rng.between(SECOND, 6 * SECOND)];
         time.rotate_left(self.rng.pick(3));
-        let time = time[0];
+        let time = match fault {
+            // Long enough that some are thought dead.
+            Fault::Split(_) if self.setup.is_parted => 5 * SECOND,
+            _ => time[0],
+        };
         match fault {
             Fault::CutOut(host) => self.net.clients[host].is_cut_out = true,
             Fault::CutIn(host) => self.net.clients[host].is_cut_in = true,
@@ -123,7 +133,10 @@ impl World {
                 self.kill(host);
             }
             Fault::Twin(host) => _ = self.add(Some(NodeId::from_low_bits(host as u64)), secret()),
-            Fault::Foreign => _ = self.add(Some(NodeId::from_low_bits(400)), Fingerprint(1)),
+            Fault::Foreign => {
+                let host = self.add(Some(NodeId::from_low_bits(400)), Fingerprint(1));
+                self.hosts[host].is_foreign = true;
+            }
             Fault::Answers => self.net.loses_answers = 4,
             Fault::Batches => self.net.loses_batches = 10,
         }

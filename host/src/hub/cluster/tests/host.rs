@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::super::clock::{Now, Stamp};
+use super::super::frame::Row;
+use super::super::id::{Incarnation, Ticket, UidKey};
+use super::super::{Apply, Fatal, Lock, Node};
 use super::truth::Truth;
-use crate::hub::cluster::clock::{Now, Stamp};
-use crate::hub::cluster::frame::Row;
-use crate::hub::cluster::id::{Incarnation, Ticket, UidKey};
-use crate::hub::cluster::{Apply, Fatal, Lock, Node};
 
 /// 2026-11-30.
 const WALL: u64 = 1_796_000_000_000_000;
@@ -19,6 +19,8 @@ pub(super) struct Host {
     pub(super) is_alive: bool,
     pub(super) is_open: bool,
     pub(super) fatal: Option<Fatal>,
+    /// True for a host with another secret. It may open if nobody answers while it listens; then it is alone.
+    pub(super) is_foreign: bool,
     /// Counts the lives of this host: events of an earlier one are void.
     pub(super) life: u32,
     pub(super) booted: u64,
@@ -49,6 +51,7 @@ impl Host {
             is_alive: true,
             is_open: false,
             fatal: None,
+            is_foreign: false,
             life: 0,
             booted,
             stopped: 0,
@@ -64,6 +67,11 @@ impl Host {
             pushes: BTreeMap::new(),
             senders: [0; 3],
         }
+    }
+
+    /// True if clients and senders find the host.
+    pub(super) fn serves(&self) -> bool {
+        self.is_alive && self.is_open && !self.is_foreign
     }
 
     /// What the host's clocks show.

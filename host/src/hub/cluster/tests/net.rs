@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::super::Subject;
+use super::super::id::Incarnation;
 use super::rng::Rng;
-use crate::hub::cluster::Subject;
-use crate::hub::cluster::id::Incarnation;
 
 pub(super) const MS: u64 = 1_000;
 pub(super) const SECOND: u64 = 1_000 * MS;
@@ -67,6 +67,8 @@ pub(super) struct Net {
     /// One in so many answers, or batches to one client, is lost; 0 means none.
     pub(super) loses_answers: u64,
     pub(super) loses_batches: u64,
+    /// One in so many frames has a changed byte; 0 means none.
+    pub(super) corrupts: u64,
     /// Now and then a queue takes up to so many microseconds.
     pub(super) spike: u64,
     pub(super) sent: u64,
@@ -83,6 +85,7 @@ impl Net {
             hides_503: false,
             loses_answers: 0,
             loses_batches: 0,
+            corrupts: 0,
             spike: 0,
             sent: 0,
             snapshot_parts: 0,
@@ -154,9 +157,14 @@ impl Net {
         &mut self,
         now: u64,
         from: usize,
-        (to, frame, token): (Subject, Bytes, Option<u64>),
+        (to, mut frame, token): (Subject, Bytes, Option<u64>),
         rng: &mut Rng,
     ) -> Vec<(u64, Arrival)> {
+        if self.corrupts > 0 && rng.one_in(self.corrupts) {
+            let (mut bytes, at) = (frame.to_vec(), rng.pick(frame.len()));
+            bytes[at] = rng.next() as u8;
+            frame = bytes.into();
+        }
         self.sent += 1;
         self.snapshot_parts += u64::from(frame[1] == SNAPSHOT_PART);
         let hops = [(); 4].map(|()| self.hop(rng));

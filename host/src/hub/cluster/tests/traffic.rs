@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::super::id::{Incarnation, Ticket};
+use super::super::{Answer, Pushed, Refusal};
 use super::net::{MS, SECOND};
 use super::truth::{Conn, Fate, Push, Told};
 use super::world::{Event, Step, World};
-use crate::hub::cluster::id::{Incarnation, Ticket};
-use crate::hub::cluster::{Answer, Pushed, Refusal};
 
 /// The fates that another host answers with, by their numbers.
 const FATES: [Fate; 6] = [Fate::Ok, Fate::Moved, Fate::Offline, Fate::Unreachable, Fate::Full, Fate::Expired];
@@ -19,14 +19,15 @@ impl World {
         if self.now > self.storm_until {
             return;
         }
-        let open = (0..self.hosts.len()).filter(|&host| self.hosts[host].is_alive && self.hosts[host].is_open);
+        let open = (0..self.hosts.len()).filter(|&host| self.hosts[host].serves());
         let open = open.collect::<Vec<_>>();
         if !open.is_empty() {
             let host = open[self.rng.pick(open.len())];
             let uid = self.rng.below(self.setup.uids);
+            let logins = if self.setup.is_parted { 3 } else { 5 };
             match self.rng.below(16) {
-                0..5 => self.step(host, 0, Step::Login(uid)),
-                5..8 => self.log_somebody_out(uid),
+                chance if chance < logins => self.step(host, 0, Step::Login(uid)),
+                ..8 => self.log_somebody_out(uid),
                 8..14 => {
                     // Often the one who has just logged in.
                     let last = self.truth.conns.last().filter(|conn| conn.replied.is_some()).map(|conn| conn.uid);

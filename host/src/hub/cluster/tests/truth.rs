@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::clock::Stamp;
+use super::super::id::Incarnation;
 use super::net::SECOND;
-use crate::hub::cluster::clock::Stamp;
-use crate::hub::cluster::id::Incarnation;
 
 /// The life of one connection.
 #[derive(Debug)]

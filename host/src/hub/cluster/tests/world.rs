@@ -1,5 +1,5 @@
-//! The simulator: virtual time, hosts, and the network between them. What a gateway does in one go without a lock is one
-//! event here; everything else can happen between two events.
+//! The simulator: virtual time, hosts, and the network between them. What a gateway does in one go is one event here;
+//! everything else can happen between two events.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::super::id::{Fingerprint, Incarnation, NodeId, UidKey};
+use super::super::{Config, Event as Told, Keys, Node, Output, Subject};
 use super::faults::Fault;
 use super::host::{Host, clocks};
 use super::net::{Arrival, MS, Net, SECOND};
 use super::rng::Rng;
 use super::truth::{Fate, Truth};
-use crate::hub::cluster::id::{Fingerprint, Incarnation, NodeId, UidKey};
-use crate::hub::cluster::{Config, Event as Told, Keys, Node, Output, Subject};
 
 /// Something that happens at a time.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ pub(super) struct Setup {
     /// The number of different keys: fewer than uids, so that some are twins.
     pub(super) keys: u64,
     pub(super) is_calm: bool,
+    /// True for a story of two servers that lose each other, one way after the other, and of many who come and go.
+    pub(super) is_parted: bool,
     /// How long clients come and go, and how often something happens, in microseconds.
     pub(super) storm: u64,
     pub(super) pace: u64,
@@ -126,8 +128,10 @@ impl World {
         let config = self.config(id, secret);
         let booted = self.rng.below(1_000_000 * SECOND);
         let (host, server) = (self.hosts.len(), self.hosts.len() % self.setup.servers);
-        let node = Node::new(clocks(self.now, booted, 0, 0), config);
-        self.hosts.push(Host::new(node, config.incarnation, booted));
+        // One that starts in the storm may have a wrong clock.
+        let wall_error = [0, -3_600 * SECOND as i64][if self.storm_until > 0 { self.rng.pick(2) } else { 0 }];
+        let node = Node::new(clocks(self.now, booted, 0, wall_error), config);
+        self.hosts.push(Host { wall_error, ..Host::new(node, config.incarnation, booted) });
         self.net.add(server);
         self.net.subscribe(self.now, host, config.incarnation, &mut self.rng);
         self.step(host, 0, Step::Tick);
@@ -169,7 +173,7 @@ impl World {
     pub(super) fn run_until(&mut self, end: u64) {
         while let Some(&Reverse((time, number))) = self.later.peek()
             && time <= end
-            && self.truth.broken.is_none()
+            && (self.truth.broken.is_none() || self.net.corrupts > 0)
         {
             self.later.pop();
             self.now = self.now.max(time);
@@ -320,9 +324,13 @@ impl World {
     /// Applies the next command of another node: what a gateway does under the shard's lock.
     fn apply(&mut self, at: usize) {
         let Some(apply) = self.hosts[at].applies.pop_front() else { return };
-        let number = u64::from_be_bytes(apply.body[..8].try_into().unwrap_or_default()) as usize;
+        let number = apply.body.get(..8).and_then(|number| number.try_into().ok()).map_or(u64::MAX, u64::from_be_bytes);
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        let Some(push) = self.truth.pushes.get(number) else {
+            return self.truth.breaks("a command arrives whole", || "no such push".to_owned());
+        };
         let host = &self.hosts[at];
-        let (now, uid) = (host.now(self.now), self.truth.pushes[number].uid);
+        let (now, uid) = (host.now(self.now), push.uid);
         let fate = if now.boot > apply.deadline {
             Fate::Expired
         } else if apply.body.len() != self.truth.pushes[number].length {
