@@ -14,6 +14,8 @@ use crate::base::message::ConnectionId;
 use crate::edge::http::closing::{close_all, close_reason};
 use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::query::{Parameters, Query};
+use crate::hub::command::Recipient;
+use crate::hub::everywhere::is_foreign;
 use crate::hub::registry::Peer;
 
 /// Connections on one page: the default, and the most.
@@ -105,11 +107,13 @@ pub(super) async fn close(
         return Err(Problem::bad("name a connection by its id or by its uid, not both"));
     }
     let reason = close_reason(request.code, request.reason)?;
-    let peer = shared.served()?.registry.connection(ConnectionId(id));
-    let peer = peer.ok_or_else(|| {
-        Problem::new(Reason::Offline, format_args!("there is no authenticated connection with the id {id}"))
-    })?;
-    Ok(Json(json!({ "closed": close_all(&[peer], &reason) })))
+    let registry = &shared.served()?.registry;
+    let id = ConnectionId(id);
+    if registry.cluster().is_none_or(|own| !is_foreign(own, id)) && registry.connection(id).is_none() {
+        let error = format_args!("there is no authenticated connection with the id {id}");
+        return Err(Problem::new(Reason::Offline, error));
+    }
+    Ok(Json(json!({ "closed": close_all(registry, Recipient::Connection(id), reason, None).await? })))
 }
 
 pub(super) async fn close_uid(State(shared): State<Arc<Shared>>, Query(mut request): Query<CloseRequest>) -> Answer {
@@ -118,6 +122,6 @@ pub(super) async fn close_uid(State(shared): State<Arc<Shared>>, Query(mut reque
         .take()
         .ok_or_else(|| Problem::bad("the query parameter uid is missing: whose connections to close"))?;
     let reason = close_reason(request.code, request.reason)?;
-    let peers = shared.served()?.registry.of_uid(&uid);
-    Ok(Json(json!({ "closed": close_all(&peers, &reason) })))
+    let registry = &shared.served()?.registry;
+    Ok(Json(json!({ "closed": close_all(registry, Recipient::Uid(uid.into()), reason, None).await? })))
 }

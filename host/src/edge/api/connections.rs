@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 
 use super::caller::Caller;
 use super::shared::Shared;
-use super::target::{MAX_NAME, connection_id, uid, visible_connection};
+use super::target::{MAX_NAME, check_visible, connection_id, uid};
 use super::tokens::Scope;
 use crate::edge::http::closing::{close_all, close_reason};
-use crate::edge::http::problem::{Problem, Reason};
+use crate::edge::http::problem::Problem;
 use crate::edge::http::query::{Parameters, Query, no_query};
 use crate::hub::blocks::LONGEST_BLOCK;
+use crate::hub::command::Recipient;
 
 /// The most blocks in one answer.
 const LISTED: usize = 1000;
@@ -49,29 +50,27 @@ pub(super) async fn close(
     let CloseRequest { uid: of, id, code, reason, block } = request;
     let (reason, block) = (close_reason(code, reason)?, block.as_deref().map(time).transpose()?);
     let registry = &shared.served()?.registry;
-    let peers = match (of, id, block) {
+    let who = match (of, id, block) {
         (Some(of), None, block) => {
             let uid = uid(of)?;
             publisher.grant.permit_uid(Scope::Kick, &uid)?;
-            if let Some(time) = block {
-                if uid.len() > MAX_NAME {
-                    return Err(Problem::bad(format_args!(
-                        "a uid has at most {MAX_NAME} bytes: nobody can log in with this one"
-                    )));
-                }
-                let full = |full| Problem::new(Reason::Budget, full);
-                registry.blocks.insert(uid.clone(), time).map_err(full)?;
+            if block.is_some() && uid.len() > MAX_NAME {
+                return Err(Problem::bad(format_args!(
+                    "a uid has at most {MAX_NAME} bytes: nobody can log in with this one"
+                )));
             }
-            registry.of_uid(&uid)
+            Recipient::Uid(uid)
         }
         (None, Some(id), None) => {
             publisher.grant.permit(Scope::Kick)?;
-            vec![visible_connection(connection_id(&id)?, &publisher.grant, registry)?]
+            let id = connection_id(&id)?;
+            check_visible(id, &publisher.grant, registry)?;
+            Recipient::Connection(id)
         }
         (None, Some(_), Some(_)) => return Err(Problem::bad("block needs uid: it is the uid that is blocked")),
         _ => return Err(Problem::bad("name connections by uid or by id, and not by both")),
     };
-    Ok(Json(json!({ "closed": close_all(&peers, &reason) })))
+    Ok(Json(json!({ "closed": close_all(registry, who, reason, block).await? })))
 }
 
 /// Reads a time such as `10m`.
@@ -117,6 +116,7 @@ pub(super) async fn lift(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::http::problem::Reason;
 
     #[test]
     fn a_block_lasts_from_a_second_to_thirty_days() {

@@ -6,18 +6,21 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use bytestring::ByteString;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::caller::{Caller, Publisher};
+use super::publish::reason_of;
 use super::shared::Shared;
 use super::target::{Named, Target, group_name, uid};
 use super::tokens::Scope;
 use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::query::{Parameters, Query, pairs};
-use crate::hub::registry::{Peer, Registry, TooManyGroups};
+use crate::hub::command::Outcome;
+use crate::hub::everywhere;
+use crate::hub::registry::TooManyGroups;
 
 /// The uids of a group in one answer: the default, and the most.
 const PAGE: usize = 1000;
@@ -80,8 +83,11 @@ pub(super) async fn members(
     publisher.grant.permit_group(Scope::Query, &group)?;
     let registry = shared.served()?.registry.clone();
     // This may visit every connection.
-    let uids =
-        spawn_blocking(move || registry.uids_in_group(&group, limit + 1, |uid| publisher.grant.may_see(uid))).await;
+    let uids = spawn_blocking(move || {
+        let members = everywhere::members(&registry, &group, limit + 1, |uid| publisher.grant.may_see(uid));
+        Handle::current().block_on(members)
+    })
+    .await;
     let mut uids = uids.map_err(|error| Problem::new(Reason::Internal, error))?;
     let more = uids.len() > limit;
     uids.truncate(limit);
@@ -105,7 +111,7 @@ pub(super) async fn join(
     Caller(publisher): Caller,
     member: Query<Member>,
 ) -> Answer {
-    change(&shared, &publisher, member, Registry::join)
+    change(&shared, &publisher, member, true).await
 }
 
 /// Takes the connections of a uid out of a group.
@@ -114,30 +120,26 @@ pub(super) async fn leave(
     Caller(publisher): Caller,
     member: Query<Member>,
 ) -> Answer {
-    change(&shared, &publisher, member, |registry, peer, group| {
-        registry.leave(peer, group);
-        Ok(())
-    })
+    change(&shared, &publisher, member, false).await
 }
 
-fn change(
+async fn change(
     shared: &Shared,
     publisher: &Publisher,
     Query(Member { group, uid: of }): Query<Member>,
-    change: impl Fn(&Registry, &Arc<Peer>, &ByteString) -> Result<(), TooManyGroups>,
+    is_join: bool,
 ) -> Answer {
     publisher.grant.charge()?;
     let (group, uid) = (group_name(group.unwrap_or_default())?, uid(of.unwrap_or_default())?);
     publisher.grant.permit_group(Scope::Membership, &group)?;
     publisher.grant.permit_uid(Scope::Membership, &uid)?;
-    let registry = &shared.served()?.registry;
-    let peers = registry.reached_by(&uid);
-    if peers.is_empty() {
-        return Err(Problem::new(Reason::Offline, "nobody with this uid is connected"));
-    }
-    let changed = peers.iter().filter_map(|peer| change(registry, peer, &group).ok()).count();
-    match changed {
-        0 => Err(Problem::new(Reason::TooManyGroups, TooManyGroups)),
-        changed => Ok(Json(json!({ "connections": changed }))),
+    match everywhere::change_membership(&shared.served()?.registry, uid, group, is_join).await {
+        Outcome { reached: changed @ 1.., .. } => Ok(Json(json!({ "connections": changed }))),
+        Outcome { full: 1.., .. } => Err(Problem::new(Reason::TooManyGroups, TooManyGroups)),
+        Outcome { elsewhere: Some(why), .. } => Err(Problem::new(
+            reason_of(why),
+            "the client's gateway did not answer, or nobody knows where the client is",
+        )),
+        _ => Err(Problem::new(Reason::Offline, "nobody with this uid is connected")),
     }
 }

@@ -19,7 +19,7 @@ use crate::base::message::Message;
 use crate::base::metrics::{METRICS, PushFailure};
 use crate::config::ApiRules;
 use crate::edge::http::problem::{Problem, Reason};
-use crate::hub::command::{self, Command, Delivery, Outcome, Recipient, Ruling};
+use crate::hub::command::{self, Command, Delivery, Elsewhere, Outcome, Recipient, Ruling};
 use crate::hub::delivery;
 use crate::hub::registry::Registry;
 
@@ -48,6 +48,12 @@ pub(super) struct Delivered {
     /// Of several uids: those for which there was no memory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) budget: Vec<ByteString>,
+    /// Of several uids: those whose gateway did not get the message.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) unreachable: Vec<ByteString>,
+    /// Of several uids: those whose gateway did not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) unknown: Vec<ByteString>,
     /// True for the answer to an earlier request with the same key.
     #[serde(skip)]
     pub(super) is_replay: bool,
@@ -70,7 +76,8 @@ impl From<Problem> for Unreached {
 impl IntoResponse for Unreached {
     fn into_response(self) -> Response {
         let Self { problem, delivered } = self;
-        if [&delivered.offline, &delivered.full, &delivered.budget].into_iter().all(Vec::is_empty) {
+        let Delivered { offline, full, budget, unreachable, unknown, .. } = &delivered;
+        if [offline, full, budget, unreachable, unknown].into_iter().all(Vec::is_empty) {
             return problem.into_response();
         }
         let (status, headers, mut body) = problem.into_parts();
@@ -88,7 +95,8 @@ pub(super) async fn publish(shared: &Arc<Shared>, publisher: &Publisher, push: P
         Ok(delivered) if delivered.is_replay => {}
         Ok(_) => METRICS.pushes_ok.increment(),
         Err(unreached) => METRICS.pushes_failed.increment(match unreached.problem.reason {
-            Reason::Offline | Reason::Full => PushFailure::Unreached,
+            Reason::Offline | Reason::Full | Reason::Moved | Reason::Expired => PushFailure::Unreached,
+            Reason::Unreachable | Reason::Unknown => PushFailure::Unreached,
             Reason::Budget => PushFailure::NoRoom,
             Reason::Failed => PushFailure::Failed,
             _ => PushFailure::Refused,
@@ -136,11 +144,16 @@ async fn try_publish(
         _ if is_broadcast || deliveries == 0 => return Ok(delivered),
         Outcome { full: 1.., .. } => Reason::Full,
         Outcome { over_budget: 1.., .. } => Reason::Budget,
+        Outcome { elsewhere: Some(why), .. } => reason_of(why),
         _ => Reason::Offline,
     };
     let error = match reason {
         Reason::Full => "the client does not read fast enough (outbox.max_bytes): it is closed with 4905",
         Reason::Budget => "the outboxes of all connections are full (outbox.total_bytes)",
+        Reason::Moved => "the client is just moving to another gateway",
+        Reason::Expired => "the message came to another gateway too late; it was not sent",
+        Reason::Unreachable => "the client's gateway cannot be reached, or others do not answer this one",
+        Reason::Unknown => "another gateway has not answered in time (cluster.timeout): the message may have been sent",
         _ => offline,
     };
     Err(Unreached { problem: Problem::new(reason, error), delivered })
@@ -198,6 +211,17 @@ pub(super) fn reserve(
     }
 }
 
+/// Returns the reason of an answer for a message that did not get to another gateway, or may not have.
+pub(super) fn reason_of(why: Elsewhere) -> Reason {
+    match why {
+        Elsewhere::Moved => Reason::Moved,
+        Elsewhere::Expired => Reason::Expired,
+        Elsewhere::Unreachable => Reason::Unreachable,
+        Elsewhere::Overload => Reason::Budget,
+        Elsewhere::Unknown => Reason::Unknown,
+    }
+}
+
 fn replay(stored: &Stored) -> Delivered {
     Delivered { is_replay: true, ..serde_json::from_slice(&stored.body).unwrap_or_default() }
 }
@@ -242,6 +266,8 @@ impl Work {
                 Outcome { reached: 1.., .. } => None,
                 Outcome { full: 1.., .. } => Some(&mut delivered.full),
                 Outcome { over_budget: 1.., .. } => Some(&mut delivered.budget),
+                Outcome { elsewhere: Some(Elsewhere::Unknown), .. } => Some(&mut delivered.unknown),
+                Outcome { elsewhere: Some(_), .. } => Some(&mut delivered.unreachable),
                 _ => Some(&mut delivered.offline),
             };
             if let (Some(list), Some(uid)) = (list, uids.get(number)) {

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::body::{message, read, text};
 use super::caller::{Caller, Publisher};
 use super::idempotency::{Stored, key_of};
-use super::publish::{Push, Reserved, Unreached, publish, reserve};
+use super::publish::{Push, Reserved, Unreached, publish, reason_of, reserve};
 use super::shared::Shared;
 use super::target::Target;
 use super::tokens::Scope;
@@ -127,10 +127,13 @@ async fn send_line(
             return failed(PushFailure::Failed, Reason::Failed, error);
         }
     };
-    let (mut all, mut reached) = (true, 0);
+    let (mut all, mut reached, mut elsewhere) = (true, 0, None);
     let mut count = |_, outcome: Outcome| {
         all &= outcome.reached > 0;
         reached += outcome.reached;
+        if outcome.reached == 0 {
+            elsewhere = elsewhere.max(outcome.elsewhere);
+        }
     };
     let unanswered = delivery::apply_commands(&served.registry, commands, &mut count).await;
     unanswered.answers(count).await;
@@ -138,7 +141,8 @@ async fn send_line(
         Some(reply) => Ok(reply.into_bytes()),
         None if all => Ok(Bytes::from_static(b"ok")),
         None => {
-            let problem = Problem::new(Reason::Offline, "a delivery of this line reached nobody");
+            let reason = elsewhere.map_or(Reason::Offline, reason_of);
+            let problem = Problem::new(reason, "a delivery of this line reached nobody, as far as is known");
             Err((PushFailure::Unreached, problem))
         }
     };

@@ -1,7 +1,6 @@
 //! To whom a message of the API goes.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use axum::http::Uri;
 use bytestring::ByteString;
@@ -11,7 +10,8 @@ use crate::base::message::ConnectionId;
 use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::query::pairs;
 use crate::hub::command::Recipient;
-use crate::hub::registry::{Peer, Registry};
+use crate::hub::everywhere::is_foreign;
+use crate::hub::registry::Registry;
 
 /// The most uids of one message.
 pub(super) const MAX_UIDS: usize = 1000;
@@ -67,7 +67,7 @@ impl Target {
             Self::Uids(uids) => uids.iter().try_for_each(|uid| grant.permit_uid(Scope::PushUid, uid)),
             Self::Connection(id) => {
                 grant.permit(Scope::PushUid)?;
-                visible_connection(*id, grant, registry).map(|_| ())
+                check_visible(*id, grant, registry)
             }
             Self::Group(group) => grant.permit_group(Scope::PushGroup, group),
             Self::Everyone => grant.permit(Scope::PushEveryone),
@@ -131,10 +131,15 @@ impl Named {
     }
 }
 
-/// Returns a connection, if it exists and the token may see its uid.
-pub(super) fn visible_connection(id: ConnectionId, grant: &Grant, registry: &Registry) -> Result<Arc<Peer>, Problem> {
-    let peer = registry.connection(id).filter(|peer| grant.may_see(&peer.uid));
-    peer.ok_or_else(|| Problem::new(Reason::Offline, "there is no authenticated connection with this id"))
+/// Checks that a connection exists, and that the token may see its uid. The uid of a connection on another gateway is
+/// not known here: such a connection is visible only to a token that may see every uid.
+pub(super) fn check_visible(id: ConnectionId, grant: &Grant, registry: &Registry) -> Result<(), Problem> {
+    let is_visible = match registry.cluster().filter(|own| is_foreign(own, id)) {
+        Some(_) => grant.may_see_all(),
+        None => registry.connection(id).is_some_and(|peer| grant.may_see(&peer.uid)),
+    };
+    let none = || Problem::new(Reason::Offline, "there is no authenticated connection with this id");
+    is_visible.then_some(()).ok_or_else(none)
 }
 
 /// Checks a uid. One that is too long for a uid is allowed: nobody has it.

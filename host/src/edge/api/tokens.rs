@@ -132,6 +132,11 @@ impl Grant {
         is_listed(&self.rules.load().uids, uid)
     }
 
+    /// Returns `true` if the token's patterns allow every uid.
+    pub(super) fn may_see_all(&self) -> bool {
+        self.rules.load().uids.is_empty()
+    }
+
     /// Charges a request to the token's rate.
     pub(super) fn charge(&self) -> Result<(), Problem> {
         let Some((mut bucket, now, rate)) = self.bucket() else { return Ok(()) };

@@ -1,12 +1,14 @@
 //! Closes connections for operators.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
 
-use super::problem::Problem;
-use crate::base::message::{Cause, CloseReason};
-use crate::hub::registry::Peer;
+use super::problem::{Problem, Reason};
+use crate::base::message::CloseReason;
+use crate::hub::command::{Closing, Outcome, Recipient};
+use crate::hub::everywhere::kick;
+use crate::hub::registry::Registry;
 
 /// The longest reason that fits a close frame, in bytes (RFC 6455 §5.5).
 const MAX_REASON: usize = 123;
@@ -24,7 +26,20 @@ pub(in crate::edge) fn close_reason(code: Option<u16>, reason: Option<String>) -
     Ok(CloseReason { code, reason: ByteString::from(reason) })
 }
 
-/// Closes the connections. Returns their number; connections that are already closing do not count.
-pub(in crate::edge) fn close_all(peers: &[Arc<Peer>], reason: &CloseReason) -> usize {
-    peers.iter().filter(|peer| peer.outbox.close(reason.clone(), Cause::Operator)).count()
+/// Closes the connections of a uid, or one connection, on all gateways, and keeps the uid out for the time `block`.
+/// Returns how many were closed; connections that are already closing do not count.
+pub(in crate::edge) async fn close_all(
+    registry: &Registry,
+    who: Recipient,
+    reason: CloseReason,
+    block: Option<Duration>,
+) -> Result<usize, Problem> {
+    match kick(registry, Closing { who, reason }, block).await {
+        Err(full) => Err(Problem::new(Reason::Budget, full)),
+        Ok(Outcome { reached, elsewhere: Some(_), .. }) => {
+            let error = format!("{reached} connections were closed; other gateways did not answer: ask again");
+            Err(Problem::new(Reason::Unreachable, error))
+        }
+        Ok(outcome) => Ok(outcome.reached),
+    }
 }

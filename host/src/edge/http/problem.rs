@@ -120,6 +120,12 @@ reasons! {
         Budget "budget",
         /// A plugin failed, or no instance became free in time.
         Failed "failed",
+        /// The gateway of the recipient cannot be reached, or it is not certain that nobody is connected.
+        Unreachable "unreachable",
+        /// The recipient is just moving to another gateway.
+        Moved "moved",
+        /// The message came to another gateway too late, and was not sent.
+        Expired "expired",
         /// The gateway is starting.
         Starting "starting",
         /// The gateway drains or shuts down.
@@ -130,6 +136,8 @@ reasons! {
     GATEWAY_TIMEOUT {
         /// The request has taken too long.
         TooSlow "too-slow",
+        /// Another gateway has not answered: the message may have been sent.
+        Unknown "unknown",
     }
 }
 

@@ -20,7 +20,7 @@ use self::tokens::Tokens;
 use super::cluster::handle::{Cluster, Sent, Waiting};
 use super::cluster::id::Incarnation;
 use super::cluster::parcel::encode_replacement;
-use super::cluster::{Event as NodeEvent, Fatal, Output, Subject};
+use super::cluster::{Event as NodeEvent, Fatal, Node, Output, Subject};
 use super::nats::{Bus, BusConfig, BusError, Event, Events, Target};
 use super::registry::Registry;
 use crate::config::DuplicateLogin;
@@ -121,7 +121,7 @@ impl Exchange {
             });
             self.carry_out()?;
         }
-        self.cluster.node(|node, now| node.leave(now));
+        self.cluster.node(Node::leave);
         _ = self.carry_out();
         if let Some((bus, _)) = self.bus.take() {
             bus.close().await;

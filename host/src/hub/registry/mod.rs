@@ -249,14 +249,6 @@ impl Registry {
         all
     }
 
-    /// Returns the connections that a message to this uid goes to.
-    pub fn reached_by(&self, uid: &str) -> Vec<Arc<Peer>> {
-        match self.reaches_one_of_a_uid() {
-            true => self.newest(uid).into_iter().collect(),
-            false => self.of_uid(uid),
-        }
-    }
-
     /// Returns the connections with ids above `after`, smallest first, at most `limit`.
     pub fn page(&self, after: ConnectionId, limit: usize) -> Vec<Arc<Peer>> {
         let mut page = Peers::new();
