@@ -54,6 +54,7 @@ struct Status {
     per_second: PerSecond,
     plugins: Vec<Plugin>,
     budgets: Vec<Budget>,
+    cluster: Option<Cluster>,
     warnings: Vec<String>,
 }
 
@@ -62,6 +63,19 @@ struct Listener {
     listener: String,
     address: String,
     tls: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Cluster {
+    node: u16,
+    nats: String,
+    others: Vec<OtherGateway>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OtherGateway {
+    node: u16,
+    state: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -142,6 +156,13 @@ fn page(status: &Status, now: SystemTime) -> String {
         [tame(listener), tame(&names.join(", ")), tame(expires), tame(file)]
     }));
     if rows.len() > 1 {
+        let _ = write!(text, "\n{}", aligned(&rows));
+    }
+
+    if let Some(Cluster { node, nats, others }) = &status.cluster {
+        let mut rows = vec![["GATEWAY", "STATE"].map(str::to_owned)];
+        rows.push([node.to_string(), format!("this one; NATS {}", tame(nats))]);
+        rows.extend(others.iter().map(|OtherGateway { node, state }| [node.to_string(), tame(state)]));
         let _ = write!(text, "\n{}", aligned(&rows));
     }
 

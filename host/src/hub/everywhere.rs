@@ -15,7 +15,7 @@ use super::cluster::parcel::{
     Parcel, decode_uids, encode_is_member, encode_kick, encode_members, encode_outcome, encode_uids,
 };
 use super::command::{Closing, Command, Elsewhere, Membership, Outcome, Recipient};
-use super::delivery::{apply_for_others, carry_out_one};
+use super::delivery::elsewhere::{apply_for_others, carry_out_one};
 use super::registry::{Peer, REPLACED, Registry};
 use crate::base::message::{Cause, ConnectionId};
 

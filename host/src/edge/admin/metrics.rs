@@ -9,6 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use tokio::task::spawn_blocking;
 
+use super::cluster;
 use super::exposition::{self, Exposition};
 use super::shared::Shared;
 use crate::base::metrics::{Count, METRICS};
@@ -31,6 +32,9 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoR
             connections(&mut text, &served.registry, &served.admission, &served.budget, &served.inbox);
             certificates(&mut text, &served.certificates);
             drain(&mut text, served.drain.status());
+            if let Some(own) = served.registry.cluster() {
+                cluster::metrics(&mut text, &own.status());
+            }
             plugins(&mut text, &served.policy.plugins(), served.policy.memory());
         });
         text.text()
@@ -227,6 +231,9 @@ mod tests {
 
     use super::*;
     use crate::edge::live::LiveConfig;
+    use crate::hub::cluster::Counts;
+    use crate::hub::cluster::handle::ClusterStatus;
+    use crate::hub::cluster::id::NodeId;
     use crate::hub::outbox::Budget;
     use crate::policy::status::{ShadowStatus, Stage};
 
@@ -311,6 +318,9 @@ mod tests {
         let admission = Admission::new(Arc::new(LiveConfig::new(Default::default())));
         connections(&mut text, &registry, &admission, &budget, &InboxBudget::new(1));
         drain(&mut text, DrainStatus { stage: DrainStage::Closing, remaining: 3, ending: false });
+        let (node, peers) = (NodeId::from_low_bits(1), Vec::new());
+        let status = ClusterStatus { node, is_connected: true, peers, unanswered_bytes: 0, counts: Counts::default() };
+        cluster::metrics(&mut text, &status);
         let text = text.text();
         let shown: BTreeSet<_> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();

@@ -9,6 +9,7 @@
 //! | `metrics`, `exposition` | all metrics, in the format of Prometheus |
 //! | `status`, `rates` | everything on one page |
 
+mod cluster;
 mod connections;
 mod drain;
 mod exposition;

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
+use super::cluster::{self, ClusterPage};
 use super::rates::PerSecond;
 use super::shared::{ListenerStatus, Served, Shared};
 use crate::base::metrics::METRICS;
@@ -34,6 +35,9 @@ pub(super) struct Status {
     /// As in `GET /plugins`.
     plugins: Vec<PluginStatus>,
     budgets: Vec<Budget>,
+    /// Missing if this gateway belongs to no cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<ClusterPage>,
     /// What an operator should look at.
     warnings: Vec<String>,
 }
@@ -73,7 +77,9 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<Json<Statu
     let (open, unauthenticated) = (served.admission.connections(), served.admission.unauthenticated());
     let connections = Connections { open, limit, unauthenticated, unauthenticated_limit };
     let budgets = budgets(served, &plugins);
-    let notices = [served.notices.all(), served.certificates.expiring()].concat();
+    let cluster = served.registry.cluster();
+    let of_cluster = cluster.map_or_else(Vec::new, |cluster| cluster::warnings(cluster));
+    let notices = [served.notices.all(), served.certificates.expiring(), of_cluster].concat();
     Ok(Json(Status {
         version: VERSION,
         commit: COMMIT,
@@ -87,6 +93,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<Json<Statu
         connections,
         plugins,
         budgets,
+        cluster: cluster.map(|cluster| cluster::page(cluster)),
     }))
 }
 

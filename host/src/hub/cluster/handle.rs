@@ -20,7 +20,7 @@ use super::frame::Row;
 use super::id::{Fingerprint, NodeId, Ticket, UidKey};
 use super::link::outgoing::Answer;
 use super::node::Node;
-use super::output::{Pushed, Refusal, Spread};
+use super::output::{Counts, PeerStatus, Pushed, Refusal, Spread};
 use super::parcel::decode_outcome;
 use crate::base::message::ConnectionId;
 use crate::hub::command::{Elsewhere, Outcome};
@@ -87,6 +87,21 @@ pub enum Sent {
     Away(oneshot::Receiver<Outcome>),
 }
 
+/// How the cluster is, as far as one gateway knows.
+#[derive(Debug, Clone)]
+pub struct ClusterStatus {
+    /// This gateway's node.
+    pub node: NodeId,
+    /// Whether there is a connection to NATS.
+    pub is_connected: bool,
+    /// The other gateways.
+    pub peers: Vec<PeerStatus>,
+    /// Bytes of commands that wait for answers of other gateways.
+    pub unanswered_bytes: usize,
+    /// What went wrong since the start.
+    pub counts: Counts,
+}
+
 /// A handle on this gateway's node.
 pub struct Cluster {
     node: Mutex<Node>,
@@ -132,6 +147,18 @@ impl Cluster {
         let result = call(&mut node, now());
         self.id.store(node.id().get(), Relaxed);
         result
+    }
+
+    /// Returns how the cluster is, as far as this gateway knows.
+    pub fn status(&self) -> ClusterStatus {
+        let node = self.node.lock();
+        ClusterStatus {
+            node: node.id(),
+            is_connected: node.is_connected,
+            peers: node.peers().collect(),
+            unanswered_bytes: node.unanswered(),
+            counts: node.counts(),
+        }
     }
 
     /// Tells the others that this gateway closes its connections.

@@ -2,7 +2,8 @@
 //! the other gateways. Nothing here waits for a client.
 
 mod changes;
-mod elsewhere;
+pub mod elsewhere;
+mod issued;
 mod relief;
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,8 @@ use bytes::Bytes;
 use tokio::task::yield_now;
 use tracing::debug;
 
-use self::elsewhere::Issued;
-pub use self::elsewhere::{Unanswered, apply_for_others, carry_out_one};
+use self::issued::Issued;
+pub use self::issued::Unanswered;
 pub use self::relief::queue;
 use self::relief::{counted, relieve};
 use crate::base::message::{ConnectionId, Message};

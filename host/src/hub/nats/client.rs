@@ -197,8 +197,8 @@ fn describe(server: &str, info: &ServerInfo) -> Result<ServerDescription, BusErr
     if !info.headers {
         return Err(BusError::NoResponders { server, reason: HEADERS_OFF.to_owned() });
     }
-    if info.max_payload < super::MAX_FRAME {
-        return Err(BusError::Payload { server, max: info.max_payload, needed: super::MAX_FRAME });
+    if info.max_payload < super::subject::MAX_FRAME {
+        return Err(BusError::Payload { server, max: info.max_payload, needed: super::subject::MAX_FRAME });
     }
     let (name, version, max_payload) = (info.server_name.clone(), info.version.clone(), info.max_payload);
     Ok(ServerDescription { server, name, version, max_payload })

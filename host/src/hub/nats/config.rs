@@ -137,8 +137,11 @@ impl BusConfig {
         if !(16..=65_536).contains(&self.queue) {
             return Err(BusError::setting("queue", "choose 16 to 65536 frames"));
         }
-        if self.unconfirmed < super::MAX_FRAME {
-            return Err(BusError::setting("unconfirmed", format_args!("choose at least {} bytes", super::MAX_FRAME)));
+        if self.unconfirmed < super::subject::MAX_FRAME {
+            return Err(BusError::setting(
+                "unconfirmed",
+                format_args!("choose at least {} bytes", super::subject::MAX_FRAME),
+            ));
         }
         Ok(())
     }

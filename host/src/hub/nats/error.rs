@@ -122,8 +122,8 @@ pub enum PublishError {
     /// Too much is under way. Try again after [`flushed`](super::Bus::flushed).
     #[error("too many bytes are on their way to the NATS server")]
     Full,
-    /// The frame is larger than [`MAX_FRAME`](super::MAX_FRAME).
-    #[error("the frame is larger than {} bytes", super::MAX_FRAME)]
+    /// The frame is larger than [`MAX_FRAME`](super::subject::MAX_FRAME).
+    #[error("the frame is larger than {} bytes", super::subject::MAX_FRAME)]
     TooLarge,
     /// The frame is empty. Empty messages are probes.
     #[error("the frame is empty")]

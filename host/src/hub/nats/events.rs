@@ -8,11 +8,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::coop::has_budget_remaining;
 
-use super::MAX_FRAME;
 use super::client::{ServerDescription, Subscription};
 use super::error::{BusError, Right};
 use super::state::Shared;
-use super::subject::{Channel, answer_address};
+use super::subject::{Channel, MAX_FRAME, answer_address};
 use crate::hub::cluster::id::Incarnation;
 
 /// The channels of [`Lines`], in order.
@@ -46,7 +45,7 @@ pub enum Event {
     Connected {
         /// The server.
         server: ServerDescription,
-        /// `true` if the server's version has known faults: see [`is_outdated`](super::is_outdated).
+        /// `true` if the server's version has known faults: see [`is_outdated`](super::version::is_outdated).
         is_outdated: bool,
     },
     /// The connection has ended. Nothing that waited to be sent on it is sent. Frames that it has received may follow.
@@ -138,7 +137,7 @@ impl Events {
                 Poll::Pending => match self.next.take() {
                     Some((server, lines)) => {
                         self.current = lines;
-                        let is_outdated = super::is_outdated(&server.version);
+                        let is_outdated = super::version::is_outdated(&server.version);
                         return Poll::Ready(Some(Event::Connected { server, is_outdated }));
                     }
                     None => return Poll::Pending,

@@ -9,6 +9,7 @@
 //! | `state` | the connection in use, and what is on its way |
 //! | `keeper` | the task that keeps a connection |
 //! | `events` | what the owner is told |
+//! | `version` | servers with known faults |
 //! | `dropped` | counts dropped frames |
 //! | `error` | what can go wrong |
 //!
@@ -30,6 +31,7 @@ mod keeper;
 mod probe;
 mod state;
 mod subject;
+mod version;
 
 use std::sync::Arc;
 
@@ -45,11 +47,9 @@ pub use self::events::{Event, Events};
 use self::keeper::Keeper;
 use self::state::Shared;
 use self::subject::Subjects;
-pub use self::subject::{Channel, Target};
+pub use self::subject::{Channel, MAX_FRAME, Target};
+pub use self::version::is_outdated;
 use crate::hub::cluster::id::Incarnation;
-
-/// The largest frame, in bytes: a segment of 64 KiB, and what stands before it.
-pub const MAX_FRAME: usize = (64 << 10) + 1024;
 
 /// The most notices that wait for the owner.
 const NOTICES: usize = 1024;
@@ -125,28 +125,5 @@ impl Bus {
 impl Drop for Bus {
     fn drop(&mut self) {
         self.keeper.abort();
-    }
-}
-
-/// Returns `true` if a server of this version has faults that are known and fixed: before 2.11.15, and 2.12 before
-/// 2.12.6 (eleven CVEs of March 2026). Also if the version cannot be read.
-pub fn is_outdated(version: &str) -> bool {
-    let mut numbers = version.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    version < (2, 11, 15) || ((2, 12, 0)..(2, 12, 6)).contains(&version)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_with_known_faults_are_outdated() {
-        for outdated in ["2.9.10", "2.11.14", "2.12.0", "2.12.5-RC.1", "1.4.1", "", "latest"] {
-            assert!(is_outdated(outdated), "{outdated}");
-        }
-        for current in ["2.11.15", "2.11.16", "2.12.6", "2.13.0-beta.1", "2.15.1", "3.0.0"] {
-            assert!(!is_outdated(current), "{current}");
-        }
     }
 }

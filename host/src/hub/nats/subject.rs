@@ -4,6 +4,9 @@ use std::fmt;
 
 use crate::hub::cluster::id::Incarnation;
 
+/// The largest frame, in bytes: a segment of 64 KiB, and what stands before it.
+pub const MAX_FRAME: usize = (64 << 10) + 1024;
+
 /// Where a frame is published to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {

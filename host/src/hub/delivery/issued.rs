@@ -1,0 +1,81 @@
+//! Deliveries about which other gateways of the cluster have a say.
+
+use tokio::sync::oneshot;
+
+use crate::hub::cluster::handle::Sent;
+use crate::hub::command::{Elsewhere, Outcome};
+
+/// What became of a message, or who will say it.
+pub(super) enum Issued {
+    /// This became of it.
+    Done(Outcome),
+    /// This became of it here; other gateways have not answered yet.
+    Away(Outcome, oneshot::Receiver<Outcome>),
+}
+
+impl Issued {
+    pub(super) fn new(here: Outcome, sent: Option<Sent>) -> Self {
+        match sent {
+            None | Some(Sent::Nowhere) => Self::Done(here),
+            Some(Sent::Refused(mut sum)) => {
+                sum += here;
+                Self::Done(sum)
+            }
+            Some(Sent::Away(answer)) => Self::Away(here, answer),
+        }
+    }
+
+    pub(super) async fn outcome(self) -> Outcome {
+        match self {
+            Self::Done(outcome) => outcome,
+            Self::Away(mut sum, answer) => {
+                sum += answered(answer).await;
+                sum
+            }
+        }
+    }
+}
+
+/// The cluster answers in time: it gives up waiting for another gateway after `cluster.timeout`.
+async fn answered(answer: oneshot::Receiver<Outcome>) -> Outcome {
+    answer.await.unwrap_or(Outcome::failed(Elsewhere::Unknown))
+}
+
+/// Deliveries about which other gateways have not answered yet.
+#[derive(Debug, Default)]
+#[must_use = "what became of these deliveries is not known yet"]
+pub struct Unanswered {
+    deliveries: Vec<(usize, Outcome, oneshot::Receiver<Outcome>)>,
+    /// True if a delivery that was answered has reached nobody.
+    missed: bool,
+}
+
+impl Unanswered {
+    pub(super) fn add(&mut self, number: usize, here: Outcome, answer: oneshot::Receiver<Outcome>) {
+        self.deliveries.push((number, here, answer));
+    }
+
+    /// Returns `true` if all is known.
+    pub fn is_empty(&self) -> bool {
+        self.deliveries.is_empty()
+    }
+
+    /// Waits for the answers. Returns `true` if each of these deliveries has reached somebody. Dropping the future
+    /// loses nothing.
+    pub async fn all_reached(&mut self) -> bool {
+        while let Some((_, here, answer)) = self.deliveries.last_mut() {
+            let elsewhere = answer.await.unwrap_or(Outcome::failed(Elsewhere::Unknown));
+            self.missed |= here.reached + elsewhere.reached == 0;
+            self.deliveries.pop();
+        }
+        !self.missed
+    }
+
+    /// Waits for the answers. Passes what became of each delivery to `each`, with its number.
+    pub async fn answers(self, mut each: impl FnMut(usize, Outcome)) {
+        for (number, mut outcome, answer) in self.deliveries {
+            outcome += answered(answer).await;
+            each(number, outcome);
+        }
+    }
+}
