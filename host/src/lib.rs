@@ -15,7 +15,7 @@
 //! | [`devkit`] | the tools for plugin authors: make, check, run, measure, develop |
 //! | [`policy`] | authenticators and router as plain Rust: a packet goes in, a checked decision comes out |
 //! | [`plugin`] | the WebAssembly runtime: compiles components, runs instances, brings generations live |
-//! | [`hub`] | the registry of connections, and delivery to them (commands, delivery, outboxes) |
+//! | [`hub`] | the registry of connections, and delivery to them (commands, delivery, outboxes); the other gateways of a cluster |
 //! | [`base`] | the basis of all wings: messages, metrics, the state folder, watching files |
 //! | [`config`] | `hotgate.toml`, environment variables and flags → checked settings |
 //!

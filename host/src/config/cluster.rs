@@ -76,8 +76,9 @@ keys! {
         node: NodeNumber, = None,
             "The number of this gateway in the cluster. \"auto\" takes a free number at the start.";
         secret: FILE, = None,
-            "The file with a secret that all gateways of the cluster share. Gateways with another secret are not heard. \
-             Empty: none; then whoever may use the NATS subjects is believed.";
+            "The file with a secret that all gateways of the cluster share. Gateways with another secret are not heard, \
+             so that two clusters do not mix by mistake. It does not protect against whoever may use the NATS subjects: \
+             limit them in NATS. Empty: none.";
         credentials: FILE, = None,
             "The file of NATS credentials (a JWT and a seed). Empty: none.";
         nkey: FILE, = None,
