@@ -9,6 +9,7 @@ use tracing::info;
 use super::tasks::Tasks;
 use crate::edge::drain::{Drain, DrainNumber, DrainStage};
 use crate::edge::heartbeat::Heartbeat;
+use crate::hub::cluster::handle::Cluster;
 
 /// The part of `shutdown_grace` that is kept for the connections of senders: they are served until the last client has
 /// closed, but no longer than this before the end.
@@ -19,6 +20,8 @@ pub(super) struct Drains<'a> {
     pub(super) drain: Arc<Drain>,
     pub(super) heartbeat: Arc<Heartbeat>,
     pub(super) tasks: &'a Tasks,
+    /// The other gateways, which are told.
+    pub(super) cluster: Option<Arc<Cluster>>,
     /// `shutdown_grace`
     pub(super) grace: Duration,
 }
@@ -34,6 +37,7 @@ impl Drains<'_> {
                 biased;
                 () = self.drain.cancelled(number) => {
                     connections.reopen();
+                    self.tell(false);
                     info!(connections = connections.len(), "drain cancelled; ready again");
                 }
                 end = self.carry_out(number) => return end,
@@ -58,10 +62,11 @@ impl Drains<'_> {
 
     /// Closes all connections. Returns when they have closed; if the gateway is to end, at the end of the grace.
     async fn close_all(&self, number: DrainNumber) -> Instant {
-        let Self { drain, heartbeat, tasks, grace } = self;
+        let Self { drain, heartbeat, tasks, grace, .. } = self;
         let connections = &tasks.clients.connections;
         let (notice, spread) = (drain.config.notice, drain.config.spread);
         info!(connections = connections.len(), ?notice, ?spread, "drain begins; not ready any more");
+        self.tell(true);
         if !notice.is_zero() {
             let _ = timeout(notice, drain.hurried()).await;
         }
@@ -87,6 +92,12 @@ impl Drains<'_> {
             () = late => {}
         }
         end
+    }
+
+    fn tell(&self, is_draining: bool) {
+        if let Some(cluster) = &self.cluster {
+            cluster.set_draining(is_draining);
+        }
     }
 
     fn for_senders(&self) -> Duration {

@@ -34,7 +34,6 @@ pub(super) struct Candidate {
 
 /// A gateway in a cluster.
 pub(super) struct Member {
-    cluster: Arc<Cluster>,
     task: JoinHandle<Result<(), Fatal>>,
     stop: CancellationToken,
 }
@@ -100,7 +99,7 @@ impl Candidate {
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         ConnectionId::begin(cluster.id().get(), u64::try_from(now.as_micros()).unwrap_or_default());
-        Ok(Member { cluster, task, stop })
+        Ok(Member { task, stop })
     }
 }
 
@@ -111,11 +110,6 @@ impl Member {
             Ok(Err(reason)) => error!(%reason, "this gateway cannot stay in the cluster"),
             ended => error!(?ended, "the cluster's task has ended"),
         }
-    }
-
-    /// Tells the others that this gateway closes its connections.
-    pub(super) fn drain(&self) {
-        self.cluster.drain();
     }
 
     /// Leaves the cluster.

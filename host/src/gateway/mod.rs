@@ -207,6 +207,7 @@ impl Gateway {
         if let Some(api) = &api {
             api.serve(api::Served { policy: policy.clone(), registry: registry.clone() });
         }
+        let cluster = registry.cluster().cloned();
         let context = Arc::new(text::Context::new(live, policy, registry, certificates.of("text")));
         let senders = text::Acceptor::new(context, tasks.shutdown.clone());
 
@@ -232,7 +233,8 @@ impl Gateway {
         supervisor.ready();
         background.spawn(supervisor.clone().report(move || admission.connections()));
 
-        let drains = Drains { drain: drain.clone(), heartbeat, tasks: &tasks, grace: config.shutdown_grace };
+        let grace = config.shutdown_grace;
+        let drains = Drains { drain: drain.clone(), heartbeat, tasks: &tasks, cluster, grace };
         let stopping = async {
             let expelled = async {
                 match &mut member {
@@ -244,9 +246,6 @@ impl Gateway {
                 ending = stop => ending,
                 () = expelled => Ending::Drained,
             };
-            if let Some(member) = &member {
-                member.drain();
-            }
             let longest = config.drain.notice + config.drain.spread + config.shutdown_grace + LAST_WORDS + MARGIN;
             supervisor.stopping();
             supervisor.extend_timeout(longest);

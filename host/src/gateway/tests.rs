@@ -67,7 +67,7 @@ impl Served {
 
     fn drains(&self) -> Drains<'_> {
         let (drain, heartbeat) = (self.drain.clone(), self.heartbeat.clone());
-        Drains { drain, heartbeat, tasks: &self.tasks, grace: self.grace }
+        Drains { drain, heartbeat, tasks: &self.tasks, cluster: None, grace: self.grace }
     }
 
     /// Shuts down. Returns how long that took.

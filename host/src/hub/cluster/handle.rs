@@ -161,9 +161,9 @@ impl Cluster {
         }
     }
 
-    /// Tells the others that this gateway closes its connections.
-    pub fn drain(&self) {
-        self.call(Node::drain);
+    /// Tells the others whether this gateway closes its connections.
+    pub fn set_draining(&self, is_draining: bool) {
+        self.call(|node, now| node.set_draining(now, is_draining));
     }
 
     /// Takes a stamp for a login or departure: larger than all that this gateway has taken or seen.

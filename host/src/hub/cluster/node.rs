@@ -281,9 +281,9 @@ impl Node {
         }
     }
 
-    /// Tells the others that this node closes its connections.
-    pub fn drain(&mut self, now: Now) {
-        self.is_draining = true;
+    /// Tells the others whether this node closes its connections.
+    pub fn set_draining(&mut self, now: Now, is_draining: bool) {
+        self.is_draining = is_draining;
         if matches!(self.phase, Phase::Joining | Phase::Ready(_) | Phase::Open) {
             self.beat(now.boot);
         }
