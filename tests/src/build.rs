@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use hotgate_nats_tests::profile_folder;
+
 /// The `hotgate` binary to test: the file that `HOTGATE_BIN` names, or a build of this workspace with the tests' own
 /// profile.
 pub(crate) fn hotgate() -> &'static Path {
@@ -44,18 +46,6 @@ pub(crate) fn component(name: &str) -> PathBuf {
             target.join("wasm32-wasip2").join("release")
         })
         .join(name)
-}
-
-/// A folder below the target directory for files that are kept between runs.
-pub fn cache(name: &str) -> PathBuf {
-    parent(&profile_folder()).join(name)
-}
-
-/// `target/PROFILE`, the folder in which the running test was built.
-fn profile_folder() -> PathBuf {
-    let test = std::env::current_exe().expect("the test knows its own file");
-    let folder = parent(&test);
-    if folder.ends_with("deps") { parent(&folder) } else { folder }
 }
 
 /// The profile that builds into this folder.

@@ -10,7 +10,7 @@ use std::ops::{Div, Sub};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::{Gateway, Setup, build};
+use crate::{Gateway, Setup, cache};
 
 /// Settings that turn off timers and timeouts: under valgrind everything takes fifty times as long.
 const UNHURRIED: &str = "
@@ -59,7 +59,7 @@ impl Callgrind {
     pub async fn start(setup: Setup, name: &str) -> Option<Self> {
         // `vgdb` is part of valgrind.
         Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().ok()?;
-        let folder = build::cache("costs").join(name);
+        let folder = cache("costs").join(name);
         _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("a writable target directory");
         let setup = setup.and(UNHURRIED);

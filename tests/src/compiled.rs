@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::build;
+use crate::cache;
 
 /// The most compiled plugins that are kept for other tests and other runs: as many as a gateway keeps.
 const MAX_SHARED: usize = 240;
@@ -25,7 +25,7 @@ pub(crate) struct Compiled {
 impl Compiled {
     /// Creates a state folder with all compiled plugins that other tests have shared.
     pub(crate) fn shared() -> Self {
-        let shared = build::cache("compiled");
+        let shared = cache("compiled");
         let compiled = Self { shared: Some(shared.clone()), ..Self::none() };
         // All of this may fail: a missing plugin is compiled.
         _ = DirBuilder::new().recursive(true).mode(0o700).create(compiled.entries());
@@ -43,7 +43,7 @@ impl Compiled {
     /// A place for a state folder without compiled plugins.
     pub(crate) fn none() -> Self {
         // On the same file system as the shared files, as hard links need it.
-        let place = build::cache("state");
+        let place = cache("state");
         fs::create_dir_all(&place).expect("a writable target directory");
         Self { home: TempDir::new_in(place).expect("a writable folder"), shared: None }
     }

@@ -17,7 +17,6 @@
 //! protocol allow. [`patience`] bounds every wait. No test sleeps and hopes that the time was long enough.
 
 mod admin;
-mod authority;
 mod build;
 mod callgrind;
 mod client;
@@ -29,66 +28,22 @@ mod log;
 mod sender;
 mod setup;
 mod stream;
+mod tls;
 mod upgrade;
 mod world;
 
-use std::io::Write;
-use std::sync::LazyLock;
-use std::time::Duration;
-
 pub use admin::Admin;
-pub use authority::{Authority, Identity};
-pub use build::cache;
 pub use callgrind::{Callgrind, Cost};
 pub use client::{Client, Received};
 pub use component::{Component, PluginFile};
 pub use frame::{Frame, Opcode};
 pub use gateway::Gateway;
+pub use hotgate_nats_tests::{
+    Authority, Credentials, Identity, Nats, NatsCluster, NatsSetup, Nkey, Proxy, Rights, Way, cache, eventually,
+    patience, skip, within,
+};
 pub use log::{Line, Log, Mark};
 pub use sender::{Answers, Sender};
 pub use setup::{Finished, Setup};
 pub use stream::Stream;
 pub use upgrade::{Response, Upgrade};
-
-/// The time that one step may take before its test fails. It is 30 s, far more than a step needs, because the machine
-/// may be slow and shared. `HOTGATE_TESTS_PATIENCE` sets another number of seconds, for steps that compile large code.
-pub fn patience() -> Duration {
-    static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
-        let seconds = std::env::var("HOTGATE_TESTS_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
-        Duration::from_secs(seconds.unwrap_or(30))
-    });
-    *PATIENCE
-}
-
-/// Says that a test was skipped, past the test runner's capture of output.
-///
-/// # Panics
-/// If `HOTGATE_TESTS_SKIP` is `no`: the check before a release installs what the tests need.
-pub fn skip(why: &str) {
-    assert!(std::env::var_os("HOTGATE_TESTS_SKIP").is_none_or(|may| may != "no"), "this test was skipped: {why}");
-    _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
-}
-
-/// Waits for an event that must happen.
-///
-/// # Panics
-/// When it has not happened within [`patience`].
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(patience(), future).await {
-        Ok(output) => output,
-        Err(_) => panic!("still waiting after {:?}: {what}", patience()),
-    }
-}
-
-/// Repeats a question until the answer is yes.
-///
-/// # Panics
-/// When the answer is still no after [`patience`].
-pub async fn eventually(what: &str, mut question: impl AsyncFnMut() -> bool) {
-    within(what, async {
-        while !question().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
-}

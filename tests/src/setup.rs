@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use crate::compiled::Compiled;
-use crate::{Component, Gateway, Log, Mark, build, eventually, within};
+use crate::{Component, Gateway, Log, Mark, build, cache, eventually, within};
 
 /// A folder with `hotgate.toml` and plugin files, and a command line.
 #[derive(Debug)]
@@ -285,7 +285,7 @@ fn surround(command: &mut Command, folder: &Path) {
         command.env_remove(name);
     }
     // All tests share one cache of compiled plugins.
-    command.env("XDG_CACHE_HOME", build::cache("cache"));
+    command.env("XDG_CACHE_HOME", cache("cache"));
     command
         .env("XDG_STATE_HOME", folder)
         .env("HOTGATE_ADMIN_LISTEN", "127.0.0.1:0")
