@@ -31,6 +31,8 @@ mod keeper;
 mod probe;
 mod state;
 mod subject;
+#[cfg(test)]
+mod tests;
 mod version;
 
 use std::sync::Arc;
