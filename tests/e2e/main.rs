@@ -15,6 +15,7 @@ mod browser;
 mod bystanders;
 mod chain;
 mod closing;
+mod cluster;
 mod compiling;
 mod conformance;
 mod contained;
