@@ -90,7 +90,8 @@ impl Candidate {
         if !is_alone {
             info!("joining the cluster: this takes some seconds");
             tokio::select! {
-                _ = open => {}
+                // The sender is dropped when the task ends, and then the task says why.
+                Ok(()) = open => {}
                 ended = &mut task => match ended {
                     Ok(Err(fatal)) => return Err(anyhow!(fatal).context("cluster")),
                     ended => return Err(anyhow!("cluster: joining ended early: {ended:?}")),
