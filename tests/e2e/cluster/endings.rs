@@ -6,7 +6,7 @@ use hotgate_tests::{Client, Gateway, NatsSetup, eventually};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{GONE, fixture, join, logged, post, push, push_until_ok, start, start_fixture};
+use super::{GONE, closed, fixture, join, logged, post, push, push_until_ok, start, start_fixture};
 
 /// Kills a gateway, as a crash does.
 async fn kill(gateway: &mut Gateway) {
@@ -34,8 +34,9 @@ async fn a_killed_gateway_delays_nobody_and_is_gone_after_3_seconds() {
         carl.expect(r#"{"uid":"carl"}"#).await;
         assert_eq!(c.sender().await.ask(r#"{"uid":"anna"}"#).await, "ok");
         anna.expect(r#"{"uid":"anna"}"#).await;
-        let newcomer = a.login("newcomer").await;
-        assert_eq!(push(&c.api().await, "newcomer", "x").await, "ok");
+        let mut newcomer = a.login(&format!("newcomer {}", reasons.len())).await;
+        assert_eq!(push(&c.api().await, &format!("newcomer%20{}", reasons.len()), "x").await, "ok");
+        newcomer.expect("x").await;
         newcomer.close().await;
         sleep(Duration::from_millis(50)).await;
     }
@@ -105,7 +106,7 @@ async fn a_gateway_that_stops_drains_and_leaves_no_ghost() {
     }
     // One of them has a second connection on the other gateway.
     let mut other = a.login("u0").await;
-    let mut newest = b.login("u0").await;
+    let newest = b.login("u0").await;
     let (api, mark) = (a.api().await, a.log().mark());
     b.signal("TERM");
     logged(&a, mark, "another gateway drains").await;
@@ -120,8 +121,9 @@ async fn a_gateway_that_stops_drains_and_leaves_no_ghost() {
         }
         client.expect_close(1001).await;
     }
-    newest.expect_close(1001).await;
-    clients.remove(0).1.expect_close(1001).await;
+    for mut client in [newest, clients.remove(0).1] {
+        assert_eq!(closed(&mut client).await, 1001);
+    }
     assert_eq!(b.exit_code().await, Some(0));
     logged(&a, mark, "another gateway has left").await;
     for (uid, _) in &clients {
@@ -215,11 +217,12 @@ async fn a_gateway_whose_neighbour_is_paused_goes_on() {
     let (_own, mut bob) = (a.login("own").await, b.login("bob").await);
     let mark = b.log().mark();
     a.signal("STOP");
-    let begin = Instant::now();
+    let (begin, mut count) = (Instant::now(), 0);
     // Longer than it takes until the paused one is given up.
     while begin.elapsed() < Duration::from_secs(5) {
         let asked = Instant::now();
-        let client = b.login("newcomer").await;
+        count += 1;
+        let client = b.login(&format!("newcomer {count}")).await;
         // A login waits for the others at most 100 ms (`cluster.confirm`).
         assert!(asked.elapsed() < Duration::from_millis(700), "{:?}", asked.elapsed());
         assert_eq!(push(&c.api().await, "bob", "x").await, "ok");

@@ -13,9 +13,9 @@ fn with_secret(setup: Setup, secret: &str) -> Setup {
 
 /// A message in each direction.
 async fn work_together(a: &Gateway, b: &Gateway) {
-    for (here, there) in [(a, b), (b, a)] {
-        let mut client = there.login("u").await;
-        assert_eq!(push(&here.api().await, "u", "hi").await, "ok");
+    for (uid, here, there) in [("anna", a, b), ("bob", b, a)] {
+        let mut client = there.login(uid).await;
+        assert_eq!(push(&here.api().await, uid, "hi").await, "ok");
         client.expect("hi").await;
     }
 }

@@ -12,7 +12,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use hotgate_tests::{Admin, Client, Component, Finished, Gateway, Mark, Nats, NatsSetup, Response, Setup};
+use hotgate_tests::{
+    Admin, Client, Component, Finished, Frame, Gateway, Mark, Nats, NatsSetup, Opcode, Response, Setup,
+};
 
 /// The longest time that a push may take if another gateway does not answer: `cluster.timeout`, and some turns of a
 /// busy machine.
@@ -92,6 +94,18 @@ async fn push_until_ok(api: &Admin, uid: &str) -> (BTreeSet<String>, u32) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     unreachable!("it returns")
+}
+
+/// Reads until the close frame. Returns its code. Before it, there may be a `123` about another connection of the uid.
+async fn closed(client: &mut Client) -> u16 {
+    loop {
+        let frame = client.next_frame().await;
+        if frame.opcode == Opcode::CLOSE {
+            client.try_bytes(&Frame { masked: true, ..frame.clone() }.encode()).await;
+            client.ended().await;
+            return frame.close_reason().0;
+        }
+    }
 }
 
 /// Waits for a line of the log that begins with this message.

@@ -43,8 +43,8 @@ async fn without_nats_each_gateway_serves_its_own_and_nothing_arrives_late() {
     while begin.elapsed() < Duration::from_secs(5) {
         fails_at_once(&a, "bob").await;
         fails_at_once(&b, "anna").await;
-        clients.push(works_alone(&a, "alone").await);
-        clients.push(works_alone(&b, "alone too").await);
+        clients.push(works_alone(&a, &format!("a{}", clients.len())).await);
+        clients.push(works_alone(&b, &format!("b{}", clients.len())).await);
         // Nobody knows whether this one is elsewhere.
         assert_eq!(push(&a.api().await, "nobody", "x").await, "unreachable");
         sleep(Duration::from_millis(200)).await;
