@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hotgate_nats_tests::{NatsSetup, Proxy, eventually};
 
 use super::{Node, config};
-use crate::hub::nats::{BusConfig, BusError, Event, Target, is_outdated};
+use crate::hub::nats::{BusConfig, BusError, Event, Target};
 
 async fn error(config: BusConfig) -> BusError {
     match Node::try_connect(config, 1).await {
@@ -144,15 +144,5 @@ async fn settings_are_checked() {
     }
     for server in ["nats://[::1]:4222", "tls://nats-1.example.com:4222"] {
         assert_eq!(servers(&[server]).check(), Ok(()));
-    }
-}
-
-#[test]
-fn versions_with_known_faults_are_outdated() {
-    for outdated in ["2.9.10", "2.11.14", "2.12.0", "2.12.5-RC.1", "1.4.1", "", "latest"] {
-        assert!(is_outdated(outdated), "{outdated}");
-    }
-    for current in ["2.11.15", "2.11.16", "2.12.6", "2.13.0-beta.1", "2.15.1", "3.0.0"] {
-        assert!(!is_outdated(current), "{current}");
     }
 }
