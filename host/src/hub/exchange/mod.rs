@@ -38,6 +38,8 @@ pub struct Exchange {
     incarnation: Incarnation,
     config: BusConfig,
     bus: Option<(Bus, Events)>,
+    /// The next attempt to connect, while there is no connection.
+    connecting: Option<BoxFuture<'static, Result<(Bus, Events), BusError>>>,
     /// Frames that NATS has not taken yet, after which more commands may go to the same gateway.
     turns: FuturesUnordered<BoxFuture<'static, Incarnation>>,
     tokens: Tokens,
@@ -68,6 +70,7 @@ impl Exchange {
             incarnation,
             config,
             bus,
+            connecting: None,
             turns: FuturesUnordered::new(),
             tokens: Tokens::default(),
             commands,
@@ -95,10 +98,8 @@ impl Exchange {
             let event = async {
                 match &mut self.bus {
                     Some((_, events)) => Ok(events.next().await),
-                    None => {
-                        sleep(RETRY).await;
-                        Err(Self::connect(&self.config, self.incarnation).await)
-                    }
+                    // It outlives this turn of the loop.
+                    None => Err(self.connecting.get_or_insert_with(|| retry(&self.config, self.incarnation)).await),
                 }
             };
             tokio::select! {
@@ -107,8 +108,13 @@ impl Exchange {
                 event = event => match event {
                     Ok(Some(event)) => self.take(event),
                     Ok(None) => self.lose("the connection to NATS was closed"),
-                    Err(Ok(bus)) => self.bus = Some(bus),
-                    Err(Err(error)) => warn!(%error, "NATS cannot be reached; this gateway serves alone"),
+                    Err(connected) => {
+                        self.connecting = None;
+                        match connected {
+                            Ok(bus) => self.bus = Some(bus),
+                            Err(error) => warn!(%error, "NATS cannot be reached; this gateway serves alone"),
+                        }
+                    }
                 },
                 Some(to) = self.turns.next() => self.cluster.node(|node, now| node.published(now, to)),
                 () = self.cluster.wake.notified() => {}
@@ -280,4 +286,13 @@ impl Exchange {
             NodeEvent::SameId(_) => error!("another gateway has started with the id of this one (cluster.node)"),
         }
     }
+}
+
+/// Connects to NATS after a pause.
+fn retry(config: &BusConfig, incarnation: Incarnation) -> BoxFuture<'static, Result<(Bus, Events), BusError>> {
+    let config = config.clone();
+    Box::pin(async move {
+        sleep(RETRY).await;
+        Bus::connect(config, incarnation).await
+    })
 }
