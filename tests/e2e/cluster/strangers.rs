@@ -102,7 +102,7 @@ async fn garbage_and_repeated_frames_hurt_nobody() {
             let reply = reply.as_deref();
             stranger.publish(subject, reply, bytes);
             stranger.publish(subject, reply, &bytes[..bytes.len() / 2]);
-            stranger.publish(subject, reply, &bytes[..bytes.len() - 1]);
+            stranger.publish(subject, reply, &bytes[..bytes.len().saturating_sub(1)]);
             stranger.publish(subject, None, &[bytes, &b"and more"[..]].concat());
             stranger.publish(subject, Some("hg.i.0.0"), &noise(n % 300, n as u64));
             // The head of a frame, and then noise.
