@@ -55,7 +55,10 @@ async fn without_nats_each_gateway_serves_its_own_and_nothing_arrives_late() {
     let begin = Instant::now();
     for (from, uid, client) in [(&a, "bob", &mut bob), (&b, "anna", &mut anna), (&a, "meanwhile", &mut meanwhile)] {
         let (reasons, number) = push_until_ok(&from.api().await, uid).await;
-        assert!(reasons.iter().all(|reason| ["expired", "unreachable", "unknown"].contains(&reason.as_str())), "{reasons:?}");
+        assert!(
+            reasons.iter().all(|reason| ["expired", "unreachable", "unknown"].contains(&reason.as_str())),
+            "{reasons:?}"
+        );
         client.expect(number.to_string()).await;
         client.expect_nothing().await;
     }
@@ -77,7 +80,10 @@ async fn a_frozen_nats_server_delays_nobody_and_brings_nothing_late() {
         assert_eq!(push(&api, "alone", "x").await, "ok");
         alone.expect("x").await;
     }
-    assert!(reasons.iter().all(|reason| ["expired", "unreachable", "unknown"].contains(&reason.as_str())), "{reasons:?}");
+    assert!(
+        reasons.iter().all(|reason| ["expired", "unreachable", "unknown"].contains(&reason.as_str())),
+        "{reasons:?}"
+    );
     nats.thaw();
     let (_, number) = push_until_ok(&api, "bob").await;
     bob.expect(number.to_string()).await;

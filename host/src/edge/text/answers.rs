@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::base::metrics::{METRICS, PushFailure};
@@ -91,8 +92,15 @@ impl<'a> Answers<'a> {
         self.waiting.len() >= MAX_WAITING
     }
 
+    /// Waits until the first line that waits can be answered, and answers all that can be answered then: together they
+    /// take one write. Dropping the future loses nothing.
+    pub(super) async fn some(&mut self) {
+        self.next().await;
+        while self.wait() && self.next().now_or_never().is_some() {}
+    }
+
     /// Waits until the first line that waits can be answered. Dropping the future loses nothing.
-    pub(super) async fn next(&mut self) {
+    async fn next(&mut self) {
         if let Some(Waiting::Line { reached, unanswered, .. }) = self.waiting.front_mut() {
             *reached &= unanswered.all_reached().await;
         }

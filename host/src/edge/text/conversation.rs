@@ -104,7 +104,7 @@ impl<'a> Conversation<'a> {
                 return end;
             }
             let end = tokio::select! {
-                () = self.answers.next(), if self.answers.wait() => continue,
+                () = self.answers.some(), if self.answers.wait() => continue,
                 () = shutdown.cancelled() => End::Shutdown,
                 read = stream.read_buf(self.lines.buffer()), if !self.answers.too_many_wait() => match read {
                     Ok(0) | Err(_) => End::Gone,

@@ -134,10 +134,16 @@ impl Cluster {
         NodeId::from_low_bits(self.id.load(Relaxed).into())
     }
 
-    /// Calls the node, and wakes the task that carries out what it wants.
+    /// Calls the node, and wakes the task that carries out what it wants, if it wants something. Commands for a gateway
+    /// to which others are under way want nothing yet: they wait for company.
     pub(in crate::hub) fn call<T>(&self, call: impl FnOnce(&mut Node, Now) -> T) -> T {
-        let result = call(&mut self.node.lock(), now());
-        self.wake.notify_one();
+        let mut node = self.node.lock();
+        let result = call(&mut node, now());
+        let has_output = node.has_output();
+        drop(node);
+        if has_output {
+            self.wake.notify_one();
+        }
         result
     }
 
@@ -179,6 +185,8 @@ impl Cluster {
             let ticket = node.note_login(now, self.secret.key(uid), before, Some(after));
             self.waiting.lock().insert(ticket, Waiting::Login { uid: uid.into(), stamp, done });
         });
+        // It must be announced.
+        self.wake.notify_one();
         announced
     }
 
@@ -190,6 +198,7 @@ impl Cluster {
             let (ticket, _) = node.note_departure(now, self.secret.key(uid), Some(before), after);
             self.waiting.lock().insert(ticket, Waiting::Departure(done));
         });
+        self.wake.notify_one();
         remaining
     }
 

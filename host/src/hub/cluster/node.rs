@@ -91,6 +91,11 @@ impl Node {
         self.outputs.pop_front()
     }
 
+    /// Returns `true` if there is something to do.
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
     /// Returns the node's id. It is final once the node has opened.
     pub fn id(&self) -> NodeId {
         self.id

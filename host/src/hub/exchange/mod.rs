@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -21,12 +21,15 @@ use super::cluster::handle::{Cluster, Sent, Waiting};
 use super::cluster::id::Incarnation;
 use super::cluster::parcel::encode_replacement;
 use super::cluster::{Event as NodeEvent, Fatal, Node, Output, Subject};
-use super::nats::{Bus, BusConfig, BusError, Event, Events, Target};
+use super::nats::{Bus, BusConfig, BusError, Channel, Event, Events, Target};
 use super::registry::Registry;
 use crate::config::DuplicateLogin;
 
 /// How long to wait before NATS is tried again that could not be reached at the start.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// The longest time for which commands wait for company, if others are under way.
+const COMPANY: Duration = Duration::from_millis(1);
 
 /// The most things that the node wants which are carried out before what has arrived is looked at.
 const AT_ONCE: usize = 256;
@@ -42,6 +45,11 @@ pub struct Exchange {
     connecting: Option<BoxFuture<'static, Result<(Bus, Events), BusError>>>,
     /// Frames that NATS has not taken yet, after which more commands may go to the same gateway.
     turns: FuturesUnordered<BoxFuture<'static, Incarnation>>,
+    /// Gateways to which frames are under way. More may go there when something comes back from any gateway, or after
+    /// [`COMPANY`]: so commands travel in company, and the first one does not wait (as RFC 896 does it for TCP).
+    under_way: Vec<Incarnation>,
+    /// True if something has come from another gateway in this turn of the loop.
+    has_heard: bool,
     tokens: Tokens,
     commands: Commands,
     /// Logins that wait until older connections elsewhere are closed.
@@ -72,6 +80,8 @@ impl Exchange {
             bus,
             connecting: None,
             turns: FuturesUnordered::new(),
+            under_way: Vec::new(),
+            has_heard: false,
             tokens: Tokens::default(),
             commands,
             logins: JoinSet::new(),
@@ -94,7 +104,11 @@ impl Exchange {
     /// Why this gateway cannot belong to the cluster.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Fatal> {
         loop {
-            let pause = self.cluster.node(|node, now| node.wake_at(now).saturating_sub(now.boot));
+            let pause = match self.under_way.is_empty() {
+                true => self.cluster.node(|node, now| node.wake_at(now).saturating_sub(now.boot)),
+                false => COMPANY,
+            };
+            let mut is_over = false;
             let event = async {
                 match &mut self.bus {
                     Some((_, events)) => Ok(events.next().await),
@@ -118,11 +132,18 @@ impl Exchange {
                 },
                 Some(to) = self.turns.next() => self.cluster.node(|node, now| node.published(now, to)),
                 () = self.cluster.wake.notified() => {}
-                () = sleep(pause) => {}
+                () = sleep(pause) => is_over = true,
             }
+            // Other tasks that are ready may have commands for the same gateways.
+            yield_now().await;
             self.take_more();
+            let ended = match std::mem::take(&mut self.has_heard) || is_over {
+                true => std::mem::take(&mut self.under_way),
+                false => Vec::new(),
+            };
             self.cluster.node(|node, now| {
                 node.tick(now);
+                ended.into_iter().for_each(|to| node.published(now, to));
                 node.flush(now);
             });
             self.carry_out()?;
@@ -149,7 +170,10 @@ impl Exchange {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Frame { bytes, .. } => self.cluster.node(|node, now| node.receive(now, bytes)),
+            Event::Frame { channel, bytes, .. } => {
+                self.has_heard |= channel == Channel::Link;
+                self.cluster.node(|node, now| node.receive(now, bytes));
+            }
             Event::Answer { .. } => {}
             Event::NoResponder { token } => {
                 if let Some((to, token)) = self.tokens.take(token) {
@@ -236,6 +260,9 @@ impl Exchange {
                 to
             }));
         };
+        if !bus.is_much_unconfirmed() {
+            return self.under_way.push(to);
+        }
         let flushed = bus.flushed();
         self.turns.push(Box::pin(async move {
             _ = flushed.await;

@@ -115,6 +115,12 @@ impl Bus {
         self.shared.flushed()
     }
 
+    /// Returns `true` if the server has not processed so much of what was published that it is better to wait with
+    /// [`flushed`](Self::flushed).
+    pub fn is_much_unconfirmed(&self) -> bool {
+        self.shared.is_much_unconfirmed()
+    }
+
     /// Waits until all is sent, at most 3 ping intervals, and ends the connection.
     pub async fn close(mut self) {
         // Without an answer in time, the rest is lost with the connection.

@@ -13,6 +13,9 @@ use super::dropped::Dropped;
 use super::error::PublishError;
 use super::subject::{Subjects, Target};
 
+/// One of so many parts of the bytes that may be unconfirmed is much.
+const MUCH: u64 = 8;
+
 /// What the bus and its task share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -37,6 +40,8 @@ struct Line {
     echo: Option<Echo>,
     /// The number of the last echo.
     echoes: u64,
+    /// The frame up to which somebody waits for the server.
+    wanted: u64,
 }
 
 /// An amount of what was published.
@@ -66,13 +71,21 @@ struct Progress {
 
 impl Shared {
     pub(super) fn new(subjects: Subjects, stall: Duration, unconfirmed: usize) -> Self {
-        let line = Line { client: None, published: Sent::default(), confirmed: Sent::default(), echo: None, echoes: 0 };
+        let line = Line {
+            client: None,
+            published: Sent::default(),
+            confirmed: Sent::default(),
+            echo: None,
+            echoes: 0,
+            wanted: 0,
+        };
         let progress = watch::Sender::new(Progress { life: 0, confirmed: 0 });
         let (line, unconfirmed) = (Mutex::new(line), unconfirmed as u64);
         Self { subjects, dropped: Arc::default(), line, progress, stall, unconfirmed }
     }
 
-    /// Publishes a frame, and asks the server for an echo if none is under way.
+    /// Publishes a frame. Asks the server for an echo if much is not confirmed; otherwise, the keeper asks some times in
+    /// a ping interval.
     pub(super) fn publish(&self, target: Target, token: Option<u64>, bytes: Bytes) -> Result<u64, PublishError> {
         let (subject, reply) = (self.subjects.target(target), token.map(|token| self.subjects.token(token)));
         let size = bytes.len() as u64;
@@ -81,16 +94,21 @@ impl Shared {
         if line.echo.is_some_and(|echo| echo.since.elapsed() > self.stall) {
             return Err(PublishError::Stalled);
         }
-        if line.published.bytes - line.confirmed.bytes + size > self.unconfirmed {
+        if line.unconfirmed() + size > self.unconfirmed {
             return Err(PublishError::Full);
         }
         client.publish(subject, reply, bytes)?;
         line.published.frames += 1;
         line.published.bytes += size;
-        if line.echo.is_none() {
+        if line.echo.is_none() && line.unconfirmed() > self.unconfirmed / MUCH {
             line.ask(&self.subjects);
         }
         Ok(line.published.frames)
+    }
+
+    /// Returns `true` if so much is not confirmed that it is better to wait.
+    pub(super) fn is_much_unconfirmed(&self) -> bool {
+        self.line.lock().unconfirmed() > self.unconfirmed / MUCH
     }
 
     /// Returns the number of the last frame that is not under way any more.
@@ -105,7 +123,11 @@ impl Shared {
     pub(super) fn flushed(&self) -> impl Future<Output = Result<(), PublishError>> + Send + use<> {
         let mut progress = self.progress.subscribe();
         let (published, is_connected, life) = {
-            let line = self.line.lock();
+            let mut line = self.line.lock();
+            line.wanted = line.published.frames;
+            if line.echo.is_none() && line.confirmed.frames < line.wanted {
+                line.ask(&self.subjects);
+            }
             (line.published.frames, line.client.is_some(), progress.borrow().life)
         };
         async move {
@@ -130,7 +152,7 @@ impl Shared {
         };
         line.confirmed = echo.covers;
         line.echo = None;
-        if line.published.frames > echo.covers.frames {
+        if line.wanted > echo.covers.frames || line.unconfirmed() > self.unconfirmed / MUCH {
             line.ask(&self.subjects);
         }
         self.progress.send_modify(|progress| progress.confirmed = echo.covers.frames);
@@ -169,6 +191,10 @@ impl Shared {
 }
 
 impl Line {
+    fn unconfirmed(&self) -> u64 {
+        self.published.bytes - self.confirmed.bytes
+    }
+
     /// Asks the server for an echo. If the queue is full, the keeper asks later.
     fn ask(&mut self, subjects: &Subjects) {
         let Some(client) = &self.client else { return };
