@@ -110,7 +110,8 @@ pub struct Cluster {
     secret: Secret,
     /// The node's id, which is final once the node has opened.
     id: AtomicU16,
-    waiting: Mutex<HashMap<Ticket, Waiting>>,
+    /// `None` once nobody carries out what the node wants: then nobody can wait for it.
+    waiting: Mutex<Option<HashMap<Ticket, Waiting>>>,
     /// Wakes the task that carries out what the node wants.
     pub(in crate::hub) wake: Notify,
 }
@@ -126,7 +127,8 @@ impl Cluster {
     pub fn new(config: Config, secret: Secret) -> Self {
         let node = Node::new(now(), config);
         let (clock, rows, id) = (node.clock().clone(), node.rows().clone(), AtomicU16::new(node.id().get()));
-        Self { node: Mutex::new(node), clock, rows, secret, id, waiting: Mutex::default(), wake: Notify::new() }
+        let (node, waiting) = (Mutex::new(node), Mutex::new(Some(HashMap::new())));
+        Self { node, clock, rows, secret, id, waiting, wake: Notify::new() }
     }
 
     /// Returns the id of this gateway's node.
@@ -183,7 +185,7 @@ impl Cluster {
         let stamp = after.newest;
         self.call(|node, now| {
             let ticket = node.note_login(now, self.secret.key(uid), before, Some(after));
-            self.waiting.lock().insert(ticket, Waiting::Login { uid: uid.into(), stamp, done });
+            self.add_waiting(ticket, Waiting::Login { uid: uid.into(), stamp, done });
         });
         // It must be announced.
         self.wake.notify_one();
@@ -196,7 +198,7 @@ impl Cluster {
         let (done, remaining) = oneshot::channel();
         self.call(|node, now| {
             let (ticket, _) = node.note_departure(now, self.secret.key(uid), Some(before), after);
-            self.waiting.lock().insert(ticket, Waiting::Departure(done));
+            self.add_waiting(ticket, Waiting::Departure(done));
         });
         self.wake.notify_one();
         remaining
@@ -274,20 +276,21 @@ impl Cluster {
         match left {
             // Whoever asked may have left.
             0 => _ = done.send(Vec::new()),
-            left => _ = self.waiting.lock().insert(ticket, Waiting::Question { left, answers: Vec::new(), done }),
+            left => self.add_waiting(ticket, Waiting::Question { left, answers: Vec::new(), done }),
         }
     }
 
     /// Called while the node is locked, so that no answer can come before.
     fn wait_for(&self, ticket: Ticket, left: usize, sum: Outcome) -> Sent {
         let (done, answer) = oneshot::channel();
-        self.waiting.lock().insert(ticket, Waiting::Command { left, sum, done });
+        self.add_waiting(ticket, Waiting::Command { left, sum, done });
         Sent::Away(answer)
     }
 
     /// Passes on an answer to a command.
     pub(in crate::hub) fn answered(&self, ticket: Ticket, answer: Answer) {
         let mut waiting = self.waiting.lock();
+        let Some(waiting) = &mut *waiting else { return };
         let left = match waiting.get_mut(&ticket) {
             Some(Waiting::Command { left, sum, .. }) => {
                 *sum += match answer {
@@ -318,9 +321,22 @@ impl Cluster {
         }
     }
 
+    /// Called while the node is locked, so that nothing can come before.
+    fn add_waiting(&self, ticket: Ticket, waiting: Waiting) {
+        if let Some(all) = &mut *self.waiting.lock() {
+            all.insert(ticket, waiting);
+        }
+    }
+
+    /// Lets nobody wait any longer: nobody carries out any more what the node wants.
+    pub(in crate::hub) fn abandon(&self) {
+        let waiting = self.waiting.lock().take();
+        drop(waiting);
+    }
+
     /// Takes out what waits for this ticket.
     pub(in crate::hub) fn take_waiting(&self, ticket: Ticket) -> Option<Waiting> {
-        self.waiting.lock().remove(&ticket)
+        self.waiting.lock().as_mut()?.remove(&ticket)
     }
 }
 

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -48,6 +48,8 @@ pub struct Exchange {
     /// Gateways to which frames are under way. More may go there when something comes back from any gateway, or after
     /// [`COMPANY`]: so commands travel in company, and the first one does not wait (as RFC 896 does it for TCP).
     under_way: Vec<Incarnation>,
+    /// Since when the first of them is.
+    under_way_since: Instant,
     /// True if something has come from another gateway in this turn of the loop.
     has_heard: bool,
     tokens: Tokens,
@@ -56,6 +58,13 @@ pub struct Exchange {
     logins: JoinSet<()>,
     closes_older: bool,
     opened: Option<oneshot::Sender<()>>,
+}
+
+/// However the task ends: nobody must wait for it any longer.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.cluster.abandon();
+    }
 }
 
 impl Exchange {
@@ -81,6 +90,7 @@ impl Exchange {
             connecting: None,
             turns: FuturesUnordered::new(),
             under_way: Vec::new(),
+            under_way_since: Instant::now(),
             has_heard: false,
             tokens: Tokens::default(),
             commands,
@@ -106,9 +116,8 @@ impl Exchange {
         loop {
             let pause = match self.under_way.is_empty() {
                 true => self.cluster.node(|node, now| node.wake_at(now).saturating_sub(now.boot)),
-                false => COMPANY,
+                false => COMPANY.saturating_sub(self.under_way_since.elapsed()),
             };
-            let mut is_over = false;
             let event = async {
                 match &mut self.bus {
                     Some((_, events)) => Ok(events.next().await),
@@ -132,12 +141,12 @@ impl Exchange {
                 },
                 Some(to) = self.turns.next() => self.cluster.node(|node, now| node.published(now, to)),
                 () = self.cluster.wake.notified() => {}
-                () = sleep(pause) => is_over = true,
+                () = sleep(pause) => {}
             }
             // Other tasks that are ready may have commands for the same gateways.
             yield_now().await;
             self.take_more();
-            let ended = match std::mem::take(&mut self.has_heard) || is_over {
+            let ended = match std::mem::take(&mut self.has_heard) || self.under_way_since.elapsed() >= COMPANY {
                 true => std::mem::take(&mut self.under_way),
                 false => Vec::new(),
             };
@@ -261,6 +270,9 @@ impl Exchange {
             }));
         };
         if !bus.is_much_unconfirmed() {
+            if self.under_way.is_empty() {
+                self.under_way_since = Instant::now();
+            }
             return self.under_way.push(to);
         }
         let flushed = bus.flushed();
