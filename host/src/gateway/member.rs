@@ -21,6 +21,8 @@ use crate::hub::registry::Registry;
 
 /// The most bytes of commands that wait for the answers of other gateways.
 const WINDOW: usize = 32 << 20;
+/// How long a gateway that may serve alone waits for NATS before it does.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(3);
 /// The longest secret, in bytes.
 const LONGEST_SECRET: usize = 64 << 10;
 
@@ -59,7 +61,7 @@ impl Candidate {
                 return Err(anyhow!(error).context("cluster.nats"));
             }
             Err(error) => {
-                warn!(%error, "NATS cannot be reached (cluster.nats); this gateway serves alone until it can");
+                warn!(%error, "NATS cannot be used (cluster.nats); this gateway serves alone until it can");
                 None
             }
         };
@@ -150,6 +152,10 @@ fn bus_config(config: &ClusterConfig) -> BusConfig {
         login,
         tls: uses_tls.then_some(TlsFiles { authorities, identity }),
         prefix: config.subjects.clone(),
+        connect_timeout: match config.without_nats {
+            WithoutNats::Serve => FIRST_ATTEMPT,
+            WithoutNats::Refuse => BusConfig::default().connect_timeout,
+        },
         ..BusConfig::default()
     }
 }

@@ -84,8 +84,8 @@ impl Shared {
         Self { subjects, dropped: Arc::default(), line, progress, stall, unconfirmed }
     }
 
-    /// Publishes a frame. Asks the server for an echo if much is not confirmed; otherwise, the keeper asks some times in
-    /// a ping interval.
+    /// Publishes a frame. Asks the server for an echo if much is not confirmed; otherwise, the keeper asks some times
+    /// in a ping interval.
     pub(super) fn publish(&self, target: Target, token: Option<u64>, bytes: Bytes) -> Result<u64, PublishError> {
         let (subject, reply) = (self.subjects.target(target), token.map(|token| self.subjects.token(token)));
         let size = bytes.len() as u64;
