@@ -345,7 +345,8 @@ async fn a_swap_amid_2000_logins_fails_none() {
 /// Resident memory differs by some percent from swap to swap, so the medians of the first and the second half are
 /// compared.
 async fn swaps(count: usize, percent: u64) {
-    const FIRST: usize = 50;
+    // Until then, memory still grows: not every size of allocation has been needed in every thread.
+    const FIRST: usize = 100;
     let keys = "deploy = { probation = \"0s\" }\nlimits = { recycle_after = 100 }";
     let setup = Setup::plugin(&Component::version(0), keys).and("[watch]\nsettle = \"1ms\"");
     let gateway = setup.start().await;
