@@ -11,6 +11,9 @@ use crate::hub::command::{Closing, Command, Delivery, Elsewhere, Membership, Out
 /// long frame in memory.
 const COPIED: usize = 16 << 10;
 
+/// The longest reason that fits a close frame, in bytes (RFC 6455 §5.5).
+const LONGEST_REASON: usize = 123;
+
 /// What one gateway asks another one to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parcel {
@@ -154,7 +157,11 @@ pub fn decode(mut from: Bytes) -> Result<Parcel, Malformed> {
 
 fn closing(from: &mut Bytes) -> Result<Closing, Malformed> {
     let (who, code) = (recipient(from)?, from.try_get_u16()?);
-    Ok(Closing { who, reason: CloseReason { code, reason: text(own(from.split_off(0)))? } })
+    let reason = text(own(from.split_off(0)))?;
+    if reason.len() > LONGEST_REASON {
+        return Err(Malformed);
+    }
+    Ok(Closing { who, reason: CloseReason { code, reason } })
 }
 
 impl From<bytes::TryGetError> for Malformed {
@@ -308,6 +315,9 @@ mod tests {
         let kick = Closing { who: Recipient::Uid("anna".into()), reason: CloseReason::new(4907, "bye") };
         assert_eq!(decode(encode_kick(&kick, 60)), Ok(Parcel::Kick(kick, 60)));
         assert_eq!(decode(encode_members("room", 9)), Ok(Parcel::Members("room".into(), 9)));
+        let long = CloseReason { code: 4907, reason: "x".repeat(LONGEST_REASON + 1).into() };
+        let too_long = Closing { who: Recipient::Everyone, reason: long };
+        assert_eq!(decode(encode_kick(&too_long, 0)), Err(Malformed), "it would fit no close frame");
         let id = ConnectionId(1 << 60);
         assert_eq!(decode(encode_is_member(id, "room")), Ok(Parcel::IsMember(id, "room".into())));
         let uids = ["anna".into(), ByteString::new(), "bob".into()];
