@@ -70,7 +70,7 @@ pub(super) fn serve(loaded: Loaded, source: Source, inherited: Inherited, builde
                         StartError::Plugin(_) | StartError::Tls(_) | StartError::Cluster(_) | StartError::InUse(_) => {
                             ExitCode::from(EXIT_CONFIG)
                         }
-                        StartError::Listen(_) => ExitCode::FAILURE,
+                        StartError::Listen(_) | StartError::Alone(_) => ExitCode::FAILURE,
                     };
                 }
             },
@@ -82,7 +82,11 @@ pub(super) fn serve(loaded: Loaded, source: Source, inherited: Inherited, builde
             signals.next().await;
         };
         tokio::select! {
-            () = gateway.run(source, hangup, async { stopped.await.unwrap_or(Ending::Quick) }) => ExitCode::SUCCESS,
+            end = gateway.run(source, hangup, async { stopped.await.unwrap_or(Ending::Quick) }) => match end {
+                Ok(()) => ExitCode::SUCCESS,
+                // Once it starts again, it may find a place in the cluster, or says what is wrong with its settings.
+                Err(_logged) => ExitCode::FAILURE,
+            },
             () = twice => {
                 warn!("second signal: ending at once");
                 ExitCode::FAILURE

@@ -4,6 +4,11 @@ use thiserror::Error;
 
 use crate::base::state::InUse;
 
+/// The gateway had to leave its cluster, and has drained. The log says why.
+#[derive(Debug, Clone, Copy, Error)]
+#[error("this gateway cannot stay in the cluster")]
+pub struct Expelled;
+
 /// Why the gateway cannot start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -19,6 +24,9 @@ pub enum StartError {
     /// This gateway cannot join the cluster.
     #[error("{0:#}")]
     Cluster(anyhow::Error),
+    /// The other gateways cannot be reached now, and this one may not serve alone.
+    #[error("{0:#}")]
+    Alone(anyhow::Error),
     /// Another gateway uses the state folder.
     #[error(transparent)]
     InUse(#[from] InUse),

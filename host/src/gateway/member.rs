@@ -7,9 +7,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, anyhow};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::StartError;
 use crate::base::message::ConnectionId;
 use crate::config::{ClusterConfig, Config, WithoutNats, read_text};
 use crate::hub::cluster::handle::{Cluster, Secret};
@@ -23,6 +25,10 @@ use crate::hub::registry::Registry;
 const WINDOW: usize = 32 << 20;
 /// How long a gateway that may serve alone waits for NATS before it does.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(3);
+/// How long the other gateways may take to let this one in. It takes some 4 s, and longer the more uids they know.
+const JOINING: Duration = Duration::from_secs(20);
+/// How long leaving may take: the connection to NATS is closed after three of its ping intervals at the latest.
+pub(super) const LEAVING: Duration = Duration::from_secs(5);
 /// The longest secret, in bytes.
 const LONGEST_SECRET: usize = 64 << 10;
 
@@ -45,20 +51,23 @@ impl Candidate {
     ///
     /// # Errors
     /// If the secret or a file cannot be read, or if NATS cannot be used, unless `cluster.without_nats` allows it.
-    pub(super) async fn new(config: &ClusterConfig) -> anyhow::Result<Option<Self>> {
+    pub(super) async fn new(config: &ClusterConfig) -> Result<Option<Self>, StartError> {
         if !config.is_on() {
             return Ok(None);
         }
-        let secret = Secret::new(secret(config.secret.clone()).await?.as_bytes());
+        let secret = secret(config.secret.clone()).await.map_err(StartError::Cluster)?;
+        let secret = Secret::new(secret.as_bytes());
         let incarnation = Incarnation(rand::random());
         let bus_config = bus_config(config);
         let bus = match Exchange::connect(&bus_config, incarnation).await {
             Ok(bus) => Some(bus),
             Err(error @ (BusError::Setting { .. } | BusError::File { .. })) => {
-                return Err(anyhow!(error).context("cluster"));
+                return Err(StartError::Cluster(anyhow!(error).context("cluster")));
             }
             Err(error) if config.without_nats == WithoutNats::Refuse => {
-                return Err(anyhow!(error).context("cluster.nats"));
+                let is_transient = error.is_transient();
+                let error = anyhow!(error).context("cluster.nats");
+                return Err(if is_transient { StartError::Alone(error) } else { StartError::Cluster(error) });
             }
             Err(error) => {
                 warn!(%error, "NATS cannot be used (cluster.nats); this gateway serves alone until it can");
@@ -78,31 +87,41 @@ impl Candidate {
         Ok(Some(Self { cluster: Arc::new(Cluster::new(node, secret)), incarnation, config: bus_config, bus }))
     }
 
-    /// Joins the cluster: returns when all other gateways know this one.
+    /// Joins the cluster: returns when all other gateways know this one, or when they have not let it in within
+    /// [`JOINING`] and `cluster.without_nats` allows it to serve alone.
     ///
     /// # Errors
     /// Why this gateway cannot belong to the cluster.
-    pub(super) async fn join(self, config: &Config, registry: Arc<Registry>) -> anyhow::Result<Member> {
+    pub(super) async fn join(self, config: &Config, registry: Arc<Registry>) -> Result<Member, StartError> {
         let Self { cluster, incarnation, config: bus_config, bus } = self;
         let (opened, open) = oneshot::channel();
         let (stop, is_alone) = (CancellationToken::new(), bus.is_none());
         let duplicate_login = config.sessions.duplicate_login;
         let exchange = Exchange::new(registry, cluster.clone(), incarnation, bus_config, bus, duplicate_login, opened);
-        let mut task = tokio::spawn(exchange.run(stop.clone()));
+        let mut member = Member { task: tokio::spawn(exchange.run(stop.clone())), stop };
         if !is_alone {
             info!("joining the cluster: this takes some seconds");
             tokio::select! {
                 // The sender is dropped when the task ends, and then the task says why.
                 Ok(()) = open => {}
-                ended = &mut task => match ended {
-                    Ok(Err(fatal)) => return Err(anyhow!(fatal).context("cluster")),
-                    ended => return Err(anyhow!("cluster: joining ended early: {ended:?}")),
-                },
+                ended = &mut member.task => return Err(StartError::Cluster(match ended {
+                    Ok(Err(fatal)) => anyhow!(fatal).context("cluster"),
+                    ended => anyhow!("cluster: joining ended early: {ended:?}"),
+                })),
+                () = sleep(JOINING) => {
+                    let problem = format!("the other gateways have not let this one in within {} s", JOINING.as_secs());
+                    if config.cluster.without_nats == WithoutNats::Refuse {
+                        member.leave().await;
+                        return Err(StartError::Alone(anyhow!(problem).context("cluster")));
+                    }
+                    warn!("{problem}; it serves alone until they do");
+                }
             }
         }
+        cluster.keep_id();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         ConnectionId::begin(cluster.id().get(), u64::try_from(now.as_micros()).unwrap_or_default());
-        Ok(Member { task, stop })
+        Ok(member)
     }
 }
 
@@ -119,8 +138,7 @@ impl Member {
     pub(super) async fn leave(mut self) {
         self.stop.cancel();
         if !self.task.is_finished() {
-            // In time: the connection to NATS is closed after three of its ping intervals at the latest.
-            _ = tokio::time::timeout(Duration::from_secs(5), &mut self.task).await;
+            _ = timeout(LEAVING, &mut self.task).await;
         }
     }
 }

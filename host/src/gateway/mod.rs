@@ -19,9 +19,9 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::drains::Drains;
-pub use self::error::StartError;
+pub use self::error::{Expelled, StartError};
 use self::listeners::Listeners;
-use self::member::{Candidate, Member};
+use self::member::{Candidate, LEAVING, Member};
 use self::reload::{Parts, Reload};
 use self::supervisor::Supervisor;
 use self::tasks::Tasks;
@@ -87,7 +87,7 @@ impl Gateway {
         let websocket = listeners.open("websocket", &config.websocket.listener).await?;
         websocket.keep_alive(&heartbeat::keepalive(&config.heartbeat));
         let text = listeners.open("text", &config.text.listener).await?;
-        let candidate = Candidate::new(&config.cluster).await.map_err(StartError::Cluster)?;
+        let candidate = Candidate::new(&config.cluster).await?;
         let registry = Registry::new(config.sessions.duplicate_login);
         let registry = Arc::new(match &candidate {
             None => registry,
@@ -108,7 +108,7 @@ impl Gateway {
         }
         let member = match candidate {
             None => None,
-            Some(candidate) => Some(candidate.join(config, registry.clone()).await.map_err(StartError::Cluster)?),
+            Some(candidate) => Some(candidate.join(config, registry.clone()).await?),
         };
         for listener in [&websocket, &text] {
             listeners.remember(listener.name(), &listener.addresses());
@@ -141,7 +141,10 @@ impl Gateway {
     /// Serves until `stop` says how to end. Meanwhile reads the configuration in `source` again when it changes and on
     /// `hangup`. Then closes all connections: those of clients first, over at most `drain.notice`, `drain.spread` and
     /// `shutdown_grace`. Senders are served until then.
-    pub async fn run(self, source: Source, hangup: Signal, stop: impl Future<Output = Ending>) {
+    ///
+    /// # Errors
+    /// [`Expelled`] if the cluster ended it.
+    pub async fn run(self, source: Source, hangup: Signal, stop: impl Future<Output = Ending>) -> Result<(), Expelled> {
         let Self {
             config,
             websocket,
@@ -242,16 +245,17 @@ impl Gateway {
                     Some(member) => member.expelled().await,
                 }
             };
-            let ending = tokio::select! {
-                ending = stop => ending,
-                () = expelled => Ending::Drained,
+            let (ending, result) = tokio::select! {
+                ending = stop => (ending, Ok(())),
+                () = expelled => (Ending::Drained, Err(Expelled)),
             };
-            let longest = config.drain.notice + config.drain.spread + config.shutdown_grace + LAST_WORDS + MARGIN;
+            let last = LAST_WORDS.max(LEAVING) + MARGIN;
             supervisor.stopping();
-            supervisor.extend_timeout(longest);
+            supervisor.extend_timeout(config.drain.notice + config.drain.spread + config.shutdown_grace + last);
             drain.end(ending);
+            result
         };
-        let (end, ()) = tokio::join!(drains.run(), stopping);
+        let (end, result) = tokio::join!(drains.run(), stopping);
         drop(background);
         if let Some(api) = &api {
             api.drain();
@@ -263,14 +267,17 @@ impl Gateway {
         if let Some(admin) = admin {
             admin.stop(end).await;
         }
-        if let Some(member) = member {
-            member.leave().await;
-        }
+        let leave = async {
+            if let Some(member) = member {
+                member.leave().await;
+            }
+        };
         // This also saves a rollback that happened a moment ago.
-        let _ = timeout(LAST_WORDS, plugins.save()).await;
+        let (_, ()) = tokio::join!(timeout(LAST_WORDS, plugins.save()), leave);
         let counted = METRICS.all().map(|(name, _, count)| format!("{name}={count}"));
         let counted = counted.filter(|text| !text.ends_with("=0")).collect::<Vec<_>>().join(" ");
         info!(counted, "stopped");
+        result
     }
 }
 

@@ -6,6 +6,7 @@ use std::ops::AddAssign;
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::cluster::id::NodeId;
 use crate::base::message::{Attribute, Cause, ClientKey, CloseReason, ConnectionId, Message};
 
 /// An authenticated connection, as the router sees it.
@@ -101,6 +102,15 @@ pub enum Command {
 }
 
 impl Command {
+    /// Returns the connections that the command is for.
+    pub fn recipient(&self) -> &Recipient {
+        match self {
+            Self::Deliver(delivery) => &delivery.to,
+            Self::Join(membership) | Self::Leave(membership) => &membership.who,
+            Self::Close(closing) => &closing.who,
+        }
+    }
+
     /// Returns the command's name in `wit/router.wit`.
     pub fn name(&self) -> &'static str {
         match self {
@@ -139,7 +149,7 @@ impl Action {
 
 /// What became of a message: the number of its connections, by what happened there. A delivery with no connection at
 /// all has three zeros: its recipient is offline, unless `elsewhere` says otherwise.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// The message is in the connection's outbox.
     pub reached: usize,
@@ -149,15 +159,22 @@ pub struct Outcome {
     pub over_budget: usize,
     /// Why other gateways may not have got the message; the worst, if there are several.
     pub elsewhere: Option<Elsewhere>,
+    /// These gateways.
+    pub missing: Vec<NodeId>,
 }
 
 impl Outcome {
     /// Nobody was there.
-    pub const OFFLINE: Self = Self { reached: 0, full: 0, over_budget: 0, elsewhere: None };
+    pub const OFFLINE: Self = Self { reached: 0, full: 0, over_budget: 0, elsewhere: None, missing: Vec::new() };
 
     /// Nobody was reached, for this reason.
     pub const fn failed(why: Elsewhere) -> Self {
-        Self { elsewhere: Some(why), ..Self::OFFLINE }
+        Self { reached: 0, full: 0, over_budget: 0, elsewhere: Some(why), missing: Vec::new() }
+    }
+
+    /// Nothing was done by this gateway, for this reason.
+    pub fn failed_by(node: NodeId, why: Elsewhere) -> Self {
+        Self { elsewhere: Some(why), missing: vec![node], ..Self::OFFLINE }
     }
 }
 
@@ -167,6 +184,7 @@ impl AddAssign for Outcome {
         self.full += other.full;
         self.over_budget += other.over_budget;
         self.elsewhere = self.elsewhere.max(other.elsewhere);
+        self.missing.extend(other.missing);
     }
 }
 

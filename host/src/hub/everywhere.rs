@@ -7,20 +7,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 use super::blocks::Full;
+use super::cluster::Target;
 use super::cluster::handle::{Cluster, Sent};
-use super::cluster::parcel::{
-    Parcel, decode_uids, encode_is_member, encode_kick, encode_members, encode_outcome, encode_uids,
-};
+use super::cluster::id::NodeId;
+use super::cluster::machine_clock::Deadline;
+use super::cluster::page::{Page, PageWriter};
+use super::cluster::parcel::{Parcel, encode_is_member, encode_kick, encode_lift, encode_members, encode_outcome};
 use super::command::{Closing, Command, Elsewhere, Membership, Outcome, Recipient};
 use super::delivery::elsewhere::{apply_for_others, carry_out_one};
 use super::registry::{Peer, REPLACED, Registry};
 use crate::base::message::{Cause, ConnectionId};
-
-/// The most uids of one group that another gateway lists.
-const LISTED: usize = 10_000;
 
 /// Closes connections for an operator. First, keeps a uid out for the time `block`. Returns the number of connections
 /// that are closed, by what could be learned from other gateways.
@@ -36,7 +37,9 @@ pub async fn kick(registry: &Registry, closing: Closing, block: Option<Duration>
         let parcel = encode_kick(&closing, seconds);
         match &closing.who {
             Recipient::Connection(id) => cluster.send_to_connection(*id, parcel),
-            Recipient::Uid(uid) if block.is_none() && cluster.connections_elsewhere(uid) == 0 => Sent::Nowhere,
+            Recipient::Uid(uid) if block.is_none() && cluster.connections_elsewhere(uid) == 0 => {
+                Sent::Refused(cluster.nobody_elsewhere())
+            }
             _ => cluster.send_to_all(&parcel),
         }
     });
@@ -55,7 +58,8 @@ fn kick_here(registry: &Registry, Closing { who, reason }: &Closing) -> Outcome 
     Outcome { reached: closed, ..Outcome::OFFLINE }
 }
 
-async fn answer(sent: Option<Sent>) -> Outcome {
+/// Waits for what becomes of a command on other gateways. The cluster answers in time.
+pub async fn answer(sent: Option<Sent>) -> Outcome {
     match sent {
         None | Some(Sent::Nowhere) => Outcome::OFFLINE,
         Some(Sent::Refused(outcome)) => outcome,
@@ -63,24 +67,68 @@ async fn answer(sent: Option<Sent>) -> Outcome {
     }
 }
 
-/// Lists the uids in a group for which `wanted` returns `true`, each once, at most `limit` of them. Other gateways list
-/// some thousands each.
-pub async fn members(registry: &Registry, group: &str, limit: usize, wanted: impl Fn(&str) -> bool) -> Vec<ByteString> {
-    let asked = registry.cluster().map(|cluster| {
-        let limit = u32::try_from(limit.min(LISTED)).unwrap_or(u32::MAX);
-        cluster.ask_all(&encode_members(group, limit))
-    });
-    let here = registry.uids_in_group(group, limit, &wanted);
-    let Some(asked) = asked else { return here };
-    let mut all: HashSet<_> = here.into_iter().collect();
-    for uids in answers(asked).await {
-        for uid in decode_uids(uids) {
-            if all.len() < limit && wanted(&uid) {
-                all.insert(uid);
+/// Lets a uid in again. Its `reached` counts the gateways that kept it out.
+pub async fn lift(registry: &Registry, uid: &str) -> Outcome {
+    let sent = registry.cluster().map(|cluster| cluster.send_to_all(&encode_lift(uid)));
+    let mut sum = lift_here(registry, uid);
+    sum += answer(sent).await;
+    sum
+}
+
+fn lift_here(registry: &Registry, uid: &str) -> Outcome {
+    Outcome { reached: usize::from(registry.blocks.lift(uid)), ..Outcome::OFFLINE }
+}
+
+/// The uids in a group.
+#[derive(Debug, Default)]
+pub struct Members {
+    /// The uids, each once.
+    pub uids: HashSet<ByteString>,
+    /// False if there may be more on other gateways.
+    pub is_complete: bool,
+    /// The gateways that have not listed all that was asked for.
+    pub missing: Vec<NodeId>,
+}
+
+/// Adds the uids that are in a group on other gateways to those of this gateway, until there are `limit` for which
+/// `wanted` returns `true`. Takes at most `cluster.timeout`.
+pub async fn members(
+    registry: &Registry,
+    here: Vec<ByteString>,
+    group: &str,
+    limit: usize,
+    wanted: impl Fn(&str) -> bool,
+) -> Members {
+    let mut members = Members { uids: here.into_iter().collect(), is_complete: true, missing: Vec::new() };
+    let Some(cluster) = registry.cluster() else { return members };
+    let ask = async |node, after| {
+        let asked = cluster.ask_gateway(node, encode_members(group, after, limit));
+        let answers = asked.await.unwrap_or_default();
+        (node, answers.into_iter().next().and_then(|answer| Page::decode(answer, after).ok()))
+    };
+    let until = Instant::now() + cluster.timeout();
+    members.missing = cluster.others();
+    members.is_complete = cluster.nobody_elsewhere() == Outcome::OFFLINE;
+    let mut pages: FuturesUnordered<_> = members.missing.iter().map(|&node| ask(node, 0)).collect();
+    while members.uids.len() < limit
+        && let Ok(Some((node, page))) = timeout_at(until, pages.next()).await
+    {
+        let Some(Page { uids, next }) = page else { continue };
+        for uid in uids {
+            if members.uids.len() < limit && wanted(&uid) {
+                members.uids.insert(uid);
             }
         }
+        match next {
+            Some(next) => pages.push(ask(node, next)),
+            None => members.missing.retain(|missing| *missing != node),
+        }
     }
-    all.into_iter().collect()
+    if members.uids.len() >= limit {
+        members.missing.clear();
+    }
+    members.is_complete &= members.missing.is_empty();
+    members
 }
 
 /// Returns `true` if a connection is in a group.
@@ -88,7 +136,8 @@ pub async fn is_member(registry: &Registry, connection: ConnectionId, group: &st
     match registry.cluster().filter(|own| is_foreign(own, connection)) {
         None => registry.is_member(connection, group),
         Some(cluster) => {
-            let asked = cluster.ask_gateway_of(connection, encode_is_member(connection, group));
+            let node = NodeId::from_low_bits(connection.node().into());
+            let asked = cluster.ask_gateway(node, encode_is_member(connection, group));
             answers(asked).await.iter().any(|answer| answer[..] == [1])
         }
     }
@@ -111,29 +160,42 @@ pub async fn change_membership(registry: &Registry, uid: ByteString, group: Byte
     carry_out_one(registry, command).await
 }
 
-/// Carries out what another gateway asks for. `seen` is the stamp of the uid's newest login that the other gateway knew
-/// to be here. Returns the answer.
-pub async fn carry_out_for_others(registry: &Registry, parcel: Parcel, seen: Option<u64>) -> Bytes {
+/// Carries out what another gateway asks for. `target` says which login it means, if it means one. Returns the answer.
+pub async fn carry_out_for_others(registry: &Registry, parcel: Parcel, target: Target, deadline: Deadline) -> Bytes {
     match parcel {
         Parcel::Kick(closing, block) => {
             if let (Recipient::Uid(uid), 1..) = (&closing.who, block) {
                 // If the list is full, the gateway that asked says so for its own.
                 _ = registry.blocks.insert(uid.clone(), Duration::from_secs(block.into()));
             }
-            encode_outcome(kick_here(registry, &closing))
+            encode_outcome(&kick_here(registry, &closing))
         }
-        Parcel::Members(group, limit) => {
-            encode_uids(&registry.uids_in_group(&group, LISTED.min(limit as usize), |_| true))
+        Parcel::Blocks(blocks) => {
+            for (uid, seconds) in blocks {
+                // If the list is full, no more can be kept out here.
+                _ = registry.blocks.add(uid, Duration::from_secs(seconds.into()));
+            }
+            encode_outcome(&Outcome::OFFLINE)
+        }
+        Parcel::Lift(uid) => encode_outcome(&lift_here(registry, &uid)),
+        Parcel::Members { group, after, limit } => {
+            let (mut page, mut left) = (PageWriter::begin(), limit);
+            let next = registry.visit_group(&group, ConnectionId(after), |uid| {
+                let is_taken = left > 0 && page.add(uid);
+                left = left.saturating_sub(1);
+                is_taken
+            });
+            page.end(next)
         }
         Parcel::IsMember(connection, group) => {
             Bytes::from_static(if registry.is_member(connection, &group) { &[1] } else { &[0] })
         }
-        Parcel::Command(command) => encode_outcome(apply_for_others(registry, command, seen).await),
+        Parcel::Command(command) => encode_outcome(&apply_for_others(registry, command, target, deadline).await),
         Parcel::Replace(uid, stamp) => {
             for peer in registry.of_uid(&uid).iter().filter(|peer| peer.stamp() < stamp) {
                 peer.outbox.close(REPLACED, Cause::Replaced);
             }
-            encode_outcome(Outcome::OFFLINE)
+            encode_outcome(&Outcome::OFFLINE)
         }
     }
 }

@@ -231,5 +231,5 @@ async fn a_gateway_whose_neighbour_is_paused_goes_on() {
     }
     logged(&b, mark, "another gateway is gone").await;
     a.signal("CONT");
-    logged(&b, mark, "another gateway answers again").await;
+    logged(&b, mark, "another gateway answers").await;
 }

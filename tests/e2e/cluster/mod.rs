@@ -6,6 +6,7 @@ mod joining;
 mod logins;
 mod messages;
 mod outages;
+mod repairs;
 mod strangers;
 
 use std::collections::BTreeSet;

@@ -13,7 +13,7 @@ use super::caller::Caller;
 use super::shared::Shared;
 use super::target::{MAX_NAME, check_visible, connection_id, uid};
 use super::tokens::Scope;
-use crate::edge::http::closing::{close_all, close_reason};
+use crate::edge::http::closing::{close_all, close_reason, lift_block};
 use crate::edge::http::problem::Problem;
 use crate::edge::http::query::{Parameters, Query, no_query};
 use crate::hub::blocks::LONGEST_BLOCK;
@@ -79,7 +79,8 @@ fn time(text: &str) -> Result<Duration, Problem> {
     time.ok_or_else(|| Problem::bad("block: must be a time from 1s to 30days, like 10m"))
 }
 
-/// Lists the blocked uids that the token may see, the block that ends first at the top: at most [`LISTED`].
+/// Lists the uids that this gateway keeps out and that the token may see, the block that ends first at the top: at most
+/// [`LISTED`].
 pub(super) async fn blocks(State(shared): State<Arc<Shared>>, Caller(publisher): Caller, uri: Uri) -> Answer {
     publisher.grant.charge()?;
     no_query(&uri)?;
@@ -101,7 +102,7 @@ impl Parameters for Blocked {
     const ALLOWED: &'static str = "uid=TEXT";
 }
 
-/// Lets a uid in again.
+/// Lets a uid in again, on all gateways.
 pub(super) async fn lift(
     State(shared): State<Arc<Shared>>,
     Caller(publisher): Caller,
@@ -110,7 +111,7 @@ pub(super) async fn lift(
     publisher.grant.charge()?;
     let uid = uid(blocked.uid.unwrap_or_default())?;
     publisher.grant.permit_uid(Scope::Kick, &uid)?;
-    Ok(Json(json!({ "lifted": usize::from(shared.served()?.registry.blocks.lift(&uid)) })))
+    Ok(Json(json!({ "lifted": usize::from(lift_block(&shared.served()?.registry, &uid).await?) })))
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::http::Uri;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::caller::{Caller, Publisher};
@@ -19,7 +18,7 @@ use super::tokens::Scope;
 use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::query::{Parameters, Query, pairs};
 use crate::hub::command::Outcome;
-use crate::hub::everywhere;
+use crate::hub::everywhere::{self, Members};
 use crate::hub::registry::TooManyGroups;
 
 /// The uids of a group in one answer: the default, and the most.
@@ -54,7 +53,12 @@ pub(super) async fn online(State(shared): State<Arc<Shared>>, Caller(publisher):
             count => _ = online.insert(uid, count),
         }
     }
-    Ok(Json(json!({ "online": online, "offline": offline })))
+    let mut answer = json!({ "online": online, "offline": offline });
+    let is_certain = registry.cluster().is_none_or(|cluster| cluster.nobody_elsewhere() == Outcome::OFFLINE);
+    if !is_certain {
+        answer["complete"] = false.into();
+    }
+    Ok(Json(answer))
 }
 
 #[derive(Deserialize)]
@@ -81,17 +85,21 @@ pub(super) async fn members(
         return Err(Problem::bad(format_args!("limit: must be from 1 to {LARGEST_PAGE}")));
     }
     publisher.grant.permit_group(Scope::Query, &group)?;
-    let registry = shared.served()?.registry.clone();
+    let registry = &shared.served()?.registry;
+    let (here, seen_by, of) = (registry.clone(), publisher.grant.clone(), group.clone());
     // This may visit every connection.
-    let uids = spawn_blocking(move || {
-        let members = everywhere::members(&registry, &group, limit + 1, |uid| publisher.grant.may_see(uid));
-        Handle::current().block_on(members)
-    })
-    .await;
-    let mut uids = uids.map_err(|error| Problem::new(Reason::Internal, error))?;
+    let here = spawn_blocking(move || here.uids_in_group(&of, limit + 1, |uid| seen_by.may_see(uid))).await;
+    let here = here.map_err(|error| Problem::new(Reason::Internal, error))?;
+    let members = everywhere::members(registry, here, &group, limit + 1, |uid| publisher.grant.may_see(uid)).await;
+    let Members { uids, is_complete, missing } = members;
     let more = uids.len() > limit;
-    uids.truncate(limit);
-    Ok(Json(json!({ "uids": uids, "more": more })))
+    let uids: Vec<_> = uids.into_iter().take(limit).collect();
+    let mut answer = json!({ "uids": uids, "more": more });
+    if !is_complete {
+        answer["complete"] = false.into();
+        answer["missing"] = missing.iter().map(|node| node.get()).collect();
+    }
+    Ok(Json(answer))
 }
 
 #[derive(Deserialize)]

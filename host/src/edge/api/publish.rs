@@ -54,6 +54,9 @@ pub(super) struct Delivered {
     /// Of several uids: those whose gateway did not answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) unknown: Vec<ByteString>,
+    /// The gateways that did not get the message in time, or did not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) missing: Vec<u16>,
     /// True for the answer to an earlier request with the same key.
     #[serde(skip)]
     pub(super) is_replay: bool,
@@ -76,8 +79,8 @@ impl From<Problem> for Unreached {
 impl IntoResponse for Unreached {
     fn into_response(self) -> Response {
         let Self { problem, delivered } = self;
-        let Delivered { offline, full, budget, unreachable, unknown, .. } = &delivered;
-        if [offline, full, budget, unreachable, unknown].into_iter().all(Vec::is_empty) {
+        let Delivered { offline, full, budget, unreachable, unknown, missing, .. } = &delivered;
+        if [offline, full, budget, unreachable, unknown].into_iter().all(Vec::is_empty) && missing.is_empty() {
             return problem.into_response();
         }
         let (status, headers, mut body) = problem.into_parts();
@@ -266,6 +269,7 @@ impl Work {
                 Outcome { reached: 1.., .. } => None,
                 Outcome { full: 1.., .. } => Some(&mut delivered.full),
                 Outcome { over_budget: 1.., .. } => Some(&mut delivered.budget),
+                Outcome { elsewhere: Some(Elsewhere::Overload), .. } => Some(&mut delivered.budget),
                 Outcome { elsewhere: Some(Elsewhere::Unknown), .. } => Some(&mut delivered.unknown),
                 Outcome { elsewhere: Some(_), .. } => Some(&mut delivered.unreachable),
                 _ => Some(&mut delivered.offline),
@@ -279,6 +283,9 @@ impl Work {
         let unanswered = delivery::apply_commands(registry, commands, &mut count).await;
         unanswered.answers(count).await;
         delivered.reached = sum.reached;
+        delivered.missing = sum.missing.iter().map(|node| node.get()).collect();
+        delivered.missing.sort_unstable();
+        delivered.missing.dedup();
         if let Some(reservation) = reservation.filter(|_| sum.reached > 0) {
             let body = serde_json::to_vec(&delivered).map(Bytes::from).unwrap_or_default();
             reservation.keep(Stored { status: 200, body });

@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use super::problem::{Problem, Reason};
 use crate::base::message::CloseReason;
 use crate::hub::command::{Closing, Outcome, Recipient};
-use crate::hub::everywhere::kick;
+use crate::hub::everywhere::{kick, lift};
 use crate::hub::registry::Registry;
 
 /// The longest reason that fits a close frame, in bytes (RFC 6455 §5.5).
@@ -36,10 +36,32 @@ pub(in crate::edge) async fn close_all(
 ) -> Result<usize, Problem> {
     match kick(registry, Closing { who, reason }, block).await {
         Err(full) => Err(Problem::new(Reason::Budget, full)),
-        Ok(Outcome { reached, elsewhere: Some(_), .. }) => {
-            let error = format!("{reached} connections were closed; other gateways did not answer: ask again");
-            Err(Problem::new(Reason::Unreachable, error))
+        Ok(outcome) if outcome.elsewhere.is_some() => {
+            let (closed, others) = (outcome.reached, silent(&outcome));
+            Err(Problem::new(Reason::Unreachable, format!("{closed} connections were closed; {others}: ask again")))
         }
         Ok(outcome) => Ok(outcome.reached),
+    }
+}
+
+/// Lets a uid in again, on all gateways. Returns `false` if no gateway kept it out.
+pub(in crate::edge) async fn lift_block(registry: &Registry, uid: &str) -> Result<bool, Problem> {
+    let outcome = lift(registry, uid).await;
+    match outcome.elsewhere {
+        None => Ok(outcome.reached > 0),
+        Some(_) => {
+            let others = silent(&outcome);
+            Err(Problem::new(Reason::Unreachable, format!("{others}, and may still keep this uid out: ask again")))
+        }
+    }
+}
+
+fn silent(outcome: &Outcome) -> String {
+    match &outcome.missing[..] {
+        [] => "other gateways cannot be reached".to_owned(),
+        missing => {
+            let missing = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            format!("the gateways {missing} did not answer")
+        }
     }
 }

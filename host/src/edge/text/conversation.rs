@@ -87,7 +87,7 @@ impl<'a> Conversation<'a> {
         loop {
             let answered = self.answer_lines().await;
             if answered.is_err() {
-                self.answers.all().await;
+                self.answers.wait_for_all().await;
             }
             if !self.answers.is_empty() {
                 if !self.write_answers(stream).await {
@@ -104,15 +104,15 @@ impl<'a> Conversation<'a> {
                 return end;
             }
             let end = tokio::select! {
-                () = self.answers.some(), if self.answers.wait() => continue,
+                () = self.answers.wait_for_some(), if self.answers.has_waiting() => continue,
                 () = shutdown.cancelled() => End::Shutdown,
                 read = stream.read_buf(self.lines.buffer()), if !self.answers.too_many_wait() => match read {
                     Ok(0) | Err(_) => End::Gone,
                     Ok(_) => continue,
                 }
             };
-            if self.answers.wait() {
-                self.answers.all().await;
+            if self.answers.has_waiting() {
+                self.answers.wait_for_all().await;
                 self.write_answers(stream).await;
             }
             return end;
@@ -188,9 +188,9 @@ async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut A
         Err(PushError::Failed) => return answers.fail(PushFailure::Failed),
     };
     // Before anything is carried out: without room for its reply, a line must have no effect.
-    if reply.as_ref().is_some_and(|reply| !answers.make_room(reply.len())) {
+    let Ok(reply) = reply.map(|reply| answers.make_room(reply).ok_or(())).transpose() else {
         return answers.fail(PushFailure::NoRoom);
-    }
+    };
     let mut reached = true;
     let count = |_, outcome: Outcome| reached &= outcome.reached > 0;
     let unanswered = delivery::apply_commands(&context.registry, commands, count).await;

@@ -81,9 +81,12 @@ async fn log_in(
     permit.authenticated();
     link.set_authenticated();
     socket.allow(context.live.load().websocket.max_message);
-    let session = Session::open(context, link, handshake, identity).await?;
+    let (mut session, actions) = Session::open(context, link, handshake, identity).await?;
     METRICS.logins.increment();
-    Ok(session)
+    match session.apply(context, socket, actions).await {
+        Ok(_) => Ok(session),
+        Err(end) => Err((end, Some(session))),
+    }
 }
 
 /// Closes a connection and its session.

@@ -4,11 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest as _, Sha256};
 use siphasher::sip::SipHasher13;
 use tokio::sync::{Notify, oneshot};
@@ -19,6 +18,7 @@ use super::directory::rows::Rows;
 use super::frame::Row;
 use super::id::{Fingerprint, NodeId, Ticket, UidKey};
 use super::link::outgoing::Answer;
+use super::machine_clock::now;
 use super::node::Node;
 use super::output::{Counts, PeerStatus, Pushed, Refusal, Spread};
 use super::parcel::decode_outcome;
@@ -108,6 +108,8 @@ pub struct Cluster {
     clock: Arc<Clock>,
     rows: Arc<Rows>,
     secret: Secret,
+    timeout: Duration,
+    confirm: Duration,
     /// The node's id, which is final once the node has opened.
     id: AtomicU16,
     /// `None` once nobody carries out what the node wants: then nobody can wait for it.
@@ -125,10 +127,11 @@ impl std::fmt::Debug for Cluster {
 impl Cluster {
     /// Creates a node that has not begun to listen yet.
     pub fn new(config: Config, secret: Secret) -> Self {
+        let Config { timeout, confirm, .. } = config;
         let node = Node::new(now(), config);
         let (clock, rows, id) = (node.clock().clone(), node.rows().clone(), AtomicU16::new(node.id().get()));
         let (node, waiting) = (Mutex::new(node), Mutex::new(Some(HashMap::new())));
-        Self { node, clock, rows, secret, id, waiting, wake: Notify::new() }
+        Self { node, clock, rows, secret, timeout, confirm, id, waiting, wake: Notify::new() }
     }
 
     /// Returns the id of this gateway's node.
@@ -167,6 +170,11 @@ impl Cluster {
             unanswered_bytes: node.unanswered(),
             counts: node.counts(),
         }
+    }
+
+    /// Keeps the id of this gateway's node from now on: connections get ids that name it.
+    pub fn keep_id(&self) {
+        self.node(|node, _| node.keep_id());
     }
 
     /// Tells the others whether this gateway closes its connections.
@@ -222,16 +230,23 @@ impl Cluster {
         self.call(|node, now| match node.push(now, key, here.map(Stamp), parcel) {
             Ok(Pushed::Here) => Sent::Nowhere,
             Ok(Pushed::Sent(ticket, _)) => self.wait_for(ticket, 1, Outcome::OFFLINE),
-            Err(refusal) => Sent::Refused(refused(refusal)),
+            Err(refusal) => Sent::Refused(Outcome { elsewhere: why(refusal), ..Outcome::OFFLINE }),
         })
     }
 
     /// Sends a command to the gateway of a connection.
     pub fn send_to_connection(&self, id: ConnectionId, parcel: Bytes) -> Sent {
-        let Some(to) = NodeId::new(id.node()).filter(|to| *to != self.id()) else { return Sent::Nowhere };
+        match NodeId::new(id.node()).filter(|to| *to != self.id()) {
+            None => Sent::Nowhere,
+            Some(to) => self.send_to_node(to, parcel),
+        }
+    }
+
+    /// Sends a command to another gateway.
+    pub fn send_to_node(&self, to: NodeId, parcel: Bytes) -> Sent {
         self.call(|node, now| match node.send_to(now, to, parcel) {
             Ok(ticket) => self.wait_for(ticket, 1, Outcome::OFFLINE),
-            Err(refusal) => Sent::Refused(refused(refusal)),
+            Err(refusal) => Sent::Refused(refused(to, refusal)),
         })
     }
 
@@ -239,9 +254,9 @@ impl Cluster {
     pub fn send_to_all(&self, parcel: &Bytes) -> Sent {
         self.call(|node, now| {
             let Spread { ticket, asked, refused: others } = node.send_to_all(now, parcel);
-            let mut sum = Outcome::OFFLINE;
-            for (_, refusal) in others {
-                sum += refused(refusal);
+            let mut sum = certainty(node, now);
+            for (to, refusal) in others {
+                sum += refused(to, refusal);
             }
             match asked {
                 0 => Sent::Refused(sum),
@@ -250,22 +265,31 @@ impl Cluster {
         })
     }
 
-    /// Asks all other gateways. The result has the answers of those that answered in time.
-    pub fn ask_all(&self, parcel: &Bytes) -> oneshot::Receiver<Vec<Bytes>> {
-        let (done, answers) = oneshot::channel();
-        self.call(|node, now| {
-            let Spread { ticket, asked, .. } = node.send_to_all(now, parcel);
-            self.wait_for_answers(ticket, asked, done);
-        });
-        answers
+    /// Returns that a uid has no connection on any other gateway, as far as can be known.
+    pub fn nobody_elsewhere(&self) -> Outcome {
+        self.node(|node, now| certainty(node, now))
     }
 
-    /// Asks the gateway of a connection, which is not this one.
-    pub fn ask_gateway_of(&self, id: ConnectionId, parcel: Bytes) -> oneshot::Receiver<Vec<Bytes>> {
+    /// Returns the other gateways that take part.
+    pub fn others(&self) -> Vec<NodeId> {
+        self.node.lock().ready().map(|(_, node)| node).collect()
+    }
+
+    /// Returns how long another gateway may take to answer.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Returns how long a login waits for other gateways.
+    pub fn confirm(&self) -> Duration {
+        self.confirm
+    }
+
+    /// Asks another gateway. The result is empty if it does not answer in time.
+    pub fn ask_gateway(&self, to: NodeId, parcel: Bytes) -> oneshot::Receiver<Vec<Bytes>> {
         let (done, answers) = oneshot::channel();
         self.call(|node, now| {
-            let sent = NodeId::new(id.node()).and_then(|to| node.send_to(now, to, parcel).ok());
-            if let Some(ticket) = sent {
+            if let Ok(ticket) = node.send_to(now, to, parcel) {
                 self.wait_for_answers(ticket, 1, done);
             }
         });
@@ -288,17 +312,21 @@ impl Cluster {
     }
 
     /// Passes on an answer to a command.
-    pub(in crate::hub) fn answered(&self, ticket: Ticket, answer: Answer) {
+    pub(in crate::hub) fn answered(&self, ticket: Ticket, from: NodeId, answer: Answer) {
         let mut waiting = self.waiting.lock();
         let Some(waiting) = &mut *waiting else { return };
         let left = match waiting.get_mut(&ticket) {
             Some(Waiting::Command { left, sum, .. }) => {
-                *sum += match answer {
+                let mut outcome = match answer {
                     Answer::Done(outcome) => decode_outcome(outcome),
                     Answer::Expired => Outcome::failed(Elsewhere::Expired),
                     Answer::Skipped | Answer::Unreachable => Outcome::failed(Elsewhere::Unreachable),
                     Answer::Unknown => Outcome::failed(Elsewhere::Unknown),
                 };
+                if outcome.elsewhere.is_some_and(|why| why != Elsewhere::Moved) {
+                    outcome.missing.push(from);
+                }
+                *sum += outcome;
                 left
             }
             Some(Waiting::Question { left, answers, .. }) => {
@@ -340,21 +368,19 @@ impl Cluster {
     }
 }
 
-fn refused(refusal: Refusal) -> Outcome {
-    match refusal {
-        Refusal::Offline => Outcome::OFFLINE,
-        Refusal::Unreachable => Outcome::failed(Elsewhere::Unreachable),
-        Refusal::Full | Refusal::TooLong => Outcome::failed(Elsewhere::Overload),
-    }
+fn refused(to: NodeId, refusal: Refusal) -> Outcome {
+    why(refusal).map_or(Outcome::OFFLINE, |why| Outcome::failed_by(to, why))
 }
 
-/// Reads the clocks.
-fn now() -> Now {
-    // Goes on while the machine sleeps. Other systems than Linux, on which no gateway serves, may lack this clock.
-    #[cfg(target_os = "linux")]
-    let boot = clock_gettime(ClockId::Boottime);
-    #[cfg(not(target_os = "linux"))]
-    let boot = clock_gettime(ClockId::Monotonic);
-    let boot = Duration::new(boot.tv_sec.unsigned_abs(), u32::try_from(boot.tv_nsec).unwrap_or(0));
-    Now { boot, wall: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() }
+/// Returns `OFFLINE` if this gateway knows of all connections elsewhere.
+fn certainty(node: &Node, now: Now) -> Outcome {
+    if node.may_say_offline(now) { Outcome::OFFLINE } else { Outcome::failed(Elsewhere::Unreachable) }
+}
+
+fn why(refusal: Refusal) -> Option<Elsewhere> {
+    match refusal {
+        Refusal::Offline => None,
+        Refusal::Unreachable => Some(Elsewhere::Unreachable),
+        Refusal::Full | Refusal::TooLong => Some(Elsewhere::Overload),
+    }
 }

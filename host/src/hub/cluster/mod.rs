@@ -1,8 +1,8 @@
 //! The cluster: gateways that find each other over NATS, know which uid is on which node, and send each other commands.
 //!
-//! Everything here is free of input and output. [`Node`] is a state machine: the host passes what arrives and what time
-//! it is, and carries out each [`Output`]. So a simulator can run thousands of clusters with every fault it can think
-//! of, and replay each run (`tests/`).
+//! All but the last row of the table is free of input and output. [`Node`] is a state machine: the host passes what
+//! arrives and what time it is, and carries out each [`Output`]. So a simulator can run thousands of clusters with every
+//! fault it can think of, and replay each run (`tests/`).
 //!
 //! | file | does |
 //! | --- | --- |
@@ -13,7 +13,8 @@
 //! | `link/` | commands in order, answered once, never late |
 //! | `confirm` | logins and departures that wait for the others |
 //! | `peer`, `output` | all that belongs to one peer; what the host has to do |
-//! | `node`, `receive`, `time` | the node: what the host wants, what arrives, what time brings |
+//! | `node`, `commands`, `receive`, `time` | the node: what the host wants, commands, what arrives, what time brings |
+//! | `handle`, `machine_clock`, `parcel`, `page` | the node as the rest of this gateway uses it |
 //!
 //! **A push by uid** goes to the node with the newest login ([`Node::push`]), in a numbered command with a deadline.
 //! There [`Target::is_here`] compares stamps, and [`Node::answer`] sends the outcome back.
@@ -23,6 +24,7 @@
 //! Then [`Output::LoginConfirmed`] lets the client have its reply: no node says `offline` of it any more.
 
 pub mod clock;
+mod commands;
 mod config;
 mod confirm;
 mod directory;
@@ -30,9 +32,11 @@ pub mod frame;
 pub mod handle;
 pub mod id;
 mod link;
+pub mod machine_clock;
 mod members;
 mod node;
 mod output;
+pub mod page;
 pub mod parcel;
 mod peer;
 mod receive;

@@ -5,18 +5,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::clock::{Clock, Now, Stamp};
 use super::config::Config;
 use super::confirm::Confirmations;
 use super::directory::own::Own;
 use super::directory::rows::{Rows, Slot};
-use super::frame::{Body, Departure, MAX_COMMAND, Reply, Row, Target, encode};
+use super::frame::{Body, Departure, Row, encode};
 use super::id::{Incarnation, NodeId, Ticket, UidKey};
 use super::link::outgoing::{Found, Window};
 use super::members::{Beats, LISTEN, Phase};
-use super::output::{Apply, Counts, Event, Fatal, Keys, Lock, Output, PeerStatus, Pushed, Refusal, Spread, Subject};
+use super::output::{Counts, Event, Fatal, Keys, Lock, Output, PeerStatus, Subject};
 use super::peer::Peer;
 
 /// A node of the cluster. It does no input or output: the host passes what arrives, and carries out what
@@ -91,6 +89,14 @@ impl Node {
         self.outputs.pop_front()
     }
 
+    /// Returns the next things to do, at most `most`, in order.
+    pub fn outputs(&mut self, most: usize) -> VecDeque<Output> {
+        match self.outputs.len() <= most {
+            true => std::mem::take(&mut self.outputs),
+            false => self.outputs.drain(..most).collect(),
+        }
+    }
+
     /// Returns `true` if there is something to do.
     pub fn has_output(&self) -> bool {
         !self.outputs.is_empty()
@@ -99,6 +105,11 @@ impl Node {
     /// Returns the node's id. It is final once the node has opened.
     pub fn id(&self) -> NodeId {
         self.id
+    }
+
+    /// Keeps the id from now on, even if this node has not opened: if another one has it, this one has to go.
+    pub fn keep_id(&mut self) {
+        self.config.node = Some(self.id);
     }
 
     /// Returns the clock, for stamps that are taken under a shard's lock.
@@ -133,6 +144,12 @@ impl Node {
         })
     }
 
+    /// Returns the peers that take part.
+    pub fn ready(&self) -> impl Iterator<Item = (Incarnation, NodeId)> {
+        let ready = self.peers.iter().filter(|(_, peer)| peer.life.is_live() && peer.life.ready);
+        ready.map(|(&incarnation, peer)| (incarnation, peer.life.node))
+    }
+
     /// Returns `true` if a uid without rows is certainly offline: this node is heard by all others, and hears them.
     pub fn may_say_offline(&self, now: Now) -> bool {
         let (now, fresh) = (now.boot, |number| self.beats.is_fresh(number, now.boot));
@@ -144,11 +161,13 @@ impl Node {
     }
 
     /// Notes that a connection logged in. Called under the lock of the uid's shard; `before` and `after` are the rows
-    /// of this very uid.
+    /// of this very uid. After the end of this node, nothing is noted.
     pub fn note_login(&mut self, now: Now, key: UidKey, before: Option<Row>, after: Option<Row>) -> Ticket {
-        self.own.note(self.id, key, before, after);
         let ticket = self.ticket();
-        self.confirmations.add(ticket, now.boot + self.config.confirm, None);
+        if self.phase != Phase::Ended {
+            self.own.note(self.id, key, before, after);
+            self.confirmations.add(ticket, now.boot + self.config.confirm, None);
+        }
         ticket
     }
 
@@ -162,10 +181,12 @@ impl Node {
         after: Option<Row>,
     ) -> (Ticket, Stamp) {
         let departure = Departure { key, stamp: self.clock.stamp(now, self.id) };
-        self.own.note(self.id, key, before, after);
-        self.own.note_departure(departure);
         let ticket = self.ticket();
-        self.confirmations.add(ticket, now.boot + self.config.confirm, Some(departure));
+        if self.phase != Phase::Ended {
+            self.own.note(self.id, key, before, after);
+            self.own.note_departure(departure);
+            self.confirmations.add(ticket, now.boot + self.config.confirm, Some(departure));
+        }
         (ticket, departure.stamp)
     }
 
@@ -175,77 +196,6 @@ impl Node {
             self.announce(now.boot);
         }
         self.settle(now.boot);
-    }
-
-    /// Passes a push by uid to the node of the newest login. `here` is the newest login on this node. The host can
-    /// deliver without asking, and without a lock on the node, if [`Rows::newest`] finds no newer one.
-    ///
-    /// # Errors
-    /// Nobody gets the message.
-    pub fn push(&mut self, now: Now, key: UidKey, here: Option<Stamp>, body: Bytes) -> Result<Pushed, Refusal> {
-        let elsewhere = self.rows.newest(key).filter(|place| here.is_none_or(|here| here < place.newest));
-        let Some(place) = elsewhere else {
-            let offline = || if self.may_say_offline(now) { Refusal::Offline } else { Refusal::Unreachable };
-            return here.map(|_| Pushed::Here).ok_or_else(offline);
-        };
-        let (to, ticket) = (self.slots[place.slot.index()], self.ticket());
-        self.issue(now.boot, to, ticket, Target::Uid(place.newest), body)?;
-        Ok(Pushed::Sent(ticket, place.newest))
-    }
-
-    /// Sends a command to one node, for instance to the one that a connection's id names.
-    ///
-    /// # Errors
-    /// Nobody gets the command. [`Refusal::Offline`] if there is no such node.
-    pub fn send_to(&mut self, now: Now, node: NodeId, body: Bytes) -> Result<Ticket, Refusal> {
-        let same = self.peers.iter().filter(|(_, peer)| peer.life.is_live() && peer.life.node == node);
-        let to = same.max_by_key(|(_, peer)| peer.life.started).map(|(&incarnation, _)| incarnation);
-        let offline = || if self.may_say_offline(now) { Refusal::Offline } else { Refusal::Unreachable };
-        let (to, ticket) = (to.ok_or_else(offline)?, self.ticket());
-        self.issue(now.boot, to, ticket, Target::All, body)?;
-        Ok(ticket)
-    }
-
-    /// Sends a command to all live nodes: for a group, everyone, or connections that must be searched for.
-    pub fn send_to_all(&mut self, now: Now, body: &Bytes) -> Spread {
-        let mut spread = Spread { ticket: self.ticket(), asked: 0, refused: Vec::new() };
-        let ready = self.peers.iter().filter(|(_, peer)| peer.life.is_live() && peer.life.ready);
-        let ready = ready.map(|(&incarnation, peer)| (incarnation, peer.life.node));
-        for (incarnation, node) in ready.collect::<Vec<_>>() {
-            match self.issue(now.boot, incarnation, spread.ticket, Target::All, body.clone()) {
-                Ok(()) => spread.asked += 1,
-                Err(refusal) => spread.refused.push((node, refusal)),
-            }
-        }
-        spread
-    }
-
-    fn issue(
-        &mut self,
-        now: Duration,
-        to: Incarnation,
-        ticket: Ticket,
-        target: Target,
-        body: Bytes,
-    ) -> Result<(), Refusal> {
-        if body.len() > MAX_COMMAND {
-            return Err(Refusal::TooLong);
-        }
-        let peer = self.peers.get_mut(&to).filter(|peer| peer.is_reachable() && self.is_connected);
-        let peer = peer.ok_or(Refusal::Unreachable)?;
-        if !peer.out.issue(now, ticket, target, body, &mut self.window) {
-            return Err(Refusal::Full);
-        }
-        self.turn(now, to);
-        Ok(())
-    }
-
-    /// Answers a command of another node. An answer longer than [`MAX_ANSWER`](super::frame::MAX_ANSWER) is cut.
-    pub fn answer(&mut self, now: Now, to: &Apply, answer: Bytes) {
-        if let Some(peer) = self.peers.get_mut(&to.from).filter(|peer| peer.life.is_live()) {
-            peer.into.answer(to.number, Reply::Done(answer));
-            self.turn(now.boot, to.from);
-        }
     }
 
     /// Confirms a batch of a peer: the host has locked and unlocked the shards of its uids.
@@ -294,13 +244,15 @@ impl Node {
         }
     }
 
-    /// Leaves the cluster, after the last departure was settled. Everything that arrives from now on is ignored.
+    /// Leaves the cluster, after the last departure was settled. Everything that arrives from now on is ignored, and
+    /// nothing is sent.
     pub fn leave(&mut self, now: Now) {
         if matches!(self.phase, Phase::Joining | Phase::Ready(_) | Phase::Open) {
             self.announce(now.boot);
             self.publish(Subject::All, None, false, &Body::Leave);
         }
         self.phase = Phase::Ended;
+        self.set_connected(now, false);
     }
 
     /// Makes the next frames for a peer, unless a turn is under way.
@@ -380,7 +332,7 @@ impl Node {
         self.outputs.push_back(Output::Fatal(fatal));
     }
 
-    fn ticket(&mut self) -> Ticket {
+    pub(super) fn ticket(&mut self) -> Ticket {
         self.tickets += 1;
         Ticket(self.tickets)
     }

@@ -1,6 +1,8 @@
 //! Commands and their outcomes as bytes, for the way to another gateway. Whoever reads them bounds and checks each
 //! length. A gateway believes the others, but not that their bytes are whole.
 
+use std::time::Duration;
+
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use bytestring::ByteString;
 
@@ -23,8 +25,19 @@ pub enum Parcel {
     Replace(ByteString, u64),
     /// Close connections for an operator, and keep a uid out for so many seconds.
     Kick(Closing, u32),
-    /// List at most so many uids of a group.
-    Members(ByteString, u32),
+    /// Let a uid in again.
+    Lift(ByteString),
+    /// Keep these uids out for so many seconds, in addition to those that are kept out already.
+    Blocks(Vec<(ByteString, u32)>),
+    /// List a page of the uids in a group: of the connections with ids above `after`, at most `limit`.
+    Members {
+        /// The group.
+        group: ByteString,
+        /// The connection after which the page begins.
+        after: u64,
+        /// The most uids.
+        limit: u32,
+    },
     /// Say whether a connection is in a group.
     IsMember(ConnectionId, ByteString),
 }
@@ -86,10 +99,11 @@ pub fn encode_kick(Closing { who, reason }: &Closing, block: u32) -> Bytes {
 }
 
 /// Writes a [`Parcel::Members`].
-pub fn encode_members(group: &str, limit: u32) -> Bytes {
-    let mut into = BytesMut::with_capacity(5 + group.len());
+pub fn encode_members(group: &str, after: u64, limit: usize) -> Bytes {
+    let mut into = BytesMut::with_capacity(13 + group.len());
     into.put_u8(8);
-    into.put_u32(limit);
+    into.put_u64(after);
+    into.put_u32(u32::try_from(limit).unwrap_or(u32::MAX));
     into.put_slice(group.as_bytes());
     into.freeze()
 }
@@ -100,6 +114,27 @@ pub fn encode_is_member(ConnectionId(id): ConnectionId, group: &str) -> Bytes {
     into.put_u8(9);
     into.put_u64(id);
     into.put_slice(group.as_bytes());
+    into.freeze()
+}
+
+/// Writes a [`Parcel::Lift`].
+pub fn encode_lift(uid: &str) -> Bytes {
+    let mut into = BytesMut::with_capacity(1 + uid.len());
+    into.put_u8(10);
+    into.put_slice(uid.as_bytes());
+    into.freeze()
+}
+
+/// Writes a [`Parcel::Blocks`].
+pub fn encode_blocks(blocks: &[(ByteString, Duration)]) -> Bytes {
+    let mut into = BytesMut::new();
+    into.put_u8(11);
+    for (uid, left) in blocks {
+        let Ok(length) = u16::try_from(uid.len()) else { continue };
+        into.put_u32(u32::try_from(left.as_secs()).unwrap_or(u32::MAX));
+        into.put_u16(length);
+        into.put_slice(uid.as_bytes());
+    }
     into.freeze()
 }
 
@@ -144,12 +179,21 @@ pub fn decode(mut from: Bytes) -> Result<Parcel, Malformed> {
             return Ok(Parcel::Kick(closing(from)?, block));
         }
         8 => {
-            let limit = from.try_get_u32()?;
-            return Ok(Parcel::Members(text(own(from.split_off(0)))?, limit));
+            let (after, limit) = (from.try_get_u64()?, from.try_get_u32()?);
+            return Ok(Parcel::Members { group: text(own(from.split_off(0)))?, after, limit });
         }
         9 => {
             let id = ConnectionId(from.try_get_u64()?);
             return Ok(Parcel::IsMember(id, text(own(from.split_off(0)))?));
+        }
+        10 => return Ok(Parcel::Lift(text(own(from.split_off(0)))?)),
+        11 => {
+            let mut blocks = Vec::new();
+            while !from.is_empty() {
+                let seconds = from.try_get_u32()?;
+                blocks.push((name(from)?, seconds));
+            }
+            return Ok(Parcel::Blocks(blocks));
         }
         _ => return Err(Malformed),
     }))
@@ -177,14 +221,17 @@ fn recipient(from: &mut Bytes) -> Result<Recipient, Malformed> {
         1 => return Ok(Recipient::Connection(ConnectionId(from.try_get_u64()?))),
         _ => {}
     }
-    let length = usize::from(from.try_get_u16()?);
-    let name = (length <= from.len()).then(|| from.split_to(length)).ok_or(Malformed)?;
-    let name = text(own(name))?;
+    let name = name(from)?;
     match kind {
         2 => Ok(Recipient::Uid(name)),
         3 => Ok(Recipient::Group(name)),
         _ => Err(Malformed),
     }
+}
+
+pub(super) fn name(from: &mut Bytes) -> Result<ByteString, Malformed> {
+    let length = usize::from(from.try_get_u16()?);
+    text(own((length <= from.len()).then(|| from.split_to(length)).ok_or(Malformed)?))
 }
 
 fn own(bytes: Bytes) -> Bytes {
@@ -196,10 +243,10 @@ fn text(bytes: Bytes) -> Result<ByteString, Malformed> {
 }
 
 /// Writes what became of a command.
-pub fn encode_outcome(outcome: Outcome) -> Bytes {
-    let Outcome { reached, full, over_budget, elsewhere } = outcome;
+pub fn encode_outcome(outcome: &Outcome) -> Bytes {
+    let Outcome { reached, full, over_budget, elsewhere, missing: _ } = outcome;
     let mut into = BytesMut::with_capacity(13);
-    for count in [reached, full, over_budget] {
+    for &count in [reached, full, over_budget] {
         into.put_u32(u32::try_from(count).unwrap_or(u32::MAX));
     }
     into.put_u8(match elsewhere {
@@ -225,105 +272,11 @@ pub fn decode_outcome(mut from: Bytes) -> Outcome {
             4 => Some(Elsewhere::Overload),
             _ => Some(Elsewhere::Unknown),
         };
-        Ok(Outcome { reached: reached as usize, full: full as usize, over_budget: over_budget as usize, elsewhere })
+        let [reached, full, over_budget] = [reached, full, over_budget].map(|count| count as usize);
+        Ok(Outcome { reached, full, over_budget, elsewhere, missing: Vec::new() })
     };
     read().unwrap_or(Outcome::failed(Elsewhere::Unknown))
 }
 
-/// The most bytes of the uids in one answer.
-const LIST: usize = 48 << 10;
-
-/// Writes uids, as many as fit one answer.
-pub fn encode_uids(uids: &[ByteString]) -> Bytes {
-    let mut into = BytesMut::new();
-    for uid in uids {
-        let Ok(length) = u16::try_from(uid.len()) else { continue };
-        if into.len() + 2 + uid.len() > LIST {
-            break;
-        }
-        into.put_u16(length);
-        into.put_slice(uid.as_bytes());
-    }
-    into.freeze()
-}
-
-/// Reads uids, up to the first that cannot be read.
-pub fn decode_uids(mut from: Bytes) -> Vec<ByteString> {
-    let mut uids = Vec::new();
-    while let Ok(length) = from.try_get_u16()
-        && usize::from(length) <= from.len()
-        && let Ok(uid) = text(own(from.split_to(length.into())))
-    {
-        uids.push(uid);
-    }
-    uids
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn recipients() -> impl Strategy<Value = Recipient> {
-        prop_oneof![
-            Just(Recipient::Everyone),
-            any::<u64>().prop_map(|id| Recipient::Connection(ConnectionId(id))),
-            ".{0,40}".prop_map(|uid: String| Recipient::Uid(uid.into())),
-            ".{0,40}".prop_map(|group: String| Recipient::Group(group.into())),
-        ]
-    }
-
-    fn commands() -> impl Strategy<Value = Command> {
-        let message = prop_oneof![
-            ".{0,200}".prop_map(|text: String| Message::Text(text.into())),
-            prop::collection::vec(any::<u8>(), 0..40_000).prop_map(|bytes| Message::Binary(bytes.into())),
-        ];
-        prop_oneof![
-            (recipients(), message)
-                .prop_map(|(to, message)| { Command::Deliver(Delivery { to, message, otherwise: None }) }),
-            (recipients(), ".{1,20}")
-                .prop_map(|(who, group): (_, String)| Command::Join(Membership { who, group: group.into() })),
-            (recipients(), ".{1,20}")
-                .prop_map(|(who, group): (_, String)| Command::Leave(Membership { who, group: group.into() })),
-            (recipients(), any::<u16>(), ".{0,20}").prop_map(|(who, code, reason): (_, _, String)| {
-                Command::Close(Closing { who, reason: CloseReason { code, reason: reason.into() } })
-            }),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn commands_arrive_as_they_were_sent(command in commands()) {
-            prop_assert_eq!(decode(encode(&command)), Ok(Parcel::Command(command)));
-        }
-
-        #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            _ = decode(Bytes::from(bytes.clone()));
-            _ = decode_outcome(bytes.into());
-        }
-    }
-
-    #[test]
-    fn outcomes_and_replacements_arrive_as_they_were_sent() {
-        for elsewhere in [None, Some(Elsewhere::Moved), Some(Elsewhere::Expired), Some(Elsewhere::Unknown)] {
-            let outcome = Outcome { reached: 3, full: 2, over_budget: 1, elsewhere };
-            assert_eq!(decode_outcome(encode_outcome(outcome)), outcome);
-        }
-        assert_eq!(decode(encode_replacement("anna", 7)), Ok(Parcel::Replace("anna".into(), 7)));
-        let kick = Closing { who: Recipient::Uid("anna".into()), reason: CloseReason::new(4907, "bye") };
-        assert_eq!(decode(encode_kick(&kick, 60)), Ok(Parcel::Kick(kick, 60)));
-        assert_eq!(decode(encode_members("room", 9)), Ok(Parcel::Members("room".into(), 9)));
-        let long = CloseReason { code: 4907, reason: "x".repeat(LONGEST_REASON + 1).into() };
-        let too_long = Closing { who: Recipient::Everyone, reason: long };
-        assert_eq!(decode(encode_kick(&too_long, 0)), Err(Malformed), "it would fit no close frame");
-        let id = ConnectionId(1 << 60);
-        assert_eq!(decode(encode_is_member(id, "room")), Ok(Parcel::IsMember(id, "room".into())));
-        let uids = ["anna".into(), ByteString::new(), "bob".into()];
-        assert_eq!(decode_uids(encode_uids(&uids)), uids);
-        let many = vec![ByteString::from("x".repeat(1000)); 100];
-        assert_eq!(decode_uids(encode_uids(&many)).len(), LIST / 1002, "as many as fit");
-        assert_eq!(decode_outcome(Bytes::from_static(b"abc")), Outcome::failed(Elsewhere::Unknown));
-    }
-}
+mod tests;

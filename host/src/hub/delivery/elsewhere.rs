@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use super::{Found, Work};
-use crate::hub::cluster::handle::{Cluster, Sent};
+use crate::hub::cluster::Target;
+use crate::hub::cluster::handle::Sent;
+use crate::hub::cluster::machine_clock::Deadline;
 use crate::hub::cluster::parcel::encode;
-use crate::hub::command::{Closing, Command, Delivery, Elsewhere, Membership, Outcome, Recipient};
+use crate::hub::command::{Command, Elsewhere, Outcome, Recipient};
 use crate::hub::registry::{Peer, Registry, Several};
 
 impl Work<'_> {
@@ -28,13 +30,22 @@ impl Work<'_> {
         }
     }
 
+    async fn carry_out_one(mut self, command: Command) -> Outcome {
+        match self.begin(command) {
+            Ok(outcome) => outcome,
+            Err(command) => Box::pin(self.carry_out(*command)).await.0.outcome().await,
+        }
+    }
+
+    /// Returns `true` if the sender has been told by now that nobody else gets the message.
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline.is_some_and(Deadline::is_over)
+    }
+
     /// Sends a command to the other gateways that it concerns. Returns `None` if it concerns none.
     pub(super) fn send_elsewhere(&self, command: &Command) -> Option<Sent> {
         let cluster = self.cluster?;
-        let (Command::Deliver(Delivery { to, .. })
-        | Command::Join(Membership { who: to, .. })
-        | Command::Leave(Membership { who: to, .. })
-        | Command::Close(Closing { who: to, .. })) = command;
+        let to = command.recipient();
         match (self.find(to), to) {
             (Found::One(_), _) => None,
             (Found::Elsewhere, Recipient::Connection(id)) => Some(cluster.send_to_connection(*id, encode(command))),
@@ -54,30 +65,20 @@ impl Work<'_> {
     }
 }
 
-/// Carries out a command of another gateway, on the connections of this one. `seen` is the stamp of the uid's newest
-/// login that the other gateway knew to be here; if there is no such login any more, nothing is done.
-pub async fn apply_for_others(registry: &Registry, command: Command, seen: Option<u64>) -> Outcome {
-    let (Command::Deliver(Delivery { to, .. })
-    | Command::Join(Membership { who: to, .. })
-    | Command::Leave(Membership { who: to, .. })
-    | Command::Close(Closing { who: to, .. })) = &command;
-    if let (Some(seen), Recipient::Uid(uid)) = (seen, to)
-        && !registry.has_login_since(uid, seen)
-    {
+/// Carries out a command of another gateway, on the connections of this one. If the login for which it was sent is here
+/// no more, nothing is done. After the deadline, nobody gets the message any more.
+pub async fn apply_for_others(registry: &Registry, command: Command, target: Target, deadline: Deadline) -> Outcome {
+    let of_uid = if let Recipient::Uid(uid) = command.recipient() { Some(uid) } else { None };
+    if of_uid.is_some_and(|uid| !target.is_here(registry.newest_login(uid))) {
         return Outcome::failed(Elsewhere::Moved);
     }
-    carry_out(registry, None, command).await
+    let outcome = Work { deadline: Some(deadline), ..Work::new(registry, None) }.carry_out_one(command).await;
+    // The login is here, but its connection closes, or has just ended.
+    let has_moved = matches!(target, Target::Uid(_)) && outcome == Outcome::OFFLINE;
+    if has_moved { Outcome::failed(Elsewhere::Moved) } else { outcome }
 }
 
 /// Carries out one command that belongs to no session. Returns what became of it on all gateways.
 pub async fn carry_out_one(registry: &Registry, command: Command) -> Outcome {
-    carry_out(registry, registry.cluster(), command).await
-}
-
-async fn carry_out(registry: &Registry, cluster: Option<&Arc<Cluster>>, command: Command) -> Outcome {
-    let mut work = Work { registry, cluster, except: None, own: None, repeats: false, repeated: None, count: 0 };
-    match work.begin(command) {
-        Ok(outcome) => outcome,
-        Err(command) => Box::pin(work.carry_out(*command)).await.0.outcome().await,
-    }
+    Work::new(registry, registry.cluster()).carry_out_one(command).await
 }

@@ -55,6 +55,13 @@ impl Unanswered {
         self.deliveries.push((number, here, answer));
     }
 
+    /// Creates one delivery about which the other end of the channel has a say.
+    #[cfg(test)]
+    pub fn waiting_for_one() -> (oneshot::Sender<Outcome>, Self) {
+        let (done, answer) = oneshot::channel();
+        (done, Self { deliveries: vec![(0, Outcome::OFFLINE, answer)], missed: false })
+    }
+
     /// Returns `true` if all is known.
     pub fn is_empty(&self) -> bool {
         self.deliveries.is_empty()

@@ -22,7 +22,8 @@ use self::relief::{counted, relieve};
 use crate::base::message::{ConnectionId, Message};
 use crate::base::metrics::{METRICS, Overflow};
 use crate::hub::cluster::handle::{Cluster, Sent};
-use crate::hub::command::{Action, Closing, Command, Delivery, Membership, Outcome, Recipient};
+use crate::hub::cluster::machine_clock::Deadline;
+use crate::hub::command::{Action, Command, Delivery, Elsewhere, Outcome, Recipient};
 use crate::hub::outbox::{Refused, SHARED_COST, Shared, cost};
 use crate::hub::registry::{PART, Peer, Registry, Several};
 
@@ -60,8 +61,7 @@ pub fn apply_at_once<'a>(
         Action::Reply(message) => Some(message),
         Action::Remember(_) | Action::Authenticate => None,
     });
-    let cluster = registry.cluster();
-    let mut work = Work { registry, cluster, except: Some(own.id), own: Some(own), repeats, repeated: None, count: 0 };
+    let mut work = Work { except: Some(own.id), own: Some(own), repeats, ..Work::new(registry, registry.cluster()) };
     let (mut effects, mut actions) = (SessionEffects::default(), actions.into_iter());
     while let Some(action) = actions.next() {
         let mut left = work.take(action, &mut effects);
@@ -90,8 +90,7 @@ pub async fn apply_commands(
     mut each: impl FnMut(usize, Outcome),
 ) -> Unanswered {
     let repeats = repeats(&commands, payload);
-    let cluster = registry.cluster();
-    let mut work = Work { registry, cluster, except: None, own: None, repeats, repeated: None, count: 0 };
+    let mut work = Work { repeats, ..Work::new(registry, registry.cluster()) };
     let (mut number, mut unanswered) = (0, Unanswered::default());
     for command in commands {
         let is_delivery = matches!(command, Command::Deliver(_));
@@ -135,6 +134,8 @@ struct Work<'a> {
     repeated: Option<Box<Shared>>,
     /// Connections handled since this task last yielded.
     count: usize,
+    /// After this, no message enters an outbox.
+    deadline: Option<Deadline>,
 }
 
 /// The connections that a command concerns.
@@ -147,7 +148,11 @@ enum Found<'a> {
     Elsewhere,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    fn new(registry: &'a Registry, cluster: Option<&'a Arc<Cluster>>) -> Self {
+        Self { registry, cluster, except: None, own: None, repeats: false, repeated: None, count: 0, deadline: None }
+    }
+
     /// Applies one action, or notes it in `effects`. Returns the command that cannot be applied at once, if any.
     fn take(&mut self, action: Action, effects: &mut SessionEffects) -> Option<Box<Command>> {
         match action {
@@ -164,11 +169,7 @@ impl Work<'_> {
     /// # Errors
     /// The command, or the rest of it, if it concerns several connections, or if there is no room for a message.
     fn begin(&mut self, command: Command) -> Result<Outcome, Box<Command>> {
-        let (Command::Deliver(Delivery { to: who, .. })
-        | Command::Join(Membership { who, .. })
-        | Command::Leave(Membership { who, .. })
-        | Command::Close(Closing { who, .. })) = &command;
-        let Found::One(only) = self.find(who) else { return Err(Box::new(command)) };
+        let Found::One(only) = self.find(command.recipient()) else { return Err(Box::new(command)) };
         match (command, only) {
             (Command::Deliver(Delivery { to, message, otherwise }), only) => {
                 let outcome = match only.map(|only| self.send(&only, message)) {
@@ -252,10 +253,18 @@ impl Work<'_> {
 
     /// Makes room and sends the message to one connection.
     async fn insist(&mut self, to: Option<Arc<Peer>>, message: Message) -> Outcome {
-        match to {
-            Some(peer) => became(&peer, &queue(self.registry, &peer.outbox, message).await),
-            None => Outcome::OFFLINE,
-        }
+        let Some(peer) = to else { return Outcome::OFFLINE };
+        let pushed = match peer.outbox.push(message) {
+            Err(Refused::OverBudget(message)) => {
+                relieve(self.registry, peer.outbox.budget(), cost(&message)).await;
+                if self.is_late() {
+                    return Outcome::failed(Elsewhere::Expired);
+                }
+                counted(peer.outbox.push(message))
+            }
+            pushed => pushed,
+        };
+        became(&peer, &pushed)
     }
 
     /// Sends `otherwise` to the session's own connection if nobody was reached. For this, waits for other gateways.
@@ -280,6 +289,10 @@ impl Work<'_> {
         let (mut walk, mut part) = (self.registry.walk(through), Vec::new());
         let (mut sum, mut message, mut shared) = (Outcome::OFFLINE, Some(message), None);
         while walk.next(&mut part) {
+            if self.is_late() {
+                sum += Outcome::failed(Elsewhere::Expired);
+                break;
+            }
             let is_all = part.len() < PART;
             part.retain(|peer| Some(peer.id) != others_than);
             if let Some(message) = message.take_if(|_| !part.is_empty()) {

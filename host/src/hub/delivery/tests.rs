@@ -8,6 +8,9 @@ use super::*;
 use crate::base::message::Cause;
 use crate::base::message::ConnectionId;
 use crate::config::DuplicateLogin;
+use crate::hub::cluster::Target;
+use crate::hub::cluster::clock::Stamp;
+use crate::hub::command::{Closing, Membership};
 use crate::hub::outbox::{Budget, Outbox};
 
 struct Hub {
@@ -86,7 +89,7 @@ async fn each_delivery_says_what_became_of_it() {
     _ = apply_commands(&hub.registry, commands, |_, outcome| outcomes.push(outcome)).await;
     let outcome = |reached, full| Outcome { reached, full, ..Outcome::OFFLINE };
     let offline = outcome(0, 0);
-    assert_eq!(outcomes, [outcome(1, 0), outcome(0, 1), offline, offline, outcome(1, 0), outcome(2, 0)]);
+    assert_eq!(outcomes, [outcome(1, 0), outcome(0, 1), offline.clone(), offline, outcome(1, 0), outcome(2, 0)]);
     let mut refused = Vec::new();
     let too_large = vec![deliver(uid(1), text(20 << 20)), deliver(Recipient::Everyone, text(20 << 20))];
     let small = Hub::new(1 << 20, 3).0;
@@ -272,4 +275,31 @@ async fn commands_are_carried_out_in_their_order() {
     assert!(!all_reached(&hub.registry, commands).await);
     assert_eq!(taken(&peers[0]), ["as a member"]);
     assert_eq!(peers[0].outbox.queued_bytes().unwrap_err().reason.code, 3000);
+}
+
+#[tokio::test]
+async fn after_its_deadline_a_command_of_another_gateway_reaches_nobody_else() {
+    let (hub, peers) = Hub::new(64 << 20, 3);
+    let past = Deadline(std::time::Duration::ZERO);
+    let future = Deadline(std::time::Duration::MAX);
+    let everyone = || deliver(Recipient::Everyone, text(10));
+    let late = elsewhere::apply_for_others(&hub.registry, everyone(), Target::All, past).await;
+    assert_eq!(late, Outcome::failed(Elsewhere::Expired));
+    let in_time = elsewhere::apply_for_others(&hub.registry, everyone(), Target::All, future).await;
+    assert_eq!(in_time, Outcome { reached: 3, ..Outcome::OFFLINE });
+    assert!(peers.iter().all(|peer| peer.outbox.is_open()));
+}
+
+#[tokio::test]
+async fn a_login_that_closes_has_moved() {
+    let (hub, peers) = Hub::new(64 << 20, 2);
+    let future = Deadline(std::time::Duration::MAX);
+    let push = async |seen| {
+        let command = deliver(uid(1), text(10));
+        elsewhere::apply_for_others(&hub.registry, command, Target::Uid(Stamp(seen)), future).await
+    };
+    assert_eq!(push(peers[0].stamp()).await.reached, 1);
+    assert_eq!(push(peers[0].stamp() + 1).await, Outcome::failed(Elsewhere::Moved), "it never was here");
+    peers[0].outbox.close(crate::base::message::CloseReason::new(3000, ""), Cause::Plugin);
+    assert_eq!(push(peers[0].stamp()).await, Outcome::failed(Elsewhere::Moved), "a newer one may be elsewhere");
 }

@@ -3,19 +3,23 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::hub::cluster::Apply;
 use crate::hub::cluster::handle::Cluster;
 use crate::hub::cluster::id::Incarnation;
+use crate::hub::cluster::machine_clock::Deadline;
 use crate::hub::cluster::parcel::{decode, encode_outcome};
-use crate::hub::cluster::{Apply, Target};
 use crate::hub::command::{Elsewhere, Outcome};
 use crate::hub::everywhere::carry_out_for_others;
 use crate::hub::registry::Registry;
 
 /// The most commands of one gateway that wait. It has its own bound, in bytes, on those that are not answered.
 const WAITING: usize = 16 << 10;
+/// The most commands that are answered together.
+const TOGETHER: usize = 64;
 
 /// The tasks that carry out the commands of other gateways.
 pub(super) struct Commands {
@@ -39,7 +43,7 @@ impl Commands {
             sender
         });
         if let Err(error) = sender.try_send(apply) {
-            let outcome = encode_outcome(Outcome::failed(Elsewhere::Overload));
+            let outcome = encode_outcome(&Outcome::failed(Elsewhere::Overload));
             self.cluster.node(|node, now| node.answer(now, &error.into_inner(), outcome));
         }
     }
@@ -52,20 +56,38 @@ impl Commands {
 }
 
 async fn carry_out(registry: Arc<Registry>, cluster: Arc<Cluster>, mut commands: mpsc::Receiver<Apply>) {
-    while let Some(apply) = commands.recv().await {
-        let is_late = cluster.node(|_, now| now.boot > apply.deadline);
-        let answer = match decode(apply.body.clone()) {
-            _ if is_late => encode_outcome(Outcome::failed(Elsewhere::Expired)),
-            Err(_malformed) => encode_outcome(Outcome::failed(Elsewhere::Unknown)),
-            Ok(parcel) => {
-                let seen = match apply.target {
-                    Target::Uid(stamp) => Some(stamp.0),
-                    Target::All => None,
-                };
-                carry_out_for_others(&registry, parcel, seen).await
+    let mut answers = Vec::new();
+    while let Some(mut apply) = commands.recv().await {
+        loop {
+            let answer = carry_out_one(&registry, &apply).await;
+            answers.push((apply, answer));
+            tokio::task::coop::consume_budget().await;
+            match commands.try_recv() {
+                Ok(next) if answers.len() < TOGETHER => apply = next,
+                Ok(next) => {
+                    answer_all(&cluster, &mut answers);
+                    apply = next;
+                }
+                Err(_) => break,
             }
-        };
-        cluster.call(|node, now| node.answer(now, &apply, answer));
-        tokio::task::coop::consume_budget().await;
+        }
+        answer_all(&cluster, &mut answers);
     }
+}
+
+async fn carry_out_one(registry: &Registry, apply: &Apply) -> Bytes {
+    let deadline = Deadline(apply.deadline);
+    match decode(apply.body.clone()) {
+        _ if deadline.is_over() => encode_outcome(&Outcome::failed(Elsewhere::Expired)),
+        Err(_malformed) => encode_outcome(&Outcome::failed(Elsewhere::Unknown)),
+        Ok(parcel) => carry_out_for_others(registry, parcel, apply.target, deadline).await,
+    }
+}
+
+fn answer_all(cluster: &Cluster, answers: &mut Vec<(Apply, Bytes)>) {
+    cluster.call(|node, now| {
+        for (apply, answer) in answers.drain(..) {
+            node.answer(now, &apply, answer);
+        }
+    });
 }

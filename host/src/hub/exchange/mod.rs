@@ -1,7 +1,9 @@
 //! Carries out what this gateway's [node](super::cluster) wants: frames go to and come from NATS, commands of other
 //! gateways reach the connections of this one, and the log says who comes and goes.
 
+mod block_list;
 mod commands;
+mod replacements;
 mod tokens;
 
 use std::sync::Arc;
@@ -10,17 +12,18 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::oneshot;
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::block_list::BlockList;
 use self::commands::Commands;
+use self::replacements::Replacements;
 use self::tokens::Tokens;
-use super::cluster::handle::{Cluster, Sent, Waiting};
+use super::cluster::handle::{Cluster, Waiting};
 use super::cluster::id::Incarnation;
-use super::cluster::parcel::encode_replacement;
-use super::cluster::{Event as NodeEvent, Fatal, Node, Output, Subject};
+use super::cluster::{Event as NodeEvent, Fatal, Keys, Node, Output, Subject};
 use super::nats::{Bus, BusConfig, BusError, Channel, Event, Events, Target};
 use super::registry::Registry;
 use crate::config::DuplicateLogin;
@@ -31,7 +34,7 @@ const RETRY: Duration = Duration::from_secs(2);
 /// The longest time for which commands wait for company, if others are under way.
 const COMPANY: Duration = Duration::from_millis(1);
 
-/// The most things that the node wants which are carried out before what has arrived is looked at.
+/// The most things of one kind that are done before others are looked at: what has arrived, and what the node wants.
 const AT_ONCE: usize = 256;
 
 /// The task of a gateway in a cluster.
@@ -54,9 +57,9 @@ pub struct Exchange {
     has_heard: bool,
     tokens: Tokens,
     commands: Commands,
-    /// Logins that wait until older connections elsewhere are closed.
-    logins: JoinSet<()>,
-    closes_older: bool,
+    block_list: BlockList,
+    /// Closes older connections of a uid that logs in, if it may have only one.
+    replacements: Option<Replacements>,
     opened: Option<oneshot::Sender<()>>,
 }
 
@@ -80,6 +83,9 @@ impl Exchange {
         opened: oneshot::Sender<()>,
     ) -> Self {
         let commands = Commands::new(registry.clone(), cluster.clone());
+        let block_list = BlockList::new(registry.clone(), cluster.clone());
+        let closes_older = duplicate_login == DuplicateLogin::CloseOlder;
+        let replacements = closes_older.then(|| Replacements::new(registry.clone(), cluster.clone()));
         cluster.node(|node, now| node.set_connected(now, bus.is_some()));
         Self {
             cluster,
@@ -94,8 +100,8 @@ impl Exchange {
             has_heard: false,
             tokens: Tokens::default(),
             commands,
-            logins: JoinSet::new(),
-            closes_older: duplicate_login == DuplicateLogin::CloseOlder,
+            block_list,
+            replacements,
             opened: Some(opened),
         }
     }
@@ -111,8 +117,20 @@ impl Exchange {
     /// Runs until `stop`, and then leaves the cluster.
     ///
     /// # Errors
-    /// Why this gateway cannot belong to the cluster.
+    /// Why this gateway cannot belong to the cluster. It has left, too.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Fatal> {
+        let end = self.take_part(stop).await;
+        self.cluster.node(Node::leave);
+        while self.cluster.node(|node, _| node.has_output()) {
+            _ = self.carry_out();
+        }
+        if let Some((bus, _)) = self.bus.take() {
+            bus.close().await;
+        }
+        end
+    }
+
+    async fn take_part(&mut self, stop: CancellationToken) -> Result<(), Fatal> {
         loop {
             let pause = match self.under_way.is_empty() {
                 true => self.cluster.node(|node, now| node.wake_at(now).saturating_sub(now.boot)),
@@ -127,7 +145,7 @@ impl Exchange {
             };
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => return Ok(()),
                 event = event => match event {
                     Ok(Some(event)) => self.take(event),
                     Ok(None) => self.lose("the connection to NATS was closed"),
@@ -157,12 +175,6 @@ impl Exchange {
             });
             self.carry_out()?;
         }
-        self.cluster.node(Node::leave);
-        _ = self.carry_out();
-        if let Some((bus, _)) = self.bus.take() {
-            bus.close().await;
-        }
-        Ok(())
     }
 
     /// Takes what has arrived already: after a pause of this process, nobody must be thought dead too early.
@@ -214,9 +226,13 @@ impl Exchange {
         self.cluster.node(|node, now| node.set_connected(now, false));
     }
 
-    /// Carries out what the node wants, in order.
+    /// Carries out what the node wants, in order: at most [`AT_ONCE`] things.
     fn carry_out(&mut self) -> Result<(), Fatal> {
-        while let Some(output) = self.cluster.node(|node, _| node.output()) {
+        let mut outputs = self.cluster.node(|node, _| node.outputs(AT_ONCE));
+        if outputs.len() == AT_ONCE {
+            self.cluster.wake.notify_one();
+        }
+        while let Some(output) = outputs.pop_front() {
             match output {
                 Output::Publish { to, frame, token, is_turn } => {
                     self.publish(to, frame, token);
@@ -225,10 +241,13 @@ impl Exchange {
                     }
                 }
                 Output::Apply(apply) => self.commands.pass(apply),
-                Output::Answered { ticket, answer, .. } => self.cluster.answered(ticket, answer),
+                Output::Answered { ticket, node, answer, .. } => self.cluster.answered(ticket, node, answer),
                 Output::Lock(lock) => {
                     self.registry.pass_locks();
                     self.cluster.node(|node, now| node.locks_taken(now, &lock));
+                    if let (Keys::All, Some(replacements)) = (&lock.keys, &self.replacements) {
+                        replacements.close_here();
+                    }
                 }
                 Output::LoginConfirmed { ticket, .. } => {
                     if let Some(Waiting::Login { uid, stamp, done }) = self.cluster.take_waiting(ticket) {
@@ -245,8 +264,6 @@ impl Exchange {
                 Output::Fatal(fatal) => return Err(fatal),
             }
         }
-        // Those that have ended.
-        while self.logins.try_join_next().is_some() {}
         Ok(())
     }
 
@@ -285,18 +302,13 @@ impl Exchange {
     /// Lets a client have its reply: all gateways know of its login. First, closes its older connections elsewhere, if
     /// it may have only one.
     fn confirm(&mut self, uid: &str, stamp: u64, done: oneshot::Sender<()>) {
-        if self.closes_older
-            && self.cluster.connections_elsewhere(uid) > 0
-            && let Sent::Away(answer) = self.cluster.send_to_all(&encode_replacement(uid, stamp))
-        {
-            self.logins.spawn(async move {
-                _ = answer.await;
-                _ = done.send(());
-            });
-            return;
+        match &mut self.replacements {
+            Some(replacements) if self.cluster.connections_elsewhere(uid) > 0 => {
+                replacements.close_elsewhere(uid, stamp, done);
+            }
+            // Nobody waits for it if the client has left.
+            _ => _ = done.send(()),
         }
-        // Nobody waits for it if the client has left.
-        _ = done.send(());
     }
 
     fn tell(&mut self, event: NodeEvent) {
@@ -309,7 +321,10 @@ impl Exchange {
             }
             NodeEvent::Joined(node, _) => info!(node = node.get(), "another gateway takes part"),
             NodeEvent::Suspect(node, _) => warn!(node = node.get(), "another gateway does not answer"),
-            NodeEvent::Reachable(node, _) => info!(node = node.get(), "another gateway answers again"),
+            NodeEvent::Reachable(node, _) => {
+                info!(node = node.get(), "another gateway answers");
+                self.block_list.send(node);
+            }
             NodeEvent::Dead(node, incarnation) => {
                 warn!(node = node.get(), "another gateway is gone: its connections do not count any more");
                 self.commands.end(incarnation);

@@ -152,7 +152,7 @@ impl BusError {
     }
 
     /// Returns `true` if the same attempt may succeed later without a change of settings.
-    pub(super) fn is_transient(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Silent { .. } => true,
             Self::Several(errors) => errors.iter().any(Self::is_transient),

@@ -4,7 +4,8 @@
 //! use the same uid or group. A walk clones at most [`PART`] connections under a shard's lock: a message to all does
 //! not delay other lookups. Two shards are never locked at the same time. A group's shard may be locked while
 //! `Peer.groups` is locked, never the other way round. The locks of [`Blocks`] and [`Events`] are taken under the lock
-//! of a uid's shard, and no other lock under them. Each insert or removal takes logarithmic time.
+//! of a uid's shard, and no other lock under them. In a cluster, its two locks are also taken under that of a uid's
+//! shard: first the node's, then that of those who wait. Each insert or removal takes logarithmic time.
 
 mod peer;
 mod shards;
@@ -29,6 +30,7 @@ pub use self::walk::{PART, Several, Walk};
 use crate::base::message::{Cause, CloseReason, ConnectionId};
 use crate::config::DuplicateLogin;
 use crate::hub::blocks::Blocks;
+use crate::hub::cluster::clock::Stamp;
 use crate::hub::cluster::handle::Cluster;
 use crate::hub::events::{Events, Presence};
 use crate::hub::outbox::Outbox;
@@ -211,9 +213,9 @@ impl Registry {
         self.tables.uids.lock(uid).get(uid)?.iter().rev().find(|peer| peer.outbox.is_open()).cloned()
     }
 
-    /// Returns `true` if a uid has a connection here that logged in at this stamp or later, be it closing.
-    pub fn has_login_since(&self, uid: &str, stamp: u64) -> bool {
-        self.tables.uids.lock(uid).get(uid).and_then(UidConnections::row).is_some_and(|row| row.newest.0 >= stamp)
+    /// Returns the stamp of the newest login of a uid, be its connection closing.
+    pub fn newest_login(&self, uid: &str) -> Option<Stamp> {
+        self.tables.uids.lock(uid).get(uid).and_then(UidConnections::row).map(|row| row.newest)
     }
 
     /// Starts a walk through several connections, in parts.
@@ -320,16 +322,36 @@ impl Registry {
 
     /// Returns the uids in a group for which `wanted` returns `true`, each once, at most `limit` of them.
     pub fn uids_in_group(&self, group: &str, limit: usize, wanted: impl Fn(&str) -> bool) -> Vec<ByteString> {
-        let (mut uids, mut part) = (HashSet::new(), Vec::new());
-        let mut walk = self.walk(Several::Group(group));
-        while uids.len() < limit && walk.next(&mut part) {
+        let mut uids = HashSet::new();
+        self.visit_group(group, ConnectionId(0), |uid| {
+            let is_taken = uids.len() < limit;
+            if is_taken && !uids.contains(uid) && wanted(uid) {
+                uids.insert(uid.clone());
+            }
+            is_taken
+        });
+        uids.into_iter().collect()
+    }
+
+    /// Passes the uid of each connection in a group to `take`, the smallest id above `after` first, until `take`
+    /// returns `false`. Returns the last connection before that one; `None` at the end.
+    pub fn visit_group(
+        &self,
+        group: &str,
+        after: ConnectionId,
+        mut take: impl FnMut(&ByteString) -> bool,
+    ) -> Option<ConnectionId> {
+        let (mut last, mut part) = (after, Vec::new());
+        let mut walk = self.walk(Several::Group(group)).after(after);
+        while walk.next(&mut part) {
             for peer in &part {
-                if uids.len() < limit && !uids.contains(&peer.uid) && wanted(&peer.uid) {
-                    uids.insert(peer.uid.clone());
+                if !take(&peer.uid) {
+                    return Some(last);
                 }
+                last = peer.id;
             }
         }
-        uids.into_iter().collect()
+        None
     }
 
     /// Returns `true` if a connection is in a group.

@@ -48,6 +48,11 @@ impl<'a> Walk<'a> {
         Self { tables, through, shard: 0, after: 0, last }
     }
 
+    /// Starts after this connection, in a walk through a group.
+    pub(super) fn after(self, ConnectionId(after): ConnectionId) -> Self {
+        Self { after, ..self }
+    }
+
     /// Replaces the contents of `part` with the next connections, at most [`PART`]. Returns `false` at the end, with
     /// `part` empty.
     pub fn next(&mut self, part: &mut Vec<Arc<Peer>>) -> bool {

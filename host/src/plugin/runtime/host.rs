@@ -183,8 +183,10 @@ impl directory::Host for Host {
     async fn members(&mut self, group: String, limit: u32) -> Result<Vec<String>> {
         self.enter(group.len()).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_MEMBERS);
-        let uids = everywhere::members(self.registry()?, &group, limit, |_| true).await;
-        Ok(uids.into_iter().map(String::from).collect())
+        let registry = self.registry()?;
+        let here = registry.uids_in_group(&group, limit, |_| true);
+        let members = everywhere::members(registry, here, &group, limit, |_| true).await;
+        Ok(members.uids.into_iter().map(String::from).collect())
     }
 
     async fn is_member(&mut self, connection: u64, group: String) -> Result<bool> {

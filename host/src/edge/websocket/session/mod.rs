@@ -17,7 +17,7 @@ use crate::base::metrics::METRICS;
 use crate::config::RouteFailure;
 use crate::edge::heartbeat::Link;
 use crate::edge::listener::Stream;
-use crate::hub::command::{self, Ending};
+use crate::hub::command::{self, Action, Ending};
 use crate::hub::delivery;
 use crate::hub::outbox::{Close, Outbox, Refused};
 use crate::hub::registry::{Peer, RegisterError, Registration, Registry, Removed};
@@ -37,7 +37,8 @@ pub(super) struct Session {
 
 impl Session {
     /// Queues the authenticator's reply, registers the client, and tells the router. The reply is the first message
-    /// that the client gets. A client that has read the reply can be reached by others.
+    /// that the client gets. A client that has read the reply can be reached by others. Returns the router's actions,
+    /// for [`apply`](Self::apply).
     ///
     /// # Errors
     /// Why the connection ends, and a session to close if there is one already.
@@ -46,7 +47,7 @@ impl Session {
         link: &Arc<Link>,
         handshake: Box<Handshake>,
         identity: Identity,
-    ) -> Result<Self, (End, Option<Self>)> {
+    ) -> Result<(Self, Vec<Action>), (End, Option<Self>)> {
         let Identity { uid, reply, attributes, expires_at } = identity;
         let expiry = expiry(expires_at).map_err(|end| (end, None))?;
         // The reply is first in the queue. Nothing is sent from the queue until the session is open.
@@ -66,22 +67,20 @@ impl Session {
         let peer = Registered { registry: context.registry.clone(), peer };
         let client = ClientKey::new(address.ip(), &uid);
         let routed = command::Session { connection: link.id, uid, client, attributes, state: Default::default() };
-        let mut session = Self { peer, handshake, routed, expiry };
+        let session = Self { peer, handshake, routed, expiry };
         if let Some(announced) = announced {
             // Before the reply: whoever has read it can be reached from every gateway. It ends in time, since the
-            // cluster gives up waiting for a gateway that is slow.
-            _ = Box::pin(announced).await;
+            // cluster gives up waiting for a gateway that is slow. If the connection closes, the router is not told.
+            _ = link.unless_closing(pin!(announced)).await;
         }
         let opened = link.unless_closing(pin!(context.policy.router.opened(&session.routed))).await;
         match opened {
             Ok(Ok(actions)) => {
-                let effects = delivery::apply(&context.registry, &session.peer.peer, actions).await;
-                session.routed.state = effects.remember.unwrap_or_default();
                 match context.live.load().log.uids {
                     true => info!(connection = link.id.0, uid = &*session.routed.uid, "authenticated"),
                     false => debug!(connection = link.id.0, "authenticated"),
                 }
-                Ok(session)
+                Ok((session, actions))
             }
             failed => {
                 let closing = failed.err().unwrap_or_else(failure);
@@ -136,6 +135,20 @@ impl Session {
                 RouteFailure::Close => Err(try_again()),
             };
         };
+        if self.apply(context, socket, actions).await? {
+            Box::pin(self.renew(context, socket, packet)).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies the router's actions, and serves the client meanwhile. Returns `true` if the packet must go to the
+    /// authenticators.
+    pub(super) async fn apply(
+        &mut self,
+        context: &Context,
+        socket: &mut Socket<impl Stream>,
+        actions: Vec<Action>,
+    ) -> Result<bool, End> {
         let effects = match delivery::apply_at_once(&context.registry, &self.peer.peer, actions) {
             Ok(effects) => effects,
             Err(mut rest) => match socket.sending(rest.as_mut()).await {
@@ -150,10 +163,7 @@ impl Session {
         if let Some(state) = effects.remember {
             self.routed.state = state;
         }
-        if effects.authenticate {
-            Box::pin(self.renew(context, socket, packet)).await?;
-        }
-        Ok(())
+        Ok(effects.authenticate)
     }
 
     /// Asks the authenticators about a packet of an open session. The same uid renews the session; any other decision

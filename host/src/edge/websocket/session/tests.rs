@@ -56,7 +56,7 @@ impl Connection {
         let reply = Some(text("welcome"));
         let identity = Identity { uid: "u1".into(), reply, attributes: Vec::new(), expires_at };
         let opened = Session::open(&self.context, &self.link, handshake(self.link.id), identity).await;
-        opened.map_err(|(end, _)| end)
+        opened.map(|(session, _)| session).map_err(|(end, _)| end)
     }
 
     /// Runs the session until it ends, but not for more than two days.
