@@ -1,8 +1,8 @@
 //! The cluster: gateways that find each other over NATS, know which uid is on which node, and send each other commands.
 //!
 //! All but the last row of the table is free of input and output. [`Node`] is a state machine: the host passes what
-//! arrives and what time it is, and carries out each [`Output`]. So a simulator can run thousands of clusters with every
-//! fault it can think of, and replay each run (`tests/`).
+//! arrives and what time it is, and carries out each [`Output`]. So a simulator can run thousands of clusters with
+//! every fault it can think of, and replay each run (`tests/`).
 //!
 //! | file | does |
 //! | --- | --- |

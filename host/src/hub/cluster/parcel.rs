@@ -101,7 +101,7 @@ pub fn encode_kick(Closing { who, reason }: &Closing, block: u32) -> Bytes {
 /// Writes a [`Parcel::Members`].
 pub fn encode_members(group: &str, after: u64, limit: usize) -> Bytes {
     let mut into = BytesMut::with_capacity(13 + group.len());
-    into.put_u8(8);
+    into.put_u8(12);
     into.put_u64(after);
     into.put_u32(u32::try_from(limit).unwrap_or(u32::MAX));
     into.put_slice(group.as_bytes());
@@ -155,7 +155,7 @@ fn put_recipient(into: &mut BytesMut, to: &Recipient) {
     into.put_slice(name);
 }
 
-/// Reads a parcel.
+/// Reads a parcel. A number never gets another meaning: an older gateway then answers that it does not know it.
 ///
 /// # Errors
 /// [`Malformed`]
@@ -178,7 +178,7 @@ pub fn decode(mut from: Bytes) -> Result<Parcel, Malformed> {
             let block = from.try_get_u32()?;
             return Ok(Parcel::Kick(closing(from)?, block));
         }
-        8 => {
+        12 => {
             let (after, limit) = (from.try_get_u64()?, from.try_get_u32()?);
             return Ok(Parcel::Members { group: text(own(from.split_off(0)))?, after, limit });
         }
