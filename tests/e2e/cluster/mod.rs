@@ -6,7 +6,9 @@ mod joining;
 mod logins;
 mod messages;
 mod outages;
+mod shadow;
 mod strangers;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
