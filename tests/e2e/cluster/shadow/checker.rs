@@ -95,7 +95,9 @@ impl Events {
             let stood_still = [push.gateway, reader.gateway]
                 .into_iter()
                 .any(|gateway| self.is_in_trouble(gateway, Some(Kind::Stopped), push.begin, *at));
-            if *at > push.begin + LATEST && !stood_still {
+            // What comes while a login waits for other gateways is read after its reply.
+            let begin = push.begin.max(reader.confirmed.unwrap_or_default());
+            if *at > begin + LATEST && !stood_still {
                 report.wrong.push("it came late".to_owned());
             }
         }

@@ -130,6 +130,9 @@ fn nothing_is_read_late_unless_a_process_stood_still() {
         let late = History::new(UID, one()).read(1, 100, at(64)).trouble(gateway, kind);
         if is_right { late.is_right() } else { late.is_wrong("late") }
     }
+    let mut waiting = History::new(UID, one()).read(1, 100, at(66));
+    waiting.0.connections.get_mut(&1).expect("a connection").confirmed = Some(at(65));
+    waiting.is_right();
 }
 
 #[test]

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep};
 use self::clients::{Crowd, Phase, come_and_go};
 use self::faults::Fault;
 use self::random::Random;
-use self::senders::push_on;
+use self::senders::{Way, push_on};
 use self::world::World;
 
 /// Clients. Some share a uid, and half of them join the group.
@@ -98,7 +98,8 @@ impl Run {
         }
         for number in 0..SENDERS {
             let random = Random::new(seed, 2_000 + number as u64);
-            tasks.spawn(push_on(crowd.clone(), UIDS, number % 3 == 0, random));
+            let way = if number % 3 == 0 { Way::Text } else { Way::Http };
+            tasks.spawn(push_on(crowd.clone(), UIDS, way, random));
         }
         let random = Random::new(seed, 1);
         let (outcomes, received) = (BTreeMap::new(), 0);

@@ -33,6 +33,7 @@ const AGREED: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) websocket: SocketAddr,
+    pub(super) text: SocketAddr,
     pub(super) api: Admin,
 }
 
@@ -58,7 +59,7 @@ impl Places {
 
 impl Place {
     pub(super) async fn of(gateway: &Gateway) -> Self {
-        Self { websocket: gateway.websocket, api: gateway.api().await }
+        Self { websocket: gateway.websocket, text: gateway.text, api: gateway.api().await }
     }
 
     /// The number of connections that each of these uids has, as this gateway says, in words.
