@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hotgate_tests::{Nats, NatsSetup, eventually};
 use tokio::task::spawn_blocking;
 
-use super::{join, outcome, post, push, setup, start};
+use super::{join, logged, outcome, post, push, setup, start};
 
 /// A client of NATS that speaks its protocol line by line.
 struct Stranger {
@@ -139,7 +139,7 @@ async fn garbage_and_repeated_frames_hurt_nobody() {
 }
 
 #[tokio::test]
-async fn frames_of_another_version_are_dropped_and_counted() {
+async fn frames_of_another_version_are_dropped_counted_and_said() {
     const DROPPED: &str = r#"hotgate_cluster_frames_dropped_total{reason="version"}"#;
     let Some((nats, [a, b])) = start::<2>("").await else { return };
     let (mut anna, mut bob) = (a.login("anna").await, b.login("bob").await);
@@ -158,6 +158,7 @@ async fn frames_of_another_version_are_dropped_and_counted() {
     for admin in &admins {
         assert_eq!(admin.metric(DROPPED).await, 0.0);
     }
+    let marks = [a.log().mark(), b.log().mark()];
     for Heard { subject, reply, bytes } in &heard {
         stranger.publish(subject, reply.as_deref(), &[&[bytes[0] + 1], &bytes[1..]].concat());
     }
@@ -167,6 +168,12 @@ async fn frames_of_another_version_are_dropped_and_counted() {
         admins[0].metric(DROPPED).await + admins[1].metric(DROPPED).await == expected
     })
     .await;
+    for (gateway, mark) in [&a, &b].into_iter().zip(marks) {
+        logged(gateway, mark, "a gateway of a version that this one cannot speak with").await;
+        // Once, however many there are.
+        let said = gateway.log().since(mark);
+        assert_eq!(said.iter().filter(|line| line.says("cannot speak with")).count(), 1);
+    }
     for (api, uid, client) in [(a.api().await, "bob", &mut bob), (b.api().await, "anna", &mut anna)] {
         assert_eq!(push(&api, uid, "still here").await, "ok");
         client.expect("still here").await;

@@ -11,7 +11,13 @@ use super::record::{Connection, Events, Kind, Outcome, Push, Time, To};
 const SETTLE: Duration = Duration::from_secs(8);
 
 /// `cluster.timeout`, and some seconds for a busy machine: later, nothing may arrive of a push.
-const LATEST: Duration = Duration::from_millis(1_000 + 2_500);
+const LATEST: Duration = Duration::from_millis(1_000 + 2_000);
+
+/// What makes others give up the connections of a gateway.
+pub(super) const UNKNOWN: [Kind; 2] = [Kind::Link, Kind::Stopped];
+
+/// What may keep a message from reaching a gateway in time.
+const ANY: [Kind; 3] = [Kind::Slow, Kind::Link, Kind::Stopped];
 
 /// A message that reached a connection may be lost if the connection ends so soon before or after the push.
 const LINGER: Duration = Duration::from_secs(2);
@@ -94,7 +100,7 @@ impl Events {
             }
             let stood_still = [push.gateway, reader.gateway]
                 .into_iter()
-                .any(|gateway| self.is_in_trouble(gateway, Some(Kind::Stopped), push.begin, *at));
+                .any(|gateway| self.is_in_trouble(gateway, &[Kind::Stopped], push.begin, *at));
             // What comes while a login waits for other gateways is read after its reply.
             let begin = push.begin.max(reader.confirmed.unwrap_or_default());
             if *at > begin + LATEST && !stood_still {
@@ -123,21 +129,21 @@ impl Events {
             Outcome::Reached(count) => report.wrong.push(format!("reached {count} connections of a uid")),
             Outcome::Failed(ref reason) if reason == "offline" => {
                 // Its reply had been read, and nothing was wrong with its gateway: everybody had to know of it.
-                for connection in of_uid().filter(|connection| self.had_to_be_known(connection, push)) {
+                for connection in of_uid().filter(|connection| self.had_to_be_known(connection, push, &UNKNOWN)) {
                     report.wrong.push(format!("offline, with {connection:?}"));
                 }
             }
             Outcome::Failed(_) => {}
         }
         // A gateway that has lost the others serves its own clients.
-        if self.is_in_trouble(push.gateway, None, push.begin.saturating_sub(SETTLE), push.end) {
+        if self.is_in_trouble(push.gateway, &UNKNOWN, push.begin.saturating_sub(SETTLE), push.end) {
             return;
         }
         // A newer connection, that everybody had to know of, gets the message.
         for (reader, _) in readers {
             let is_newer =
                 |connection: &&Connection| reader.confirmed.is_some_and(|confirmed| confirmed < connection.asked);
-            for newer in of_uid().filter(is_newer).filter(|newer| self.had_to_be_known(newer, push)) {
+            for newer in of_uid().filter(is_newer).filter(|newer| self.had_to_be_known(newer, push, &UNKNOWN)) {
                 report.wrong.push(format!("not the newest has read it, but the one before {newer:?}"));
             }
         }
@@ -153,10 +159,10 @@ impl Events {
         if reached > readers.len() + lost {
             report.wrong.push(format!("reached {reached}, read by {}, lost by at most {lost}", readers.len()));
         }
-        if self.is_in_trouble(push.gateway, None, push.begin.saturating_sub(SETTLE), push.end) {
+        if self.is_in_trouble(push.gateway, &ANY, push.begin.saturating_sub(SETTLE), push.end) {
             return;
         }
-        for connection in self.connections.values().filter(|connection| self.had_to_be_known(connection, push)) {
+        for connection in self.connections.values().filter(|connection| self.had_to_be_known(connection, push, &ANY)) {
             let is_recipient = push.to == To::Everyone || connection.joined.is_some_and(|joined| joined < push.begin);
             if is_recipient && !readers.iter().any(|(reader, _)| std::ptr::eq(*reader, connection)) {
                 report.wrong.push(format!("not read by {connection:?}"));
@@ -164,29 +170,29 @@ impl Events {
         }
     }
 
-    /// Returns `true` if a connection was open during the push, and others had to know of it. Those of a gateway that
-    /// is in trouble count as offline after 3 s.
-    fn had_to_be_known(&self, connection: &Connection, push: &Push) -> bool {
+    /// Returns `true` if a connection was open during the push, and its gateway was in no such trouble: others had to
+    /// know of it. (The connections of a gateway that others do not hear count as offline after 3 s.)
+    fn had_to_be_known(&self, connection: &Connection, push: &Push, kinds: &[Kind]) -> bool {
         let begin = push.begin.saturating_sub(SETTLE);
-        connection.is_open(push.begin, push.end) && !self.is_in_trouble(connection.gateway, None, begin, push.end)
+        connection.is_open(push.begin, push.end) && !self.is_in_trouble(connection.gateway, kinds, begin, push.end)
     }
 
     /// Returns `true` if a message that was in the outbox of this connection may have been lost with it.
     fn may_have_lost(&self, connection: &Connection, push: &Push) -> bool {
         let Some(ended) = connection.ended else { return false };
         let begin = push.begin.saturating_sub(LINGER_IN_TROUBLE);
-        let linger = match self.is_in_trouble(connection.gateway, None, begin, push.end + LINGER_IN_TROUBLE) {
+        let linger = match self.is_in_trouble(connection.gateway, &UNKNOWN, begin, push.end + LINGER_IN_TROUBLE) {
             true => LINGER_IN_TROUBLE,
             false => LINGER,
         };
         connection.asked < push.end && ended + linger > push.begin && ended < push.end + linger
     }
 
-    /// Returns `true` if something was wrong with a gateway during this time.
-    pub(super) fn is_in_trouble(&self, gateway: usize, kind: Option<Kind>, begin: Time, end: Time) -> bool {
+    /// Returns `true` if a gateway was in such trouble during this time.
+    pub(super) fn is_in_trouble(&self, gateway: usize, kinds: &[Kind], begin: Time, end: Time) -> bool {
         self.troubles.iter().any(|trouble| {
             trouble.gateway == gateway
-                && kind.is_none_or(|kind| trouble.kind == kind)
+                && kinds.contains(&trouble.kind)
                 && trouble.begin <= end
                 && trouble.end.is_none_or(|over| over >= begin)
         })

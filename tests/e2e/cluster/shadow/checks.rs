@@ -140,7 +140,8 @@ fn whoever_has_read_its_reply_is_not_offline() {
     History::new(UID, failed("offline")).is_wrong("offline, with");
     History::new(UID, failed("offline")).ends(at(60)).is_right();
     History::new(UID, failed("offline")).trouble(0, Kind::Link).is_right();
-    // That the asked gateway is in trouble is no excuse.
+    // That it is slow, or that the asked gateway is in trouble, is no excuse.
+    History::new(UID, failed("offline")).trouble(0, Kind::Slow).is_wrong("offline, with");
     History::new(UID, failed("offline")).trouble(1, Kind::Link).is_wrong("offline, with");
     History::new(To::Uid(8), failed("offline")).is_right();
 }
@@ -162,6 +163,7 @@ fn members_of_a_group_read_and_are_counted() {
         History::new(to, Outcome::Reached(2)).read(1, 100, at(61)).is_wrong("reached 2, read by 1");
         History::new(to, Outcome::Reached(0)).is_wrong("not read by");
         History::new(to, Outcome::Reached(0)).trouble(0, Kind::Link).is_right();
+        History::new(to, Outcome::Reached(0)).trouble(0, Kind::Slow).is_right();
         History::new(to, Outcome::Reached(0)).trouble(1, Kind::Link).is_right();
         History::new(to, Outcome::Reached(0)).trouble(2, Kind::Link).is_wrong("not read by");
     }

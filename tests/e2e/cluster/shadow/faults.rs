@@ -5,6 +5,7 @@ use std::time::Duration;
 use hotgate_tests::{Client, Gateway, Proxy, Upgrade, Way};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::checker::UNKNOWN;
 use super::clients::{Crowd, GROUP};
 use super::random::Random;
 use super::record::Kind;
@@ -69,7 +70,7 @@ impl Fault {
             4..7 => Self::Refuse(gateway, time),
             7..10 => Self::BlackHole(gateway, ways, time),
             10..14 => Self::Hold(gateway, ways, time),
-            14..16 => Self::Delay(gateway, random.time(5..400), time),
+            14..16 => Self::Delay(gateway, random.time(5..150), time),
             16..19 => Self::HalfOpen(gateway),
             19..24 => Self::Kill(gateway, time),
             24..29 => Self::Stop(gateway, time),
@@ -105,7 +106,9 @@ impl Fault {
                 disturb(world, crowd, gateway, Duration::from_secs(3), |proxy| proxy.lose_server()).await;
             }
             Self::Refuse(gateway, time) => disturb(world, crowd, gateway, time, |proxy| proxy.refuse()).await,
-            Self::Delay(gateway, late, time) => disturb(world, crowd, gateway, time, |proxy| proxy.delay(late)).await,
+            Self::Delay(gateway, late, time) => {
+                disturb_as(Kind::Slow, world, crowd, gateway, time, |proxy| proxy.delay(late)).await;
+            }
             Self::Hold(gateway, ways, time) => {
                 let [there, back] = ways.map(|is_held| if is_held { Way::Hold } else { Way::Pass });
                 disturb(world, crowd, gateway, time, |proxy| proxy.set(there, back)).await;
@@ -155,11 +158,15 @@ const EACH: [usize; GATEWAYS] = [0, 1, 2, 3];
 
 /// Disturbs all ways of a gateway to NATS for so long.
 async fn disturb(world: &World, crowd: &Crowd, gateway: usize, time: Duration, how: impl Fn(&Proxy)) {
-    crowd.record.trouble(&[gateway], Kind::Link);
+    disturb_as(Kind::Link, world, crowd, gateway, time, how).await;
+}
+
+async fn disturb_as(kind: Kind, world: &World, crowd: &Crowd, gateway: usize, time: Duration, how: impl Fn(&Proxy)) {
+    crowd.record.trouble(&[gateway], kind);
     world.proxies[gateway].iter().for_each(how);
     sleep(time).await;
     world.proxies[gateway].iter().for_each(Proxy::pass);
-    crowd.record.healed(&[gateway], Kind::Link);
+    crowd.record.healed(&[gateway], kind);
 }
 
 /// Kills a gateway and starts it again. Its connections must not be counted anywhere soon afterwards.
@@ -175,18 +182,28 @@ async fn kill(world: &World, crowd: &Crowd, gateway: usize, time: Duration) {
     crowd.record.connection(number, |connection, now| connection.ended = Some(now));
     drop(ghost);
     world.ghosts.lock().expect("not poisoned").push(uid.clone());
-    sleep(time).await;
-    start_again(crowd, &mut process, gateway).await;
-    sleep_until(killed + NO_GHOST).await;
-    let now = crowd.record.now();
-    for other in EACH {
-        // Who was in trouble itself may have heard of it later.
-        let is_sound = !crowd.record.events().is_in_trouble(other, None, begin.saturating_sub(NO_GHOST), now);
-        if let Some(place) = crowd.places.get(other).filter(|_| is_sound || other == gateway) {
-            let is_gone = place.misses(&uid).await;
-            assert!(is_gone, "gateway {other} counts a ghost of {gateway}, {:?} after it was killed", killed.elapsed());
+    let starting = async {
+        sleep(time).await;
+        start_again(crowd, &mut process, gateway).await;
+    };
+    let looking = async {
+        sleep_until(killed + NO_GHOST).await;
+        let now = crowd.record.now();
+        for other in EACH {
+            // Who was in trouble itself may have heard of it later.
+            let begin = begin.saturating_sub(NO_GHOST);
+            let is_sound = !crowd.record.events().is_in_trouble(other, &UNKNOWN, begin, now);
+            if let Some(place) = crowd.places.get(other).filter(|_| is_sound) {
+                let is_gone = place.misses(&uid).await;
+                assert!(
+                    is_gone,
+                    "gateway {other} counts a ghost of {gateway}, {:?} after it was killed",
+                    killed.elapsed()
+                );
+            }
         }
-    }
+    };
+    tokio::join!(starting, looking);
 }
 
 /// Logs in a client that never comes back. Returns its number in the record: messages to everyone reach it, too.

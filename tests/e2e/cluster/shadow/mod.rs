@@ -48,9 +48,10 @@ async fn whatever_fails_each_outcome_is_true() {
     let Some(mut run) = Run::start(14).await else { return };
     let faults = vec![
         vec![Fault::Cut(1)],
-        vec![Fault::Kill(2, SECOND), Fault::Hold(0, [true, true], 4 * SECOND)],
+        vec![Fault::Kill(2, 3 * SECOND), Fault::Hold(0, [true, true], 5 * SECOND)],
         vec![Fault::Stop(3, 4 * SECOND)],
-        vec![Fault::Storm, Fault::KillNats(0, SECOND)],
+        vec![Fault::Storm, Fault::Delay(3, SECOND / 10, 3 * SECOND)],
+        vec![Fault::KillNats(0, SECOND)],
         vec![Fault::Restart(1), Fault::BlackHole(2, [true, false], 2 * SECOND)],
     ];
     run.epoch(faults).await;
@@ -124,8 +125,10 @@ impl Run {
 
     /// Waits until all is quiet, everybody has read everything, and all gateways agree.
     async fn rest(&mut self) {
-        let Self { world, crowd, slowest, .. } = self;
+        let Self { world, crowd, tasks, slowest, .. } = self;
         crowd.set(Phase::Rest);
+        // They end only by a panic.
+        assert!(tasks.try_join_next().is_none(), "a client or sender has ended");
         eventually("an end of logins and pushes", async || crowd.busy() == 0).await;
         let agreed = world.agrees(&crowd.places, &crowd.record, UIDS).await;
         let took = agreed.unwrap_or_else(|differences| panic!("the gateways do not agree:{differences}"));
@@ -160,10 +163,8 @@ impl Run {
     }
 
     /// The run must have been worth something: most messages arrive, in spite of all.
-    fn end(mut self) {
+    fn end(self) {
         let all = self.outcomes.values().sum::<usize>();
         assert!(self.outcomes["ok"] * 2 > all && self.lost * 10 < all, "{:?}, {} lost", self.outcomes, self.lost);
-        // A client or sender ends only by a panic.
-        assert!(self.tasks.try_join_next().is_none(), "a client or sender has ended");
     }
 }

@@ -74,6 +74,8 @@ pub(super) enum Outcome {
 /// What a fault does to a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// Its connection to NATS is slow. Messages to it may come too late, but it stays known.
+    Slow,
     /// Its connection to NATS is disturbed.
     Link,
     /// The process stands still, or has ended.

@@ -96,7 +96,8 @@ pub(super) struct World {
 impl World {
     /// Starts everything. `None` if the test must be skipped.
     pub(super) async fn start() -> Option<Self> {
-        let nats = NatsSetup::new().cluster(SERVERS).await?;
+        // As patient as in production: what was held back for seconds still arrives.
+        let nats = NatsSetup::new().and("ping_interval: \"20s\"").cluster(SERVERS).await?;
         let mut proxies = Vec::new();
         for _ in 0..GATEWAYS {
             proxies.push(join_all(nats.servers.iter().map(|server| Proxy::start(server.address()))).await);
