@@ -23,6 +23,8 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     /// A command that starts the program, such as `taskset`.
     launcher: Vec<String>,
+    /// Another binary than that of this workspace.
+    binary: Option<PathBuf>,
     /// True if the harness chooses the addresses of the WebSocket port and of the text port.
     chooses_addresses: bool,
     state: Compiled,
@@ -48,8 +50,8 @@ impl Setup {
         let serving = ["serve", "--config", "hotgate.toml"].map(str::to_owned).into();
         let (arguments, environment, launcher) = (Vec::new(), Vec::new(), Vec::new());
         let websocket = "127.0.0.1:0".to_owned();
-        let chooses_addresses = true;
-        Self { folder, config, serving, websocket, arguments, environment, launcher, chooses_addresses, state }
+        let (binary, chooses_addresses) = (None, true);
+        Self { folder, config, serving, websocket, arguments, environment, launcher, binary, chooses_addresses, state }
     }
 
     /// A setup with one plugin, the file `plugin.wasm`, in both roles. `keys` stand in both of its tables.
@@ -156,6 +158,12 @@ impl Setup {
         self
     }
 
+    /// Starts another binary, for example one of an older version. It compiles its plugins itself.
+    pub fn binary(mut self, path: &Path) -> Self {
+        self.binary = Some(path.to_owned());
+        self.compiling()
+    }
+
     /// Adds words to the launcher: a command that starts the program that follows it.
     pub(crate) fn launcher(mut self, words: &[&str]) -> Self {
         self.launcher.extend(words.iter().map(|&word| word.to_owned()));
@@ -246,7 +254,8 @@ impl Setup {
 
     fn command(&self) -> Command {
         std::fs::write(self.folder.path().join("hotgate.toml"), &self.config).expect("a writable folder");
-        let words = self.launcher.iter().map(OsStr::new).chain([build::hotgate().as_os_str()]).collect::<Vec<_>>();
+        let binary = self.binary.as_deref().unwrap_or_else(|| build::hotgate());
+        let words = self.launcher.iter().map(OsStr::new).chain([binary.as_os_str()]).collect::<Vec<_>>();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
         surround(&mut command, self.folder.path());

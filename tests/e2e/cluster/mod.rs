@@ -7,7 +7,9 @@ mod logins;
 mod messages;
 mod outages;
 mod repairs;
+mod shadow;
 mod strangers;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -4,10 +4,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use hotgate_tests::{Nats, NatsSetup};
+use hotgate_tests::{Nats, NatsSetup, eventually};
 use tokio::task::spawn_blocking;
 
-use super::{join, outcome, post, push, setup, start};
+use super::{join, logged, outcome, post, push, setup, start};
 
 /// A client of NATS that speaks its protocol line by line.
 struct Stranger {
@@ -134,6 +134,49 @@ async fn garbage_and_repeated_frames_hurt_nobody() {
     assert_eq!((outcome(&all), all.json()["reached"].as_u64()), ("ok".to_owned(), Some(2)));
     for client in [&mut anna, &mut bob] {
         client.expect("the end").await;
+        client.expect_nothing().await;
+    }
+}
+
+#[tokio::test]
+async fn frames_of_another_version_are_dropped_counted_and_said() {
+    const DROPPED: &str = r#"hotgate_cluster_frames_dropped_total{reason="version"}"#;
+    let Some((nats, [a, b])) = start::<2>("").await else { return };
+    let (mut anna, mut bob) = (a.login("anna").await, b.login("bob").await);
+    let mut stranger = Stranger::connect(&nats);
+    let listening = spawn_blocking(move || (stranger.listen("hg.>", Duration::from_secs(2)), stranger));
+    while !listening.is_finished() {
+        assert_eq!(push(&a.api().await, "bob", "x").await, "ok");
+        bob.expect("x").await;
+    }
+    let (mut heard, mut stranger) = listening.await.expect("it listens");
+    // The first byte is the version. A later version may mean anything by the others.
+    heard.retain(|heard| ["hg.all", "hg.n"].iter().any(|subject| heard.subject.starts_with(subject)));
+    let of_all = heard.iter().filter(|heard| heard.subject == "hg.all").count();
+    assert!(0 < of_all && of_all < heard.len(), "beats and commands: {} of {}", of_all, heard.len());
+    let admins = [a.admin().await, b.admin().await];
+    for admin in &admins {
+        assert_eq!(admin.metric(DROPPED).await, 0.0);
+    }
+    let marks = [a.log().mark(), b.log().mark()];
+    for Heard { subject, reply, bytes } in &heard {
+        stranger.publish(subject, reply.as_deref(), &[&[bytes[0] + 1], &bytes[1..]].concat());
+    }
+    // Those for all reach both gateways, the others one.
+    let expected = (heard.len() + of_all) as f64;
+    eventually("all are counted", async || {
+        admins[0].metric(DROPPED).await + admins[1].metric(DROPPED).await == expected
+    })
+    .await;
+    for (gateway, mark) in [&a, &b].into_iter().zip(marks) {
+        logged(gateway, mark, "a gateway of a version that this one cannot speak with").await;
+        // Once, however many there are.
+        let said = gateway.log().since(mark);
+        assert_eq!(said.iter().filter(|line| line.says("cannot speak with")).count(), 1);
+    }
+    for (api, uid, client) in [(a.api().await, "bob", &mut bob), (b.api().await, "anna", &mut anna)] {
+        assert_eq!(push(&api, uid, "still here").await, "ok");
+        client.expect("still here").await;
         client.expect_nothing().await;
     }
 }

@@ -46,6 +46,7 @@ pub struct Node {
     pub(super) sweeping: VecDeque<(Slot, usize)>,
     pub(super) counts: Counts,
     pub(super) foreign_told: Option<Duration>,
+    pub(super) version_told: Option<Duration>,
     /// True once the host knows that this node must go.
     pub(super) is_doomed: bool,
     tickets: u64,
@@ -78,6 +79,7 @@ impl Node {
             sweeping: VecDeque::new(),
             counts: Counts::default(),
             foreign_told: None,
+            version_told: None,
             is_doomed: false,
             tickets: 0,
             outputs: VecDeque::new(),

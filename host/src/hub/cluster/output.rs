@@ -128,6 +128,8 @@ pub enum Event {
     Draining(NodeId, Incarnation),
     /// A node with another secret is near. Told at most each 10 s.
     ForeignSecret(NodeId),
+    /// Frames of another version were dropped. Told at most each 10 s.
+    OtherVersion,
     /// A younger node has the id of this one. It has to go.
     SameId(Incarnation),
 }

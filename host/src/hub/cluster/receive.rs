@@ -16,7 +16,7 @@ use super::peer::Peer;
 
 /// The most peers that are remembered, dead ones included.
 const MAX_PEERS: usize = 1_024;
-/// The time between two lines in the log about other secrets.
+/// The time between two lines in the log about other secrets, or about other versions.
 const FOREIGN: Duration = Duration::from_secs(10);
 /// Frames that arrive so soon after the start may be the last ones of this node's incarnation before.
 const AFTERGLOW: Duration = Duration::from_millis(500);
@@ -32,7 +32,7 @@ impl Node {
         match read {
             Ok(()) => {}
             Err(Unreadable::Malformed) => self.counts.malformed += 1,
-            Err(Unreadable::Version) => self.counts.version += 1,
+            Err(Unreadable::Version) => self.other_version(now),
             Err(Unreadable::Kind) => self.counts.kind += 1,
         }
     }
@@ -89,6 +89,14 @@ impl Node {
         } else if self.foreign_told.is_none_or(|told| now >= told + FOREIGN) {
             self.foreign_told = Some(now);
             self.tell(Event::ForeignSecret(node));
+        }
+    }
+
+    fn other_version(&mut self, now: Duration) {
+        self.counts.version += 1;
+        if self.version_told.is_none_or(|told| now >= told + FOREIGN) {
+            self.version_told = Some(now);
+            self.tell(Event::OtherVersion);
         }
     }
 

@@ -337,6 +337,9 @@ impl Exchange {
             NodeEvent::ForeignSecret(node) => {
                 error!(node = node.get(), "a gateway with another cluster.secret uses the same NATS subjects");
             }
+            NodeEvent::OtherVersion => {
+                error!("a gateway of a version that this one cannot speak with uses the same NATS subjects");
+            }
             NodeEvent::SameId(_) => error!("another gateway has started with the id of this one (cluster.node)"),
         }
     }
