@@ -11,6 +11,7 @@ use super::rates::Rates;
 use crate::base::notices::Notices;
 use crate::base::state::StateFolder;
 use crate::base::throttle::Throttle;
+use crate::config::ListenerName;
 use crate::edge::drain::Drain;
 use crate::edge::http::problem::Problem;
 use crate::edge::http::token::{ADMIN_FILE, READ_FILE, Token};
@@ -27,8 +28,8 @@ pub(super) const READINESS: &str = "/readyz";
 /// An address that the gateway listens on.
 #[derive(Debug, Clone, Serialize)]
 pub struct ListenerStatus {
-    /// `websocket`, `text`, `api` or `admin`.
-    pub listener: &'static str,
+    /// Which listener it is.
+    pub listener: ListenerName,
     /// The address.
     pub address: String,
     /// Whether it speaks TLS.

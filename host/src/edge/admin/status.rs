@@ -11,6 +11,7 @@ use super::rates::PerSecond;
 use super::shared::{ListenerStatus, Served, Shared};
 use crate::base::metrics::METRICS;
 use crate::base::version::{COMMIT, VERSION};
+use crate::config::ListenerName;
 use crate::edge::http::problem::Problem;
 use crate::edge::tls::CertificateStatus;
 use crate::policy::status::{EventKind, PluginStatus};
@@ -45,7 +46,7 @@ pub(super) struct Status {
 /// A certificate of a listener.
 #[derive(Debug, Serialize)]
 struct Certificate {
-    listener: &'static str,
+    listener: ListenerName,
     file: String,
     names: Vec<String>,
     expires: String,
@@ -97,7 +98,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<Json<Statu
     }))
 }
 
-fn certificate((listener, status): (&'static str, CertificateStatus)) -> Certificate {
+fn certificate((listener, status): (ListenerName, CertificateStatus)) -> Certificate {
     let CertificateStatus { file, names, expires } = status;
     let expires = humantime::format_rfc3339_seconds(expires).to_string();
     Certificate { listener, file: file.display().to_string(), names, expires }

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::inherited::InheritedSocket;
 use super::stream::{Accepted, Remote};
-use crate::config::{ListenAddress, ListenerConfig};
+use crate::config::{ListenAddress, ListenerConfig, ListenerName};
 
 /// Connections that may wait to be accepted. Enough for all clients to reconnect at once.
 const BACKLOG: i32 = 4096;
@@ -28,14 +28,14 @@ pub(super) enum Bound {
 
 impl Bound {
     /// Opens the sockets of the listener `name`. Blocks.
-    pub(super) fn open(name: &str, config: &ListenerConfig) -> Result<Vec<Self>> {
+    pub(super) fn open(name: ListenerName, config: &ListenerConfig) -> Result<Vec<Self>> {
         let group = config.group.as_deref().map(|group| group_id(group).with_context(|| format!("{name}.group")));
         let group = group.transpose()?;
         let bind = |address: &ListenAddress| match address {
             ListenAddress::Tcp(address) => Ok(Self::Tcp(tcp(*address)?)),
             ListenAddress::Unix(path) => unix(path, config.mode, group),
         };
-        let open = |address| bind(address).with_context(|| format!("cannot listen on {address} ({name}.listen)"));
+        let open = |address| bind(address).with_context(|| format!("cannot listen on {address} ({})", name.listen_key()));
         config.listen.iter().map(open).collect()
     }
 
