@@ -57,7 +57,9 @@ impl Inherited {
                 Err(_) => passed.take_unix_listener(index).ok().flatten().map(InheritedSocket::Unix),
             };
             let socket = socket.with_context(|| {
-                format!("systemd has passed a socket with the name {given:?} that is not a stream socket of TCP or Unix")
+                format!(
+                    "systemd has passed a socket with the name {given:?} that is not a stream socket of TCP or Unix"
+                )
             })?;
             sockets.push((name, socket));
         }

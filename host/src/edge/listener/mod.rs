@@ -24,7 +24,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use self::bind::Bound;
+use self::bind::ListeningSocket;
 pub(crate) use self::inherited::{Inherited, InheritedSocket};
 pub(in crate::edge) use self::proxy::{ProxyError, read_header};
 pub(crate) use self::stream::{Accepted, Remote};
@@ -38,7 +38,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Listener {
     name: ListenerName,
-    sockets: Vec<Bound>,
+    sockets: Vec<ListeningSocket>,
     /// True if systemd has passed the sockets. They stay open when this process closes them.
     is_inherited: bool,
     /// The socket whose turn it is.
@@ -60,8 +60,8 @@ impl Listener {
         let (config, is_inherited) = (config.clone(), !inherited.is_empty());
         // Looking up a group may take long.
         let sockets = spawn_blocking(move || match inherited.is_empty() {
-            true => Bound::open(name, &config),
-            false => inherited.into_iter().map(Bound::inherit).collect(),
+            true => ListeningSocket::open(name, &config),
+            false => inherited.into_iter().map(ListeningSocket::inherit).collect(),
         });
         Ok(Self { name, sockets: sockets.await??, is_inherited, next: 0, short_of: None })
     }
@@ -73,7 +73,7 @@ impl Listener {
 
     /// Returns the addresses that it listens on, with the ports that were free.
     pub(crate) fn addresses(&self) -> Vec<ListenAddress> {
-        self.sockets.iter().filter_map(Bound::address).collect()
+        self.sockets.iter().filter_map(ListeningSocket::address).collect()
     }
 
     /// Returns `true` if systemd has passed the sockets.

@@ -36,7 +36,7 @@ pub use self::authorities::{Authorities, provider};
 pub use self::certificate::TlsError;
 use self::certificate::{Certificate, read_certificates};
 pub use self::certificates::Certificates;
-use self::choice::Choice;
+use self::choice::CertificateChoice;
 pub(in crate::edge) use self::secured::Secured;
 use self::stream::TlsStream;
 use crate::base::metrics::{METRICS, TlsReload};
@@ -64,7 +64,7 @@ pub struct Tls {
 #[derive(Debug)]
 struct Current {
     server: Arc<ServerConfig>,
-    choice: Arc<Choice>,
+    choice: Arc<CertificateChoice>,
     certificates: Vec<Certificate>,
     clients: Clients,
 }
@@ -160,7 +160,7 @@ impl Current {
         let options = config.tls_options.clone();
         let authorities = options.client_ca.as_deref().map(read_certificates).transpose()?.unwrap_or_default();
         let clients = Clients { options, authorities };
-        let choice = Arc::new(Choice::new(&own));
+        let choice = Arc::new(CertificateChoice::new(&own));
         let mut server = clients.server(choice.clone())?;
         // A sender of the text port speaks no protocol that has a name.
         if listener != ListenerName::Text {
@@ -185,7 +185,7 @@ impl Current {
 
 impl Clients {
     /// Returns the rules of TLS for a listener that serves these certificates.
-    fn server(&self, choice: Arc<Choice>) -> Result<ServerConfig, TlsError> {
+    fn server(&self, choice: Arc<CertificateChoice>) -> Result<ServerConfig, TlsError> {
         let file = self.options.client_ca.clone().unwrap_or_default();
         let wrong = |error: &dyn ToString| TlsError::new(&file, error.to_string());
         let versions: &[_] = match self.options.minimum {
