@@ -10,6 +10,7 @@ mod api_push;
 mod api_rules;
 mod api_streams;
 mod authors;
+mod balancers;
 mod bounds;
 mod browser;
 mod bystanders;

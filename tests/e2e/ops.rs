@@ -48,9 +48,11 @@ fn systemd_finds_no_fault_in_the_units() {
 #[tokio::test]
 async fn the_settings_that_are_shipped_are_accepted() {
     let packaged = std::fs::read_to_string(ops("debian/hotgate.toml")).expect("settings");
-    let in_pods = std::fs::read_to_string(ops("kubernetes/hotgate.toml")).expect("settings");
-    let in_pods = in_pods.replace("/run/secrets/hotgate/shop", "shop");
-    for settings in [packaged, in_pods] {
+    let in_pods = ["kubernetes/hotgate.toml", "kubernetes/cluster/hotgate.toml"].map(|file| {
+        let settings = std::fs::read_to_string(ops(file)).expect("settings");
+        settings.replace("/run/secrets/hotgate/shop", "shop")
+    });
+    for settings in [packaged].into_iter().chain(in_pods) {
         let setup = Setup::new(&settings).bytes("shop", b"0123456789abcdef0123456789abcdef");
         let checked = setup.run(&["--config", "hotgate.toml", "config", "check"]).await;
         assert_eq!(checked.code, Some(0), "{settings}: {checked:?}");

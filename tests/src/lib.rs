@@ -39,8 +39,8 @@ pub use component::{Component, PluginFile};
 pub use frame::{Frame, Opcode};
 pub use gateway::Gateway;
 pub use hotgate_nats_tests::{
-    Authority, Credentials, Identity, Nats, NatsCluster, NatsSetup, Nkey, Proxy, Rights, Way, cache, eventually,
-    patience, skip, within,
+    Authority, Credentials, Identity, Layout, Nats, NatsCluster, NatsSetup, Nkey, Proxy, Rights, ServerSetup, Way,
+    cache, eventually, free_ports, patience, skip, within,
 };
 pub use log::{Line, Log, Mark};
 pub use sender::{Answers, Sender};

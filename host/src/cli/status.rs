@@ -49,11 +49,11 @@ struct Status {
     state: String,
     uptime_seconds: u64,
     listeners: Vec<Listener>,
-    certificates: Vec<Certificate>,
+    certificates: Vec<CertificateRow>,
     connections: Connections,
     per_second: PerSecond,
     plugins: Vec<Plugin>,
-    budgets: Vec<Budget>,
+    budgets: Vec<BudgetStatus>,
     cluster: Option<Cluster>,
     warnings: Vec<String>,
 }
@@ -79,7 +79,7 @@ struct OtherGateway {
 }
 
 #[derive(Debug, Deserialize)]
-struct Certificate {
+struct CertificateRow {
     listener: String,
     file: String,
     names: Vec<String>,
@@ -102,7 +102,7 @@ struct PerSecond {
 }
 
 #[derive(Debug, Deserialize)]
-struct Budget {
+struct BudgetStatus {
     setting: String,
     used_bytes: u64,
     limit_bytes: u64,
@@ -152,7 +152,7 @@ fn page(status: &Status, now: SystemTime) -> String {
 
     let mut rows = vec![["CERTIFICATE OF", "NAMES", "EXPIRES", "FILE"].map(str::to_owned)];
     rows.extend(status.certificates.iter().map(|certificate| {
-        let Certificate { listener, file, names, expires } = certificate;
+        let CertificateRow { listener, file, names, expires } = certificate;
         [tame(listener), tame(&names.join(", ")), tame(expires), tame(file)]
     }));
     if rows.len() > 1 {
@@ -173,7 +173,7 @@ fn page(status: &Status, now: SystemTime) -> String {
 
     let mut rows = vec![["BUDGET", "USED", "OF"].map(str::to_owned)];
     rows.extend(status.budgets.iter().map(|budget| {
-        let Budget { setting, used_bytes, limit_bytes } = budget;
+        let BudgetStatus { setting, used_bytes, limit_bytes } = budget;
         [tame(setting), size(*used_bytes), size(*limit_bytes)]
     }));
     let _ = write!(text, "\n{}", aligned(&rows));

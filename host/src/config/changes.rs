@@ -33,7 +33,7 @@ impl Config {
     pub fn changes(&self, other: &Self) -> Vec<String> {
         let mut changes = Vec::new();
         compare(&mut changes, "", self, other);
-        for ((name, own), (_, other)) in self.listeners().into_iter().zip(other.listeners()) {
+        for ((name, own), (_, other)) in self.listeners().zip(other.listeners()) {
             if own.certificates.is_empty() != other.certificates.is_empty() {
                 changes.push(format!("{name}.tls"));
             }
@@ -51,7 +51,7 @@ impl Config {
 
     /// Iterates over the files that contain values of plugin settings, tokens or certificates.
     pub fn setting_files(&self) -> impl Iterator<Item = &Path> {
-        let tls = self.listeners().into_iter().flat_map(|(_, listener)| listener.tls_files());
+        let tls = self.listeners().flat_map(|(_, listener)| listener.tls_files());
         let tokens = self.api.tokens.iter().filter_map(|token| token.secret.as_deref());
         self.plugins().flat_map(|plugin| plugin.settings.files()).chain(tokens).chain(tls)
     }

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::error::Wrong;
 use super::files::absolute;
-use super::kinds::{Choice, Count, Kind, List, Text, Time};
+use super::kinds::{Choice, Count, Kind, List, Text, Time, host, host_and_port};
 use super::listener::CLIENT_CA as FILE;
 use super::section::{Row, Section, Tables, keys};
 use super::units::{MS, millis, secs};
@@ -122,10 +122,10 @@ pub(super) const WITHOUT_NATS: Choice<WithoutNats> =
 /// A NATS server.
 pub(super) const SERVER: Text<String> = Text {
     parse: |text| {
-        let host = text.strip_prefix("nats://").or_else(|| text.strip_prefix("tls://"))?;
-        let (name, port) = host.rsplit_once(':')?;
-        let is_host = super::kinds::host(name).is_some();
-        (is_host && port.parse::<u16>().is_ok_and(|port| port > 0)).then(|| text.to_owned())
+        let authority = text.strip_prefix("nats://").or_else(|| text.strip_prefix("tls://"))?;
+        let (name, port) = host_and_port(authority);
+        let is_port = port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+        (is_port && host(name).is_some()).then(|| text.to_owned())
     },
     show: String::clone,
     allowed: "a NATS server without user and password, like \"nats://127.0.0.1:4222\" or \"tls://nats.internal:4222\"",

@@ -13,7 +13,7 @@ use super::listener::{Addresses, CLIENT_AUTHS, CLIENT_CA, FILE, GROUP, MODE, TLS
 use super::names::{HEADER, LOG_LEVEL, NETWORK, SUBPROTOCOL};
 use super::origins::Origins;
 use super::section::{Row, Section, Tables, keys};
-use super::token::{CERTIFICATE_NAME, Digest, PATTERN, SCOPES, SecretFile, TOKEN_NAME};
+use super::token::{CERTIFICATE_NAME, PATTERN, SCOPES, SecretFile, TOKEN_NAME, TokenDigestKind};
 use super::units::{DAY, GIB, HOUR, KIB, MIB, MS, TIB, millis, secs};
 use super::{
     AdminConfig, AllowedOrigins, ApiConfig, ApiRules, ApiTokenConfig, CertificateConfig, ClientAuth, CompilerConfig,
@@ -328,7 +328,7 @@ keys! {
     ApiTokenConfig {
         name: TOKEN_NAME, = String::new(),
             "The token's name, for the log, for error messages, and for a router that is asked (api.rules).";
-        sha256: Digest, = None,
+        sha256: TokenDigestKind, = None,
             "The SHA-256 digest of the token. `hotgate token new NAME` prints a new token and these keys for it.";
         secret: SecretFile, = None,
             "The file with the token, in place of sha256: one word of at least 32 characters. A relative path starts at \

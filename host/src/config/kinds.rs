@@ -224,6 +224,14 @@ pub(super) const HOST: Text<String> = Text {
     allowed: "the name or IP address of a host, without a port, like \"hotgate.internal\" or \"::1\"",
 };
 
+/// Splits `HOST` or `HOST:PORT`, and checks neither part. An IPv6 address stands in brackets (RFC 3986 §3.2.2).
+pub fn host_and_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
 /// Returns a host in a normal form, in which equal hosts are equal texts: an IP address without brackets (as IPv4 if it
 /// is mapped to IPv6), or a name in lower case without a dot at its end. Returns `None` for other text, such as a host
 /// with a port.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use toml::de::DeValue;
 
 use super::error::Wrong;
@@ -15,6 +16,52 @@ const MAX_ADDRESSES: usize = 64;
 
 /// The longest path of a Unix socket, in bytes: the kernel allows 108 with a zero at the end.
 const MAX_SOCKET_PATH: usize = 107;
+
+/// One of the four listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerName {
+    /// The WebSocket port, for clients.
+    WebSocket,
+    /// The text port, for internal systems.
+    Text,
+    /// The admin listener, for operators.
+    Admin,
+    /// The HTTP push API, for internal systems.
+    Api,
+}
+
+impl ListenerName {
+    /// All listeners.
+    pub const ALL: [Self; 4] = [Self::WebSocket, Self::Text, Self::Admin, Self::Api];
+
+    /// Returns the name of its table in the configuration. Sockets of systemd, the log and metrics use this name, too.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Text => "text",
+            Self::Admin => "admin",
+            Self::Api => "api",
+        }
+    }
+
+    /// Returns the key of its addresses.
+    pub const fn listen_key(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket.listen",
+            Self::Text => "text.listen",
+            Self::Admin => "admin.listen",
+            Self::Api => "api.listen",
+        }
+    }
+}
+
+/// Displays the name of its table.
+impl fmt::Display for ListenerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 /// How a listener can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]

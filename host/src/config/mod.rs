@@ -35,9 +35,9 @@ use ipnet::IpNet;
 pub use self::cluster::{ClusterConfig, WithoutNats};
 pub use self::error::ConfigError;
 pub use self::files::{BYTE_ORDER_MARK, open_file, read_file, read_text};
-pub use self::kinds::host;
+pub use self::kinds::{host, host_and_port};
 pub use self::listener::{
-    CertificateConfig, ClientAuth, ListenAddress, ListenerConfig, ProxyProtocol, TlsOptions, TlsVersion,
+    CertificateConfig, ClientAuth, ListenAddress, ListenerConfig, ListenerName, ProxyProtocol, TlsOptions, TlsVersion,
 };
 pub use self::origins::{AllowedOrigin, AllowedOrigins};
 pub use self::overrides::Overrides;
@@ -96,12 +96,24 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the listeners with the names of their tables. A disabled one is left out.
-    pub fn listeners(&self) -> Vec<(&'static str, &ListenerConfig)> {
-        let mut listeners = vec![("websocket", &self.websocket.listener), ("text", &self.text.listener)];
-        listeners.extend(self.admin.enabled.then_some(("admin", &self.admin.listener)));
-        listeners.extend(self.api.enabled.then_some(("api", &self.api.listener)));
-        listeners
+    /// Returns the settings of a listener.
+    pub fn listener(&self, name: ListenerName) -> &ListenerConfig {
+        match name {
+            ListenerName::WebSocket => &self.websocket.listener,
+            ListenerName::Text => &self.text.listener,
+            ListenerName::Admin => &self.admin.listener,
+            ListenerName::Api => &self.api.listener,
+        }
+    }
+
+    /// Iterates over the listeners. A disabled one is left out.
+    pub fn listeners(&self) -> impl Iterator<Item = (ListenerName, &ListenerConfig)> {
+        let is_enabled = |name| match name {
+            ListenerName::WebSocket | ListenerName::Text => true,
+            ListenerName::Admin => self.admin.enabled,
+            ListenerName::Api => self.api.enabled,
+        };
+        ListenerName::ALL.into_iter().filter(move |name| is_enabled(*name)).map(|name| (name, self.listener(name)))
     }
 
     /// Makes relative paths of listeners and of the cluster absolute; they start at `folder`.

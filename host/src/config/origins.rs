@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use toml::de::DeValue;
 
 use super::error::Wrong;
-use super::kinds::{Kind, List, Text};
+use super::kinds::{Kind, List, Text, host_and_port};
 
 /// The origins of pages that may connect (the `Origin` header, RFC 6455 §10.2). Requests without an `Origin` header do
 /// not come from a browser and are let through.
@@ -90,10 +90,7 @@ const ORIGIN: Text<AllowedOrigin> = Text {
 /// Returns the host of a page's origin in lower case. `None` if browsers never send this text.
 fn host_of_page(origin: &str) -> Option<&str> {
     let (scheme, authority) = origin.split_once("://")?;
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (authority, None),
-    };
+    let (host, port) = host_and_port(authority);
     // A browser sends the scheme of the page, and no page is served by WebSocket.
     let is_page = is_scheme(scheme) && !matches!(scheme, "ws" | "wss");
     let is_port = match port {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::error::join;
 use super::section::{Row, Section};
-use super::{ApiTokenConfig, Config, PluginConfig};
+use super::{ApiTokenConfig, Config, ListenerName, PluginConfig};
 
 /// Comments are wrapped to this width.
 const WIDTH: usize = 110;
@@ -17,7 +17,7 @@ const HEADER: &str = "\
 ";
 
 /// The listener whose certificates are explained.
-const LISTENER: &str = "websocket";
+const LISTENER: &str = ListenerName::WebSocket.as_str();
 
 const TOKENS: &str = "
 # The tokens of the HTTP push API, one table [[api.token]] for each. A change takes effect at once. Without any, the

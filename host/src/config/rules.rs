@@ -10,7 +10,8 @@ use super::kinds::Kind as _;
 use super::listener::{FILE, ListenerConfig};
 use super::units::{show_duration, show_size};
 use super::{
-    AllowedOrigins, ClientAuth, Config, DuplicateLogin, ListenAddress, PluginConfig, PluginSource, ProxyProtocol,
+    AllowedOrigins, ClientAuth, Config, DuplicateLogin, ListenAddress, ListenerName, PluginConfig, PluginSource,
+    ProxyProtocol,
 };
 
 /// Refuses combinations of settings that cannot work or are not safe.
@@ -64,17 +65,17 @@ fn listeners(config: &Config, places: &Places) -> Result<(), ConfigError> {
                        set text.allow_from to the addresses that may connect, like [\"10.0.0.0/8\"]";
         return refuse(places.of(&["text.listen"]), format!("text.listen = \"{address}\": {problem}"));
     }
-    let mut taken: Vec<(String, &ListenAddress)> = Vec::new();
+    let mut taken: Vec<(&str, &ListenAddress)> = Vec::new();
     for (name, listener) in config.listeners() {
-        let key = format!("{name}.listen");
+        let key = name.listen_key();
         for address in &listener.listen {
             let is_free = address.tcp().is_some_and(|address| address.port() == 0);
             if let Some((other, _)) = taken.iter().find(|(_, other)| *other == address && !is_free) {
                 let problem = format!("must not be the same as {other}");
-                return refuse(places.of(&[&key, other]), format!("{key} = \"{address}\": {problem}"));
+                return refuse(places.of(&[key, other]), format!("{key} = \"{address}\": {problem}"));
             }
         }
-        taken.extend(listener.listen.iter().map(|address| (key.clone(), address)));
+        taken.extend(listener.listen.iter().map(|address| (key, address)));
     }
     Ok(())
 }
@@ -82,17 +83,17 @@ fn listeners(config: &Config, places: &Places) -> Result<(), ConfigError> {
 /// Others on the network must not be able to read tokens by accident.
 fn plaintext(config: &Config, places: &Places) -> Result<(), ConfigError> {
     for (name, listener, plaintext) in [
-        ("admin", &config.admin.listener, config.admin.plaintext || !config.admin.enabled),
-        ("api", &config.api.listener, config.api.plaintext || !config.api.enabled),
+        (ListenerName::Admin, &config.admin.listener, config.admin.plaintext || !config.admin.enabled),
+        (ListenerName::Api, &config.api.listener, config.api.plaintext || !config.api.enabled),
     ] {
         let is_open = listener.certificates.is_empty() && !plaintext;
         if let Some(address) = listener.public_address().filter(|_| is_open) {
-            let key = format!("{name}.listen");
+            let key = name.listen_key();
             let problem = format!(
                 "tokens would cross the network unencrypted: add a certificate by [[{name}.tls]], listen on loopback, \
                  or set {name}.plaintext = true"
             );
-            return refuse(places.of(&[&key]), format!("{key} = \"{address}\": {problem}"));
+            return refuse(places.of(&[key]), format!("{key} = \"{address}\": {problem}"));
         }
     }
     Ok(())
@@ -178,14 +179,14 @@ fn api(config: &Config, places: &Places) -> Result<(), ConfigError> {
 /// At least one listed network must be able to reach the listener: peers with the other version of IP cannot.
 fn peers(config: &Config, places: &Places) -> Result<(), ConfigError> {
     let (text, websocket) = (&config.text, &config.websocket);
-    for (key, listed, name, listener) in [
-        ("text.allow_from", &text.allow_from, "text", &text.listener),
-        ("text.trusted_proxies", &text.trusted_proxies, "text", &text.listener),
-        ("websocket.trusted_proxies", &websocket.trusted_proxies, "websocket", &websocket.listener),
+    for (key, listed, name) in [
+        ("text.allow_from", &text.allow_from, ListenerName::Text),
+        ("text.trusted_proxies", &text.trusted_proxies, ListenerName::Text),
+        ("websocket.trusted_proxies", &websocket.trusted_proxies, ListenerName::WebSocket),
     ] {
         // With the PROXY protocol, a sender's address need not be one that reaches the listener.
         let is_named = key == "text.allow_from" && text.proxy_protocol == ProxyProtocol::Required;
-        let addresses: Vec<_> = listener.listen.iter().filter_map(ListenAddress::tcp).collect();
+        let addresses: Vec<_> = config.listener(name).listen.iter().filter_map(ListenAddress::tcp).collect();
         let reaches = |network: &IpNet, listen: &SocketAddr| match (listen.ip().to_canonical(), network) {
             (IpAddr::V6(address), _) if address.is_unspecified() => true,
             (IpAddr::V4(_), IpNet::V4(_)) | (IpAddr::V6(_), IpNet::V6(_)) => true,
@@ -195,12 +196,12 @@ fn peers(config: &Config, places: &Places) -> Result<(), ConfigError> {
         if let Some(listen) = addresses.first()
             && !(listed.is_empty() || reached || is_named)
         {
-            let listener = format!("{name}.listen");
+            let listener = name.listen_key();
             let problem = format!(
                 "none of these can reach {listener}, which is \"{listen}\": change {listener}, or list addresses of \
                  the same version of IP"
             );
-            return refuse(places.of(&[key, &listener]), format!("{key}: {problem}"));
+            return refuse(places.of(&[key, listener]), format!("{key}: {problem}"));
         }
     }
     Ok(())
@@ -209,11 +210,11 @@ fn peers(config: &Config, places: &Places) -> Result<(), ConfigError> {
 /// Only proxies that are trusted may name addresses.
 fn proxies(config: &Config, places: &Places) -> Result<(), ConfigError> {
     let (text, websocket) = (&config.text, &config.websocket);
-    for (name, protocol, trusted, listener) in [
-        ("text", text.proxy_protocol, &text.trusted_proxies, &text.listener),
-        ("websocket", websocket.proxy_protocol, &websocket.trusted_proxies, &websocket.listener),
+    for (name, protocol, trusted) in [
+        (ListenerName::Text, text.proxy_protocol, &text.trusted_proxies),
+        (ListenerName::WebSocket, websocket.proxy_protocol, &websocket.trusted_proxies),
     ] {
-        let has_tcp = listener.listen.iter().any(|address| address.tcp().is_some());
+        let has_tcp = config.listener(name).listen.iter().any(|address| address.tcp().is_some());
         if protocol == ProxyProtocol::Required && trusted.is_empty() && has_tcp {
             let key = format!("{name}.proxy_protocol");
             let problem = format!("needs {name}.trusted_proxies: the addresses of the proxies that send this header");

@@ -119,7 +119,8 @@ impl ApiTokenConfig {
             }
             (None, None, Some(name)) => ("client_certificate", Credential::Certificate(name.clone())),
             (None, None, None) => {
-                let problem = format!("sha256, secret or client_certificate must be set: {}", Digest.allowed());
+                let problem =
+                    format!("sha256, secret or client_certificate must be set: {}", TokenDigestKind.allowed());
                 return Err(("sha256", problem));
             }
             (Some(_), Some(_), _) => return Err(("secret", "must not be set beside sha256".to_owned())),
@@ -223,9 +224,9 @@ pub(super) const PATTERN: Text<String> = Text {
 };
 
 /// A digest; or `None`, written as an empty text. Errors do not show the value, since it may be the token itself.
-pub(super) struct Digest;
+pub(super) struct TokenDigestKind;
 
-impl Kind for Digest {
+impl Kind for TokenDigestKind {
     type Value = Option<TokenDigest>;
 
     fn parse(&self, value: &DeValue<'_>) -> Result<Self::Value, Wrong> {

@@ -37,7 +37,7 @@ pub struct Report {
     /// The interfaces that it imports.
     pub imports: Vec<String>,
     /// Its problems, the gravest first.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<Finding>,
     /// Facts that are no problems, such as imports whose functions always fail.
     pub notes: Vec<String>,
     /// The resources that it takes; `None` if it could not be loaded.
@@ -49,7 +49,7 @@ pub struct Report {
 
 /// A problem, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Problem {
+pub struct Finding {
     /// The kind of the problem.
     pub kind: Kind,
     /// What is wrong.
@@ -178,7 +178,7 @@ impl Report {
     }
 
     fn problem(&mut self, kind: Kind, what: impl Into<String>, advice: &'static str) {
-        self.problems.push(Problem { kind, what: what.into(), advice });
+        self.problems.push(Finding { kind, what: what.into(), advice });
     }
 }
 
@@ -342,7 +342,7 @@ impl fmt::Display for Report {
         for note in &self.notes {
             writeln!(f, "  note      {note}")?;
         }
-        for Problem { what, advice, .. } in &self.problems {
+        for Finding { what, advice, .. } in &self.problems {
             writeln!(f, "  PROBLEM   {what}")?;
             writeln!(f, "            → {advice}")?;
         }

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::error::StartError;
 use crate::base::notices::Notices;
 use crate::base::state::StateFolder;
-use crate::config::{AllowedOrigins, Config, ListenAddress, ListenerConfig, PluginConfig};
+use crate::config::{AllowedOrigins, Config, ListenAddress, ListenerName, PluginConfig};
 use crate::edge::admin::{Admin, ListenerStatus};
 use crate::edge::api::Api;
 use crate::edge::listener::{Inherited, Listener};
@@ -26,8 +26,12 @@ pub(super) struct Listeners<'a> {
 
 impl Listeners<'_> {
     /// Opens the sockets of a listener.
-    pub(super) async fn open(&mut self, name: &'static str, config: &ListenerConfig) -> Result<Listener, StartError> {
-        Listener::bind(name, config, self.inherited.named(name)).await.map_err(StartError::Listen)
+    pub(super) async fn open(&mut self, name: ListenerName) -> Result<Listener, StartError> {
+        self.bind(name).await.map_err(StartError::Listen)
+    }
+
+    async fn bind(&mut self, name: ListenerName) -> anyhow::Result<Listener> {
+        Listener::bind(name, self.config.listener(name), self.inherited.named(name)).await
     }
 
     /// Starts the admin listener, if it is enabled. Also returns its addresses.
@@ -39,9 +43,9 @@ impl Listeners<'_> {
         if !config.enabled {
             return Ok(None);
         }
-        let listener = self.open("admin", &config.listener).await?;
+        let listener = self.open(ListenerName::Admin).await?;
         let addresses = listener.addresses();
-        let started = Admin::start(config, state, listener, self.certificates.of("admin")).await;
+        let started = Admin::start(config, state, listener, self.certificates.of(ListenerName::Admin)).await;
         Ok(Some((started.map_err(StartError::Listen)?, addresses)))
     }
 
@@ -57,9 +61,9 @@ impl Listeners<'_> {
             return Ok(None);
         }
         let start = async {
-            let listener = Listener::bind("api", &config.listener, self.inherited.named("api")).await?;
+            let listener = self.bind(ListenerName::Api).await?;
             let addresses = listener.addresses();
-            Ok((Api::start(config, state, listener, self.certificates.of("api")).await?, addresses))
+            Ok((Api::start(config, state, listener, self.certificates.of(ListenerName::Api)).await?, addresses))
         };
         match start.await {
             Ok(started) => Ok(Some(started)),
@@ -67,7 +71,7 @@ impl Listeners<'_> {
             Err(error) => {
                 let error: anyhow::Error = error;
                 warn!(error = format!("{error:#}"), "no HTTP push API; the gateway serves without it");
-                self.notices.set("api", vec![format!("no HTTP push API: {error:#}")]);
+                self.notices.set(ListenerName::Api.as_str(), vec![format!("no HTTP push API: {error:#}")]);
                 Ok(None)
             }
         }
@@ -88,7 +92,7 @@ impl Listeners<'_> {
     }
 
     /// Remembers the addresses of a listener, for the log and for the status.
-    pub(super) fn remember(&mut self, listener: &'static str, addresses: &[ListenAddress]) {
+    pub(super) fn remember(&mut self, listener: ListenerName, addresses: &[ListenAddress]) {
         let has_tls = self.certificates.of(listener).is_some();
         for address in addresses {
             let tls = has_tls && address.tcp().is_some();
@@ -100,7 +104,7 @@ impl Listeners<'_> {
 /// Logs the addresses of all listeners. `token` is the file with the only token of the API, if there is one.
 pub(super) fn log(listeners: &[ListenerStatus], token: Option<&Path>) {
     for ListenerStatus { listener, address, tls } in listeners {
-        let token = token.filter(|_| *listener == "api").map(|file| file.display().to_string());
-        info!(listener, %address, tls = tls.then_some(true), token, "listening");
+        let token = token.filter(|_| *listener == ListenerName::Api).map(|file| file.display().to_string());
+        info!(listener = listener.as_str(), %address, tls = tls.then_some(true), token, "listening");
     }
 }

@@ -28,7 +28,7 @@ use self::tasks::Tasks;
 use crate::base::metrics::METRICS;
 use crate::base::notices::Notices;
 use crate::base::state::StateFolder;
-use crate::config::{Config, Loaded, Source};
+use crate::config::{Config, ListenerName, Loaded, Source};
 use crate::edge::admin::{self, Admin, ListenerStatus};
 use crate::edge::api::{self, Api};
 use crate::edge::drain::{Drain, Ending};
@@ -84,9 +84,9 @@ impl Gateway {
         let mut state = StateFolder::open(config.state_folder.as_deref());
         // First: a gateway that is started twice must not touch the Unix sockets of the other process.
         state.lock()?;
-        let websocket = listeners.open("websocket", &config.websocket.listener).await?;
+        let websocket = listeners.open(ListenerName::WebSocket).await?;
         websocket.keep_alive(&heartbeat::keepalive(&config.heartbeat));
-        let text = listeners.open("text", &config.text.listener).await?;
+        let text = listeners.open(ListenerName::Text).await?;
         let candidate = Candidate::new(&config.cluster).await?;
         let registry = Registry::new(config.sessions.duplicate_login);
         let registry = Arc::new(match &candidate {
@@ -114,10 +114,10 @@ impl Gateway {
             listeners.remember(listener.name(), &listener.addresses());
         }
         if let Some((_, addresses)) = &admin {
-            listeners.remember("admin", addresses);
+            listeners.remember(ListenerName::Admin, addresses);
         }
         if let Some((_, addresses)) = &api {
-            listeners.remember("api", addresses);
+            listeners.remember(ListenerName::Api, addresses);
         }
         listeners.warn_of_believing();
         let (admin, api) = (admin.map(|(admin, _)| admin), api.map(|(api, _)| api));
@@ -176,7 +176,7 @@ impl Gateway {
                 rejections: Rejections::default(),
                 policy: policy.clone(),
                 registry: registry.clone(),
-                tls: certificates.of("websocket"),
+                tls: certificates.of(ListenerName::WebSocket),
                 tls_turns: TlsTurns::new(live.clone()),
                 inbox: inbox.clone(),
                 drain: drain.clone(),
@@ -211,7 +211,7 @@ impl Gateway {
             api.serve(api::Served { policy: policy.clone(), registry: registry.clone() });
         }
         let cluster = registry.cluster().cloned();
-        let context = Arc::new(text::Context::new(live, policy, registry, certificates.of("text")));
+        let context = Arc::new(text::Context::new(live, policy, registry, certificates.of(ListenerName::Text)));
         let senders = text::Acceptor::new(context, tasks.shutdown.clone());
 
         tasks.clients.listener.spawn(accept(websocket, tasks.clients.stop.clone(), async move || pace.wait().await, {

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::supervisor::Supervisor;
 use crate::base::notices::Notices;
-use crate::base::watch::{Settling, Stamp, Watch};
+use crate::base::watch::{FileStamp, Settling, Watch};
 use crate::config::{Config, Source};
 use crate::edge::api::TokenStore;
 use crate::edge::live::LiveConfig;
@@ -85,7 +85,7 @@ impl Parts {
     }
 }
 
-type Stamps = Vec<Result<Stamp, String>>;
+type Stamps = Vec<Result<FileStamp, String>>;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Logged {
@@ -175,8 +175,8 @@ impl Reload {
         let latest = self.latest.clone();
         let known = self.stamps.take().filter(|_| trigger == Trigger::FileEvent);
         let read = move || {
-            let stamps: Stamps = files.iter().map(|file| Stamp::of(file)).collect();
-            let is_young = stamps.iter().flatten().any(Stamp::is_young);
+            let stamps: Stamps = files.iter().map(|file| FileStamp::of(file)).collect();
+            let is_young = stamps.iter().flatten().any(FileStamp::is_young);
             let loaded = (known.as_ref() != Some(&stamps)).then(|| {
                 let loaded = source.load_to_serve().map_err(|error| {
                     // A certificate may have been renewed nevertheless.

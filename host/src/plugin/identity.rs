@@ -56,12 +56,12 @@ impl<'de> Deserialize<'de> for Digest {
 /// The component and the settings of a generation, as digests. Only the component's digest is ever shown: a hash of the
 /// settings would help to guess them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Identity {
+pub(crate) struct GenerationIdentity {
     pub(crate) component: Digest,
     settings: Digest,
 }
 
-impl Identity {
+impl GenerationIdentity {
     pub(crate) fn new(component: Digest, settings: &BTreeMap<String, String>) -> Self {
         let mut hash = Sha256::new();
         for text in settings.iter().flat_map(|(name, value)| [name, value]) {
@@ -92,7 +92,7 @@ mod tests {
     fn settings_are_part_of_it() {
         let identity = |settings: &[(&str, &str)]| {
             let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
-            Identity::new(Digest::of(b""), &settings.iter().map(own).collect())
+            GenerationIdentity::new(Digest::of(b""), &settings.iter().map(own).collect())
         };
         assert_eq!(identity(&[("a", "b")]), identity(&[("a", "b")]));
         assert_ne!(identity(&[("a", "b")]), identity(&[("a", "c")]));

@@ -19,7 +19,7 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
 /// be.
 pub(crate) fn shown(text: impl fmt::Display, limit: usize) -> String {
     // One byte more than is shown: this byte tells that the text was longer.
-    let mut bounded = Bounded { bytes: Vec::new(), limit: limit + 1 };
+    let mut bounded = BoundedText { bytes: Vec::new(), limit: limit + 1 };
     // Fails if the text is too long. The rest of the text is not needed.
     let _ = write!(bounded, "{text}");
     clean(&bounded.bytes, limit)
@@ -44,12 +44,12 @@ pub(crate) fn list<T: fmt::Display>(names: impl IntoIterator<Item = T>) -> Strin
 const MAX_NAME: usize = 256;
 
 /// A buffer with a limit. A write past the limit fails, which stops the writer.
-struct Bounded {
+struct BoundedText {
     bytes: Vec<u8>,
     limit: usize,
 }
 
-impl fmt::Write for Bounded {
+impl fmt::Write for BoundedText {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let room = self.limit - self.bytes.len();
         self.bytes.extend_from_slice(&text.as_bytes()[..text.len().min(room)]);

@@ -4,6 +4,7 @@ mod endings;
 mod groups;
 mod joining;
 mod logins;
+mod manifests;
 mod messages;
 mod outages;
 mod repairs;

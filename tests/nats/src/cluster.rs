@@ -1,8 +1,11 @@
 //! A cluster of NATS servers.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use crate::{Nats, eventually};
+use tempfile::TempDir;
+
+use crate::{Nats, ServerSetup, eventually, nats_server};
 
 /// A cluster of NATS servers, each with routes to all others.
 #[derive(Debug)]
@@ -12,6 +15,23 @@ pub struct NatsCluster {
 }
 
 impl NatsCluster {
+    /// Starts servers with files in this folder, and waits until all know each other. Returns `None` if the test must be
+    /// skipped.
+    ///
+    /// # Panics
+    /// When the cluster is not complete in time.
+    pub async fn start(folder: TempDir, setups: Vec<ServerSetup>) -> Option<Self> {
+        let program = nats_server().await?;
+        let folder = Arc::new(folder);
+        let mut servers = Vec::new();
+        for setup in setups {
+            servers.push(Nats::start(program.clone(), folder.clone(), setup).await);
+        }
+        let cluster = Self { servers };
+        cluster.complete().await;
+        Some(cluster)
+    }
+
     /// The addresses for clients, as URLs without TLS.
     pub fn urls(&self) -> Vec<String> {
         self.servers.iter().map(Nats::url).collect()

@@ -18,6 +18,19 @@ pub struct NatsSetup {
     users: Vec<String>,
 }
 
+/// One server with a configuration of the test's own.
+#[derive(Debug)]
+pub struct ServerSetup {
+    /// The name of its files. `server_name` may be another.
+    pub name: String,
+    /// The ports in the configuration.
+    pub layout: Layout,
+    /// The configuration.
+    pub configuration: String,
+    /// Variables of the environment.
+    pub environment: Vec<(String, String)>,
+}
+
 /// What a user may do.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rights<'a> {
@@ -109,7 +122,8 @@ impl NatsSetup {
         let program = nats_server().await?;
         let layout = Layout::free();
         let configuration = self.configuration("nats-1", layout, None);
-        Some(Nats::start(program, Arc::new(self.folder), "nats-1", layout, &configuration).await)
+        let server = ServerSetup { name: "nats-1".to_owned(), layout, configuration, environment: Vec::new() };
+        Some(Nats::start(program, Arc::new(self.folder), server).await)
     }
 
     /// Starts a cluster of servers on free ports and waits until all know each other. Returns `None` if the test must
@@ -118,21 +132,14 @@ impl NatsSetup {
     /// # Panics
     /// When the cluster is not complete in time.
     pub async fn cluster(self, count: usize) -> Option<NatsCluster> {
-        let program = nats_server().await?;
         let layouts = (0..count).map(|_| Layout::free()).collect::<Vec<_>>();
-        let folder_of = |index: usize| format!("nats-{}", index + 1);
-        let configurations =
-            (0..count).map(|index| self.configuration(&folder_of(index), layouts[index], Some(&layouts)));
-        let configurations = configurations.collect::<Vec<_>>();
-        let folder = Arc::new(self.folder);
-        let mut servers = Vec::new();
-        for (index, configuration) in configurations.iter().enumerate() {
-            let (program, folder) = (program.clone(), folder.clone());
-            servers.push(Nats::start(program, folder, &folder_of(index), layouts[index], configuration).await);
-        }
-        let cluster = NatsCluster { servers };
-        cluster.complete().await;
-        Some(cluster)
+        let server = |index: usize| {
+            let (name, layout) = (format!("nats-{}", index + 1), layouts[index]);
+            let configuration = self.configuration(&name, layout, Some(&layouts));
+            ServerSetup { name, layout, configuration, environment: Vec::new() }
+        };
+        let servers = (0..count).map(server).collect();
+        NatsCluster::start(self.folder, servers).await
     }
 
     fn configuration(&self, name: &str, layout: Layout, cluster: Option<&[Layout]>) -> String {
@@ -153,21 +160,26 @@ impl NatsSetup {
 }
 
 impl Layout {
-    /// Chooses free ports. None of them is one that the system gives to outgoing connections: those may be taken while
-    /// a server is down.
-    fn free() -> Self {
-        let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-        let first = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768_u16);
-        let ports = 10_000..first.max(10_100);
-        // All are open at the same time, so they differ.
-        let listeners = [(); 3].map(|()| {
-            let listen = || {
-                let port = ports.start + (RandomState::new().hash_one(0) % ports.len() as u64) as u16;
-                TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
-            };
-            std::iter::repeat_with(listen).take(1000).flatten().next().expect("a free port")
-        });
-        let [client, route, monitor] = listeners.map(|listener| listener.local_addr().expect("a bound socket"));
+    /// Chooses free ports.
+    pub fn free() -> Self {
+        let [client, route, monitor] = free_ports();
         Self { client, route, monitor }
     }
+}
+
+/// Chooses free ports of 127.0.0.1. None of them is one that the system gives to outgoing connections: those may be
+/// taken while the server that uses the port is down.
+pub fn free_ports<const COUNT: usize>() -> [SocketAddr; COUNT] {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768_u16);
+    let ports = 10_000..first.max(10_100);
+    // All are open at the same time, so they differ.
+    let listeners = [(); COUNT].map(|()| {
+        let listen = || {
+            let port = ports.start + (RandomState::new().hash_one(0) % ports.len() as u64) as u16;
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
+        };
+        std::iter::repeat_with(listen).take(1000).flatten().next().expect("a free port")
+    });
+    listeners.map(|listener| listener.local_addr().expect("a bound socket"))
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 pub use authority::{Authority, Identity};
 pub use binary::nats_server;
 pub use cluster::NatsCluster;
-pub use configuration::{Layout, NatsSetup, Rights};
+pub use configuration::{Layout, NatsSetup, Rights, ServerSetup, free_ports};
 pub use nats::Nats;
 pub use nkey::{Credentials, Nkey};
 pub use proxy::{Proxy, Way};

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::{Layout, eventually, within};
+use crate::{Layout, ServerSetup, eventually, within};
 
 /// A running NATS server. Dropping this value kills the process. A failing test prints the end of the server's log.
 #[derive(Debug)]
@@ -22,18 +22,14 @@ pub struct Nats {
     folder: Arc<TempDir>,
     name: String,
     layout: Layout,
+    environment: Vec<(String, String)>,
 }
 
 impl Nats {
-    pub(crate) async fn start(
-        program: PathBuf,
-        folder: Arc<TempDir>,
-        name: &str,
-        layout: Layout,
-        configuration: &str,
-    ) -> Self {
-        let mut server = Self { process: None, program, folder, name: name.to_owned(), layout };
-        server.configure(configuration);
+    pub(crate) async fn start(program: PathBuf, folder: Arc<TempDir>, setup: ServerSetup) -> Self {
+        let ServerSetup { name, layout, configuration, environment } = setup;
+        let mut server = Self { process: None, program, folder, name, layout, environment };
+        server.configure(&configuration);
         server.restart().await;
         server
     }
@@ -101,6 +97,7 @@ impl Nats {
         let process = Command::new(&self.program)
             .arg("--config")
             .arg(self.file("conf"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

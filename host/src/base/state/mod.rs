@@ -61,7 +61,7 @@ pub struct InUse {
 
 /// A file in the state folder.
 #[derive(Debug)]
-pub struct Entry {
+pub struct StateFile {
     /// The name within its folder.
     pub name: String,
     /// The size in bytes.
@@ -244,7 +244,7 @@ impl StateFolder {
     ///
     /// # Errors
     /// If the folder cannot be read.
-    pub fn files(&self, folder: &str) -> io::Result<Vec<Entry>> {
+    pub fn files(&self, folder: &str) -> io::Result<Vec<StateFile>> {
         let list = || list(&self.folder_of(&format!("{folder}/*"), false)?.0);
         match list() {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
@@ -285,7 +285,7 @@ impl StateFolder {
 }
 
 /// Lists the regular files of a folder.
-fn list(folder: &OwnedFd) -> io::Result<Vec<Entry>> {
+fn list(folder: &OwnedFd) -> io::Result<Vec<StateFile>> {
     let mut entries = Vec::new();
     for entry in Dir::read_from(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
@@ -293,7 +293,7 @@ fn list(folder: &OwnedFd) -> io::Result<Vec<Entry>> {
         if FileType::from_raw_mode(stat.st_mode).is_file() {
             let since = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
             let modified = SystemTime::UNIX_EPOCH + since + Duration::from_nanos(u64::from(stat.st_mtime_nsec as u32));
-            entries.push(Entry { name, size: u64::try_from(stat.st_size).unwrap_or(0), modified });
+            entries.push(StateFile { name, size: u64::try_from(stat.st_size).unwrap_or(0), modified });
         }
     }
     Ok(entries)

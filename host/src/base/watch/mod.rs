@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 pub use self::settling::Settling;
-pub use self::stamp::{Stamp, YOUNG};
+pub use self::stamp::{FileStamp, YOUNG};
 use crate::config::WatchConfig;
 
 /// How soon to look for folders again if some of them are not watched yet.
@@ -77,7 +77,7 @@ impl Watch {
 }
 
 /// A report of the operating system.
-enum Change {
+enum WatchReport {
     /// This happened to these paths.
     Paths(Vec<PathBuf>, FileEvent),
     /// Some events were lost.
@@ -90,7 +90,7 @@ struct Task {
     /// For each file, the paths that lead to it: see [`way`].
     ways: Vec<HashSet<PathBuf>>,
     config: WatchConfig,
-    events: mpsc::Receiver<Change>,
+    events: mpsc::Receiver<WatchReport>,
     folders: Arc<Mutex<Folders>>,
 }
 
@@ -99,12 +99,12 @@ impl Task {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
         let forward = move |event: notify::Result<Event>| {
             let change = match event {
-                Ok(event) if event.need_rescan() => Change::Unknown,
+                Ok(event) if event.need_rescan() => WatchReport::Unknown,
                 Ok(event) => match file_event(event.kind) {
-                    Some(kind) => Change::Paths(event.paths, kind),
+                    Some(kind) => WatchReport::Paths(event.paths, kind),
                     None => return,
                 },
-                Err(_) => Change::Unknown,
+                Err(_) => WatchReport::Unknown,
             };
             // Fails if the task has ended, or if the queue is full. A full queue hides no change: after each queued
             // event, every file is compared.
@@ -125,7 +125,7 @@ impl Task {
                 (self.ways, complete) = (found.ways, found.complete);
                 if found.more {
                     // Something may have happened before the new folders were watched.
-                    self.report(&Change::Unknown);
+                    self.report(&WatchReport::Unknown);
                 }
             }
             touched = HashSet::new();
@@ -135,7 +135,7 @@ impl Task {
             while let Ok(change) = timeout_at(until, self.events.recv()).await {
                 let Some(change) = change else { return };
                 self.report(&change);
-                if let Change::Paths(paths, _) = change {
+                if let WatchReport::Paths(paths, _) = change {
                     touched.extend(paths);
                 }
                 if std::mem::take(&mut first) {
@@ -146,11 +146,11 @@ impl Task {
     }
 
     /// Sends each file's receiver the event that the change means for this file.
-    fn report(&self, change: &Change) {
+    fn report(&self, change: &WatchReport) {
         for ((_, file), way) in self.files.iter().zip(&self.ways) {
             let event = match change {
-                Change::Paths(paths, event) if paths.iter().any(|path| way.contains(path)) => *event,
-                Change::Paths(..) | Change::Unknown => FileEvent::Near,
+                WatchReport::Paths(paths, event) if paths.iter().any(|path| way.contains(path)) => *event,
+                WatchReport::Paths(..) | WatchReport::Unknown => FileEvent::Near,
             };
             // Fails if the queue is full. One event more would add no information.
             let _ = file.try_send(event);

@@ -13,7 +13,7 @@ const EMPTIED: Duration = Duration::from_secs(2);
 
 /// A value that changes whenever the file changes: nobody can set a file's time of change (ctime).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
+pub struct FileStamp {
     /// Device and inode.
     file: (u64, u64),
     size: u64,
@@ -21,7 +21,7 @@ pub struct Stamp {
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl FileStamp {
     /// Returns the stamp of a file as it is now. Blocks.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Stamp {
     }
 }
 
-impl From<&Metadata> for Stamp {
+impl From<&Metadata> for FileStamp {
     fn from(metadata: &Metadata) -> Self {
         Self {
             file: (metadata.dev(), metadata.ino()),

@@ -38,7 +38,7 @@ impl Parameters for Page {
 }
 
 #[derive(Serialize)]
-struct Connection<'a> {
+struct ConnectionRow<'a> {
     id: String,
     uid: &'a str,
     address: String,
@@ -47,7 +47,7 @@ struct Connection<'a> {
     outbox_bytes: usize,
 }
 
-impl<'a> Connection<'a> {
+impl<'a> ConnectionRow<'a> {
     fn of(peer: &'a Peer) -> Self {
         Self {
             id: peer.id.to_string(),
@@ -79,7 +79,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>, Query(page): Query<P
     });
     let peers = page.await.map_err(|error| Problem::new(Reason::Internal, error))?;
     let next = peers.last().filter(|_| peers.len() == limit).map(|last| last.id.to_string());
-    let connections: Vec<_> = peers.iter().map(|peer| Connection::of(peer)).collect();
+    let connections: Vec<_> = peers.iter().map(|peer| ConnectionRow::of(peer)).collect();
     Ok(Json(json!({ "connections": connections, "next": next })))
 }
 

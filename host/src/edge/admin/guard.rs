@@ -18,9 +18,9 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::shared::{HEALTH, READINESS, Shared, Tokens};
+use super::shared::{AdminTokens, HEALTH, READINESS, Shared};
 use crate::base::metrics::METRICS;
-use crate::edge::http::bounded::{PATIENCE, Peer};
+use crate::edge::http::bounded::{HttpPeer, PATIENCE};
 use crate::edge::http::origin::{authorization, check_host, check_origin};
 use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::token::{ADMIN_FILE, READ_FILE};
@@ -31,7 +31,7 @@ const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// Passes a request on, or answers why it is refused.
 pub(super) async fn guard(
     State(shared): State<Arc<Shared>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    ConnectInfo(peer): ConnectInfo<HttpPeer>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -51,7 +51,7 @@ pub(super) async fn guard(
     ([(CONNECTION, "close")], response).into_response()
 }
 
-async fn serve(peer: &Peer, request: Request, next: Next) -> Response {
+async fn serve(peer: &HttpPeer, request: Request, next: Next) -> Response {
     peer.trust();
     let mut audit = AuditLine::of(&request);
     // A little longer than the request may take, so that the operator is told.
@@ -105,7 +105,7 @@ enum Visitor {
 
 impl Shared {
     /// Returns the sender of a request, or why the request is refused.
-    fn authorize(&self, request: &Request, peer: &Peer) -> Result<Visitor, Problem> {
+    fn authorize(&self, request: &Request, peer: &HttpPeer) -> Result<Visitor, Problem> {
         // `/healthz/` is treated like a probe, so the answer is 404 and not 401.
         let is_probe = [HEALTH, READINESS].contains(&request.uri().path().trim_end_matches('/'));
         let is_hostless = request.version() == Version::HTTP_10 && !request.headers().contains_key(HOST);
@@ -116,7 +116,7 @@ impl Shared {
         if is_probe {
             return Ok(Visitor::Stranger);
         }
-        let Some(Tokens { all, read }) = &self.tokens else {
+        let Some(AdminTokens { all, read }) = &self.tokens else {
             let problem = "the gateway has no token, because it has no state folder: see its log";
             return Err(Problem::new(Reason::NoToken, problem));
         };

@@ -123,7 +123,7 @@ fn certificates(text: &mut Exposition, certificates: &Certificates) {
         let expires = expires.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let file = file.display().to_string();
         let own = names.first().map_or("", String::as_str);
-        text.sample(name, &[("listener", listener), ("name", own), ("file", &file)], expires);
+        text.sample(name, &[("listener", listener.as_str()), ("name", own), ("file", &file)], expires);
     }
 }
 

@@ -34,13 +34,13 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use self::guard::guard;
-use self::rates::Rates;
-use self::shared::{HEALTH, READINESS, Shared, Tokens};
+use self::rates::RateHistory;
+use self::shared::{AdminTokens, HEALTH, READINESS, Shared};
 pub use self::shared::{ListenerStatus, Served};
 use crate::base::state::StateFolder;
 use crate::base::throttle::Throttle;
 use crate::config::AdminConfig;
-use crate::edge::http::bounded::Bounded;
+use crate::edge::http::bounded::BoundedListener;
 use crate::edge::http::problem::Problem;
 use crate::edge::http::server::Server;
 use crate::edge::listener::Listener;
@@ -74,7 +74,7 @@ impl Admin {
         listener: Listener,
         tls: Option<Arc<Tls>>,
     ) -> anyhow::Result<Self> {
-        let tokens = match spawn_blocking(move || Tokens::create(&state)).await? {
+        let tokens = match spawn_blocking(move || AdminTokens::create(&state)).await? {
             Ok(tokens) => Some(tokens),
             Err(error) => {
                 warn!(%error, "no admin token: the admin listener answers health probes only");
@@ -86,14 +86,14 @@ impl Admin {
             allowed_hosts: config.allowed_hosts.clone(),
             refusals: Throttle::new(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE),
             started: SystemTime::now(),
-            rates: Rates::new(),
+            rates: RateHistory::new(),
             served: OnceLock::new(),
             uploading: Semaphore::new(1),
         });
         if let Some(address) = config.listener.public_address().filter(|_| tls.is_none()) {
             warn!(%address, "the admin listener speaks plain HTTP: others on the network can read its token");
         }
-        let server = Server::start(Bounded::new(listener, tls, MAX_CONNECTIONS), router(&shared));
+        let server = Server::start(BoundedListener::new(listener, tls, MAX_CONNECTIONS), router(&shared));
         let sampled = shared.clone();
         let sampling = tokio::spawn(async move { match sampled.rates.run().await {} });
         Ok(Self { shared, server, _sampling: AbortOnDropHandle::new(sampling) })

@@ -23,7 +23,7 @@ use crate::policy::status::{Deployed, PluginStatus};
 const STANDSTILL: Duration = Duration::from_secs(15);
 
 type Shares = State<Arc<Shared>>;
-type Status = Result<Json<PluginStatus>, Problem>;
+type PluginAnswer = Result<Json<PluginStatus>, Problem>;
 
 /// The slot in the path of a request.
 pub(super) struct Slot(String);
@@ -52,15 +52,19 @@ pub(super) async fn list(State(shared): Shares) -> Result<Json<Value>, Problem> 
     Ok(Json(json!({ "plugins": shared.served()?.policy.plugins() })))
 }
 
-pub(super) async fn rollback(State(shared): Shares, Slot(slot): Slot, Query(expected): Query<Expected>) -> Status {
+pub(super) async fn rollback(
+    State(shared): Shares,
+    Slot(slot): Slot,
+    Query(expected): Query<Expected>,
+) -> PluginAnswer {
     Ok(Json(shared.served()?.policy.rollback(&slot, expected.generation).await?))
 }
 
-pub(super) async fn promote(State(shared): Shares, Slot(slot): Slot, Query(expected): Query<Expected>) -> Status {
+pub(super) async fn promote(State(shared): Shares, Slot(slot): Slot, Query(expected): Query<Expected>) -> PluginAnswer {
     Ok(Json(shared.served()?.policy.promote(&slot, expected.generation).await?))
 }
 
-pub(super) async fn reload(State(shared): Shares, Slot(slot): Slot) -> Status {
+pub(super) async fn reload(State(shared): Shares, Slot(slot): Slot) -> PluginAnswer {
     Ok(Json(Box::pin(shared.served()?.policy.reload(&slot)).await?))
 }
 

@@ -42,7 +42,7 @@ impl Sample {
 
 /// The last samples, oldest first; at least one.
 #[derive(Debug)]
-pub(super) struct Rates(Mutex<VecDeque<Sample>>);
+pub(super) struct RateHistory(Mutex<VecDeque<Sample>>);
 
 /// Events per second.
 #[derive(Debug, PartialEq, Serialize)]
@@ -54,7 +54,7 @@ pub(super) struct PerSecond {
     rates: BTreeMap<&'static str, f64>,
 }
 
-impl Rates {
+impl RateHistory {
     /// Takes the first sample.
     pub(super) fn new() -> Self {
         Self(Mutex::new(VecDeque::from([Sample::take()])))
@@ -104,7 +104,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_samples_of_a_minute_are_kept() {
-        let rates = Rates::new();
+        let rates = RateHistory::new();
         let _ = tokio::time::timeout(Duration::from_secs(600), rates.run()).await;
         assert_eq!(rates.0.lock().len(), KEPT);
         assert_eq!(rates.per_second().seconds, 60.0 - INTERVAL.as_secs_f64());

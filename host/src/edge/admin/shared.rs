@@ -7,10 +7,11 @@ use std::time::SystemTime;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use super::rates::Rates;
+use super::rates::RateHistory;
 use crate::base::notices::Notices;
 use crate::base::state::StateFolder;
 use crate::base::throttle::Throttle;
+use crate::config::ListenerName;
 use crate::edge::drain::Drain;
 use crate::edge::http::problem::Problem;
 use crate::edge::http::token::{ADMIN_FILE, READ_FILE, Token};
@@ -27,8 +28,8 @@ pub(super) const READINESS: &str = "/readyz";
 /// An address that the gateway listens on.
 #[derive(Debug, Clone, Serialize)]
 pub struct ListenerStatus {
-    /// `websocket`, `text`, `api` or `admin`.
-    pub listener: &'static str,
+    /// Which listener it is.
+    pub listener: ListenerName,
     /// The address.
     pub address: String,
     /// Whether it speaks TLS.
@@ -60,14 +61,14 @@ pub struct Served {
 
 /// The tokens of operators.
 #[derive(Debug)]
-pub(super) struct Tokens {
+pub(super) struct AdminTokens {
     /// Allows everything.
     pub(super) all: Token,
     /// Allows to read.
     pub(super) read: Token,
 }
 
-impl Tokens {
+impl AdminTokens {
     /// Reads the tokens in the state folder, or makes them. Blocks.
     pub(super) fn create(state: &StateFolder) -> io::Result<Self> {
         Ok(Self { all: Token::create(state, ADMIN_FILE)?, read: Token::create(state, READ_FILE)? })
@@ -78,11 +79,11 @@ impl Tokens {
 #[derive(Debug)]
 pub(super) struct Shared {
     /// `None` if there is no private place for the tokens. Then only health probes are answered.
-    pub(super) tokens: Option<Tokens>,
+    pub(super) tokens: Option<AdminTokens>,
     pub(super) allowed_hosts: Vec<String>,
     pub(super) refusals: Throttle,
     pub(super) started: SystemTime,
-    pub(super) rates: Rates,
+    pub(super) rates: RateHistory,
     /// Set once the gateway has started.
     pub(super) served: OnceLock<Served>,
     /// Allows one upload at a time, because components may be large.

@@ -11,6 +11,7 @@ use super::rates::PerSecond;
 use super::shared::{ListenerStatus, Served, Shared};
 use crate::base::metrics::METRICS;
 use crate::base::version::{COMMIT, VERSION};
+use crate::config::ListenerName;
 use crate::edge::http::problem::Problem;
 use crate::edge::tls::CertificateStatus;
 use crate::policy::status::{EventKind, PluginStatus};
@@ -29,12 +30,12 @@ pub(super) struct Status {
     started: String,
     uptime_seconds: u64,
     listeners: Vec<ListenerStatus>,
-    certificates: Vec<Certificate>,
+    certificates: Vec<CertificateRow>,
     connections: Connections,
     per_second: PerSecond,
     /// As in `GET /plugins`.
     plugins: Vec<PluginStatus>,
-    budgets: Vec<Budget>,
+    budgets: Vec<BudgetStatus>,
     /// Missing if this gateway belongs to no cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster: Option<ClusterPage>,
@@ -44,8 +45,8 @@ pub(super) struct Status {
 
 /// A certificate of a listener.
 #[derive(Debug, Serialize)]
-struct Certificate {
-    listener: &'static str,
+struct CertificateRow {
+    listener: ListenerName,
     file: String,
     names: Vec<String>,
     expires: String,
@@ -63,7 +64,7 @@ struct Connections {
 
 /// Memory that many share, within a limit.
 #[derive(Debug, Serialize)]
-struct Budget {
+struct BudgetStatus {
     /// The setting with the limit.
     setting: &'static str,
     used_bytes: usize,
@@ -97,15 +98,15 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<Json<Statu
     }))
 }
 
-fn certificate((listener, status): (&'static str, CertificateStatus)) -> Certificate {
+fn certificate((listener, status): (ListenerName, CertificateStatus)) -> CertificateRow {
     let CertificateStatus { file, names, expires } = status;
     let expires = humantime::format_rfc3339_seconds(expires).to_string();
-    Certificate { listener, file: file.display().to_string(), names, expires }
+    CertificateRow { listener, file: file.display().to_string(), names, expires }
 }
 
-fn budgets(served: &Served, plugins: &[PluginStatus]) -> Vec<Budget> {
+fn budgets(served: &Served, plugins: &[PluginStatus]) -> Vec<BudgetStatus> {
     let of_plugins = plugins.iter().map(|plugin| plugin.memory_bytes).sum();
-    let budget = |setting, used_bytes, limit_bytes| Budget { setting, used_bytes, limit_bytes };
+    let budget = |setting, used_bytes, limit_bytes| BudgetStatus { setting, used_bytes, limit_bytes };
     vec![
         budget("outbox.total_bytes", served.budget.used(), served.budget.limit()),
         budget("inbox.total_bytes", served.inbox.used(), served.inbox.limit()),
@@ -117,7 +118,7 @@ fn budgets(served: &Served, plugins: &[PluginStatus]) -> Vec<Budget> {
 fn warnings(
     connections: &Connections,
     plugins: &[PluginStatus],
-    budgets: &[Budget],
+    budgets: &[BudgetStatus],
     notices: Vec<String>,
 ) -> Vec<String> {
     let mut warnings = notices;

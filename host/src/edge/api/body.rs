@@ -23,7 +23,7 @@ const FIRST: usize = 16 << 10;
 pub(super) struct Room(Arc<Semaphore>);
 
 /// Memory that a request has taken. Dropping it gives the memory back.
-pub(super) type Taken = OwnedSemaphorePermit;
+pub(super) type RoomPermit = OwnedSemaphorePermit;
 
 impl Room {
     pub(super) fn new(bytes: usize) -> Self {
@@ -31,7 +31,7 @@ impl Room {
     }
 
     /// Takes memory for a part of a body.
-    pub(super) fn take(&self, bytes: usize) -> Result<Taken, Problem> {
+    pub(super) fn take(&self, bytes: usize) -> Result<RoomPermit, Problem> {
         let taken = u32::try_from(bytes).ok().and_then(|bytes| self.0.clone().try_acquire_many_owned(bytes).ok());
         taken.ok_or_else(|| {
             Problem::new(Reason::Budget, "too many bytes of other requests are under way (api.in_flight)")
@@ -41,7 +41,7 @@ impl Room {
 
 /// Reads a body of at most `limit` bytes; `key` is the setting with the limit. The bytes are a copy: the buffers in
 /// which they arrive are larger than a message, and a message may wait in an outbox for long.
-pub(super) async fn read(room: &Room, body: Body, limit: usize, key: &str) -> Result<(Bytes, Taken), Problem> {
+pub(super) async fn read(room: &Room, body: Body, limit: usize, key: &str) -> Result<(Bytes, RoomPermit), Problem> {
     let too_large = || Problem::new(Reason::TooLarge, format_args!("the body is larger than {limit} bytes ({key})"));
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > limit {

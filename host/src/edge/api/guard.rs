@@ -22,7 +22,7 @@ use super::caller::Publisher;
 use super::shared::{DOCUMENT, Shared};
 use super::tokens::Grant;
 use crate::base::metrics::METRICS;
-use crate::edge::http::bounded::Peer;
+use crate::edge::http::bounded::HttpPeer;
 use crate::edge::http::origin::{authorization, check_host, check_origin};
 use crate::edge::http::problem::{Problem, Reason, shown};
 
@@ -35,7 +35,7 @@ const IDLE: Duration = Duration::from_secs(75);
 /// Passes a request on, or answers why it is refused.
 pub(super) async fn guard(
     State(shared): State<Arc<Shared>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    ConnectInfo(peer): ConnectInfo<HttpPeer>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -55,7 +55,7 @@ pub(super) async fn guard(
     ([(CONNECTION, "close")], response).into_response()
 }
 
-async fn serve(shared: &Shared, grant: Arc<Grant>, peer: &Peer, mut request: Request, next: Next) -> Response {
+async fn serve(shared: &Shared, grant: Arc<Grant>, peer: &HttpPeer, mut request: Request, next: Next) -> Response {
     peer.trust();
     peer.patience.live_by_bytes(IDLE);
     // A little longer than the request may take, so that the client is told.
@@ -107,7 +107,7 @@ impl Drop for AccessLine {
 impl Shared {
     /// Returns what the sender of a request may do, `None` for a request that needs no token, or why the request is
     /// refused.
-    fn authorize(&self, request: &Request, peer: &Peer) -> Result<Option<Arc<Grant>>, Problem> {
+    fn authorize(&self, request: &Request, peer: &HttpPeer) -> Result<Option<Arc<Grant>>, Problem> {
         check_host(request, peer, &self.config.allowed_hosts, "api.allowed_hosts")?;
         check_origin(request)?;
         if request.uri().path() == DOCUMENT {

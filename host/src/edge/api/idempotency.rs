@@ -78,7 +78,7 @@ impl fmt::Debug for Idempotency {
 
 #[derive(Default)]
 struct Entries {
-    by_id: HashMap<Id, Entry>,
+    by_id: HashMap<Id, KeyedRequest>,
     /// The finished entries by their numbers. Smaller numbers finished earlier, and expire earlier.
     finished: BTreeMap<u64, Id>,
     /// The number of the entry that finished last.
@@ -87,7 +87,7 @@ struct Entries {
     bytes: usize,
 }
 
-struct Entry {
+struct KeyedRequest {
     fingerprint: [u8; 32],
     /// `None` while the request is being carried out.
     finished: Option<Finished>,
@@ -127,7 +127,7 @@ impl Idempotency {
             let Some(oldest) = entries.oldest() else { return Begun::Full };
             entries.forget(&oldest);
         }
-        entries.by_id.insert(id, Entry { fingerprint, finished: None });
+        entries.by_id.insert(id, KeyedRequest { fingerprint, finished: None });
         Begun::Fresh(Reservation { idempotency: self.clone(), id, stored: None })
     }
 

@@ -51,7 +51,7 @@ pub use self::store::TokenStore;
 use crate::base::state::StateFolder;
 use crate::base::throttle::Throttle;
 use crate::config::ApiConfig;
-use crate::edge::http::bounded::Bounded;
+use crate::edge::http::bounded::BoundedListener;
 use crate::edge::http::problem::Problem;
 use crate::edge::http::server::Server;
 use crate::edge::listener::Listener;
@@ -138,7 +138,7 @@ impl Api {
         if let Some(address) = config.listener.public_address().filter(|_| tls.is_none()) {
             warn!(%address, "the API speaks plain HTTP: others on the network can read tokens and messages");
         }
-        let server = Server::start(Bounded::new(listener, tls, config.connections), routes);
+        let server = Server::start(BoundedListener::new(listener, tls, config.connections), routes);
         Ok(Self { shared, server })
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tracing::info;
 
-use super::tokens::{Grant, Tokens};
+use super::tokens::{ApiTokens, Grant};
 use crate::base::state::StateFolder;
 use crate::config::{ApiTokenConfig, Credential, Scope};
 use crate::edge::http::token::{API_FILE, Token};
@@ -19,7 +19,7 @@ const DEFAULT: &str = "default";
 #[derive(Debug)]
 pub struct TokenStore {
     state: Arc<StateFolder>,
-    current: ArcSwap<Tokens>,
+    current: ArcSwap<ApiTokens>,
 }
 
 impl TokenStore {
@@ -29,7 +29,7 @@ impl TokenStore {
     /// # Errors
     /// If no token is configured, and the state folder has none and cannot keep one.
     pub(super) fn load(configured: Vec<ApiTokenConfig>, state: Arc<StateFolder>) -> io::Result<Self> {
-        let tokens = Tokens::default().replaced(or_default(configured, &state)?);
+        let tokens = ApiTokens::default().replaced(or_default(configured, &state)?);
         Ok(Self { state, current: ArcSwap::from_pointee(tokens) })
     }
 

@@ -16,7 +16,7 @@ use memchr::memchr;
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
-use super::body::Taken;
+use super::body::RoomPermit;
 use super::caller::{Caller, Publisher};
 use super::item;
 use super::push::KEY;
@@ -39,7 +39,7 @@ const NAP: Duration = Duration::from_secs(1);
 /// Which results are wanted.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct StreamOptions {
     results: Option<Results>,
 }
 
@@ -50,7 +50,7 @@ enum Results {
     Errors,
 }
 
-impl Parameters for Wanted {
+impl Parameters for StreamOptions {
     const ALLOWED: &'static str = "results=all or results=errors";
 }
 
@@ -58,7 +58,7 @@ impl Parameters for Wanted {
 pub(super) async fn stream(
     State(shared): State<Arc<Shared>>,
     Caller(publisher): Caller,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<StreamOptions>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -118,7 +118,7 @@ struct Items {
     /// Bytes at the start of the buffer that contain no line end.
     searched: usize,
     /// The memory of the buffer.
-    taken: Option<Taken>,
+    taken: Option<RoomPermit>,
     /// A line that came too fast, and waits.
     held: Option<Bytes>,
     summary: Summary,

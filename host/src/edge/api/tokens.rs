@@ -19,9 +19,9 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// All tokens that open the API.
 #[derive(Debug, Default)]
-pub(super) struct Tokens(Vec<Arc<Grant>>);
+pub(super) struct ApiTokens(Vec<Arc<Grant>>);
 
-impl Tokens {
+impl ApiTokens {
     /// Returns the tokens of a new configuration. A token with the same name and credential stays: requests and streams
     /// that use it follow its new rules at once. All other tokens are no longer valid.
     pub(super) fn replaced(&self, configured: Vec<ApiTokenConfig>) -> Self {
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_token_is_found_by_its_digest_and_never_shown() {
         let configured = vec![config("a", TOKEN), config("b", "another"), config("c", "third")];
-        let tokens = Tokens::default().replaced(configured);
+        let tokens = ApiTokens::default().replaced(configured);
         for (given, name) in [
             (format!("Bearer {TOKEN}"), Some("a")),
             ("bearer another".to_owned(), Some("b")),
@@ -297,9 +297,9 @@ mod tests {
     #[tokio::test]
     async fn a_token_that_stays_follows_its_new_rules_and_one_that_is_gone_is_revoked() {
         let configured = vec![config("a", TOKEN), config("b", "another"), config("c", "third")];
-        let old = Tokens::default().replaced(configured.clone());
+        let old = ApiTokens::default().replaced(configured.clone());
         assert!(old.are(&configured) && !old.are(&configured[1..]));
-        let find = |tokens: &Tokens, token: &str| tokens.find(format!("Bearer {token}").as_bytes());
+        let find = |tokens: &ApiTokens, token: &str| tokens.find(format!("Bearer {token}").as_bytes());
         let (a, b, c) = (find(&old, TOKEN).unwrap(), find(&old, "another").unwrap(), find(&old, "third").unwrap());
         let changed = ApiTokenConfig { scopes: vec![Scope::Kick], ..config("a", TOKEN) };
         let new = old.replaced(vec![changed, config("renamed", "another")]);

@@ -33,7 +33,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const DISCARDS_AT_ONCE: usize = 16;
 
 /// A listener that limits the number of connections, and how long each may do nothing.
-pub(in crate::edge) struct Bounded {
+pub(in crate::edge) struct BoundedListener {
     listener: Listener,
     /// The certificates, if connections are encrypted.
     tls: Option<Arc<Tls>>,
@@ -41,7 +41,7 @@ pub(in crate::edge) struct Bounded {
     strangers: Arc<Strangers>,
 }
 
-impl Bounded {
+impl BoundedListener {
     /// Accepts at most `most` connections at a time. A further connection replaces the oldest one that has not sent a
     /// token; if there is none, it waits.
     pub(in crate::edge) fn new(listener: Listener, tls: Option<Arc<Tls>>, most: usize) -> Self {
@@ -49,7 +49,7 @@ impl Bounded {
     }
 }
 
-impl axum::serve::Listener for Bounded {
+impl axum::serve::Listener for BoundedListener {
     type Io = Connection;
     type Addr = Remote;
 
@@ -121,7 +121,7 @@ impl Patience {
 
 /// The connection of a request.
 #[derive(Debug, Clone)]
-pub(in crate::edge) struct Peer {
+pub(in crate::edge) struct HttpPeer {
     /// The id of the connection.
     pub(in crate::edge) id: ConnectionId,
     /// The listener's address that the client has connected to, unless it is a Unix socket.
@@ -137,7 +137,7 @@ pub(in crate::edge) struct Peer {
     strangers: Arc<Strangers>,
 }
 
-impl Peer {
+impl HttpPeer {
     /// Returns the names in the client's certificate, which is checked. Empty without a certificate.
     pub(in crate::edge) fn certificate_names(&self) -> &[String] {
         self.certificate.get().map_or(&[], Vec::as_slice)
@@ -149,8 +149,8 @@ impl Peer {
     }
 }
 
-impl Connected<IncomingStream<'_, Bounded>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
+impl Connected<IncomingStream<'_, BoundedListener>> for HttpPeer {
+    fn connect_info(stream: IncomingStream<'_, BoundedListener>) -> Self {
         stream.io().peer.clone()
     }
 }
@@ -158,7 +158,7 @@ impl Connected<IncomingStream<'_, Bounded>> for Peer {
 /// A connection that ends when its time is over, or when another connection needs its place.
 pub(in crate::edge) struct Connection {
     stream: Secured<Accepted>,
-    peer: Peer,
+    peer: HttpPeer,
     timer: Pin<Box<Sleep>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// When the connection ends if the client still takes no bytes.
@@ -176,7 +176,7 @@ impl Connection {
         place: OwnedSemaphorePermit,
         strangers: Arc<Strangers>,
     ) -> Self {
-        let peer = Peer {
+        let peer = HttpPeer {
             id: ConnectionId::next(),
             own,
             tls,

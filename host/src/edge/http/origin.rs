@@ -7,7 +7,7 @@ use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN};
 use axum::http::uri::Authority;
 
-use super::bounded::Peer;
+use super::bounded::HttpPeer;
 use super::problem::{Problem, Reason};
 use crate::config;
 
@@ -23,7 +23,7 @@ pub(in crate::edge) fn check_origin(request: &Request) -> Result<(), Problem> {
 /// the setting with the `allowed` names.
 pub(in crate::edge) fn check_host(
     request: &Request,
-    peer: &Peer,
+    peer: &HttpPeer,
     allowed: &[String],
     key: &str,
 ) -> Result<(), Problem> {
@@ -53,7 +53,7 @@ pub(in crate::edge) fn authorization(request: &Request) -> Result<&[u8], Problem
     }
 }
 
-fn is_own(host: &str, peer: &Peer, allowed: &[String]) -> bool {
+fn is_own(host: &str, peer: &HttpPeer, allowed: &[String]) -> bool {
     let Some(host) = config::host(host) else { return false };
     let is_address = host
         .parse()

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::bounded::{Bounded, Peer};
+use super::bounded::{BoundedListener, HttpPeer};
 
 /// How long unfinished answers may take after the gateway has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -21,8 +21,8 @@ pub(in crate::edge) struct Server {
 
 impl Server {
     /// Answers requests by these routes.
-    pub(in crate::edge) fn start(listener: Bounded, routes: Router) -> Self {
-        let service = routes.into_make_service_with_connect_info::<Peer>();
+    pub(in crate::edge) fn start(listener: BoundedListener, routes: Router) -> Self {
+        let service = routes.into_make_service_with_connect_info::<HttpPeer>();
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let task = tokio::spawn(async move {

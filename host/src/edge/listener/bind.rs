@@ -14,28 +14,29 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::inherited::InheritedSocket;
 use super::stream::{Accepted, Remote};
-use crate::config::{ListenAddress, ListenerConfig};
+use crate::config::{ListenAddress, ListenerConfig, ListenerName};
 
 /// Connections that may wait to be accepted. Enough for all clients to reconnect at once.
 const BACKLOG: i32 = 4096;
 
 /// A socket that listens.
 #[derive(Debug)]
-pub(super) enum Bound {
+pub(super) enum ListeningSocket {
     Tcp(TcpListener),
     Unix { listener: UnixListener, _file: Option<SocketFile> },
 }
 
-impl Bound {
+impl ListeningSocket {
     /// Opens the sockets of the listener `name`. Blocks.
-    pub(super) fn open(name: &str, config: &ListenerConfig) -> Result<Vec<Self>> {
+    pub(super) fn open(name: ListenerName, config: &ListenerConfig) -> Result<Vec<Self>> {
         let group = config.group.as_deref().map(|group| group_id(group).with_context(|| format!("{name}.group")));
         let group = group.transpose()?;
         let bind = |address: &ListenAddress| match address {
             ListenAddress::Tcp(address) => Ok(Self::Tcp(tcp(*address)?)),
             ListenAddress::Unix(path) => unix(path, config.mode, group),
         };
-        let open = |address| bind(address).with_context(|| format!("cannot listen on {address} ({name}.listen)"));
+        let open =
+            |address| bind(address).with_context(|| format!("cannot listen on {address} ({})", name.listen_key()));
         config.listen.iter().map(open).collect()
     }
 
@@ -93,7 +94,7 @@ fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Opens a Unix socket. Nobody can connect before it has its permissions.
-fn unix(path: &Path, mode: u32, group: Option<u32>) -> Result<Bound> {
+fn unix(path: &Path, mode: u32, group: Option<u32>) -> Result<ListeningSocket> {
     remove_stale(path)?;
     let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -104,7 +105,7 @@ fn unix(path: &Path, mode: u32, group: Option<u32>) -> Result<Bound> {
         chown(path, None, Some(group)).with_context(|| format!("cannot give the socket to group {group}"))?;
     }
     socket.listen(BACKLOG)?;
-    Ok(Bound::Unix { listener: UnixListener::from_std(socket.into())?, _file: Some(file) })
+    Ok(ListeningSocket::Unix { listener: UnixListener::from_std(socket.into())?, _file: Some(file) })
 }
 
 /// Removes the socket of a process that is gone. A socket that somebody answers stays.

@@ -6,11 +6,7 @@ use std::os::unix::net::UnixListener;
 use anyhow::{Context as _, Result, bail};
 use listenfd::ListenFd;
 
-use crate::config::{Config, ListenAddress, Overrides};
-
-/// The names that sockets may have (`FileDescriptorName=` of the socket unit), with the settings that they replace.
-const NAMES: [(&str, &str); 4] =
-    [("websocket", "websocket.listen"), ("text", "text.listen"), ("admin", "admin.listen"), ("api", "api.listen")];
+use crate::config::{Config, ListenAddress, ListenerName, Overrides};
 
 /// A socket that systemd has passed.
 #[derive(Debug)]
@@ -32,16 +28,17 @@ impl InheritedSocket {
     }
 }
 
-/// All sockets that systemd has passed, with their names.
+/// All sockets that systemd has passed, with their listeners.
 #[derive(Debug, Default)]
-pub(crate) struct Inherited(Vec<(&'static str, InheritedSocket)>);
+pub(crate) struct Inherited(Vec<(ListenerName, InheritedSocket)>);
 
 impl Inherited {
     /// Takes the sockets from the environment. Only the first call gets them. Must be called before the process has
     /// other threads, because it changes the environment.
     ///
     /// # Errors
-    /// If a socket has no known name, or is neither a TCP nor a Unix socket.
+    /// If a socket has not the name of a listener (`FileDescriptorName=` of the socket unit), or is neither a TCP nor a
+    /// Unix socket.
     pub(crate) fn take() -> Result<Self> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut passed = ListenFd::from_env();
@@ -49,8 +46,8 @@ impl Inherited {
         let mut names = names.split(':');
         for index in 0..passed.len() {
             let given = names.next().unwrap_or_default();
-            let Some((name, _)) = NAMES.iter().find(|(name, _)| *name == given) else {
-                let allowed = NAMES.map(|(name, _)| name).join(", ");
+            let Some(name) = ListenerName::ALL.into_iter().find(|name| name.as_str() == given) else {
+                let allowed = ListenerName::ALL.map(ListenerName::as_str).join(", ");
                 bail!(
                     "systemd has passed a socket with the name {given:?}: FileDescriptorName= must be one of {allowed}"
                 );
@@ -60,9 +57,11 @@ impl Inherited {
                 Err(_) => passed.take_unix_listener(index).ok().flatten().map(InheritedSocket::Unix),
             };
             let socket = socket.with_context(|| {
-                format!("systemd has passed a socket with the name {name:?} that is not a stream socket of TCP or Unix")
+                format!(
+                    "systemd has passed a socket with the name {given:?} that is not a stream socket of TCP or Unix"
+                )
             })?;
-            sockets.push((*name, socket));
+            sockets.push((name, socket));
         }
         Ok(Self(sockets))
     }
@@ -72,11 +71,11 @@ impl Inherited {
     /// # Errors
     /// If the address of a socket cannot be read.
     pub(crate) fn apply(&self, overrides: &mut Overrides) -> Result<()> {
-        for (name, key) in NAMES {
+        for name in ListenerName::ALL {
             let own = self.0.iter().filter(|(of, _)| *of == name);
             let addresses: Vec<_> = own.map(|(_, socket)| Ok(socket.address()?.to_string())).collect::<Result<_>>()?;
             if !addresses.is_empty() {
-                overrides.set(key, "systemd (LISTEN_FDS)", addresses);
+                overrides.set(name.listen_key(), "systemd (LISTEN_FDS)", addresses);
             }
         }
         Ok(())
@@ -87,15 +86,14 @@ impl Inherited {
     /// # Errors
     /// Names a listener that is off.
     pub(crate) fn check(&self, config: &Config) -> Result<()> {
-        let listeners = config.listeners();
-        match self.0.iter().find(|(of, _)| listeners.iter().all(|(name, _)| name != of)) {
-            Some((of, _)) => bail!("systemd has passed a socket with the name {of:?}, but {of}.enabled is false"),
+        match self.0.iter().find(|(of, _)| config.listeners().all(|(name, _)| name != *of)) {
+            Some((of, _)) => bail!("systemd has passed a socket with the name \"{of}\", but {of}.enabled is false"),
             None => Ok(()),
         }
     }
 
-    /// Takes the sockets with this name.
-    pub(crate) fn named(&mut self, name: &str) -> Vec<InheritedSocket> {
+    /// Takes the sockets of this listener.
+    pub(crate) fn named(&mut self, name: ListenerName) -> Vec<InheritedSocket> {
         self.0.extract_if(.., |(of, _)| *of == name).map(|(_, socket)| socket).collect()
     }
 }

@@ -24,12 +24,12 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use self::bind::Bound;
+use self::bind::ListeningSocket;
 pub(crate) use self::inherited::{Inherited, InheritedSocket};
 pub(in crate::edge) use self::proxy::{ProxyError, read_header};
 pub(crate) use self::stream::{Accepted, Remote};
 pub(in crate::edge) use self::stream::{Stream, is_trusted};
-use crate::config::{ListenAddress, ListenerConfig};
+use crate::config::{ListenAddress, ListenerConfig, ListenerName};
 
 /// The pause after a failed accept, when the process or the machine is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -37,8 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Accepts connections on one or several sockets.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    name: &'static str,
-    sockets: Vec<Bound>,
+    name: ListenerName,
+    sockets: Vec<ListeningSocket>,
     /// True if systemd has passed the sockets. They stay open when this process closes them.
     is_inherited: bool,
     /// The socket whose turn it is.
@@ -48,32 +48,32 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Opens the sockets of a listener, unless systemd has passed them. `name` is the table of its settings.
+    /// Opens the sockets of a listener, unless systemd has passed them.
     ///
     /// # Errors
     /// If an address is in use or cannot be bound. The error names the address and the setting.
     pub(crate) async fn bind(
-        name: &'static str,
+        name: ListenerName,
         config: &ListenerConfig,
         inherited: Vec<InheritedSocket>,
     ) -> Result<Self> {
         let (config, is_inherited) = (config.clone(), !inherited.is_empty());
         // Looking up a group may take long.
         let sockets = spawn_blocking(move || match inherited.is_empty() {
-            true => Bound::open(name, &config),
-            false => inherited.into_iter().map(Bound::inherit).collect(),
+            true => ListeningSocket::open(name, &config),
+            false => inherited.into_iter().map(ListeningSocket::inherit).collect(),
         });
         Ok(Self { name, sockets: sockets.await??, is_inherited, next: 0, short_of: None })
     }
 
-    /// Returns the name of its table in the configuration.
-    pub(crate) fn name(&self) -> &'static str {
+    /// Returns which listener this is.
+    pub(crate) fn name(&self) -> ListenerName {
         self.name
     }
 
     /// Returns the addresses that it listens on, with the ports that were free.
     pub(crate) fn addresses(&self) -> Vec<ListenAddress> {
-        self.sockets.iter().filter_map(Bound::address).collect()
+        self.sockets.iter().filter_map(ListeningSocket::address).collect()
     }
 
     /// Returns `true` if systemd has passed the sockets.
@@ -93,14 +93,14 @@ impl Listener {
             match self.accept_once().await {
                 Ok(accepted) => {
                     if self.short_of.take().is_some() {
-                        info!(listener = self.name, "accepting again");
+                        info!(listener = self.name.as_str(), "accepting again");
                     }
                     return accepted;
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     if self.short_of.replace(error.kind()) != Some(error.kind()) {
-                        error!(listener = self.name, %error, "cannot accept; trying again");
+                        error!(listener = self.name.as_str(), %error, "cannot accept; trying again");
                     }
                     sleep(ACCEPT_PAUSE).await;
                 }

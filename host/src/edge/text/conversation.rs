@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::answers::Answers;
 use super::context::Context;
-use super::foreign::Opening;
+use super::foreign::ProtocolCheck;
 use super::lines::Lines;
 use crate::base::message::ConnectionId;
 use crate::base::metrics::PushFailure;
@@ -38,7 +38,7 @@ pub(super) async fn serve(
     shutdown: CancellationToken,
 ) {
     let sender = Sender { connection, remote_address: peer.to_string() };
-    let end = Conversation::new(&context, &sender).run(&mut stream, &shutdown).await;
+    let end = SenderConversation::new(&context, &sender).run(&mut stream, &shutdown).await;
     debug!(connection = connection.0, ?end, "sender's connection ended");
     if end == End::Foreign {
         context.refuse(peer, "it speaks another protocol, such as HTTP or TLS, to the text port");
@@ -68,19 +68,19 @@ enum End {
 }
 
 /// The lines and answers of one sender.
-struct Conversation<'a> {
+struct SenderConversation<'a> {
     context: &'a Context,
     sender: &'a Sender,
     lines: Lines,
-    opening: Opening,
+    opening: ProtocolCheck,
     /// Answers that have not been written yet.
     answers: Answers<'a>,
 }
 
-impl<'a> Conversation<'a> {
+impl<'a> SenderConversation<'a> {
     fn new(context: &'a Context, sender: &'a Sender) -> Self {
         let lines = Lines::new(context.live.load().text.max_line);
-        Self { context, sender, lines, opening: Opening::default(), answers: Answers::new(&context.replies) }
+        Self { context, sender, lines, opening: ProtocolCheck::default(), answers: Answers::new(&context.replies) }
     }
 
     async fn run(&mut self, stream: &mut impl Stream, shutdown: &CancellationToken) -> End {

@@ -35,12 +35,12 @@ const VERSIONS: [&[u8]; 4] = [b"HTTP/", b"RTSP/", b"SIP/", b"ICAP/"];
 
 /// Checks the beginning of a connection.
 #[derive(Debug, Default)]
-pub(super) struct Opening {
+pub(super) struct ProtocolCheck {
     /// True after the first line that is not empty. A later line may be anything but a request line.
     over: bool,
 }
 
-impl Opening {
+impl ProtocolCheck {
     /// Returns `true` if this line shows another protocol. Must be called for every line, in order.
     pub(super) fn is_foreign(&mut self, line: &[u8]) -> bool {
         if self.over {
@@ -171,13 +171,13 @@ mod tests {
 
     #[test]
     fn only_the_first_line_is_looked_at_closely() {
-        let mut opening = Opening::default();
+        let mut opening = ProtocolCheck::default();
         for line in ["", "  ", "hello", "GET /", "EHLO x", "\0"] {
             assert!(!opening.is_foreign(line.as_bytes()), "{line}");
         }
         assert!(opening.is_foreign(b"GET / HTTP/1.1") && !opening.is_binary(b"\0"));
         for line in ["GET /", "EHLO x", "\0"] {
-            let mut opening = Opening::default();
+            let mut opening = ProtocolCheck::default();
             assert!(!opening.is_foreign(b"") && opening.is_foreign(line.as_bytes()), "{line}");
         }
     }

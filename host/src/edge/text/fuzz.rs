@@ -1,6 +1,6 @@
 //! Fuzz target: lines of the text port with any content.
 
-use super::foreign::Opening;
+use super::foreign::ProtocolCheck;
 use super::lines::Lines;
 
 /// Splits bytes into lines, once in one piece and once in small pieces, and compares the results. The first byte is the
@@ -11,7 +11,7 @@ pub(crate) fn lines(bytes: &[u8]) {
     let (lines, ended) = split(std::iter::once(bytes), max_line);
     let cut = split(bytes.chunks(usize::from(*size).max(1)), max_line);
     assert_eq!((&lines, ended), (&cut.0, cut.1), "the result depends on where the bytes are cut");
-    let mut opening = Opening::default();
+    let mut opening = ProtocolCheck::default();
     for line in &lines {
         assert!(line.len() <= max_line && !line.contains(&b'\n'), "{line:?}");
         let has_control = line.iter().any(u8::is_ascii_control);

@@ -8,7 +8,7 @@ use tokio::time::interval;
 use tracing::{info, warn};
 
 use super::{CertificateStatus, Tls, TlsError};
-use crate::config::Config;
+use crate::config::{Config, ListenerName};
 
 /// How long before a certificate expires the log says so.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -25,12 +25,12 @@ impl Certificates {
     /// # Errors
     /// The first file that cannot be used.
     pub fn load(config: &Config) -> Result<Self, TlsError> {
-        let listeners = config.listeners().into_iter().map(|(name, listener)| Tls::load(name, listener));
+        let listeners = config.listeners().map(|(name, listener)| Tls::load(name, listener));
         listeners.filter_map(Result::transpose).collect::<Result<_, _>>().map(Self)
     }
 
     /// Returns the TLS of a listener. `None` if it speaks without TLS.
-    pub fn of(&self, listener: &str) -> Option<Arc<Tls>> {
+    pub fn of(&self, listener: ListenerName) -> Option<Arc<Tls>> {
         self.0.iter().find(|tls| tls.listener == listener).cloned()
     }
 
@@ -46,7 +46,7 @@ impl Certificates {
                 Ok(true) => {
                     for CertificateStatus { file, names, expires } in tls.certificates() {
                         let (names, expires) = (names.join(", "), humantime::format_rfc3339_seconds(expires));
-                        info!(listener = name, file = %file.display(), names, %expires, "certificate loaded");
+                        info!(listener = name.as_str(), file = %file.display(), names, %expires, "certificate loaded");
                     }
                 }
                 Err(error) => problems.push(format!("{name}.tls: {error}")),
@@ -55,8 +55,8 @@ impl Certificates {
         problems
     }
 
-    /// Iterates over all certificates, with the names of their listeners.
-    pub fn all(&self) -> impl Iterator<Item = (&'static str, CertificateStatus)> {
+    /// Iterates over all certificates, with their listeners.
+    pub fn all(&self) -> impl Iterator<Item = (ListenerName, CertificateStatus)> {
         self.0.iter().flat_map(|tls| tls.certificates().into_iter().map(|certificate| (tls.listener, certificate)))
     }
 

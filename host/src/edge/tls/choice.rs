@@ -10,14 +10,14 @@ use super::certificate::Certificate;
 
 /// The certificates of a listener by their names.
 #[derive(Debug)]
-pub(super) struct Choice {
+pub(super) struct CertificateChoice {
     /// The keys are names in lower case. A name that begins with `*.` stands for any one label (RFC 6125 §6.4.3).
     by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
     /// All certificates, in the order of the configuration.
     all: Vec<Arc<CertifiedKey>>,
 }
 
-impl Choice {
+impl CertificateChoice {
     pub(super) fn new(certificates: &[Certificate]) -> Self {
         let mut by_name: HashMap<String, Vec<_>> = HashMap::new();
         for certificate in certificates {
@@ -36,7 +36,7 @@ impl Choice {
     }
 }
 
-impl ResolvesServerCert for Choice {
+impl ResolvesServerCert for CertificateChoice {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // There may be one certificate for each kind of key.
         let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();

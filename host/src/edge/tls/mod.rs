@@ -36,11 +36,11 @@ pub use self::authorities::{Authorities, provider};
 pub use self::certificate::TlsError;
 use self::certificate::{Certificate, read_certificates};
 pub use self::certificates::Certificates;
-use self::choice::Choice;
+use self::choice::CertificateChoice;
 pub(in crate::edge) use self::secured::Secured;
 use self::stream::TlsStream;
 use crate::base::metrics::{METRICS, TlsReload};
-use crate::config::{ClientAuth, ListenerConfig, TlsOptions, TlsVersion};
+use crate::config::{ClientAuth, ListenerConfig, ListenerName, TlsOptions, TlsVersion};
 use crate::edge::listener::Stream;
 
 /// The only protocol over TLS that a client may ask for (ALPN, RFC 7301).
@@ -52,8 +52,8 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring:
 /// The TLS of one listener. Its certificates can be replaced while it serves: connections that are open stay.
 #[derive(Debug)]
 pub struct Tls {
-    /// The name of the listener's table in the configuration.
-    pub listener: &'static str,
+    /// The listener.
+    pub listener: ListenerName,
     current: ArcSwap<Current>,
     ticketer: Arc<dyn ProducesTickets>,
     /// Why the files were refused when they were last read. The same reason is not counted again.
@@ -64,7 +64,7 @@ pub struct Tls {
 #[derive(Debug)]
 struct Current {
     server: Arc<ServerConfig>,
-    choice: Arc<Choice>,
+    choice: Arc<CertificateChoice>,
     certificates: Vec<Certificate>,
     clients: Clients,
 }
@@ -93,7 +93,7 @@ impl Tls {
     ///
     /// # Errors
     /// The first file that cannot be used.
-    pub fn load(listener: &'static str, config: &ListenerConfig) -> Result<Option<Arc<Self>>, TlsError> {
+    pub fn load(listener: ListenerName, config: &ListenerConfig) -> Result<Option<Arc<Self>>, TlsError> {
         if config.certificates.is_empty() {
             return Ok(None);
         }
@@ -150,16 +150,20 @@ impl Tls {
 }
 
 impl Current {
-    fn load(listener: &str, config: &ListenerConfig, ticketer: &Arc<dyn ProducesTickets>) -> Result<Self, TlsError> {
+    fn load(
+        listener: ListenerName,
+        config: &ListenerConfig,
+        ticketer: &Arc<dyn ProducesTickets>,
+    ) -> Result<Self, TlsError> {
         let load = |pair| Certificate::load(pair, &PROVIDER);
         let own = config.certificates.iter().map(load).collect::<Result<Vec<_>, _>>()?;
         let options = config.tls_options.clone();
         let authorities = options.client_ca.as_deref().map(read_certificates).transpose()?.unwrap_or_default();
         let clients = Clients { options, authorities };
-        let choice = Arc::new(Choice::new(&own));
+        let choice = Arc::new(CertificateChoice::new(&own));
         let mut server = clients.server(choice.clone())?;
         // A sender of the text port speaks no protocol that has a name.
-        if listener != "text" {
+        if listener != ListenerName::Text {
             server.alpn_protocols = vec![PROTOCOL.to_vec()];
         }
         // All that a ticket stands for is in the ticket itself. A client that comes with one is not asked for its
@@ -181,7 +185,7 @@ impl Current {
 
 impl Clients {
     /// Returns the rules of TLS for a listener that serves these certificates.
-    fn server(&self, choice: Arc<Choice>) -> Result<ServerConfig, TlsError> {
+    fn server(&self, choice: Arc<CertificateChoice>) -> Result<ServerConfig, TlsError> {
         let file = self.options.client_ca.clone().unwrap_or_default();
         let wrong = |error: &dyn ToString| TlsError::new(&file, error.to_string());
         let versions: &[_] = match self.options.minimum {

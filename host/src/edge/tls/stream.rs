@@ -54,14 +54,14 @@ pub(in crate::edge) struct TlsStream<S> {
     announced: bool,
     /// The most bytes that may wait during the handshake.
     most: usize,
-    handshake: Handshake,
+    handshake: HandshakeProgress,
     /// True after an error: the session knows no more which bytes it has seen.
     failed: bool,
 }
 
 /// How far the handshake is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Handshake {
+enum HandshakeProgress {
     NotBegun,
     UnderWay,
     Done,
@@ -69,7 +69,7 @@ enum Handshake {
 
 impl<S> Drop for TlsStream<S> {
     fn drop(&mut self) {
-        if self.handshake == Handshake::UnderWay {
+        if self.handshake == HandshakeProgress::UnderWay {
             METRICS.tls_handshakes_failed.increment();
         }
     }
@@ -110,7 +110,7 @@ impl<S: Stream> TlsStream<S> {
             ended: false,
             announced: false,
             most: if asks_clients { MAX_HANDSHAKE } else { MAX_RECORD },
-            handshake: Handshake::NotBegun,
+            handshake: HandshakeProgress::NotBegun,
             failed: false,
         })
     }
@@ -149,7 +149,7 @@ impl<S: Stream> TlsStream<S> {
     /// Ready when the handshake is done.
     pub(super) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut nothing = ReadBuf::new(&mut []);
-        while self.handshake != Handshake::Done {
+        while self.handshake != HandshakeProgress::Done {
             ready!(self.poll_more(cx, &mut nothing))?;
             if self.ended {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -200,8 +200,8 @@ impl<S: Stream> TlsStream<S> {
                 self.ended |= length == waited;
             }
             buffer[..waited].copy_from_slice(&self.waiting);
-            if length > 0 && self.handshake == Handshake::NotBegun {
-                self.handshake = Handshake::UnderWay;
+            if length > 0 && self.handshake == HandshakeProgress::NotBegun {
+                self.handshake = HandshakeProgress::UnderWay;
             }
             let used = self.decrypt(&mut buffer[..length], reader);
             Poll::Ready(used.and_then(|used| self.keep(&buffer[used..length])))
@@ -223,7 +223,7 @@ impl<S: Stream> TlsStream<S> {
 
     /// Keeps encrypted bytes until more arrive, or until the reader has room.
     fn keep(&mut self, rest: &[u8]) -> io::Result<()> {
-        let most = if self.handshake == Handshake::Done { MAX_RECORD } else { self.most };
+        let most = if self.handshake == HandshakeProgress::Done { MAX_RECORD } else { self.most };
         // Records that wait because the reader has no room were read at once, and are no more than one read.
         if rest.len() > most + MAX_RECORD {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS message is too long"));
@@ -267,8 +267,8 @@ impl<S: Stream> TlsStream<S> {
         if let Some(error) = failure {
             return Err(invalid(error));
         }
-        if self.handshake != Handshake::Done && !self.session.is_handshaking() {
-            self.handshake = Handshake::Done;
+        if self.handshake != HandshakeProgress::Done && !self.session.is_handshaking() {
+            self.handshake = HandshakeProgress::Done;
             METRICS.tls_handshakes.increment();
         }
         Ok(used)
@@ -358,7 +358,7 @@ impl<S: Stream> TlsStream<S> {
 
     /// Announces the end of our data, then ends it.
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !std::mem::replace(&mut self.announced, true) && self.handshake == Handshake::Done {
+        if !std::mem::replace(&mut self.announced, true) && self.handshake == HandshakeProgress::Done {
             let mut alert = Vec::new();
             // A connection that has failed cannot announce anything.
             if self.encrypt(&mut alert, Outgoing::End).is_ok() {

@@ -54,7 +54,7 @@ impl Pair {
         let client =
             ClientConfig::builder_with_provider(PROVIDER.clone()).with_safe_default_protocol_versions().unwrap();
         let client = client.with_root_certificates(roots).with_no_client_auth();
-        Self { tls: Tls::load("websocket", &config).unwrap().unwrap(), client, config, _folder: folder }
+        Self { tls: Tls::load(ListenerName::WebSocket, &config).unwrap().unwrap(), client, config, _folder: folder }
     }
 
     /// Connects both over a stream that holds `room` bytes in each direction.

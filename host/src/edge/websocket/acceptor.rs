@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 use super::admission::Admission;
 use super::connection::serve;
 use super::context::Context;
-use super::upgrade::Place;
+use super::upgrade::PlaceBeforeUpgrade;
 use crate::base::message::ConnectionId;
 use crate::base::metrics::{METRICS, Rejection};
 use crate::config::ProxyProtocol;
@@ -58,6 +58,6 @@ impl Acceptor {
         stream.send_at_once();
         let outbox = Outbox::new(self.max_outbox, self.budget.clone());
         let link = self.heartbeat.watch(ConnectionId::next(), outbox);
-        tasks.spawn(serve(self.context.clone(), stream, remote, link, Place { permit, refusing }));
+        tasks.spawn(serve(self.context.clone(), stream, remote, link, PlaceBeforeUpgrade { permit, refusing }));
     }
 }

@@ -16,7 +16,7 @@ use crate::edge::live::LiveConfig;
 
 /// The limit that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Refusal {
+pub enum LimitReached {
     /// `limits.connections`
     #[error("too many connections (limits.connections)")]
     Connections,
@@ -42,15 +42,15 @@ pub enum Refusal {
     },
 }
 
-impl From<Refusal> for Rejection {
-    fn from(refusal: Refusal) -> Self {
+impl From<LimitReached> for Rejection {
+    fn from(refusal: LimitReached) -> Self {
         match refusal {
-            Refusal::Connections => Self::Connections,
-            Refusal::PerAddress => Self::PerAddress,
-            Refusal::Unauthenticated => Self::Unauthenticated,
-            Refusal::UnauthenticatedShare => Self::UnauthenticatedShare,
-            Refusal::TlsHandshakes => Self::TlsHandshakes,
-            Refusal::Rate { .. } => Self::Rate,
+            LimitReached::Connections => Self::Connections,
+            LimitReached::PerAddress => Self::PerAddress,
+            LimitReached::Unauthenticated => Self::Unauthenticated,
+            LimitReached::UnauthenticatedShare => Self::UnauthenticatedShare,
+            LimitReached::TlsHandshakes => Self::TlsHandshakes,
+            LimitReached::Rate { .. } => Self::Rate,
         }
     }
 }
@@ -63,12 +63,12 @@ pub struct Admission {
     connections: AtomicUsize,
     unauthenticated: AtomicUsize,
     /// The counts of each client: an IPv4 address or an IPv6 network.
-    clients: Mutex<HashMap<IpAddr, Count>>,
+    clients: Mutex<HashMap<IpAddr, ClientCount>>,
 }
 
 /// The connections of one client.
 #[derive(Debug, Default)]
-struct Count {
+struct ClientCount {
     connections: usize,
     unauthenticated: usize,
 }
@@ -98,14 +98,14 @@ impl Admission {
     ///
     /// # Errors
     /// The limit that is reached.
-    pub fn admit(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Permit, Refusal> {
+    pub fn admit(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Permit, LimitReached> {
         let config = self.live.load();
         if !take(&self.connections, config.limits.connections) {
-            return Err(Refusal::Connections);
+            return Err(LimitReached::Connections);
         }
         if !take(&self.unauthenticated, config.limits.unauthenticated) {
             self.connections.fetch_sub(1, Relaxed);
-            return Err(Refusal::Unauthenticated);
+            return Err(LimitReached::Unauthenticated);
         }
         let mut permit = Permit { admission: self.clone(), client: None, authenticated: false };
         peer.map_or(Ok(()), |peer| permit.count_for(peer))?;
@@ -133,8 +133,8 @@ impl Permit {
     /// Counts the connection for its client's address, unless it is counted already.
     ///
     /// # Errors
-    /// [`Refusal::Rate`], [`Refusal::PerAddress`] and [`Refusal::UnauthenticatedShare`]
-    pub fn count_for(&mut self, address: IpAddr) -> Result<(), Refusal> {
+    /// [`LimitReached::Rate`], [`LimitReached::PerAddress`] and [`LimitReached::UnauthenticatedShare`]
+    pub fn count_for(&mut self, address: IpAddr) -> Result<(), LimitReached> {
         if self.client.is_some() {
             return Ok(());
         }
@@ -144,16 +144,16 @@ impl Permit {
         if !address.to_canonical().is_loopback() {
             let arrived = self.admission.arrivals.count(client, &config.limits);
             let seconds = |wait: Duration| wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            arrived.map_err(|wait| Refusal::Rate { retry_after: seconds(wait) })?;
+            arrived.map_err(|wait| LimitReached::Rate { retry_after: seconds(wait) })?;
         }
         let mut clients = self.admission.clients.lock();
         let (connections, unauthenticated) =
             clients.get(&client).map_or((0, 0), |count| (count.connections, count.unauthenticated));
         if connections >= config.limits.connections_per_address {
-            return Err(Refusal::PerAddress);
+            return Err(LimitReached::PerAddress);
         }
         if unauthenticated >= share(config.limits.unauthenticated, config.limits.unauthenticated_share) {
-            return Err(Refusal::UnauthenticatedShare);
+            return Err(LimitReached::UnauthenticatedShare);
         }
         let count = clients.entry(client).or_default();
         count.connections += 1;
@@ -230,16 +230,16 @@ mod tests {
     fn every_place_is_given_back() {
         let admission = admission(3, 1, 2, 100);
         let mut first = admission.admit(address("192.0.2.1")).unwrap();
-        assert_eq!(admission.admit(address("192.0.2.1")).unwrap_err(), Refusal::PerAddress);
+        assert_eq!(admission.admit(address("192.0.2.1")).unwrap_err(), LimitReached::PerAddress);
         // A connection of a proxy is counted as soon as its client is known, and only once.
         let mut second = admission.admit(None).unwrap();
-        assert_eq!(second.count_for("192.0.2.1".parse().unwrap()), Err(Refusal::PerAddress));
+        assert_eq!(second.count_for("192.0.2.1".parse().unwrap()), Err(LimitReached::PerAddress));
         second.count_for("192.0.2.2".parse().unwrap()).unwrap();
         second.count_for("192.0.2.1".parse().unwrap()).unwrap();
-        assert_eq!(admission.admit(None).unwrap_err(), Refusal::Unauthenticated);
+        assert_eq!(admission.admit(None).unwrap_err(), LimitReached::Unauthenticated);
         first.authenticated();
         let third = admission.admit(None).unwrap();
-        assert_eq!(admission.admit(None).unwrap_err(), Refusal::Connections);
+        assert_eq!(admission.admit(None).unwrap_err(), LimitReached::Connections);
 
         drop((first, second, third));
         assert_eq!((admission.connections(), admission.unauthenticated()), (0, 0));
@@ -256,7 +256,7 @@ mod tests {
             }
         }
         drop(admission.admit(address("2001:db8::1")).unwrap());
-        assert!(matches!(admission.admit(address("2001:db8::1")), Err(Refusal::Rate { .. })));
+        assert!(matches!(admission.admit(address("2001:db8::1")), Err(LimitReached::Rate { .. })));
     }
 
     #[test]
@@ -264,22 +264,22 @@ mod tests {
         let admission = admission(100, 100, 5, 50);
         let silent = address("192.0.2.1");
         let mut places: Vec<_> = (0..3).map(|_| admission.admit(silent).unwrap()).collect();
-        assert_eq!(admission.admit(silent).unwrap_err(), Refusal::UnauthenticatedShare);
+        assert_eq!(admission.admit(silent).unwrap_err(), LimitReached::UnauthenticatedShare);
         assert_eq!(admission.unauthenticated(), 3, "who is refused takes no place");
         let _other = admission.admit(address("192.0.2.2")).unwrap();
         places[0].authenticated();
         places.push(admission.admit(silent).unwrap());
-        assert_eq!(admission.admit(silent).unwrap_err(), Refusal::UnauthenticatedShare);
+        assert_eq!(admission.admit(silent).unwrap_err(), LimitReached::UnauthenticatedShare);
     }
 
     #[test]
     fn a_client_has_a_whole_network_of_ipv6_and_one_address_of_ipv4() {
         let admission = admission(100, 1, 100, 100);
         let _first = admission.admit(address("2001:db8:0:1::1")).unwrap();
-        assert_eq!(admission.admit(address("2001:db8:0:1:ffff::2")).unwrap_err(), Refusal::PerAddress);
+        assert_eq!(admission.admit(address("2001:db8:0:1:ffff::2")).unwrap_err(), LimitReached::PerAddress);
         let _second = admission.admit(address("2001:db8:0:2::1")).unwrap();
         let _third = admission.admit(address("192.0.2.1")).unwrap();
-        assert_eq!(admission.admit(address("::ffff:192.0.2.1")).unwrap_err(), Refusal::PerAddress);
+        assert_eq!(admission.admit(address("::ffff:192.0.2.1")).unwrap_err(), LimitReached::PerAddress);
         let _fourth = admission.admit(address("192.0.2.2")).unwrap();
     }
 
@@ -289,10 +289,10 @@ mod tests {
         let places: Vec<_> = (0..4).map(|_| admission.admit(address("192.0.2.1")).unwrap()).collect();
         let set = |limits| admission.live.set(Config { limits, ..Default::default() });
         for (limits, refusal) in [
-            (limits(2, 10, 10, 100), Refusal::Connections),
-            (limits(10, 2, 10, 100), Refusal::PerAddress),
-            (limits(10, 10, 2, 100), Refusal::Unauthenticated),
-            (limits(10, 10, 10, 20), Refusal::UnauthenticatedShare),
+            (limits(2, 10, 10, 100), LimitReached::Connections),
+            (limits(10, 2, 10, 100), LimitReached::PerAddress),
+            (limits(10, 10, 2, 100), LimitReached::Unauthenticated),
+            (limits(10, 10, 10, 20), LimitReached::UnauthenticatedShare),
         ] {
             set(limits);
             assert_eq!(admission.admit(address("192.0.2.1")).unwrap_err(), refusal);
@@ -313,13 +313,13 @@ mod tests {
         let client = address("2001:db8:0:1::1");
         drop((admission.admit(client).unwrap(), admission.admit(client).unwrap()));
         for other in ["2001:db8:0:1::1", "2001:db8:0:1::2"] {
-            assert_eq!(admission.admit(address(other)).unwrap_err(), Refusal::Rate { retry_after: 1 }, "{other}");
+            assert_eq!(admission.admit(address(other)).unwrap_err(), LimitReached::Rate { retry_after: 1 }, "{other}");
         }
         assert_eq!((admission.connections(), admission.unauthenticated()), (0, 0));
         // A connection of a proxy counts for its client.
         let mut behind_proxy = admission.admit(None).unwrap();
         let counted = behind_proxy.count_for("2001:db8:0:1::3".parse().unwrap());
-        assert_eq!(counted, Err(Refusal::Rate { retry_after: 1 }));
+        assert_eq!(counted, Err(LimitReached::Rate { retry_after: 1 }));
         behind_proxy.count_for("2001:db8:0:2::1".parse().unwrap()).unwrap();
         tokio::time::advance(Duration::from_secs(1)).await;
         admission.admit(client).unwrap();
@@ -332,8 +332,8 @@ mod tests {
         let client = address("192.0.2.1");
         let _silent = admission.admit(client).unwrap();
         for _ in 0..2 {
-            assert_eq!(admission.admit(client).unwrap_err(), Refusal::UnauthenticatedShare);
+            assert_eq!(admission.admit(client).unwrap_err(), LimitReached::UnauthenticatedShare);
         }
-        assert_eq!(admission.admit(client).unwrap_err(), Refusal::Rate { retry_after: 1 });
+        assert_eq!(admission.admit(client).unwrap_err(), LimitReached::Rate { retry_after: 1 });
     }
 }

@@ -8,10 +8,10 @@ use super::admission::Permit;
 use super::context::Context;
 use super::end::End;
 use super::login::authenticate;
-use super::meter::Rates;
+use super::meter::RateLimits;
 use super::session::Session;
 use super::socket::Socket;
-use super::upgrade::{Place, upgrade};
+use super::upgrade::{PlaceBeforeUpgrade, upgrade};
 use crate::base::message::Cause;
 use crate::base::metrics::METRICS;
 use crate::edge::heartbeat::Link;
@@ -29,7 +29,7 @@ pub(super) fn serve(
     stream: impl Stream,
     remote: Remote,
     link: Arc<Link>,
-    place: Place,
+    place: PlaceBeforeUpgrade,
 ) -> impl Future<Output = ()> + Send {
     let upgrading = Box::pin(upgrade(context.clone(), stream, remote, link.clone(), place));
     async move {
@@ -76,7 +76,7 @@ async fn log_in(
     handshake: Box<Handshake>,
     permit: &mut Permit,
 ) -> Result<Session, (End, Option<Session>)> {
-    socket.limit(Rates::of(&context.live));
+    socket.limit(RateLimits::of(&context.live));
     let identity = authenticate(context, socket, link, &handshake).await.map_err(|end| (end, None))?;
     permit.authenticated();
     link.set_authenticated();

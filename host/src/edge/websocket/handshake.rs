@@ -102,7 +102,7 @@ impl Head {
             Ok(Status::Complete(_) | Status::Partial) => return Err(bad("not an HTTP request")),
             Err(error) => return Err(bad(format!("not an HTTP request: {error}"))),
         }
-        let fields = Fields(request.headers);
+        let fields = HeaderFields(request.headers);
         if request.method != Some("GET") {
             return Err(RejectedUpgrade::new(StatusCode::METHOD_NOT_ALLOWED, "the method must be GET"));
         }
@@ -159,9 +159,9 @@ impl Head {
 }
 
 /// The header fields of a request. Names are compared ignoring case.
-struct Fields<'a>(&'a [Header<'a>]);
+struct HeaderFields<'a>(&'a [Header<'a>]);
 
-impl<'a> Fields<'a> {
+impl<'a> HeaderFields<'a> {
     fn all(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     }
@@ -232,13 +232,13 @@ fn bad(reason: impl Into<String>) -> RejectedUpgrade {
 }
 
 /// Returns the first subprotocol that the client offers and the gateway accepts (RFC 6455 §4.2.2).
-fn subprotocol<'a>(fields: &Fields<'a>, accepted: &[String]) -> Option<&'a str> {
+fn subprotocol<'a>(fields: &HeaderFields<'a>, accepted: &[String]) -> Option<&'a str> {
     fields.elements("sec-websocket-protocol").find(|offered| accepted.iter().any(|name| name == offered))
 }
 
 /// Returns the client's address: the remote address or, behind trusted proxies, the last address in `X-Forwarded-For`
 /// that is no trusted proxy. Strangers may have written the addresses before that. A port that is not given is 0.
-fn client_address(remote: Remote, fields: &Fields<'_>, trusted: &[IpNet]) -> SocketAddr {
+fn client_address(remote: Remote, fields: &HeaderFields<'_>, trusted: &[IpNet]) -> SocketAddr {
     let (mut client, mut is_proxy) = (remote.address(), remote.is_trusted(trusted));
     let forwarded: Vec<_> = fields.elements("x-forwarded-for").collect();
     for element in forwarded.into_iter().rev() {

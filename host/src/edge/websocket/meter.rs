@@ -27,20 +27,20 @@ const LOGGED_AT_ONCE: u32 = 5;
 
 /// The rates at which a client may send; 0 for any rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rates {
+pub(super) struct RateLimits {
     messages: usize,
     bytes: usize,
     past: PastRate,
 }
 
-impl Rates {
+impl RateLimits {
     /// Returns the rates in effect. `None` if they are not limited.
     pub(super) fn of(live: &LiveConfig) -> Option<Self> {
         live.limits_rates().then(|| Self::from(&live.load().limits))
     }
 }
 
-impl From<&LimitsConfig> for Rates {
+impl From<&LimitsConfig> for RateLimits {
     fn from(limits: &LimitsConfig) -> Self {
         Self { messages: limits.messages_per_second, bytes: limits.bytes_per_second, past: limits.past_rate }
     }
@@ -49,7 +49,7 @@ impl From<&LimitsConfig> for Rates {
 /// What one client has sent lately.
 #[derive(Debug)]
 pub(super) struct Meter {
-    rates: Rates,
+    rates: RateLimits,
     messages: Bucket,
     bytes: Bucket,
     /// The end of the pause, while the gateway does not read.
@@ -58,13 +58,13 @@ pub(super) struct Meter {
 
 impl Meter {
     /// Creates the meter of a client that has sent nothing yet.
-    pub(super) fn new(rates: Rates) -> Self {
+    pub(super) fn new(rates: RateLimits) -> Self {
         let full = Bucket::full(Instant::now());
         Self { rates, messages: full, bytes: full, pause: None }
     }
 
     /// Goes on with these rates.
-    pub(super) fn set_rates(&mut self, rates: Rates) {
+    pub(super) fn set_rates(&mut self, rates: RateLimits) {
         self.rates = rates;
     }
 
@@ -153,12 +153,12 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn rates(messages: usize, bytes: usize, past: PastRate) -> Option<Rates> {
-        Some(Rates { messages, bytes, past })
+    fn rates(messages: usize, bytes: usize, past: PastRate) -> Option<RateLimits> {
+        Some(RateLimits { messages, bytes, past })
     }
 
     /// A client whose rates are limited, and whose heartbeat closes it after three seconds of silence.
-    fn limited(rates: Option<Rates>) -> (Client, Socket<Pipe>, Arc<Link>) {
+    fn limited(rates: Option<RateLimits>) -> (Client, Socket<Pipe>, Arc<Link>) {
         let outbox = Outbox::new(1 << 20, Arc::new(Budget::new(1 << 20, 1)));
         let link = beating(3 * SECOND).watch(ConnectionId::next(), outbox);
         let (client, wire) = wire(1 << 20, 0, &link);

@@ -19,15 +19,11 @@ fn is_same_host(origin: &str, host: &str) -> bool {
     page.is_some_and(|page| host_of(host) == Some(page))
 }
 
-/// Returns the host of `host:port` in a normal form. The port may be missing. An IPv6 address stands in brackets (RFC
-/// 3986 §3.2.2).
+/// Returns the host of `HOST` or `HOST:PORT` in a normal form.
 fn host_of(authority: &str) -> Option<String> {
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port),
-        _ => (authority, ""),
-    };
+    let (host, port) = config::host_and_port(authority);
     let is_bare_address = host.contains(':') && !host.starts_with('[');
-    let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_port = port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
     config::host(host).filter(|_| is_port && !is_bare_address)
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_tungstenite::tungstenite::http::StatusCode;
 use tracing::{debug, warn};
 
-use super::admission::Refusal;
+use super::admission::LimitReached;
 use super::socket::linger;
 use crate::base::message::ConnectionId;
 use crate::base::metrics::{METRICS, Reason as _, Rejection};
@@ -70,9 +70,9 @@ impl RejectedUpgrade {
     }
 
     /// Refuses a client past a limit.
-    pub(super) fn past_limit(refusal: Refusal, client: IpAddr) -> Self {
+    pub(super) fn past_limit(refusal: LimitReached, client: IpAddr) -> Self {
         let (status, retry_after) = match refusal {
-            Refusal::Rate { retry_after } => (StatusCode::TOO_MANY_REQUESTS, Some(retry_after)),
+            LimitReached::Rate { retry_after } => (StatusCode::TOO_MANY_REQUESTS, Some(retry_after)),
             _ => (StatusCode::SERVICE_UNAVAILABLE, None),
         };
         let (cause, client) = (refusal.into(), Some(client));

@@ -40,7 +40,7 @@ pub struct TlsTurns {
 
 /// A turn, or a place among those who wait. Dropping it ends it.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
+pub(super) struct TlsTurn<'a> {
     turns: &'a TlsTurns,
     client: Option<IpAddr>,
     permit: Option<SemaphorePermit<'a>>,
@@ -55,7 +55,7 @@ impl TlsTurns {
 
     /// Waits for a turn. `client` is the address of the client, unless only a proxy knows it. Returns `None` if this
     /// client has its share already. The caller limits the time.
-    pub(super) async fn wait(&self, client: Option<IpAddr>) -> Option<Turn<'_>> {
+    pub(super) async fn wait(&self, client: Option<IpAddr>) -> Option<TlsTurn<'_>> {
         let client = client.map(network_of);
         if let Some(client) = client {
             let limits = &self.live.load().limits;
@@ -67,7 +67,7 @@ impl TlsTurns {
             }
             *own += 1;
         }
-        let mut turn = Turn { turns: self, client, permit: None };
+        let mut turn = TlsTurn { turns: self, client, permit: None };
         self.resize(None);
         turn.permit = Some(self.free.acquire().await.ok()?);
         Some(turn)
@@ -93,7 +93,7 @@ impl TlsTurns {
     }
 }
 
-impl Turn<'_> {
+impl TlsTurn<'_> {
     /// Runs a handshake, which has the turn for at most [`TURN`].
     pub(super) async fn spend<F: Future>(self, handshake: F) -> F::Output {
         let mut handshake = pin!(handshake);
@@ -106,7 +106,7 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for TlsTurn<'_> {
     fn drop(&mut self) {
         if let Some(client) = self.client {
             let mut by_client = self.turns.by_client.lock();

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 
-use super::admission::{Permit, Refusal};
+use super::admission::{LimitReached, Permit};
 use super::context::Context;
 use super::handshake::{Head, Upgrade, read_head};
 use super::inbox::Inbox;
@@ -27,8 +27,8 @@ pub(super) type Upgraded<S> = (Box<Socket<Secured<S>>>, Box<Handshake>, Permit);
 
 /// The place of a connection before its upgrade: among all connections or, past a limit, among those that are only
 /// refused. It is held until the answer is sent: a refused connection counts, too, as long as it exists.
-pub(super) struct Place {
-    pub(super) permit: Result<Permit, Refusal>,
+pub(super) struct PlaceBeforeUpgrade {
+    pub(super) permit: Result<Permit, LimitReached>,
     pub(super) refusing: Option<OwnedSemaphorePermit>,
 }
 
@@ -38,7 +38,7 @@ pub(super) async fn upgrade<S: Stream>(
     stream: S,
     mut remote: Remote,
     link: Arc<Link>,
-    mut place: Place,
+    mut place: PlaceBeforeUpgrade,
 ) -> Option<Upgraded<S>> {
     let end = Instant::now() + context.live.load().websocket.handshake_timeout;
     let secured = secure(&context, stream, &mut remote, &link, &mut place, end).await;
@@ -77,7 +77,7 @@ async fn answer(
     context: &Context,
     stream: &mut impl Stream,
     link: &Link,
-    place: &mut Place,
+    place: &mut PlaceBeforeUpgrade,
     refused: &RejectedUpgrade,
 ) {
     if let Some(delay) = refused.delay() {
@@ -97,7 +97,7 @@ async fn secure<S: Stream>(
     mut stream: S,
     remote: &mut Remote,
     link: &Link,
-    place: &mut Place,
+    place: &mut PlaceBeforeUpgrade,
     end: Instant,
 ) -> Result<Secured<S>, NotUpgraded> {
     if context.live.load().websocket.proxy_protocol == ProxyProtocol::Required {
@@ -131,7 +131,7 @@ async fn shake_hands<S: Stream>(context: &Context, stream: &mut Secured<S>, remo
     let address = remote.address().ip();
     let client = (!remote.is_trusted(&context.live.load().websocket.trusted_proxies)).then_some(address);
     let turn = context.tls_turns.wait(client).await;
-    let turn = turn.ok_or_else(|| RejectedUpgrade::past_limit(Refusal::TlsHandshakes, address))?;
+    let turn = turn.ok_or_else(|| RejectedUpgrade::past_limit(LimitReached::TlsHandshakes, address))?;
     Ok(turn.spend(stream.handshake()).await?)
 }
 
@@ -141,7 +141,7 @@ async fn open(
     stream: &mut impl Stream,
     remote: Remote,
     link: &Link,
-    permit: &mut Result<Permit, Refusal>,
+    permit: &mut Result<Permit, LimitReached>,
     end: Instant,
 ) -> Result<(Handshake, Vec<u8>), NotUpgraded> {
     let head = in_time(end, link, read_head(stream)).await??;
@@ -166,7 +166,7 @@ fn accept(
     context: &Context,
     remote: Remote,
     link: &Link,
-    permit: &mut Result<Permit, Refusal>,
+    permit: &mut Result<Permit, LimitReached>,
 ) -> Result<Upgrade, RejectedUpgrade> {
     let permit = permit.as_mut().map_err(|refusal| RejectedUpgrade::past_limit(*refusal, remote.address().ip()))?;
     let upgrade = head.upgrade(link.id, remote, &context.live.load().websocket)?;

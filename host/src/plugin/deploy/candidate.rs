@@ -11,7 +11,7 @@ use crate::base::metrics::METRICS;
 use crate::config::Settings;
 use crate::plugin::blocking::blocking;
 use crate::plugin::compile::Compiled;
-use crate::plugin::identity::{Digest, Identity};
+use crate::plugin::identity::{Digest, GenerationIdentity};
 use crate::plugin::runtime::Runtime;
 use crate::plugin::runtime::environment::Environment;
 use crate::plugin::runtime::spec::Spec;
@@ -72,7 +72,7 @@ impl Code {
         others: Vec<Digest>,
     ) -> anyhow::Result<Generation> {
         let begun = Instant::now();
-        let identity = Identity::new(self.digest, &environment.values);
+        let identity = GenerationIdentity::new(self.digest, &environment.values);
         let digest = self.digest;
         let is_new = self.bytes.is_some();
         let Compiled { component, took, .. } = self.compile(runtime).await?;

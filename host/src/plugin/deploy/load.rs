@@ -9,7 +9,7 @@ use crate::config::PluginConfig;
 use crate::plugin::blocking::blocking;
 use crate::plugin::contract::Roles;
 use crate::plugin::deploy::candidate::{Code, Wanted};
-use crate::plugin::identity::Identity;
+use crate::plugin::identity::GenerationIdentity;
 use crate::plugin::runtime::Runtime;
 use crate::plugin::runtime::environment::Environment;
 use crate::plugin::runtime::spec::Spec;
@@ -44,7 +44,7 @@ impl Slot {
             }
             let Wanted { code, environment } = Wanted::read(&spec, plugin.settings.clone()).await?;
             let (mut code, environment) = (code?, environment?);
-            if let Some(refusal) = ledger.refusal(&Identity::new(code.digest, &environment.values)) {
+            if let Some(refusal) = ledger.refusal(&GenerationIdentity::new(code.digest, &environment.values)) {
                 let (Spec { slot, plugin, .. }, reason) = (&*spec, rolled_back_error(&refusal).to_string());
                 error!(slot, plugin, digest = %code.digest, reason, "rolled back, but serves again: there is no other");
             }
@@ -72,7 +72,7 @@ async fn proven(runtime: &Runtime, spec: &Arc<Spec>, ledger: &Arc<Ledger>) -> Op
         };
         let Some((mut code, [now, then])) = blocking(found).await? else { return Ok(None) };
         let is_same = now.values == then.values;
-        if !is_same && ledger.refusal(&Identity::new(code.digest, &now.values)).is_none() {
+        if !is_same && ledger.refusal(&GenerationIdentity::new(code.digest, &now.values)).is_none() {
             match code.verify(runtime, spec, ledger, 1, now, Vec::new()).await {
                 Ok(generation) => return Ok(Some(generation)),
                 Err(reason) => {

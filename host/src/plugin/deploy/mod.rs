@@ -19,10 +19,10 @@ use crate::config::PluginSource;
 use crate::plugin::blocking::blocking;
 use crate::plugin::deploy::candidate::{Code, Wanted};
 use crate::plugin::deploy::replacement::{Replacement, WriteError};
-use crate::plugin::identity::{Digest, Identity};
+use crate::plugin::identity::{Digest, GenerationIdentity};
 use crate::plugin::runtime::environment::Environment;
 use crate::plugin::runtime::spec::Spec;
-use crate::plugin::slot::error::{DeployError, Reason, RefusedOnDisk};
+use crate::plugin::slot::error::{DeployError, RefusedOnDisk, UnservedReason};
 use crate::plugin::slot::generation::Generation;
 use crate::plugin::slot::ledger::{Refusal, rolled_back_error, write_ledger};
 use crate::plugin::slot::rollout::Step;
@@ -182,9 +182,10 @@ impl Slot {
         let serving = newest.environment();
         let is_deployment = options.replacement.is_some();
         let mut refused = RefusedOnDisk::default();
-        let code = wanted.code.map_err(|error| refused.component = Some(Reason::of(&error, None))).ok();
+        let code = wanted.code.map_err(|error| refused.component = Some(UnservedReason::of(&error, None))).ok();
         let mut code = code.map(|code| self.find_compiled(code.digest).unwrap_or(code));
-        let environment = wanted.environment.map_err(|error| refused.settings = Some(Reason::of(&error, None))).ok();
+        let environment =
+            wanted.environment.map_err(|error| refused.settings = Some(UnservedReason::of(&error, None))).ok();
         let is_new_code = code.as_ref().is_none_or(|code| code.digest != newest.digest());
         let are_new_settings = environment.as_ref().is_none_or(|environment| environment.values != serving.values);
 
@@ -222,11 +223,11 @@ impl Slot {
         code: &mut Code,
         environment: &Environment,
         options: &mut OfferOptions,
-    ) -> anyhow::Result<Option<Reason>> {
+    ) -> anyhow::Result<Option<UnservedReason>> {
         match self.offer(code, environment, options).await {
             Ok(()) => Ok(None),
             Err(error) if error.is::<Unwritten>() => Err(error),
-            Err(error) => Ok(Some(Reason::of(&error, Some(code.digest)))),
+            Err(error) => Ok(Some(UnservedReason::of(&error, Some(code.digest)))),
         }
     }
 
@@ -243,7 +244,7 @@ impl Slot {
         environment: &Environment,
         options: &mut OfferOptions,
     ) -> anyhow::Result<()> {
-        let identity = Identity::new(code.digest, &environment.values);
+        let identity = GenerationIdentity::new(code.digest, &environment.values);
         let is = |other: &Generation| *other.identity() == identity;
         if self.state(|state| is(state.rollout.newest()) || is(&state.rollout.live().generation)) {
             options.write().await?;
@@ -277,7 +278,7 @@ impl Slot {
     /// Returns why this generation was rolled back, if it was. For a component other than the newest one, only its
     /// digest and settings count, not the content of secret files: a new secret for the serving component must not give
     /// the other one a second try.
-    fn refusal(&self, identity: &Identity, environment: &Environment) -> Option<Refusal> {
+    fn refusal(&self, identity: &GenerationIdentity, environment: &Environment) -> Option<Refusal> {
         let newest = self.state(|state| state.rollout.newest().digest());
         let but_for_secrets = || self.ledger.refusal_but_for_secrets(identity.component, &environment.settings);
         let is_other = identity.component != newest;

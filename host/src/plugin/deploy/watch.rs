@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use crate::base::watch::{FileEvent, Settling, Stamp, Watch, YOUNG};
+use crate::base::watch::{FileEvent, FileStamp, Settling, Watch, YOUNG};
 use crate::config::{PluginSource, Settings, WatchConfig};
 use crate::plugin::deploy::candidate::{Code, Wanted};
 use crate::plugin::deploy::source;
@@ -97,17 +97,17 @@ struct Retry {
 struct Files {
     settings: Settings,
     /// The stamps of the plugin file and of the files of settings. Where there is no stamp, the reason.
-    stamps: Vec<Result<Stamp, String>>,
+    stamps: Vec<Result<FileStamp, String>>,
 }
 
 impl Files {
     /// Takes the stamps of the files. Blocks.
     fn now(path: Option<&PathBuf>, settings: Settings) -> Self {
         let paths = path.map(PathBuf::as_path).into_iter().chain(settings.files());
-        Self { stamps: paths.map(Stamp::of).collect(), settings }
+        Self { stamps: paths.map(FileStamp::of).collect(), settings }
     }
 
-    fn any(&self, is: fn(&Stamp) -> bool) -> bool {
+    fn any(&self, is: fn(&FileStamp) -> bool) -> bool {
         self.stamps.iter().flatten().any(is)
     }
 }
@@ -284,7 +284,7 @@ fn read(path: Option<&PathBuf>, slot: &Slot, known: Option<Files>, patient: bool
     if known.as_ref() == Some(&files) {
         return Checked::Same;
     }
-    if files.any(Stamp::is_just_emptied) || (patient && files.any(Stamp::is_young)) {
+    if files.any(FileStamp::is_just_emptied) || (patient && files.any(FileStamp::is_young)) {
         return Checked::Changing;
     }
     let limit = slot.spec().limits.max_component;

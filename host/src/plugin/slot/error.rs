@@ -36,13 +36,13 @@ pub enum DeployError {
 /// Why the component and the settings on disk do not serve; `None` for each that serves.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RefusedOnDisk {
-    pub(crate) component: Option<Reason>,
-    pub(crate) settings: Option<Reason>,
+    pub(crate) component: Option<UnservedReason>,
+    pub(crate) settings: Option<UnservedReason>,
 }
 
 /// Why a component or settings do not serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reason {
+pub(crate) struct UnservedReason {
     /// The digest of the component, if it could be read.
     pub(crate) digest: Option<Digest>,
     pub(crate) text: String,
@@ -52,7 +52,7 @@ pub(crate) struct Reason {
     pub(crate) is_of_compiling: bool,
 }
 
-impl Reason {
+impl UnservedReason {
     pub(crate) fn of(error: &anyhow::Error, digest: Option<Digest>) -> Self {
         let is_of_compiling = error.is::<CompileError>();
         Self { digest, text: line(error), is_transient: is_transient(error), is_of_compiling }
@@ -64,7 +64,7 @@ impl Reason {
 }
 
 impl RefusedOnDisk {
-    pub(crate) fn reasons(&self) -> impl Iterator<Item = &Reason> {
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = &UnservedReason> {
         self.component.iter().chain(&self.settings)
     }
 

@@ -10,7 +10,7 @@ use crate::base::message::ConnectionId;
 use crate::config::Isolation;
 use crate::plugin::contract::logging::Level;
 use crate::plugin::contract::{Function, PerRole, Role};
-use crate::plugin::identity::{Digest, Identity};
+use crate::plugin::identity::{Digest, GenerationIdentity};
 use crate::plugin::runtime::check::check;
 use crate::plugin::runtime::environment::Environment;
 use crate::plugin::runtime::instance::Instance;
@@ -24,7 +24,7 @@ use crate::plugin::runtime::turns::SlowCalls;
 pub struct Generation {
     /// The generations of a slot are numbered from 1.
     number: u64,
-    identity: Identity,
+    identity: GenerationIdentity,
     /// The component and settings that instances are made of.
     prepared: Prepared,
     /// The idle instances. Each serves one role only.
@@ -47,7 +47,7 @@ impl Generation {
     /// Why the plugin refuses to serve, or how its check failed.
     pub(crate) async fn verify(
         number: u64,
-        identity: Identity,
+        identity: GenerationIdentity,
         prepared: Prepared,
         begun: Instant,
     ) -> anyhow::Result<Self> {
@@ -75,7 +75,7 @@ impl Generation {
         self.identity.component
     }
 
-    pub(crate) fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> &GenerationIdentity {
         &self.identity
     }
 

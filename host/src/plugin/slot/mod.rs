@@ -31,7 +31,7 @@ use crate::plugin::contract::Role;
 use crate::plugin::identity::Digest;
 use crate::plugin::runtime::Runtime;
 use crate::plugin::runtime::spec::Spec;
-use crate::plugin::slot::error::{MAX_REASON, Reason, RefusedOnDisk};
+use crate::plugin::slot::error::{MAX_REASON, RefusedOnDisk, UnservedReason};
 use crate::plugin::slot::generation::Generation;
 use crate::plugin::slot::ledger::Ledger;
 use crate::plugin::slot::report::{generation_status, unserved};
@@ -291,7 +291,7 @@ impl Slot {
                     true => (settings, None),
                     false => (component, Some(digest)),
                 };
-                part.get_or_insert(Reason::rolled_back(digest, reason_shown));
+                part.get_or_insert(UnservedReason::rolled_back(digest, reason_shown));
             }
             // A component is refused before it becomes a generation.
             EventKind::Refused => {}
@@ -304,16 +304,16 @@ impl Slot {
     }
 
     /// Records that the source's component was refused.
-    pub(crate) fn record_refused_component(&self, reason: &Reason) {
+    pub(crate) fn record_refused_component(&self, reason: &UnservedReason) {
         let (Spec { slot, plugin, source, .. }, still_live) = (&*self.spec, self.live().number());
-        let Reason { digest, text: reason, .. } = reason;
+        let UnservedReason { digest, text: reason, .. } = reason;
         self.remember_refusal(*digest, reason);
         let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
         error!(slot, plugin, file = source.to_string(), digest, reason, still_live, "plugin refused");
     }
 
     /// Records that the settings were refused.
-    pub(crate) fn record_refused_settings(&self, reason: &Reason) {
+    pub(crate) fn record_refused_settings(&self, reason: &UnservedReason) {
         let (Spec { slot, plugin, .. }, still_live) = (&*self.spec, self.live().number());
         let reason = &reason.text;
         self.remember_refusal(None, reason);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crate::plugin::identity::Digest;
-use crate::plugin::slot::error::{MAX_REASON, Reason, RefusedOnDisk};
+use crate::plugin::slot::error::{MAX_REASON, RefusedOnDisk, UnservedReason};
 use crate::plugin::slot::generation::Generation;
 use crate::plugin::slot::rollout::Staged;
 use crate::plugin::status::{GenerationStatus, Stage, Unserved};
@@ -12,7 +12,7 @@ use crate::plugin::text::clean;
 
 /// Returns the component and the settings on disk that do not serve.
 pub(crate) fn unserved(refused: &RefusedOnDisk) -> Vec<Unserved> {
-    let unserved = |what, digest: Option<Digest>, reason: &Reason| {
+    let unserved = |what, digest: Option<Digest>, reason: &UnservedReason| {
         let reason = clean(reason.text.as_bytes(), MAX_REASON);
         Unserved { what, digest: digest.map(|digest| digest.full()), reason }
     };

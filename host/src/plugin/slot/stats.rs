@@ -12,7 +12,7 @@ use crate::plugin::status::{FunctionStatus, LastError, ShadowStatus};
 
 /// The calls and failures of one function.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Count {
+pub(crate) struct CallCount {
     /// Calls that have ended, successful or not.
     pub(crate) calls: u64,
     /// Calls that failed.
@@ -20,7 +20,7 @@ pub(crate) struct Count {
 }
 
 /// The counts of all functions, in the order of [`Function::ALL`].
-pub(crate) type Counts = [Count; FUNCTIONS];
+pub(crate) type Counts = [CallCount; FUNCTIONS];
 
 /// A generation whose calls are counted.
 pub(crate) trait Counted {
@@ -64,7 +64,7 @@ impl Stats {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        self.functions.each_ref().map(|stats| Count {
+        self.functions.each_ref().map(|stats| CallCount {
             calls: stats.times.count(),
             failures: stats.failures.iter().map(|count| count.load(Relaxed)).sum(),
         })
@@ -115,7 +115,7 @@ impl Stats {
 struct FunctionStats {
     failures: [AtomicU64; KINDS.len()],
     blame: Mutex<Blame>,
-    times: Times,
+    times: CallTimes,
 }
 
 /// The bits below the highest bit of a time that select its bucket: four buckets for each power of two.
@@ -129,19 +129,19 @@ const BUCKETS: usize = 36 << DETAIL;
 
 /// A histogram of times. Each bucket is a quarter of a power of two wide, so longer times have wider buckets.
 #[derive(Debug)]
-struct Times {
+struct CallTimes {
     buckets: [AtomicU64; BUCKETS],
     /// The sum of all times, in nanoseconds.
     total: AtomicU64,
 }
 
-impl Default for Times {
+impl Default for CallTimes {
     fn default() -> Self {
         Self { buckets: [const { AtomicU64::new(0) }; BUCKETS], total: AtomicU64::new(0) }
     }
 }
 
-impl Times {
+impl CallTimes {
     fn record(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.buckets[bucket(nanos)].fetch_add(1, Relaxed);
@@ -234,7 +234,7 @@ mod tests {
         }
         let shed = CallError::NoRoom(String::new());
         stats.ended(Function::Greet, Caller::Sender, Duration::ZERO, Some(&shed));
-        assert_eq!(stats.counts()[0], Count { calls: 5, failures: 5 });
+        assert_eq!(stats.counts()[0], CallCount { calls: 5, failures: 5 });
         assert_eq!(stats.functions()[0].failures.len(), KINDS.len());
     }
 
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!((route.function, route.calls, route.failures.get("result")), ("route", 101, Some(&1)));
         assert!((51_000..=64_000).contains(&route.p50_us), "{}", route.p50_us);
         assert!((99_000..=125_000).contains(&route.p99_us), "{}", route.p99_us);
-        assert_eq!(stats.counts()[Function::Route as usize], Count { calls: 101, failures: 1 });
+        assert_eq!(stats.counts()[Function::Route as usize], CallCount { calls: 101, failures: 1 });
         assert_eq!(stats.last_error().unwrap().reason, "it returned nonsense");
     }
 }

@@ -19,7 +19,7 @@ pub(super) enum Opcode {
 
 /// The header of a valid frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct FrameHeader {
     pub(super) opcode: Opcode,
     /// True if the frame ends its message.
     pub(super) last: bool,
@@ -30,7 +30,7 @@ pub(super) struct Header {
     pub(super) size: usize,
 }
 
-impl Header {
+impl FrameHeader {
     /// Reads the header at the front of `bytes`. Returns `None` if the header is incomplete. `inside` is true while a
     /// message is unfinished.
     ///
@@ -157,8 +157,8 @@ mod tests {
             (false, &[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff]),
             (false, &[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0]),
         ] {
-            assert_eq!(Header::read(bytes, inside).unwrap_err().code, 1002, "{bytes:?}");
-            assert_eq!(Header::read(&bytes[..1], inside), Ok(None), "{bytes:?}");
+            assert_eq!(FrameHeader::read(bytes, inside).unwrap_err().code, 1002, "{bytes:?}");
+            assert_eq!(FrameHeader::read(&bytes[..1], inside), Ok(None), "{bytes:?}");
         }
     }
 
@@ -172,9 +172,9 @@ mod tests {
                 _ => bytes.extend([&[0xff][..], &length.to_be_bytes()].concat()),
             }
             bytes.extend([1, 2, 3, 4]);
-            assert_eq!(Header::read(&bytes[..size - 1], false), Ok(None));
-            let header = Header { opcode: Opcode::Binary, last: true, length, mask: [1, 2, 3, 4], size };
-            assert_eq!(Header::read(&bytes, false), Ok(Some(header)));
+            assert_eq!(FrameHeader::read(&bytes[..size - 1], false), Ok(None));
+            let header = FrameHeader { opcode: Opcode::Binary, last: true, length, mask: [1, 2, 3, 4], size };
+            assert_eq!(FrameHeader::read(&bytes, false), Ok(Some(header)));
         }
     }
 

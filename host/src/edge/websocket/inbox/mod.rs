@@ -13,7 +13,7 @@ use bytestring::ByteString;
 
 pub use self::budget::InboxBudget;
 use self::budget::Share;
-use self::frames::{Header, NOT_UTF_8, Opcode, close_code, unmask};
+use self::frames::{FrameHeader, NOT_UTF_8, Opcode, close_code, unmask};
 use crate::base::message::{CloseReason, Message};
 
 /// The frame headers of one message may have `max_message` bytes and this many more. So a message in very many small or
@@ -170,7 +170,7 @@ impl Inbox {
     /// frame if it is complete, and how many bytes are left.
     fn take(&mut self, mut bytes: &[u8]) -> Result<(Option<Frame>, usize), CloseReason> {
         if self.left == 0 {
-            let Some(header) = Header::read(bytes, self.begun.is_some())? else { return Ok((None, bytes.len())) };
+            let Some(header) = FrameHeader::read(bytes, self.begun.is_some())? else { return Ok((None, bytes.len())) };
             let payload = &bytes[header.size..];
             if header.opcode.is_control() {
                 // A control frame is short, so this never cuts the length.
@@ -196,8 +196,8 @@ impl Inbox {
         Ok((frame, later.len()))
     }
 
-    fn begin(&mut self, header: Header) -> Result<(), CloseReason> {
-        let Header { opcode, last, length, mask, size } = header;
+    fn begin(&mut self, header: FrameHeader) -> Result<(), CloseReason> {
+        let FrameHeader { opcode, last, length, mask, size } = header;
         let room = self.max_message - self.payload.len();
         let left = usize::try_from(length).ok().filter(|&length| length <= room);
         let Some(left) = left else {
@@ -273,7 +273,7 @@ impl Inbox {
     }
 }
 
-fn control(header: Header, masked: &[u8]) -> Result<Frame, CloseReason> {
+fn control(header: FrameHeader, masked: &[u8]) -> Result<Frame, CloseReason> {
     let mut payload = masked.to_vec();
     unmask(&mut payload, header.mask);
     match header.opcode {

@@ -10,7 +10,7 @@ use tracing::{debug, info};
 
 use super::context::Context;
 use super::end::{End, failure, try_again};
-use super::meter::Rates;
+use super::meter::RateLimits;
 use super::socket::Socket;
 use crate::base::message::{Cause, ClientKey, CloseReason, Message};
 use crate::base::metrics::METRICS;
@@ -105,7 +105,7 @@ impl Session {
             };
             METRICS.messages_received.increment();
             // They may have changed since the last packet.
-            socket.limit(Rates::of(&context.live));
+            socket.limit(RateLimits::of(&context.live));
             if let Err(end) = self.route(context, socket, &packet).await {
                 return end;
             }

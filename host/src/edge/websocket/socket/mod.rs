@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::end::End;
 use super::inbox::Frame;
-use super::meter::Rates;
+use super::meter::RateLimits;
 use super::wire::{BATCH, Wire};
 use crate::base::message::{CloseReason, Message};
 use crate::edge::heartbeat::Link;
@@ -44,7 +44,7 @@ impl<S: Stream> Socket<S> {
     }
 
     /// Limits how fast the client may send, from now on.
-    pub(super) fn limit(&mut self, rates: Option<Rates>) {
+    pub(super) fn limit(&mut self, rates: Option<RateLimits>) {
         self.wire.limit(rates);
     }
 

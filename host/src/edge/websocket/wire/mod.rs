@@ -17,7 +17,7 @@ use tokio::io::ReadBuf;
 
 use super::end::End;
 use super::inbox::{Frame, Inbox};
-use super::meter::{Meter, Rates};
+use super::meter::{Meter, RateLimits};
 use crate::base::message::{CloseReason, Message};
 use crate::edge::heartbeat::Link;
 use crate::edge::listener::Stream;
@@ -113,7 +113,7 @@ impl<S: Stream> Wire<S> {
     }
 
     /// Limits how fast the client may send, from now on.
-    pub(super) fn limit(&mut self, rates: Option<Rates>) {
+    pub(super) fn limit(&mut self, rates: Option<RateLimits>) {
         match (&mut self.meter, rates) {
             (Some(meter), Some(rates)) => meter.set_rates(rates),
             (None, None) => {}

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::base::state::StateFolder;
 use crate::config::{PluginConfig, PluginSource, Settings, Values};
 use crate::plugin::blocking::blocking;
-use crate::plugin::identity::{Digest, Identity};
+use crate::plugin::identity::{Digest, GenerationIdentity};
 use crate::plugin::runtime::Runtime;
 use crate::plugin::runtime::environment::Environment;
 
@@ -126,7 +126,7 @@ struct Pages {
 /// A generation that was rolled back.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Refusal {
-    identity: Identity,
+    identity: GenerationIdentity,
     /// The digest of the settings as configured. It does not depend on the content of secret files.
     configured: Digest,
     pub(crate) at: SystemTime,
@@ -136,7 +136,7 @@ pub(crate) struct Refusal {
 /// A generation that served for good.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Proven {
-    identity: Identity,
+    identity: GenerationIdentity,
     pub(crate) settings: Settings,
     /// The values of the settings at that time.
     pub(crate) values: Values,
@@ -159,7 +159,7 @@ impl Ledger {
     }
 
     /// Returns the refusal of this generation, if it was rolled back.
-    pub(crate) fn refusal(&self, identity: &Identity) -> Option<Refusal> {
+    pub(crate) fn refusal(&self, identity: &GenerationIdentity) -> Option<Refusal> {
         self.pages.lock().refused.iter().find(|refusal| refusal.identity == *identity).cloned()
     }
 
@@ -171,7 +171,7 @@ impl Ledger {
     }
 
     /// Remembers that a generation was rolled back, and saves the ledger.
-    pub(crate) fn refuse(self: &Arc<Self>, identity: Identity, settings: &Settings, reason: String) {
+    pub(crate) fn refuse(self: &Arc<Self>, identity: GenerationIdentity, settings: &Settings, reason: String) {
         let mut pages = self.pages.lock();
         pages.refused.retain(|refusal| refusal.identity != identity);
         if pages.refused.len() == MAX_REFUSED {
@@ -185,7 +185,7 @@ impl Ledger {
 
     /// Remembers the generation that serves a slot for good. Returns `true` if this changed the ledger, which must then
     /// be [saved](Self::save).
-    pub(crate) fn prove(&self, slot: &str, identity: Identity, environment: &Environment) -> bool {
+    pub(crate) fn prove(&self, slot: &str, identity: GenerationIdentity, environment: &Environment) -> bool {
         let Environment { settings, values } = environment;
         let proven = Proven { identity, settings: settings.clone(), values: values.clone() };
         let mut pages = self.pages.lock();
@@ -194,7 +194,7 @@ impl Ledger {
     }
 
     /// Forgets that this generation was rolled back, because somebody wants it nevertheless.
-    pub(crate) fn forgive(self: &Arc<Self>, identity: &Identity, settings: &Settings) {
+    pub(crate) fn forgive(self: &Arc<Self>, identity: &GenerationIdentity, settings: &Settings) {
         let configured = configured(settings);
         let forgiven = |refusal: &Refusal| {
             refusal.identity == *identity

@@ -12,8 +12,8 @@ fn environment(settings: &Settings) -> Environment {
     Environment { settings: settings.clone(), values: settings.read().unwrap() }
 }
 
-fn identity(code: &[u8]) -> Identity {
-    Identity::new(Digest::of(code), &Default::default())
+fn identity(code: &[u8]) -> GenerationIdentity {
+    GenerationIdentity::new(Digest::of(code), &Default::default())
 }
 
 fn open_for(folder: &Path, slots: &[(&str, &str)]) -> Arc<Ledger> {
@@ -132,7 +132,8 @@ async fn what_is_refused_again_is_remembered_once_and_the_oldest_is_forgotten() 
 async fn forgiving_covers_other_secrets_but_no_other_settings_and_no_other_component() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = open(&folder.path().join("state"));
-    let with = |code: &[u8], value: &str| Identity::new(Digest::of(code), &environment(&settings(value)).values);
+    let with =
+        |code: &[u8], value: &str| GenerationIdentity::new(Digest::of(code), &environment(&settings(value)).values);
     let all = [
         (with(b"bad", "a"), "a"),
         (with(b"bad", "old secret"), "a"),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::config::{PluginDeploy, Rollback};
 use crate::plugin::contract::{FUNCTIONS, Function};
 use crate::plugin::slot::blame::Spread;
-use crate::plugin::slot::stats::{Count, Counted, Counts};
+use crate::plugin::slot::stats::{CallCount, Counted, Counts};
 use crate::plugin::status::{EventKind, Stage};
 
 /// A generation and its stage.
@@ -299,7 +299,7 @@ impl Fault {
     /// Returns the fault of a function with these counts. `before` is the share of failed calls to compare with.
     fn of(
         function: Function,
-        Count { calls, failures }: Count,
+        CallCount { calls, failures }: CallCount,
         before: f64,
         Spread { clients, most }: Spread,
         stage: Stage,
@@ -375,7 +375,7 @@ fn rolled_back<G>(place: Staged<G>, reason: String) -> Step<G> {
 }
 
 fn since(now: &Counts, then: &Counts) -> Counts {
-    std::array::from_fn(|at| Count {
+    std::array::from_fn(|at| CallCount {
         calls: now[at].calls.saturating_sub(then[at].calls),
         failures: now[at].failures.saturating_sub(then[at].failures),
     })
@@ -383,7 +383,7 @@ fn since(now: &Counts, then: &Counts) -> Counts {
 
 /// Returns the share of failed calls of each function.
 fn shares(counts: &Counts) -> [f64; FUNCTIONS] {
-    counts.map(|Count { calls, failures }| failures as f64 / calls.max(FEW) as f64)
+    counts.map(|CallCount { calls, failures }| failures as f64 / calls.max(FEW) as f64)
 }
 
 #[cfg(test)]

@@ -10,12 +10,12 @@ fn a_fault_says_how_many_calls_may_fail() {
         (5, 5, "at most 4 of these calls may fail"),
         (200, 30, "at most 10 of these calls may fail"),
     ] {
-        let (count, spread) = (Count { calls, failures }, Spread { clients: failures, most: 1 });
+        let (count, spread) = (CallCount { calls, failures }, Spread { clients: failures, most: 1 });
         let fault = Fault::of(Function::Route, count, 0.0, spread, Stage::Probation, &deploy()).unwrap();
         assert!(fault.reason.contains(words), "{}", fault.reason);
         // One failure less is no fault, if the sentence is right.
         let allowed = words.split("at most ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-        let count = Count { calls, failures: allowed };
+        let count = CallCount { calls, failures: allowed };
         assert!(Fault::of(Function::Route, count, 0.0, spread, Stage::Probation, &deploy()).is_none());
     }
 }
@@ -23,7 +23,7 @@ fn a_fault_says_how_many_calls_may_fail() {
 #[test]
 fn a_fault_says_why_nothing_is_rolled_back_yet() {
     let of = |stage, clients, most, rollback| {
-        let (count, spread) = (Count { calls: 200, failures: 50 }, Spread { clients, most });
+        let (count, spread) = (CallCount { calls: 200, failures: 50 }, Spread { clients, most });
         let fault = Fault::of(Function::Route, count, 0.0, spread, stage, &PluginDeploy { rollback, ..deploy() });
         fault.unwrap().reason
     };

@@ -227,7 +227,7 @@ fn failed_pushes_always_count() {
     story.offer(2);
     let live = story.rollout.live.generation.clone();
     (0..5).for_each(|_| live.blame.lock()[Function::Push as usize].add(Caller::Sender));
-    live.counts.lock()[Function::Push as usize] = Count { calls: 5, failures: 5 };
+    live.counts.lock()[Function::Push as usize] = CallCount { calls: 5, failures: 5 };
     assert_eq!(story.after(1), [(EventKind::RolledBack, 2)]);
 }
 
