@@ -5,8 +5,10 @@ mod groups;
 mod joining;
 mod logins;
 mod messages;
+mod operators;
 mod outages;
 mod repairs;
+mod rollout;
 mod strangers;
 
 use std::collections::BTreeSet;

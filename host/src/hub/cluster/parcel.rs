@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use bytestring::ByteString;
 
+use super::questions::Question;
 use crate::base::message::{CloseReason, ConnectionId, Message};
 use crate::hub::command::{Closing, Command, Delivery, Elsewhere, Membership, Outcome, Recipient};
 
@@ -40,6 +41,8 @@ pub enum Parcel {
     },
     /// Say whether a connection is in a group.
     IsMember(ConnectionId, ByteString),
+    /// Answer an operator's question.
+    Question(Question),
 }
 
 /// The bytes are no parcel.
@@ -138,6 +141,24 @@ pub fn encode_blocks(blocks: &[(ByteString, Duration)]) -> Bytes {
     into.freeze()
 }
 
+/// The first byte of a [`Parcel::Question`].
+const QUESTION: u8 = 12;
+
+/// Returns `true` if these bytes are a [`Parcel::Question`].
+pub fn is_question(parcel: &[u8]) -> bool {
+    parcel.first() == Some(&QUESTION)
+}
+
+/// Writes a [`Parcel::Question`].
+pub fn encode_question(Question { id, offset, text }: &Question) -> Bytes {
+    let mut into = BytesMut::with_capacity(13 + text.len());
+    into.put_u8(QUESTION);
+    into.put_u64(*id);
+    into.put_u32(*offset);
+    into.put_slice(text);
+    into.freeze()
+}
+
 fn put_recipient(into: &mut BytesMut, to: &Recipient) {
     let (kind, name) = match to {
         Recipient::Everyone => return into.put_u8(0),
@@ -194,6 +215,10 @@ pub fn decode(mut from: Bytes) -> Result<Parcel, Malformed> {
                 blocks.push((name(from)?, seconds));
             }
             return Ok(Parcel::Blocks(blocks));
+        }
+        QUESTION => {
+            let (id, offset) = (from.try_get_u64()?, from.try_get_u32()?);
+            return Ok(Parcel::Question(Question { id, offset, text: own(from.split_off(0)) }));
         }
         _ => return Err(Malformed),
     }))
