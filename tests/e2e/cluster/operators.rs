@@ -7,10 +7,13 @@ use serde_json::{Value, json};
 
 use super::{GONE, LONGEST, fixture, join, setup};
 
+/// For tests in which every gateway must answer, also on a busy machine.
+const PATIENT: &str = "timeout = \"5s\"";
+
 /// Three gateways with the numbers 1, 2 and 3.
-async fn three(made: impl Fn(&Nats, &str) -> Setup) -> Option<(Nats, [Gateway; 3])> {
+async fn three(made: impl Fn(&Nats, &str) -> Setup, config: &str) -> Option<(Nats, [Gateway; 3])> {
     let nats = NatsSetup::new().start().await?;
-    let gateways = join([1, 2, 3].map(|node| made(&nats, &format!("node = {node}")))).await;
+    let gateways = join([1, 2, 3].map(|node| made(&nats, &format!("node = {node}\n{config}")))).await;
     Some((nats, gateways))
 }
 
@@ -30,7 +33,7 @@ fn each<'a>(list: &'a Value, field: &str) -> Vec<&'a Value> {
 
 #[tokio::test]
 async fn any_gateway_shows_all() {
-    let Some((_nats, [a, b, c])) = three(setup).await else { return };
+    let Some((_nats, [a, b, c])) = three(setup, PATIENT).await else { return };
     let _clients = (a.login("anna").await, b.login("bob").await, b.login("ben").await);
     for gateway in [&a, &b, &c] {
         let shown = succeeded(gateway.cluster(&["nodes"]).await);
@@ -67,7 +70,7 @@ async fn any_gateway_shows_all() {
 
 #[tokio::test]
 async fn the_pages_of_one_gateway_are_read_at_any_other() {
-    let Some((_nats, [a, b, _c])) = three(setup).await else { return };
+    let Some((_nats, [a, b, _c])) = three(setup, PATIENT).await else { return };
     let _bob = b.login("bob").await;
     let (admin, of_b) = (a.admin().await, b.admin().await);
     let status = admin.json("GET /status?node=2").await;
@@ -122,7 +125,7 @@ async fn pages(gateway: &Gateway, query: &str) -> Vec<Value> {
 
 #[tokio::test]
 async fn connections_are_listed_in_the_order_of_their_ids_page_by_page() {
-    let Some((_nats, [a, b, c])) = three(setup).await else { return };
+    let Some((_nats, [a, b, c])) = three(setup, PATIENT).await else { return };
     let mut clients: Vec<Client> = Vec::new();
     for (number, gateway) in [&c, &a, &b, &a, &c, &a, &b].into_iter().enumerate() {
         clients.push(gateway.login(&format!("u{number}")).await);
@@ -155,7 +158,7 @@ async fn connections_are_listed_in_the_order_of_their_ids_page_by_page() {
 
 #[tokio::test]
 async fn an_answer_may_be_longer_than_one_frame() {
-    let Some((_nats, [a, b, _c])) = three(fixture).await else { return };
+    let Some((_nats, [a, b, _c])) = three(fixture, PATIENT).await else { return };
     let mut clients = Vec::new();
     for number in 0..300 {
         clients.push(b.enter(&format!("{number:03}{}", "x".repeat(240))).await);
@@ -170,7 +173,7 @@ async fn an_answer_may_be_longer_than_one_frame() {
 
 #[tokio::test]
 async fn a_gateway_that_is_stopped_is_named_and_delays_nobody_for_long() {
-    let Some((_nats, [a, b, c])) = three(setup).await else { return };
+    let Some((_nats, [a, b, c])) = three(setup, "").await else { return };
     let _clients = (a.login("anna").await, c.login("carl").await);
     let admin = a.admin().await;
     c.signal("STOP");
@@ -203,7 +206,7 @@ async fn a_gateway_that_is_stopped_is_named_and_delays_nobody_for_long() {
 /// The command line, and one gateway alone: both within the 3 s until the stopped one is gone.
 #[tokio::test]
 async fn commands_name_a_gateway_that_is_stopped() {
-    let Some((_nats, [a, b, c])) = three(setup).await else { return };
+    let Some((_nats, [a, b, c])) = three(setup, "").await else { return };
     let admin = a.admin().await;
     for (action, words) in [("nodes", "Did not answer: 3"), ("status", "the gateway 3 does not answer")] {
         c.signal("STOP");
@@ -223,7 +226,7 @@ async fn commands_name_a_gateway_that_is_stopped() {
 
 #[tokio::test]
 async fn gateways_without_nats_name_all_others_and_go_on() {
-    let Some((mut nats, [a, _b, _c])) = three(setup).await else { return };
+    let Some((mut nats, [a, _b, _c])) = three(setup, "").await else { return };
     let _anna = a.login("anna").await;
     nats.kill();
     let admin = a.admin().await;

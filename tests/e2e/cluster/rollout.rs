@@ -29,7 +29,7 @@ async fn version(gateway: &Gateway) -> String {
 
 #[tokio::test]
 async fn a_component_goes_to_all_gateways_one_after_the_other() {
-    let Some((_nats, [a, b, c])) = start_fixture::<3>("").await else { return };
+    let Some((_nats, [a, b, c])) = start_fixture::<3>("timeout = \"5s\"").await else { return };
     a.file("next").copy_over(&Component::version(2));
     let deployed = deploy(&a, &[&b, &c], &[]).await;
     assert_eq!(deployed.code, Some(0), "{deployed:?}");
@@ -56,7 +56,7 @@ async fn a_component_goes_to_all_gateways_one_after_the_other() {
 
 #[tokio::test]
 async fn nothing_is_deployed_unless_all_gateways_are_named_and_answer() {
-    let Some((_nats, [a, b, c])) = start_fixture::<3>("").await else { return };
+    let Some((_nats, [a, b, c])) = start_fixture::<3>("timeout = \"5s\"").await else { return };
     let Some(elsewhere) = NatsSetup::new().start().await else { return };
     let [stranger] = join([fixture(&elsewhere, "")]).await;
     a.file("next").copy_over(&Component::version(2));
@@ -85,7 +85,9 @@ async fn nothing_is_deployed_unless_all_gateways_are_named_and_answer() {
 async fn the_first_failure_stops_it_unless_it_is_told_to_go_on() {
     let Some(nats) = NatsSetup::new().start().await else { return };
     // Gateway 2 has only built-in plugins: nothing can be deployed to it.
-    let [a, b, c] = join([fixture(&nats, "node = 1"), setup(&nats, "node = 2"), fixture(&nats, "node = 3")]).await;
+    let [a, b, c] =
+        join([fixture(&nats, "node = 1\ntimeout = \"5s\""), setup(&nats, "node = 2"), fixture(&nats, "node = 3")])
+            .await;
     a.file("next").copy_over(&Component::version(2));
     let stopped = deploy(&a, &[&b, &c], &[]).await;
     assert_eq!(stopped.code, Some(1), "{stopped:?}");
