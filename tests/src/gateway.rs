@@ -202,6 +202,11 @@ impl Gateway {
         self.operate("plugin", arguments).await
     }
 
+    /// Runs `hotgate cluster` with these arguments against this gateway.
+    pub async fn cluster(&self, arguments: &[&str]) -> Finished {
+        self.operate("cluster", arguments).await
+    }
+
     /// Runs `hotgate drain` with these arguments against this gateway.
     pub async fn drain(&self, arguments: &[&str]) -> Finished {
         self.operate("drain", arguments).await

@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::status::{self, Probe};
-use super::{drain, plugin, token};
+use super::{cluster, drain, plugin, token};
 use crate::config::{Overrides, Source};
 
 const ABOUT: &str = "\
@@ -42,6 +42,8 @@ Examples:
       Close this gateway's connections over some seconds, before it is stopped.
   hotgate --config hotgate.toml status
       Show this gateway on one page.
+  hotgate --config hotgate.toml cluster nodes
+      List the gateways of this gateway's cluster, with their connections and plugins.
   hotgate token new billing
       Make a token for a system that pushes by HTTP, and print the lines that allow it.
   hotgate plugin new my-auth --role authenticator --lang rust
@@ -70,6 +72,8 @@ pub(super) enum Command {
     ConfigPrint,
     /// List or change the plugins of a running gateway, or make a plugin.
     Plugin(Box<plugin::Arguments>),
+    /// Show all gateways of a cluster.
+    Cluster(cluster::Arguments),
     /// Drain a running gateway.
     Drain(drain::Arguments),
     /// Show the status of a running gateway.
@@ -101,6 +105,8 @@ enum Action {
     /// List and change the plugins of the gateway that runs with these settings; make, check, run and measure your own
     /// plugin
     Plugin(Box<plugin::Arguments>),
+    /// Show all gateways of a cluster: the gateway that runs with these settings is asked, and asks the others
+    Cluster(cluster::Arguments),
     /// Close all connections of the gateway that runs with these settings without haste, and wait until they have
     /// closed; the gateway refuses new ones, and does not end
     Drain(drain::Arguments),
@@ -175,6 +181,7 @@ fn parse_from(line: &[OsString]) -> Result<Cli, clap::Error> {
         Some(Action::Config(ConfigAction::Check)) => Command::ConfigCheck,
         Some(Action::Config(ConfigAction::Print)) => Command::ConfigPrint,
         Some(Action::Plugin(arguments)) => Command::Plugin(arguments),
+        Some(Action::Cluster(arguments)) => Command::Cluster(arguments),
         Some(Action::Drain(arguments)) => Command::Drain(arguments),
         Some(Action::Status(arguments)) => Command::Status(arguments),
         Some(Action::Ready(probe)) => Command::Ready(probe),
@@ -317,6 +324,9 @@ mod tests {
             "hotgate plugin rollback",
             "hotgate plugin deploy",
             "hotgate plugin list --slot router",
+            "hotgate plugin deploy a.wasm --gateway 127.0.0.1:1",
+            "hotgate plugin deploy a.wasm --keep-going",
+            "hotgate cluster",
             "hotgate drain --cancel --no-wait",
             "hotgate drain --cancel --status",
             "hotgate token",

@@ -78,6 +78,11 @@ impl Client {
         Ok(Self { agent: way.agent(), way, token: None })
     }
 
+    /// Returns the gateway's address, for messages.
+    pub(super) fn shown(&self) -> String {
+        self.way.shown()
+    }
+
     /// Sends a request. Returns the answer, which is JSON.
     ///
     /// # Errors

@@ -18,6 +18,22 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Returns the problem.
+    pub(super) fn problem(&self) -> &str {
+        match self {
+            Self::Settings(problem) | Self::Unavailable(problem) | Self::Failed(problem) => problem,
+        }
+    }
+
+    /// Names what the problem is about, such as a gateway.
+    pub(super) fn about(self, what: &str) -> Self {
+        match self {
+            Self::Settings(problem) => Self::Settings(format!("{what}: {problem}")),
+            Self::Unavailable(problem) => Self::Unavailable(format!("{what}: {problem}")),
+            Self::Failed(problem) => Self::Failed(format!("{what}: {problem}")),
+        }
+    }
+
     /// Prints the problem, and returns the exit code.
     pub(super) fn report(&self) -> ExitCode {
         match self {

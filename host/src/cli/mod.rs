@@ -3,7 +3,9 @@
 mod arguments;
 mod author;
 mod client;
+mod cluster;
 mod config;
+mod deploy;
 mod dev;
 mod drain;
 mod failure;
@@ -14,6 +16,7 @@ mod reach;
 mod serve;
 mod show;
 mod signals;
+mod slots;
 mod status;
 mod token;
 
@@ -30,6 +33,7 @@ pub fn run() -> ExitCode {
         Command::ConfigCheck => config::check(&cli.source),
         Command::ConfigPrint => config::print(&cli.source),
         Command::Plugin(arguments) => plugin::run(arguments, &cli.source),
+        Command::Cluster(arguments) => cluster::run(arguments, &cli.source),
         Command::Drain(arguments) => drain::run(arguments, &cli.source),
         Command::Status(arguments) => status::run(arguments, &cli.source),
         Command::Ready(probe) => status::ready(probe, &cli.source),

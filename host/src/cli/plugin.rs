@@ -5,16 +5,16 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use ureq::http::Method;
 
 use super::author;
 use super::client::{Client, Target};
+use super::deploy::{self, Everywhere};
 use super::failure::{Failure, fail};
 use super::output::{print, print_json};
-use super::show::{Plugin, table};
-use crate::config::{Source, open_file};
+use super::show::table;
+use super::slots::{open, plugins};
+use crate::config::Source;
 use crate::edge::http::token::ADMIN_FILE;
 
 /// The exit code for wrong usage, the same as clap's.
@@ -44,7 +44,11 @@ enum Action {
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 enum Operation {
     /// Show the plugin in each slot, its calls and failures, and the last events
-    List,
+    List {
+        /// Of the gateway with this number, which the asked gateway asks: both are in one cluster
+        #[arg(long, value_name = "N")]
+        node: Option<u16>,
+    },
     /// Go back to the generation before
     Rollback {
         /// The slot, or the name of its plugin
@@ -73,6 +77,8 @@ enum Operation {
         /// The slot, or the name of its plugin [default: the slot that has a file, if there is only one]
         #[arg(long)]
         slot: Option<String>,
+        #[command(flatten)]
+        everywhere: Everywhere,
     },
 }
 
@@ -85,8 +91,18 @@ pub(super) fn run(arguments: &Arguments, source: &Source) -> ExitCode {
         }
         Action::Author(action) => return author::run(action, arguments.json, || Ok(source.load_to_serve()?.config)),
     };
+    if let Operation::Deploy { file, slot, everywhere } = operation
+        && everywhere.all_nodes
+    {
+        return match open(file) {
+            Ok(component) => {
+                deploy::run(everywhere, &arguments.target, source, (component, slot.as_deref()), arguments.json)
+            }
+            Err(failure) => failure.report(),
+        };
+    }
     let client = Client::new(&arguments.target, ADMIN_FILE, source);
-    let answered = client.and_then(|client| client.answer(operation));
+    let answered = client.and_then(|client| answer(&client, operation));
     let plugins = match answered {
         Ok(answer) if arguments.json => return print_json(&answer),
         Ok(answer) => plugins(answer),
@@ -98,70 +114,13 @@ pub(super) fn run(arguments: &Arguments, source: &Source) -> ExitCode {
     }
 }
 
-/// Returns the plugins in an answer, which is a list of plugins or one plugin.
-fn plugins(mut answer: Value) -> Result<Vec<Plugin>, Failure> {
-    let list = match answer.get_mut("plugins") {
-        Some(list) => list.take(),
-        None => Value::Array(vec![answer]),
-    };
-    serde_json::from_value(list)
-        .map_err(|error| Failure::Failed(format!("cannot understand the answer of the gateway: {error}")))
-}
-
-/// The requests of the commands.
-impl Client {
-    fn answer(&self, operation: &Operation) -> Result<Value, Failure> {
-        let act = |slot: &str, action: &str, generation: &Option<u64>| {
-            let query = generation.map(|number| format!("?generation={number}")).unwrap_or_default();
-            self.ask(Method::POST, &format!("/plugins/{}/{action}{query}", encoded(slot)), ())
-        };
-        match operation {
-            Operation::List => self.ask(Method::GET, "/plugins", ()),
-            Operation::Rollback { slot, generation } => act(slot, "rollback", generation),
-            Operation::Promote { slot, generation } => act(slot, "promote", generation),
-            Operation::Reload { slot } => act(slot, "reload", &None),
-            Operation::Deploy { file, slot } => {
-                // The file is sent while it is read. The gateway refuses a file that is too large before it is sent.
-                let component = open_file(file)
-                    .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", file.display())))?;
-                let slot = slot.clone().map_or_else(|| self.only_slot(), Ok)?;
-                self.ask(Method::PUT, &format!("/plugins/{}", encoded(&slot)), component)
-            }
-        }
-    }
-
-    /// Returns the slot that has a file, if there is only one.
-    fn only_slot(&self) -> Result<String, Failure> {
-        let plugins = plugins(self.ask(Method::GET, "/plugins", ())?)?;
-        let mut of_files = plugins.iter().filter(|plugin| !plugin.source.starts_with("builtin:"));
-        match (of_files.next(), of_files.next()) {
-            (Some(only), None) => Ok(only.slot.clone()),
-            (Some(_), Some(_)) => {
-                let slots: Vec<_> = plugins.iter().map(|plugin| plugin.slot.as_str()).collect();
-                Err(Failure::Failed(format!("--slot must name one of these: {}", slots.join(", "))))
-            }
-            (None, _) => {
-                let problem = "no slot has a file that could be replaced: all plugins are built in. Start the gateway \
-                               with files, like --authenticator auth.wasm";
-                Err(Failure::Failed(problem.to_owned()))
-            }
-        }
-    }
-}
-
-/// Encodes a name as one segment of a path (RFC 3986 §2.3).
-fn encoded(segment: &str) -> String {
-    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-    utf8_percent_encode(segment, RESERVED).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_stays_one_segment() {
-        assert_eq!(encoded("authenticator+router"), "authenticator%2Brouter");
-        assert_eq!(encoded("../a b?ä"), "..%2Fa%20b%3F%C3%A4");
+/// Carries out a command for one gateway.
+fn answer(client: &Client, operation: &Operation) -> Result<Value, Failure> {
+    match operation {
+        Operation::List { node } => client.list(*node),
+        Operation::Rollback { slot, generation } => client.act(slot, "rollback", *generation),
+        Operation::Promote { slot, generation } => client.act(slot, "promote", *generation),
+        Operation::Reload { slot } => client.act(slot, "reload", None),
+        Operation::Deploy { file, slot, .. } => client.deploy(open(file)?, slot.as_deref()),
     }
 }

@@ -95,6 +95,12 @@ impl Plugin {
     fn generations(&self) -> impl Iterator<Item = &Generation> {
         [Some(&self.live), self.candidate.as_ref(), self.previous.as_ref()].into_iter().flatten()
     }
+
+    /// Returns a line about the newest generation that serves or is about to.
+    pub(super) fn newest(&self) -> String {
+        let Generation { generation, stage, digest, .. } = self.candidate.as_ref().unwrap_or(&self.live);
+        format!("generation {generation} of {}: {}, digest {}", tame(&self.slot), tame(stage), short(digest))
+    }
 }
 
 const HEAD: [&str; 10] = ["SLOT", "PLUGIN", "GENERATION", "STAGE", "SINCE", "CALLS", "FAILED", "P50", "P99", "DIGEST"];

@@ -22,6 +22,9 @@ use crate::edge::http::token::READ_FILE;
 pub(super) struct Arguments {
     #[command(flatten)]
     target: Target,
+    /// Show the gateway with this number, which the asked gateway asks: both are in one cluster
+    #[arg(long, value_name = "N")]
+    node: Option<u16>,
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
@@ -111,7 +114,8 @@ struct BudgetStatus {
 /// Runs `hotgate status`.
 pub(super) fn run(arguments: &Arguments, source: &Source) -> ExitCode {
     let client = Client::new(&arguments.target, READ_FILE, source);
-    let answer = match client.and_then(|client| client.ask(Method::GET, "/status", ())) {
+    let query = arguments.node.map(|node| format!("?node={node}")).unwrap_or_default();
+    let answer = match client.and_then(|client| client.ask(Method::GET, &format!("/status{query}"), ())) {
         Ok(answer) if arguments.json => return print_json(&answer),
         Ok(answer) => answer,
         Err(failure) => return failure.report(),

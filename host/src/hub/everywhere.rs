@@ -197,5 +197,9 @@ pub async fn carry_out_for_others(registry: &Registry, parcel: Parcel, target: T
             }
             encode_outcome(&Outcome::OFFLINE)
         }
+        Parcel::Question(question) => match registry.cluster() {
+            Some(cluster) => cluster.questions.answer(question).await,
+            None => Bytes::new(),
+        },
     }
 }

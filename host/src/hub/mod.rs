@@ -8,5 +8,6 @@ pub mod events;
 pub mod everywhere;
 pub mod exchange;
 pub mod nats;
+pub mod operators;
 pub mod outbox;
 pub mod registry;

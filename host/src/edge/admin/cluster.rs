@@ -25,9 +25,13 @@ struct Other {
     state: &'static str,
 }
 
+/// The warning about a lost connection to NATS.
+pub(super) const NO_NATS: &str = "cluster: there is no connection to NATS (cluster.nats)";
+
 const STATES: [&str; 4] = ["reachable", "draining", "joining", "unreachable"];
 
-fn state(peer: &PeerStatus) -> &'static str {
+/// Returns the state of another gateway.
+pub(super) fn state(peer: &PeerStatus) -> &'static str {
     match peer {
         PeerStatus { is_reachable: false, .. } => "unreachable",
         PeerStatus { is_draining: true, .. } => "draining",
@@ -47,7 +51,7 @@ pub(super) fn page(cluster: &Cluster) -> ClusterPage {
 /// Returns what an operator should look at.
 pub(super) fn warnings(cluster: &Cluster) -> Vec<String> {
     let status = cluster.status();
-    let nats = (!status.is_connected).then(|| "cluster: there is no connection to NATS (cluster.nats)".to_owned());
+    let nats = (!status.is_connected).then(|| NO_NATS.to_owned());
     let lost = status.peers.iter().filter(|peer| !peer.is_reachable);
     nats.into_iter().chain(lost.map(|peer| format!("cluster: the gateway {} does not answer", peer.node))).collect()
 }

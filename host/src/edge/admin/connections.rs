@@ -5,18 +5,20 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::shared::Shared;
+use super::listed::List;
+use super::others::{Node, Question, ask_one_json, ask_others, other};
+use super::shared::{Served, Shared};
 use crate::base::message::ConnectionId;
 use crate::edge::http::closing::{close_all, close_reason};
 use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::query::{Parameters, Query};
+use crate::hub::cluster::id::NodeId;
 use crate::hub::command::Recipient;
 use crate::hub::everywhere::is_foreign;
-use crate::hub::registry::Peer;
 
 /// Connections on one page: the default, and the most.
 const PAGE: usize = 100;
@@ -31,56 +33,97 @@ pub(super) struct Page {
     after: u64,
     limit: Option<usize>,
     uid: Option<String>,
+    node: Option<Node>,
 }
 
 impl Parameters for Page {
-    const ALLOWED: &'static str = "after=NUMBER, limit=NUMBER and uid=TEXT";
+    const ALLOWED: &'static str = "after=NUMBER, limit=NUMBER, uid=TEXT, node=NUMBER and node=all";
 }
 
-#[derive(Serialize)]
-struct ConnectionRow<'a> {
-    id: String,
-    uid: &'a str,
-    address: String,
-    since: String,
-    groups: usize,
-    outbox_bytes: usize,
-}
-
-impl<'a> ConnectionRow<'a> {
-    fn of(peer: &'a Peer) -> Self {
-        Self {
-            id: peer.id.to_string(),
-            uid: &peer.uid,
-            address: peer.address().to_string(),
-            since: humantime::format_rfc3339_seconds(peer.since()).to_string(),
-            groups: peer.groups(),
-            outbox_bytes: peer.outbox.queued_bytes().unwrap_or(0),
-        }
-    }
-}
-
+/// Lists connections of all gateways, or of one.
 pub(super) async fn list(State(shared): State<Arc<Shared>>, Query(page): Query<Page>) -> Answer {
-    let Page { after, limit, uid } = page;
+    let Page { after, limit, uid, node } = page;
     let limit = limit.unwrap_or(PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {
         return Err(Problem::bad(format!("limit: must be from 1 to {LARGEST_PAGE}")));
     }
-    let registry = shared.served()?.registry.clone();
+    let (served, wanted) = (shared.served()?, Wanted { after: ConnectionId(after), limit, uid });
+    if node.is_none() && served.registry.cluster().is_none() {
+        return Ok(Json(select(served, wanted).await?.page(None)));
+    }
+    let (list, missing) = match node {
+        None | Some(Node::All) => everywhere(served, wanted).await?,
+        Some(Node::One(node)) => (of(served, node, wanted).await?, Vec::new()),
+    };
+    Ok(Json(list.page(Some(missing))))
+}
+
+/// Which connections are wanted.
+#[derive(Clone)]
+struct Wanted {
+    after: ConnectionId,
+    limit: usize,
+    uid: Option<String>,
+}
+
+impl Wanted {
+    fn question(&self) -> Question {
+        Question::Connections { after: self.after.0, limit: self.limit, uid: self.uid.clone() }
+    }
+}
+
+/// Lists connections of all gateways. Also returns those that did not answer.
+async fn everywhere(served: &Served, wanted: Wanted) -> Result<(List, Vec<u16>), Problem> {
+    // Ids begin with the number of their gateway. So most pages come from the gateway of `after` alone, and the others
+    // need not be asked.
+    let first = NodeId::new(wanted.after.node()).filter(|_| wanted.after.0 > 0 && wanted.uid.is_none());
+    if let Some(first) = first
+        && let Ok(list) = of(served, first, wanted.clone()).await
+        && list.more
+    {
+        return Ok((list, Vec::new()));
+    }
+    let told = ask_others::<List>(served, &wanted.question()).await?;
+    let (after, limit) = (wanted.after, wanted.limit);
+    let here = select(served, wanted).await?;
+    let there = told.by.into_iter().map(|(node, list)| list.checked(node, after));
+    Ok((List::merge([here].into_iter().chain(there), limit), told.missing))
+}
+
+/// Lists connections of one gateway.
+async fn of(served: &Served, node: NodeId, wanted: Wanted) -> Result<List, Problem> {
+    match other(served, node)? {
+        None => select(served, wanted).await,
+        Some(node) => {
+            let list: List = ask_one_json(served, node, &wanted.question()).await?;
+            Ok(List::merge([list.checked(node.get(), wanted.after)], wanted.limit))
+        }
+    }
+}
+
+/// Lists connections of this gateway, for another one.
+pub(super) async fn here(served: &Served, after: u64, limit: usize, uid: Option<String>) -> Result<List, Problem> {
+    let wanted = Wanted { after: ConnectionId(after), limit: limit.clamp(1, LARGEST_PAGE), uid };
+    Ok(select(served, wanted).await?.cut())
+}
+
+async fn select(served: &Served, Wanted { after, limit, uid }: Wanted) -> Result<List, Problem> {
+    let registry = served.registry.clone();
     // This may visit every connection.
-    let page = spawn_blocking(move || {
-        let after = ConnectionId(after);
-        let Some(uid) = uid else { return registry.page(after, limit) };
-        let mut peers = registry.of_uid(&uid);
-        peers.retain(|peer| peer.id > after);
-        peers.sort_by_key(|peer| peer.id);
-        peers.truncate(limit);
-        peers
+    let list = spawn_blocking(move || {
+        let peers = match uid {
+            None => registry.page(after, limit),
+            Some(uid) => {
+                let mut peers = registry.of_uid(&uid);
+                peers.retain(|peer| peer.id > after);
+                peers.sort_by_key(|peer| peer.id);
+                peers.truncate(limit);
+                peers
+            }
+        };
+        List::of(&peers, registry.cluster().map(|cluster| cluster.id().get()), limit)
     });
-    let peers = page.await.map_err(|error| Problem::new(Reason::Internal, error))?;
-    let next = peers.last().filter(|_| peers.len() == limit).map(|last| last.id.to_string());
-    let connections: Vec<_> = peers.iter().map(|peer| ConnectionRow::of(peer)).collect();
-    Ok(Json(json!({ "connections": connections, "next": next })))
+    list.await.map_err(|error| Problem::new(Reason::Internal, error))
 }
 
 #[derive(Deserialize)]

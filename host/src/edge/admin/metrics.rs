@@ -7,22 +7,42 @@ use std::time::SystemTime;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use super::cluster;
 use super::exposition::{self, Exposition};
+use super::others::{OneNode, Question, ask_one, other};
 use super::shared::Shared;
 use crate::base::metrics::{Count, METRICS};
 use crate::base::version::{COMMIT, VERSION};
 use crate::edge::drain::{DrainStage, DrainStatus};
 use crate::edge::http::problem::{Problem, Reason};
+use crate::edge::http::query::Query;
 use crate::edge::tls::{CertificateStatus, Certificates};
 use crate::edge::websocket::{Admission, InboxBudget};
 use crate::hub::outbox::Budget;
 use crate::hub::registry::{Registry, Several};
 use crate::policy::status::{FunctionStatus, GenerationStatus, PluginStatus};
 
-pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Problem> {
+/// Shows the metrics of this gateway, or of another one.
+pub(super) async fn show(
+    State(shared): State<Arc<Shared>>,
+    Query(about): Query<OneNode>,
+) -> Result<impl IntoResponse, Problem> {
+    let elsewhere = match about.node()? {
+        None => None,
+        Some(node) => other(shared.served()?, node)?,
+    };
+    let text = match elsewhere {
+        None => Bytes::from(text(shared).await?),
+        Some(node) => ask_one(shared.served()?, node, &Question::Metrics).await?,
+    };
+    Ok(([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text))
+}
+
+/// Returns the metrics of this gateway.
+pub(super) async fn text(shared: Arc<Shared>) -> Result<String, Problem> {
     // This visits the outbox of every connection.
     let text = spawn_blocking(move || {
         let mut text = Exposition::default();
@@ -39,8 +59,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<impl IntoR
         });
         text.text()
     });
-    let text = text.await.map_err(|error| Problem::new(Reason::Internal, error))?;
-    Ok(([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text))
+    text.await.map_err(|error| Problem::new(Reason::Internal, error))
 }
 
 fn process(text: &mut Exposition, started: SystemTime) {
@@ -233,7 +252,7 @@ mod tests {
     use crate::edge::live::LiveConfig;
     use crate::hub::cluster::Counts;
     use crate::hub::cluster::handle::ClusterStatus;
-    use crate::hub::cluster::id::NodeId;
+    use crate::hub::cluster::id::{Incarnation, NodeId};
     use crate::hub::outbox::Budget;
     use crate::policy::status::{ShadowStatus, Stage};
 
@@ -319,7 +338,14 @@ mod tests {
         connections(&mut text, &registry, &admission, &budget, &InboxBudget::new(1));
         drain(&mut text, DrainStatus { stage: DrainStage::Closing, remaining: 3, ending: false });
         let (node, peers) = (NodeId::from_low_bits(1), Vec::new());
-        let status = ClusterStatus { node, is_connected: true, peers, unanswered_bytes: 0, counts: Counts::default() };
+        let status = ClusterStatus {
+            node,
+            incarnation: Incarnation(0),
+            is_connected: true,
+            peers,
+            unanswered_bytes: 0,
+            counts: Counts::default(),
+        };
         cluster::metrics(&mut text, &status);
         let text = text.text();
         let shown: BTreeSet<_> =

@@ -6,6 +6,8 @@
 //! | --- | --- |
 //! | `guard` | who may ask, and for how long |
 //! | `plugins`, `connections`, `drain` | the requests |
+//! | `others`, `informant` | what this gateway asks the others of its cluster, and what it answers them |
+//! | `overview`, `cluster` | the gateways of the cluster |
 //! | `metrics`, `exposition` | all metrics, in the format of Prometheus |
 //! | `status`, `rates` | everything on one page |
 
@@ -14,7 +16,11 @@ mod connections;
 mod drain;
 mod exposition;
 mod guard;
+mod informant;
+mod listed;
 mod metrics;
+mod others;
+mod overview;
 mod plugins;
 mod rates;
 mod shared;
@@ -34,6 +40,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use self::guard::guard;
+use self::informant::Answers;
 use self::rates::RateHistory;
 use self::shared::{AdminTokens, HEALTH, READINESS, Shared};
 pub use self::shared::{ListenerStatus, Served};
@@ -101,6 +108,9 @@ impl Admin {
 
     /// Gives the listener the parts of the gateway, which now serves.
     pub fn serve(&self, served: Served) {
+        if let Some(cluster) = served.registry.cluster() {
+            cluster.questions.answer_by(Box::new(Answers(Arc::downgrade(&self.shared))));
+        }
         // Only a second call would fail, and each listener has one gateway.
         let _ = self.shared.served.set(served);
     }
@@ -117,6 +127,7 @@ fn router(shared: &Arc<Shared>) -> Router {
         .route(READINESS, get(ready))
         .route("/metrics", get(metrics::show))
         .route("/status", get(status::show))
+        .route("/cluster", get(overview::show))
         .route("/plugins", get(plugins::list))
         .route("/plugins/{slot}", put(plugins::deploy))
         .route("/plugins/{slot}/rollback", post(plugins::rollback))

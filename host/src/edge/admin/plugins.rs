@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::shared::Shared;
+use super::others::{About, Node, Question, Told, ask_one_json, ask_others, cluster, other};
+use super::shared::{Served, Shared};
 use crate::edge::http::problem::{Problem, Reason};
 use crate::edge::http::query::{Parameters, Query};
 use crate::policy::DeployError;
@@ -48,8 +49,30 @@ impl Parameters for Expected {
     const ALLOWED: &'static str = "generation=NUMBER";
 }
 
-pub(super) async fn list(State(shared): Shares) -> Result<Json<Value>, Problem> {
-    Ok(Json(json!({ "plugins": shared.served()?.policy.plugins() })))
+/// Lists the plugins of this gateway, of another one, or of all.
+pub(super) async fn list(State(shared): Shares, Query(about): Query<About>) -> Result<Json<Value>, Problem> {
+    let served = shared.served()?;
+    Ok(Json(match about.node {
+        None => page(served),
+        Some(Node::One(node)) => match other(served, node)? {
+            None => page(served),
+            Some(node) => ask_one_json(served, node, &Question::Plugins).await?,
+        },
+        Some(Node::All) => {
+            let Told { mut by, missing } = ask_others::<Value>(served, &Question::Plugins).await?;
+            by.insert(cluster(served)?.id().get(), page(served));
+            let plugins = |(node, mut page): (u16, Value)| {
+                let plugins = page.get_mut("plugins").map(Value::take);
+                json!({ "node": node, "plugins": plugins })
+            };
+            json!({ "nodes": by.into_iter().map(plugins).collect::<Vec<_>>(), "missing": missing })
+        }
+    }))
+}
+
+/// Returns the page about this gateway.
+pub(super) fn page(served: &Served) -> Value {
+    json!({ "plugins": served.policy.plugins() })
 }
 
 pub(super) async fn rollback(

@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::cluster::{self, ClusterPage};
+use super::others::{OneNode, Question, ask_one_json, other};
 use super::rates::PerSecond;
 use super::shared::{ListenerStatus, Served, Shared};
 use crate::base::metrics::METRICS;
 use crate::base::version::{COMMIT, VERSION};
 use crate::config::ListenerName;
 use crate::edge::http::problem::Problem;
+use crate::edge::http::query::Query;
 use crate::edge::tls::CertificateStatus;
 use crate::policy::status::{EventKind, PluginStatus};
 
@@ -71,8 +75,21 @@ struct BudgetStatus {
     limit_bytes: usize,
 }
 
-pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<Json<Status>, Problem> {
+/// Shows the page about this gateway, or about another one.
+pub(super) async fn show(State(shared): State<Arc<Shared>>, Query(about): Query<OneNode>) -> Result<Response, Problem> {
     let served = shared.served()?;
+    let elsewhere = match about.node()? {
+        None => None,
+        Some(node) => other(served, node)?,
+    };
+    Ok(match elsewhere {
+        None => Json(page(&shared, served)).into_response(),
+        Some(node) => Json(ask_one_json::<Value>(served, node, &Question::Status).await?).into_response(),
+    })
+}
+
+/// Returns the page about this gateway.
+pub(super) fn page(shared: &Shared, served: &Served) -> Status {
     let plugins = served.policy.plugins();
     let (limit, unauthenticated_limit) = served.admission.limits();
     let (open, unauthenticated) = (served.admission.connections(), served.admission.unauthenticated());
@@ -81,7 +98,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<Json<Statu
     let cluster = served.registry.cluster();
     let of_cluster = cluster.map_or_else(Vec::new, |cluster| cluster::warnings(cluster));
     let notices = [served.notices.all(), served.certificates.expiring(), of_cluster].concat();
-    Ok(Json(Status {
+    Status {
         version: VERSION,
         commit: COMMIT,
         state: if served.drain.is_ready() { "serving" } else { "draining" },
@@ -95,7 +112,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<Json<Statu
         plugins,
         budgets,
         cluster: cluster.map(|cluster| cluster::page(cluster)),
-    }))
+    }
 }
 
 fn certificate((listener, status): (ListenerName, CertificateStatus)) -> CertificateRow {

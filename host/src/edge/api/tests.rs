@@ -12,7 +12,14 @@ const DOCUMENT: &str = include_str!("../../../openapi.json");
 const PAGE: &str = include_str!("../../../API.md");
 
 /// Reasons that only the admin listener gives.
-const OF_ADMIN: [Reason; 4] = [Reason::NoSuchSlot, Reason::NotNow, Reason::ComponentRefused, Reason::NoToken];
+const OF_ADMIN: [Reason; 6] = [
+    Reason::NoSuchSlot,
+    Reason::NoCluster,
+    Reason::NoSuchNode,
+    Reason::NotNow,
+    Reason::ComponentRefused,
+    Reason::NoToken,
+];
 
 fn document() -> Value {
     serde_json::from_str(DOCUMENT).unwrap()

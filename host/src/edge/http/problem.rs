@@ -70,6 +70,10 @@ reasons! {
         NoSuchPath "no-such-path",
         /// There is no such slot.
         NoSuchSlot "no-such-slot",
+        /// The gateway belongs to no cluster.
+        NoCluster "no-cluster",
+        /// The cluster has no such gateway.
+        NoSuchNode "no-such-node",
     }
     METHOD_NOT_ALLOWED {
         /// The path does not take this method.

@@ -16,12 +16,13 @@ use super::clock::{Clock, Now, Stamp};
 use super::config::Config;
 use super::directory::rows::Rows;
 use super::frame::Row;
-use super::id::{Fingerprint, NodeId, Ticket, UidKey};
+use super::id::{Fingerprint, Incarnation, NodeId, Ticket, UidKey};
 use super::link::outgoing::Answer;
 use super::machine_clock::now;
 use super::node::Node;
 use super::output::{Counts, PeerStatus, Pushed, Refusal, Spread};
 use super::parcel::decode_outcome;
+use super::questions::Questions;
 use crate::base::message::ConnectionId;
 use crate::hub::command::{Elsewhere, Outcome};
 
@@ -92,6 +93,8 @@ pub enum Sent {
 pub struct ClusterStatus {
     /// This gateway's node.
     pub node: NodeId,
+    /// This gateway's incarnation.
+    pub incarnation: Incarnation,
     /// Whether there is a connection to NATS.
     pub is_connected: bool,
     /// The other gateways.
@@ -110,8 +113,11 @@ pub struct Cluster {
     secret: Secret,
     timeout: Duration,
     confirm: Duration,
+    incarnation: Incarnation,
     /// The node's id, which is final once the node has opened.
     id: AtomicU16,
+    /// Answers what operators ask of this gateway at another one.
+    pub questions: Questions,
     /// `None` once nobody carries out what the node wants: then nobody can wait for it.
     waiting: Mutex<Option<HashMap<Ticket, Waiting>>>,
     /// Wakes the task that carries out what the node wants.
@@ -127,11 +133,12 @@ impl std::fmt::Debug for Cluster {
 impl Cluster {
     /// Creates a node that has not begun to listen yet.
     pub fn new(config: Config, secret: Secret) -> Self {
-        let Config { timeout, confirm, .. } = config;
+        let Config { timeout, confirm, incarnation, .. } = config;
         let node = Node::new(now(), config);
         let (clock, rows, id) = (node.clock().clone(), node.rows().clone(), AtomicU16::new(node.id().get()));
         let (node, waiting) = (Mutex::new(node), Mutex::new(Some(HashMap::new())));
-        Self { node, clock, rows, secret, timeout, confirm, id, waiting, wake: Notify::new() }
+        let (questions, wake) = (Questions::default(), Notify::new());
+        Self { node, clock, rows, secret, timeout, confirm, incarnation, id, questions, waiting, wake }
     }
 
     /// Returns the id of this gateway's node.
@@ -165,6 +172,7 @@ impl Cluster {
         let node = self.node.lock();
         ClusterStatus {
             node: node.id(),
+            incarnation: self.incarnation,
             is_connected: node.is_connected,
             peers: node.peers().collect(),
             unanswered_bytes: node.unanswered(),

@@ -39,6 +39,7 @@ mod output;
 pub mod page;
 pub mod parcel;
 mod peer;
+pub mod questions;
 mod receive;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use bytestring::ByteString;
 
+use super::questions::Question;
 use crate::base::message::{CloseReason, ConnectionId, Message};
 use crate::hub::command::{Closing, Command, Delivery, Elsewhere, Membership, Outcome, Recipient};
 
@@ -40,6 +41,8 @@ pub enum Parcel {
     },
     /// Say whether a connection is in a group.
     IsMember(ConnectionId, ByteString),
+    /// Answer an operator's question.
+    Question(Question),
 }
 
 /// The bytes are no parcel.
@@ -101,7 +104,7 @@ pub fn encode_kick(Closing { who, reason }: &Closing, block: u32) -> Bytes {
 /// Writes a [`Parcel::Members`].
 pub fn encode_members(group: &str, after: u64, limit: usize) -> Bytes {
     let mut into = BytesMut::with_capacity(13 + group.len());
-    into.put_u8(12);
+    into.put_u8(13);
     into.put_u64(after);
     into.put_u32(u32::try_from(limit).unwrap_or(u32::MAX));
     into.put_slice(group.as_bytes());
@@ -135,6 +138,24 @@ pub fn encode_blocks(blocks: &[(ByteString, Duration)]) -> Bytes {
         into.put_u16(length);
         into.put_slice(uid.as_bytes());
     }
+    into.freeze()
+}
+
+/// The first byte of a [`Parcel::Question`].
+const QUESTION: u8 = 12;
+
+/// Returns `true` if these bytes are a [`Parcel::Question`].
+pub fn is_question(parcel: &[u8]) -> bool {
+    parcel.first() == Some(&QUESTION)
+}
+
+/// Writes a [`Parcel::Question`].
+pub fn encode_question(Question { id, offset, text }: &Question) -> Bytes {
+    let mut into = BytesMut::with_capacity(13 + text.len());
+    into.put_u8(QUESTION);
+    into.put_u64(*id);
+    into.put_u32(*offset);
+    into.put_slice(text);
     into.freeze()
 }
 
@@ -178,7 +199,7 @@ pub fn decode(mut from: Bytes) -> Result<Parcel, Malformed> {
             let block = from.try_get_u32()?;
             return Ok(Parcel::Kick(closing(from)?, block));
         }
-        12 => {
+        13 => {
             let (after, limit) = (from.try_get_u64()?, from.try_get_u32()?);
             return Ok(Parcel::Members { group: text(own(from.split_off(0)))?, after, limit });
         }
@@ -194,6 +215,10 @@ pub fn decode(mut from: Bytes) -> Result<Parcel, Malformed> {
                 blocks.push((name(from)?, seconds));
             }
             return Ok(Parcel::Blocks(blocks));
+        }
+        QUESTION => {
+            let (id, offset) = (from.try_get_u64()?, from.try_get_u32()?);
+            return Ok(Parcel::Question(Question { id, offset, text: own(from.split_off(0)) }));
         }
         _ => return Err(Malformed),
     }))

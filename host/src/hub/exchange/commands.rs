@@ -11,7 +11,7 @@ use crate::hub::cluster::Apply;
 use crate::hub::cluster::handle::Cluster;
 use crate::hub::cluster::id::Incarnation;
 use crate::hub::cluster::machine_clock::Deadline;
-use crate::hub::cluster::parcel::{decode, encode_outcome};
+use crate::hub::cluster::parcel::{decode, encode_outcome, is_question};
 use crate::hub::command::{Elsewhere, Outcome};
 use crate::hub::everywhere::carry_out_for_others;
 use crate::hub::registry::Registry;
@@ -56,11 +56,17 @@ impl Commands {
 }
 
 async fn carry_out(registry: Arc<Registry>, cluster: Arc<Cluster>, mut commands: mpsc::Receiver<Apply>) {
-    let mut answers = Vec::new();
+    let (mut answers, mut questions) = (Vec::new(), JoinSet::new());
     while let Some(mut apply) = commands.recv().await {
         loop {
-            let answer = carry_out_one(&registry, &apply).await;
-            answers.push((apply, answer));
+            if is_question(&apply.body) {
+                // An answer to an operator may take some time: messages do not wait for it.
+                while questions.try_join_next().is_some() {}
+                questions.spawn(answer_question(registry.clone(), cluster.clone(), apply));
+            } else {
+                let answer = carry_out_one(&registry, &apply).await;
+                answers.push((apply, answer));
+            }
             tokio::task::coop::consume_budget().await;
             match commands.try_recv() {
                 Ok(next) if answers.len() < TOGETHER => apply = next,
@@ -73,6 +79,11 @@ async fn carry_out(registry: Arc<Registry>, cluster: Arc<Cluster>, mut commands:
         }
         answer_all(&cluster, &mut answers);
     }
+}
+
+async fn answer_question(registry: Arc<Registry>, cluster: Arc<Cluster>, apply: Apply) {
+    let answer = carry_out_one(&registry, &apply).await;
+    cluster.call(|node, now| node.answer(now, &apply, answer));
 }
 
 async fn carry_out_one(registry: &Registry, apply: &Apply) -> Bytes {

@@ -100,12 +100,12 @@ impl Fault {
     /// Lets it happen, and waits until it is over.
     pub(super) async fn happen(self, world: &World, crowd: &Crowd) {
         match self {
-            Self::Cut(gateway) => disturb(world, crowd, gateway, Duration::from_millis(10), |proxy| proxy.cut()).await,
+            Self::Cut(gateway) => disturb(world, crowd, gateway, Duration::from_millis(10), Proxy::cut).await,
             Self::HalfOpen(gateway) => {
                 // Until the gateway notices: it waits for 2 s.
-                disturb(world, crowd, gateway, Duration::from_secs(3), |proxy| proxy.lose_server()).await;
+                disturb(world, crowd, gateway, Duration::from_secs(3), Proxy::lose_server).await;
             }
-            Self::Refuse(gateway, time) => disturb(world, crowd, gateway, time, |proxy| proxy.refuse()).await,
+            Self::Refuse(gateway, time) => disturb(world, crowd, gateway, time, Proxy::refuse).await,
             Self::Delay(gateway, late, time) => {
                 disturb_as(Kind::Slow, world, crowd, gateway, time, |proxy| proxy.delay(late)).await;
             }
@@ -117,7 +117,7 @@ impl Fault {
                 let [there, back] = ways.map(|is_lost| if is_lost { Way::Swallow } else { Way::Pass });
                 disturb(world, crowd, gateway, time, |proxy| proxy.set(there, back)).await;
                 // TCP would not go on after a gap.
-                disturb(world, crowd, gateway, Duration::ZERO, |proxy| proxy.cut()).await;
+                disturb(world, crowd, gateway, Duration::ZERO, Proxy::cut).await;
             }
             Self::Kill(gateway, time) => kill(world, crowd, gateway, time).await,
             Self::Stop(gateway, time) => {
