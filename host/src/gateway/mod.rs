@@ -2,6 +2,7 @@
 
 mod drains;
 mod error;
+mod incarnations;
 mod listeners;
 mod member;
 mod reload;
@@ -87,7 +88,7 @@ impl Gateway {
         let websocket = listeners.open("websocket", &config.websocket.listener).await?;
         websocket.keep_alive(&heartbeat::keepalive(&config.heartbeat));
         let text = listeners.open("text", &config.text.listener).await?;
-        let candidate = Candidate::new(&config.cluster).await?;
+        let candidate = Candidate::new(&config.cluster, state.clone()).await?;
         let registry = Registry::new(config.sessions.duplicate_login);
         let registry = Arc::new(match &candidate {
             None => registry,
