@@ -69,12 +69,15 @@ impl Gateway {
     }
 
     async fn listening(&mut self) {
-        let address = async |name| {
-            let line = self.logged(|line| line.message() == "listening" && line.get("listener") == name).await;
-            // A Unix socket has no such address.
-            line.get("address").parse().unwrap_or(SocketAddr::from(([0; 4], 0)))
-        };
-        (self.websocket, self.text) = (address("websocket").await, address("text").await);
+        let is_about = |line: &Line, name| line.message() == "listening" && line.get("listener") == name;
+        // A Unix socket has no such address.
+        let nowhere = SocketAddr::from(([0; 4], 0));
+        let address = |line: &Line| line.get("address").parse().unwrap_or(nowhere);
+        let text = self.logged(|line| is_about(line, "text")).await;
+        self.text = address(&text);
+        // It is logged first. A gateway that only passes on what is pushed has none.
+        let before = self.log.since(Mark::default());
+        self.websocket = before.iter().find(|line| is_about(line, "websocket")).map_or(nowhere, address);
     }
 
     /// The folder of `hotgate.toml` and the plugin files.

@@ -20,6 +20,8 @@ const LAST_NODE: u16 = 511;
 pub struct ClusterConfig {
     /// The NATS servers.
     pub nats: Vec<String>,
+    /// What this gateway is for.
+    pub role: Role,
     /// This gateway's id in the cluster; `None` for a free one.
     pub node: Option<u16>,
     /// The file with a secret that all gateways of the cluster share.
@@ -54,6 +56,11 @@ impl ClusterConfig {
         !self.nats.is_empty()
     }
 
+    /// Returns `true` if no clients connect to this gateway.
+    pub fn is_sender(&self) -> bool {
+        self.is_on() && self.role == Role::Sender
+    }
+
     fn files_mut(&mut self) -> [&mut Option<PathBuf>; 7] {
         let Self { secret, credentials, nkey, password, authorities, certificate, key, .. } = self;
         [secret, credentials, nkey, password, authorities, certificate, key]
@@ -73,6 +80,9 @@ keys! {
         nats: List(SERVER), = Vec::new(),
             "The NATS servers over which the gateways of a cluster speak to each other. Empty: this gateway serves alone, \
              and all other keys of this table have no effect.";
+        role: ROLE, = Role::Member,
+            "What this gateway is for. \"member\": clients connect to it. \"sender\": it has no WebSocket listener, and only \
+             passes on what internal systems push.";
         node: NodeNumber, = None,
             "The number of this gateway in the cluster. \"auto\" takes a free number at the start.";
         secret: FILE, = None,
@@ -106,6 +116,17 @@ keys! {
              do not start.";
     }
 }
+
+/// What a gateway of a cluster is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Clients connect to it.
+    Member,
+    /// It only passes on what internal systems push.
+    Sender,
+}
+
+pub(super) const ROLE: Choice<Role> = Choice(&[("member", Role::Member), ("sender", Role::Sender)]);
 
 /// What to do if NATS cannot be reached at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -109,7 +109,8 @@ impl Config {
     /// Iterates over the listeners. A disabled one is left out.
     pub fn listeners(&self) -> impl Iterator<Item = (ListenerName, &ListenerConfig)> {
         let is_enabled = |name| match name {
-            ListenerName::WebSocket | ListenerName::Text => true,
+            ListenerName::WebSocket => !self.cluster.is_sender(),
+            ListenerName::Text => true,
             ListenerName::Admin => self.admin.enabled,
             ListenerName::Api => self.api.enabled,
         };

@@ -82,7 +82,8 @@ impl Listeners<'_> {
         let (websocket, believing) = (&self.config.websocket, &PluginConfig::default().source);
         let is_public = websocket.listener.public_address().is_some();
         let believes = self.config.authenticators.iter().any(|plugin| plugin.source == *believing);
-        if believes && is_public && websocket.allowed_origins == AllowedOrigins::Any {
+        if believes && is_public && !self.config.cluster.is_sender() && websocket.allowed_origins == AllowedOrigins::Any
+        {
             warn!(
                 plugin = %believing,
                 "this authenticator believes every client, and every web page may connect: before others can reach \

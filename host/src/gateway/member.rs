@@ -11,8 +11,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::StartError;
+use super::{StartError, incarnations};
 use crate::base::message::ConnectionId;
+use crate::base::state::StateFolder;
 use crate::config::{ClusterConfig, Config, WithoutNats, read_text};
 use crate::hub::cluster::handle::{Cluster, Secret};
 use crate::hub::cluster::id::{Incarnation, NodeId};
@@ -51,13 +52,14 @@ impl Candidate {
     ///
     /// # Errors
     /// If the secret or a file cannot be read, or if NATS cannot be used, unless `cluster.without_nats` allows it.
-    pub(super) async fn new(config: &ClusterConfig) -> Result<Option<Self>, StartError> {
+    pub(super) async fn new(config: &ClusterConfig, state: StateFolder) -> Result<Option<Self>, StartError> {
         if !config.is_on() {
             return Ok(None);
         }
         let secret = secret(config.secret.clone()).await.map_err(StartError::Cluster)?;
         let secret = Secret::new(secret.as_bytes());
-        let incarnation = Incarnation(rand::random());
+        let incarnations = spawn_blocking(move || incarnations::next(&state)).await;
+        let (incarnation, before) = incarnations.context("cluster").map_err(StartError::Cluster)?;
         let bus_config = bus_config(config);
         let bus = match Exchange::connect(&bus_config, incarnation).await {
             Ok(bus) => Some(bus),
@@ -79,6 +81,7 @@ impl Candidate {
         let node = cluster::Config {
             node: config.node.and_then(NodeId::new).or(alone),
             incarnation,
+            before,
             secret: secret.fingerprint(),
             timeout: config.timeout,
             confirm: config.confirm,

@@ -2,6 +2,7 @@
 
 mod drains;
 mod error;
+mod incarnations;
 mod listeners;
 mod member;
 mod reload;
@@ -53,7 +54,8 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// A gateway that is ready to serve.
 pub struct Gateway {
     config: Config,
-    websocket: Listener,
+    /// `None` if no clients connect to this gateway.
+    websocket: Option<Listener>,
     text: Listener,
     admin: Option<Admin>,
     api: Option<Api>,
@@ -84,10 +86,15 @@ impl Gateway {
         let mut state = StateFolder::open(config.state_folder.as_deref());
         // First: a gateway that is started twice must not touch the Unix sockets of the other process.
         state.lock()?;
-        let websocket = listeners.open(ListenerName::WebSocket).await?;
-        websocket.keep_alive(&heartbeat::keepalive(&config.heartbeat));
+        let websocket = match config.cluster.is_sender() {
+            true => None,
+            false => Some(listeners.open(ListenerName::WebSocket).await?),
+        };
+        if let Some(websocket) = &websocket {
+            websocket.keep_alive(&heartbeat::keepalive(&config.heartbeat));
+        }
         let text = listeners.open(ListenerName::Text).await?;
-        let candidate = Candidate::new(&config.cluster).await?;
+        let candidate = Candidate::new(&config.cluster, state.clone()).await?;
         let registry = Registry::new(config.sessions.duplicate_login);
         let registry = Arc::new(match &candidate {
             None => registry,
@@ -110,7 +117,7 @@ impl Gateway {
             None => None,
             Some(candidate) => Some(candidate.join(config, registry.clone()).await?),
         };
-        for listener in [&websocket, &text] {
+        for listener in websocket.iter().chain([&text]) {
             listeners.remember(listener.name(), &listener.addresses());
         }
         if let Some((_, addresses)) = &admin {
@@ -161,7 +168,7 @@ impl Gateway {
         } = self;
         let plugins = policy.clone();
         let mut tasks = Tasks::default();
-        tasks.clients.is_inherited = websocket.is_inherited();
+        tasks.clients.is_inherited = websocket.as_ref().is_some_and(Listener::is_inherited);
         let drain = Arc::new(Drain::new(config.drain.clone(), tasks.clients.connections.clone()));
         let heartbeat = Heartbeat::new(config.heartbeat.clone()).with_max_age(config.websocket.max_age, &config.drain);
         let heartbeat = Arc::new(heartbeat);
@@ -214,13 +221,14 @@ impl Gateway {
         let context = Arc::new(text::Context::new(live, policy, registry, certificates.of(ListenerName::Text)));
         let senders = text::Acceptor::new(context, tasks.shutdown.clone());
 
-        tasks.clients.listener.spawn(accept(websocket, tasks.clients.stop.clone(), async move || pace.wait().await, {
+        if let Some(websocket) = websocket {
             let (drain, connections) = (drain.clone(), tasks.clients.connections.clone());
-            let refused = tasks.refused.clone();
-            move |stream, remote| {
+            let (refused, stop) = (tasks.refused.clone(), tasks.clients.stop.clone());
+            let admit = move |stream, remote| {
                 clients.admit(if drain.refuses_upgrades() { &refused } else { &connections }, stream, remote);
-            }
-        }));
+            };
+            tasks.clients.listener.spawn(accept(websocket, stop, async move || pace.wait().await, admit));
+        }
         tasks.senders.listener.spawn(accept(text, tasks.senders.stop.clone(), async || (), {
             let connections = tasks.senders.connections.clone();
             move |stream, remote| senders.admit(&connections, stream, remote)

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use hotgate_tests::{Authority, Credentials, Gateway, NatsSetup, Nkey, Rights, Setup};
+use hotgate_tests::{Authority, Credentials, Gateway, NatsSetup, Nkey, Proxy, Rights, Setup};
+use tokio::time::sleep;
 
 use super::{join, logged, push, refused, setup, start, table};
 
@@ -56,6 +57,43 @@ async fn a_gateway_that_is_killed_starts_again_with_its_node_id_at_once() {
     let begin = Instant::now();
     a.restart().await;
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+}
+
+/// Kills a gateway whose last frames are held back, starts it again with its node id, and lets the frames pass this long
+/// after its start. The new gateway must serve.
+async fn dies_and_is_heard_after(delay: Duration) {
+    let Some(nats) = NatsSetup::new().and("ping_interval: \"30s\"").start().await else { return };
+    let proxy = Proxy::start(nats.address()).await;
+    let mut gateway = Setup::new(&table(&[proxy.url()], "node = 7")).start().await;
+    proxy.hold();
+    // Two beats, before the gateway notices.
+    sleep(Duration::from_millis(1_800)).await;
+    gateway.signal("KILL");
+    gateway.exit_code().await;
+    gateway.reconfigure(&table(&[nats.url()], "node = 7"));
+    let passing = async {
+        sleep(delay).await;
+        proxy.pass();
+    };
+    tokio::join!(gateway.start_again(), passing);
+    sleep(Duration::from_secs(2)).await;
+    let _anna = gateway.login("anna").await;
+    assert!(gateway.reaches("anna").await);
+    let ended = gateway.admin().await.metric(r#"hotgate_cluster_frames_dropped_total{reason="ended"}"#).await;
+    assert!(ended > 0.0, "nothing has arrived");
+    assert!(!gateway.log().since(Default::default()).iter().any(|line| line.says("cluster.node")));
+}
+
+/// What a gateway has sent may be under way for long: in a network that loses packets for a while, or in a NATS server
+/// that stands still.
+#[tokio::test]
+async fn a_gateway_that_starts_does_not_yield_to_what_it_had_sent_before_it_was_killed() {
+    dies_and_is_heard_after(Duration::from_millis(1_500)).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_serves_does_not_yield_to_what_it_had_sent_before_it_was_killed() {
+    dies_and_is_heard_after(Duration::from_secs(6)).await;
 }
 
 #[tokio::test]

@@ -6,7 +6,28 @@ use hotgate_tests::{Client, within};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-use super::{outcome, post, start, start_fixture, tell};
+use super::{outcome, post, push, setup, start, start_fixture, tell};
+
+#[tokio::test]
+async fn a_gateway_for_senders_only_passes_on_what_is_pushed() {
+    let Some((nats, [a, b])) = start::<2>("").await else { return };
+    let sender = setup(&nats, "role = \"sender\"").start().await;
+    let (mut anna, mut bob) = (a.login("anna").await, b.login("bob").await);
+    let api = sender.api().await;
+    for (uid, client) in [("anna", &mut anna), ("bob", &mut bob)] {
+        assert_eq!(sender.sender().await.ask(format!(r#"{{"uid":"{uid}","by":"line"}}"#)).await, "ok");
+        client.expect(format!(r#"{{"uid":"{uid}","by":"line"}}"#)).await;
+        assert_eq!(push(&api, uid, "by HTTP").await, "ok");
+        client.expect("by HTTP").await;
+    }
+    assert_eq!(post(&api, "everyone=true", "to all").await.json(), json!({ "reached": 2 }));
+    assert_eq!(push(&api, "nobody", "hi").await, "offline");
+    let log = sender.log().since(Default::default());
+    assert!(!log.iter().any(|line| line.get("listener") == "websocket"), "{log:?}");
+    assert_eq!(sender.admin().await.ask("GET /readyz").await.status, 200);
+    drop(sender);
+    assert_eq!(push(&a.api().await, "bob", "still here").await, "ok");
+}
 
 #[tokio::test]
 async fn a_push_reaches_a_uid_wherever_it_is() {

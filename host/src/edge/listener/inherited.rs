@@ -87,8 +87,14 @@ impl Inherited {
     /// Names a listener that is off.
     pub(crate) fn check(&self, config: &Config) -> Result<()> {
         match self.0.iter().find(|(of, _)| config.listeners().all(|(name, _)| name != *of)) {
-            Some((of, _)) => bail!("systemd has passed a socket with the name \"{of}\", but {of}.enabled is false"),
             None => Ok(()),
+            Some((of, _)) => {
+                let why = match of {
+                    ListenerName::WebSocket => "cluster.role is \"sender\"".to_owned(),
+                    of => format!("{of}.enabled is false"),
+                };
+                bail!("systemd has passed a socket with the name \"{of}\", but {why}")
+            }
         }
     }
 

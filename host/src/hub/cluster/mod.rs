@@ -45,7 +45,7 @@ mod receive;
 mod tests;
 mod time;
 
-pub use self::config::Config;
+pub use self::config::{Config, REMEMBERED};
 pub use self::directory::rows::{Place, Rows, Slot};
 pub use self::frame::Target;
 pub use self::node::Node;

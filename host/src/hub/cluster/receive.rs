@@ -18,7 +18,8 @@ use super::peer::Peer;
 const MAX_PEERS: usize = 1_024;
 /// The time between two lines in the log about other secrets, or about other versions.
 const FOREIGN: Duration = Duration::from_secs(10);
-/// Frames that arrive so soon after the start may be the last ones of this node's incarnation before.
+/// Frames that arrive so soon after the start may be the last ones of this node's incarnation before, if there is no
+/// state folder that remembers it.
 const AFTERGLOW: Duration = Duration::from_millis(500);
 
 impl Node {
@@ -68,7 +69,9 @@ impl Node {
             }
             return Ok(());
         }
-        if self.peers.get(&from).is_some_and(|peer| peer.life.state == State::Gone) {
+        // What this node had sent before it crashed must not seem to come from another node with its id.
+        let has_ended = self.config.before.contains(&Some(from));
+        if has_ended || self.peers.get(&from).is_some_and(|peer| peer.life.state == State::Gone) {
             self.counts.ended += 1;
             return Ok(());
         }

@@ -56,7 +56,7 @@ impl Events {
         for (number, push) in &self.pushes {
             let readers = readers.remove(number).unwrap_or_default();
             let outcome = match &push.outcome {
-                Outcome::Reached(_) => "ok",
+                Outcome::Reached(..) => "ok",
                 Outcome::Failed(reason) => reason,
                 Outcome::Unknown => "unknown",
             };
@@ -119,14 +119,14 @@ impl Events {
         }
         let of_uid = || self.connections.values().filter(|connection| connection.uid == uid);
         match push.outcome {
-            Outcome::Reached(1) if readers.is_empty() => {
+            Outcome::Reached(1, _) if readers.is_empty() => {
                 match of_uid().any(|connection| self.may_have_lost(connection, push)) {
                     true => report.lost += 1,
                     false => report.wrong.push("reached, and was not read".to_owned()),
                 }
             }
-            Outcome::Reached(1) | Outcome::Unknown => {}
-            Outcome::Reached(count) => report.wrong.push(format!("reached {count} connections of a uid")),
+            Outcome::Reached(1, _) | Outcome::Unknown => {}
+            Outcome::Reached(count, _) => report.wrong.push(format!("reached {count} connections of a uid")),
             Outcome::Failed(ref reason) if reason == "offline" => {
                 // Its reply had been read, and nothing was wrong with its gateway: everybody had to know of it.
                 for connection in of_uid().filter(|connection| self.had_to_be_known(connection, push, &UNKNOWN)) {
@@ -152,11 +152,11 @@ impl Events {
     /// A message to a group or everyone: as many read it as the sender was told, each once. Whoever had to be known
     /// reads it.
     fn check_many(&self, push: &Push, readers: &[(&Connection, Time)], report: &mut Report) {
-        let Outcome::Reached(reached) = push.outcome else { return };
+        let Outcome::Reached(reached, missing) = &push.outcome else { return };
         let may_be_member = |connection: &&Connection| push.to == To::Everyone || connection.joining.is_some();
         let members = self.connections.values().filter(may_be_member);
         let lost = members.filter(|connection| self.may_have_lost(connection, push)).count();
-        if reached > readers.len() + lost {
+        if *reached > readers.len() + lost {
             report.wrong.push(format!("reached {reached}, read by {}, lost by at most {lost}", readers.len()));
         }
         if self.is_in_trouble(push.gateway, &ANY, push.begin.saturating_sub(SETTLE), push.end) {
@@ -164,7 +164,8 @@ impl Events {
         }
         for connection in self.connections.values().filter(|connection| self.had_to_be_known(connection, push, &ANY)) {
             let is_recipient = push.to == To::Everyone || connection.joined.is_some_and(|joined| joined < push.begin);
-            if is_recipient && !readers.iter().any(|(reader, _)| std::ptr::eq(*reader, connection)) {
+            let has_read = || readers.iter().any(|(reader, _)| std::ptr::eq(*reader, connection));
+            if is_recipient && !missing.contains(&connection.gateway) && !has_read() {
                 report.wrong.push(format!("not read by {connection:?}"));
             }
         }

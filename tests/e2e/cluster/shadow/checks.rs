@@ -60,8 +60,12 @@ impl History {
     }
 }
 
+fn reached(count: usize) -> Outcome {
+    Outcome::Reached(count, Vec::new())
+}
+
 fn one() -> Outcome {
-    Outcome::Reached(1)
+    reached(1)
 }
 
 fn failed(reason: &str) -> Outcome {
@@ -85,7 +89,7 @@ fn what_was_reached_is_read_once_unless_the_connection_ended() {
         .read(2, 100, at(61))
         .trouble(2, Kind::Link)
         .expect_wrong("several");
-    History::new(UID, Outcome::Reached(2)).read(1, 100, at(61)).expect_wrong("reached 2");
+    History::new(UID, reached(2)).read(1, 100, at(61)).expect_wrong("reached 2");
 }
 
 #[test]
@@ -160,12 +164,14 @@ fn the_newest_connection_reads() {
 fn members_of_a_group_read_and_are_counted() {
     for to in [To::Group, To::Everyone] {
         History::new(to, one()).read(1, 100, at(61)).expect_right();
-        History::new(to, Outcome::Reached(2)).read(1, 100, at(61)).expect_wrong("reached 2, read by 1");
-        History::new(to, Outcome::Reached(0)).expect_wrong("not read by");
-        History::new(to, Outcome::Reached(0)).trouble(0, Kind::Link).expect_right();
-        History::new(to, Outcome::Reached(0)).trouble(0, Kind::Slow).expect_right();
-        History::new(to, Outcome::Reached(0)).trouble(1, Kind::Link).expect_right();
-        History::new(to, Outcome::Reached(0)).trouble(2, Kind::Link).expect_wrong("not read by");
+        History::new(to, reached(2)).read(1, 100, at(61)).expect_wrong("reached 2, read by 1");
+        History::new(to, reached(0)).expect_wrong("not read by");
+        History::new(to, Outcome::Reached(0, vec![0])).expect_right();
+        History::new(to, Outcome::Reached(0, vec![1, 2])).expect_wrong("not read by");
+        History::new(to, reached(0)).trouble(0, Kind::Link).expect_right();
+        History::new(to, reached(0)).trouble(0, Kind::Slow).expect_right();
+        History::new(to, reached(0)).trouble(1, Kind::Link).expect_right();
+        History::new(to, reached(0)).trouble(2, Kind::Link).expect_wrong("not read by");
     }
 }
 

@@ -63,8 +63,8 @@ pub(super) struct Push {
 /// What the sender was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// So many connections were reached.
-    Reached(usize),
+    /// So many connections were reached. The gateways in the list may have missed a message to several.
+    Reached(usize, Vec<usize>),
     /// Nobody was reached, for this reason.
     Failed(String),
     /// Nobody knows.

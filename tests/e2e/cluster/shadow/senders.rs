@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::clients::{Crowd, GROUP};
 use super::random::Random;
 use super::record::{Outcome, To};
-use super::world::Place;
+use super::world::{GATEWAYS, Place};
 
 /// How long a sender waits for a result. The gateway may be stopped for some seconds.
 const RESULT: Duration = Duration::from_secs(10);
@@ -168,10 +168,16 @@ impl Requests {
     /// What an answer says of one message; or why the gateway carries out none of those that have no answer yet.
     fn outcome<'a>(&self, answer: &'a Value) -> Result<Outcome, &'a str> {
         match (answer.as_str(), answer["status"].as_u64(), answer["reason"].as_str()) {
-            (Some("ok"), ..) => Ok(Outcome::Reached(1)),
+            // The text port says nothing of gateways that have not answered yet.
+            (Some("ok"), ..) => Ok(Outcome::Reached(1, (0..GATEWAYS).collect())),
             // The text port does not say whether it is certain.
             (Some("fail"), ..) => Ok(Outcome::Unknown),
-            (None, Some(200), _) => Ok(Outcome::Reached(answer["reached"].as_u64().expect("a number") as usize)),
+            (None, Some(200), _) => {
+                let missing = answer["missing"].as_array().into_iter().flatten();
+                // Gateways count from 1.
+                let missing = missing.map(|node| node.as_u64().expect("a number") as usize - 1).collect();
+                Ok(Outcome::Reached(answer["reached"].as_u64().expect("a number") as usize, missing))
+            }
             (None, Some(504), Some("unknown")) => Ok(Outcome::Unknown),
             (None, Some(_), Some(reason)) if self.is_accepted => Ok(Outcome::Failed(reason.to_owned())),
             // The whole request was refused.

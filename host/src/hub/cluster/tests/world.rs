@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::id::{Fingerprint, Incarnation, NodeId, UidKey};
-use super::super::{Config, Event as Told, Keys, Node, Output, Subject};
+use super::super::{Config, Event as Told, Keys, Node, Output, REMEMBERED, Subject};
 use super::faults::Fault;
 use super::host::{Host, clocks};
 use super::net::{Arrival, MS, Net, SECOND};
@@ -118,6 +118,7 @@ impl World {
             incarnation: Incarnation(self.rng.next()),
             secret,
             timeout: Duration::from_secs(1),
+            before: [None; REMEMBERED],
             confirm: Duration::from_millis(100),
             window: 64 * 1024,
         }
