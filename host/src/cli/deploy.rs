@@ -95,13 +95,18 @@ pub(super) fn run(
 
 /// Says how far a deploy has come that did not reach all gateways.
 fn summary(done: &[String], left: &[String]) -> String {
-    let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    let mut text = format!("the component was deployed to: {}", list(done));
+    let mut text = match done {
+        [] => "no gateway has the component".to_owned(),
+        done => format!("these have the component: {}", done.join(", ")),
+    };
+    // Here and below: writing to a string does not fail.
     if !left.is_empty() {
-        // Writing to a string does not fail.
-        let _ = write!(text, "; not tried: {} (--keep-going would)", list(left));
+        let _ = write!(text, "; these were not tried (--keep-going): {}", left.join(", "));
     }
-    text + "; run the command again, or `hotgate plugin rollback` on those that have it"
+    if !done.is_empty() {
+        let _ = write!(text, "; run the command again, or `hotgate plugin rollback` on those that have it");
+    }
+    text
 }
 
 /// Deploys to one gateway. Returns its answer, and a line about it.
@@ -195,7 +200,9 @@ mod tests {
     fn the_summary_says_who_has_it() {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let text = summary(&names(&["gateway 1 (a)"]), &names(&["gateway 3 (c)"]));
-        assert!(text.starts_with("the component was deployed to: gateway 1 (a); not tried: gateway 3 (c)"), "{text}");
-        assert!(summary(&[], &[]).starts_with("the component was deployed to: none; run"), "nothing was left out");
+        let expected =
+            "these have the component: gateway 1 (a); these were not tried (--keep-going): gateway 3 (c); run";
+        assert!(text.starts_with(expected), "{text}");
+        assert_eq!(summary(&[], &[]), "no gateway has the component");
     }
 }
