@@ -13,8 +13,8 @@ const FILE: &str = "cluster-incarnations";
 /// The most bytes of the file.
 const LIMIT: usize = (REMEMBERED + 1) * 17;
 
-/// Chooses a new incarnation. Returns it with the last ones. They have ended: only one gateway can use the state folder.
-/// Without a usable folder, they are not known. Blocks.
+/// Chooses a new incarnation. Returns it with the last ones. They have ended: only one gateway can use the state
+/// folder. Without a usable folder, they are not known. Blocks.
 pub(super) fn next(state: &StateFolder) -> (Incarnation, [Option<Incarnation>; REMEMBERED]) {
     let (own, mut before) = (Incarnation(rand::random()), [None; REMEMBERED]);
     if state.problem().is_some() {

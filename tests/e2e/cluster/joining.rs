@@ -59,8 +59,8 @@ async fn a_gateway_that_is_killed_starts_again_with_its_node_id_at_once() {
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
 }
 
-/// Kills a gateway whose last frames are held back, starts it again with its node id, and lets the frames pass this long
-/// after its start. The new gateway must serve.
+/// Kills a gateway whose last frames are held back, starts it again with its node id, and lets the frames pass this
+/// long after its start. The new gateway must serve.
 async fn dies_and_is_heard_after(delay: Duration) {
     let Some(nats) = NatsSetup::new().and("ping_interval: \"30s\"").start().await else { return };
     let proxy = Proxy::start(nats.address()).await;

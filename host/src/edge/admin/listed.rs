@@ -31,7 +31,7 @@ struct Connection {
 mod text {
     use serde::{Deserialize as _, Deserializer, Serializer, de};
 
-    use super::ConnectionId;
+    use crate::base::message::ConnectionId;
 
     pub(super) fn serialize<S: Serializer>(id: &ConnectionId, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(id)

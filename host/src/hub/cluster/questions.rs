@@ -105,6 +105,7 @@ impl Questions {
         let first = part(&whole, 0);
         if whole.len() > PART {
             let mut kept = self.kept.lock();
+            kept.retain(|answer| answer.id != id);
             if kept.len() == KEPT {
                 kept.pop_front();
             }
