@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::id::{Fingerprint, Incarnation, NodeId};
 
-/// How many of its last incarnations a node remembers. What a gateway that crashes again and again had sent may be under
-/// way for some seconds.
+/// How many of its last incarnations a node remembers. What a gateway that crashes again and again had sent may be
+/// under way for some seconds.
 pub const REMEMBERED: usize = 8;
 
 /// The settings of a node.

@@ -1,7 +1,7 @@
 //! Answers what operators ask of this gateway at another one.
 //!
-//! What a question and its answer mean is not known here: the [`Informant`] knows, which the admin listener provides. An
-//! answer that is too long for one frame is sent in parts. The gateway that asks fetches one after the other, by the
+//! What a question and its answer mean is not known here: the [`Informant`] knows, which the admin listener provides.
+//! An answer that is too long for one frame is sent in parts. The gateway that asks fetches one after the other, by the
 //! number that it gave its question.
 
 use std::collections::VecDeque;
