@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use toml::de::DeValue;
 
+use super::Config;
 use super::error::Wrong;
 use super::files::absolute;
 use super::kinds::{Choice, Kind, Text};
@@ -60,6 +61,28 @@ impl ListenerName {
 impl fmt::Display for ListenerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+impl Config {
+    /// Returns the settings of a listener.
+    pub fn listener(&self, name: ListenerName) -> &ListenerConfig {
+        match name {
+            ListenerName::WebSocket => &self.websocket.listener,
+            ListenerName::Text => &self.text.listener,
+            ListenerName::Admin => &self.admin.listener,
+            ListenerName::Api => &self.api.listener,
+        }
+    }
+
+    /// Iterates over the listeners. A disabled one is left out.
+    pub fn listeners(&self) -> impl Iterator<Item = (ListenerName, &ListenerConfig)> {
+        let is_enabled = |name| match name {
+            ListenerName::WebSocket | ListenerName::Text => true,
+            ListenerName::Admin => self.admin.enabled,
+            ListenerName::Api => self.api.enabled,
+        };
+        ListenerName::ALL.into_iter().filter(move |name| is_enabled(*name)).map(|name| (name, self.listener(name)))
     }
 }
 

@@ -96,26 +96,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the settings of a listener.
-    pub fn listener(&self, name: ListenerName) -> &ListenerConfig {
-        match name {
-            ListenerName::WebSocket => &self.websocket.listener,
-            ListenerName::Text => &self.text.listener,
-            ListenerName::Admin => &self.admin.listener,
-            ListenerName::Api => &self.api.listener,
-        }
-    }
-
-    /// Iterates over the listeners. A disabled one is left out.
-    pub fn listeners(&self) -> impl Iterator<Item = (ListenerName, &ListenerConfig)> {
-        let is_enabled = |name| match name {
-            ListenerName::WebSocket | ListenerName::Text => true,
-            ListenerName::Admin => self.admin.enabled,
-            ListenerName::Api => self.api.enabled,
-        };
-        ListenerName::ALL.into_iter().filter(move |name| is_enabled(*name)).map(|name| (name, self.listener(name)))
-    }
-
     /// Makes relative paths of listeners and of the cluster absolute; they start at `folder`.
     fn locate(&mut self, folder: &Path) -> Result<(), String> {
         let Self { websocket, text, admin, api, cluster, .. } = self;

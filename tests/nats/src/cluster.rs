@@ -15,8 +15,8 @@ pub struct NatsCluster {
 }
 
 impl NatsCluster {
-    /// Starts servers with files in this folder, and waits until all know each other. Returns `None` if the test must be
-    /// skipped.
+    /// Starts servers with files in this folder, and waits until all know each other. Returns `None` if the test must
+    /// be skipped.
     ///
     /// # Panics
     /// When the cluster is not complete in time.
