@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hotgate_tests::{Admin, Gateway, Layout, NatsCluster, ServerSetup, Setup, eventually, patience};
 use serde_json::json;
 
-use super::{join, outcome, post, push};
+use super::{closed, join, outcome, post, push};
 
 /// What `openssl rand -hex` may print, and NATS takes for a number if it is not in quotes.
 const PASSWORD: &str = "1000000000000000000000000000000000000000000000000000000000000005";
@@ -80,22 +80,25 @@ async fn api(gateway: &Gateway, name: &str) -> Admin {
     Admin { token: format!("{name}-0123456789abcdef0123456789abcdef"), ..gateway.api().await }
 }
 
-/// Logs in at each gateway, and pushes from each to each: to uids, to a group and to everyone.
-async fn work_together(gateways: &[Gateway; SERVERS]) {
+/// Logs in at each gateway, and pushes from each to each: to uids, to a group and to everyone. The uids of each `round`
+/// are others.
+async fn work_together(gateways: &[Gateway; SERVERS], round: u32) {
+    let uid = |index: usize| format!("client{index}-{round}");
     let mut clients = Vec::new();
     for (index, gateway) in gateways.iter().enumerate() {
-        clients.push(gateway.login(&format!("client{index}")).await);
-        let joined = api(gateway, "test").await.json(&format!("PUT /v1/membership?group=all&uid=client{index}")).await;
+        clients.push(gateway.login(&uid(index)).await);
+        let joined =
+            api(gateway, "test").await.json(&format!("PUT /v1/membership?group=all{round}&uid={}", uid(index))).await;
         assert_eq!(joined, json!({ "connections": 1 }));
     }
     for gateway in gateways {
         let (shop, test) = (api(gateway, "shop").await, api(gateway, "test").await);
         for (index, client) in clients.iter_mut().enumerate() {
-            assert_eq!(push(&shop, &format!("client{index}"), "to one").await, "ok");
+            assert_eq!(push(&shop, &uid(index), "to one").await, "ok");
             client.expect("to one").await;
         }
         assert_eq!(push(&shop, "nobody", "x").await, "offline");
-        let members = post(&test, "group=all", "to a group").await;
+        let members = post(&test, &format!("group=all{round}"), "to a group").await;
         let all = post(&test, "everyone=true", "to all").await;
         for answer in [&members, &all] {
             assert_eq!((outcome(answer).as_str(), answer.json()["reached"].as_u64()), ("ok", Some(3)), "{answer:?}");
@@ -106,9 +109,9 @@ async fn work_together(gateways: &[Gateway; SERVERS]) {
         }
     }
     // The first gateway closes a connection at the last one.
-    let closed = api(&gateways[0], "test").await.json("DELETE /v1/connections?uid=client2").await;
-    assert_eq!(closed["closed"], 1, "{closed}");
-    clients.pop().expect("a client").closed().await;
+    let answer = api(&gateways[0], "test").await.json(&format!("DELETE /v1/connections?uid={}", uid(2))).await;
+    assert_eq!(answer["closed"], 1, "{answer}");
+    assert_eq!(closed(&mut clients.pop().expect("a client")).await, 4907);
     for client in clients {
         client.close().await;
     }
@@ -139,16 +142,16 @@ async fn the_manifests_of_kubernetes_work_as_they_stand() {
     assert_eq!(values, ["nats", "nats", "3", "4222"]);
     let Some(mut nats) = start_nats().await else { return };
     let gateways: [Gateway; SERVERS] = join([(); SERVERS].map(|()| gateway(&nats))).await;
-    work_together(&gateways).await;
+    work_together(&gateways, 1).await;
 
     // A pod ends: its server sends the gateways to the others.
     nats.servers[0].lame_duck();
     let first = &nats.servers[0];
     eventually("the end of the server", async || TcpStream::connect(first.address()).is_err()).await;
-    work_together(&gateways).await;
+    work_together(&gateways, 2).await;
     nats.servers[0].restart().await;
     nats.complete().await;
-    work_together(&gateways).await;
+    work_together(&gateways, 3).await;
 
     for server in &nats.servers {
         assert!(!server.log().contains("Violation"), "{}", server.log());
