@@ -56,7 +56,6 @@ impl axum::serve::Listener for BoundedListener {
     async fn accept(&mut self) -> (Connection, Remote) {
         loop {
             let (stream, remote) = self.listener.accept().await;
-            stream.send_at_once();
             if self.places.available_permits() == 0 {
                 self.strangers.cut_longest();
             }

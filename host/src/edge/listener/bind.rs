@@ -45,6 +45,7 @@ impl ListeningSocket {
         match socket {
             InheritedSocket::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
+                send_at_once(&SockRef::from(&listener))?;
                 Ok(Self::Tcp(TcpListener::from_std(listener)?))
             }
             InheritedSocket::Unix(listener) => {
@@ -88,9 +89,16 @@ fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    send_at_once(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Makes the kernel send small messages at once, even if earlier data is not acknowledged yet. Accepted connections
+/// inherit this option, so that it takes no system call for each.
+fn send_at_once(listener: &RawSocket) -> io::Result<()> {
+    listener.set_tcp_nodelay(true)
 }
 
 /// Opens a Unix socket. Nobody can connect before it has its permissions.
@@ -163,4 +171,16 @@ impl Drop for SocketFile {
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_connections_send_small_messages_at_once() {
+        let listener = tcp(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let _client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        assert!(listener.accept().await.unwrap().0.nodelay().unwrap());
+    }
 }

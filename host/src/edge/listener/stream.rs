@@ -16,9 +16,6 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static
     /// Returns `true` if the kernel has found out that the peer is gone.
     fn is_dead(&self) -> bool;
 
-    /// Makes the kernel send small messages at once, even if earlier data is not acknowledged yet.
-    fn send_at_once(&self);
-
     /// Makes dropping the stream reset the connection: the kernel discards data that is not sent yet.
     fn reset_on_drop(&self);
 
@@ -73,12 +70,6 @@ impl Stream for Accepted {
 
     fn is_private(&self) -> bool {
         matches!(self, Self::Unix(_))
-    }
-
-    fn send_at_once(&self) {
-        if let Self::Tcp(stream) = self {
-            let _ = stream.set_nodelay(true);
-        }
     }
 
     fn reset_on_drop(&self) {

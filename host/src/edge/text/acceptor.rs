@@ -57,7 +57,6 @@ impl Acceptor {
         if tasks.len() >= live.limits.text_connections {
             return refuse(&self.context, remote.address(), SenderRefusal::Connections, TOO_MANY);
         }
-        stream.send_at_once();
         stream.keep_alive(&TcpKeepalive::new().with_time(SENDER_KEEPALIVE));
         let (context, shutdown) = (self.context.clone(), self.shutdown.clone());
         tasks.spawn(async move {

@@ -75,10 +75,6 @@ impl<S: Stream> Stream for Secured<S> {
         self.inner().is_dead()
     }
 
-    fn send_at_once(&self) {
-        self.inner().send_at_once();
-    }
-
     fn reset_on_drop(&self) {
         self.inner().reset_on_drop();
     }

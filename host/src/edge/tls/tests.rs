@@ -25,8 +25,6 @@ impl Stream for DuplexStream {
         false
     }
 
-    fn send_at_once(&self) {}
-
     fn reset_on_drop(&self) {}
 }
 

@@ -55,7 +55,6 @@ impl Acceptor {
                 _ => return rejections.count(None, address, (*refusal).into(), refusal),
             },
         };
-        stream.send_at_once();
         let outbox = Outbox::new(self.max_outbox, self.budget.clone());
         let link = self.heartbeat.watch(ConnectionId::next(), outbox);
         tasks.spawn(serve(self.context.clone(), stream, remote, link, PlaceBeforeUpgrade { permit, refusing }));

@@ -63,8 +63,6 @@ impl Stream for Pipe {
         self.kernel.is_dead.load(Relaxed)
     }
 
-    fn send_at_once(&self) {}
-
     fn reset_on_drop(&self) {
         self.kernel.resets.store(true, Relaxed);
     }

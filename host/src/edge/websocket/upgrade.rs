@@ -3,7 +3,6 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::io::AsyncWriteExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
@@ -44,7 +43,7 @@ pub(super) async fn upgrade<S: Stream>(
     let secured = secure(&context, stream, &mut remote, &link, &mut place, end).await;
     // Who fails so early gets no answer: no stream is left that could carry one.
     let mut stream = secured.map_err(|why| record(&context, &link, remote, &why)).ok()?;
-    let (handshake, early) = match open(&context, &mut stream, remote, &link, &mut place.permit, end).await {
+    let (handshake, response, early) = match open(&context, &mut stream, remote, &link, &mut place.permit, end).await {
         Ok(opened) => opened,
         Err(why) => {
             record(&context, &link, remote, &why);
@@ -56,7 +55,7 @@ pub(super) async fn upgrade<S: Stream>(
     };
     let WebSocketConfig { max_message, max_first_message, min_message_rate, .. } = context.live.load().websocket;
     let inbox = Inbox::new(early, max_first_message.min(max_message), context.inbox.clone());
-    let wire = Wire::new(stream, link.clone(), inbox, min_message_rate);
+    let wire = Wire::new(stream, link.clone(), inbox, min_message_rate).beginning_with(response);
     Some((Box::new(Socket::new(wire, link)), Box::new(handshake), place.permit.ok()?))
 }
 
@@ -135,7 +134,7 @@ async fn shake_hands<S: Stream>(context: &Context, stream: &mut Secured<S>, remo
     Ok(turn.spend(stream.handshake()).await?)
 }
 
-/// Reads the request and answers it. Returns the handshake, and the bytes that the client sent after its request.
+/// Reads the request. Returns the handshake, the response, and the bytes that the client sent after its request.
 async fn open(
     context: &Context,
     stream: &mut impl Stream,
@@ -143,15 +142,10 @@ async fn open(
     link: &Link,
     permit: &mut Result<Permit, LimitReached>,
     end: Instant,
-) -> Result<(Handshake, Vec<u8>), NotUpgraded> {
+) -> Result<(Handshake, String, Vec<u8>), NotUpgraded> {
     let head = in_time(end, link, read_head(stream)).await??;
     let Upgrade { handshake, response, early, .. } = accept(head, context, remote, link, permit)?;
-    let answer = async {
-        stream.write_all(response.as_bytes()).await?;
-        stream.flush().await
-    };
-    timeout_at(end, answer).await.map_err(|_| NotUpgraded::Gone)??;
-    Ok((handshake, early))
+    Ok((handshake, response, early))
 }
 
 /// Waits for a part of the upgrade until `end`, or until the connection must close.

@@ -85,6 +85,8 @@ pub(super) struct Wire<S> {
     closed: bool,
     /// True if writing has failed: the peer is gone. Its earlier data can still be read.
     broken: bool,
+    /// True until the response to the upgrade, which is in `batch`, is written for the first time.
+    beginning: bool,
 }
 
 impl<S: Stream> Wire<S> {
@@ -104,7 +106,13 @@ impl<S: Stream> Wire<S> {
             last: None,
             closed: false,
             broken: false,
+            beginning: false,
         }
+    }
+
+    /// Sends this response to the upgrade before all frames, and in one write with those that are ready then.
+    pub(super) fn beginning_with(self, response: String) -> Self {
+        Self { batch: response.into_bytes(), beginning: true, ..self }
     }
 
     /// Records that the client is authenticated: from now on, its messages may have `max_message` bytes.
@@ -229,6 +237,9 @@ impl<S: Stream> Wire<S> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.beginning) {
+            outbox.drain(|message| self.gather(message));
+        }
         loop {
             if self.poll_flush(cx)?.is_pending() {
                 outbox.keep_batch(self.batch.len() + self.stream.unsent());
@@ -285,7 +296,9 @@ impl<S: Stream> Wire<S> {
         self.written = 0;
         if batch.capacity() > 0 {
             batch.clear();
-            BATCH_BUFFER.set(batch);
+            // The larger one stays.
+            let other = BATCH_BUFFER.take();
+            BATCH_BUFFER.set(if other.capacity() > batch.capacity() { other } else { batch });
         }
     }
 
