@@ -12,6 +12,7 @@ mod faults;
 mod random;
 mod record;
 mod senders;
+mod watch;
 mod world;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,8 @@ use self::clients::{Crowd, Phase, come_and_go};
 use self::faults::Fault;
 use self::random::Random;
 use self::senders::{Way, push_on};
-use self::world::World;
+use self::watch::watch;
+use self::world::{GATEWAYS, World};
 
 /// Clients. Some share a uid, and half of them join the group.
 const CLIENTS: usize = 60;
@@ -102,6 +104,9 @@ impl Run {
             let way = if number % 3 == 0 { Way::Text } else { Way::Http };
             tasks.spawn(push_on(crowd.clone(), UIDS, way, random));
         }
+        for gateway in 0..GATEWAYS {
+            tasks.spawn(watch(crowd.clone(), gateway));
+        }
         let random = Random::new(seed, 1);
         let (outcomes, received) = (BTreeMap::new(), 0);
         Some(Self { world, crowd, tasks, random, epochs: 0, outcomes, received, lost: 0, slowest: Duration::ZERO })
@@ -153,12 +158,10 @@ impl Run {
         for (outcome, count) in report.outcomes {
             *self.outcomes.entry(outcome).or_default() += count;
         }
-        self.received += report.received;
-        self.lost += report.lost;
-        println!(
-            "so far: {:?}, {} received, {} lost with connections, agreed after at most {:?}",
-            self.outcomes, self.received, self.lost, self.slowest
-        );
+        (self.received, self.lost) = (self.received + report.received, self.lost + report.lost);
+        let (Self { outcomes, received, lost, slowest, .. }, starved) = (&*self, self.crowd.record.events().starved);
+        println!("so far: {outcomes:?}, {received} received, {lost} lost with connections");
+        println!("    agreed after at most {slowest:?}; {starved} times the machine was too busy for a gateway");
         self.crowd.record.begin_anew();
     }
 

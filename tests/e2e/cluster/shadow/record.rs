@@ -18,6 +18,8 @@ pub(super) struct Events {
     pub(super) troubles: Vec<Trouble>,
     /// Messages that nobody pushed.
     pub(super) odd: Vec<String>,
+    /// How often a gateway did not get its turns.
+    pub(super) starved: usize,
     numbers: u64,
 }
 
@@ -175,6 +177,13 @@ impl Record {
     pub(super) fn trouble(&self, gateways: &[usize], kind: Kind) {
         let (mut events, begin) = (self.events(), self.now());
         events.troubles.extend(gateways.iter().map(|&gateway| Trouble { gateway, kind, begin, end: None }));
+    }
+
+    /// Notes that a gateway did not get its turns on this machine since `begin`: others may have given it up.
+    pub(super) fn starved(&self, gateway: usize, begin: Time) {
+        let (mut events, now) = (self.events(), self.now());
+        events.troubles.push(Trouble { gateway, kind: Kind::Link, begin, end: Some(now) });
+        events.starved += 1;
     }
 
     /// Notes that it is over.
