@@ -117,6 +117,12 @@ fn target_installed() -> Result<bool> {
     Ok(Path::new(String::from_utf8_lossy(&answer.stdout).trim()).is_dir())
 }
 
+/// Returns the folder with the sources of dependencies.
+fn cargo_home() -> Result<PathBuf> {
+    let default = || env::home_dir().map(|home| home.join(".cargo"));
+    env::var_os("CARGO_HOME").map(PathBuf::from).or_else(default).context("there is no home folder")
+}
+
 fn compile(workspace: &Path, target_dir: &Path) -> Result<()> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
@@ -143,9 +149,11 @@ fn compile(workspace: &Path, target_dir: &Path) -> Result<()> {
             cargo.env_remove(name);
         }
     }
-    // Empty, not removed: an empty value overrides the flags for the host's processor or linker in a configuration
-    // file.
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", "");
+    // The same commit gives the same plugins, with the same digests, wherever it is built: they name no folders of this
+    // machine. Set in any case: this overrides the flags for the host's processor or linker in a configuration file.
+    let remapped = [(workspace, "hotgate"), (&cargo_home()?, "cargo")];
+    let flags = remapped.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     let output = cargo.output().context("cannot run cargo to compile the built-in plugins")?;
     if !output.status.success() {
         eprintln!("{}", String::from_utf8_lossy(&output.stderr));

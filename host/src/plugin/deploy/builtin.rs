@@ -29,4 +29,17 @@ mod tests {
     fn the_configuration_knows_their_names() {
         assert_eq!(ALL.map(|(name, _)| name), PluginSource::BUILTINS);
     }
+
+    /// Else each machine would build other plugins from the same sources, with other digests.
+    #[test]
+    fn they_name_no_folder_of_the_machine_that_built_them() {
+        let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        let workspace = std::path::Path::new(workspace).canonicalize().unwrap();
+        for (name, component) in ALL {
+            for folder in [workspace.to_str().unwrap(), "/.cargo/registry/"] {
+                let found = component.windows(folder.len()).any(|window| window == folder.as_bytes());
+                assert!(!found, "{name} names {folder}");
+            }
+        }
+    }
 }
