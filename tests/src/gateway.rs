@@ -264,11 +264,25 @@ impl Gateway {
         self.logged_since(mark, |line| line.message() == "plugin refused").await
     }
 
-    /// Sends a signal by its short name.
+    /// Sends a signal by its short name. After `STOP`, the gateway stands still.
+    ///
+    /// # Panics
+    /// When it does not stand still in time.
     pub fn signal(&self, name: &str) {
         // Uses the shell's own `kill`: the standard library has none, and not every machine has a program `kill`.
         let kill = format!("kill -{name} {}", self.process.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success(), "{kill}");
+        if name == "STOP" {
+            let stat = format!("/proc/{}/stat", self.process.id());
+            // Its threads stop one after the other, and not before each has had its turn.
+            let stands = || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "));
+            let mut left = 5_000;
+            while !stands() {
+                left -= 1;
+                assert!(left > 0, "{kill}: it runs on");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     /// Limits the size of files that the gateway writes from now on, in bytes or `unlimited`. A small limit acts like a

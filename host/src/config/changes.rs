@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::error::{Places, join};
 use super::section::Section;
-use super::{Config, ConfigError, PluginConfig, rules};
+use super::{Config, ConfigError, ListenerName, PluginConfig, rules};
 
 /// The parts of a plugin's configuration that may change while the gateway runs.
 const SETTINGS: &str = "settings";
@@ -33,8 +33,8 @@ impl Config {
     pub fn changes(&self, other: &Self) -> Vec<String> {
         let mut changes = Vec::new();
         compare(&mut changes, "", self, other);
-        for ((name, own), (_, other)) in self.listeners().zip(other.listeners()) {
-            if own.certificates.is_empty() != other.certificates.is_empty() {
+        for name in ListenerName::ALL {
+            if self.listener(name).certificates.is_empty() != other.listener(name).certificates.is_empty() {
                 changes.push(format!("{name}.tls"));
             }
         }

@@ -91,8 +91,8 @@ keys! {
              falls behind it by more than heartbeat.timeout is closed (4900), whatever else it sends. 0B: any byte \
              is a sign of life.";
         handshake_timeout: Time(MS..=HOUR), = secs(5),
-            "Time from accepting a connection until its upgrade request has been read completely and answered. The \
-             header of a proxy and the TLS handshake are part of this time.";
+            "Time from accepting a connection until its upgrade request has been read completely. The header of a proxy \
+             and the TLS handshake are part of this time.";
         authentication_timeout: Time(MS..=HOUR), = secs(10),
             "Time from the upgrade until an authenticator must have accepted the client. Then the connection is \
              closed (4901).";

@@ -55,7 +55,7 @@ pub struct WebSocketConfig {
     pub max_first_message: usize,
     /// The lowest average rate, in bytes a second, at which an unfinished message must grow; 0 for any rate.
     pub min_message_rate: usize,
-    /// Time from accepting a connection until its upgrade request has been read completely and answered.
+    /// Time from accepting a connection until its upgrade request has been read completely.
     pub handshake_timeout: Duration,
     /// Time from the upgrade until an authenticator must have accepted the client. Then the connection is closed with
     /// 4901.

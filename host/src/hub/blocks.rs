@@ -63,14 +63,6 @@ impl Blocks {
         Ok(())
     }
 
-    /// Blocks a uid that is not blocked yet, as [`insert`](Self::insert) does.
-    ///
-    /// # Errors
-    /// [`Full`] if too many other uids are blocked.
-    pub fn add(&self, uid: ByteString, time: Duration) -> Result<(), Full> {
-        if self.is_blocked(&uid) { Ok(()) } else { self.insert(uid, time) }
-    }
-
     /// Lifts the block of a uid. Returns `false` if the uid is not blocked.
     pub fn lift(&self, uid: &str) -> bool {
         let now = Instant::now();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::blocks::Full;
 use super::cluster::Target;
@@ -40,7 +40,7 @@ pub async fn kick(registry: &Registry, closing: Closing, block: Option<Duration>
             Recipient::Uid(uid) if block.is_none() && cluster.connections_elsewhere(uid) == 0 => {
                 Sent::Refused(cluster.nobody_elsewhere())
             }
-            _ => cluster.send_to_all(&parcel),
+            _ => cluster.send_to_joining_too(&parcel),
         }
     });
     let mut sum = kick_here(registry, &closing);
@@ -69,7 +69,7 @@ pub async fn answer(sent: Option<Sent>) -> Outcome {
 
 /// Lets a uid in again. Its `reached` counts the gateways that kept it out.
 pub async fn lift(registry: &Registry, uid: &str) -> Outcome {
-    let sent = registry.cluster().map(|cluster| cluster.send_to_all(&encode_lift(uid)));
+    let sent = registry.cluster().map(|cluster| cluster.send_to_joining_too(&encode_lift(uid)));
     let mut sum = lift_here(registry, uid);
     sum += answer(sent).await;
     sum
@@ -91,12 +91,13 @@ pub struct Members {
 }
 
 /// Adds the uids that are in a group on other gateways to those of this gateway, until there are `limit` for which
-/// `wanted` returns `true`. Takes at most `cluster.timeout`.
+/// `wanted` returns `true`. Takes at most `cluster.timeout`, and at most `time`.
 pub async fn members(
     registry: &Registry,
     here: Vec<ByteString>,
     group: &str,
     limit: usize,
+    time: Duration,
     wanted: impl Fn(&str) -> bool,
 ) -> Members {
     let mut members = Members { uids: here.into_iter().collect(), is_complete: true, missing: Vec::new() };
@@ -106,7 +107,7 @@ pub async fn members(
         let answers = asked.await.unwrap_or_default();
         (node, answers.into_iter().next().and_then(|answer| Page::decode(answer, after).ok()))
     };
-    let until = Instant::now() + cluster.timeout();
+    let until = Instant::now() + cluster.timeout().min(time);
     members.missing = cluster.others();
     members.is_complete = cluster.nobody_elsewhere() == Outcome::OFFLINE;
     let mut pages: FuturesUnordered<_> = members.missing.iter().map(|&node| ask(node, 0)).collect();
@@ -131,14 +132,15 @@ pub async fn members(
     members
 }
 
-/// Returns `true` if a connection is in a group.
-pub async fn is_member(registry: &Registry, connection: ConnectionId, group: &str) -> bool {
+/// Returns `true` if a connection is in a group, as far as its gateway says so within the time `time`.
+pub async fn is_member(registry: &Registry, connection: ConnectionId, group: &str, time: Duration) -> bool {
     match registry.cluster().filter(|own| is_foreign(own, connection)) {
         None => registry.is_member(connection, group),
         Some(cluster) => {
             let node = NodeId::from_low_bits(connection.node().into());
             let asked = cluster.ask_gateway(node, encode_is_member(connection, group));
-            answers(asked).await.iter().any(|answer| answer[..] == [1])
+            let answers = timeout(time, answers(asked)).await.unwrap_or_default();
+            answers.iter().any(|answer| answer[..] == [1])
         }
     }
 }
@@ -169,13 +171,6 @@ pub async fn carry_out_for_others(registry: &Registry, parcel: Parcel, target: T
                 _ = registry.blocks.insert(uid.clone(), Duration::from_secs(block.into()));
             }
             encode_outcome(&kick_here(registry, &closing))
-        }
-        Parcel::Blocks(blocks) => {
-            for (uid, seconds) in blocks {
-                // If the list is full, no more can be kept out here.
-                _ = registry.blocks.add(uid, Duration::from_secs(seconds.into()));
-            }
-            encode_outcome(&Outcome::OFFLINE)
         }
         Parcel::Lift(uid) => encode_outcome(&lift_here(registry, &uid)),
         Parcel::Members { group, after, limit } => {

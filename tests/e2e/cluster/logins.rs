@@ -1,9 +1,10 @@
 //! Logins and departures: which connection of a uid is the newest, wherever it is, and who is told.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hotgate_tests::{Client, Frame, Gateway, NatsSetup};
 use serde_json::json;
+use tokio::time::sleep;
 
 use super::{closed, post, refused, setup, start, start_fixture};
 
@@ -41,6 +42,27 @@ async fn a_uid_is_reached_from_everywhere_once_its_client_has_its_reply() {
         client.expect(line).await;
         clients.push(client);
     }
+}
+
+#[tokio::test]
+async fn a_login_waits_for_other_gateways_only_some_milliseconds() {
+    let Some((_nats, [a, _b, _c])) = start::<3>("").await else { return };
+    let alone = Gateway::start().await;
+    let mut took = [Vec::new(), Vec::new()];
+    for _ in 0..21 {
+        for (gateway, took) in [&alone, &a].into_iter().zip(&mut took) {
+            // All gateways are at rest: nothing else wakes them.
+            sleep(Duration::from_millis(60)).await;
+            let begin = Instant::now();
+            _ = gateway.login("u").await;
+            took.push(begin.elapsed());
+        }
+    }
+    let [alone, in_cluster] = took.map(|mut took| {
+        took.sort();
+        took[took.len() / 2]
+    });
+    assert!(in_cluster < alone + Duration::from_millis(15), "{in_cluster:?}, alone {alone:?}");
 }
 
 #[tokio::test]

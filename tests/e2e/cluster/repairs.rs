@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
-    GONE, closed, fixture, join, logged, outcome, post, push, push_until_ok, refused, setup, start_fixture, table, tell,
+    GONE, closed, join, logged, outcome, post, push, push_until_ok, refused, setup, start_fixture, table, tell,
 };
 
 /// Starts two gateways, the second of which reaches NATS through a proxy.
@@ -35,7 +35,12 @@ async fn under_close_older_duplicates_of_a_partition_are_closed_when_it_heals() 
     }
     for (from, uid, client) in [(&a, "early-a", 0), (&b, "early-b", 1)] {
         let (_, number) = push_until_ok(&from.api().await, uid).await;
-        newer[client].expect(number.to_string()).await;
+        // It may have been told before that another connection of its uid has closed.
+        let mut text = newer[client].text().await;
+        if text == "123" {
+            text = newer[client].text().await;
+        }
+        assert_eq!(text, number.to_string());
     }
 }
 
@@ -109,22 +114,6 @@ async fn blocks_are_those_of_all_gateways_also_when_they_end() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_joins_learns_who_is_blocked() {
-    let Some((nats, [a])) = start_fixture::<1>("").await else { return };
-    let api = a.api().await;
-    for n in 0..1_500 {
-        assert_eq!(api.json(&format!("DELETE /v1/connections?uid=u{n}&block=10m")).await, json!({ "closed": 0 }));
-    }
-    let b = fixture(&nats, "").start().await;
-    for uid in ["u0", "u1499"] {
-        let mut client = b.greeted().await;
-        client.send(format!("login {uid}")).await;
-        client.expect_close(4908).await;
-    }
-    _ = b.enter("anna").await;
-}
-
-#[tokio::test]
 async fn long_lists_of_members_are_complete() {
     let Some((_nats, [a, b])) = start_fixture::<2>("").await else { return };
     // Of these, some 190 fit one answer of a gateway.
@@ -162,13 +151,37 @@ async fn who_did_not_answer_is_named() {
     let api = a.api().await;
     b.signal("STOP");
     let pushed = post(&api, "group=room", "hi").await;
-    assert_eq!((outcome(&pushed), pushed.json()), ("ok".to_owned(), json!({ "reached": 1, "missing": [node] })));
+    assert_eq!(
+        (outcome(&pushed), pushed.json()),
+        ("ok".to_owned(), json!({ "reached": 1, "missing": [node], "complete": false }))
+    );
     let members = api.json("GET /v1/members?group=room").await;
     assert_eq!(members, json!({ "uids": ["anna"], "more": false, "complete": false, "missing": [node] }));
     let kicked = api.ask("DELETE /v1/connections?uid=bob").await;
     assert_eq!(kicked.status, 503);
     assert!(kicked.error().contains(&format!("the gateways {node} did not answer")), "{kicked:?}");
     b.signal("CONT");
+}
+
+#[tokio::test]
+async fn a_push_of_which_nothing_is_known_is_not_sent_again_with_its_key() {
+    let Some((_nats, [a, b])) = start_fixture::<2>("").await else { return };
+    let mut bob = b.enter("bob").await;
+    let api = a.api().await;
+    let push = async || {
+        let request = api.request("POST /v1/push?uid=bob").header("Idempotency-Key", "order-4711");
+        api.send(request, b"once").await
+    };
+    b.signal("STOP");
+    let first = push().await;
+    assert_eq!(outcome(&first), "unknown");
+    b.signal("CONT");
+    let again = push().await;
+    assert_eq!(outcome(&again), "unknown", "{again:?}");
+    assert_eq!(again.header("Idempotency-Replayed"), Some("true"));
+    bob.expect_nothing().await;
+    let (_, number) = push_until_ok(&api, "bob").await;
+    bob.expect(number.to_string()).await;
 }
 
 #[tokio::test]

@@ -56,9 +56,9 @@ pub(super) async fn batch(
     // In a task of its own: the batch is carried out completely, even if the client leaves meanwhile.
     let state = shared.clone();
     let task = state.tasks.spawn(async move {
-        let (results, reached) = send_all(&shared, &publisher, &body).await?;
+        let (results, may_have_arrived) = send_all(&shared, &publisher, &body).await?;
         drop(taken);
-        if let Some(reservation) = reservation.filter(|_| reached > 0) {
+        if let Some(reservation) = reservation.filter(|_| may_have_arrived) {
             reservation.keep(Stored { status: 200, body: results.clone() });
         }
         Ok(answer(results, false))
@@ -81,13 +81,13 @@ fn parse(body: &[u8]) -> Result<Batch<'_>, Problem> {
     object(body).map_err(|error| Problem::bad(format_args!("this is no batch: {error}: {shape}")))
 }
 
-/// Sends all items. Returns the answer, and how many connections were reached.
-async fn send_all(shared: &Arc<Shared>, publisher: &Publisher, body: &[u8]) -> Result<(Bytes, usize), Problem> {
+/// Sends all items. Returns the answer, and whether an item has reached somebody, or may have.
+async fn send_all(shared: &Arc<Shared>, publisher: &Publisher, body: &[u8]) -> Result<(Bytes, bool), Problem> {
     let mut answer = b"{\"results\":[".to_vec();
-    let mut reached = 0;
+    let mut may_have_arrived = false;
     for item in parse(body)?.items.0 {
         let result = item::send(shared, publisher, item.get().as_bytes()).await;
-        reached += result.delivered.reached;
+        may_have_arrived |= result.delivered.reached > 0 || result.is_unknown();
         if answer.last() != Some(&b'[') {
             answer.push(b',');
         }
@@ -96,7 +96,7 @@ async fn send_all(shared: &Arc<Shared>, publisher: &Publisher, body: &[u8]) -> R
         tokio::task::coop::consume_budget().await;
     }
     answer.extend_from_slice(b"]}");
-    Ok((answer.into(), reached))
+    Ok((answer.into(), may_have_arrived))
 }
 
 fn answer(body: Bytes, is_replay: bool) -> Response {

@@ -120,9 +120,15 @@ impl ItemResult {
             }
             Err(Unreached { problem, delivered }) => {
                 let (status, reason) = (problem.status().as_u16(), Some(problem.reason.word()));
-                Self { id, status, reason, error: Some(problem.error), delivered, replayed: false }
+                let replayed = delivered.is_replay;
+                Self { id, status, reason, error: Some(problem.error), delivered: *delivered, replayed }
             }
         }
+    }
+
+    /// Returns `true` if nobody knows whether the item has reached somebody.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.reason == Some(Reason::Unknown.word())
     }
 }
 

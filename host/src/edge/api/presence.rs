@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -90,7 +91,8 @@ pub(super) async fn members(
     // This may visit every connection.
     let here = spawn_blocking(move || here.uids_in_group(&of, limit + 1, |uid| seen_by.may_see(uid))).await;
     let here = here.map_err(|error| Problem::new(Reason::Internal, error))?;
-    let members = everywhere::members(registry, here, &group, limit + 1, |uid| publisher.grant.may_see(uid)).await;
+    let members =
+        everywhere::members(registry, here, &group, limit + 1, Duration::MAX, |uid| publisher.grant.may_see(uid)).await;
     let Members { uids, is_complete, missing } = members;
     let more = uids.len() > limit;
     let uids: Vec<_> = uids.into_iter().take(limit).collect();

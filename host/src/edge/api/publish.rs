@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::caller::Publisher;
 use super::idempotency::{Begun, Reservation, Stored};
+use super::push::replayed;
 use super::shared::{Served, Shared};
 use super::target::Target;
 use crate::base::message::Message;
@@ -25,6 +26,9 @@ use crate::hub::registry::Registry;
 
 /// How long a message to a group or to everyone waits for its turn.
 const TURN: Duration = Duration::from_secs(30);
+
+/// Why nobody knows whether a message has reached somebody.
+const NOT_KNOWN: &str = "another gateway has not answered in time (cluster.timeout): the message may have been sent";
 
 /// A message to send.
 pub(super) struct Push {
@@ -57,6 +61,9 @@ pub(super) struct Delivered {
     /// The gateways that did not get the message in time, or did not answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) missing: Vec<u16>,
+    /// Set if other gateways may not have got the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) complete: Option<bool>,
     /// True for the answer to an earlier request with the same key.
     #[serde(skip)]
     pub(super) is_replay: bool,
@@ -67,27 +74,28 @@ pub(super) struct Delivered {
 pub(super) struct Unreached {
     pub(super) problem: Problem,
     /// The uids, by what happened to each, if there were several.
-    pub(super) delivered: Delivered,
+    pub(super) delivered: Box<Delivered>,
 }
 
 impl From<Problem> for Unreached {
     fn from(problem: Problem) -> Self {
-        Self { problem, delivered: Delivered::default() }
+        Self { problem, delivered: Box::default() }
     }
 }
 
 impl IntoResponse for Unreached {
     fn into_response(self) -> Response {
         let Self { problem, delivered } = self;
-        let Delivered { offline, full, budget, unreachable, unknown, missing, .. } = &delivered;
+        let Delivered { offline, full, budget, unreachable, unknown, missing, .. } = &*delivered;
+        let is_replay = replayed(delivered.is_replay);
         if [offline, full, budget, unreachable, unknown].into_iter().all(Vec::is_empty) && missing.is_empty() {
-            return problem.into_response();
+            return (is_replay, problem).into_response();
         }
         let (status, headers, mut body) = problem.into_parts();
         if let (Value::Object(body), Ok(Value::Object(lists))) = (&mut body, serde_json::to_value(delivered)) {
             body.extend(lists);
         }
-        (status, headers, Json(body)).into_response()
+        (status, is_replay, headers, Json(body)).into_response()
     }
 }
 
@@ -96,6 +104,7 @@ pub(super) async fn publish(shared: &Arc<Shared>, publisher: &Publisher, push: P
     let result = try_publish(shared, publisher, push).await;
     match &result {
         Ok(delivered) if delivered.is_replay => {}
+        Err(unreached) if unreached.delivered.is_replay => {}
         Ok(_) => METRICS.pushes_ok.increment(),
         Err(unreached) => METRICS.pushes_failed.increment(match unreached.problem.reason {
             Reason::Offline | Reason::Full | Reason::Moved | Reason::Expired => PushFailure::Unreached,
@@ -119,7 +128,7 @@ async fn try_publish(
         None => None,
         Some((key, fingerprint)) => match reserve(shared, publisher, &key, fingerprint)? {
             Reserved::New(reservation) => Some(reservation),
-            Reserved::Answered(stored) => return Ok(replay(&stored)),
+            Reserved::Answered(stored) => return replay(&stored),
         },
     };
     let ruled = rule(shared, served, publisher, &target, &message).await?;
@@ -156,10 +165,10 @@ async fn try_publish(
         Reason::Moved => "the client is just moving to another gateway",
         Reason::Expired => "the message came to another gateway too late; it was not sent",
         Reason::Unreachable => "the client's gateway cannot be reached, or others do not answer this one",
-        Reason::Unknown => "another gateway has not answered in time (cluster.timeout): the message may have been sent",
+        Reason::Unknown => NOT_KNOWN,
         _ => offline,
     };
-    Err(Unreached { problem: Problem::new(reason, error), delivered })
+    Err(Unreached { problem: Problem::new(reason, error), delivered: Box::new(delivered) })
 }
 
 /// Asks the router about a message, if `api.rules` says so. Returns the commands to apply in place of the message, or
@@ -225,8 +234,12 @@ pub(super) fn reason_of(why: Elsewhere) -> Reason {
     }
 }
 
-fn replay(stored: &Stored) -> Delivered {
-    Delivered { is_replay: true, ..serde_json::from_slice(&stored.body).unwrap_or_default() }
+fn replay(stored: &Stored) -> Result<Delivered, Unreached> {
+    let delivered = Delivered { is_replay: true, ..serde_json::from_slice(&stored.body).unwrap_or_default() };
+    match stored.status {
+        200 => Ok(delivered),
+        _ => Err(Unreached { problem: Problem::new(Reason::Unknown, NOT_KNOWN), delivered: Box::new(delivered) }),
+    }
 }
 
 /// Commands to apply.
@@ -247,6 +260,10 @@ struct Done {
 impl Work {
     /// Returns `true` for a message to one connection: it is carried out at once, without waiting in between.
     fn is_short(&self, registry: &Registry) -> bool {
+        if self.reservation.is_some() && registry.cluster().is_some() {
+            // It may wait for another gateway, and the key must be remembered even if the client leaves meanwhile.
+            return false;
+        }
         match &self.commands[..] {
             [Command::Deliver(Delivery { to: Recipient::Connection(_), .. })] => true,
             [Command::Deliver(Delivery { to: Recipient::Uid(_), .. })] => registry.reaches_one_of_a_uid(),
@@ -262,6 +279,7 @@ impl Work {
 
     /// Applies the commands. Keeps the answer for requests with the same key, if something was queued.
     async fn carry_out(self, registry: &Registry) -> Done {
+        let is_broadcast = self.is_broadcast();
         let Self { commands, uids, reservation } = self;
         let (mut deliveries, mut sum, mut delivered) = (0, Outcome::default(), Delivered::default());
         let mut count = |number: usize, outcome: Outcome| {
@@ -286,9 +304,16 @@ impl Work {
         delivered.missing = sum.missing.iter().map(|node| node.get()).collect();
         delivered.missing.sort_unstable();
         delivered.missing.dedup();
-        if let Some(reservation) = reservation.filter(|_| sum.reached > 0) {
+        delivered.complete = sum.elsewhere.filter(|_| is_broadcast).map(|_| false);
+        let status = match sum {
+            Outcome { reached: 1.., .. } => Some(200),
+            // Somebody may have got it. A request that comes again must not repeat it.
+            Outcome { elsewhere: Some(Elsewhere::Unknown), .. } => Some(504),
+            _ => None,
+        };
+        if let Some((reservation, status)) = reservation.zip(status) {
             let body = serde_json::to_vec(&delivered).map(Bytes::from).unwrap_or_default();
-            reservation.keep(Stored { status: 200, body });
+            reservation.keep(Stored { status, body });
         }
         Done { deliveries, sum, delivered }
     }

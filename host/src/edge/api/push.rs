@@ -22,7 +22,7 @@ use super::tokens::Scope;
 use crate::base::metrics::{METRICS, PushFailure};
 use crate::edge::http::problem::{Problem, Reason};
 use crate::edge::http::query::no_query;
-use crate::hub::command::{Answer, Outcome, Sender};
+use crate::hub::command::{Answer, Elsewhere, Outcome, Sender};
 use crate::hub::delivery;
 use crate::policy::PushError;
 
@@ -81,7 +81,7 @@ pub(super) async fn line(
     // In a task of its own: the line is carried out completely, even if the client leaves meanwhile.
     let (sending, state) = (send_line(shared.clone(), publisher, line), shared.clone());
     let task = state.tasks.spawn(async move {
-        let (result, reached) = sending.await;
+        let (result, may_have_arrived) = sending.await;
         let stored = match result {
             Ok(body) => {
                 METRICS.pushes_ok.increment();
@@ -90,14 +90,14 @@ pub(super) async fn line(
             Err((failure, problem)) => {
                 METRICS.pushes_failed.increment(failure);
                 // Some deliveries may have reached a client. A request that comes again must not repeat them.
-                if reservation.is_none() || reached == 0 {
+                if reservation.is_none() || !may_have_arrived {
                     return Err(problem);
                 }
                 let (status, _, body) = problem.into_parts();
                 Stored { status: status.as_u16(), body: body.to_string().into() }
             }
         };
-        if let Some(reservation) = reservation.filter(|_| reached > 0) {
+        if let Some(reservation) = reservation.filter(|_| may_have_arrived) {
             reservation.keep(stored.clone());
         }
         Ok(answered(stored, false))
@@ -105,16 +105,16 @@ pub(super) async fn line(
     task.await.map_err(|error| Problem::new(Reason::Internal, error))?
 }
 
-/// Sends a line. Returns the answer to it, and how many connections were reached.
+/// Sends a line. Returns the answer to it, and whether a delivery has reached somebody, or may have.
 async fn send_line(
     shared: Arc<Shared>,
     publisher: Publisher,
     line: ByteString,
-) -> (Result<Bytes, (PushFailure, Problem)>, usize) {
-    let failed = |failure, reason, error: &str| (Err((failure, Problem::new(reason, error))), 0);
+) -> (Result<Bytes, (PushFailure, Problem)>, bool) {
+    let failed = |failure, reason, error: &str| (Err((failure, Problem::new(reason, error))), false);
     let served = match shared.served() {
         Ok(served) => served,
-        Err(problem) => return (Err((PushFailure::Failed, problem)), 0),
+        Err(problem) => return (Err((PushFailure::Failed, problem)), false),
     };
     let sender = Sender { connection: publisher.connection, remote_address: publisher.remote.to_string() };
     let Answer { commands, reply } = match served.policy.router.push(&sender, &line).await {
@@ -146,7 +146,7 @@ async fn send_line(
             Err((PushFailure::Unreached, problem))
         }
     };
-    (result, reached)
+    (result, reached > 0 || elsewhere == Some(Elsewhere::Unknown))
 }
 
 /// Answers with the text for a line, or with the problem in JSON.

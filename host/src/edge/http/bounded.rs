@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::strangers::Strangers;
 use crate::base::message::ConnectionId;
-use crate::edge::listener::{Accepted, Listener, Remote, Stream as _};
+use crate::edge::listener::{Accepted, Listener, Remote};
 use crate::edge::tls::{Secured, Tls};
 
 /// How long a new connection may take to send a request.

@@ -16,7 +16,7 @@ use super::conversation::serve;
 use crate::base::message::ConnectionId;
 use crate::base::metrics::{METRICS, SenderRefusal};
 use crate::config::ProxyProtocol;
-use crate::edge::listener::{Accepted, ProxyError, Remote, Stream as _, read_header};
+use crate::edge::listener::{Accepted, ProxyError, Remote, read_header};
 use crate::edge::tls::Secured;
 
 /// The silence after which TCP probes a sender's connection, so that dead connections do not stay for ever.

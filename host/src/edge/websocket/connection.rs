@@ -78,6 +78,8 @@ async fn log_in(
 ) -> Result<Session, (End, Option<Session>)> {
     socket.limit(RateLimits::of(&context.live));
     let identity = authenticate(context, socket, link, &handshake).await.map_err(|end| (end, None))?;
+    // A client that was accepted at once, by its request, must not wait for its response until its session is open.
+    socket.respond().await;
     permit.authenticated();
     link.set_authenticated();
     socket.allow(context.live.load().websocket.max_message);

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ pub(crate) struct Kernel {
     pub(crate) is_dead: AtomicBool,
     /// True if the gateway wants a reset at the end.
     pub(crate) resets: AtomicBool,
+    /// How often the gateway has written.
+    pub(crate) writes: AtomicUsize,
 }
 
 impl Stream for Pipe {
@@ -76,6 +78,7 @@ impl AsyncRead for Pipe {
 
 impl AsyncWrite for Pipe {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.kernel.writes.fetch_add(1, Relaxed);
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -113,6 +116,11 @@ impl Client {
     /// Sends an upgrade request and reads the answer.
     pub(crate) async fn upgrade(&mut self) {
         self.bytes(UPGRADE.as_bytes()).await;
+        self.upgraded().await;
+    }
+
+    /// Reads the answer to an upgrade request.
+    pub(crate) async fn upgraded(&mut self) {
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\n") {
             answer.push(self.stream.read_u8().await.unwrap());

@@ -27,6 +27,12 @@ impl Node {
         Ok(Pushed::Sent(ticket, place.newest))
     }
 
+    /// Returns the node with the newest login of a uid, as far as this node knows, unless it is this one.
+    pub fn newest_at(&self, key: UidKey) -> Option<NodeId> {
+        let place = self.rows.newest(key)?;
+        self.peers.get(&self.slots[place.slot.index()]).map(|peer| peer.life.node)
+    }
+
     /// Sends a command to one node, for instance to the one that a connection's id names.
     ///
     /// # Errors
@@ -40,10 +46,22 @@ impl Node {
         Ok(ticket)
     }
 
-    /// Sends a command to all live nodes: for a group, everyone, or connections that must be searched for.
+    /// Sends a command to all nodes that take part: for a group, everyone, or connections that must be searched for.
     pub fn send_to_all(&mut self, now: Now, body: &Bytes) -> Spread {
+        let ready = self.ready().collect();
+        self.send_to_each(now, ready, body)
+    }
+
+    /// Sends a command to all live nodes, also to those that join.
+    pub fn send_to_joining_too(&mut self, now: Now, body: &Bytes) -> Spread {
+        let live = self.peers.iter().filter(|(_, peer)| peer.life.is_live());
+        let live = live.map(|(&incarnation, peer)| (incarnation, peer.life.node)).collect();
+        self.send_to_each(now, live, body)
+    }
+
+    fn send_to_each(&mut self, now: Now, to: Vec<(Incarnation, NodeId)>, body: &Bytes) -> Spread {
         let mut spread = Spread { ticket: self.ticket(), asked: 0, refused: Vec::new() };
-        for (incarnation, node) in self.ready().collect::<Vec<_>>() {
+        for (incarnation, node) in to {
             match self.issue(now.boot, incarnation, spread.ticket, Target::All, body.clone()) {
                 Ok(()) => spread.asked += 1,
                 Err(refusal) => spread.refused.push((node, refusal)),

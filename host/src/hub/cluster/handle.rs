@@ -238,7 +238,10 @@ impl Cluster {
         self.call(|node, now| match node.push(now, key, here.map(Stamp), parcel) {
             Ok(Pushed::Here) => Sent::Nowhere,
             Ok(Pushed::Sent(ticket, _)) => self.wait_for(ticket, 1, Outcome::OFFLINE),
-            Err(refusal) => Sent::Refused(Outcome { elsewhere: why(refusal), ..Outcome::OFFLINE }),
+            Err(refusal) => {
+                let missing = node.newest_at(key).into_iter().collect();
+                Sent::Refused(Outcome { elsewhere: why(refusal), missing, ..Outcome::OFFLINE })
+            }
         })
     }
 
@@ -260,8 +263,17 @@ impl Cluster {
 
     /// Sends a command to all other gateways.
     pub fn send_to_all(&self, parcel: &Bytes) -> Sent {
+        self.spread(|node, now| node.send_to_all(now, parcel))
+    }
+
+    /// Sends a command to all other gateways, also to those that join.
+    pub fn send_to_joining_too(&self, parcel: &Bytes) -> Sent {
+        self.spread(|node, now| node.send_to_joining_too(now, parcel))
+    }
+
+    fn spread(&self, send: impl FnOnce(&mut Node, Now) -> Spread) -> Sent {
         self.call(|node, now| {
-            let Spread { ticket, asked, refused: others } = node.send_to_all(now, parcel);
+            let Spread { ticket, asked, refused: others } = send(node, now);
             let mut sum = certainty(node, now);
             for (to, refusal) in others {
                 sum += refused(to, refusal);

@@ -109,6 +109,12 @@ impl Node {
         self.id
     }
 
+    /// Begins to listen now. Until then, nothing has been passed to the node.
+    pub fn begin(&mut self, now: Now) {
+        self.started = self.clock.stamp(now, self.id);
+        (self.started_at, self.echoing_since) = (now.boot, now.boot);
+    }
+
     /// Keeps the id from now on, even if this node has not opened: if another one has it, this one has to go.
     pub fn keep_id(&mut self) {
         self.config.node = Some(self.id);

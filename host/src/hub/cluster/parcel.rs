@@ -1,8 +1,6 @@
 //! Commands and their outcomes as bytes, for the way to another gateway. Whoever reads them bounds and checks each
 //! length. A gateway believes the others, but not that their bytes are whole.
 
-use std::time::Duration;
-
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use bytestring::ByteString;
 
@@ -28,8 +26,6 @@ pub enum Parcel {
     Kick(Closing, u32),
     /// Let a uid in again.
     Lift(ByteString),
-    /// Keep these uids out for so many seconds, in addition to those that are kept out already.
-    Blocks(Vec<(ByteString, u32)>),
     /// List a page of the uids in a group: of the connections with ids above `after`, at most `limit`.
     Members {
         /// The group.
@@ -128,19 +124,6 @@ pub fn encode_lift(uid: &str) -> Bytes {
     into.freeze()
 }
 
-/// Writes a [`Parcel::Blocks`].
-pub fn encode_blocks(blocks: &[(ByteString, Duration)]) -> Bytes {
-    let mut into = BytesMut::new();
-    into.put_u8(11);
-    for (uid, left) in blocks {
-        let Ok(length) = u16::try_from(uid.len()) else { continue };
-        into.put_u32(u32::try_from(left.as_secs()).unwrap_or(u32::MAX));
-        into.put_u16(length);
-        into.put_slice(uid.as_bytes());
-    }
-    into.freeze()
-}
-
 /// The first byte of a [`Parcel::Question`].
 const QUESTION: u8 = 12;
 
@@ -208,14 +191,6 @@ pub fn decode(mut from: Bytes) -> Result<Parcel, Malformed> {
             return Ok(Parcel::IsMember(id, text(own(from.split_off(0)))?));
         }
         10 => return Ok(Parcel::Lift(text(own(from.split_off(0)))?)),
-        11 => {
-            let mut blocks = Vec::new();
-            while !from.is_empty() {
-                let seconds = from.try_get_u32()?;
-                blocks.push((name(from)?, seconds));
-            }
-            return Ok(Parcel::Blocks(blocks));
-        }
         QUESTION => {
             let (id, offset) = (from.try_get_u64()?, from.try_get_u32()?);
             return Ok(Parcel::Question(Question { id, offset, text: own(from.split_off(0)) }));

@@ -25,6 +25,12 @@ impl Issued {
         }
     }
 
+    /// Returns `true` if somebody was reached already.
+    pub(super) fn has_reached(&self) -> bool {
+        let (Self::Done(here) | Self::Away(here, _)) = self;
+        here.reached > 0
+    }
+
     pub(super) async fn outcome(self) -> Outcome {
         match self {
             Self::Done(outcome) => outcome,
@@ -37,7 +43,7 @@ impl Issued {
 }
 
 /// The cluster answers in time: it gives up waiting for another gateway after `cluster.timeout`.
-async fn answered(answer: oneshot::Receiver<Outcome>) -> Outcome {
+async fn answered(answer: impl Future<Output = Result<Outcome, oneshot::error::RecvError>>) -> Outcome {
     answer.await.unwrap_or(Outcome::failed(Elsewhere::Unknown))
 }
 
@@ -71,8 +77,8 @@ impl Unanswered {
     /// loses nothing.
     pub async fn all_reached(&mut self) -> bool {
         while let Some((_, here, answer)) = self.deliveries.last_mut() {
-            let elsewhere = answer.await.unwrap_or(Outcome::failed(Elsewhere::Unknown));
-            self.missed |= here.reached + elsewhere.reached == 0;
+            // If somebody here was reached, the others cannot change the answer.
+            self.missed |= here.reached == 0 && answered(answer).await.reached == 0;
             self.deliveries.pop();
         }
         !self.missed

@@ -269,7 +269,7 @@ impl<'a> Work<'a> {
 
     /// Sends `otherwise` to the session's own connection if nobody was reached. For this, waits for other gateways.
     async fn answer_otherwise(&mut self, (issued, otherwise): (Issued, Option<Message>)) {
-        if let Some(otherwise) = otherwise {
+        if let Some(otherwise) = otherwise.filter(|_| !issued.has_reached()) {
             let outcome = issued.outcome().await;
             self.fall_back(outcome, Some(otherwise)).await;
         }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
+use tracing::error;
 
-use crate::hub::cluster::Apply;
 use crate::hub::cluster::handle::Cluster;
 use crate::hub::cluster::id::Incarnation;
 use crate::hub::cluster::machine_clock::Deadline;
 use crate::hub::cluster::parcel::{decode, encode_outcome, is_question};
+use crate::hub::cluster::{Apply, Target};
 use crate::hub::command::{Elsewhere, Outcome};
 use crate::hub::everywhere::carry_out_for_others;
 use crate::hub::registry::Registry;
@@ -42,10 +44,17 @@ impl Commands {
             tasks.spawn(carry_out(self.registry.clone(), self.cluster.clone(), commands));
             sender
         });
-        if let Err(error) = sender.try_send(apply) {
-            let outcome = encode_outcome(&Outcome::failed(Elsewhere::Overload));
-            self.cluster.node(|node, now| node.answer(now, &error.into_inner(), outcome));
-        }
+        let (apply, why) = match sender.try_send(apply) {
+            Ok(()) => return,
+            Err(TrySendError::Full(apply)) => (apply, Elsewhere::Overload),
+            Err(TrySendError::Closed(apply)) => {
+                error!("the task for the commands of another gateway has failed; the next command begins a new one");
+                self.of.remove(&apply.from);
+                (apply, Elsewhere::Unknown)
+            }
+        };
+        let outcome = encode_outcome(&Outcome::failed(why));
+        self.cluster.node(|node, now| node.answer(now, &apply, outcome));
     }
 
     /// Forgets a gateway that has ended. What it has sent is still carried out.
@@ -64,6 +73,10 @@ async fn carry_out(registry: Arc<Registry>, cluster: Arc<Cluster>, mut commands:
                 while questions.try_join_next().is_some() {}
                 questions.spawn(answer_question(registry.clone(), cluster.clone(), apply));
             } else {
+                // It may take long, and the others should not wait for it.
+                if apply.target == Target::All {
+                    answer_all(&cluster, &mut answers);
+                }
                 let answer = carry_out_one(&registry, &apply).await;
                 answers.push((apply, answer));
             }
@@ -96,6 +109,9 @@ async fn carry_out_one(registry: &Registry, apply: &Apply) -> Bytes {
 }
 
 fn answer_all(cluster: &Cluster, answers: &mut Vec<(Apply, Bytes)>) {
+    if answers.is_empty() {
+        return;
+    }
     cluster.call(|node, now| {
         for (apply, answer) in answers.drain(..) {
             node.answer(now, &apply, answer);

@@ -1,7 +1,6 @@
 //! Carries out what this gateway's [node](super::cluster) wants: frames go to and come from NATS, commands of other
 //! gateways reach the connections of this one, and the log says who comes and goes.
 
-mod block_list;
 mod commands;
 mod replacements;
 mod tokens;
@@ -17,7 +16,6 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use self::block_list::BlockList;
 use self::commands::Commands;
 use self::replacements::Replacements;
 use self::tokens::Tokens;
@@ -57,7 +55,6 @@ pub struct Exchange {
     has_heard: bool,
     tokens: Tokens,
     commands: Commands,
-    block_list: BlockList,
     /// Closes older connections of a uid that logs in, if it may have only one.
     replacements: Option<Replacements>,
     opened: Option<oneshot::Sender<()>>,
@@ -83,10 +80,12 @@ impl Exchange {
         opened: oneshot::Sender<()>,
     ) -> Self {
         let commands = Commands::new(registry.clone(), cluster.clone());
-        let block_list = BlockList::new(registry.clone(), cluster.clone());
         let closes_older = duplicate_login == DuplicateLogin::CloseOlder;
         let replacements = closes_older.then(|| Replacements::new(registry.clone(), cluster.clone()));
-        cluster.node(|node, now| node.set_connected(now, bus.is_some()));
+        cluster.node(|node, now| {
+            node.begin(now);
+            node.set_connected(now, bus.is_some());
+        });
         Self {
             cluster,
             registry,
@@ -100,7 +99,6 @@ impl Exchange {
             has_heard: false,
             tokens: Tokens::default(),
             commands,
-            block_list,
             replacements,
             opened: Some(opened),
         }
@@ -177,9 +175,14 @@ impl Exchange {
         }
     }
 
-    /// Takes what has arrived already: after a pause of this process, nobody must be thought dead too early.
+    /// Takes what has arrived already: after a pause of this process, nobody must be thought dead too early. Frames that
+    /// NATS has taken meanwhile are noted, too: otherwise, those that arrive without end would keep more from being
+    /// sent.
     fn take_more(&mut self) {
         use futures_util::FutureExt as _;
+        while let Some(Some(to)) = self.turns.next().now_or_never() {
+            self.cluster.node(|node, now| node.published(now, to));
+        }
         for _ in 0..AT_ONCE {
             let event = self.bus.as_mut().and_then(|(_, events)| events.next().now_or_never());
             match event.flatten() {
@@ -229,8 +232,9 @@ impl Exchange {
     /// Carries out what the node wants, in order: at most [`AT_ONCE`] things.
     fn carry_out(&mut self) -> Result<(), Fatal> {
         let mut outputs = self.cluster.node(|node, _| node.outputs(AT_ONCE));
-        if outputs.len() == AT_ONCE {
-            self.cluster.wake.notify_one();
+        // Once for all of them: their batches were applied before.
+        if outputs.iter().any(|output| matches!(output, Output::Lock(_))) {
+            self.registry.pass_locks();
         }
         while let Some(output) = outputs.pop_front() {
             match output {
@@ -243,7 +247,6 @@ impl Exchange {
                 Output::Apply(apply) => self.commands.pass(apply),
                 Output::Answered { ticket, node, answer, .. } => self.cluster.answered(ticket, node, answer),
                 Output::Lock(lock) => {
-                    self.registry.pass_locks();
                     self.cluster.node(|node, now| node.locks_taken(now, &lock));
                     if let (Keys::All, Some(replacements)) = (&lock.keys, &self.replacements) {
                         replacements.close_here();
@@ -263,6 +266,10 @@ impl Exchange {
                 Output::Event(event) => self.tell(event),
                 Output::Fatal(fatal) => return Err(fatal),
             }
+        }
+        // The rest, and what the node wanted meanwhile: above all, confirmations.
+        if self.cluster.node(|node, _| node.has_output()) {
+            self.cluster.wake.notify_one();
         }
         Ok(())
     }
@@ -321,10 +328,7 @@ impl Exchange {
             }
             NodeEvent::Joined(node, _) => info!(node = node.get(), "another gateway takes part"),
             NodeEvent::Suspect(node, _) => warn!(node = node.get(), "another gateway does not answer"),
-            NodeEvent::Reachable(node, _) => {
-                info!(node = node.get(), "another gateway answers");
-                self.block_list.send(node);
-            }
+            NodeEvent::Reachable(node, _) => info!(node = node.get(), "another gateway answers"),
             NodeEvent::Dead(node, incarnation) => {
                 warn!(node = node.get(), "another gateway is gone: its connections do not count any more");
                 self.commands.end(incarnation);

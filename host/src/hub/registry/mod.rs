@@ -312,7 +312,7 @@ impl Registry {
         self.cluster.as_ref().map_or(here, |cluster| here.saturating_add(cluster.connections_elsewhere(uid)))
     }
 
-    /// Locks and unlocks the shard of each uid: whoever locks one later logs in later than all that this gateway knows
+    /// Locks and unlocks the shards of all uids: whoever locks one later logs in later than all that this gateway knows
     /// of.
     pub(in crate::hub) fn pass_locks(&self) {
         for shard in &self.tables.uids.shards {

@@ -30,6 +30,10 @@ pub(crate) const MAX_RANDOM: u64 = 64 << 10;
 /// Most members of a group that one request may list, so that a large group does not hold up other calls.
 const MAX_MEMBERS: usize = 100_000;
 
+/// How long other gateways may take to answer a plugin. A call that waited longer for one that stands still would miss its
+/// own deadline, and the plugin would be blamed for it.
+const ELSEWHERE: Duration = Duration::from_millis(100);
+
 /// The host's side of one instance.
 pub(crate) struct Host {
     wasi: WasiCtx,
@@ -185,13 +189,13 @@ impl directory::Host for Host {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_MEMBERS);
         let registry = self.registry()?;
         let here = registry.uids_in_group(&group, limit, |_| true);
-        let members = everywhere::members(registry, here, &group, limit, |_| true).await;
+        let members = everywhere::members(registry, here, &group, limit, ELSEWHERE, |_| true).await;
         Ok(members.uids.into_iter().map(String::from).collect())
     }
 
     async fn is_member(&mut self, connection: u64, group: String) -> Result<bool> {
         self.enter(group.len()).await?;
-        Ok(everywhere::is_member(self.registry()?, ConnectionId(connection), &group).await)
+        Ok(everywhere::is_member(self.registry()?, ConnectionId(connection), &group, ELSEWHERE).await)
     }
 }
 

@@ -68,12 +68,15 @@ impl Session {
         let client = ClientKey::new(address.ip(), &uid);
         let routed = command::Session { connection: link.id, uid, client, attributes, state: Default::default() };
         let session = Self { peer, handshake, routed, expiry };
-        if let Some(announced) = announced {
-            // Before the reply: whoever has read it can be reached from every gateway. It ends in time, since the
-            // cluster gives up waiting for a gateway that is slow. If the connection closes, the router is not told.
-            _ = link.unless_closing(pin!(announced)).await;
-        }
-        let opened = link.unless_closing(pin!(context.policy.router.opened(&session.routed))).await;
+        let opened = async {
+            if let Some(announced) = announced {
+                // Before the reply: whoever has read it can be reached from every gateway. It ends in time, since the
+                // cluster gives up waiting for a gateway that is slow.
+                _ = announced.await;
+            }
+            context.policy.router.opened(&session.routed).await
+        };
+        let opened = link.unless_closing(pin!(opened)).await;
         match opened {
             Ok(Ok(actions)) => {
                 match context.live.load().log.uids {

@@ -33,7 +33,7 @@ pub(super) struct Socket<S> {
 }
 
 impl<S: Stream> Socket<S> {
-    /// Creates a socket on a stream after the upgrade was answered.
+    /// Creates a socket on a stream whose upgrade was accepted. The response may still wait on the wire.
     pub(super) fn new(wire: Wire<S>, link: Arc<Link>) -> Self {
         Self { wire, link, packets_since_send: 0, postponed: false }
     }
@@ -46,6 +46,15 @@ impl<S: Stream> Socket<S> {
     /// Limits how fast the client may send, from now on.
     pub(super) fn limit(&mut self, rates: Option<RateLimits>) {
         self.wire.limit(rates);
+    }
+
+    /// Sends the response to the upgrade, if it has been waiting for a greeting until now.
+    pub(super) async fn respond(&mut self) {
+        poll_fn(|cx| {
+            self.wire.begin(cx);
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Waits for the next packet. Sends the messages in the outbox meanwhile.

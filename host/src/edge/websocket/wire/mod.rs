@@ -236,6 +236,15 @@ impl<S: Stream> Wire<S> {
         Poll::Ready(())
     }
 
+    /// Begins to write the response to the upgrade, if nothing was written yet.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>) {
+        if std::mem::take(&mut self.beginning)
+            && let Poll::Ready(Err(_)) = self.poll_flush(cx)
+        {
+            self.broken = true;
+        }
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<()>> {
         if std::mem::take(&mut self.beginning) {
             outbox.drain(|message| self.gather(message));

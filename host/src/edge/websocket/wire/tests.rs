@@ -1,6 +1,7 @@
 //! Tests of frames on a stream in memory. The clock is paused: it goes on when all tasks wait.
 
 use std::future::poll_fn;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -176,4 +177,25 @@ async fn an_unfinished_message_must_grow_at_the_least_rate_on_average() {
     assert!((3..=4).contains(&empty.as_secs()), "empty fragments are no growth: {empty:?}");
     let half = closed_after(200, &part).await.unwrap();
     assert!((6..=7).contains(&half.as_secs()), "each second prolongs the life by half a second: {half:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_response_to_the_upgrade_goes_with_what_is_queued_or_alone() {
+    let response = || "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned();
+    let (mut client, wire, link) = wire(1 << 16);
+    let mut wire = wire.beginning_with(response());
+    link.outbox.push(text("hello")).unwrap();
+    send(&mut wire, &link.outbox).await;
+    assert_eq!(client.kernel.writes.load(Relaxed), 1);
+    client.upgraded().await;
+    client.expect("hello").await;
+
+    let (mut client, wire, link) = self::wire(1 << 16);
+    let mut wire = wire.beginning_with(response());
+    link.outbox.push(text("not yet")).unwrap();
+    _ = once(|cx| Poll::Ready(wire.begin(cx)));
+    assert!(link.outbox.queued_bytes().is_ok_and(|bytes| bytes > 0));
+    client.upgraded().await;
+    send(&mut wire, &link.outbox).await;
+    client.expect("not yet").await;
 }

@@ -55,9 +55,6 @@ fn outcomes_and_replacements_arrive_as_they_were_sent() {
     assert_eq!(decode(encode_kick(&kick, 60)), Ok(Parcel::Kick(kick, 60)));
     let members = Parcel::Members { group: "room".into(), after: 1 << 60, limit: 9 };
     assert_eq!(decode(encode_members("room", 1 << 60, 9)), Ok(members));
-    let blocks = [("anna".into(), Duration::from_secs(60)), ("bob".into(), Duration::from_millis(1_999))];
-    let read = Parcel::Blocks(vec![("anna".into(), 60), ("bob".into(), 1)]);
-    assert_eq!(decode(encode_blocks(&blocks)), Ok(read));
     assert_eq!(decode(encode_lift("anna")), Ok(Parcel::Lift("anna".into())));
     let long = CloseReason { code: 4907, reason: "x".repeat(LONGEST_REASON + 1).into() };
     let too_long = Closing { who: Recipient::Everyone, reason: long };
