@@ -13,10 +13,10 @@ use serde_json::value::RawValue;
 
 use super::body::read;
 use super::caller::{Caller, Publisher};
-use super::idempotency::Stored;
+use super::idempotency::{Stored, replayed};
 use super::item::{self, List, object};
 use super::publish::{Reserved, reserve};
-use super::push::{key, replayed};
+use super::push::key;
 use super::shared::Shared;
 use crate::edge::http::problem::{Problem, Reason};
 use crate::edge::http::query::no_query;

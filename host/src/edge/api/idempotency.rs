@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::header::{HeaderName, HeaderValue};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
@@ -56,6 +57,13 @@ pub(in crate::edge) enum Begun {
     Full,
     /// The key belongs to another request.
     Reused,
+}
+
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// The header of an answer to a request that was carried out before.
+pub(super) fn replayed(is_replay: bool) -> Option<[(HeaderName, HeaderValue); 1]> {
+    is_replay.then(|| [(REPLAYED, HeaderValue::from_static("true"))])
 }
 
 /// Identifies a key of a token: the SHA-256 of both. Nobody can find two keys with the same id.

@@ -12,8 +12,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::caller::Publisher;
-use super::idempotency::{Begun, Reservation, Stored};
-use super::push::replayed;
+use super::idempotency::{Begun, Reservation, Stored, replayed};
 use super::shared::{Served, Shared};
 use super::target::Target;
 use crate::base::message::Message;

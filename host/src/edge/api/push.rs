@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::body::{message, read, text};
 use super::caller::{Caller, Publisher};
-use super::idempotency::{Stored, key_of};
+use super::idempotency::{Stored, key_of, replayed};
 use super::publish::{Push, Reserved, Unreached, publish, reason_of, reserve};
 use super::shared::Shared;
 use super::target::Target;
@@ -27,7 +27,6 @@ use crate::hub::delivery;
 use crate::policy::PushError;
 
 pub(super) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Sends the body to the recipients in the query.
 pub(super) async fn push(
@@ -154,11 +153,6 @@ fn answered(Stored { status, body }: Stored, is_replay: bool) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or_default();
     let media_type = if status == StatusCode::OK { "text/plain; charset=utf-8" } else { "application/json" };
     (status, replayed(is_replay), [(CONTENT_TYPE, HeaderValue::from_static(media_type))], body).into_response()
-}
-
-/// The header of an answer to a request that was carried out before.
-pub(super) fn replayed(is_replay: bool) -> Option<[(HeaderName, HeaderValue); 1]> {
-    is_replay.then(|| [(REPLAYED, HeaderValue::from_static("true"))])
 }
 
 /// Returns the request's idempotency key, if it has one, and the fingerprint of path, query, type and body.

@@ -8,61 +8,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sha2::{Digest as _, Sha256};
-use siphasher::sip::SipHasher13;
 use tokio::sync::{Notify, oneshot};
 
 use super::clock::{Clock, Now, Stamp};
 use super::config::Config;
 use super::directory::rows::Rows;
 use super::frame::Row;
-use super::id::{Fingerprint, Incarnation, NodeId, Ticket, UidKey};
+use super::id::{Incarnation, NodeId, Ticket};
 use super::link::outgoing::Answer;
 use super::machine_clock::now;
 use super::node::Node;
 use super::output::{Counts, PeerStatus, Pushed, Refusal, Spread};
 use super::parcel::decode_outcome;
 use super::questions::Questions;
+use super::secret::Secret;
 use crate::base::message::ConnectionId;
 use crate::hub::command::{Elsewhere, Outcome};
-
-/// What the gateways of one cluster share.
-#[derive(Clone)]
-pub struct Secret {
-    fingerprint: Fingerprint,
-    uids: SipHasher13,
-}
-
-impl Secret {
-    /// Derives keys from `cluster.secret`.
-    pub fn new(secret: &[u8]) -> Self {
-        let derive = |purpose: &str| -> [u8; 32] {
-            let mut hash = Sha256::new();
-            hash.update(purpose);
-            hash.update(secret);
-            hash.finalize().into()
-        };
-        let [fingerprint, uids] = ["hotgate cluster: fingerprint\n", "hotgate cluster: uids\n"].map(derive);
-        let word = |bytes: &[u8; 32], at: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&bytes[at..at + 8]);
-            u64::from_be_bytes(word)
-        };
-        Self {
-            fingerprint: Fingerprint(word(&fingerprint, 0)),
-            uids: SipHasher13::new_with_keys(word(&uids, 0), word(&uids, 8)),
-        }
-    }
-
-    /// Returns the fingerprint, which others may see.
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.fingerprint
-    }
-
-    fn key(&self, uid: &str) -> UidKey {
-        UidKey(self.uids.hash(uid.as_bytes()))
-    }
-}
 
 /// What somebody waits for.
 #[derive(Debug)]

@@ -41,6 +41,7 @@ pub mod parcel;
 mod peer;
 pub mod questions;
 mod receive;
+pub mod secret;
 #[cfg(test)]
 mod tests;
 mod time;

@@ -50,8 +50,8 @@ pub enum Output {
         /// What became of the command there.
         answer: Answer,
     },
-    /// Lock and unlock the registry's shards of these uids, or all shards, then pass this to `Node::locks_taken`. In this
-    /// order. If several are wanted at once, the shards may be locked once for all.
+    /// Lock and unlock the registry's shards of these uids, or all shards, then pass this to `Node::locks_taken`. In
+    /// this order. If several are wanted at once, the shards may be locked once for all.
     Lock(Lock),
     /// A login is announced: the client may have its reply.
     LoginConfirmed {

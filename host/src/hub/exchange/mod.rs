@@ -175,9 +175,9 @@ impl Exchange {
         }
     }
 
-    /// Takes what has arrived already: after a pause of this process, nobody must be thought dead too early. Frames that
-    /// NATS has taken meanwhile are noted, too: otherwise, those that arrive without end would keep more from being
-    /// sent.
+    /// Takes what has arrived already: after a pause of this process, nobody must be thought dead too early. Frames
+    /// that NATS has taken meanwhile are noted, too: otherwise, those that arrive without end would keep more from
+    /// being sent.
     fn take_more(&mut self) {
         use futures_util::FutureExt as _;
         while let Some(Some(to)) = self.turns.next().now_or_never() {

@@ -193,7 +193,7 @@ async fn the_response_to_the_upgrade_goes_with_what_is_queued_or_alone() {
     let (mut client, wire, link) = self::wire(1 << 16);
     let mut wire = wire.beginning_with(response());
     link.outbox.push(text("not yet")).unwrap();
-    _ = once(|cx| Poll::Ready(wire.begin(cx)));
+    wire.begin(&mut Context::from_waker(std::task::Waker::noop()));
     assert!(link.outbox.queued_bytes().is_ok_and(|bytes| bytes > 0));
     client.upgraded().await;
     send(&mut wire, &link.outbox).await;
