@@ -30,8 +30,8 @@ pub(crate) const MAX_RANDOM: u64 = 64 << 10;
 /// Most members of a group that one request may list, so that a large group does not hold up other calls.
 const MAX_MEMBERS: usize = 100_000;
 
-/// How long other gateways may take to answer a plugin. A call that waited longer for one that stands still would miss its
-/// own deadline, and the plugin would be blamed for it.
+/// How long other gateways may take to answer a plugin. A call that waited longer for one that stands still would miss
+/// its own deadline, and the plugin would be blamed for it.
 const ELSEWHERE: Duration = Duration::from_millis(100);
 
 /// The host's side of one instance.
