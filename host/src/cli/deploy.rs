@@ -5,8 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Seek as _};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -52,7 +50,7 @@ pub(super) fn run(
     everywhere: &Everywhere,
     target: &Target,
     source: &Source,
-    (mut component, slot): (File, Option<&str>),
+    (component, slot): (&[u8], Option<&str>),
     as_json: bool,
 ) -> ExitCode {
     let named = match find(everywhere, target, source) {
@@ -68,7 +66,7 @@ pub(super) fn run(
             left.push(name);
             continue;
         }
-        let deployed = found.and_then(|found| send(&found.client, &mut component, slot));
+        let deployed = found.and_then(|found| send(&found.client, component, slot));
         match deployed {
             Ok((answer, line)) => {
                 if !as_json {
@@ -110,10 +108,8 @@ fn summary(done: &[String], left: &[String]) -> String {
 }
 
 /// Deploys to one gateway. Returns its answer, and a line about it.
-fn send(client: &Client, component: &mut File, slot: Option<&str>) -> Result<(Value, String), Failure> {
-    let unread = |error: io::Error| Failure::Failed(format!("cannot read the component again: {error}"));
-    component.rewind().map_err(unread)?;
-    let answer = client.deploy(component.try_clone().map_err(unread)?, slot)?;
+fn send(client: &Client, component: &[u8], slot: Option<&str>) -> Result<(Value, String), Failure> {
+    let answer = client.deploy(component, slot)?;
     let line = plugins(answer.clone())?.first().map(super::show::Plugin::newest).unwrap_or_default();
     Ok((answer, line))
 }

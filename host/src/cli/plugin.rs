@@ -13,7 +13,7 @@ use super::deploy::{self, Everywhere};
 use super::failure::{Failure, fail};
 use super::output::{print, print_json};
 use super::show::table;
-use super::slots::{open, plugins};
+use super::slots::{open, plugins, read};
 use crate::config::Source;
 use crate::edge::http::token::ADMIN_FILE;
 
@@ -94,9 +94,9 @@ pub(super) fn run(arguments: &Arguments, source: &Source) -> ExitCode {
     if let Operation::Deploy { file, slot, everywhere } = operation
         && everywhere.all_nodes
     {
-        return match open(file) {
+        return match read(file) {
             Ok(component) => {
-                deploy::run(everywhere, &arguments.target, source, (component, slot.as_deref()), arguments.json)
+                deploy::run(everywhere, &arguments.target, source, (&component, slot.as_deref()), arguments.json)
             }
             Err(failure) => failure.report(),
         };

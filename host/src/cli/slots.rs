@@ -1,16 +1,18 @@
 //! Requests about the plugins of one gateway.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::path::Path;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+use ureq::AsSendBody;
 use ureq::http::Method;
 
 use super::client::Client;
 use super::failure::Failure;
 use super::show::Plugin;
-use crate::config::open_file;
+use crate::config::{open_file, read_file};
 
 /// Returns the plugins in an answer, which is a list of plugins or one plugin.
 pub(super) fn plugins(mut answer: Value) -> Result<Vec<Plugin>, Failure> {
@@ -20,6 +22,16 @@ pub(super) fn plugins(mut answer: Value) -> Result<Vec<Plugin>, Failure> {
     };
     serde_json::from_value(list)
         .map_err(|error| Failure::Failed(format!("cannot understand the answer of the gateway: {error}")))
+}
+
+/// The most bytes that a component can have: no gateway accepts more (`limits.max_component`).
+const LARGEST: usize = 1 << 30;
+
+/// Reads a component, to send the same bytes several times.
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let unread = |problem: &dyn Display| Failure::Failed(format!("cannot read {}: {problem}", file.display()));
+    let component = read_file(file, LARGEST).map_err(|error| unread(&error))?;
+    component.ok_or_else(|| unread(&"it is larger than any component may be (1 GiB)"))
 }
 
 /// Opens a component.
@@ -40,8 +52,8 @@ impl Client {
         self.ask(Method::POST, &format!("/plugins/{}/{action}{query}", encoded(slot)), ())
     }
 
-    /// Sends a component while it is read. The gateway refuses one that is too large before it is sent.
-    pub(super) fn deploy(&self, component: File, slot: Option<&str>) -> Result<Value, Failure> {
+    /// Sends a component; a file while it is read. The gateway refuses one that is too large before it is sent.
+    pub(super) fn deploy(&self, component: impl AsSendBody, slot: Option<&str>) -> Result<Value, Failure> {
         let slot = slot.map_or_else(|| self.only_slot(), |slot| Ok(slot.to_owned()))?;
         self.ask(Method::PUT, &format!("/plugins/{}", encoded(&slot)), component)
     }
