@@ -127,6 +127,9 @@ pub struct CloseReason {
 }
 
 impl CloseReason {
+    /// The longest text that fits a close frame, in bytes (RFC 6455 §5.5).
+    pub const LONGEST: usize = 123;
+
     /// Creates a reason with a fixed text.
     pub const fn new(code: u16, reason: &'static str) -> Self {
         Self { code, reason: ByteString::from_static(reason) }

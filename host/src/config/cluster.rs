@@ -110,7 +110,8 @@ keys! {
             "How long another gateway may take to carry out a command. A command that arrives later has no effect; \
              without an answer by then, nobody knows whether it had.";
         confirm: Time(MS..=secs(10)), = millis(100),
-            "How long a login waits until the other gateways know of it. Then the client gets its reply anyway.";
+            "How long a login waits until the other gateways know of it, and with sessions.duplicate_login = \"close-older\" once \
+             more until they have closed the older connections. Then the client gets its reply anyway.";
         without_nats: WITHOUT_NATS, = WithoutNats::Serve,
             "What to do if NATS cannot be reached at the start. \"serve\": serve alone, and go on trying. \"refuse\": \
              do not start.";

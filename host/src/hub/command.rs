@@ -172,6 +172,12 @@ impl Outcome {
         Self { reached: 0, full: 0, over_budget: 0, elsewhere: Some(why), missing: Vec::new() }
     }
 
+    /// The time was over before more was done.
+    pub fn late(mut self) -> Self {
+        self += Self::failed(Elsewhere::Expired);
+        self
+    }
+
     /// Nothing was done by this gateway, for this reason.
     pub fn failed_by(node: NodeId, why: Elsewhere) -> Self {
         Self { elsewhere: Some(why), missing: vec![node], ..Self::OFFLINE }
@@ -189,7 +195,7 @@ impl AddAssign for Outcome {
 }
 
 /// Why a message did not get to another gateway, or may not have. All but `Unknown` are certain: the message is in
-/// nobody's outbox there, nor will be.
+/// nobody's outbox there, nor will be; of several connections, in no others than those that were reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Elsewhere {
     /// The uid's newest connection has ended meanwhile. A newer one may be on another gateway.

@@ -26,8 +26,7 @@ pub async fn ask(cluster: &Cluster, gateway: NodeId, text: Bytes) -> Option<Byte
     let mut parts = Parts::default();
     loop {
         let asked = cluster.ask_gateway(gateway, encode_question(&question));
-        let answers = timeout_at(deadline, asked).await.ok()?.ok()?;
-        if !parts.add(answers.into_iter().next()?) {
+        if !parts.add(timeout_at(deadline, asked).await.ok()?.ok()?) {
             return None;
         }
         match parts.next() {

@@ -10,9 +10,6 @@ use crate::hub::registry::{Registry, Several};
 use crate::plugin::text::clean;
 use crate::plugin::{CallError, publications, router, types};
 
-/// The longest close reason, in bytes: a control frame has no room for more (RFC 6455 §5.5).
-const MAX_REASON: usize = 123;
-
 /// The most bytes of a refusal that a publisher is shown: enough for a few sentences.
 const MAX_REFUSAL: usize = 1024;
 
@@ -93,8 +90,8 @@ impl<'a> Reader<'a> {
         if !matches!(code, 1000 | 1008 | 1013 | 3000..=4899) {
             return wrong(format!("close code {code}; plugins may use 3000 to 4899, 1000, 1008 and 1013"));
         }
-        if reason.len() > MAX_REASON {
-            return wrong(format!("a close reason of {} bytes, the limit is {MAX_REASON}", reason.len()));
+        if reason.len() > CloseReason::LONGEST {
+            return wrong(format!("a close reason of {} bytes, the limit is {}", reason.len(), CloseReason::LONGEST));
         }
         Ok(CloseReason { code, reason: self.text(reason)? })
     }

@@ -159,7 +159,7 @@ async fn who_did_not_answer_is_named() {
     assert_eq!(members, json!({ "uids": ["anna"], "more": false, "complete": false, "missing": [node] }));
     let kicked = api.ask("DELETE /v1/connections?uid=bob").await;
     assert_eq!(kicked.status, 503);
-    assert!(kicked.error().contains(&format!("the gateways {node} did not answer")), "{kicked:?}");
+    assert!(kicked.error().contains(&format!("the gateways {node} did not confirm it")), "{kicked:?}");
     b.signal("CONT");
 }
 
@@ -167,18 +167,26 @@ async fn who_did_not_answer_is_named() {
 async fn a_push_of_which_nothing_is_known_is_not_sent_again_with_its_key() {
     let Some((_nats, [a, b])) = start_fixture::<2>("").await else { return };
     let mut bob = b.enter("bob").await;
+    tell(&mut bob, "join room").await;
     let api = a.api().await;
-    let push = async || {
-        let request = api.request("POST /v1/push?uid=bob").header("Idempotency-Key", "order-4711");
-        api.send(request, b"once").await
+    let send = async |path: &str, body: &str| {
+        let request = api.request(&format!("POST /v1/{path}")).header("Idempotency-Key", path);
+        api.send(request, body.as_bytes()).await
+    };
+    let batch = r#"{"items":[{"group":"room","text":"once"}]}"#;
+    let send_all = async || {
+        let (uid, group) = (send("push?uid=bob", "once"), send("push?group=room", "once"));
+        <[_; 4]>::from(tokio::join!(uid, group, send("batch", batch), send("line", "to bob once")))
     };
     b.signal("STOP");
-    let first = push().await;
-    assert_eq!(outcome(&first), "unknown");
+    let first = send_all().await;
+    assert_eq!(first.each_ref().map(outcome), ["unknown", "ok", "ok", "unknown"], "{first:?}");
+    assert_eq!(first[1].json()["complete"], false);
     b.signal("CONT");
-    let again = push().await;
-    assert_eq!(outcome(&again), "unknown", "{again:?}");
-    assert_eq!(again.header("Idempotency-Replayed"), Some("true"));
+    for (first, again) in first.into_iter().zip(send_all().await) {
+        assert_eq!((again.status, again.json()), (first.status, first.json()));
+        assert_eq!(again.header("Idempotency-Replayed"), Some("true"));
+    }
     bob.expect_nothing().await;
     let (_, number) = push_until_ok(&api, "bob").await;
     bob.expect(number.to_string()).await;

@@ -18,7 +18,6 @@ use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::query::{Parameters, Query};
 use crate::hub::cluster::id::NodeId;
 use crate::hub::command::Recipient;
-use crate::hub::everywhere::is_foreign;
 
 /// Connections on one page: the default, and the most.
 const PAGE: usize = 100;
@@ -152,7 +151,7 @@ pub(super) async fn close(
     let reason = close_reason(request.code, request.reason)?;
     let registry = &shared.served()?.registry;
     let id = ConnectionId(id);
-    if registry.cluster().is_none_or(|own| !is_foreign(own, id)) && registry.connection(id).is_none() {
+    if registry.cluster().is_none_or(|own| !own.is_foreign(id)) && registry.connection(id).is_none() {
         let error = format_args!("there is no authenticated connection with the id {id}");
         return Err(Problem::new(Reason::Offline, error));
     }

@@ -87,7 +87,7 @@ async fn send_all(shared: &Arc<Shared>, publisher: &Publisher, body: &[u8]) -> R
     let mut may_have_arrived = false;
     for item in parse(body)?.items.0 {
         let result = item::send(shared, publisher, item.get().as_bytes()).await;
-        may_have_arrived |= result.delivered.reached > 0 || result.is_unknown();
+        may_have_arrived |= result.delivered.may_have_arrived;
         if answer.last() != Some(&b'[') {
             answer.push(b',');
         }

@@ -125,11 +125,6 @@ impl ItemResult {
             }
         }
     }
-
-    /// Returns `true` if nobody knows whether the item has reached somebody.
-    pub(super) fn is_unknown(&self) -> bool {
-        self.reason == Some(Reason::Unknown.word())
-    }
 }
 
 /// Sends an item.

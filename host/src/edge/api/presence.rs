@@ -18,6 +18,7 @@ use super::target::{Named, Target, group_name, uid};
 use super::tokens::Scope;
 use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::query::{Parameters, Query, pairs};
+use crate::hub::cluster::id::NodeId;
 use crate::hub::command::Outcome;
 use crate::hub::everywhere::{self, Members};
 use crate::hub::registry::TooManyGroups;
@@ -27,6 +28,14 @@ const PAGE: usize = 1000;
 const LARGEST_PAGE: usize = 10_000;
 
 type Answer = Result<Json<Value>, Problem>;
+
+/// Says that other gateways may know more: these, if they have not answered.
+fn incomplete(answer: &mut Value, missing: &[NodeId]) {
+    answer["complete"] = false.into();
+    if !missing.is_empty() {
+        answer["missing"] = missing.iter().map(|node| node.get()).collect();
+    }
+}
 
 /// Returns the number of connections of each uid.
 pub(super) async fn online(State(shared): State<Arc<Shared>>, Caller(publisher): Caller, uri: Uri) -> Answer {
@@ -47,6 +56,8 @@ pub(super) async fn online(State(shared): State<Arc<Shared>>, Caller(publisher):
     };
     uids.iter().try_for_each(|uid| publisher.grant.permit_uid(Scope::Query, uid))?;
     let registry = &shared.served()?.registry;
+    // Asked first: what is certain now is certain when the connections are counted.
+    let is_certain = registry.cluster().is_none_or(|cluster| cluster.may_say_offline());
     let (mut online, mut offline) = (BTreeMap::new(), Vec::new());
     for uid in uids {
         match registry.connection_count(&uid) {
@@ -55,9 +66,8 @@ pub(super) async fn online(State(shared): State<Arc<Shared>>, Caller(publisher):
         }
     }
     let mut answer = json!({ "online": online, "offline": offline });
-    let is_certain = registry.cluster().is_none_or(|cluster| cluster.nobody_elsewhere() == Outcome::OFFLINE);
     if !is_certain {
-        answer["complete"] = false.into();
+        incomplete(&mut answer, &[]);
     }
     Ok(Json(answer))
 }
@@ -98,8 +108,7 @@ pub(super) async fn members(
     let uids: Vec<_> = uids.into_iter().take(limit).collect();
     let mut answer = json!({ "uids": uids, "more": more });
     if !is_complete {
-        answer["complete"] = false.into();
-        answer["missing"] = missing.iter().map(|node| node.get()).collect();
+        incomplete(&mut answer, &missing);
     }
     Ok(Json(answer))
 }
@@ -144,7 +153,13 @@ async fn change(
     publisher.grant.permit_group(Scope::Membership, &group)?;
     publisher.grant.permit_uid(Scope::Membership, &uid)?;
     match everywhere::change_membership(&shared.served()?.registry, uid, group, is_join).await {
-        Outcome { reached: changed @ 1.., .. } => Ok(Json(json!({ "connections": changed }))),
+        Outcome { reached: changed @ 1.., elsewhere, missing, .. } => {
+            let mut answer = json!({ "connections": changed });
+            if elsewhere.is_some() {
+                incomplete(&mut answer, &missing);
+            }
+            Ok(Json(answer))
+        }
         Outcome { full: 1.., .. } => Err(Problem::new(Reason::TooManyGroups, TooManyGroups)),
         Outcome { elsewhere: Some(why), .. } => Err(Problem::new(
             reason_of(why),

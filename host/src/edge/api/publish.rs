@@ -26,9 +26,6 @@ use crate::hub::registry::Registry;
 /// How long a message to a group or to everyone waits for its turn.
 const TURN: Duration = Duration::from_secs(30);
 
-/// Why nobody knows whether a message has reached somebody.
-const NOT_KNOWN: &str = "another gateway has not answered in time (cluster.timeout): the message may have been sent";
-
 /// A message to send.
 pub(super) struct Push {
     pub(super) target: Target,
@@ -63,6 +60,9 @@ pub(super) struct Delivered {
     /// Set if other gateways may not have got the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) complete: Option<bool>,
+    /// True if the message has reached somebody, or if nobody knows: it must not be sent again.
+    #[serde(skip)]
+    pub(super) may_have_arrived: bool,
     /// True for the answer to an earlier request with the same key.
     #[serde(skip)]
     pub(super) is_replay: bool,
@@ -144,30 +144,28 @@ async fn try_publish(
             Work { commands, uids: target.uids().to_vec(), reservation }
         }
     };
-    let is_broadcast = work.is_broadcast();
-    let Done { deliveries, sum, delivered } = match work.is_short(&served.registry) {
+    let Done { reason, delivered } = match work.is_short(&served.registry) {
         true => work.carry_out(&served.registry).await,
         false => carry_out_all(shared, served, work).await?,
     };
-    let reason = match sum {
-        Outcome { reached: 1.., .. } => return Ok(delivered),
-        Outcome { over_budget: 1.., .. } if is_broadcast => Reason::Budget,
-        _ if is_broadcast || deliveries == 0 => return Ok(delivered),
-        Outcome { full: 1.., .. } => Reason::Full,
-        Outcome { over_budget: 1.., .. } => Reason::Budget,
-        Outcome { elsewhere: Some(why), .. } => reason_of(why),
-        _ => Reason::Offline,
-    };
+    match reason {
+        None => Ok(delivered),
+        Some(reason) => Err(unreached(reason, offline, delivered)),
+    }
+}
+
+/// Says why a message has reached nobody.
+fn unreached(reason: Reason, offline: &str, delivered: Delivered) -> Unreached {
     let error = match reason {
         Reason::Full => "the client does not read fast enough (outbox.max_bytes): it is closed with 4905",
         Reason::Budget => "the outboxes of all connections are full (outbox.total_bytes)",
         Reason::Moved => "the client is just moving to another gateway",
         Reason::Expired => "the message came to another gateway too late; it was not sent",
         Reason::Unreachable => "the client's gateway cannot be reached, or others do not answer this one",
-        Reason::Unknown => NOT_KNOWN,
+        Reason::Unknown => "another gateway has not answered in time (cluster.timeout): the message may have been sent",
         _ => offline,
     };
-    Err(Unreached { problem: Problem::new(reason, error), delivered: Box::new(delivered) })
+    Unreached { problem: Problem::new(reason, error), delivered: Box::new(delivered) }
 }
 
 /// Asks the router about a message, if `api.rules` says so. Returns the commands to apply in place of the message, or
@@ -234,11 +232,16 @@ pub(super) fn reason_of(why: Elsewhere) -> Reason {
 }
 
 fn replay(stored: &Stored) -> Result<Delivered, Unreached> {
-    let delivered = Delivered { is_replay: true, ..serde_json::from_slice(&stored.body).unwrap_or_default() };
-    match stored.status {
-        200 => Ok(delivered),
-        _ => Err(Unreached { problem: Problem::new(Reason::Unknown, NOT_KNOWN), delivered: Box::new(delivered) }),
-    }
+    let delivered = serde_json::from_slice(&stored.body).unwrap_or_default();
+    let delivered = Delivered { may_have_arrived: true, is_replay: true, ..delivered };
+    // Nothing else is kept than what has arrived, or may have.
+    let reason = match stored.status {
+        200 => return Ok(delivered),
+        409 => Reason::Full,
+        503 => Reason::Budget,
+        _ => Reason::Unknown,
+    };
+    Err(unreached(reason, "", delivered))
 }
 
 /// Commands to apply.
@@ -251,16 +254,16 @@ struct Work {
 
 /// What became of all commands.
 struct Done {
-    deliveries: usize,
-    sum: Outcome,
+    /// Why the message has reached nobody.
+    reason: Option<Reason>,
     delivered: Delivered,
 }
 
 impl Work {
-    /// Returns `true` for a message to one connection: it is carried out at once, without waiting in between.
+    /// Returns `true` for a message to one connection of this gateway: it is carried out at once, without waiting in
+    /// between. In a cluster, it may have to wait for another gateway.
     fn is_short(&self, registry: &Registry) -> bool {
-        if self.reservation.is_some() && registry.cluster().is_some() {
-            // It may wait for another gateway, and the key must be remembered even if the client leaves meanwhile.
+        if registry.cluster().is_some() {
             return false;
         }
         match &self.commands[..] {
@@ -276,7 +279,7 @@ impl Work {
         self.commands.iter().any(|command| matches!(command, Command::Deliver(Delivery { to, .. }) if is_set(to)))
     }
 
-    /// Applies the commands. Keeps the answer for requests with the same key, if something was queued.
+    /// Applies the commands. Keeps the answer for requests with the same key, if the message may have reached somebody.
     async fn carry_out(self, registry: &Registry) -> Done {
         let is_broadcast = self.is_broadcast();
         let Self { commands, uids, reservation } = self;
@@ -304,17 +307,22 @@ impl Work {
         delivered.missing.sort_unstable();
         delivered.missing.dedup();
         delivered.complete = sum.elsewhere.filter(|_| is_broadcast).map(|_| false);
-        let status = match sum {
-            Outcome { reached: 1.., .. } => Some(200),
-            // Somebody may have got it. A request that comes again must not repeat it.
-            Outcome { elsewhere: Some(Elsewhere::Unknown), .. } => Some(504),
-            _ => None,
+        delivered.may_have_arrived = sum.reached > 0 || sum.elsewhere == Some(Elsewhere::Unknown);
+        let reason = match sum {
+            Outcome { reached: 1.., .. } => None,
+            Outcome { over_budget: 1.., .. } if is_broadcast => Some(Reason::Budget),
+            _ if is_broadcast || deliveries == 0 => None,
+            Outcome { full: 1.., .. } => Some(Reason::Full),
+            Outcome { over_budget: 1.., .. } => Some(Reason::Budget),
+            Outcome { elsewhere: Some(why), .. } => Some(reason_of(why)),
+            _ => Some(Reason::Offline),
         };
-        if let Some((reservation, status)) = reservation.zip(status) {
+        if let Some(reservation) = reservation.filter(|_| delivered.may_have_arrived) {
+            let status = reason.map_or(200, |reason| reason.status().as_u16());
             let body = serde_json::to_vec(&delivered).map(Bytes::from).unwrap_or_default();
             reservation.keep(Stored { status, body });
         }
-        Done { deliveries, sum, delivered }
+        Done { reason, delivered }
     }
 }
 

@@ -10,7 +10,6 @@ use crate::base::message::ConnectionId;
 use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::query::pairs;
 use crate::hub::command::Recipient;
-use crate::hub::everywhere::is_foreign;
 use crate::hub::registry::Registry;
 
 /// The most uids of one message.
@@ -134,7 +133,7 @@ impl Named {
 /// Checks that a connection exists, and that the token may see its uid. The uid of a connection on another gateway is
 /// not known here: such a connection is visible only to a token that may see every uid.
 pub(super) fn check_visible(id: ConnectionId, grant: &Grant, registry: &Registry) -> Result<(), Problem> {
-    let is_visible = match registry.cluster().filter(|own| is_foreign(own, id)) {
+    let is_visible = match registry.cluster().filter(|own| own.is_foreign(id)) {
         Some(_) => grant.may_see_all(),
         None => registry.connection(id).is_some_and(|peer| grant.may_see(&peer.uid)),
     };

@@ -10,9 +10,6 @@ use crate::hub::command::{Closing, Outcome, Recipient};
 use crate::hub::everywhere::{kick, lift};
 use crate::hub::registry::Registry;
 
-/// The longest reason that fits a close frame, in bytes (RFC 6455 §5.5).
-const MAX_REASON: usize = 123;
-
 /// Checks the code and the reason for a close frame. Without them: 4907, "closed by an operator".
 pub(in crate::edge) fn close_reason(code: Option<u16>, reason: Option<String>) -> Result<CloseReason, Problem> {
     let code = code.unwrap_or(4907);
@@ -20,8 +17,11 @@ pub(in crate::edge) fn close_reason(code: Option<u16>, reason: Option<String>) -
     if !matches!(code, 1000 | 1008 | 3000..=4999) {
         return Err(Problem::bad(format_args!("code = {code}: must be 1000, 1008 or from 3000 to 4999")));
     }
-    if reason.len() > MAX_REASON {
-        return Err(Problem::bad(format_args!("reason: must be at most {MAX_REASON} bytes, to fit a close frame")));
+    if reason.len() > CloseReason::LONGEST {
+        return Err(Problem::bad(format_args!(
+            "reason: must be at most {} bytes, to fit a close frame",
+            CloseReason::LONGEST
+        )));
     }
     Ok(CloseReason { code, reason: ByteString::from(reason) })
 }
@@ -61,7 +61,7 @@ fn silent(outcome: &Outcome) -> String {
         [] => "other gateways cannot be reached".to_owned(),
         missing => {
             let missing = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            format!("the gateways {missing} did not answer")
+            format!("the gateways {missing} did not confirm it")
         }
     }
 }

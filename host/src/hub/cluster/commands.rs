@@ -24,7 +24,7 @@ impl Node {
         };
         let (to, ticket) = (self.slots[place.slot.index()], self.ticket());
         self.issue(now.boot, to, ticket, Target::Uid(place.newest), body)?;
-        Ok(Pushed::Sent(ticket, place.newest))
+        Ok(Pushed::Sent(ticket))
     }
 
     /// Returns the node with the newest login of a uid, as far as this node knows, unless it is this one.

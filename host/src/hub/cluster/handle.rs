@@ -30,8 +30,8 @@ use crate::hub::command::{Elsewhere, Outcome};
 pub(in crate::hub) enum Waiting {
     /// The answers to a command: from how many gateways, and the sum of those that have come.
     Command { left: usize, sum: Outcome, done: oneshot::Sender<Outcome> },
-    /// The answers to a question: from how many gateways, and those that have come.
-    Question { left: usize, answers: Vec<Bytes>, done: oneshot::Sender<Vec<Bytes>> },
+    /// The answer to a question.
+    Question(oneshot::Sender<Bytes>),
     /// A login: its uid and stamp.
     Login { uid: Box<str>, stamp: Stamp, done: oneshot::Sender<()> },
     /// A departure.
@@ -47,6 +47,17 @@ pub enum Sent {
     Refused(Outcome),
     /// To others. They say what became of it.
     Away(oneshot::Receiver<Outcome>),
+}
+
+impl Sent {
+    /// Waits until the others have said what became of the command. They are waited for `cluster.timeout` at most.
+    pub async fn outcome(self) -> Outcome {
+        match self {
+            Self::Nowhere => Outcome::OFFLINE,
+            Self::Refused(outcome) => outcome,
+            Self::Away(answer) => answer.await.unwrap_or(Outcome::failed(Elsewhere::Unknown)),
+        }
+    }
 }
 
 /// How the cluster is, as far as one gateway knows.
@@ -198,7 +209,7 @@ impl Cluster {
         let key = self.secret.key(uid);
         self.call(|node, now| match node.push(now, key, here.map(Stamp), parcel) {
             Ok(Pushed::Here) => Sent::Nowhere,
-            Ok(Pushed::Sent(ticket, _)) => self.wait_for(ticket, 1, Outcome::OFFLINE),
+            Ok(Pushed::Sent(ticket)) => self.wait_for(ticket, 1, Outcome::OFFLINE),
             Err(refusal) => {
                 let missing = node.newest_at(key).into_iter().collect();
                 Sent::Refused(Outcome { elsewhere: why(refusal), missing, ..Outcome::OFFLINE })
@@ -208,7 +219,7 @@ impl Cluster {
 
     /// Sends a command to the gateway of a connection.
     pub fn send_to_connection(&self, id: ConnectionId, parcel: Bytes) -> Sent {
-        match NodeId::new(id.node()).filter(|to| *to != self.id()) {
+        match NodeId::new(id.node()).filter(|_| self.is_foreign(id)) {
             None => Sent::Nowhere,
             Some(to) => self.send_to_node(to, parcel),
         }
@@ -246,9 +257,14 @@ impl Cluster {
         })
     }
 
-    /// Returns that a uid has no connection on any other gateway, as far as can be known.
-    pub fn nobody_elsewhere(&self) -> Outcome {
-        self.node(|node, now| certainty(node, now))
+    /// Returns `true` if this gateway knows of all connections on the others.
+    pub fn may_say_offline(&self) -> bool {
+        self.node(|node, now| node.may_say_offline(now))
+    }
+
+    /// Returns `true` if a connection is on another gateway, by its id.
+    pub fn is_foreign(&self, connection: ConnectionId) -> bool {
+        self.id().get() != connection.node()
     }
 
     /// Returns the other gateways that take part.
@@ -266,23 +282,15 @@ impl Cluster {
         self.confirm
     }
 
-    /// Asks another gateway. The result is empty if it does not answer in time.
-    pub fn ask_gateway(&self, to: NodeId, parcel: Bytes) -> oneshot::Receiver<Vec<Bytes>> {
-        let (done, answers) = oneshot::channel();
+    /// Asks another gateway. The result is an error if it does not answer in time.
+    pub fn ask_gateway(&self, to: NodeId, parcel: Bytes) -> oneshot::Receiver<Bytes> {
+        let (done, answer) = oneshot::channel();
         self.call(|node, now| {
             if let Ok(ticket) = node.send_to(now, to, parcel) {
-                self.wait_for_answers(ticket, 1, done);
+                self.add_waiting(ticket, Waiting::Question(done));
             }
         });
-        answers
-    }
-
-    fn wait_for_answers(&self, ticket: Ticket, left: usize, done: oneshot::Sender<Vec<Bytes>>) {
-        match left {
-            // Whoever asked may have left.
-            0 => _ = done.send(Vec::new()),
-            left => self.add_waiting(ticket, Waiting::Question { left, answers: Vec::new(), done }),
-        }
+        answer
     }
 
     /// Called while the node is locked, so that no answer can come before.
@@ -310,11 +318,12 @@ impl Cluster {
                 *sum += outcome;
                 left
             }
-            Some(Waiting::Question { left, answers, .. }) => {
-                if let Answer::Done(bytes) = answer {
-                    answers.push(bytes);
+            Some(Waiting::Question(_)) => {
+                // Whoever asked may have left.
+                if let (Some(Waiting::Question(done)), Answer::Done(bytes)) = (waiting.remove(&ticket), answer) {
+                    _ = done.send(bytes);
                 }
-                left
+                return;
             }
             Some(Waiting::Login { .. } | Waiting::Departure(_)) | None => return,
         };
@@ -322,11 +331,9 @@ impl Cluster {
         if *left > 0 {
             return;
         }
-        // Whoever asked may have left.
-        match waiting.remove(&ticket) {
-            Some(Waiting::Command { sum, done, .. }) => _ = done.send(sum),
-            Some(Waiting::Question { answers, done, .. }) => _ = done.send(answers),
-            _ => {}
+        if let Some(Waiting::Command { sum, done, .. }) = waiting.remove(&ticket) {
+            // Whoever asked may have left.
+            _ = done.send(sum);
         }
     }
 

@@ -18,7 +18,7 @@ use super::output::{Counts, Event, Fatal, Keys, Lock, Output, PeerStatus, Subjec
 use super::peer::Peer;
 
 /// A node of the cluster. It does no input or output: the host passes what arrives, and carries out what
-/// [`output`](Self::output) returns after each call, in order.
+/// [`outputs`](Self::outputs) returns after each call, in order.
 #[derive(Debug)]
 pub struct Node {
     pub(super) config: Config,
@@ -86,7 +86,8 @@ impl Node {
         }
     }
 
-    /// Returns the next thing to do. The host asks after each call until there is nothing left.
+    /// Returns the next thing to do.
+    #[cfg(test)]
     pub fn output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::clock::Stamp;
 use super::frame::Target;
 use super::id::{Incarnation, NodeId, Ticket, UidKey};
 pub use super::link::outgoing::Answer;
@@ -171,8 +170,8 @@ pub enum Refusal {
 pub enum Pushed {
     /// The newest login is on this node: the host delivers.
     Here,
-    /// The newest login had this stamp, on another node. The ticket's answer comes later.
-    Sent(Ticket, Stamp),
+    /// The newest login is on another node. The ticket's answer comes later.
+    Sent(Ticket),
 }
 
 /// The nodes that a command for all was sent to.

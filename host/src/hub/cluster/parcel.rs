@@ -12,9 +12,6 @@ use crate::hub::command::{Closing, Command, Delivery, Elsewhere, Membership, Out
 /// long frame in memory.
 const COPIED: usize = 16 << 10;
 
-/// The longest reason that fits a close frame, in bytes (RFC 6455 §5.5).
-const LONGEST_REASON: usize = 123;
-
 /// What one gateway asks another one to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parcel {
@@ -202,7 +199,7 @@ pub fn decode(mut from: Bytes) -> Result<Parcel, Malformed> {
 fn closing(from: &mut Bytes) -> Result<Closing, Malformed> {
     let (who, code) = (recipient(from)?, from.try_get_u16()?);
     let reason = text(own(from.split_off(0)))?;
-    if reason.len() > LONGEST_REASON {
+    if reason.len() > CloseReason::LONGEST {
         return Err(Malformed);
     }
     Ok(Closing { who, reason: CloseReason { code, reason } })

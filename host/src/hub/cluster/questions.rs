@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -27,10 +27,10 @@ const PART: usize = MAX_ANSWER - HEADER;
 const HEADER: usize = 4;
 
 /// The most questions that are answered at a time. Past it they get no answer: they must not slow down messages.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 16;
 
 /// The most answers that are kept until all their parts are fetched, and for how long.
-const KEPT: usize = 4;
+const KEPT: usize = 16;
 const KEPT_FOR: Duration = Duration::from_secs(10);
 
 /// What an operator asks, on its way to another gateway.
@@ -89,11 +89,13 @@ impl Questions {
     pub async fn answer(&self, question: Question) -> Bytes {
         let Question { id, offset, text } = question;
         if offset > 0 {
-            let now = Instant::now();
-            let mut kept = self.kept.lock();
-            kept.retain(|answer| answer.until > now);
-            let whole = kept.iter().find(|answer| answer.id == id).map(|answer| answer.whole.clone());
-            return whole.map_or_else(Bytes::new, |whole| part(&whole, offset as usize));
+            let mut kept = self.kept(None);
+            let Some(at) = kept.iter().position(|answer| answer.id == id) else { return Bytes::new() };
+            let part = part(&kept[at].whole, offset as usize);
+            if offset as usize + PART >= kept[at].whole.len() {
+                kept.remove(at);
+            }
+            return part;
         }
         let (Some(informant), Ok(_permit)) = (self.informant.get(), self.running.try_acquire()) else {
             return Bytes::new();
@@ -104,14 +106,23 @@ impl Questions {
         }
         let first = part(&whole, 0);
         if whole.len() > PART {
-            let mut kept = self.kept.lock();
-            kept.retain(|answer| answer.id != id);
+            let mut kept = self.kept(Some(id));
             if kept.len() == KEPT {
                 kept.pop_front();
             }
             kept.push_back(Kept { id, whole, until: Instant::now() + KEPT_FOR });
         }
         first
+    }
+}
+
+impl Questions {
+    /// Locks the answers that are kept: not those that are too old, and none to this question.
+    fn kept(&self, id: Option<u64>) -> MutexGuard<'_, VecDeque<Kept>> {
+        let now = Instant::now();
+        let mut kept = self.kept.lock();
+        kept.retain(|answer| answer.until > now && Some(answer.id) != id);
+        kept
     }
 }
 

@@ -29,12 +29,7 @@ impl Work<'_> {
     /// Does the same as [`change`](Self::change) for all connections of this gateway that the command concerns: if it
     /// is away, for several connections only.
     pub(super) async fn change_all(&mut self, command: &Command, is_away: bool) -> Outcome {
-        let (Command::Join(Membership { who, .. })
-        | Command::Leave(Membership { who, .. })
-        | Command::Close(Closing { who, .. })) = command
-        else {
-            return Outcome::OFFLINE;
-        };
+        let who = command.recipient();
         let Found::Several(through) = self.find(who) else {
             let only = self.here(who).filter(|_| !is_away);
             return only.map_or(Outcome::OFFLINE, |only| self.change(command, &only));
@@ -43,6 +38,9 @@ impl Work<'_> {
         let others_than = self.left_out(who);
         let (mut walk, mut part) = (self.registry.walk(through), Vec::new());
         while walk.next(&mut part) {
+            if self.is_late() {
+                return sum.late();
+            }
             for peer in part.drain(..).filter(|peer| Some(peer.id) != others_than) {
                 self.count += 1;
                 sum += self.change(command, &peer);

@@ -15,8 +15,9 @@ impl Work<'_> {
     /// Finds the connection that a message to one of a uid's connections goes to.
     pub(super) fn find_newest(&self, uid: &str) -> Found<'static> {
         let newest = self.registry.newest(uid);
+        let stamp = newest.as_deref().map(Peer::stamp);
         match self.cluster {
-            Some(cluster) if cluster.is_elsewhere(uid, newest.as_deref().map(Peer::stamp)) => Found::Elsewhere,
+            Some(cluster) if cluster.is_elsewhere(uid, stamp) => Found::Elsewhere(stamp),
             _ => Found::One(newest),
         }
     }
@@ -42,17 +43,15 @@ impl Work<'_> {
         self.deadline.is_some_and(Deadline::is_over)
     }
 
-    /// Sends a command to the other gateways that it concerns. Returns `None` if it concerns none.
-    pub(super) fn send_elsewhere(&self, command: &Command) -> Option<Sent> {
+    /// Sends a command, whose recipient was `found`, to the other gateways that it concerns. Returns `None` if it
+    /// concerns none.
+    pub(super) fn send_elsewhere(&self, command: &Command, found: Found<'_>) -> Option<Sent> {
         let cluster = self.cluster?;
         let to = command.recipient();
-        match (self.find(to), to) {
+        match (found, to) {
             (Found::One(_), _) => None,
-            (Found::Elsewhere, Recipient::Connection(id)) => Some(cluster.send_to_connection(*id, encode(command))),
-            (Found::Elsewhere, Recipient::Uid(uid)) => {
-                let here = self.registry.newest(uid);
-                Some(cluster.send_to_uid(uid, here.as_deref().map(Peer::stamp), encode(command)))
-            }
+            (Found::Elsewhere(_), Recipient::Connection(id)) => Some(cluster.send_to_connection(*id, encode(command))),
+            (Found::Elsewhere(here), Recipient::Uid(uid)) => Some(cluster.send_to_uid(uid, here, encode(command))),
             (Found::Several(Several::Uid(uid)), _) if cluster.connections_elsewhere(uid) == 0 => {
                 // Somebody here, or nobody anywhere.
                 match self.registry.count(Several::Uid(uid)) {
@@ -60,7 +59,7 @@ impl Work<'_> {
                     _ => None,
                 }
             }
-            (Found::Several(_) | Found::Elsewhere, _) => Some(cluster.send_to_all(&encode(command))),
+            (Found::Several(_) | Found::Elsewhere(_), _) => Some(cluster.send_to_all(&encode(command))),
         }
     }
 }

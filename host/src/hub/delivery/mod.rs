@@ -144,8 +144,8 @@ enum Found<'a> {
     One(Option<Arc<Peer>>),
     /// Several connections of this gateway, and in a cluster of the others.
     Several(Several<'a>),
-    /// At most one connection, of another gateway.
-    Elsewhere,
+    /// At most one connection, of another gateway; with the stamp of the uid's newest login on this one, if it has one.
+    Elsewhere(Option<u64>),
 }
 
 impl<'a> Work<'a> {
@@ -197,14 +197,16 @@ impl<'a> Work<'a> {
     async fn carry_out(&mut self, command: Command) -> (Issued, Option<Message>) {
         // A command without recipients takes time, too.
         self.count += 1;
-        let sent = self.send_elsewhere(&command);
+        let found = self.find(command.recipient());
+        let is_several = matches!(found, Found::Several(_));
+        let sent = self.send_elsewhere(&command, found);
         let is_away = matches!(sent, Some(Sent::Away(_) | Sent::Refused(_)));
         match command {
             Command::Deliver(Delivery { to, message, otherwise }) => {
-                let here = match self.find(&to) {
-                    Found::Several(_) => self.spread(to, message).await,
-                    Found::One(_) | Found::Elsewhere if is_away => Outcome::OFFLINE,
-                    Found::One(_) | Found::Elsewhere => self.insist(self.here(&to), message).await,
+                let here = match is_several {
+                    true => self.spread(to, message).await,
+                    false if is_away => Outcome::OFFLINE,
+                    false => self.insist(self.here(&to), message).await,
                 };
                 (Issued::new(here, sent), otherwise)
             }
@@ -254,6 +256,9 @@ impl<'a> Work<'a> {
     /// Makes room and sends the message to one connection.
     async fn insist(&mut self, to: Option<Arc<Peer>>, message: Message) -> Outcome {
         let Some(peer) = to else { return Outcome::OFFLINE };
+        if self.is_late() {
+            return Outcome::failed(Elsewhere::Expired);
+        }
         let pushed = match peer.outbox.push(message) {
             Err(Refused::OverBudget(message)) => {
                 relieve(self.registry, peer.outbox.budget(), cost(&message)).await;
@@ -289,10 +294,6 @@ impl<'a> Work<'a> {
         let (mut walk, mut part) = (self.registry.walk(through), Vec::new());
         let (mut sum, mut message, mut shared) = (Outcome::OFFLINE, Some(message), None);
         while walk.next(&mut part) {
-            if self.is_late() {
-                sum += Outcome::failed(Elsewhere::Expired);
-                break;
-            }
             let is_all = part.len() < PART;
             part.retain(|peer| Some(peer.id) != others_than);
             if let Some(message) = message.take_if(|_| !part.is_empty()) {
@@ -305,11 +306,17 @@ impl<'a> Work<'a> {
                 sum.over_budget += part.len();
                 break;
             };
+            if self.is_late() {
+                return sum.late();
+            }
             for peer in part.drain(..) {
                 self.count += 1;
                 let mut pushed = peer.outbox.push_shared(shared);
                 if matches!(pushed, Err(Refused::OverBudget(_))) {
                     relieve(self.registry, peer.outbox.budget(), SHARED_COST).await;
+                    if self.is_late() {
+                        return sum.late();
+                    }
                     pushed = counted(peer.outbox.push_shared(shared));
                 }
                 sum += became(&peer, &pushed);
@@ -346,9 +353,7 @@ impl<'a> Work<'a> {
     /// Finds the connections that `to` means.
     fn find<'t>(&self, to: &'t Recipient) -> Found<'t> {
         match to {
-            Recipient::Connection(id) if self.cluster.is_some_and(|own| own.id().get() != id.node()) => {
-                Found::Elsewhere
-            }
+            Recipient::Connection(id) if self.cluster.is_some_and(|own| own.is_foreign(*id)) => Found::Elsewhere(None),
             Recipient::Connection(id) => Found::One(self.registry.connection(*id)),
             Recipient::Uid(uid) if self.registry.reaches_one_of_a_uid() => self.find_newest(uid),
             Recipient::Uid(uid) => Found::Several(Several::Uid(uid)),

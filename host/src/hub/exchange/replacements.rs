@@ -11,11 +11,12 @@ use tokio::time::{sleep, timeout};
 use crate::base::message::Cause;
 use crate::hub::cluster::handle::Cluster;
 use crate::hub::cluster::parcel::encode_replacement;
-use crate::hub::everywhere::answer;
 use crate::hub::registry::{REPLACED, Registry, Several};
 
 /// How often a gateway is asked that does not answer. After that it is dead, or its snapshot is taken anew.
 const ATTEMPTS: usize = 5;
+/// The most logins whose gateways are asked again at a time. Past it, each is asked once.
+const MOST: usize = 1024;
 /// The time between two attempts.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -39,13 +40,20 @@ impl Replacements {
     pub(super) fn close_elsewhere(&mut self, uid: &str, stamp: u64, done: oneshot::Sender<()>) {
         while self.tasks.try_join_next().is_some() {}
         let (cluster, parcel) = (self.cluster.clone(), encode_replacement(uid, stamp));
+        let asks_again = self.tasks.len() < MOST;
         self.tasks.spawn(async move {
             let mut closing = pin!(async {
-                for _ in 0..ATTEMPTS {
-                    if answer(Some(cluster.send_to_all(&parcel))).await.missing.is_empty() {
+                let mut missing = cluster.send_to_all(&parcel).outcome().await.missing;
+                for _ in 1..if asks_again { ATTEMPTS } else { 1 } {
+                    if missing.is_empty() {
                         break;
                     }
                     sleep(AGAIN).await;
+                    let mut left = Vec::new();
+                    for gateway in missing {
+                        left.extend(cluster.send_to_node(gateway, parcel.clone()).outcome().await.missing);
+                    }
+                    missing = left;
                 }
             });
             let closed = timeout(cluster.confirm(), &mut closing).await;

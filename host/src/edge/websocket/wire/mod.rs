@@ -46,9 +46,6 @@ const FRAMES_PER_TURN: u32 = 256;
 /// latest ping is answered (RFC 6455 §5.5.3 allows that).
 const MAX_CONTROL: usize = 1 << 10;
 
-/// The longest reason that fits a close frame, in bytes (RFC 6455 §5.5).
-const MAX_REASON: usize = 123;
-
 /// The first byte of each frame that a server sends: FIN bit and opcode (RFC 6455 §5.2).
 mod first_byte {
     pub(super) const TEXT: u8 = 0x81;
@@ -316,7 +313,7 @@ impl<S: Stream> Wire<S> {
         self.inbox.discard();
         // The peer's close frame must be found in time.
         self.meter = None;
-        let text = &reason.reason[..reason.reason.floor_char_boundary(MAX_REASON)];
+        let text = &reason.reason[..reason.reason.floor_char_boundary(CloseReason::LONGEST)];
         let mut frame = Vec::with_capacity(4 + text.len());
         frame.extend([first_byte::CLOSE, 2 + text.len() as u8]);
         frame.extend(reason.code.to_be_bytes());

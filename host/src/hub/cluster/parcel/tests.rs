@@ -56,7 +56,7 @@ fn outcomes_and_replacements_arrive_as_they_were_sent() {
     let members = Parcel::Members { group: "room".into(), after: 1 << 60, limit: 9 };
     assert_eq!(decode(encode_members("room", 1 << 60, 9)), Ok(members));
     assert_eq!(decode(encode_lift("anna")), Ok(Parcel::Lift("anna".into())));
-    let long = CloseReason { code: 4907, reason: "x".repeat(LONGEST_REASON + 1).into() };
+    let long = CloseReason { code: 4907, reason: "x".repeat(CloseReason::LONGEST + 1).into() };
     let too_long = Closing { who: Recipient::Everyone, reason: long };
     assert_eq!(decode(encode_kick(&too_long, 0)), Err(Malformed), "it would fit no close frame");
     let id = ConnectionId(1 << 60);

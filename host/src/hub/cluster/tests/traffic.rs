@@ -192,7 +192,7 @@ impl World {
         let (key, here) = (self.key(uid), self.hosts[at].newest_stamp(&self.truth, uid));
         let host = &mut self.hosts[at];
         match host.node.push(now, key, here, body) {
-            Ok(Pushed::Sent(ticket, _)) => _ = host.pushes.insert(ticket, id),
+            Ok(Pushed::Sent(ticket)) => _ = host.pushes.insert(ticket, id),
             Ok(Pushed::Here) => {
                 if let Some(conn) = host.newest(&self.truth, uid) {
                     self.truth.entered(self.now, id, conn);
