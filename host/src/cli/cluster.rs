@@ -48,6 +48,8 @@ pub(super) struct Cluster {
     pub(super) nodes: Vec<Gateway>,
     /// Those that did not answer.
     pub(super) missing: Vec<u16>,
+    /// `Some(false)` if there may be gateways of which nothing is known.
+    pub(super) complete: Option<bool>,
     warnings: Vec<String>,
 }
 
@@ -116,7 +118,7 @@ pub(super) fn run(arguments: &Arguments, source: &Source) -> ExitCode {
 
 /// Returns one page about the cluster.
 fn page(cluster: &Cluster) -> String {
-    let Cluster { node, nats, connections, nodes, missing, warnings } = cluster;
+    let Cluster { node, nats, connections, nodes, complete, warnings, .. } = cluster;
     let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
     let mut text = format!("{}; this is gateway {node}; NATS is {}\n", count(nodes.len(), "gateway"), tame(nats));
     // Here and below: writing to a string does not fail.
@@ -126,7 +128,7 @@ fn page(cluster: &Cluster) -> String {
         connections.open,
         connections.limit,
         connections.unauthenticated,
-        if missing.is_empty() { "" } else { "; not counted are gateways that do not answer" }
+        if complete.unwrap_or(true) { "" } else { "; not counted are gateways that do not answer" }
     );
 
     let mut states: Vec<&str> = nodes.iter().map(|gateway| gateway.state.as_str()).collect();
@@ -218,7 +220,7 @@ mod tests {
         ]);
         serde_json::from_value(json!({
             "node": 1, "nats": "connected", "connections": { "open": 24, "limit": 200, "unauthenticated": 4 },
-            "nodes": nodes, "missing": [7], "warnings": ["the gateway 7 does not answer\u{1b}[31m"]
+            "nodes": nodes, "missing": [7], "complete": false, "warnings": ["the gateway 7 does not answer\u{1b}[31m"]
         }))
         .unwrap()
     }

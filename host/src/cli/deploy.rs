@@ -34,15 +34,22 @@ pub(super) struct Everywhere {
     keep_going: bool,
 }
 
-/// A gateway that was named, or why it cannot be asked.
+/// A gateway that was named, or one that does not answer.
 struct Named {
-    address: String,
-    found: Result<Found, Failure>,
+    node: Option<u16>,
+    address: Option<String>,
+    /// Or why it cannot be asked.
+    client: Result<Client, Failure>,
 }
 
-struct Found {
-    node: u16,
-    client: Client,
+impl Named {
+    fn name(&self) -> String {
+        match (self.node, &self.address) {
+            (Some(node), Some(address)) => format!("gateway {node} ({address})"),
+            (Some(node), None) => format!("gateway {node}"),
+            (None, address) => address.clone().unwrap_or_default(),
+        }
+    }
 }
 
 /// Runs the command. `component` is sent to each gateway.
@@ -55,19 +62,18 @@ pub(super) fn run(
 ) -> ExitCode {
     let named = match find(everywhere, target, source) {
         Ok(named) => named,
-        Err(failure) => return failure.report(),
+        Err(failure) => return failure.and("nothing was deployed").report(),
     };
     let (mut entries, mut done, mut left, mut failed) = (Vec::new(), Vec::new(), Vec::new(), false);
-    for Named { address, found } in named {
-        let node = found.as_ref().ok().map(|found| found.node);
-        let name = node.map_or_else(|| address.clone(), |node| format!("gateway {node} ({address})"));
+    for gateway in named {
+        let name = gateway.name();
+        let Named { node, address, client } = gateway;
         if failed && !everywhere.keep_going {
             entries.push(json!({ "node": node, "address": address, "skipped": true }));
             left.push(name);
             continue;
         }
-        let deployed = found.and_then(|found| send(&found.client, component, slot));
-        match deployed {
+        match client.and_then(|client| send(&client, component, slot)) {
             Ok((answer, line)) => {
                 if !as_json {
                     print(&format!("{name}: {line}\n"));
@@ -94,7 +100,7 @@ pub(super) fn run(
 /// Says how far a deploy has come that did not reach all gateways.
 fn summary(done: &[String], left: &[String]) -> String {
     let mut text = match done {
-        [] => "no gateway has the component".to_owned(),
+        [] => "no gateway has confirmed that it has the component".to_owned(),
         done => format!("these have the component: {}", done.join(", ")),
     };
     // Here and below: writing to a string does not fail.
@@ -114,19 +120,27 @@ fn send(client: &Client, component: &[u8], slot: Option<&str>) -> Result<(Value,
     Ok((answer, line))
 }
 
-/// Finds the gateways, and checks that they are all gateways of the cluster, each once.
+/// Finds the gateways, and checks that they are all gateways of the cluster, each once. To go on, those that do not
+/// answer need not be named.
 fn find(everywhere: &Everywhere, target: &Target, source: &Source) -> Result<Vec<Named>, Failure> {
     let first = Client::new(target, ADMIN_FILE, source)?;
     let (cluster, _) = Cluster::ask(&first)?;
-    if !cluster.missing.is_empty() && !everywhere.keep_going {
-        let missing = numbers(cluster.missing.iter().copied());
-        let problem =
-            format!("these gateways do not answer: {missing}; nothing was deployed (--keep-going: to the others)");
-        return Err(Failure::Failed(problem));
+    let mut silent: BTreeSet<u16> = cluster.missing.iter().copied().collect();
+    match (silent.is_empty(), everywhere.keep_going) {
+        (true, _) if cluster.complete == Some(false) => {
+            let problem =
+                format!("gateway {} cannot speak with all others now (`hotgate cluster status`)", cluster.node);
+            return Err(Failure::Failed(problem));
+        }
+        (false, false) => {
+            let problem = format!("these gateways do not answer: {} (--keep-going: to the others)", numbers(&silent));
+            return Err(Failure::Failed(problem));
+        }
+        _ => {}
     }
     let mut unnamed: BTreeSet<u16> = cluster.nodes.iter().map(|gateway| gateway.node).collect();
     unnamed.remove(&cluster.node);
-    let mut all = vec![Named { address: first.shown(), found: Ok(Found { node: cluster.node, client: first }) }];
+    let mut all = vec![Named { node: Some(cluster.node), address: Some(first.shown()), client: Ok(first) }];
     let mut unreached = 0;
     for gateway in &everywhere.gateway {
         let (address, token_file) = match gateway.split_once('=') {
@@ -134,24 +148,34 @@ fn find(everywhere: &Everywhere, target: &Target, source: &Source) -> Result<Vec
             None => (gateway.as_str(), target.token_file.clone()),
         };
         let target = Target { address: Some(address.to_owned()), ca: target.ca.clone(), token_file };
-        let found = match Client::new(&target, ADMIN_FILE, source).and_then(|client| member(client, &cluster, address))
-        {
-            Err(failure) if !everywhere.keep_going => return Err(failure.about(address)),
-            found => found,
+        let asked = Client::new(&target, ADMIN_FILE, source).and_then(|client| {
+            let (itself, _) = Cluster::ask(&client)?;
+            Ok((client, itself))
+        });
+        let (node, client) = match asked {
+            Ok((client, itself)) => (Some(member(&itself, &cluster, address)?), Ok(client)),
+            Err(failure) if everywhere.keep_going => (None, Err(failure)),
+            Err(failure) => return Err(failure.about(address)),
         };
-        match &found {
-            Ok(Found { node, .. }) if !unnamed.remove(node) => {
+        match node {
+            Some(node) if !unnamed.remove(&node) => {
                 return Err(Failure::Failed(format!("{address} is gateway {node}, which is named twice")));
             }
-            Ok(_) => {}
-            Err(_) => unreached += 1,
+            Some(node) => _ = silent.remove(&node),
+            None => unreached += 1,
         }
-        all.push(Named { address: address.to_owned(), found });
+        all.push(Named { node, address: Some(address.to_owned()), client });
     }
+    unnamed.retain(|node| !silent.contains(node));
     // Of a gateway that cannot be reached, nobody knows its number.
     if unnamed.len() > unreached {
         return Err(Failure::Failed(unnamed_gateways(&cluster, &unnamed)));
     }
+    // One of them may be a gateway that was named and cannot be reached.
+    all.extend(silent.into_iter().map(|node| {
+        let client = Err(Failure::Unavailable("it does not answer".to_owned()));
+        Named { node: Some(node), address: None, client }
+    }));
     Ok(all)
 }
 
@@ -162,30 +186,25 @@ fn unnamed_gateways(cluster: &Cluster, unnamed: &BTreeSet<u16>) -> String {
         false => format!("{node} (it says that it listens on {})", admin.join(", ")),
     };
     let hints: Vec<_> = hints.map(hint).collect();
-    format!(
-        "name each gateway of the cluster by --gateway ADDRESS; missing: {}; nothing was deployed",
-        hints.join("; ")
-    )
+    format!("name each gateway of the cluster by --gateway ADDRESS; not named: {}", hints.join("; "))
 }
 
-/// Asks a gateway who it is.
-fn member(client: Client, cluster: &Cluster, address: &str) -> Result<Found, Failure> {
-    let (own, _) = Cluster::ask(&client)?;
+/// Returns the number of a gateway that says so of itself, if the cluster knows it.
+fn member(itself: &Cluster, cluster: &Cluster, address: &str) -> Result<u16, Failure> {
     let names = |gateway: &Gateway| (gateway.node, gateway.incarnation.clone());
-    let itself = own.nodes.iter().find(|gateway| gateway.node == own.node).map(names);
-    match itself {
-        Some(itself) if cluster.nodes.iter().any(|gateway| names(gateway) == itself) => {
-            Ok(Found { node: own.node, client })
-        }
+    let own = itself.nodes.iter().find(|gateway| gateway.node == itself.node).map(names);
+    match own {
+        Some(own) if cluster.nodes.iter().any(|gateway| names(gateway) == own) => Ok(itself.node),
         _ => {
-            let problem = format!("{address} belongs to another cluster than gateway {}", cluster.node);
+            let problem =
+                format!("{address} belongs to another cluster than gateway {}, or has just started", cluster.node);
             Err(Failure::Failed(problem))
         }
     }
 }
 
-fn numbers(nodes: impl Iterator<Item = u16>) -> String {
-    nodes.map(|node| node.to_string()).collect::<Vec<_>>().join(", ")
+fn numbers(nodes: &BTreeSet<u16>) -> String {
+    nodes.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -199,6 +218,6 @@ mod tests {
         let expected =
             "these have the component: gateway 1 (a); these were not tried (--keep-going): gateway 3 (c); run";
         assert!(text.starts_with(expected), "{text}");
-        assert_eq!(summary(&[], &[]), "no gateway has the component");
+        assert_eq!(summary(&[], &[]), "no gateway has confirmed that it has the component");
     }
 }

@@ -34,6 +34,15 @@ impl Failure {
         }
     }
 
+    /// Adds what follows from the problem.
+    pub(super) fn and(self, what: &str) -> Self {
+        match self {
+            Self::Settings(problem) => Self::Settings(format!("{problem}; {what}")),
+            Self::Unavailable(problem) => Self::Unavailable(format!("{problem}; {what}")),
+            Self::Failed(problem) => Self::Failed(format!("{problem}; {what}")),
+        }
+    }
+
     /// Prints the problem, and returns the exit code.
     pub(super) fn report(&self) -> ExitCode {
         match self {

@@ -102,6 +102,9 @@ async fn the_pages_of_one_gateway_are_read_at_any_other() {
         ("GET /metrics?node=all", 400, "bad-request"),
         ("GET /plugins?node=512", 400, "bad-request"),
         ("GET /plugins?node=x", 400, "bad-request"),
+        ("PUT /plugins/router?node=2", 400, "bad-request"),
+        ("POST /plugins/router/reload?node=2", 400, "bad-request"),
+        ("GET /cluster?node=2", 400, "bad-request"),
     ] {
         let refused = admin.ask(line).await;
         assert_eq!((refused.status, &refused.json()["reason"]), (status, &json!(reason)), "{line}: {refused:?}");
@@ -236,8 +239,15 @@ async fn gateways_without_nats_name_all_others_and_go_on() {
     assert!(begin.elapsed() < LONGEST, "{:?}", begin.elapsed());
     assert!(page["warnings"][0].as_str().is_some_and(|warning| warning.contains("cluster.nats")), "{page}");
     assert_eq!(page["connections"]["open"], 1, "{page}");
+    // Also when the others have been silent for so long that they are forgotten.
+    tokio::time::sleep(GONE).await;
+    for line in ["GET /cluster", "GET /connections?uid=bob", "GET /plugins?node=all"] {
+        assert_eq!(admin.json(line).await["complete"], false, "{line}");
+    }
     let page = admin.json("GET /connections").await;
     assert_eq!(each(&page["connections"], "uid"), ["anna"]);
+    let refused = a.plugin(&["deploy", "next", "--all-nodes"]).await;
+    assert!(refused.code == Some(1) && refused.stderr.contains("nothing was deployed"), "{refused:?}");
 }
 
 #[tokio::test]

@@ -50,11 +50,15 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>, Query(page): Query<P
     if node.is_none() && served.registry.cluster().is_none() {
         return Ok(Json(select(served, wanted).await?.page(None)));
     }
-    let (list, missing) = match node {
+    let (list, missing, complete) = match node {
         None | Some(Node::All) => everywhere(served, wanted).await?,
-        Some(Node::One(node)) => (of(served, node, wanted).await?, Vec::new()),
+        Some(Node::One(node)) => (of(served, node, wanted).await?, Vec::new(), None),
     };
-    Ok(Json(list.page(Some(missing))))
+    let mut page = list.page(Some(missing));
+    if let Some(complete) = complete {
+        page["complete"] = complete.into();
+    }
+    Ok(Json(page))
 }
 
 /// Which connections are wanted.
@@ -71,8 +75,9 @@ impl Wanted {
     }
 }
 
-/// Lists connections of all gateways. Also returns those that did not answer.
-async fn everywhere(served: &Served, wanted: Wanted) -> Result<(List, Vec<u16>), Problem> {
+/// Lists connections of all gateways. Also returns those that did not answer, and `Some(false)` if some connections may
+/// be left out for this reason.
+async fn everywhere(served: &Served, wanted: Wanted) -> Result<(List, Vec<u16>, Option<bool>), Problem> {
     // Ids begin with the number of their gateway. So most pages come from the gateway of `after` alone, and the others
     // need not be asked.
     let first = NodeId::new(wanted.after.node()).filter(|_| wanted.after.0 > 0 && wanted.uid.is_none());
@@ -80,13 +85,13 @@ async fn everywhere(served: &Served, wanted: Wanted) -> Result<(List, Vec<u16>),
         && let Ok(list) = of(served, first, wanted.clone()).await
         && list.more
     {
-        return Ok((list, Vec::new()));
+        return Ok((list, Vec::new(), None));
     }
     let told = ask_others::<List>(served, &wanted.question()).await?;
-    let (after, limit) = (wanted.after, wanted.limit);
+    let (complete, after, limit) = (told.complete(), wanted.after, wanted.limit);
     let here = select(served, wanted).await?;
     let there = told.by.into_iter().map(|(node, list)| list.checked(node, after));
-    Ok((List::merge([here].into_iter().chain(there), limit), told.missing))
+    Ok((List::merge([here].into_iter().chain(there), limit), told.missing, complete))
 }
 
 /// Lists connections of one gateway.

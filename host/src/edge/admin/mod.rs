@@ -95,7 +95,7 @@ impl Admin {
             started: SystemTime::now(),
             rates: RateHistory::new(),
             served: OnceLock::new(),
-            uploading: Semaphore::new(1),
+            deploying: Semaphore::new(1),
         });
         if let Some(address) = config.listener.public_address().filter(|_| tls.is_none()) {
             warn!(%address, "the admin listener speaks plain HTTP: others on the network can read its token");

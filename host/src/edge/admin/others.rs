@@ -101,6 +101,15 @@ pub(super) struct Told<T> {
     pub(super) by: BTreeMap<u16, T>,
     /// The gateways that did not answer in time.
     pub(super) missing: Vec<u16>,
+    /// False if there may be other gateways: this one cannot speak with all.
+    pub(super) knows_all: bool,
+}
+
+impl<T> Told<T> {
+    /// Returns `Some(false)` if some gateway has not told anything.
+    pub(super) fn complete(&self) -> Option<bool> {
+        (!self.missing.is_empty() || !self.knows_all).then_some(false)
+    }
 }
 
 /// Returns the cluster.
@@ -153,15 +162,16 @@ pub(super) async fn ask_one_json<T: DeserializeOwned>(
 /// # Errors
 /// If this gateway belongs to no cluster.
 pub(super) async fn ask_others<T: DeserializeOwned>(served: &Served, question: &Question) -> Result<Told<T>, Problem> {
-    let (mut by, mut missing) = (BTreeMap::new(), Vec::new());
-    for (node, answer) in ask_all(cluster(served)?, encode(question)?).await {
+    let (cluster, mut by, mut missing) = (cluster(served)?, BTreeMap::new(), Vec::new());
+    let knows_all = cluster.may_say_offline();
+    for (node, answer) in ask_all(cluster, encode(question)?).await {
         match answer.and_then(|answer| serde_json::from_slice(&answer).ok()) {
             Some(answer) => _ = by.insert(node.get(), answer),
             None => missing.push(node.get()),
         }
     }
     missing.sort_unstable();
-    Ok(Told { by, missing })
+    Ok(Told { by, missing, knows_all })
 }
 
 fn silent(node: NodeId) -> Problem {

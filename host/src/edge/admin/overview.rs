@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::Uri;
 use serde::{Deserialize, Serialize};
 
 use super::cluster::{NO_NATS, state};
@@ -13,6 +14,7 @@ use super::shared::{ListenerStatus, Served, Shared};
 use crate::base::version::{COMMIT, VERSION};
 use crate::config::ListenerName;
 use crate::edge::http::problem::Problem;
+use crate::edge::http::query::no_query;
 
 /// Digits of a digest in a warning, as many as in the log.
 const DIGITS: usize = 12;
@@ -30,6 +32,9 @@ pub(super) struct Overview {
     nodes: Vec<Entry>,
     /// The gateways that did not answer in time.
     missing: Vec<u16>,
+    /// False if gateways have told nothing, or if there may be others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    complete: Option<bool>,
     /// What an operator should look at.
     warnings: Vec<String>,
 }
@@ -81,11 +86,13 @@ struct Generation {
 }
 
 /// Shows all gateways.
-pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<Json<Overview>, Problem> {
+pub(super) async fn show(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Json<Overview>, Problem> {
+    no_query(&uri)?;
     let served = shared.served()?;
     let cluster = cluster(served)?;
     let before = cluster.status();
-    let Told { mut by, missing } = ask_others(served, &Question::Node).await?;
+    let told_by_others = ask_others(served, &Question::Node).await?;
+    let (complete, Told { mut by, missing, .. }) = (told_by_others.complete(), told_by_others);
     let after = cluster.status();
 
     let is_draining = !served.drain.is_ready();
@@ -123,12 +130,14 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Result<Json<Overv
     warnings.extend(missing.iter().map(|node| format!("the gateway {node} does not answer")));
     warnings.extend(differences(&nodes));
     let nats = if after.is_connected { "connected" } else { "disconnected" };
-    Ok(Json(Overview { node: after.node.get(), nats, connections, nodes, missing, warnings }))
+    Ok(Json(Overview { node: after.node.get(), nats, connections, nodes, missing, complete, warnings }))
 }
 
 /// Returns what this gateway says of itself.
 pub(super) fn own(shared: &Shared, served: &Served) -> Gateway {
-    let (limit, _) = served.admission.limits();
+    // A gateway without the listener lets no clients in.
+    let has_clients = served.listeners.iter().any(|listener| listener.listener == ListenerName::WebSocket);
+    let limit = if has_clients { served.admission.limits().0 } else { 0 };
     let (open, unauthenticated) = (served.admission.connections(), served.admission.unauthenticated());
     let mut plugins = Vec::new();
     for status in served.policy.plugins() {

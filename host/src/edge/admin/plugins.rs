@@ -7,6 +7,7 @@ use axum::Json;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, State};
+use axum::http::Uri;
 use axum::http::request::Parts;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
@@ -16,7 +17,7 @@ use tokio::time::timeout;
 use super::others::{About, Node, Question, Told, ask_one_json, ask_others, cluster, other};
 use super::shared::{Served, Shared};
 use crate::edge::http::problem::{Problem, Reason};
-use crate::edge::http::query::{Parameters, Query};
+use crate::edge::http::query::{Parameters, Query, no_query};
 use crate::policy::DeployError;
 use crate::policy::status::{Deployed, PluginStatus};
 
@@ -59,13 +60,18 @@ pub(super) async fn list(State(shared): Shares, Query(about): Query<About>) -> R
             Some(node) => ask_one_json(served, node, &Question::Plugins).await?,
         },
         Some(Node::All) => {
-            let Told { mut by, missing } = ask_others::<Value>(served, &Question::Plugins).await?;
+            let told = ask_others::<Value>(served, &Question::Plugins).await?;
+            let (complete, Told { mut by, missing, .. }) = (told.complete(), told);
             by.insert(cluster(served)?.id().get(), page(served));
             let plugins = |(node, mut page): (u16, Value)| {
                 let plugins = page.get_mut("plugins").map(Value::take);
                 json!({ "node": node, "plugins": plugins })
             };
-            json!({ "nodes": by.into_iter().map(plugins).collect::<Vec<_>>(), "missing": missing })
+            let mut page = json!({ "nodes": by.into_iter().map(plugins).collect::<Vec<_>>(), "missing": missing });
+            if let Some(complete) = complete {
+                page["complete"] = complete.into();
+            }
+            page
         }
     }))
 }
@@ -87,44 +93,52 @@ pub(super) async fn promote(State(shared): Shares, Slot(slot): Slot, Query(expec
     Ok(Json(shared.served()?.policy.promote(&slot, expected.generation).await?))
 }
 
-pub(super) async fn reload(State(shared): Shares, Slot(slot): Slot) -> PluginAnswer {
+pub(super) async fn reload(State(shared): Shares, Slot(slot): Slot, uri: Uri) -> PluginAnswer {
+    no_query(&uri)?;
     Ok(Json(Box::pin(shared.served()?.policy.reload(&slot)).await?))
 }
 
-pub(super) async fn deploy(State(shared): Shares, Slot(slot): Slot, body: Body) -> Result<Json<Deployed>, Problem> {
+pub(super) async fn deploy(
+    State(shared): Shares,
+    Slot(slot): Slot,
+    uri: Uri,
+    body: Body,
+) -> Result<Json<Deployed>, Problem> {
+    no_query(&uri)?;
     let policy = &shared.served()?.policy;
     let limit = policy.max_component(&slot)?;
-    let component = shared.read(body, limit).await?;
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large(limit));
+    }
+    // Held until the end: only one component is in memory.
+    let _deploying = shared.deploying.try_acquire().map_err(|_| {
+        let problem = "another deploy is running; try again in a moment";
+        Problem::from(DeployError::NotNow(problem.to_owned()))
+    })?;
+    let component = read(body, limit).await?;
     Ok(Json(Box::pin(policy.deploy(&slot, component)).await?))
 }
 
-impl Shared {
-    async fn read(&self, body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
-        let too_large = || {
-            let problem = format!("the component is larger than {limit} bytes (limits.max_component)");
-            Problem::new(Reason::TooLarge, problem)
-        };
-        if body.size_hint().lower() > limit as u64 {
-            return Err(too_large());
+fn too_large(limit: usize) -> Problem {
+    let problem = format!("the component is larger than {limit} bytes (limits.max_component)");
+    Problem::new(Reason::TooLarge, problem)
+}
+
+/// Reads a component of at most `limit` bytes.
+async fn read(body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
+    let mut pieces = body.into_data_stream();
+    let mut bytes = Vec::new();
+    let stalled = |_| {
+        let problem = format!("the upload failed: no data arrived for {STANDSTILL:?}");
+        Problem::new(Reason::Timeout, problem)
+    };
+    while let Some(piece) = timeout(STANDSTILL, pieces.next()).await.map_err(stalled)? {
+        let failed = |error: axum::Error| Problem::bad(format_args!("the upload failed: {error}"));
+        let piece = piece.map_err(failed)?;
+        if bytes.len() + piece.len() > limit {
+            return Err(too_large(limit));
         }
-        let _uploading = self.uploading.try_acquire().map_err(|_| {
-            let problem = "another deploy is running: another component is being uploaded; try again in a moment";
-            Problem::from(DeployError::NotNow(problem.to_owned()))
-        })?;
-        let mut pieces = body.into_data_stream();
-        let mut bytes = Vec::new();
-        let stalled = |_| {
-            let problem = format!("the upload failed: no data arrived for {STANDSTILL:?}");
-            Problem::new(Reason::Timeout, problem)
-        };
-        while let Some(piece) = timeout(STANDSTILL, pieces.next()).await.map_err(stalled)? {
-            let failed = |error: axum::Error| Problem::bad(format_args!("the upload failed: {error}"));
-            let piece = piece.map_err(failed)?;
-            if bytes.len() + piece.len() > limit {
-                return Err(too_large());
-            }
-            bytes.extend_from_slice(&piece);
-        }
-        Ok(bytes)
+        bytes.extend_from_slice(&piece);
     }
+    Ok(bytes)
 }

@@ -86,8 +86,8 @@ pub(super) struct Shared {
     pub(super) rates: RateHistory,
     /// Set once the gateway has started.
     pub(super) served: OnceLock<Served>,
-    /// Allows one upload at a time, because components may be large.
-    pub(super) uploading: Semaphore,
+    /// Allows one deploy at a time, because components may be large.
+    pub(super) deploying: Semaphore,
 }
 
 impl Shared {
