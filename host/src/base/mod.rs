@@ -5,6 +5,8 @@ pub mod bucket;
 pub mod message;
 pub mod metrics;
 pub mod notices;
+pub mod recent;
+pub mod ring;
 pub mod state;
 pub mod stripe;
 pub mod throttle;

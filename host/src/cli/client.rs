@@ -83,6 +83,11 @@ impl Client {
         self.way.shown()
     }
 
+    /// Returns the gateway's address for a browser, or the path of its Unix socket.
+    pub(super) fn page(&self) -> Result<String, String> {
+        self.way.page()
+    }
+
     /// Sends a request. Returns the answer, which is JSON.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::time::Duration;
 
+use super::keep::Keeper;
 use crate::base::metrics::METRICS;
 use crate::config::{LogConfig, LogFormat};
 use tracing::warn;
@@ -20,8 +21,9 @@ const WAITING_LINES: usize = 8192;
 /// How often lost lines are reported.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
-/// Starts the log. Dropping the guard writes the lines that are still queued.
-pub(super) fn start(config: &LogConfig) -> (WorkerGuard, ErrorCounter) {
+/// Starts the log; `keeps` tells whether the last lines are kept. Dropping the guard writes the lines that are still
+/// queued.
+pub(super) fn start(config: &LogConfig, keeps: bool) -> (WorkerGuard, ErrorCounter) {
     let output = Output { stream: io::stderr(), is_broken: false };
     let (writer, guard) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(output);
     let lost = writer.error_counter();
@@ -34,10 +36,12 @@ pub(super) fn start(config: &LogConfig) -> (WorkerGuard, ErrorCounter) {
     let targets: Targets = config.level.parse().unwrap_or_default();
     // What it says is said by `hub::exchange`, in words for operators.
     let targets = targets.with_target("async_nats", LevelFilter::OFF);
+    let keeper = keeps.then_some(Keeper);
     match config.format {
-        LogFormat::Text => log.finish().with(targets).init(),
+        LogFormat::Text => log.finish().with(keeper).with(targets).init(),
         LogFormat::Json => {
-            log.json().flatten_event(true).with_current_span(false).with_span_list(false).finish().with(targets).init();
+            let log = log.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            log.finish().with(keeper).with(targets).init();
         }
     }
     (guard, lost)

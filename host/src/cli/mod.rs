@@ -5,10 +5,12 @@ mod author;
 mod client;
 mod cluster;
 mod config;
+mod dashboard;
 mod deploy;
 mod dev;
 mod drain;
 mod failure;
+mod keep;
 mod log;
 mod output;
 mod plugin;
@@ -34,6 +36,7 @@ pub fn run() -> ExitCode {
         Command::ConfigPrint => config::print(&cli.source),
         Command::Plugin(arguments) => plugin::run(arguments, &cli.source),
         Command::Cluster(arguments) => cluster::run(arguments, &cli.source),
+        Command::Dashboard(arguments) => dashboard::run(arguments, &cli.source),
         Command::Drain(arguments) => drain::run(arguments, &cli.source),
         Command::Status(arguments) => status::run(arguments, &cli.source),
         Command::Ready(probe) => status::ready(probe, &cli.source),

@@ -227,6 +227,8 @@ pub struct CompilerConfig {
 pub struct AdminConfig {
     /// Whether there is an admin listener.
     pub enabled: bool,
+    /// Whether it serves the dashboard.
+    pub dashboard: bool,
     /// Its addresses and certificates.
     pub listener: ListenerConfig,
     /// Whether others on the network may reach the listener without TLS: they can then read its token.
