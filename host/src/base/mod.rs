@@ -10,5 +10,6 @@ pub mod ring;
 pub mod state;
 pub mod stripe;
 pub mod throttle;
+pub mod verbosity;
 pub mod version;
 pub mod watch;

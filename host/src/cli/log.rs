@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use super::keep::Keeper;
 use crate::base::metrics::METRICS;
+use crate::base::verbosity::VERBOSITY;
 use crate::config::{LogConfig, LogFormat};
 use tracing::warn;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The most lines that wait to be written.
@@ -33,18 +35,34 @@ pub(super) fn start(config: &LogConfig, keeps: bool) -> (WorkerGuard, ErrorCount
         .with_target(false)
         .with_ansi(io::stderr().is_terminal());
     // Checked when the configuration was loaded.
-    let targets: Targets = config.level.parse().unwrap_or_default();
-    // What it says is said by `hub::exchange`, in words for operators.
-    let targets = targets.with_target("async_nats", LevelFilter::OFF);
+    let targets = targets(&config.level).unwrap_or_default();
     let keeper = keeps.then_some(Keeper);
     match config.format {
-        LogFormat::Text => log.finish().with(keeper).with(targets).init(),
+        LogFormat::Text => {
+            let (targets, handle) = reload::Layer::new(targets);
+            log.finish().with(keeper).with(targets).init();
+            VERBOSITY.begin(&config.level, move |level| apply(&handle, level));
+        }
         LogFormat::Json => {
             let log = log.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            let (targets, handle) = reload::Layer::new(targets);
             log.finish().with(keeper).with(targets).init();
+            VERBOSITY.begin(&config.level, move |level| apply(&handle, level));
         }
     }
     (guard, lost)
+}
+
+/// Reads directives, which say what is logged.
+fn targets(directives: &str) -> Result<Targets, String> {
+    let targets: Targets = directives.parse().map_err(|error| format!("{error}"))?;
+    // What it says is said by `hub::exchange`, in words for operators.
+    Ok(targets.with_target("async_nats", LevelFilter::OFF))
+}
+
+/// Puts directives into effect.
+fn apply<S>(handle: &reload::Handle<Targets, S>, directives: &str) -> Result<(), String> {
+    handle.reload(targets(directives)?).map_err(|error| error.to_string())
 }
 
 /// The output of the log's thread.

@@ -8,6 +8,7 @@
 //! | `login`, `sessions` | the sessions of the dashboard |
 //! | `page` | the files of the dashboard |
 //! | `streams`, `follow` | answers that go on: what happens, and the log |
+//! | `log_level` | how much the log says |
 //! | `try_it`, `trials` | WebSocket clients and pushes of operators |
 //! | `plugins`, `connections`, `drain` | the requests |
 //! | `others`, `informant` | what this gateway asks the others of its cluster, and what it answers them |
@@ -25,6 +26,7 @@ mod guard;
 mod history;
 mod informant;
 mod listed;
+mod log_level;
 mod login;
 mod metrics;
 mod others;
@@ -81,7 +83,7 @@ const MAX_CONNECTIONS: usize = 64;
 pub struct Admin {
     shared: Arc<Shared>,
     server: Server,
-    /// Takes the samples of the history.
+    /// Takes the samples of the history, and ends levels of the log.
     _sampling: AbortOnDropHandle<()>,
 }
 
@@ -123,7 +125,12 @@ impl Admin {
         }
         let server = Server::start(BoundedListener::new(listener, tls, MAX_CONNECTIONS), router(&shared));
         let sampled = shared.clone();
-        let sampling = tokio::spawn(async move { match sampled.history.run(|| sampled.gauges()).await {} });
+        let sampling = tokio::spawn(async move {
+            tokio::select! {
+                never = sampled.history.run(|| sampled.gauges()) => match never {},
+                never = log_level::expire() => match never {},
+            }
+        });
         Ok(Self { shared, server, _sampling: AbortOnDropHandle::new(sampling) })
     }
 
@@ -153,6 +160,7 @@ fn router(shared: &Arc<Shared>) -> Router {
         .route(SESSION, post(login::open).get(login::show).delete(login::close))
         .route("/events", get(follow::events))
         .route("/log", get(follow::log))
+        .route("/log-level", get(log_level::show).put(log_level::set))
         .route("/try", post(try_it::open))
         .route("/try/push", post(try_it::push_text))
         .route("/try/{client}", post(try_it::send).delete(try_it::close))
