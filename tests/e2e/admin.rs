@@ -151,7 +151,6 @@ async fn what_is_not_there_is_said_in_json() {
     let gateway = Gateway::start().await;
     let admin = gateway.admin().await;
     for (line, status, words) in [
-        ("GET /", 404, "no such path"),
         ("DELETE /plugins", 405, "method"),
         ("POST /plugins/nobody/rollback", 404, "authenticator, router"),
         ("PUT /plugins/nobody", 404, "nobody"),

@@ -46,7 +46,7 @@ const ROUTES: [(&str, Needs, u16); 33] = [
     ("GET /status", Needs::Token, 200),
     ("GET /cluster", Needs::Token, 404),
     ("GET /plugins", Needs::Token, 200),
-    ("PUT /plugins/{slot}", Needs::All, 422),
+    ("PUT /plugins/{slot}", Needs::All, 409),
     ("POST /plugins/{slot}/rollback", Needs::All, 409),
     ("POST /plugins/{slot}/promote", Needs::All, 409),
     ("POST /plugins/{slot}/reload", Needs::All, 200),

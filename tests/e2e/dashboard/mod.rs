@@ -20,7 +20,7 @@ impl Stream {
     /// Sends a request with a body, and reads nothing yet.
     async fn send(admin: &Admin, request: Upgrade, body: &str) -> Self {
         let mut stream = TcpStream::connect(admin.address).await.expect("the port is open");
-        let request = request.and("Content-Length", &body.len().to_string()).encode();
+        let request = request.and("Connection", "close").and("Content-Length", &body.len().to_string()).encode();
         stream.write_all(&[&request, body.as_bytes()].concat()).await.expect("it reads");
         Self { stream, received: Vec::new() }
     }

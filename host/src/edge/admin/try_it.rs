@@ -274,7 +274,7 @@ mod tests {
             (&"https://x".parse().unwrap(), &"y".parse().unwrap())
         );
         for wrong in [
-            "[]",
+            "7",
             r#"{"paths":"/"}"#,
             r#"{"path":"a"}"#,
             r#"{"path":"/a b"}"#,
