@@ -8,5 +8,6 @@ pub mod notices;
 pub mod state;
 pub mod stripe;
 pub mod throttle;
+pub mod trace;
 pub mod version;
 pub mod watch;

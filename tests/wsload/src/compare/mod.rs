@@ -126,7 +126,10 @@ fn prepare(args: &CompareArgs, rows: &[&Row], scratch: &Path) -> Result<Lab, Str
     if !(args.seconds >= 1.0 && args.seconds <= 600.0) {
         return Err("--seconds must be between 1 and 600".into());
     }
-    if rows.iter().any(|row| matches!(row.work, Work::Memory { .. } | Work::Broadcast | Work::ApiBroadcast | Work::Storm)) {
+    if rows
+        .iter()
+        .any(|row| matches!(row.work, Work::Memory { .. } | Work::Broadcast | Work::ApiBroadcast | Work::Storm))
+    {
         require_descriptors(measure::IDLE as usize + 1000)?;
     }
     let hotgate = match &args.hotgate {
