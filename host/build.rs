@@ -58,8 +58,9 @@ fn build() -> Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
     // `tests/fuzz/run` sets this cfg.
     println!("cargo::rustc-check-cfg=cfg(fuzzing)");
-    // The templates are embedded, too. Only this line notices an added or removed file.
+    // The templates and the dashboard are embedded, too. Only these lines notice an added or removed file.
     println!("cargo::rerun-if-changed=templates");
+    println!("cargo::rerun-if-changed=dashboard");
     println!("cargo::rustc-env=TARGET={}", env::var("TARGET").context("cargo has not set TARGET")?);
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());

@@ -21,6 +21,7 @@ mod compiling;
 mod conformance;
 mod contained;
 mod costs;
+mod dashboard;
 mod delays;
 mod developing;
 mod drain;

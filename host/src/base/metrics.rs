@@ -94,8 +94,17 @@ impl<R: Reason> By<R> {
         self.0.iter().map(Counter::get).sum()
     }
 
+    /// Iterates over the reasons that have happened, with their counts.
+    pub fn happened(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.counts().filter(|(_, count)| *count > 0)
+    }
+
+    fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        R::NAMES.iter().zip(&self.0).map(|(name, counter)| (*name, counter.get()))
+    }
+
     fn count(&self) -> Count {
-        Count::By(R::LABEL, R::NAMES.iter().zip(&self.0).map(|(name, counter)| (*name, counter.get())).collect())
+        Count::By(R::LABEL, self.counts().collect())
     }
 }
 

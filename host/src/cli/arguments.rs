@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::status::{self, Probe};
-use super::{cluster, drain, plugin, token};
+use super::{cluster, dashboard, drain, plugin, token, trace};
 use crate::config::{Overrides, Source};
 
 const ABOUT: &str = "\
@@ -19,7 +19,7 @@ Without any settings:
   0.0.0.0:1234    clients connect here, by WebSocket
   127.0.0.1:5678  internal systems push here, one line of text for each message
   127.0.0.1:1236  internal systems push here, too, by HTTP
-  127.0.0.1:1235  operators connect here, by HTTP or with `hotgate plugin`
+  127.0.0.1:1235  operators connect here, by HTTP, with `hotgate plugin` or with a browser (`hotgate dashboard`)
   built-in plugins: a client whose first packet is {\"id\":\"u1\"} gets the uid u1";
 
 const EXAMPLES: &str = "\
@@ -42,6 +42,8 @@ Examples:
       Close this gateway's connections over some seconds, before it is stopped.
   hotgate --config hotgate.toml status
       Show this gateway on one page.
+  hotgate --config hotgate.toml dashboard
+      Print an address at which a browser shows this gateway.
   hotgate --config hotgate.toml cluster nodes
       List the gateways of this gateway's cluster, with their connections and plugins.
   hotgate token new billing
@@ -74,6 +76,8 @@ pub(super) enum Command {
     Plugin(Box<plugin::Arguments>),
     /// Show all gateways of a cluster.
     Cluster(cluster::Arguments),
+    /// Print the address of a running gateway's dashboard.
+    Dashboard(dashboard::Arguments),
     /// Drain a running gateway.
     Drain(drain::Arguments),
     /// Show the status of a running gateway.
@@ -82,6 +86,8 @@ pub(super) enum Command {
     Ready(Probe),
     /// Make a token for the HTTP push API.
     Token(token::Action),
+    /// Follow a client of a running gateway.
+    Trace(trace::Arguments),
     /// Serve the plugin in a folder, and build it on each change.
     Dev(PathBuf),
 }
@@ -107,6 +113,9 @@ enum Action {
     Plugin(Box<plugin::Arguments>),
     /// Show all gateways of a cluster: the gateway that runs with these settings is asked, and asks the others
     Cluster(cluster::Arguments),
+    /// Print an address at which a browser shows and changes the gateway that runs with these settings. It works once,
+    /// within a minute; this needs the admin token, even for --read-only
+    Dashboard(dashboard::Arguments),
     /// Close all connections of the gateway that runs with these settings without haste, and wait until they have
     /// closed; the gateway refuses new ones, and does not end
     Drain(drain::Arguments),
@@ -119,6 +128,9 @@ enum Action {
     /// Make tokens for the HTTP push API
     #[command(subcommand)]
     Token(token::Action),
+    /// Show what happens to one client of the gateway that runs with these settings, as it happens: packets, calls of
+    /// plugins, verdicts, actions, messages
+    Trace(trace::Arguments),
     /// Build the plugin in a folder and serve it on this machine only; build and swap it again on each change
     Dev {
         /// A folder made by `hotgate plugin new`
@@ -182,10 +194,12 @@ fn parse_from(line: &[OsString]) -> Result<Cli, clap::Error> {
         Some(Action::Config(ConfigAction::Print)) => Command::ConfigPrint,
         Some(Action::Plugin(arguments)) => Command::Plugin(arguments),
         Some(Action::Cluster(arguments)) => Command::Cluster(arguments),
+        Some(Action::Dashboard(arguments)) => Command::Dashboard(arguments),
         Some(Action::Drain(arguments)) => Command::Drain(arguments),
         Some(Action::Status(arguments)) => Command::Status(arguments),
         Some(Action::Ready(probe)) => Command::Ready(probe),
         Some(Action::Token(action)) => Command::Token(action),
+        Some(Action::Trace(arguments)) => Command::Trace(arguments),
         Some(Action::Dev { folder }) => Command::Dev(folder),
     };
     options.whole_chain(line, &matches)?;

@@ -6,12 +6,15 @@ use std::convert::Infallible;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::time::Duration;
 
+use super::keep::Keeper;
 use crate::base::metrics::METRICS;
+use crate::base::verbosity::VERBOSITY;
 use crate::config::{LogConfig, LogFormat};
 use tracing::warn;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The most lines that wait to be written.
@@ -20,8 +23,9 @@ const WAITING_LINES: usize = 8192;
 /// How often lost lines are reported.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
-/// Starts the log. Dropping the guard writes the lines that are still queued.
-pub(super) fn start(config: &LogConfig) -> (WorkerGuard, ErrorCounter) {
+/// Starts the log; `keeps` tells whether the last lines are kept. Dropping the guard writes the lines that are still
+/// queued.
+pub(super) fn start(config: &LogConfig, keeps: bool) -> (WorkerGuard, ErrorCounter) {
     let output = Output { stream: io::stderr(), is_broken: false };
     let (writer, guard) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(output);
     let lost = writer.error_counter();
@@ -31,16 +35,34 @@ pub(super) fn start(config: &LogConfig) -> (WorkerGuard, ErrorCounter) {
         .with_target(false)
         .with_ansi(io::stderr().is_terminal());
     // Checked when the configuration was loaded.
-    let targets: Targets = config.level.parse().unwrap_or_default();
-    // What it says is said by `hub::exchange`, in words for operators.
-    let targets = targets.with_target("async_nats", LevelFilter::OFF);
+    let targets = targets(&config.level).unwrap_or_default();
+    let keeper = keeps.then_some(Keeper);
     match config.format {
-        LogFormat::Text => log.finish().with(targets).init(),
+        LogFormat::Text => {
+            let (targets, handle) = reload::Layer::new(targets);
+            log.finish().with(keeper).with(targets).init();
+            VERBOSITY.begin(&config.level, move |level| apply(&handle, level));
+        }
         LogFormat::Json => {
-            log.json().flatten_event(true).with_current_span(false).with_span_list(false).finish().with(targets).init();
+            let log = log.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            let (targets, handle) = reload::Layer::new(targets);
+            log.finish().with(keeper).with(targets).init();
+            VERBOSITY.begin(&config.level, move |level| apply(&handle, level));
         }
     }
     (guard, lost)
+}
+
+/// Reads directives, which say what is logged.
+fn targets(directives: &str) -> Result<Targets, String> {
+    let targets: Targets = directives.parse().map_err(|error| format!("{error}"))?;
+    // What it says is said by `hub::exchange`, in words for operators.
+    Ok(targets.with_target("async_nats", LevelFilter::OFF))
+}
+
+/// Puts directives into effect.
+fn apply<S>(handle: &reload::Handle<Targets, S>, directives: &str) -> Result<(), String> {
+    handle.reload(targets(directives)?).map_err(|error| error.to_string())
 }
 
 /// The output of the log's thread.

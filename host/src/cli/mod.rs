@@ -5,10 +5,12 @@ mod author;
 mod client;
 mod cluster;
 mod config;
+mod dashboard;
 mod deploy;
 mod dev;
 mod drain;
 mod failure;
+mod keep;
 mod log;
 mod output;
 mod plugin;
@@ -19,6 +21,7 @@ mod signals;
 mod slots;
 mod status;
 mod token;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -34,10 +37,12 @@ pub fn run() -> ExitCode {
         Command::ConfigPrint => config::print(&cli.source),
         Command::Plugin(arguments) => plugin::run(arguments, &cli.source),
         Command::Cluster(arguments) => cluster::run(arguments, &cli.source),
+        Command::Dashboard(arguments) => dashboard::run(arguments, &cli.source),
         Command::Drain(arguments) => drain::run(arguments, &cli.source),
         Command::Status(arguments) => status::run(arguments, &cli.source),
         Command::Ready(probe) => status::ready(probe, &cli.source),
         Command::Token(action) => token::run(action),
+        Command::Trace(arguments) => trace::run(arguments, &cli.source),
         Command::Serve => serve::run(cli.source),
         Command::Dev(folder) => match dev::prepare(&cli.source, folder) {
             Ok((config, source, builder)) => serve(config.into(), source, Inherited::default(), Some(builder)),

@@ -96,6 +96,17 @@ impl Way {
         }
     }
 
+    /// Returns the address for a browser.
+    ///
+    /// # Errors
+    /// The path of a Unix socket, which browsers do not open.
+    pub(super) fn page(&self) -> Result<String, String> {
+        match self {
+            Self::Tcp(_) | Self::Tls { .. } => Ok(self.url()),
+            Self::Unix(path) => Err(path.display().to_string()),
+        }
+    }
+
     /// Returns the address, for messages.
     pub(super) fn shown(&self) -> String {
         match self {

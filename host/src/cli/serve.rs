@@ -39,7 +39,7 @@ pub(super) fn run(mut source: Source) -> ExitCode {
 /// each change, for `hotgate dev`.
 pub(super) fn serve(loaded: Loaded, source: Source, inherited: Inherited, builder: Option<Builder>) -> ExitCode {
     // Dropped last: dropping it writes the lines that are still queued.
-    let (_log, lost) = log::start(&loaded.config.log);
+    let (_log, lost) = log::start(&loaded.config.log, loaded.config.admin.enabled);
     raise_descriptor_limit(&loaded.config);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

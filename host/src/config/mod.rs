@@ -38,6 +38,7 @@ pub use self::kinds::{host, host_and_port};
 pub use self::listener::{
     CertificateConfig, ClientAuth, ListenAddress, ListenerConfig, ListenerName, ProxyProtocol, TlsOptions, TlsVersion,
 };
+pub use self::names::is_log_level;
 pub use self::origins::{AllowedOrigin, AllowedOrigins};
 pub use self::overrides::Overrides;
 pub use self::plugin::{Isolation, PluginConfig, PluginDeploy, PluginLimits, Rollback};

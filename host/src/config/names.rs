@@ -63,17 +63,19 @@ pub(super) const SUBPROTOCOL: Text<String> = Text {
 /// A log level, or directives. A single word that is no level is refused: `tracing` would take it as the only target to
 /// log, so a misspelt level would silence the log.
 pub(super) const LOG_LEVEL: Text<String> = Text {
-    parse: |text| {
-        let known = |part: &str| {
-            let part = part.trim();
-            part.contains('=') || (!part.is_empty() && part.parse::<LevelFilter>().is_ok())
-        };
-        let valid = text.split(',').all(known) && text.parse::<Targets>().is_ok();
-        valid.then(|| text.to_owned())
-    },
+    parse: |text| is_log_level(text).then(|| text.to_owned()),
     show: String::clone,
     allowed: "off, error, warn, info, debug, trace, or directives like \"info,hotgate=debug\"",
 };
+
+/// Returns `true` for a log level, or directives.
+pub fn is_log_level(text: &str) -> bool {
+    let known = |part: &str| {
+        let part = part.trim();
+        part.contains('=') || (!part.is_empty() && part.parse::<LevelFilter>().is_ok())
+    };
+    text.split(',').all(known) && text.parse::<Targets>().is_ok()
+}
 
 /// Returns `true` for a token (RFC 9110 §5.6.2).
 fn is_token(text: &str) -> bool {

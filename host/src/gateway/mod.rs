@@ -39,7 +39,7 @@ use crate::edge::live::LiveConfig;
 use crate::edge::pace::AcceptPace;
 use crate::edge::text;
 use crate::edge::tls::Certificates;
-use crate::edge::websocket::{self, Admission, InboxBudget, Rejections, TlsTurns};
+use crate::edge::websocket::{self, Admission, Entrance, InboxBudget, Rejections, TlsTurns};
 use crate::hub::outbox::Budget;
 use crate::hub::registry::Registry;
 use crate::policy::Policy;
@@ -177,22 +177,28 @@ impl Gateway {
         let inbox = Arc::new(InboxBudget::new(config.inbox.total_bytes));
         let admission = Arc::new(Admission::new(live.clone()));
         let budget = Arc::new(Budget::new(config.outbox.total_bytes, config.limits.connections));
-        let clients = websocket::Acceptor::new(
-            Arc::new(websocket::Context {
-                live: live.clone(),
-                rejections: Rejections::default(),
-                policy: policy.clone(),
-                registry: registry.clone(),
-                tls: certificates.of(ListenerName::WebSocket),
-                tls_turns: TlsTurns::new(live.clone()),
-                inbox: inbox.clone(),
-                drain: drain.clone(),
-            }),
-            admission.clone(),
-            heartbeat.clone(),
-            config.outbox.max_bytes,
-            budget.clone(),
-        );
+        let entrance = websocket.as_ref().map(|_| {
+            let acceptor = websocket::Acceptor::new(
+                Arc::new(websocket::Context {
+                    live: live.clone(),
+                    rejections: Rejections::default(),
+                    policy: policy.clone(),
+                    registry: registry.clone(),
+                    tls: certificates.of(ListenerName::WebSocket),
+                    tls_turns: TlsTurns::new(live.clone()),
+                    inbox: inbox.clone(),
+                    drain: drain.clone(),
+                }),
+                admission.clone(),
+                heartbeat.clone(),
+                config.outbox.max_bytes,
+                budget.clone(),
+            );
+            let (connections, refused) = (tasks.clients.connections.clone(), tasks.refused.clone());
+            Arc::new(Entrance::new(acceptor, live.clone(), drain.clone(), connections, refused))
+        });
+        let tls = certificates.of(ListenerName::Text);
+        let senders = Arc::new(text::Context::new(live.clone(), policy.clone(), registry.clone(), tls));
         let pace = AcceptPace::new(live.clone());
         let parts = Parts {
             policy: policy.clone(),
@@ -212,21 +218,19 @@ impl Gateway {
                 drain: drain.clone(),
                 listeners: listeners.clone(),
                 notices: notices.clone(),
+                entrance: entrance.clone(),
+                senders: senders.clone(),
             });
         }
         if let Some(api) = &api {
-            api.serve(api::Served { policy: policy.clone(), registry: registry.clone() });
+            api.serve(api::Served { policy, registry: registry.clone() });
         }
         let cluster = registry.cluster().cloned();
-        let context = Arc::new(text::Context::new(live, policy, registry, certificates.of(ListenerName::Text)));
-        let senders = text::Acceptor::new(context, tasks.shutdown.clone());
+        let senders = text::Acceptor::new(senders, tasks.shutdown.clone());
 
-        if let Some(websocket) = websocket {
-            let (drain, connections) = (drain.clone(), tasks.clients.connections.clone());
-            let (refused, stop) = (tasks.refused.clone(), tasks.clients.stop.clone());
-            let admit = move |stream, remote| {
-                clients.admit(if drain.refuses_upgrades() { &refused } else { &connections }, stream, remote);
-            };
+        if let Some((websocket, entrance)) = websocket.zip(entrance) {
+            let stop = tasks.clients.stop.clone();
+            let admit = move |stream, remote| entrance.admit(stream, remote);
             tasks.clients.listener.spawn(accept(websocket, stop, async move || pace.wait().await, admit));
         }
         tasks.senders.listener.spawn(accept(text, tasks.senders.stop.clone(), async || (), {
@@ -235,6 +239,9 @@ impl Gateway {
         }));
 
         listeners::log(&listeners, api.as_ref().and_then(Api::token_file).as_deref());
+        if admin.is_some() && config.admin.dashboard {
+            info!("dashboard: run `hotgate dashboard` for an address to open in a browser");
+        }
 
         let mut background = JoinSet::new();
         let beating = heartbeat.clone();

@@ -1,5 +1,6 @@
 //! Lists and closes connections.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use axum::Json;
@@ -18,6 +19,7 @@ use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::query::{Parameters, Query};
 use crate::hub::cluster::id::NodeId;
 use crate::hub::command::Recipient;
+use crate::hub::registry::Several;
 
 /// Connections on one page: the default, and the most.
 const PAGE: usize = 100;
@@ -33,18 +35,33 @@ pub(super) struct Page {
     limit: Option<usize>,
     uid: Option<String>,
     node: Option<Node>,
+    sort: Option<Sort>,
 }
 
 impl Parameters for Page {
-    const ALLOWED: &'static str = "after=NUMBER, limit=NUMBER, uid=TEXT, node=NUMBER and node=all";
+    const ALLOWED: &'static str = "after=NUMBER, limit=NUMBER, uid=TEXT, node=NUMBER, node=all and sort=outbox";
+}
+
+/// The order of a list, if it is not that of the ids.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Sort {
+    /// Those with the most bytes in their outboxes first: clients that read too slowly.
+    Outbox,
 }
 
 /// Lists connections of all gateways, or of one.
 pub(super) async fn list(State(shared): State<Arc<Shared>>, Query(page): Query<Page>) -> Answer {
-    let Page { after, limit, uid, node } = page;
+    let Page { after, limit, uid, node, sort } = page;
     let limit = limit.unwrap_or(PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {
         return Err(Problem::bad(format!("limit: must be from 1 to {LARGEST_PAGE}")));
+    }
+    if let Some(Sort::Outbox) = sort {
+        if after > 0 || uid.is_some() {
+            return Err(Problem::bad("sort=outbox lists the first ones of all: it takes no after and no uid"));
+        }
+        return slowest(shared.served()?, node, limit).await.map(Json);
     }
     let (served, wanted) = (shared.served()?, Wanted { after: ConnectionId(after), limit, uid });
     if node.is_none() && served.registry.cluster().is_none() {
@@ -109,6 +126,47 @@ async fn of(served: &Served, node: NodeId, wanted: Wanted) -> Result<List, Probl
 pub(super) async fn here(served: &Served, after: u64, limit: usize, uid: Option<String>) -> Result<List, Problem> {
     let wanted = Wanted { after: ConnectionId(after), limit: limit.clamp(1, LARGEST_PAGE), uid };
     Ok(select(served, wanted).await?.cut())
+}
+
+/// Lists the connections with the most queued bytes, of one gateway or of all.
+async fn slowest(served: &Served, node: Option<Node>, limit: usize) -> Result<Value, Problem> {
+    let question = Question::Slowest { limit };
+    if node.is_none() && served.registry.cluster().is_none() {
+        return Ok(slowest_here(served, limit).await?.page(None));
+    }
+    let (lists, missing, complete) = match node {
+        None | Some(Node::All) => {
+            let told = ask_others::<List>(served, &question).await?;
+            let complete = told.complete();
+            let there = told.by.into_iter().map(|(node, list)| list.checked(node, ConnectionId(0)));
+            (there.chain([slowest_here(served, limit).await?]).collect(), told.missing, complete)
+        }
+        Some(Node::One(node)) => match other(served, node)? {
+            None => (vec![slowest_here(served, limit).await?], Vec::new(), None),
+            Some(node) => {
+                let list: List = ask_one_json(served, node, &question).await?;
+                (vec![list.checked(node.get(), ConnectionId(0))], Vec::new(), None)
+            }
+        },
+    };
+    let mut page = List::slowest(lists, limit).page(Some(missing));
+    if let Some(complete) = complete {
+        page["complete"] = complete.into();
+    }
+    Ok(page)
+}
+
+/// Lists the connections of this gateway with the most queued bytes.
+pub(super) async fn slowest_here(served: &Served, limit: usize) -> Result<List, Problem> {
+    let (registry, limit) = (served.registry.clone(), limit.clamp(1, LARGEST_PAGE));
+    let list = spawn_blocking(move || {
+        let mut slowest = registry.walk(Several::Everyone).most_queued(limit);
+        slowest.sort_unstable_by_key(|(bytes, peer)| (Reverse(*bytes), peer.id));
+        let peers: Vec<_> = slowest.into_iter().map(|(_, peer)| peer).collect();
+        // No page follows.
+        List::of(&peers, registry.cluster().map(|cluster| cluster.id().get()), usize::MAX)
+    });
+    list.await.map_err(|error| Problem::new(Reason::Internal, error))
 }
 
 async fn select(served: &Served, Wanted { after, limit, uid }: Wanted) -> Result<List, Problem> {

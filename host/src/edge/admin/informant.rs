@@ -33,6 +33,7 @@ async fn answer(shared: Arc<Shared>, question: &[u8]) -> Result<Bytes, Problem> 
         Question::Plugins => json(&plugins::page(served)),
         Question::Metrics => Ok(metrics::text(shared.clone()).await?.into()),
         Question::Connections { after, limit, uid } => json(&connections::here(served, after, limit, uid).await?),
+        Question::Slowest { limit } => json(&connections::slowest_here(served, limit).await?.cut()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Lists of connections: of one gateway, and merged.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -42,7 +43,7 @@ mod text {
     }
 }
 
-/// Some connections by ascending id.
+/// Some connections: by ascending id, or those with the most queued bytes first.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct List {
     connections: Vec<Connection>,
@@ -107,6 +108,14 @@ impl List {
         all
     }
 
+    /// Merges lists of the connections with the most queued bytes.
+    pub(super) fn slowest(lists: Vec<Self>, limit: usize) -> Self {
+        let mut connections: Vec<_> = lists.into_iter().flat_map(|list| list.connections).collect();
+        connections.sort_by_key(|connection| (Reverse(connection.outbox_bytes), connection.id));
+        connections.truncate(limit);
+        Self { connections, more: false }
+    }
+
     /// Returns the page. `missing` are the gateways that did not answer, in a cluster.
     pub(super) fn page(&self, missing: Option<Vec<u16>>) -> Value {
         let last = self.connections.last().filter(|_| self.more);
@@ -159,6 +168,19 @@ mod tests {
         let given = list(&[id(3, 1), id(2, 9), id(2, 5), id(2, 4)], true);
         assert_eq!(given.checked(2, ConnectionId(id(2, 4))), list(&[id(2, 5), id(2, 9)], true));
         assert!(!list(&[id(3, 1)], true).checked(2, ConnectionId(0)).more, "a page without an end would have no next");
+    }
+
+    #[test]
+    fn the_slowest_of_several_lists_come_first() {
+        let with = |ids: &[u64], bytes: &[usize]| {
+            let mut list = list(ids, false);
+            list.connections.iter_mut().zip(bytes).for_each(|(connection, bytes)| connection.outbox_bytes = *bytes);
+            list
+        };
+        let lists = || vec![with(&[id(1, 5), id(1, 6)], &[9, 0]), with(&[id(2, 1), id(2, 2)], &[7, 9])];
+        let ids = |list: List| list.connections.iter().map(|connection| connection.id.0).collect::<Vec<_>>();
+        assert_eq!(ids(List::slowest(lists(), 9)), [id(1, 5), id(2, 2), id(2, 1), id(1, 6)]);
+        assert_eq!(ids(List::slowest(lists(), 2)), [id(1, 5), id(2, 2)]);
     }
 
     #[test]

@@ -1,30 +1,46 @@
 //! The admin listener: HTTP for operators, on a port of its own, apart from messages. It answers health probes and
 //! metrics, lists plugins and connections, deploys plugins and rolls them back, closes connections, and drains the
-//! gateway.
+//! gateway. And it serves the dashboard.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `guard` | who may ask, and for how long |
+//! | `guard`, `visitor` | who may ask, and for how long |
+//! | `login`, `sessions` | the sessions of the dashboard |
+//! | `page` | the files of the dashboard |
+//! | `streams`, `follow`, `trace` | answers that go on: what happens, the log, and the life of one client |
+//! | `log_level` | how much the log says |
+//! | `try_it`, `trials` | WebSocket clients and pushes of operators |
 //! | `plugins`, `connections`, `drain` | the requests |
 //! | `others`, `informant` | what this gateway asks the others of its cluster, and what it answers them |
 //! | `overview`, `cluster` | the gateways of the cluster |
 //! | `metrics`, `exposition` | all metrics, in the format of Prometheus |
-//! | `status`, `rates` | everything on one page |
+//! | `status` | everything on one page |
+//! | `history` | the counters of the last minutes |
 
 mod cluster;
 mod connections;
 mod drain;
 mod exposition;
+mod follow;
 mod guard;
+mod history;
 mod informant;
 mod listed;
+mod log_level;
+mod login;
 mod metrics;
 mod others;
 mod overview;
+mod page;
 mod plugins;
-mod rates;
+mod sessions;
 mod shared;
 mod status;
+mod streams;
+mod trace;
+mod trials;
+mod try_it;
+mod visitor;
 
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -36,16 +52,20 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use self::guard::guard;
+use self::history::History;
 use self::informant::Answers;
-use self::rates::RateHistory;
-use self::shared::{AdminTokens, HEALTH, READINESS, Shared};
+use self::sessions::Sessions;
+use self::shared::{AdminTokens, HEALTH, PAGE, READINESS, SESSION, Shared};
 pub use self::shared::{ListenerStatus, Served};
+use self::trials::Trials;
 use crate::base::state::StateFolder;
 use crate::base::throttle::Throttle;
+use crate::base::trace::TRACE;
 use crate::config::AdminConfig;
 use crate::edge::http::bounded::BoundedListener;
 use crate::edge::http::problem::Problem;
@@ -65,7 +85,7 @@ const MAX_CONNECTIONS: usize = 64;
 pub struct Admin {
     shared: Arc<Shared>,
     server: Server,
-    /// Takes the samples for the rates.
+    /// Takes the samples of the history, and ends levels of the log.
     _sampling: AbortOnDropHandle<()>,
 }
 
@@ -88,12 +108,19 @@ impl Admin {
                 None
             }
         };
+        TRACE.show_payloads(config.trace_payloads);
         let shared = Arc::new(Shared {
             tokens,
             allowed_hosts: config.allowed_hosts.clone(),
             refusals: Throttle::new(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE),
+            has_dashboard: config.dashboard,
+            has_trace: config.trace,
+            sessions: Sessions::default(),
             started: SystemTime::now(),
-            rates: RateHistory::new(),
+            history: History::new(),
+            streams: Arc::new(Semaphore::new(streams::MOST)),
+            stopping: CancellationToken::new(),
+            trials: Trials::default(),
             served: OnceLock::new(),
             deploying: Semaphore::new(1),
         });
@@ -102,7 +129,12 @@ impl Admin {
         }
         let server = Server::start(BoundedListener::new(listener, tls, MAX_CONNECTIONS), router(&shared));
         let sampled = shared.clone();
-        let sampling = tokio::spawn(async move { match sampled.rates.run().await {} });
+        let sampling = tokio::spawn(async move {
+            tokio::select! {
+                never = sampled.history.run(|| sampled.gauges()) => match never {},
+                never = log_level::expire() => match never {},
+            }
+        });
         Ok(Self { shared, server, _sampling: AbortOnDropHandle::new(sampling) })
     }
 
@@ -117,6 +149,7 @@ impl Admin {
 
     /// Stops the listener when the current answers are written, and at `end` at the latest.
     pub async fn stop(self, end: Instant) {
+        self.shared.stopping.cancel();
         self.server.stop(end).await;
     }
 }
@@ -125,6 +158,17 @@ fn router(shared: &Arc<Shared>) -> Router {
     Router::new()
         .route(HEALTH, get(|| async { Json(json!({ "status": "ok" })) }))
         .route(READINESS, get(ready))
+        .route(PAGE, get(page::show))
+        .route("/assets/{*file}", get(page::show))
+        .route("/codes", post(login::make_code))
+        .route(SESSION, post(login::open).get(login::show).delete(login::close))
+        .route("/events", get(follow::events))
+        .route("/log", get(follow::log))
+        .route("/trace", get(trace::show))
+        .route("/log-level", get(log_level::show).put(log_level::set))
+        .route("/try", post(try_it::open))
+        .route("/try/push", post(try_it::push_text))
+        .route("/try/{client}", post(try_it::send).delete(try_it::close))
         .route("/metrics", get(metrics::show))
         .route("/status", get(status::show))
         .route("/cluster", get(overview::show))

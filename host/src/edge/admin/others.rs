@@ -92,6 +92,11 @@ pub(super) enum Question {
         /// Only of this uid.
         uid: Option<String>,
     },
+    /// `GET /connections?sort=outbox`
+    Slowest {
+        /// At most so many.
+        limit: usize,
+    },
 }
 
 /// What all other gateways say.
@@ -201,7 +206,14 @@ mod tests {
     #[test]
     fn questions_are_read_as_they_were_written() {
         let listed = Question::Connections { after: u64::MAX, limit: 7, uid: Some("anna".to_owned()) };
-        for question in [Question::Node, Question::Status, Question::Plugins, Question::Metrics, listed] {
+        for question in [
+            Question::Node,
+            Question::Status,
+            Question::Plugins,
+            Question::Metrics,
+            listed,
+            Question::Slowest { limit: 7 },
+        ] {
             let encoded = encode(&question).unwrap();
             assert_eq!(serde_json::from_slice::<Question>(&encoded).unwrap(), question);
         }

@@ -1,28 +1,23 @@
 //! Lists the plugins of all slots, and deploys, rolls back, promotes and reloads them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, HttpBody as _};
+use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::Uri;
 use axum::http::request::Parts;
-use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use super::others::{About, Node, Question, Told, ask_one_json, ask_others, cluster, other};
 use super::shared::{Served, Shared};
-use crate::edge::http::problem::{Problem, Reason};
+use crate::edge::http::body::read_body;
+use crate::edge::http::problem::Problem;
 use crate::edge::http::query::{Parameters, Query, no_query};
 use crate::policy::DeployError;
 use crate::policy::status::{Deployed, PluginStatus};
-
-/// How long an upload may stand still.
-const STANDSTILL: Duration = Duration::from_secs(15);
 
 type Shares = State<Arc<Shared>>;
 type PluginAnswer = Result<Json<PluginStatus>, Problem>;
@@ -107,38 +102,11 @@ pub(super) async fn deploy(
     no_query(&uri)?;
     let policy = &shared.served()?.policy;
     let limit = policy.max_component(&slot)?;
-    if body.size_hint().lower() > limit as u64 {
-        return Err(too_large(limit));
-    }
     // Held until the end: only one component is in memory.
     let _deploying = shared.deploying.try_acquire().map_err(|_| {
         let problem = "another deploy is running; try again in a moment";
         Problem::from(DeployError::NotNow(problem.to_owned()))
     })?;
-    let component = read(body, limit).await?;
+    let component = read_body(body, limit, "limits.max_component").await?;
     Ok(Json(Box::pin(policy.deploy(&slot, component)).await?))
-}
-
-fn too_large(limit: usize) -> Problem {
-    let problem = format!("the component is larger than {limit} bytes (limits.max_component)");
-    Problem::new(Reason::TooLarge, problem)
-}
-
-/// Reads a component of at most `limit` bytes.
-async fn read(body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
-    let mut pieces = body.into_data_stream();
-    let mut bytes = Vec::new();
-    let stalled = |_| {
-        let problem = format!("the upload failed: no data arrived for {STANDSTILL:?}");
-        Problem::new(Reason::Timeout, problem)
-    };
-    while let Some(piece) = timeout(STANDSTILL, pieces.next()).await.map_err(stalled)? {
-        let failed = |error: axum::Error| Problem::bad(format_args!("the upload failed: {error}"));
-        let piece = piece.map_err(failed)?;
-        if bytes.len() + piece.len() > limit {
-            return Err(too_large(limit));
-        }
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(bytes)
 }

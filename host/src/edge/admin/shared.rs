@@ -6,17 +6,24 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-use super::rates::RateHistory;
+use super::history::{Gauges, History};
+use super::sessions::Sessions;
+use super::trials::Trials;
+use crate::base::metrics::METRICS;
 use crate::base::notices::Notices;
 use crate::base::state::StateFolder;
 use crate::base::throttle::Throttle;
 use crate::config::ListenerName;
 use crate::edge::drain::Drain;
-use crate::edge::http::problem::Problem;
+use crate::edge::http::bounded::HttpPeer;
+use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::token::{ADMIN_FILE, READ_FILE, Token};
+use crate::edge::text;
 use crate::edge::tls::Certificates;
-use crate::edge::websocket::{Admission, InboxBudget};
+use crate::edge::websocket::{Admission, Entrance, InboxBudget};
 use crate::hub::outbox::Budget;
 use crate::hub::registry::Registry;
 use crate::policy::Policy;
@@ -24,6 +31,11 @@ use crate::policy::Policy;
 /// The paths for supervisors: is the process alive, and does the gateway serve?
 pub(super) const HEALTH: &str = "/healthz";
 pub(super) const READINESS: &str = "/readyz";
+/// The path of the dashboard, and the beginning of the paths of its other files.
+pub(super) const PAGE: &str = "/";
+pub(super) const FILES: &str = "/assets/";
+/// The path that opens, shows and ends a session.
+pub(super) const SESSION: &str = "/session";
 
 /// An address that the gateway listens on.
 #[derive(Debug, Clone, Serialize)]
@@ -57,6 +69,10 @@ pub struct Served {
     pub listeners: Vec<ListenerStatus>,
     /// Problems that are not over.
     pub notices: Arc<Notices>,
+    /// Where clients come in. `None` if no clients connect to this gateway.
+    pub entrance: Option<Arc<Entrance>>,
+    /// How lines are pushed.
+    pub senders: Arc<text::Context>,
 }
 
 /// The tokens of operators.
@@ -82,8 +98,19 @@ pub(super) struct Shared {
     pub(super) tokens: Option<AdminTokens>,
     pub(super) allowed_hosts: Vec<String>,
     pub(super) refusals: Throttle,
+    /// Whether there is a dashboard (`admin.dashboard`).
+    pub(super) has_dashboard: bool,
+    /// Whether single clients may be followed (`admin.trace`).
+    pub(super) has_trace: bool,
+    pub(super) sessions: Sessions,
     pub(super) started: SystemTime,
-    pub(super) rates: RateHistory,
+    pub(super) history: History,
+    /// The places of streams.
+    pub(super) streams: Arc<Semaphore>,
+    /// Cancelled when the listener stops. Streams then end.
+    pub(super) stopping: CancellationToken,
+    /// The WebSocket clients of operators.
+    pub(super) trials: Trials,
     /// Set once the gateway has started.
     pub(super) served: OnceLock<Served>,
     /// Allows one deploy at a time, because components may be large.
@@ -94,5 +121,31 @@ impl Shared {
     /// Returns the parts of the gateway, or 503 while it starts.
     pub(super) fn served(&self) -> Result<&Served, Problem> {
         self.served.get().ok_or_else(Problem::starting)
+    }
+
+    /// Returns what the history keeps of this moment: zeros while the gateway starts.
+    pub(super) fn gauges(&self) -> Gauges {
+        self.served.get().map_or_else(Gauges::default, |served| Gauges {
+            connections: served.admission.connections(),
+            unauthenticated: served.admission.unauthenticated(),
+            outbox_bytes: served.budget.used(),
+        })
+    }
+
+    /// Returns the tokens of the files, or why there are none.
+    pub(super) fn tokens(&self) -> Result<&AdminTokens, Problem> {
+        let problem = "the gateway has no token, because it has no state folder: see its log";
+        self.tokens.as_ref().ok_or_else(|| Problem::new(Reason::NoToken, problem))
+    }
+
+    /// Counts and logs a request that is refused. If many are refused, logs only some of them.
+    pub(super) fn refuse(&self, peer: &HttpPeer, path: &str, problem: Problem) -> Problem {
+        METRICS.admin_refused.increment();
+        if let Some(unlogged) = self.refusals.admit(0) {
+            let (path, peer) = (shown(path), peer.remote.to_string());
+            let (status, reason) = (problem.status().as_u16(), &problem.error);
+            warn!(peer, path, status, reason, unlogged, "admin request refused");
+        }
+        problem
     }
 }

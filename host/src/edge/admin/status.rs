@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::cluster::{self, ClusterPage};
+use super::history::PerSecond;
 use super::others::{OneNode, Question, ask_one_json, other};
-use super::rates::PerSecond;
 use super::shared::{ListenerStatus, Served, Shared};
 use crate::base::metrics::METRICS;
 use crate::base::version::{COMMIT, VERSION};
@@ -106,7 +106,7 @@ pub(super) fn page(shared: &Shared, served: &Served) -> Status {
         uptime_seconds: shared.started.elapsed().unwrap_or_default().as_secs(),
         listeners: served.listeners.clone(),
         certificates: served.certificates.all().map(certificate).collect(),
-        per_second: shared.rates.per_second(),
+        per_second: shared.history.per_second(),
         warnings: warnings(&connections, &plugins, &budgets, notices),
         connections,
         plugins,

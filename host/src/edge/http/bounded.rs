@@ -142,6 +142,11 @@ impl HttpPeer {
         self.certificate.get().map_or(&[], Vec::as_slice)
     }
 
+    /// Returns `true` if the connection is encrypted. A Unix socket never is.
+    pub(in crate::edge) fn is_encrypted(&self) -> bool {
+        self.tls.is_some() && self.own.is_some()
+    }
+
     /// Records that the connection has sent a token.
     pub(in crate::edge) fn trust(&self) {
         self.strangers.leave(&self.cut);

@@ -1,6 +1,7 @@
-//! What the HTTP listeners share: their start and end, connections within bounds, who may ask at all, queries, tokens,
-//! and the answer to a request that fails.
+//! What the HTTP listeners share: their start and end, connections within bounds, who may ask at all, queries, bodies,
+//! tokens, and the answer to a request that fails.
 
+pub(super) mod body;
 pub(super) mod bounded;
 pub(super) mod closing;
 pub(super) mod origin;

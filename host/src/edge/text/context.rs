@@ -20,6 +20,7 @@ const REFUSALS_PER_SECOND: u32 = 1;
 const REFUSALS_AT_ONCE: u32 = 5;
 
 /// The shared state.
+#[derive(Debug)]
 pub struct Context {
     /// The configuration in effect.
     pub live: Arc<LiveConfig>,

@@ -54,6 +54,19 @@ pub(super) async fn serve(
     }
 }
 
+/// Carries out one line of an operator. Returns what the text port would answer.
+pub(in crate::edge) async fn push_line(context: &Context, peer: SocketAddr, line: &[u8]) -> String {
+    let sender = Sender { connection: ConnectionId::next(), remote_address: peer.to_string() };
+    let mut conversation = SenderConversation::new(context, &sender);
+    let buffer = conversation.lines.buffer();
+    buffer.extend_from_slice(line);
+    buffer.extend_from_slice(b"\n");
+    // Its error says that the connection would end. The answer is there nevertheless.
+    let _ = conversation.answer_lines().await;
+    conversation.answers.wait_for_all().await;
+    String::from_utf8_lossy(conversation.answers.as_bytes()).trim_end_matches('\n').to_owned()
+}
+
 /// Why a connection ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {

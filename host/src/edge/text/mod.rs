@@ -12,3 +12,4 @@ mod lines;
 
 pub(crate) use self::acceptor::Acceptor;
 pub use self::context::Context;
+pub(in crate::edge) use self::conversation::push_line;

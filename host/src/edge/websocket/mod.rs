@@ -7,6 +7,7 @@ mod arrivals;
 mod connection;
 mod context;
 mod end;
+mod entrance;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod handshake;
@@ -26,6 +27,7 @@ mod wire;
 pub(crate) use self::acceptor::Acceptor;
 pub use self::admission::Admission;
 pub use self::context::Context;
+pub use self::entrance::Entrance;
 pub use self::inbox::InboxBudget;
 pub use self::rejection::Rejections;
 pub use self::tls_turns::TlsTurns;

@@ -1,5 +1,6 @@
 //! Walks through many connections in parts. No lock is held between two parts.
 
+use std::cmp::Reverse;
 use std::ops::Bound::{self, Excluded, Included};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -51,6 +52,20 @@ impl<'a> Walk<'a> {
     /// Starts after this connection, in a walk through a group.
     pub(super) fn after(self, ConnectionId(after): ConnectionId) -> Self {
         Self { after, ..self }
+    }
+
+    /// Walks to the end. Returns the connections with the most queued bytes and how many these are, at most `limit`, in
+    /// any order.
+    pub fn most_queued(mut self, limit: usize) -> Vec<(usize, Arc<Peer>)> {
+        let (mut part, mut most) = (Vec::new(), Vec::new());
+        while self.next(&mut part) {
+            most.extend(part.drain(..).map(|peer| (peer.outbox.queued_bytes().unwrap_or(0), peer)));
+            if most.len() > limit {
+                most.select_nth_unstable_by_key(limit, |(bytes, peer)| (Reverse(*bytes), peer.id));
+                most.truncate(limit);
+            }
+        }
+        most
     }
 
     /// Replaces the contents of `part` with the next connections, at most [`PART`]. Returns `false` at the end, with

@@ -238,12 +238,7 @@ impl Drop for Registered {
 
 /// Queues a message of the login. If there is no memory for it, the connection ends, so that the client tries again
 /// instead of waiting. Any other refusal means that the connection is closing; its task notices that by itself.
-pub(super) async fn queue(
-    context: &Context,
-    id: ConnectionId,
-    outbox: &Outbox,
-    message: Message,
-) -> Result<(), End> {
+pub(super) async fn queue(context: &Context, id: ConnectionId, outbox: &Outbox, message: Message) -> Result<(), End> {
     TRACE.record(id, || TraceEvent::Message { result: "queued", payload: Payload::of(&message) });
     match delivery::queue(&context.registry, outbox, message).await {
         Err(Refused::OverBudget(_)) => Err(try_again()),
