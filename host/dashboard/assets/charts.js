@@ -1,0 +1,94 @@
+// @ts-check
+// Charts of the last 15 minutes.
+
+/// <reference path="./vendor/uplot.d.ts" />
+import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { clock, short } from "./format.js";
+import { onTheme } from "./theme.js";
+
+const HEIGHT = 132;
+const WINDOW_SECONDS = 15 * 60;
+
+/** @typedef {{ name: string, values: number[] }} Line */
+
+/**
+ * Returns the colour that a class has in the current theme. A canvas cannot use variables of the style sheet.
+ * @param {HTMLElement} parent @param {string} kind
+ */
+function colourOf(parent, kind) {
+  const probe = document.createElement("i");
+  probe.className = kind;
+  parent.append(probe);
+  const colour = getComputedStyle(probe).color;
+  probe.remove();
+  return colour;
+}
+
+/**
+ * @param {HTMLElement} parent
+ * @param {Line[]} lines
+ * @param {(index: number | null) => void} onPoint Called with the sample under the pointer.
+ */
+function options(parent, lines, onPoint) {
+  const [text, grid] = [colourOf(parent, "chart-text"), colourOf(parent, "chart-grid")];
+  const axis = { stroke: text, font: "11px system-ui, sans-serif", grid: { stroke: grid, width: 1 }, ticks: { show: false } };
+  return {
+    width: Math.max(parent.clientWidth, 200),
+    height: HEIGHT,
+    legend: { show: false },
+    cursor: { y: false, sync: { key: "overview" }, drag: { x: false, y: false }, points: { size: 6 } },
+    scales: {
+      x: { range: (/** @type {unknown} */ _, /** @type {number} */ __, /** @type {number} */ newest) => [newest - WINDOW_SECONDS, newest] },
+      y: { range: (/** @type {unknown} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, Math.max(1, most * 1.1)] },
+    },
+    axes: [
+      { ...axis, space: 70, values: (/** @type {unknown} */ _, /** @type {number[]} */ times) => times.map((time) => clock(new Date(time * 1000).toISOString()).slice(0, 5)) },
+      { ...axis, size: 44, space: 26, values: (/** @type {unknown} */ _, /** @type {number[]} */ values) => values.map(short) },
+    ],
+    series: [{}, ...lines.map((_, index) => ({ stroke: colourOf(parent, `line-${index}`), width: 1.5, points: { show: false }, dash: index === 2 ? [4, 3] : undefined }))],
+    hooks: { setCursor: [(/** @type {uPlot} */ plot) => onPoint(plot.cursor.idx ?? null)] },
+  };
+}
+
+/**
+ * Lines over time. The figures above them are of the pointer's time, or the newest.
+ * @param {{ title: string, times: number[], lines: Line[], format: (value: number) => string }} props
+ */
+export function Chart({ title, times, lines, format }) {
+  const parent = useRef(/** @type {any} */ (null));
+  const plot = useRef(/** @type {uPlot | null} */ (null));
+  const [point, setPoint] = useState(/** @type {number | null} */ (null));
+  const data = [times, ...lines.map((line) => line.values)];
+  const latest = useRef(data);
+  latest.current = data;
+
+  useEffect(() => {
+    const draw = () => {
+      plot.current?.destroy();
+      plot.current = new uPlot(options(parent.current, lines, setPoint), latest.current, parent.current);
+    };
+    draw();
+    const size = new ResizeObserver(() => plot.current?.setSize({ width: parent.current.clientWidth, height: HEIGHT }));
+    size.observe(parent.current);
+    const forget = onTheme(draw);
+    return () => {
+      forget();
+      size.disconnect();
+      plot.current?.destroy();
+    };
+  }, []);
+
+  useEffect(() => plot.current?.setData(data), [times.at(-1), times.length]);
+
+  const index = point !== null && point < times.length ? point : times.length - 1;
+  const peaks = lines.map(({ name, values }) => `${name}: ${format(values.at(-1) ?? 0)} now, ${format(Math.max(0, ...values))} at most`);
+  return html`
+    <figure class="chart">
+      <figcaption>
+        <h3>${title}</h3>
+        ${lines.map(({ name, values }, line) => html`<span class="legend"><i class="swatch line-${line}" aria-hidden="true"></i>${name} <b>${format(values[index] ?? 0)}</b></span>`)}
+      </figcaption>
+      <div ref=${parent} role="img" aria-label="${title}, last 15 minutes. ${peaks.join("; ")}."></div>
+    </figure>
+  `;
+}

@@ -1,0 +1,139 @@
+// @ts-check
+// The frame around the pages: what the gateway is doing, the navigation, the choice of a gateway.
+
+import { html, useEffect, useErrorBoundary, useMemo, useRef, useState } from "./vendor/preact.js";
+import { get, logOut, withQuery } from "./api.js";
+import { Connections } from "./connections.js";
+import { seconds, visible } from "./format.js";
+import { History } from "./history.js";
+import { usePolling } from "./hooks.js";
+import { Log } from "./log.js";
+import { Overview } from "./overview.js";
+import { Button, Trouble } from "./parts.js";
+import { Plugins } from "./plugins.js";
+import { isDark, onTheme, toggleTheme } from "./theme.js";
+import { Trace } from "./trace.js";
+import { TryClient } from "./try-client.js";
+import { TryIt } from "./try.js";
+
+/** @typedef {import("../types").Status} Status */
+
+/** How often the gateway is asked how it is, while somebody looks. */
+const STATUS_INTERVAL = 3000;
+
+/** @type {Record<string, { title: string, page: (props: any) => unknown }>} */
+const PAGES = {
+  overview: { title: "Overview", page: Overview },
+  plugins: { title: "Plugins", page: Plugins },
+  connections: { title: "Connections", page: Connections },
+  trace: { title: "Trace", page: Trace },
+  log: { title: "Log", page: Log },
+  try: { title: "Try it", page: TryIt },
+};
+
+/** The page that the address names, and what follows after its name. */
+function useRoute() {
+  const read = () => location.hash.slice(1);
+  const [hash, setHash] = useState(read);
+  useEffect(() => {
+    const changed = () => setHash(read());
+    addEventListener("hashchange", changed);
+    return () => removeEventListener("hashchange", changed);
+  }, []);
+  const [, name, query] = /^\/?([^?]*)\??(.*)$/.exec(hash) ?? [];
+  return { name: Object.hasOwn(PAGES, name) ? name : "overview", query: new URLSearchParams(query) };
+}
+
+/** @param {{ session: import("../types").Session }} props */
+export function Dashboard({ session }) {
+  const { name, query } = useRoute();
+  const [node, setNode] = useState("");
+  const about = node === "all" ? "" : node;
+  const { data: status, problem, refresh } = usePolling(
+    (signal) => /** @type {Promise<Status>} */ (get(withQuery("/status", { node: about }), signal)),
+    STATUS_INTERVAL,
+    [about],
+  );
+  // These outlive a change of the page.
+  const history = useMemo(() => new History(), []);
+  const tryClient = useMemo(() => new TryClient(), []);
+  useEffect(() => () => tryClient.disconnect(), []);
+
+  const { title, page } = PAGES[name];
+  const heading = useRef(/** @type {any} */ (null));
+  const isFirst = useRef(true);
+  useEffect(() => {
+    document.title = `${title} – Hotgate`;
+    // Tells screen readers that there is another page.
+    if (!isFirst.current) heading.current.focus();
+    isFirst.current = false;
+  }, [name]);
+
+  const around = { status, problem, refresh, node, query, readOnly: session.readOnly, history, tryClient };
+  return html`
+    <a class="skip" href="#content" onClick=${(/** @type {Event} */ event) => (event.preventDefault(), heading.current.focus())}>Skip to the content</a>
+    <${TopBar} status=${status} problem=${problem} node=${node} setNode=${setNode} readOnly=${session.readOnly} />
+    <nav aria-label="Pages">
+      ${Object.entries(PAGES).map(
+        ([key, { title }]) => html`<a href="#/${key}" aria-current=${key === name ? "page" : undefined}>${title}</a>`,
+      )}
+    </nav>
+    <main id="content" class="page-${name}">
+      <h1 ref=${heading} tabindex="-1">${title}</h1>
+      <${Fence} key=${name}><${page} ...${around} /><//>
+    </main>
+  `;
+}
+
+/** Shows a defect of a page in words, and leaves the other pages usable. @param {{ children?: unknown }} props */
+function Fence({ children }) {
+  const [defect] = useErrorBoundary();
+  if (defect) return html`<${Trouble} problem=${new Error(`This page has a defect: ${defect}`)} />`;
+  return children;
+}
+
+/** @param {{ status: Status | null, problem: Error | null, node: string, setNode: (node: string) => void, readOnly: boolean }} props */
+function TopBar({ status, problem, node, setNode, readOnly }) {
+  const [dark, setDark] = useState(isDark);
+  useEffect(() => onTheme(() => setDark(isDark())), []);
+  return html`
+    <header class="top">
+      <a class="brand" href="#/overview"><img src="/assets/icon.svg" alt="" width="22" height="22" /> Hotgate</a>
+      <${State} status=${status} problem=${problem} />
+      ${status && html`<span class="muted uptime" title="commit ${visible(status.commit)}">${visible(status.version)}, up ${seconds(status.uptime_seconds)}</span>`}
+      <span class="space"></span>
+      <${NodeChoice} status=${status} node=${node} setNode=${setNode} />
+      ${readOnly && html`<span class="badge quiet" title="This session can look at everything and change nothing.">read-only</span>`}
+      <${Button} kind="plain" onClick=${toggleTheme}>${dark ? "Light" : "Dark"}<//>
+      <${Button} kind="plain" onClick=${() => void logOut()}>Log out<//>
+    </header>
+  `;
+}
+
+/** @param {{ status: Status | null, problem: Error | null }} props */
+function State({ status, problem }) {
+  if (problem) return html`<span class="badge bad" role="status">✕ no answer</span>`;
+  if (!status) return html`<span class="badge quiet" role="status">… asking</span>`;
+  if (status.state !== "serving") return html`<span class="badge warning" role="status">◆ ${status.state}</span>`;
+  const count = status.warnings.length;
+  if (count > 0) return html`<a class="badge warning" role="status" href="#/overview">▲ ${count} ${count === 1 ? "warning" : "warnings"}</a>`;
+  return html`<span class="badge good" role="status">● well</span>`;
+}
+
+/** In a cluster: which gateway the pages are about. @param {{ status: Status | null, node: string, setNode: (node: string) => void }} props */
+function NodeChoice({ status, node, setNode }) {
+  const known = useRef(/** @type {Status["cluster"]} */ (undefined));
+  // The number of the gateway that serves the page; the status of another gateway names that one.
+  if (node === "" && status) known.current = status.cluster;
+  if (!known.current) return null;
+  const { node: own, others } = known.current;
+  return html`
+    <label class="node">Gateway
+      <select value=${node} onChange=${(/** @type {any} */ event) => setNode(event.target.value)}>
+        <option value="">${own} (this one)</option>
+        ${others.map((other) => html`<option value=${String(other.node)}>${other.node}${other.state === "reachable" ? "" : `, ${other.state}`}</option>`)}
+        <option value="all">all</option>
+      </select>
+    </label>
+  `;
+}

@@ -1,0 +1,90 @@
+// @ts-check
+// One slot: its generations, their stages, and what an operator can do.
+
+import { html, useState } from "./vendor/preact.js";
+import { DropZone, SlotActions } from "./deploy.js";
+import { bytes, number, visible } from "./format.js";
+import { GenerationTable, Functions, ShadowComparison } from "./generations.js";
+import { Digest, Empty, Foreign, Panel, When } from "./parts.js";
+import { EVENTS, STAGES, inWords } from "./words.js";
+
+/** @typedef {import("../types").Slot} Slot */
+
+/** The way of a new generation, in order. */
+const STEPS = ["shadow", "canary", "probation", "live"];
+
+/** @param {{ slot: Slot, refresh?: () => void, canChange: boolean }} props */
+export function SlotPanel({ slot, refresh = () => {}, canChange }) {
+  const [said, setSaid] = useState("");
+  const done = (/** @type {string} */ sentence) => {
+    setSaid(sentence);
+    refresh();
+  };
+  const newest = slot.candidate ?? slot.live;
+  return html`
+    <div class="slot" id="slot-${slot.slot}">
+      <${Panel} title=${visible(slot.slot)} aside=${html`<${Foreign} text=${slot.plugin} /> from <code><${Foreign} text=${slot.source} limit=${60} /></code>`}>
+        <${Steps} stage=${newest.stage} generation=${newest.generation} />
+        <${GenerationTable} slot=${slot} />
+        <p class="said" role="status">${said}</p>
+        ${canChange && html`<${SlotActions} slot=${slot} done=${done} />`}
+        ${slot.candidate?.shadow && html`<${ShadowComparison} shadow=${slot.candidate.shadow} candidate=${slot.candidate.generation} live=${slot.live.generation} />`}
+        <${Problems} slot=${slot} />
+        ${canChange && html`<${DropZone} slot=${slot} done=${done} />`}
+        <details>
+          <summary>Calls of each function</summary>
+          ${[slot.candidate, slot.live].map((generation) => generation && html`<${Functions} generation=${generation} />`)}
+        </details>
+        <details>
+          <summary>History and counters</summary>
+          <${SlotHistory} slot=${slot} />
+        </details>
+      <//>
+    </div>
+  `;
+}
+
+/** Where the newest generation is on its way. @param {{ stage: string, generation: number }} props */
+function Steps({ stage, generation }) {
+  return html`
+    <ol class="steps" aria-label="Stages">
+      ${STEPS.map((step) => html`<li aria-current=${step === stage ? "step" : undefined}>${step === stage ? `${step}: generation ${generation}` : step}</li>`)}
+    </ol>
+    <p class="muted stage-words">Generation ${generation} ${inWords(STAGES, stage)}.</p>
+  `;
+}
+
+/** What is wrong in this slot. @param {{ slot: Slot }} props */
+function Problems({ slot }) {
+  const failed = [slot.candidate, slot.live].filter((generation) => generation?.last_error);
+  return html`
+    ${slot.refused.map(({ what, digest, reason }) => html`<p class="trouble"><span aria-hidden="true">✕</span> The ${what} on disk ${what === "settings" ? "do" : "does"} not serve${digest && html` (<${Digest} value=${digest} />)`}: <${Foreign} text=${reason} limit=${400} /></p>`)}
+    ${slot.unsaved && html`<p class="trouble"><span aria-hidden="true">✕</span> Rollbacks cannot be saved: <${Foreign} text=${slot.unsaved} limit=${400} /></p>`}
+    ${failed.map((generation) => {
+      const { at, function: name, kind, reason } = /** @type {any} */ (generation).last_error;
+      return html`<p class="failure"><span aria-hidden="true">▲</span> Generation ${generation?.generation} failed last <${When} at=${at} /> in <code>${name}</code> (${kind}): <${Foreign} text=${reason} limit=${400} /></p>`;
+    })}
+  `;
+}
+
+/** @param {{ slot: Slot }} props */
+function SlotHistory({ slot }) {
+  return html`
+    <p class="muted">
+      ${number(slot.swaps)} swaps, ${number(slot.rollbacks)} rollbacks, ${number(slot.refusals)} refused components, ${number(slot.alerts)} alerts,
+      ${number(slot.overloaded)} calls refused because the plugin was busy; ${number(slot.instances)} instances with ${bytes(slot.memory_bytes)}
+    </p>
+    ${slot.history.length === 0 && html`<${Empty}>Nothing has happened yet.<//>`}
+    <ol class="events">
+      ${slot.history.toReversed().map(
+        (event) => html`
+          <li class=${event.what}>
+            <${When} at=${event.at} />
+            <span><b>${inWords(EVENTS, event.what) || event.what}</b> ${event.generation !== null && `generation ${event.generation}`} <${Digest} value=${event.digest} />
+              ${event.reason && html`<span class="reason"><${Foreign} text=${event.reason} limit=${400} /></span>`}</span>
+          </li>
+        `,
+      )}
+    </ol>
+  `;
+}
