@@ -42,10 +42,10 @@ function options(parent, lines, onPoint) {
       y: { range: (/** @type {unknown} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, Math.max(1, most * 1.1)] },
     },
     axes: [
-      { ...axis, space: 70, values: (/** @type {unknown} */ _, /** @type {number[]} */ times) => times.map((time) => clock(new Date(time * 1000).toISOString()).slice(0, 5)) },
+      { ...axis, size: 24, space: 60, values: (/** @type {unknown} */ _, /** @type {number[]} */ times) => times.map((time) => clock(new Date(time * 1000).toISOString()).slice(0, 5)) },
       { ...axis, size: 44, space: 26, values: (/** @type {unknown} */ _, /** @type {number[]} */ values) => values.map(short) },
     ],
-    series: [{}, ...lines.map((_, index) => ({ stroke: colourOf(parent, `line-${index}`), width: 1.5, points: { show: false }, dash: index === 2 ? [4, 3] : undefined }))],
+    series: [{}, ...lines.map((_, index) => ({ stroke: colourOf(parent, `line-${index}`), width: 1.5, points: { show: false }, dash: index === 1 ? [4, 3] : undefined }))],
     hooks: { setCursor: [(/** @type {uPlot} */ plot) => onPoint(plot.cursor.idx ?? null)] },
   };
 }
@@ -85,7 +85,7 @@ export function Chart({ title, times, lines, format }) {
   return html`
     <figure class="chart">
       <figcaption>
-        <h3>${title}</h3>
+        <h2>${title}</h2>
         ${lines.map(({ name, values }, line) => html`<span class="legend"><i class="swatch line-${line}" aria-hidden="true"></i>${name} <b>${format(values[index] ?? 0)}</b></span>`)}
       </figcaption>
       <div ref=${parent} role="img" aria-label="${title}, last 15 minutes. ${peaks.join("; ")}."></div>

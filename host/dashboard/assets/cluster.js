@@ -18,7 +18,7 @@ export function ClusterPanel() {
   if (!data) return problem ? html`<${Trouble} problem=${problem} />` : html`<${Empty}>Asking all gateways …<//>`;
   const { connections, nats, nodes, warnings } = data;
   return html`
-    <${Panel} title="Cluster" wide aside="${nodes.length} gateways, ${number(connections.open)} connections, NATS ${nats}">
+    <${Panel} title="Cluster" aside="${nodes.length} gateways, ${number(connections.open)} connections, NATS ${nats}">
       <${Trouble} problem=${problem} />
       ${warnings.length > 0 && html`<ul class="warnings">${warnings.map((warning) => html`<li>▲ ${visible(warning)}</li>`)}</ul>`}
       <${Table} caption="Gateways of the cluster" rows=${nodes} keyOf=${(/** @type {ClusterNode} */ node) => node.node} columns=${COLUMNS} />

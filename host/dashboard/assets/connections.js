@@ -45,7 +45,7 @@ export function Connections({ node, query, readOnly }) {
       ${data.connections.length === 0 && html`<${Empty}>${uid ? html`<${Foreign} text=${uid} /> is not connected${node === "" || node === "all" ? "" : " to this gateway"}.` : "Nobody is connected."}<//>`}
       ${uid && data.connections.length > 0 && !readOnly && html`<p><${Button} kind="dangerous" onClick=${() => setKicked("uid")}>Close all connections of this uid …<//></p>`}
       ${data.connections.length > 0 && html`
-        <${Table} caption="Connections" rows=${data.connections} keyOf=${(/** @type {Connection} */ row) => row.id} columns=${columns(readOnly ? null : setKicked)} />`}
+        <div class="framed"><${Table} caption="Connections" rows=${data.connections} keyOf=${(/** @type {Connection} */ row) => row.id} columns=${columns(readOnly ? null : setKicked)} /></div>`}
       ${!isSlowest && html`<${Paging} pages=${pages} setPages=${setPages} next=${data.next} shown=${data.connections.length} />`}
     `}
     ${kicked && html`<${Kick} target=${kicked} uid=${uid} say=${setSaid} onClose=${closed} />`}

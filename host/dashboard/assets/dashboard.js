@@ -116,7 +116,7 @@ function State({ status, problem }) {
   if (!status) return html`<span class="badge quiet" role="status">… asking</span>`;
   if (status.state !== "serving") return html`<span class="badge warning" role="status">◆ ${status.state}</span>`;
   const count = status.warnings.length;
-  if (count > 0) return html`<a class="badge warning" role="status" href="#/overview">▲ ${count} ${count === 1 ? "warning" : "warnings"}</a>`;
+  if (count > 0) return html`<span role="status"><a class="badge warning" href="#/overview">▲ ${count} ${count === 1 ? "warning" : "warnings"}</a></span>`;
   return html`<span class="badge good" role="status">● well</span>`;
 }
 

@@ -87,7 +87,8 @@ export function DropZone({ slot, done }) {
   const chooser = useRef(/** @type {any} */ (null));
   const name = visible(slot.slot);
   if (slot.source.startsWith("builtin:")) {
-    return html`<p class="muted">This plugin is built in. To deploy here, give the slot a file in the gateway's settings (<code>file = "…"</code>).</p>`;
+    const flag = slot.slot.startsWith("authenticator") ? "--authenticator" : "--router";
+    return html`<p class="muted">This plugin is built in. To deploy here, start the gateway with a file for this slot: <code>${flag} FILE.wasm</code>, or <code>file = "FILE.wasm"</code> in its settings.</p>`;
   }
   const drop = (/** @type {DragEvent} */ event) => {
     event.preventDefault();

@@ -11,6 +11,8 @@ export class History {
 
   /** @param {Sample} sample */
   add(sample) {
+    // A line that says only that others were lost.
+    if (sample.seq === undefined) return;
     const newest = this.newest;
     // After a restart of the gateway all counters begin again.
     if (newest && (sample.seq <= newest.seq || sample.messages < newest.messages || sample.logins < newest.logins)) {

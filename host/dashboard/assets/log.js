@@ -26,8 +26,9 @@ export function Log({ node }) {
   const stream = useStream("/log", {}, {
     after: () => lines.current.at(-1)?.seq,
     onLine: (line) => {
+      if (line.what === "lost") line = lostLines(line.lines, lines.current.at(-1)?.seq ?? 0);
       // After a restart of the gateway the numbers begin again.
-      if (line.seq <= (lines.current.at(-1)?.seq ?? -1)) lines.current = [];
+      if (line.seq < (lines.current.at(-1)?.seq ?? 0)) lines.current = [];
       lines.current.push(line);
       if (lines.current.length > KEPT) lines.current.splice(0, lines.current.length - KEPT);
       if (pausedAt === null) redraw();
@@ -63,6 +64,9 @@ export function Log({ node }) {
   `;
 }
 
+/** A line in the place of those that the gateway could not keep. @param {number} count @param {number} seq @returns {LogLine} */
+const lostLines = (count, seq) => ({ seq, at: new Date().toISOString(), level: "WARN", message: `${count} lines were dropped, because there were too many`, fields: {} });
+
 /** @param {LogLine} line @param {string} level */
 const isAtLeast = (line, level) => LEVELS.indexOf(line.level) <= LEVELS.indexOf(level);
 
@@ -89,7 +93,7 @@ function Lines({ lines, isFollowing }) {
     <div class="log" role="log" aria-label="Log lines" aria-live="off" tabindex="0" ref=${box} onScroll=${scrolled}>
       ${lines.map(
         ({ seq, at, level, message, fields }) => html`
-          <p key=${seq} class=${level.toLowerCase()}>
+          <p key=${`${seq} ${level}`} class=${level.toLowerCase()}>
             <time datetime=${at} title=${at}>${clock(at)}</time>
             <b>${SIGNS[/** @type {"WARN"} */ (level)] ?? ""} ${level}</b>
             <span><${Foreign} text=${message} limit=${600} /> ${Object.entries(fields ?? {}).map(([name, value]) => html`<span class="field"><i>${visible(name)}=</i><${Foreign} text=${String(value)} limit=${200} /></span> `)}</span>

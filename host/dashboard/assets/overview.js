@@ -29,13 +29,17 @@ export function Overview({ status, problem, node, history }) {
     <${Figures} status=${status} />
     ${node === "" ? html`<${HistoryCharts} history=${history} />` : html`<p class="muted">Charts are of the gateway that serves this page: choose it above to see them.</p>`}
     <div class="columns">
-      <${Deciders} slots=${status.plugins} />
-      <${Changes} slots=${status.plugins} />
-      ${node === "" && html`<${Reasons} history=${history} />`}
-      <${Budgets} status=${status} />
-      <${Listeners} status=${status} />
-      ${status.cluster && html`<${ClusterPanel} />`}
+      <div class="stack">
+        <${Deciders} slots=${status.plugins} />
+        ${node === "" && html`<${Reasons} history=${history} />`}
+      </div>
+      <div class="stack">
+        <${Changes} slots=${status.plugins} />
+        <${Budgets} status=${status} />
+        <${Listeners} status=${status} />
+      </div>
     </div>
+    ${status.cluster && html`<${ClusterPanel} />`}
   `;
 }
 
@@ -93,7 +97,7 @@ function Figures({ status: { connections, per_second: perSecond, uptime_seconds:
   ];
   return html`
     <dl class="figures-row">
-      ${figures.map(([name, value, hint]) => html`<div><dt>${name}</dt><dd><b>${value}</b> <span class="muted">${hint}</span></dd></div>`)}
+      ${figures.map(([name, value, hint]) => html`<div><dt>${name}</dt><dd><b>${value}</b><span class="muted">${hint}</span></dd></div>`)}
     </dl>
   `;
 }
@@ -130,7 +134,7 @@ function Changes({ slots }) {
       <ol class="events">
         ${events.map(
           (event) => html`
-            <li class=${event.what}>
+            <li class="is-${event.what}">
               <${When} at=${event.at} />
               <span><b>${visible(event.slot)}</b> ${event.generation !== null && `generation ${event.generation}`} ${inWords(EVENTS, event.what) || event.what}
                 ${event.reason && html`<span class="reason"><${Foreign} text=${event.reason} limit=${160} /></span>`}</span>
@@ -170,8 +174,8 @@ function Listeners({ status: { listeners, certificates } }) {
 function Certificate({ listener, file, names, expires }) {
   const days = Math.floor((Date.parse(expires) - Date.now()) / 86_400_000);
   return html`
-    <b>${listener}</b> certificate for <${Foreign} text=${names.join(", ") || "no name"} />,
-    <span class=${days < SOON_DAYS ? "failing" : ""}>${days < 0 ? "expired" : `expires in ${days} days`}</span>
-    <span class="muted"> <code title=${expires}>${visible(file)}</code></span>
+    <b>${listener}</b> certificate for <${Foreign} text=${names.join(", ") || "no name"} />:${" "}
+    <span class=${days < SOON_DAYS ? "failing" : ""} title=${expires}>${days < 0 ? "expired" : `expires in ${days} days`}</span>
+    <div><code class="muted">${visible(file)}</code></div>
   `;
 }

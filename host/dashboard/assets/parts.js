@@ -13,11 +13,11 @@ const MOST_SHOWN = 1000;
 
 /**
  * A part of a page with a heading.
- * @param {{ title: string, aside?: Node, children?: Node, wide?: boolean }} props
+ * @param {{ title: string, aside?: Node, children?: Node }} props
  */
-export function Panel({ title, aside, children, wide }) {
+export function Panel({ title, aside, children }) {
   return html`
-    <section class=${wide ? "panel wide" : "panel"}>
+    <section class="panel">
       <header><h2>${title}</h2>${aside && html`<div class="aside">${aside}</div>`}</header>
       ${children}
     </section>
@@ -97,17 +97,16 @@ export function Usage({ label, hint, used, limit, unit }) {
  * @param {{ caption: string, columns: Column<Row>[], rows: Row[], keyOf: (row: Row) => string | number, kindOf?: (row: Row) => string }} props
  */
 export function Table({ caption, columns, rows, keyOf, kindOf }) {
-  const alignment = (/** @type {Column<Row>} */ column) => (column.isNumber ? "number" : undefined);
   return html`
     <table role="table" class="cards" aria-label=${caption}>
       <thead role="rowgroup">
-        <tr role="row">${columns.map((column) => html`<th role="columnheader" scope="col" class=${alignment(column)}>${column.title}</th>`)}</tr>
+        <tr role="row">${columns.map((column) => html`<th role="columnheader" scope="col" class=${column.isNumber && "number"}>${column.title}</th>`)}</tr>
       </thead>
       <tbody role="rowgroup">
         ${rows.map(
           (row) => html`
             <tr role="row" key=${keyOf(row)} class=${kindOf?.(row)}>
-              ${columns.map((column) => html`<td role="cell" class=${alignment(column)} data-title=${column.title}>${column.cell(row)}</td>`)}
+              ${columns.map((column) => html`<${Cell} column=${column} content=${column.cell(row)} />`)}
             </tr>
           `,
         )}
@@ -115,6 +114,11 @@ export function Table({ caption, columns, rows, keyOf, kindOf }) {
     </table>
   `;
 }
+
+/** An empty cell is left out of a card. @param {{ column: Column<any>, content: Node }} props */
+const Cell = ({ column, content }) => html`
+  <td role="cell" class="${column.isNumber ? "number" : ""} ${content === "" ? "blank" : ""}" data-title=${column.title}><div>${content}</div></td>
+`;
 
 /**
  * A button. @param {{ onClick: () => void, children?: Node, kind?: string, disabled?: boolean, label?: string, pressed?: boolean }} props

@@ -44,7 +44,7 @@ function AllGateways() {
     <p class="muted">Choose one gateway above to change its plugins.</p>
     ${data.nodes.map(
       ({ node, plugins }) => html`
-        <h2 class="gateway">Gateway ${visible(String(node))}</h2>
+        <h2 class="gateway-name">Gateway ${visible(String(node))}</h2>
         ${plugins.map((slot) => html`<${SlotPanel} key=${`${node} ${slot.slot}`} slot=${slot} canChange=${false} />`)}
       `,
     )}

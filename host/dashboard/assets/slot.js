@@ -48,7 +48,7 @@ export function SlotPanel({ slot, refresh = () => {}, canChange }) {
 function Steps({ stage, generation }) {
   return html`
     <ol class="steps" aria-label="Stages">
-      ${STEPS.map((step) => html`<li aria-current=${step === stage ? "step" : undefined}>${step === stage ? `${step}: generation ${generation}` : step}</li>`)}
+      ${STEPS.map((step) => html`<li aria-current=${step === stage ? "step" : undefined}>${step}</li>`)}
     </ol>
     <p class="muted stage-words">Generation ${generation} ${inWords(STAGES, stage)}.</p>
   `;
@@ -71,14 +71,14 @@ function Problems({ slot }) {
 function SlotHistory({ slot }) {
   return html`
     <p class="muted">
-      ${number(slot.swaps)} swaps, ${number(slot.rollbacks)} rollbacks, ${number(slot.refusals)} refused components, ${number(slot.alerts)} alerts,
-      ${number(slot.overloaded)} calls refused because the plugin was busy; ${number(slot.instances)} instances with ${bytes(slot.memory_bytes)}
+      ${number(slot.swaps)} swaps, ${number(slot.rollbacks)} rollbacks, ${number(slot.refusals)} refused components, ${number(slot.alerts)} alerts.${" "}
+      ${number(slot.overloaded)} calls were refused, because the plugin was busy. ${number(slot.instances)} instances use ${bytes(slot.memory_bytes)}.
     </p>
     ${slot.history.length === 0 && html`<${Empty}>Nothing has happened yet.<//>`}
     <ol class="events">
       ${slot.history.toReversed().map(
         (event) => html`
-          <li class=${event.what}>
+          <li class="is-${event.what}">
             <${When} at=${event.at} />
             <span><b>${inWords(EVENTS, event.what) || event.what}</b> ${event.generation !== null && `generation ${event.generation}`} <${Digest} value=${event.digest} />
               ${event.reason && html`<span class="reason"><${Foreign} text=${event.reason} limit=${400} /></span>`}</span>

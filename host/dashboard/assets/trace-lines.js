@@ -10,12 +10,13 @@ import { CAUSES, inWords } from "./words.js";
 
 /** @param {{ lines: TraceLine[] }} props */
 export const TraceTable = ({ lines }) =>
-  html`<${Table} caption="Trace, newest first" rows=${lines} columns=${COLUMNS} keyOf=${(/** @type {TraceLine} */ line) => line.key} kindOf=${kindOf} />`;
+  html`<${Table} caption="Trace, newest first" rows=${lines} columns=${COLUMNS} keyOf=${(/** @type {TraceLine} */ line) => line.key} kindOf=${(/** @type {TraceLine} */ line) => (isFailure(line) ? "wrong" : "")} />`;
 
-/** @param {TraceLine} line */
-function kindOf({ what, outcome, result }) {
-  const isWrong = what === "lost" || (what === "call" && outcome !== "ok") || (what === "delivered" && result !== "ok");
-  return isWrong ? "wrong" : "";
+/** Whether the line says why a user may complain. @param {import("../types").TraceLine} line */
+export function isFailure({ what, outcome, result, code }) {
+  if (what === "call") return outcome !== "ok";
+  if (what === "delivered") return result !== "ok";
+  return what === "lost" || (what === "closed" && code !== 1000 && code !== 1001);
 }
 
 /** @type {import("./parts.js").Column<TraceLine>[]} */

@@ -5,7 +5,7 @@ import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { withQuery } from "./api.js";
 import { useBatches, useStream } from "./hooks.js";
 import { Button, Empty, Foreign, Trouble } from "./parts.js";
-import { TraceTable } from "./trace-lines.js";
+import { TraceTable, isFailure } from "./trace-lines.js";
 
 /** @typedef {import("../types").TraceLine} TraceLine */
 
@@ -65,14 +65,7 @@ function Live({ uid, connection }) {
     ${stream.what === "waiting" && html`<${Trouble} problem=${stream.problem} />`}
     ${shown.length === 0
       ? html`<${Empty}>${onlyFailures ? "Nothing has failed." : "Nothing has happened yet. Lines appear as soon as the client logs in, sends something or gets a message."}<//>`
-      : html`<${TraceTable} lines=${shown.toReversed()} />`}
+      : html`<div class="framed"><${TraceTable} lines=${shown.toReversed()} /></div>`}
     ${lines.current.length === KEPT && html`<p class="muted">Older lines are forgotten: the last ${KEPT} are kept.</p>`}
   `;
-}
-
-/** @param {TraceLine} line */
-function isFailure({ what, outcome, result, code }) {
-  if (what === "call") return outcome !== "ok";
-  if (what === "delivered") return result !== "ok";
-  return what === "lost" || (what === "closed" && code !== 1000 && code !== 1001);
 }

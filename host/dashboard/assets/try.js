@@ -38,7 +38,10 @@ export function TryIt({ status, readOnly, tryClient: client }) {
     <${Trouble} problem=${problem} what="a client to try it with" />
     <div class="columns try">
       <${ClientPanel} client=${client} attempt=${attempt} hint=${hintFor(status)} />
-      <${PushPanel} client=${client} attempt=${attempt} />
+      <div class="stack">
+        <${PushPanel} client=${client} attempt=${attempt} />
+        <${NextSteps} />
+      </div>
     </div>
   `;
 }
@@ -142,3 +145,16 @@ function PushPanel({ client, attempt }) {
     <//>
   `;
 }
+
+/** What a newcomer can do with this client. */
+const NextSteps = () => html`
+  <${Panel} title="In five minutes">
+    <ol class="steps-to-do">
+      <li><b>Connect</b>, then <b>Send</b>: the authenticator decides who this client is.</li>
+      <li><b>Push</b> a line: the router decides who gets it.</li>
+      <li><b>Trace</b> the client: each decision, with its plugin, its generation and its time.</li>
+      <li><a href="#/plugins">Plugins</a>: drop a changed <code>.wasm</code> file on its slot. No connection is closed.</li>
+      <li>Is it in shadow there? Disconnect, connect and log in again, and compare its verdicts. Then promote it, or roll it back.</li>
+    </ol>
+  <//>
+`;

@@ -11,17 +11,9 @@ export const STAGES = {
   kept: "served before, and is kept ready",
 };
 
-/** Why clients were refused: close codes, and words of the metrics. */
+/** Why clients were refused. */
 /** @type {Record<string, string>} */
 export const DENIALS = {
-  1002: "broke the WebSocket protocol",
-  1013: "a plugin failed or was too busy: try again later",
-  4400: "the first packet names no uid",
-  4901: "not logged in within the time allowed",
-  4902: "no authenticator accepted the client",
-  4904: "the uid is connected already",
-  4906: "the session has expired",
-  4908: "the uid is blocked",
   plugin: "a plugin denied the client",
   "not-accepted": "no authenticator accepted the client",
   "too-late": "not logged in within the time allowed",
