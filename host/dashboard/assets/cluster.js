@@ -29,17 +29,18 @@ export function ClusterPanel() {
 /** @type {import("./parts.js").Column<ClusterNode>[]} */
 const COLUMNS = [
   { title: "Gateway", cell: ({ node }) => node },
-  { title: "State", cell: ({ state }) => html`<${Badge} kind=${KINDS[/** @type {"serving"} */ (state)] ?? "bad"}>${state}<//>` },
+  { title: "State", isWide: true, cell: ({ state }) => html`<${Badge} kind=${KINDS[/** @type {"serving"} */ (state)] ?? "bad"}>${state}<//>` },
   { title: "Version", cell: ({ version }) => (version ? visible(version) : "–") },
   { title: "Running for", cell: ({ uptime_seconds: uptime }) => (uptime === undefined ? "–" : seconds(uptime)) },
   { title: "Connections", isNumber: true, cell: ({ connections }) => (connections ? `${number(connections.open)} of ${number(connections.limit)}` : "–") },
   {
     title: "Plugins",
-    cell: ({ plugins = [] }) => html`
+    isWide: true,
+    cell: ({ plugins = [] }) => plugins.length > 0 && html`
       <ul class="plain">
         ${plugins.map(({ slot, plugin, generation, stage, digest }) => html`<li>${visible(slot)}: ${visible(plugin)} ${generation} ${stage} <${Digest} value=${digest} /></li>`)}
       </ul>
     `,
   },
-  { title: "Admin listener", cell: ({ admin = [] }) => admin.map((address) => html`<code>${visible(address)}</code> `) },
+  { title: "Admin listener", isWide: true, cell: ({ admin = [] }) => admin.length > 0 && admin.map((address) => html`<code>${visible(address)}</code> `) },
 ];

@@ -42,7 +42,7 @@ export function Connections({ node, query, readOnly }) {
     ${!data && !problem && html`<${Empty}>Asking the gateway …<//>`}
     ${data && html`
       ${(data.missing ?? []).length > 0 && html`<p class="trouble">▲ Not all gateways answered: ${data.missing?.join(", ")} ${data.missing?.length === 1 ? "is" : "are"} missing.</p>`}
-      ${data.connections.length === 0 && html`<${Empty}>${uid ? html`<${Foreign} text=${uid} /> is not connected${node === "" || node === "all" ? "" : " to this gateway"}.` : "Nobody is connected."}<//>`}
+      ${data.connections.length === 0 && html`<${Empty}>${uid ? html`<b><${Foreign} text=${uid} /></b> is not connected${node === "" || node === "all" ? "" : " to this gateway"}.` : "Nobody is connected."}<//>`}
       ${uid && data.connections.length > 0 && !readOnly && html`<p><${Button} kind="dangerous" onClick=${() => setKicked("uid")}>Close all connections of this uid …<//></p>`}
       ${data.connections.length > 0 && html`
         <div class="framed"><${Table} caption="Connections" rows=${data.connections} keyOf=${(/** @type {Connection} */ row) => row.id} columns=${columns(readOnly ? null : setKicked)} /></div>`}
@@ -77,14 +77,15 @@ function Search({ uid, isSlowest, open, refresh }) {
 /** @param {((row: Connection) => void) | null} kick @returns {import("./parts.js").Column<Connection>[]} */
 function columns(kick) {
   return [
-    { title: "uid", cell: ({ uid }) => html`<b><${Foreign} text=${uid} limit=${48} /></b>` },
-    { title: "Address", cell: ({ address }) => html`<code>${address}</code>` },
+    { title: "uid", isWide: true, cell: ({ uid }) => html`<b><${Foreign} text=${uid} limit=${48} /></b>` },
+    { title: "Address", isWide: true, cell: ({ address }) => html`<code>${address}</code>` },
     { title: "Since", cell: ({ since }) => html`<${When} at=${since} />` },
     { title: "Groups", isNumber: true, cell: ({ groups }) => number(groups) },
     { title: "Outbox", isNumber: true, cell: (row) => bytes(row.outbox_bytes) },
-    { title: "Id", cell: ({ id, node }) => html`<code>${id}</code>${node !== undefined && html` <span class="muted">gateway ${node}</span>`}` },
+    { title: "Id", isWide: true, cell: ({ id, node }) => html`<code>${id}</code>${node !== undefined && html` <span class="muted">gateway ${node}</span>`}` },
     {
       title: "Actions",
+      isWide: true,
       cell: (row) => html`
         <span class="row tight">
           <a class="button" href=${withQuery("#/trace", { uid: row.uid })} aria-label="Trace connection ${row.id}">Trace</a>
@@ -97,6 +98,7 @@ function columns(kick) {
 
 /** @param {{ pages: string[], setPages: (pages: string[]) => void, next: string | null, shown: number }} props */
 function Paging({ pages, setPages, next, shown }) {
+  if (shown === 0 && pages.length === 1) return null;
   if (pages.length === 1 && !next) return html`<p class="muted">${number(shown)} ${shown === 1 ? "connection" : "connections"}</p>`;
   return html`
     <div class="row paging">

@@ -4,7 +4,7 @@
 import { html, useEffect, useErrorBoundary, useMemo, useRef, useState } from "./vendor/preact.js";
 import { get, logOut, withQuery } from "./api.js";
 import { Connections } from "./connections.js";
-import { seconds, visible } from "./format.js";
+import { visible } from "./format.js";
 import { History } from "./history.js";
 import { usePolling } from "./hooks.js";
 import { Log } from "./log.js";
@@ -100,7 +100,7 @@ function TopBar({ status, problem, node, setNode, readOnly }) {
     <header class="top">
       <a class="brand" href="#/overview"><img src="/assets/icon.svg" alt="" width="22" height="22" /> Hotgate</a>
       <${State} status=${status} problem=${problem} />
-      ${status && html`<span class="muted uptime" title="commit ${visible(status.commit)}">${visible(status.version)}, up ${seconds(status.uptime_seconds)}</span>`}
+      ${status && html`<span class="muted version" title="commit ${visible(status.commit)}">version ${visible(status.version)}</span>`}
       <span class="space"></span>
       <${NodeChoice} status=${status} node=${node} setNode=${setNode} />
       ${readOnly && html`<span class="badge quiet" title="This session can look at everything and change nothing.">read-only</span>`}

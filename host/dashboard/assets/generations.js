@@ -35,10 +35,10 @@ const COLUMNS = [
   { title: "Stage", cell: ({ stage }) => html`<${StageBadge} stage=${stage} />` },
   { title: "Since", cell: ({ since }) => html`<${When} at=${since} />` },
   { title: "Calls", isNumber: true, cell: ({ calls }) => number(calls) },
-  { title: "Failed", isNumber: true, cell: (row) => html`<span class=${failuresOf(row) > 0 ? "failing" : ""}>${failureShare(row)}</span> <span class="muted">${kinds(row.failures)}</span>` },
+  { title: "Failed", isNumber: true, isWide: true, cell: (row) => html`<span class=${failuresOf(row) > 0 ? "failing" : ""}>${failureShare(row)}</span> <span class="muted">${kinds(row.failures)}</span>` },
   { title: "Slowest p99", isNumber: true, cell: slowest },
   { title: "Code", isNumber: true, cell: (row) => bytes(row.code_bytes) },
-  { title: "Digest", cell: ({ digest }) => html`<${Digest} value=${digest} />` },
+  { title: "Digest", isWide: true, cell: ({ digest }) => html`<${Digest} value=${digest} />` },
 ];
 
 /** @param {{ generation: Generation }} props */
@@ -69,7 +69,7 @@ export function ShadowComparison({ shadow, candidate, live }) {
   const { compared, agreed, skipped } = shadow;
   const differed = Object.entries(shadow.differed).sort((one, other) => other[1] - one[1]);
   return html`
-    <section class="shadow" aria-label="Comparison in shadow">
+    <div class="shadow">
       <h3>In shadow: generation ${live} (live) → generation ${candidate}</h3>
       ${compared === 0 && html`<${Empty}>No login has been compared yet. Log in with a client, for example in <a href="#/try">Try it</a>.<//>`}
       ${compared > 0 && html`
@@ -80,6 +80,6 @@ export function ShadowComparison({ shadow, candidate, live }) {
             verdicts === "accept → accept" && " with different uids"}</span></li>`)}
         </ul>
       `}
-    </section>
+    </div>
   `;
 }

@@ -48,6 +48,7 @@ export function HistoryCharts({ history }) {
 
 /** @param {{ history: History }} props */
 export function Reasons({ history }) {
+  if (history.isEmpty) return null;
   return html`
     <${Panel} title="Refused and ended" aside="last 15 minutes">
       <h3>Logins denied</h3>

@@ -113,7 +113,7 @@ function Deciders({ slots }) {
         columns=${/** @type {import("./parts.js").Column<typeof rows[0]>[]} */ ([
           { title: "Slot", cell: ({ slot }) => html`<a href="#/plugins?slot=${encodeURIComponent(slot.slot)}">${visible(slot.slot)}</a>` },
           { title: "Plugin", cell: ({ slot }) => html`<${Foreign} text=${slot.plugin} limit=${30} />` },
-          { title: "Generation", cell: ({ generation }) => html`${generation.generation} <${StageBadge} stage=${generation.stage} />` },
+          { title: "Generation", isWide: true, cell: ({ generation }) => html`${generation.generation} <${StageBadge} stage=${generation.stage} />` },
           { title: "Since", cell: ({ generation }) => html`<${When} at=${generation.since} />` },
           { title: "Calls", isNumber: true, cell: ({ generation }) => number(generation.calls) },
           { title: "Failed", isNumber: true, cell: ({ generation }) => html`<span class=${failuresOf(generation) > 0 ? "failing" : ""}>${failureShare(generation)}</span>` },

@@ -86,9 +86,9 @@ export function Usage({ label, hint, used, limit, unit }) {
 }
 
 /**
- * A column of a table. `isNumber`: to the right.
+ * A column of a table. `isNumber`: to the right. `isWide`: gets a line of its own in a card.
  * @template Row
- * @typedef {{ title: string, cell: (row: Row) => Node, isNumber?: boolean }} Column
+ * @typedef {{ title: string, cell: (row: Row) => Node, isNumber?: boolean, isWide?: boolean }} Column
  */
 
 /**
@@ -116,9 +116,10 @@ export function Table({ caption, columns, rows, keyOf, kindOf }) {
 }
 
 /** An empty cell is left out of a card. @param {{ column: Column<any>, content: Node }} props */
-const Cell = ({ column, content }) => html`
-  <td role="cell" class="${column.isNumber ? "number" : ""} ${content === "" ? "blank" : ""}" data-title=${column.title}><div>${content}</div></td>
-`;
+function Cell({ column, content }) {
+  const kinds = [column.isNumber && "number", column.isWide && "wide", !content && content !== 0 && "blank"].filter(Boolean).join(" ");
+  return html`<td role="cell" class=${kinds} data-title=${column.title}><div>${content}</div></td>`;
+}
 
 /**
  * A button. @param {{ onClick: () => void, children?: Node, kind?: string, disabled?: boolean, label?: string, pressed?: boolean }} props

@@ -23,9 +23,9 @@ export function isFailure({ what, outcome, result, code }) {
 const COLUMNS = [
   { title: "Time", cell: ({ at }) => (at ? html`<time datetime=${at} title=${at}>${clock(at, true)}</time>` : "") },
   { title: "What", cell: (line) => html`<b>${line.function ?? line.what}</b>` },
-  { title: "By", cell: decidedBy },
+  { title: "By", isWide: true, cell: decidedBy },
   { title: "Took", isNumber: true, cell: ({ micros: took }) => (took === undefined ? "" : micros(took)) },
-  { title: "Outcome", cell: outcomeOf },
+  { title: "Outcome", isWide: true, cell: outcomeOf },
   { title: "Connection", cell: ({ connection }) => (connection ? html`<code>${visible(connection)}</code>` : "") },
 ];
 
