@@ -6,6 +6,12 @@ import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { clock, short } from "./format.js";
 import { onTheme } from "./theme.js";
 
+/** uplot.js is a plain script, which loads beside the modules. */
+const library = new Promise((resolve) => {
+  if ("uPlot" in globalThis) resolve(null);
+  else document.querySelector('script[src$="/uplot.js"]')?.addEventListener("load", resolve);
+});
+
 const HEIGHT = 132;
 const WINDOW_SECONDS = 15 * 60;
 
@@ -63,15 +69,18 @@ export function Chart({ title, times, lines, format }) {
   latest.current = data;
 
   useEffect(() => {
+    let isShown = true;
     const draw = () => {
+      if (!isShown) return;
       plot.current?.destroy();
       plot.current = new uPlot(options(parent.current, lines, setPoint), latest.current, parent.current);
     };
-    draw();
+    void library.then(draw);
     const size = new ResizeObserver(() => plot.current?.setSize({ width: parent.current.clientWidth, height: HEIGHT }));
     size.observe(parent.current);
     const forget = onTheme(draw);
     return () => {
+      isShown = false;
       forget();
       size.disconnect();
       plot.current?.destroy();

@@ -3,32 +3,30 @@
 
 import { html, useEffect, useErrorBoundary, useMemo, useRef, useState } from "./vendor/preact.js";
 import { get, logOut, withQuery } from "./api.js";
-import { Connections } from "./connections.js";
 import { visible } from "./format.js";
 import { History } from "./history.js";
 import { usePolling } from "./hooks.js";
-import { Log } from "./log.js";
 import { Overview } from "./overview.js";
 import { Button, Trouble } from "./parts.js";
-import { Plugins } from "./plugins.js";
 import { isDark, onTheme, toggleTheme } from "./theme.js";
-import { Trace } from "./trace.js";
 import { TryClient } from "./try-client.js";
-import { TryIt } from "./try.js";
 
 /** @typedef {import("../types").Status} Status */
 
 /** How often the gateway is asked how it is, while somebody looks. */
 const STATUS_INTERVAL = 3000;
 
-/** @type {Record<string, { title: string, page: (props: any) => unknown }>} */
+/**
+ * The pages. Their modules are loaded when they are first shown, so that the overview is there at once.
+ * @type {Record<string, { title: string, load: () => Promise<(props: any) => unknown> }>}
+ */
 const PAGES = {
-  overview: { title: "Overview", page: Overview },
-  plugins: { title: "Plugins", page: Plugins },
-  connections: { title: "Connections", page: Connections },
-  trace: { title: "Trace", page: Trace },
-  log: { title: "Log", page: Log },
-  try: { title: "Try it", page: TryIt },
+  overview: { title: "Overview", load: async () => Overview },
+  plugins: { title: "Plugins", load: async () => (await import("./plugins.js")).Plugins },
+  connections: { title: "Connections", load: async () => (await import("./connections.js")).Connections },
+  trace: { title: "Trace", load: async () => (await import("./trace.js")).Trace },
+  log: { title: "Log", load: async () => (await import("./log.js")).Log },
+  try: { title: "Try it", load: async () => (await import("./try.js")).TryIt },
 };
 
 /** The page that the address names, and what follows after its name. */
@@ -59,7 +57,7 @@ export function Dashboard({ session }) {
   const tryClient = useMemo(() => new TryClient(), []);
   useEffect(() => () => tryClient.disconnect(), []);
 
-  const { title, page } = PAGES[name];
+  const { title, load } = PAGES[name];
   const heading = useRef(/** @type {any} */ (null));
   const isFirst = useRef(true);
   useEffect(() => {
@@ -80,7 +78,7 @@ export function Dashboard({ session }) {
     </nav>
     <main id="content" class="page-${name}">
       <h1 ref=${heading} tabindex="-1">${title}</h1>
-      <${Fence} key=${name}><${page} ...${around} /><//>
+      <${Fence} key=${name}><${Page} load=${load} around=${around} /><//>
     </main>
   `;
 }
@@ -90,6 +88,19 @@ function Fence({ children }) {
   const [defect] = useErrorBoundary();
   if (defect) return html`<${Trouble} problem=${new Error(`This page has a defect: ${defect}`)} />`;
   return children;
+}
+
+/** @param {{ load: () => Promise<(props: any) => unknown>, around: object }} props */
+function Page({ load, around }) {
+  const [page, setPage] = useState(/** @type {{ component?: unknown, problem?: Error }} */ ({}));
+  useEffect(() => {
+    load().then(
+      (component) => setPage({ component }),
+      () => setPage({ problem: new Error("This page cannot be loaded: the gateway does not answer.") }),
+    );
+  }, []);
+  if (page.problem) return html`<${Trouble} problem=${page.problem} />`;
+  return page.component ? html`<${page.component} ...${around} />` : null;
 }
 
 /** @param {{ status: Status | null, problem: Error | null, node: string, setNode: (node: string) => void, readOnly: boolean }} props */

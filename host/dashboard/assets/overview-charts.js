@@ -29,7 +29,7 @@ export function HistoryCharts({ history }) {
     <div class="charts">
       <${Chart} title="Connections" times=${times} format=${number} lines=${[
         { name: "open", values: history.values((sample) => sample.connections) },
-        { name: "not logged in", values: history.values((sample) => sample.unauthenticated) },
+        { name: "logging in", values: history.values((sample) => sample.unauthenticated) },
       ]} />
       <${Chart} title="Logins" times=${times} format=${rate} lines=${[
         { name: "accepted", values: history.rates((sample) => sample.logins) },
