@@ -13,6 +13,8 @@ import { TryClient } from "./try-client.js";
 
 /** @typedef {import("../types").Status} Status */
 
+/** When the modules of all pages are loaded: they should be there even if the gateway does not answer later. */
+const LOAD_ALL_AFTER = 1000;
 /** How often the gateway is asked how it is, while somebody looks. */
 const STATUS_INTERVAL = 3000;
 
@@ -35,6 +37,8 @@ function useRoute() {
   const [hash, setHash] = useState(read);
   useEffect(() => {
     const changed = () => setHash(read());
+    // The address may have changed since the first drawing.
+    changed();
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
   }, []);
@@ -56,6 +60,11 @@ export function Dashboard({ session }) {
   const history = useMemo(() => new History(), []);
   const tryClient = useMemo(() => new TryClient(), []);
   useEffect(() => () => tryClient.disconnect(), []);
+
+  useEffect(() => {
+    const timer = setTimeout(() => Object.values(PAGES).forEach(({ load }) => load().catch(() => {})), LOAD_ALL_AFTER);
+    return () => clearTimeout(timer);
+  }, []);
 
   const { title, load } = PAGES[name];
   const heading = useRef(/** @type {any} */ (null));
@@ -96,7 +105,7 @@ function Page({ load, around }) {
   useEffect(() => {
     load().then(
       (component) => setPage({ component }),
-      () => setPage({ problem: new Error("This page cannot be loaded: the gateway does not answer.") }),
+      () => setPage({ problem: new Error("This page cannot be loaded: the gateway does not answer. Reload it when the gateway is back.") }),
     );
   }, []);
   if (page.problem) return html`<${Trouble} problem=${page.problem} />`;

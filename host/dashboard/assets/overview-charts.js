@@ -25,7 +25,7 @@ export function HistoryCharts({ history }) {
   if (stream.what === "missing") return html`<${Trouble} problem=${stream.problem} what="charts of the last 15 minutes" />`;
   if (times.length === 0) return html`<${Empty}>The charts begin as soon as there are two samples.<//>`;
   return html`
-    ${stream.what === "waiting" && html`<${Trouble} problem=${stream.problem} />`}
+    ${stream.what === "waiting" && html`<p class="muted">▲ The charts have stopped, and go on when the gateway answers.</p>`}
     <div class="charts">
       <${Chart} title="Connections" times=${times} format=${number} lines=${[
         { name: "open", values: history.values((sample) => sample.connections) },
