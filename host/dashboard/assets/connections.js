@@ -41,15 +41,27 @@ export function Connections({ node, query, readOnly }) {
     <p class="said" role="status">${said}</p>
     ${!data && !problem && html`<${Empty}>Asking the gateway …<//>`}
     ${data && html`
-      ${(data.missing ?? []).length > 0 && html`<p class="trouble">▲ Not all gateways answered: ${data.missing?.join(", ")} ${data.missing?.length === 1 ? "is" : "are"} missing.</p>`}
-      ${data.connections.length === 0 && html`<${Empty}>${uid ? html`<b><${Foreign} text=${uid} /></b> is not connected${node === "" || node === "all" ? "" : " to this gateway"}.` : "Nobody is connected."}<//>`}
-      ${uid && data.connections.length > 0 && !readOnly && html`<p><${Button} kind="dangerous" onClick=${() => setKicked("uid")}>Close all connections of this uid …<//></p>`}
+      <${Missing} nodes=${data.missing ?? []} />
+      ${data.connections.length === 0 && html`<${Nobody} uid=${uid} node=${node} />`}
       ${data.connections.length > 0 && html`
-        <div class="framed"><${Table} caption="Connections" rows=${data.connections} keyOf=${(/** @type {Connection} */ row) => row.id} columns=${columns(readOnly ? null : setKicked)} /></div>`}
+        ${uid && !readOnly && html`<p><${Button} kind="dangerous" onClick=${() => setKicked("uid")}>Close all connections of this uid …<//></p>`}
+        <div class="framed"><${Table} caption="Connections" rows=${data.connections} keyOf=${idOf} columns=${columns(readOnly ? null : setKicked)} /></div>
+      `}
       ${!isSlowest && html`<${Paging} pages=${pages} setPages=${setPages} next=${data.next} shown=${data.connections.length} />`}
     `}
     ${kicked && html`<${Kick} target=${kicked} uid=${uid} say=${setSaid} onClose=${closed} />`}
   `;
+}
+
+const idOf = (/** @type {Connection} */ row) => row.id;
+
+/** @param {{ nodes: number[] }} props */
+const Missing = ({ nodes }) => nodes.length > 0 && html`<p class="trouble">▲ Not all gateways have answered. Missing: ${nodes.join(", ")}.</p>`;
+
+/** @param {{ uid: string, node: string }} props */
+function Nobody({ uid, node }) {
+  const where = node === "" || node === "all" ? "" : " to this gateway";
+  return html`<${Empty}>${uid ? html`<b><${Foreign} text=${uid} /></b> is` : "Nobody is"}${uid && " not"} connected${where}.<//>`;
 }
 
 /** @param {{ uid: string, isSlowest: boolean, open: (parameters: Record<string, string>) => void, refresh: () => void }} props */

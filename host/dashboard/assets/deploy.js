@@ -16,7 +16,10 @@ const NEXT = {
   probation: "It then serves for good, and is no longer rolled back by itself.",
 };
 
-/** Asks the gateway for a change of a slot, and returns the slot's new status. @param {string} slot @param {string} verb @param {number} [generation] */
+/**
+ * Asks the gateway for a change of a slot, and returns the slot's new status.
+ * @param {string} slot @param {string} verb @param {number} [generation]
+ */
 async function change(slot, verb, generation) {
   const response = await request("POST", withQuery(`/plugins/${encodeURIComponent(slot)}/${verb}`, { generation }));
   return /** @type {Promise<Slot>} */ (response.json());
@@ -42,7 +45,7 @@ export function SlotActions({ slot, done }) {
   const canPromote = slot.candidate !== null || slot.live.stage === "probation";
   const canRollBack = slot.candidate !== null || slot.previous !== null;
   return html`
-    <div class="row actions">
+    <div class="row">
       ${canPromote && html`<${Button} kind="primary" onClick=${() => ask("promote")}>Promote generation ${newest.generation} …<//>`}
       ${canRollBack && html`<${Button} kind="dangerous" onClick=${() => ask("rollback")}>Roll back generation ${newest.generation} …<//>`}
       <${Button} onClick=${() => ask("reload")}>Reload …<//>
@@ -51,31 +54,42 @@ export function SlotActions({ slot, done }) {
   `;
 }
 
-/** @param {{ verb: "promote" | "rollback" | "reload", slot: Slot, subject: import("../types").Generation, done: (sentence: string) => void, close: () => void }} props */
+/**
+ * @param {{
+ *   verb: "promote" | "rollback" | "reload", slot: Slot, subject: import("../types").Generation,
+ *   done: (sentence: string) => void, close: () => void,
+ * }} props
+ */
 function Question({ verb, slot, subject, done, close }) {
   const { generation, stage, digest } = subject;
   const act = async () => done(outcome(await change(slot.slot, verb, verb === "reload" ? undefined : generation)));
   const name = visible(slot.slot);
-  const which = html`<p>Generation <b>${generation}</b> of <b>${name}</b>, digest <${Digest} value=${digest} />, is now in the stage <b>${stage}</b>.</p>`;
+  const which = html`
+    <p>Generation <b>${generation}</b> of <b>${name}</b>, digest <${Digest} value=${digest} />, is now in the stage <b>${stage}</b>.</p>
+  `;
   if (verb === "promote") {
+    const title = `Promote generation ${generation}`;
     return html`
-      <${Confirmation} title="Promote generation ${generation}?" verb="Promote generation ${generation}" act=${act} onClose=${close}>
+      <${Confirmation} title="${title}?" verb=${title} act=${act} onClose=${close}>
         ${which}<p>${NEXT[/** @type {"shadow"} */ (stage)]}</p>
       <//>
     `;
   }
   if (verb === "rollback") {
+    const title = `Roll back generation ${generation}`;
     const back = slot.candidate ? slot.live.generation : slot.previous?.generation;
     return html`
-      <${Confirmation} title="Roll back generation ${generation}?" verb="Roll back generation ${generation}" isDangerous act=${act} onClose=${close}>
+      <${Confirmation} title="${title}?" verb=${title} isDangerous act=${act} onClose=${close}>
         ${which}
-        <p>${slot.candidate ? "It is given up" : "It stops serving"}, and generation <b>${back}</b> serves everybody. No connection is closed. The same file is not loaded again until it changes, or until you reload.</p>
+        <p>${slot.candidate ? "It is given up" : "It stops serving"}, and generation <b>${back}</b> serves everybody. No connection is closed.</p>
+        <p>The same file is not loaded again until it changes, or until you reload.</p>
       <//>
     `;
   }
   return html`
     <${Confirmation} title="Reload ${name}?" verb="Reload" act=${act} onClose=${close}>
-      <p>The gateway reads <code><${Foreign} text=${slot.source} limit=${100} /></code> and its settings again, even if they were rolled back. If they pass the checks, they begin their stages.</p>
+      <p>The gateway reads <code><${Foreign} text=${slot.source} limit=${100} /></code> and its settings again, even if they were rolled back.</p>
+      <p>If they pass the checks, they begin their stages.</p>
     <//>
   `;
 }
@@ -88,7 +102,12 @@ export function DropZone({ slot, done }) {
   const name = visible(slot.slot);
   if (slot.source.startsWith("builtin:")) {
     const flag = slot.slot.startsWith("authenticator") ? "--authenticator" : "--router";
-    return html`<p class="muted">This plugin is built in. To deploy here, start the gateway with a file for this slot: <code>${flag} FILE.wasm</code>, or <code>file = "FILE.wasm"</code> in its settings.</p>`;
+    return html`
+      <p class="muted">
+        This plugin is built in. To deploy here, start the gateway with a file for this slot:${" "}
+        <code>${flag} FILE.wasm</code>, or <code>file = "FILE.wasm"</code> in its settings.
+      </p>
+    `;
   }
   const drop = (/** @type {DragEvent} */ event) => {
     event.preventDefault();
@@ -113,7 +132,7 @@ export function DropZone({ slot, done }) {
     ${file && html`
       <${Confirmation} title="Deploy to ${name}?" verb="Deploy" act=${deploy} onClose=${() => setFile(null)}>
         <p><b><${Foreign} text=${file.name} /></b> (${bytes(file.size)}) replaces the file <code><${Foreign} text=${slot.source} limit=${100} /></code>.</p>
-        <p>The gateway checks it first, which may take a minute. Meanwhile generation <b>${slot.live.generation}</b> goes on serving. Then the new generation begins its stages.</p>
+        <p>The gateway checks it first, which may take a minute. Meanwhile generation <b>${slot.live.generation}</b> goes on serving.</p>
       <//>
     `}
   `;

@@ -20,6 +20,11 @@ export function failureShare(counted) {
 /** The kinds of failures: "2 trap, 1 deadline". @param {Record<string, number>} failures */
 const kinds = (failures) => Object.entries(failures).map(([kind, count]) => `${number(count)} ${kind}`).join(", ");
 
+/** @param {{ counted: { calls: number, failures: Record<string, number> } }} props */
+const Failures = ({ counted }) => html`
+  <span class=${failuresOf(counted) > 0 ? "failing" : ""}>${failureShare(counted)}</span> <span class="muted">${kinds(counted.failures)}</span>
+`;
+
 /** The slowest function decides how a generation feels. @param {Generation} generation */
 const slowest = ({ functions }) => (functions.length === 0 ? "–" : micros(Math.max(...functions.map((called) => called.p99_us))));
 
@@ -35,7 +40,7 @@ const COLUMNS = [
   { title: "Stage", cell: ({ stage }) => html`<${StageBadge} stage=${stage} />` },
   { title: "Since", cell: ({ since }) => html`<${When} at=${since} />` },
   { title: "Calls", isNumber: true, cell: ({ calls }) => number(calls) },
-  { title: "Failed", isNumber: true, isWide: true, cell: (row) => html`<span class=${failuresOf(row) > 0 ? "failing" : ""}>${failureShare(row)}</span> <span class="muted">${kinds(row.failures)}</span>` },
+  { title: "Failed", isNumber: true, isWide: true, cell: (row) => html`<${Failures} counted=${row} />` },
   { title: "Slowest p99", isNumber: true, cell: slowest },
   { title: "Code", isNumber: true, cell: (row) => bytes(row.code_bytes) },
   { title: "Digest", isWide: true, cell: ({ digest }) => html`<${Digest} value=${digest} />` },
@@ -56,7 +61,7 @@ export function Functions({ generation }) {
 const FUNCTION_COLUMNS = [
   { title: "Function", cell: (row) => html`<code>${row.function}</code>` },
   { title: "Calls", isNumber: true, cell: ({ calls }) => number(calls) },
-  { title: "Failed", isNumber: true, cell: (row) => html`${failureShare(row)} <span class="muted">${kinds(row.failures)}</span>` },
+  { title: "Failed", isNumber: true, cell: (row) => html`<${Failures} counted=${row} />` },
   { title: "p50", isNumber: true, cell: (row) => micros(row.p50_us) },
   { title: "p99", isNumber: true, cell: (row) => micros(row.p99_us) },
 ];
@@ -73,11 +78,16 @@ export function ShadowComparison({ shadow, candidate, live }) {
       <h3>In shadow: generation ${live} (live) → generation ${candidate}</h3>
       ${compared === 0 && html`<${Empty}>No login has been compared yet. Log in with a client, for example in <a href="#/try">Try it</a>.<//>`}
       ${compared > 0 && html`
-        <p><b>${number(agreed)}</b> of ${number(compared)} verdicts agree (${percent(agreed, compared)})${skipped > 0 && `; ${number(skipped)} were skipped, because it did not keep up`}.</p>
+        <p><b>${number(agreed)}</b> of ${number(compared)} verdicts agree (${percent(agreed, compared)}).</p>
+        ${skipped > 0 && html`<p>${number(skipped)} were skipped, because it did not keep up.</p>`}
         ${differed.length === 0 && html`<p>None differs.</p>`}
         <ul class="counts">
-          ${differed.map(([verdicts, count]) => html`<li><b>${number(count)}</b> <meter min="0" max=${compared} value=${count} aria-label=${verdicts}></meter> <span><code>${visible(verdicts)}</code>${
-            verdicts === "accept → accept" && " with different uids"}</span></li>`)}
+          ${differed.map(
+            ([verdicts, count]) => html`
+              <li><b>${number(count)}</b> <meter min="0" max=${compared} value=${count} aria-label=${verdicts}></meter>
+                <span><code>${visible(verdicts)}</code>${verdicts === "accept → accept" && " with different uids"}</span></li>
+            `,
+          )}
         </ul>
       `}
     </div>

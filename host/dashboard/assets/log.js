@@ -37,7 +37,8 @@ export function Log({ node }) {
   if (stream.what === "missing") return html`<${Trouble} problem=${stream.problem} what="its log" />`;
 
   const newest = lines.current.at(-1)?.seq ?? 0;
-  const matching = lines.current.filter((line) => (pausedAt === null || line.seq <= pausedAt) && isAtLeast(line, level) && contains(line, word));
+  const until = pausedAt ?? newest;
+  const matching = lines.current.filter((line) => line.seq <= until && isAtLeast(line, level) && contains(line, word));
   const isPaused = pausedAt !== null;
   return html`
     <form class="row tools" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}>
@@ -65,7 +66,10 @@ export function Log({ node }) {
 }
 
 /** A line in the place of those that the gateway could not keep. @param {number} count @param {number} seq @returns {LogLine} */
-const lostLines = (count, seq) => ({ seq, at: new Date().toISOString(), level: "WARN", message: `${count} lines were dropped, because there were too many`, fields: {} });
+function lostLines(count, seq) {
+  const message = `${count} lines were dropped, because there were too many`;
+  return { seq, at: new Date().toISOString(), level: "WARN", message, fields: {} };
+}
 
 /** @param {LogLine} line @param {string} level */
 const isAtLeast = (line, level) => LEVELS.indexOf(line.level) <= LEVELS.indexOf(level);
@@ -74,6 +78,9 @@ const isAtLeast = (line, level) => LEVELS.indexOf(line.level) <= LEVELS.indexOf(
 function contains(line, word) {
   return word === "" || `${line.message} ${JSON.stringify(line.fields)}`.toLowerCase().includes(word.toLowerCase());
 }
+
+/** @param {{ name: string, value: unknown }} props */
+const Field = ({ name, value }) => html`<span class="field"><i>${visible(name)}=</i><${Foreign} text=${String(value)} limit=${200} /></span> `;
 
 const SIGNS = { ERROR: "✕", WARN: "▲" };
 
@@ -96,7 +103,7 @@ function Lines({ lines, isFollowing }) {
           <p key=${`${seq} ${level}`} class=${level.toLowerCase()}>
             <time datetime=${at} title=${at}>${clock(at)}</time>
             <b>${SIGNS[/** @type {"WARN"} */ (level)] ?? ""} ${level}</b>
-            <span><${Foreign} text=${message} limit=${600} /> ${Object.entries(fields ?? {}).map(([name, value]) => html`<span class="field"><i>${visible(name)}=</i><${Foreign} text=${String(value)} limit=${200} /></span> `)}</span>
+            <span><${Foreign} text=${message} limit=${600} /> ${Object.entries(fields ?? {}).map(([name, value]) => html`<${Field} name=${name} value=${value} />`)}</span>
           </p>
         `,
       )}

@@ -34,10 +34,14 @@ export const Empty = ({ children }) => html`<p class="empty">${children}</p>`;
 export function Trouble({ problem, what }) {
   if (!problem) return null;
   if (what && problem instanceof Problem && problem.isMissing) {
-    return html`<p class="trouble note" role="status">This gateway does not offer ${what} yet. A newer version does, unless its settings switch it off.</p>`;
+    const sentence = `This gateway does not offer ${what} yet. A newer version does, unless its settings switch it off.`;
+    return html`<p class="trouble note" role="status">${sentence}</p>`;
   }
-  return html`<p class="trouble" role="alert"><span class="sign" aria-hidden="true">✕</span> ${visible(problem.message)}</p>`;
+  return html`<div role="alert"><${Wrong}>${visible(problem.message)}<//></div>`;
 }
+
+/** Something that is wrong. @param {{ children?: Node }} props */
+export const Wrong = ({ children }) => html`<p class="trouble"><span aria-hidden="true">✕</span> ${children}</p>`;
 
 /**
  * Text that a stranger wrote. It cannot change what is around it, and is cut if it is long.
@@ -94,13 +98,18 @@ export function Usage({ label, hint, used, limit, unit }) {
 /**
  * A table that becomes a list of cards on a narrow screen. The roles keep it a table for screen readers then.
  * @template Row
- * @param {{ caption: string, columns: Column<Row>[], rows: Row[], keyOf: (row: Row) => string | number, kindOf?: (row: Row) => string }} props
+ * @param {{
+ *   caption: string, columns: Column<Row>[], rows: Row[],
+ *   keyOf: (row: Row) => string | number, kindOf?: (row: Row) => string,
+ * }} props
  */
 export function Table({ caption, columns, rows, keyOf, kindOf }) {
   return html`
     <table role="table" class="cards" aria-label=${caption}>
       <thead role="rowgroup">
-        <tr role="row">${columns.map((column) => html`<th role="columnheader" scope="col" class=${column.isNumber && "number"}>${column.title}</th>`)}</tr>
+        <tr role="row">
+          ${columns.map(({ title, isNumber }) => html`<th role="columnheader" scope="col" class=${isNumber && "number"}>${title}</th>`)}
+        </tr>
       </thead>
       <tbody role="rowgroup">
         ${rows.map(
@@ -122,7 +131,13 @@ function Cell({ column, content }) {
 }
 
 /**
- * A button. @param {{ onClick: () => void, children?: Node, kind?: string, disabled?: boolean, label?: string, pressed?: boolean }} props
+ * A button.
+ * @param {{
+ *   onClick: () => void, children?: Node, kind?: string, disabled?: boolean, label?: string, pressed?: boolean,
+ * }} props
  */
-export const Button = ({ onClick, children, kind = "", disabled, label, pressed }) =>
-  html`<button type="button" class=${kind} disabled=${disabled} aria-label=${label} aria-pressed=${pressed} onClick=${onClick}>${children}</button>`;
+export const Button = ({ onClick, children, kind = "", disabled, label, pressed }) => html`
+  <button type="button" class=${kind} disabled=${disabled} aria-label=${label} aria-pressed=${pressed} onClick=${onClick}>
+    ${children}
+  </button>
+`;

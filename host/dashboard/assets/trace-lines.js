@@ -9,8 +9,11 @@ import { CAUSES, inWords } from "./words.js";
 /** @typedef {import("../types").TraceLine & { key: number }} TraceLine */
 
 /** @param {{ lines: TraceLine[] }} props */
-export const TraceTable = ({ lines }) =>
-  html`<${Table} caption="Trace, newest first" rows=${lines} columns=${COLUMNS} keyOf=${(/** @type {TraceLine} */ line) => line.key} kindOf=${(/** @type {TraceLine} */ line) => (isFailure(line) ? "wrong" : "")} />`;
+export function TraceTable({ lines }) {
+  const keyOf = (/** @type {TraceLine} */ line) => line.key;
+  const kindOf = (/** @type {TraceLine} */ line) => (isFailure(line) ? "wrong" : "");
+  return html`<${Table} caption="Trace, newest first" rows=${lines} columns=${COLUMNS} keyOf=${keyOf} kindOf=${kindOf} />`;
+}
 
 /** Whether the line says why a user may complain. @param {import("../types").TraceLine} line */
 export function isFailure({ what, outcome, result, code }) {
@@ -40,33 +43,50 @@ function decidedBy({ what, slot, plugin, generation, digest, by, address }) {
 
 /** @param {TraceLine} line */
 function outcomeOf(line) {
-  const payload = line.payload !== undefined && html` <code class="payload"><${Foreign} text=${line.payload} limit=${200} /></code>`;
   switch (line.what) {
     case "handshake":
       return html`asked for <code><${Foreign} text=${line.path ?? "/"} limit=${100} /></code>`;
     case "call":
-      return html`
-        ${line.outcome === "ok" ? "ok" : html`<span class="failing">✕ ${visible(line.outcome ?? "")}</span>`}${line.bytes !== undefined && html` <span class="muted">for ${bytes(line.bytes)}</span>`}
-        ${line.reason && html` <${Foreign} text=${line.reason} limit=${300} />`}${payload}
-        ${(line.actions ?? []).length > 0 && html`<ul class="plain actions-list">${line.actions?.map((action) => html`<li>${describe(action)}</li>`)}</ul>`}
-      `;
+      return html`<${Call} line=${line} />`;
     case "delivered":
-      return html`${line.result === "ok" ? "a message for this client" : html`<span class="failing">✕ ${visible(line.result ?? "")}</span>`} <span class="muted">${bytes(line.bytes ?? 0)}</span>${payload}`;
+      return html`<${Result} word=${line.result} ok="a message for this client" /> <${Content} line=${line} />`;
     case "closed":
-      return html`code <b>${line.code}</b> ${line.reason && html`<${Foreign} text=${line.reason} limit=${130} />`} <span class="muted">${inWords(CAUSES, line.cause ?? "") || visible(line.cause ?? "")}</span>`;
+      return html`code <b>${line.code}</b> <${Foreign} text=${line.reason ?? ""} limit=${130} /> <span class="muted">${causeOf(line)}</span>`;
     case "lost":
       return html`<span class="failing">▲ ${number(line.lines ?? 0)} lines were dropped, because there were too many</span>`;
   }
 }
 
+/** @param {{ line: TraceLine }} props */
+function Call({ line }) {
+  const { outcome, reason, actions = [] } = line;
+  return html`
+    <${Result} word=${outcome} ok="ok" /> <${Content} line=${line} /> <${Foreign} text=${reason ?? ""} limit=${300} />
+    ${actions.length > 0 && html`<ul class="plain">${actions.map((action) => html`<li><${Action} ...${action} /></li>`)}</ul>`}
+  `;
+}
+
+/** @param {{ word: string | undefined, ok: string }} props */
+const Result = ({ word = "", ok }) => (word === "ok" ? ok : html`<span class="failing">✕ ${visible(word)}</span>`);
+
+/** How large a message is; and the message, if the gateway shows it. @param {{ line: TraceLine }} props */
+const Content = ({ line: { bytes: size, payload } }) => html`
+  ${size !== undefined && html`<span class="muted">${bytes(size)}</span>`}
+  ${payload !== undefined && html`<code class="payload"><${Foreign} text=${payload} limit=${200} /></code>`}
+`;
+
+const causeOf = ({ cause = "" }) => inWords(CAUSES, cause) || visible(cause);
+
 /** @param {NonNullable<TraceLine["actions"]>[0]} action */
-function describe({ what, to, bytes: size, reached }) {
-  return html`→ ${visible(what)}${to !== undefined && html` to <${Foreign} text=${recipient(to)} limit=${60} />`}${
-    size !== undefined && html` <span class="muted">${bytes(size)}</span>`}${reached !== undefined && (reached === 0 ? html` <span class="failing">✕ reached nobody</span>` : `, reached ${number(reached)}`)}`;
+function Action({ what, to, bytes: size, reached }) {
+  const recipient = to !== undefined && html` to <${Foreign} text=${nameOf(to)} limit=${60} />`;
+  const sized = size !== undefined && html` <span class="muted">${bytes(size)}</span>`;
+  const result = reached === 0 ? html` <span class="failing">✕ reached nobody</span>` : reached !== undefined && `, reached ${number(reached)}`;
+  return html`→ ${visible(what)}${recipient}${sized}${result}`;
 }
 
 /** {"uid": "bob"} → "uid bob" @param {Record<string, unknown> | string} to */
-function recipient(to) {
+function nameOf(to) {
   if (typeof to === "string") return to;
   return Object.entries(to).map(([kind, name]) => `${kind} ${name}`).join(", ");
 }

@@ -12,6 +12,8 @@ import { TraceTable, isFailure } from "./trace-lines.js";
 /** Lines that are kept and shown. */
 const KEPT = 300;
 
+const NOTHING_YET = "Nothing has happened yet. Lines appear as soon as the client logs in, sends something or gets a message.";
+
 /** @param {import("../types").Surroundings} props */
 export function Trace({ query, node }) {
   const uid = query.get("uid") ?? "";
@@ -31,7 +33,10 @@ export function Trace({ query, node }) {
       ${isChosen && html`<a class="button" href="#/trace">Stop</a>`}
     </form>
     ${node !== "" && html`<p class="muted">A trace shows clients of the gateway that serves this page.</p>`}
-    ${!isChosen && html`<${Empty}>Name a uid. You then see live which plugin decided what about it, how long that took, and which messages it got. A client need not be connected yet.<//>`}
+    ${!isChosen && html`
+      <${Empty}>Name a uid. You then see live which plugin decided what about it, how long that took, and which messages it got.<//>
+      <${Empty}>A client need not be connected yet.<//>
+    `}
     ${isChosen && html`<${Live} key=${`${uid} ${connection}`} uid=${uid} connection=${connection} />`}
   `;
 }
@@ -56,7 +61,9 @@ function Live({ uid, connection }) {
   const shown = onlyFailures ? lines.current.filter(isFailure) : lines.current;
   return html`
     <div class="row tools">
-      <span class="live" role="status">${stream.what === "live" ? (isPaused ? "❚❚ Paused" : "● Live") : "… Connecting"}: <b><${Foreign} text=${uid || `connection ${connection}`} /></b></span>
+      <span class="live" role="status">
+        ${stream.what === "live" ? (isPaused ? "❚❚ Paused" : "● Live") : "… Connecting"}: <b><${Foreign} text=${uid || `connection ${connection}`} /></b>
+      </span>
       <span class="space"></span>
       <${Button} pressed=${onlyFailures} onClick=${() => setOnlyFailures(!onlyFailures)}>Only failures<//>
       <${Button} pressed=${isPaused} onClick=${() => setPaused(!isPaused)}>${isPaused ? "Go on" : "Pause"}<//>
@@ -64,7 +71,7 @@ function Live({ uid, connection }) {
     </div>
     ${stream.what === "waiting" && html`<${Trouble} problem=${stream.problem} />`}
     ${shown.length === 0
-      ? html`<${Empty}>${onlyFailures ? "Nothing has failed." : "Nothing has happened yet. Lines appear as soon as the client logs in, sends something or gets a message."}<//>`
+      ? html`<${Empty}>${onlyFailures ? "Nothing has failed." : NOTHING_YET}<//>`
       : html`<div class="framed"><${TraceTable} lines=${shown.toReversed()} /></div>`}
     ${lines.current.length === KEPT && html`<p class="muted">Older lines are forgotten: the last ${KEPT} are kept.</p>`}
   `;

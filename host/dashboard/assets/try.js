@@ -90,7 +90,10 @@ function ClientPanel({ client, attempt, hint }) {
         <p class="muted">${hint} <code>${MESSAGE}</code> then sends a message to u1.</p>
         <div class="row">
           <button type="submit" class="primary" disabled=${!isOpen}>Send</button>
-          <label class="check"><input type="checkbox" checked=${client.keepsAlive} onChange=${(/** @type {any} */ event) => (client.keepsAlive = event.target.checked)} /> send it again every 20 s, so that the gateway does not close a silent client</label>
+          <label class="check">
+            <input type="checkbox" checked=${client.keepsAlive} onChange=${(/** @type {any} */ event) => (client.keepsAlive = event.target.checked)} />
+            <span>send it again every 20 s, so that the gateway does not close a silent client</span>
+          </label>
         </div>
       </form>
     <//>
@@ -118,7 +121,13 @@ function Messages({ client }) {
   return html`
     <div class="log messages" role="log" aria-label="Messages" tabindex="0" ref=${box}>
       ${client.entries.length === 0 && html`<${Empty}>Press Connect. Messages of the gateway appear here.<//>`}
-      ${client.entries.map(({ key, at, from, text }) => html`<p key=${key} class=${from}><time datetime=${at}>${clock(at)}</time> <b>${ARROWS[from]}</b> <span><${Foreign} text=${text} limit=${800} /></span></p>`)}
+      ${client.entries.map(
+        ({ key, at, from, text }) => html`
+          <p key=${key} class=${from}>
+            <time datetime=${at}>${clock(at)}</time> <b>${ARROWS[from]}</b> <span><${Foreign} text=${text} limit=${800} /></span>
+          </p>
+        `,
+      )}
     </div>
   `;
 }
@@ -131,6 +140,7 @@ function PushPanel({ client, attempt }) {
     event.preventDefault();
     void attempt(async () => setAnswer(await client.push(line)));
   };
+  const explanation = answer === "fail" && ": nobody got it, or the router refused it";
   return html`
     <${Panel} title="Push a line">
       <form onSubmit=${push}>
@@ -139,7 +149,7 @@ function PushPanel({ client, attempt }) {
         <p class="muted">As an internal system sends it to the text port. The router decides who gets it.</p>
         <div class="row">
           <button type="submit" class="primary">Push</button>
-          <span role="status">${answer && html`The answer is <b><${Foreign} text=${answer} /></b>${answer === "fail" && ": nobody got it, or the router refused it"}.`}</span>
+          <span role="status">${answer && html`The answer is <b><${Foreign} text=${answer} /></b>${explanation}.`}</span>
         </div>
       </form>
     <//>
