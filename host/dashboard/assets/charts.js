@@ -30,6 +30,20 @@ function colourOf(parent, kind) {
   return colour;
 }
 
+/** @param {unknown} _ @param {number} _oldest @param {number} newest */
+const lastMinutes = (_, _oldest, newest) => [newest - WINDOW_SECONDS, newest];
+
+/** @param {unknown} _ @param {number} _least @param {number} most */
+const fromZero = (_, _least, most) => [0, Math.max(1, most * 1.1)];
+
+/** The hour and minute of a time in seconds. */
+const minute = (/** @type {number} */ time) => clock(new Date(time * 1000).toISOString()).slice(0, 5);
+
+/** The second line is dashed, so that nobody needs its colour. @param {HTMLElement} parent @param {number} index */
+function lineStyle(parent, index) {
+  return { stroke: colourOf(parent, `line-${index}`), width: 1.5, points: { show: false }, dash: index === 1 ? [4, 3] : undefined };
+}
+
 /**
  * @param {HTMLElement} parent
  * @param {Line[]} lines
@@ -44,14 +58,14 @@ function options(parent, lines, onPoint) {
     legend: { show: false },
     cursor: { y: false, sync: { key: "overview" }, drag: { x: false, y: false }, points: { size: 6 } },
     scales: {
-      x: { range: (/** @type {unknown} */ _, /** @type {number} */ __, /** @type {number} */ newest) => [newest - WINDOW_SECONDS, newest] },
-      y: { range: (/** @type {unknown} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, Math.max(1, most * 1.1)] },
+      x: { range: lastMinutes },
+      y: { range: fromZero },
     },
     axes: [
-      { ...axis, size: 24, space: 60, values: (/** @type {unknown} */ _, /** @type {number[]} */ times) => times.map((time) => clock(new Date(time * 1000).toISOString()).slice(0, 5)) },
+      { ...axis, size: 24, space: 60, values: (/** @type {unknown} */ _, /** @type {number[]} */ times) => times.map(minute) },
       { ...axis, size: 44, space: 26, values: (/** @type {unknown} */ _, /** @type {number[]} */ values) => values.map(short) },
     ],
-    series: [{}, ...lines.map((_, index) => ({ stroke: colourOf(parent, `line-${index}`), width: 1.5, points: { show: false }, dash: index === 1 ? [4, 3] : undefined }))],
+    series: [{}, ...lines.map((_, index) => lineStyle(parent, index))],
     hooks: { setCursor: [(/** @type {uPlot} */ plot) => onPoint(plot.cursor.idx ?? null)] },
   };
 }
@@ -90,14 +104,21 @@ export function Chart({ title, times, lines, format }) {
   useEffect(() => plot.current?.setData(data), [times.at(-1), times.length]);
 
   const index = point !== null && point < times.length ? point : times.length - 1;
-  const peaks = lines.map(({ name, values }) => `${name}: ${format(values.at(-1) ?? 0)} now, ${format(Math.max(0, ...values))} at most`);
+  const summary = lines.map(({ name, values }) => {
+    const [now, most] = [values.at(-1) ?? 0, Math.max(0, ...values)].map(format);
+    return `${name}: ${now} now, ${most} at most`;
+  });
   return html`
     <figure class="chart">
       <figcaption>
         <h2>${title}</h2>
-        ${lines.map(({ name, values }, line) => html`<span class="legend"><i class="swatch line-${line}" aria-hidden="true"></i>${name} <b>${format(values[index] ?? 0)}</b></span>`)}
+        ${lines.map(
+          ({ name, values }, line) => html`
+            <span class="legend"><i class="swatch line-${line}" aria-hidden="true"></i>${name} <b>${format(values[index] ?? 0)}</b></span>
+          `,
+        )}
       </figcaption>
-      <div ref=${parent} role="img" aria-label="${title}, last 15 minutes. ${peaks.join("; ")}."></div>
+      <div ref=${parent} role="img" aria-label="${title}, last 15 minutes. ${summary.join("; ")}."></div>
     </figure>
   `;
 }

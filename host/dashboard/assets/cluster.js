@@ -11,6 +11,7 @@ import { Badge, Digest, Empty, Panel, Table, Trouble } from "./parts.js";
 /** @typedef {import("../types").ClusterNode} ClusterNode */
 
 const INTERVAL = 5000;
+/** @type {Record<string, string>} */
 const KINDS = { serving: "good", draining: "warning", joining: "trial" };
 
 export function ClusterPanel() {
@@ -29,16 +30,23 @@ export function ClusterPanel() {
 /** @type {import("./parts.js").Column<ClusterNode>[]} */
 const COLUMNS = [
   { title: "Gateway", cell: ({ node }) => node },
-  { title: "State", isWide: true, cell: ({ state }) => html`<${Badge} kind=${KINDS[/** @type {"serving"} */ (state)] ?? "bad"}>${state}<//>` },
+  { title: "State", isWide: true, cell: ({ state }) => html`<${Badge} kind=${KINDS[state] ?? "bad"}>${state}<//>` },
   { title: "Version", cell: ({ version }) => (version ? visible(version) : "–") },
   { title: "Running for", cell: ({ uptime_seconds: uptime }) => (uptime === undefined ? "–" : seconds(uptime)) },
-  { title: "Connections", isNumber: true, cell: ({ connections }) => (connections ? `${number(connections.open)} of ${number(connections.limit)}` : "–") },
+  {
+    title: "Connections",
+    isNumber: true,
+    cell: ({ connections }) => (connections ? `${number(connections.open)} of ${number(connections.limit)}` : "–"),
+  },
   {
     title: "Plugins",
     isWide: true,
     cell: ({ plugins = [] }) => plugins.length > 0 && html`
       <ul class="plain">
-        ${plugins.map(({ slot, plugin, generation, stage, digest }) => html`<li>${visible(slot)}: ${visible(plugin)} ${generation} ${stage} <${Digest} value=${digest} /></li>`)}
+        ${plugins.map(
+          ({ slot, plugin, generation, stage, digest }) =>
+            html`<li>${visible(slot)}: ${visible(plugin)} ${generation} ${stage} <${Digest} value=${digest} /></li>`,
+        )}
       </ul>
     `,
   },

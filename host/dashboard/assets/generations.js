@@ -9,10 +9,10 @@ import { Digest, Empty, StageBadge, Table, When } from "./parts.js";
 /** @typedef {import("../types").Generation} Generation */
 /** @typedef {import("../types").FunctionCalls} FunctionCalls */
 
-export const failuresOf = (/** @type {{ failures: Record<string, number> }} */ counted) => sum(counted.failures);
+const failuresOf = (/** @type {{ failures: Record<string, number> }} */ counted) => sum(counted.failures);
 
 /** How many calls failed, and their share: "2 (0.5 %)". @param {{ calls: number, failures: Record<string, number> }} counted */
-export function failureShare(counted) {
+function failureShare(counted) {
   const failed = failuresOf(counted);
   return failed === 0 ? "0" : `${number(failed)} (${percent(failed, counted.calls)})`;
 }
@@ -20,8 +20,8 @@ export function failureShare(counted) {
 /** The kinds of failures: "2 trap, 1 deadline". @param {Record<string, number>} failures */
 const kinds = (failures) => Object.entries(failures).map(([kind, count]) => `${number(count)} ${kind}`).join(", ");
 
-/** @param {{ counted: { calls: number, failures: Record<string, number> } }} props */
-const Failures = ({ counted }) => html`
+/** How many calls failed, and how. @param {{ counted: { calls: number, failures: Record<string, number> } }} props */
+export const Failures = ({ counted }) => html`
   <span class=${failuresOf(counted) > 0 ? "failing" : ""}>${failureShare(counted)}</span> <span class="muted">${kinds(counted.failures)}</span>
 `;
 

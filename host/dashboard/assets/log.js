@@ -103,7 +103,10 @@ function Lines({ lines, isFollowing }) {
           <p key=${`${seq} ${level}`} class=${level.toLowerCase()}>
             <time datetime=${at} title=${at}>${clock(at)}</time>
             <b>${SIGNS[/** @type {"WARN"} */ (level)] ?? ""} ${level}</b>
-            <span><${Foreign} text=${message} limit=${600} /> ${Object.entries(fields ?? {}).map(([name, value]) => html`<${Field} name=${name} value=${value} />`)}</span>
+            <span>
+              <${Foreign} text=${message} limit=${600} />${" "}
+              ${Object.entries(fields ?? {}).map(([name, value]) => html`<${Field} name=${name} value=${value} />`)}
+            </span>
           </p>
         `,
       )}

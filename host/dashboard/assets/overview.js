@@ -6,7 +6,7 @@ import { HistoryCharts, Reasons } from "./overview-charts.js";
 import { ClusterPanel } from "./cluster.js";
 import { number, rate, seconds, visible } from "./format.js";
 import { Empty, Foreign, Panel, StageBadge, Table, Trouble, Usage, When } from "./parts.js";
-import { failuresOf, failureShare } from "./generations.js";
+import { Failures } from "./generations.js";
 import { BUDGETS, EVENTS, inWords } from "./words.js";
 
 /** @typedef {import("../types").Status} Status */
@@ -27,7 +27,9 @@ export function Overview({ status, problem, node, history }) {
       <${FindUser} />
     </div>
     <${Figures} status=${status} />
-    ${node === "" ? html`<${HistoryCharts} history=${history} />` : html`<p class="muted">Charts are of the gateway that serves this page: choose it above to see them.</p>`}
+    ${node === ""
+      ? html`<${HistoryCharts} history=${history} />`
+      : html`<p class="muted">Charts are of the gateway that serves this page: choose it above to see them.</p>`}
     <div class="columns">
       <div class="stack">
         <${Deciders} slots=${status.plugins} />
@@ -116,7 +118,7 @@ function Deciders({ slots }) {
           { title: "Generation", isWide: true, cell: ({ generation }) => html`${generation.generation} <${StageBadge} stage=${generation.stage} />` },
           { title: "Since", cell: ({ generation }) => html`<${When} at=${generation.since} />` },
           { title: "Calls", isNumber: true, cell: ({ generation }) => number(generation.calls) },
-          { title: "Failed", isNumber: true, cell: ({ generation }) => html`<span class=${failuresOf(generation) > 0 ? "failing" : ""}>${failureShare(generation)}</span>` },
+          { title: "Failed", isNumber: true, cell: ({ generation }) => html`<${Failures} counted=${generation} />` },
         ])} />
     <//>
   `;
@@ -152,7 +154,10 @@ function Budgets({ status: { budgets, connections } }) {
     <${Panel} title="Limits">
       <${Usage} label="limits.connections" hint="open connections" used=${connections.open} limit=${connections.limit} />
       <${Usage} label="limits.unauthenticated" hint="not logged in yet" used=${connections.unauthenticated} limit=${connections.unauthenticated_limit} />
-      ${budgets.map((budget) => html`<${Usage} label=${budget.setting} hint=${inWords(BUDGETS, budget.setting)} used=${budget.used_bytes} limit=${budget.limit_bytes} unit="bytes" />`)}
+      ${budgets.map(
+        ({ setting, used_bytes: used, limit_bytes: limit }) =>
+          html`<${Usage} label=${setting} hint=${inWords(BUDGETS, setting)} used=${used} limit=${limit} unit="bytes" />`,
+      )}
     <//>
   `;
 }
@@ -162,7 +167,10 @@ function Listeners({ status: { listeners, certificates } }) {
   return html`
     <${Panel} title="Listeners and certificates">
       <ul class="plain">
-        ${listeners.map(({ listener, address, tls }) => html`<li><b>${listener}</b> <code>${visible(address)}</code> <span class="muted">${tls ? "TLS" : "no TLS"}</span></li>`)}
+        ${listeners.map(
+          ({ listener, address, tls }) =>
+            html`<li><b>${listener}</b> <code>${visible(address)}</code> <span class="muted">${tls ? "TLS" : "no TLS"}</span></li>`,
+        )}
       </ul>
       ${certificates.length === 0 && html`<${Empty}>No listener has a certificate.<//>`}
       <ul class="plain">${certificates.map((certificate) => html`<li><${Certificate} ...${certificate} /></li>`)}</ul>
