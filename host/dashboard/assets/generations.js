@@ -20,10 +20,11 @@ function failureShare(counted) {
 /** The kinds of failures: "2 trap, 1 deadline". @param {Record<string, number>} failures */
 const kinds = (failures) => Object.entries(failures).map(([kind, count]) => `${number(count)} ${kind}`).join(", ");
 
+/** How many calls failed. @param {{ counted: { calls: number, failures: Record<string, number> } }} props */
+export const FailureCount = ({ counted }) => html`<span class=${failuresOf(counted) > 0 ? "failing" : ""}>${failureShare(counted)}</span>`;
+
 /** How many calls failed, and how. @param {{ counted: { calls: number, failures: Record<string, number> } }} props */
-export const Failures = ({ counted }) => html`
-  <span class=${failuresOf(counted) > 0 ? "failing" : ""}>${failureShare(counted)}</span> <span class="muted">${kinds(counted.failures)}</span>
-`;
+const Failures = ({ counted }) => html`<${FailureCount} counted=${counted} /> <span class="muted">${kinds(counted.failures)}</span>`;
 
 /** The slowest function decides how a generation feels. @param {Generation} generation */
 const slowest = ({ functions }) => (functions.length === 0 ? "–" : micros(Math.max(...functions.map((called) => called.p99_us))));

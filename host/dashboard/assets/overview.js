@@ -6,7 +6,7 @@ import { HistoryCharts, Reasons } from "./overview-charts.js";
 import { ClusterPanel } from "./cluster.js";
 import { number, rate, seconds, visible } from "./format.js";
 import { Empty, Foreign, Panel, StageBadge, Table, Trouble, Usage, When } from "./parts.js";
-import { Failures } from "./generations.js";
+import { FailureCount } from "./generations.js";
 import { BUDGETS, EVENTS, inWords } from "./words.js";
 
 /** @typedef {import("../types").Status} Status */
@@ -115,10 +115,10 @@ function Deciders({ slots }) {
         columns=${/** @type {import("./parts.js").Column<typeof rows[0]>[]} */ ([
           { title: "Slot", cell: ({ slot }) => html`<a href="#/plugins?slot=${encodeURIComponent(slot.slot)}">${visible(slot.slot)}</a>` },
           { title: "Plugin", cell: ({ slot }) => html`<${Foreign} text=${slot.plugin} limit=${30} />` },
-          { title: "Generation", isWide: true, cell: ({ generation }) => html`${generation.generation} <${StageBadge} stage=${generation.stage} />` },
+          { title: "Generation", isWide: true, cell: ({ generation }) => html`<span class="row tight">${generation.generation} <${StageBadge} stage=${generation.stage} /></span>` },
           { title: "Since", cell: ({ generation }) => html`<${When} at=${generation.since} />` },
           { title: "Calls", isNumber: true, cell: ({ generation }) => number(generation.calls) },
-          { title: "Failed", isNumber: true, cell: ({ generation }) => html`<${Failures} counted=${generation} />` },
+          { title: "Failed", isNumber: true, cell: ({ generation }) => html`<${FailureCount} counted=${generation} />` },
         ])} />
     <//>
   `;

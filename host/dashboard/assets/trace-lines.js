@@ -24,8 +24,8 @@ export function isFailure({ what, outcome, result, code }) {
 
 /** @type {import("./parts.js").Column<TraceLine>[]} */
 const COLUMNS = [
-  { title: "Time", cell: ({ at }) => (at ? html`<time datetime=${at} title=${at}>${clock(at, true)}</time>` : "") },
-  { title: "What", cell: (line) => html`<b>${line.function ?? line.what}</b>` },
+  { title: "Time", isWide: true, cell: ({ at }) => (at ? html`<time datetime=${at} title=${at}>${clock(at, true)}</time>` : "") },
+  { title: "What", isWide: true, cell: (line) => html`<b>${line.function ?? line.what}</b>` },
   { title: "By", isWide: true, cell: decidedBy },
   { title: "Took", isNumber: true, cell: ({ micros: took }) => (took === undefined ? "" : micros(took)) },
   { title: "Outcome", isWide: true, cell: outcomeOf },
