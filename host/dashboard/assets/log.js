@@ -92,8 +92,8 @@ function Lines({ lines, isFollowing }) {
     // Somebody who has scrolled up wants to read there.
     if (isFollowing && isAtEnd.current) box.current.scrollTop = box.current.scrollHeight;
   });
-  const scrolled = () => {
-    const { scrollTop, scrollHeight, clientHeight } = box.current;
+  const scrolled = (/** @type {any} */ event) => {
+    const { scrollTop, scrollHeight, clientHeight } = event.currentTarget;
     isAtEnd.current = scrollHeight - scrollTop - clientHeight < 40;
   };
   return html`

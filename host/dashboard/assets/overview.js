@@ -113,8 +113,8 @@ function Deciders({ slots }) {
     <${Panel} title="Who decides" aside=${html`<a href="#/plugins">All plugins</a>`}>
       <${Table} caption="Generations that decide" rows=${rows} keyOf=${(/** @type {any} */ row) => `${row.slot.slot} ${row.generation.generation}`}
         columns=${/** @type {import("./parts.js").Column<typeof rows[0]>[]} */ ([
-          { title: "Slot", cell: ({ slot }) => html`<a href="#/plugins?slot=${encodeURIComponent(slot.slot)}">${visible(slot.slot)}</a>` },
-          { title: "Plugin", cell: ({ slot }) => html`<${Foreign} text=${slot.plugin} limit=${30} />` },
+          { title: "Slot", isWide: true, cell: ({ slot }) => html`<a href="#/plugins?slot=${encodeURIComponent(slot.slot)}">${visible(slot.slot)}</a>` },
+          { title: "Plugin", isWide: true, cell: ({ slot }) => html`<${Foreign} text=${slot.plugin} limit=${30} />` },
           { title: "Generation", isWide: true, cell: ({ generation }) => html`<span class="row tight">${generation.generation} <${StageBadge} stage=${generation.stage} /></span>` },
           { title: "Since", cell: ({ generation }) => html`<${When} at=${generation.since} />` },
           { title: "Calls", isNumber: true, cell: ({ generation }) => number(generation.calls) },
