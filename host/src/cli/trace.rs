@@ -81,7 +81,7 @@ fn text(event: &Value) -> String {
     let mut line = format!("{time:12}  {connection:>6}  {uid:12}  {what:9}");
     for (name, value) in event.as_object().into_iter().flatten() {
         let value = match name.as_str() {
-            "seq" | "at" | "connection" | "uid" | "what" => continue,
+            "at" | "connection" | "uid" | "what" => continue,
             "digest" => plain(value).chars().take(DIGITS).collect(),
             _ => plain(value),
         };
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn an_event_is_a_line() {
         let call = json!({
-            "seq": 7, "at": "2026-11-30T20:46:46.123Z", "connection": "12", "uid": "anna", "what": "call",
+            "at": "2026-11-30T20:46:46.123Z", "connection": "12", "uid": "anna", "what": "call",
             "function": "route", "generation": 3, "digest": "0123456789abcdef", "micros": 85,
             "failure": {"kind": "trap", "reason": "unreachable\n20:00"},
         });

@@ -66,7 +66,6 @@ pub struct Trace {
 
 #[derive(Debug)]
 struct State {
-    last_number: u64,
     last_watcher: u64,
     watchers: BTreeMap<u64, Watcher>,
     connections: BTreeMap<ConnectionId, Followed>,
@@ -90,7 +89,6 @@ struct Followed {
 /// One line.
 #[derive(Serialize)]
 struct Line<'a> {
-    seq: u64,
     at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     connection: Option<String>,
@@ -106,12 +104,7 @@ impl Trace {
             filter: [const { AtomicU64::new(0) }; WORDS],
             is_watched: AtomicBool::new(false),
             shows_payloads: AtomicBool::new(false),
-            state: Mutex::new(State {
-                last_number: 0,
-                last_watcher: 0,
-                watchers: BTreeMap::new(),
-                connections: BTreeMap::new(),
-            }),
+            state: Mutex::new(State { last_watcher: 0, watchers: BTreeMap::new(), connections: BTreeMap::new() }),
         }
     }
 
@@ -189,7 +182,7 @@ impl Trace {
         let by: Vec<_> =
             state.watchers_of(|watched| matches!(watched, Watched::Uid(wanted) if wanted == uid)).collect();
         if !by.is_empty() {
-            let line = state.line(None, Some(uid), &event());
+            let line = State::line(None, Some(uid), &event());
             by.into_iter().for_each(|watcher| state.send(watcher, line.clone()));
         }
     }
@@ -273,7 +266,7 @@ impl State {
     fn record(&mut self, id: ConnectionId, event: impl FnOnce() -> TraceEvent) {
         let Some(Followed { uid, by, held }) = self.connections.get(&id) else { return };
         let (uid, by, has_room) = (uid.clone(), by.clone(), held.len() < MAX_HELD);
-        let line = self.line(Some(id), uid.as_ref(), &event());
+        let line = Self::line(Some(id), uid.as_ref(), &event());
         for watcher in by {
             self.send(watcher, line.clone());
         }
@@ -282,12 +275,11 @@ impl State {
         }
     }
 
-    fn line(&mut self, id: Option<ConnectionId>, uid: Option<&ByteString>, event: &TraceEvent) -> Arc<str> {
-        self.last_number += 1;
+    fn line(id: Option<ConnectionId>, uid: Option<&ByteString>, event: &TraceEvent) -> Arc<str> {
         let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         // A string: JavaScript's numbers are not exact enough for the ids of a cluster.
         let connection = id.map(|id| id.to_string());
-        let line = Line { seq: self.last_number, at, connection, uid: uid.map(|uid| &**uid), event };
+        let line = Line { at, connection, uid: uid.map(|uid| &**uid), event };
         // Only maps with other keys than strings cannot be JSON, and there are none.
         serde_json::to_string(&line).unwrap_or_default().into()
     }
