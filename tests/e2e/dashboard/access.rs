@@ -103,7 +103,7 @@ async fn who_may_do_what() {
 
     for (route, needs, admitted) in ROUTES {
         use Needs::{All, File, Key, Nothing, Session, Token};
-        let line = ["{slot}=router", "{id}=1", "{client}=1", "{*file}=nothing.js"].iter().fold(
+        let line = ["{slot}=router", "{id}=1", "{client}=99999", "{*file}=nothing.js"].iter().fold(
             route.to_owned(),
             |line, pair| {
                 let (name, value) = pair.split_once('=').expect("a pair");
