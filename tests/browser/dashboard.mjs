@@ -4,7 +4,7 @@
 //   DASHBOARD_READ_ONLY  what `hotgate dashboard --read-only` prints
 //   CHANGED              another component for the slot `authenticator`, which accepts what the first one accepts
 //   CHROMIUM             the browser; by default /usr/bin/chromium
-//   NODE_PACKAGES        the folder where `npm install` has been run with package.json; by default this one
+//   NODE_PACKAGES        the folder where `npm ci` has been run with package.json; by default this one
 //   SCREENSHOTS          a folder for pictures; none without it
 //
 // The gateway has the default plugins. Its authenticator comes from a file, with
@@ -137,7 +137,7 @@ try {
     const token = await page.evaluate(() => JSON.parse(sessionStorage.getItem("hotgate.session")).token);
     const pushed = await fetch(`${origin}/try/push`, { method: "POST", headers: { Authorization: `Bearer ${token}` }, body: '{"uid":"u1","msg":"traced"}' });
     assert(pushed.ok, `the push was answered ${pushed.status}`);
-    await page.getByRole("table", { name: "Trace" }).getByText("delivered").first().waitFor();
+    await page.getByRole("table", { name: "Trace" }).getByText("for the client").first().waitFor();
     await picture(page, "trace");
   });
 

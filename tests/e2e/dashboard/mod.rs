@@ -1,6 +1,7 @@
 //! The dashboard: who may do what, its sessions, its files, and the answers that go on.
 
 mod access;
+mod browser;
 mod following;
 mod page;
 mod tracing;
