@@ -19,7 +19,7 @@ fn program() -> String {
 }
 
 /// Where Debian and Chrome's own packages put it.
-fn chromium() -> Option<PathBuf> {
+pub(crate) fn chromium() -> Option<PathBuf> {
     let found = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].map(PathBuf::from);
     found.into_iter().find(|path| path.exists())
 }

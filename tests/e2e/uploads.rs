@@ -42,7 +42,7 @@ async fn one_that_stands_still_is_given_up_and_meanwhile_others_are_told() {
     let begin = Instant::now();
     let response = deploy().await;
     assert_eq!(response.status, 409, "{response:?}");
-    assert!(response.error().contains("another component"), "{response:?}");
+    assert!(response.error().contains("another deploy is running"), "{response:?}");
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     assert_eq!(status(&mut stalled).await, "HTTP/1.1 408");
     gateway.logged(|line| line.message() == "admin request" && line.number("status") == 408).await;

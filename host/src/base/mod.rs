@@ -10,6 +10,7 @@ pub mod ring;
 pub mod state;
 pub mod stripe;
 pub mod throttle;
+pub mod trace;
 pub mod verbosity;
 pub mod version;
 pub mod watch;

@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::status::{self, Probe};
-use super::{cluster, dashboard, drain, plugin, token};
+use super::{cluster, dashboard, drain, plugin, token, trace};
 use crate::config::{Overrides, Source};
 
 const ABOUT: &str = "\
@@ -86,6 +86,8 @@ pub(super) enum Command {
     Ready(Probe),
     /// Make a token for the HTTP push API.
     Token(token::Action),
+    /// Follow a client of a running gateway.
+    Trace(trace::Arguments),
     /// Serve the plugin in a folder, and build it on each change.
     Dev(PathBuf),
 }
@@ -126,6 +128,9 @@ enum Action {
     /// Make tokens for the HTTP push API
     #[command(subcommand)]
     Token(token::Action),
+    /// Show what happens to one client of the gateway that runs with these settings, as it happens: packets, calls of
+    /// plugins, verdicts, actions, messages
+    Trace(trace::Arguments),
     /// Build the plugin in a folder and serve it on this machine only; build and swap it again on each change
     Dev {
         /// A folder made by `hotgate plugin new`
@@ -194,6 +199,7 @@ fn parse_from(line: &[OsString]) -> Result<Cli, clap::Error> {
         Some(Action::Status(arguments)) => Command::Status(arguments),
         Some(Action::Ready(probe)) => Command::Ready(probe),
         Some(Action::Token(action)) => Command::Token(action),
+        Some(Action::Trace(arguments)) => Command::Trace(arguments),
         Some(Action::Dev { folder }) => Command::Dev(folder),
     };
     options.whole_chain(line, &matches)?;

@@ -1,13 +1,13 @@
 //! Asks a running gateway on its admin listener.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
-use ureq::http::{Method, Request, StatusCode};
-use ureq::{Agent, AsSendBody};
+use ureq::http::{Method, Request, Response, StatusCode};
+use ureq::{Agent, AsSendBody, Body};
 
 use super::failure::Failure;
 use super::reach::Way;
@@ -19,6 +19,8 @@ use crate::edge::http::token::{self, Token};
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time limit of a request that changes something: a little longer than the gateway's own limit, with compiling.
 const ACT_TIMEOUT: Duration = Duration::from_secs(15 * 60 + 10);
+/// The time limit of an answer that goes on: a little longer than the gateway's own limit.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(15 * 60 + 10);
 /// The longest answer, in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
 
@@ -93,8 +95,34 @@ impl Client {
     /// # Errors
     /// If the gateway cannot be reached, or refuses.
     pub(super) fn ask(&self, method: Method, path: &str, body: impl AsSendBody) -> Result<Value, Failure> {
-        let url = format!("{}{path}", self.way.url());
         let timeout = if method == Method::GET { LOOK_TIMEOUT } else { ACT_TIMEOUT };
+        let mut response = self.send(method, path, body, timeout)?;
+        match (response.status(), self.read(&mut response)?) {
+            (StatusCode::OK, Some(answer)) => Ok(answer),
+            (status, answer) => Err(self.refusal(status, answer)),
+        }
+    }
+
+    /// Asks for an answer that goes on.
+    ///
+    /// # Errors
+    /// If the gateway cannot be reached, or refuses.
+    pub(super) fn follow(&self, path: &str) -> Result<impl Read + use<>, Failure> {
+        let mut response = self.send(Method::GET, path, (), FOLLOW_TIMEOUT)?;
+        match response.status() {
+            StatusCode::OK => Ok(response.into_body().into_reader()),
+            status => Err(self.refusal(status, self.read(&mut response)?)),
+        }
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: impl AsSendBody,
+        timeout: Duration,
+    ) -> Result<Response<Body>, Failure> {
+        let url = format!("{}{path}", self.way.url());
         let has_body = method == Method::PUT;
         let request = Request::builder().method(method).uri(&url);
         let request = match &self.token {
@@ -105,23 +133,26 @@ impl Client {
         let request = if has_body { request.header("expect", "100-continue") } else { request };
         let request = request.body(body).map_err(|error| Failure::Failed(format!("{url}: {error}")))?;
         let request = self.agent.configure_request(request).timeout_global(Some(timeout)).build();
-        let mut response = self.agent.run(request).map_err(|error| self.failure(&error))?;
+        self.agent.run(request).map_err(|error| self.failure(&error))
+    }
+
+    /// Reads the body of an answer. Returns `None` if it is not JSON.
+    fn read(&self, response: &mut Response<Body>) -> Result<Option<Value>, Failure> {
         let answer = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
-        let answer = answer.map_err(|error| self.failure(&error))?;
-        let (status, answer) = (response.status(), serde_json::from_slice::<Value>(&answer));
-        let problem = match (status, answer) {
-            (StatusCode::OK, Ok(answer)) => return Ok(answer),
-            (_, Ok(answer)) => answer["error"].as_str().map(str::to_owned),
-            (_, Err(_)) => None,
-        };
+        Ok(serde_json::from_slice(&answer.map_err(|error| self.failure(&error))?).ok())
+    }
+
+    /// Returns why the gateway refused a request.
+    fn refusal(&self, status: StatusCode, answer: Option<Value>) -> Failure {
+        let problem = answer.and_then(|answer| Some(answer["error"].as_str()?.to_owned()));
         let problem =
             problem.unwrap_or_else(|| format!("{} does not answer like a gateway ({status})", self.way.shown()));
-        Err(Failure::Failed(match status {
+        Failure::Failed(match status {
             StatusCode::UNAUTHORIZED => {
                 format!("{problem}: the gateway at {} has another token (--config, --token-file)", self.way.shown())
             }
             _ => problem,
-        }))
+        })
     }
 
     fn failure(&self, error: &ureq::Error) -> Failure {

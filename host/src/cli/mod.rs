@@ -21,6 +21,7 @@ mod signals;
 mod slots;
 mod status;
 mod token;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,7 @@ pub fn run() -> ExitCode {
         Command::Status(arguments) => status::run(arguments, &cli.source),
         Command::Ready(probe) => status::ready(probe, &cli.source),
         Command::Token(action) => token::run(action),
+        Command::Trace(arguments) => trace::run(arguments, &cli.source),
         Command::Serve => serve::run(cli.source),
         Command::Dev(folder) => match dev::prepare(&cli.source, folder) {
             Ok((config, source, builder)) => serve(config.into(), source, Inherited::default(), Some(builder)),

@@ -17,14 +17,23 @@ pub(super) fn show(text: &str) -> ExitCode {
 
 /// Prints JSON. Escapes characters that could harm a terminal; they can only be inside strings.
 pub(super) fn print_json(json: &serde_json::Value) -> ExitCode {
+    print(&(escaped(&format!("{json:#}")) + "\n"))
+}
+
+/// Prints JSON in one line, and escapes it as [`print_json`] does.
+pub(super) fn print_json_line(json: &serde_json::Value) -> ExitCode {
+    print(&(escaped(&json.to_string()) + "\n"))
+}
+
+fn escaped(json: &str) -> String {
     let mut text = String::new();
-    for c in format!("{json:#}\n").chars() {
+    for c in json.chars() {
         match is_harmful(c) && c != '\n' {
             true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}")),
             false => text.push(c),
         }
     }
-    print(&text)
+    text
 }
 
 /// Prints text. Unlike `println!`, this does not panic when a pager closes the pipe early.

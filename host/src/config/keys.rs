@@ -255,6 +255,10 @@ keys! {
             "Whether the gateway listens for operators: `hotgate plugin …`, metrics, health.";
         dashboard: YesNo, = true,
             "Whether the listener also serves the dashboard, a page for a browser: `hotgate dashboard` prints its address.";
+        trace: YesNo, = true,
+            "Whether operators may follow single clients: `hotgate trace UID`.";
+        trace_payloads: YesNo, = false,
+            "Whether a trace shows the beginning of each message and state. They may hold credentials, and what people write.";
         plaintext: YesNo, = false,
             "Whether the listener may have an address that is not loopback, without TLS. Others on the network can then \
              read the token.";

@@ -229,6 +229,10 @@ pub struct AdminConfig {
     pub enabled: bool,
     /// Whether it serves the dashboard.
     pub dashboard: bool,
+    /// Whether operators may follow single clients.
+    pub trace: bool,
+    /// Whether a trace shows the beginning of payloads.
+    pub trace_payloads: bool,
     /// Its addresses and certificates.
     pub listener: ListenerConfig,
     /// Whether others on the network may reach the listener without TLS: they can then read its token.

@@ -11,6 +11,7 @@ use super::lower::{attributes, message};
 use super::read::Reader;
 use crate::base::address::RemoteAddress;
 use crate::base::message::{Attribute, CloseReason, ConnectionId, Message};
+use crate::base::trace::{TRACE, TraceEvent};
 use crate::config::PluginLimits;
 use crate::plugin::{CallError, Caller, Generation, PluginHandle, authenticator, types};
 
@@ -105,7 +106,18 @@ pub(super) enum CheckedVerdict {
 
 impl CheckedVerdict {
     /// Logs the verdict, for plugin authors. Packets and uids are left out: they may be credentials.
-    fn log(&self, call: &'static str, ConnectionId(connection): ConnectionId) {
+    fn log(&self, call: &'static str, id: ConnectionId) {
+        TRACE.record(id, || {
+            let (verdict, reason) = match self {
+                Self::Accept(_) => ("accept", None),
+                Self::Challenge(..) => ("challenge", None),
+                Self::Pass => ("pass", None),
+                Self::Deny(reason) => ("deny", Some(reason)),
+            };
+            let (code, reason) = reason.map(|reason| (reason.code, (&*reason.reason).into())).unzip();
+            TraceEvent::Verdict { function: call, verdict, code, reason }
+        });
+        let ConnectionId(connection) = id;
         match self {
             Self::Accept(_) => trace!(target: "verdict", connection, "{call}: accept"),
             Self::Challenge(..) => trace!(target: "verdict", connection, "{call}: challenge"),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use hotgate_tests::{Client, Finished, Gateway, Nats, NatsSetup, Setup, eventually};
+use hotgate_tests::{Client, Component, Finished, Gateway, Nats, NatsSetup, Setup, eventually};
 use serde_json::{Value, json};
 
 use super::{GONE, LONGEST, fixture, join, setup};
@@ -246,6 +246,7 @@ async fn gateways_without_nats_name_all_others_and_go_on() {
     }
     let page = admin.json("GET /connections").await;
     assert_eq!(each(&page["connections"], "uid"), ["anna"]);
+    a.file("next").copy_over(&Component::version(2));
     let refused = a.plugin(&["deploy", "next", "--all-nodes"]).await;
     assert!(refused.code == Some(1) && refused.stderr.contains("nothing was deployed"), "{refused:?}");
 }

@@ -25,7 +25,7 @@ enum Needs {
 }
 
 /// Every route, what it needs, and the status for those who may ask. A new route needs a row here.
-const ROUTES: [(&str, Needs, u16); 33] = [
+const ROUTES: [(&str, Needs, u16); 34] = [
     ("GET /", Needs::Nothing, 200),
     ("GET /assets/{*file}", Needs::Nothing, 404),
     ("GET /healthz", Needs::Nothing, 200),
@@ -36,6 +36,7 @@ const ROUTES: [(&str, Needs, u16); 33] = [
     ("POST /codes", Needs::File, 200),
     ("GET /events", Needs::Token, 200),
     ("GET /log", Needs::Token, 200),
+    ("GET /trace", Needs::Token, 400),
     ("GET /log-level", Needs::Token, 200),
     ("PUT /log-level", Needs::All, 400),
     ("POST /try", Needs::All, 200),

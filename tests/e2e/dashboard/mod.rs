@@ -1,8 +1,10 @@
 //! The dashboard: who may do what, its sessions, its files, and the answers that go on.
 
 mod access;
+mod browser;
 mod following;
 mod page;
+mod tracing;
 mod trying;
 
 use hotgate_tests::{Admin, Gateway, Response, Upgrade, within};

@@ -7,7 +7,7 @@
 //! | `guard`, `visitor` | who may ask, and for how long |
 //! | `login`, `sessions` | the sessions of the dashboard |
 //! | `page` | the files of the dashboard |
-//! | `streams`, `follow` | answers that go on: what happens, and the log |
+//! | `streams`, `follow`, `trace` | answers that go on: what happens, the log, and the life of one client |
 //! | `log_level` | how much the log says |
 //! | `try_it`, `trials` | WebSocket clients and pushes of operators |
 //! | `plugins`, `connections`, `drain` | the requests |
@@ -37,6 +37,7 @@ mod sessions;
 mod shared;
 mod status;
 mod streams;
+mod trace;
 mod trials;
 mod try_it;
 mod visitor;
@@ -64,6 +65,7 @@ pub use self::shared::{ListenerStatus, Served};
 use self::trials::Trials;
 use crate::base::state::StateFolder;
 use crate::base::throttle::Throttle;
+use crate::base::trace::TRACE;
 use crate::config::AdminConfig;
 use crate::edge::http::bounded::BoundedListener;
 use crate::edge::http::problem::Problem;
@@ -106,11 +108,13 @@ impl Admin {
                 None
             }
         };
+        TRACE.show_payloads(config.trace_payloads);
         let shared = Arc::new(Shared {
             tokens,
             allowed_hosts: config.allowed_hosts.clone(),
             refusals: Throttle::new(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE),
             has_dashboard: config.dashboard,
+            has_trace: config.trace,
             sessions: Sessions::default(),
             started: SystemTime::now(),
             history: History::new(),
@@ -160,6 +164,7 @@ fn router(shared: &Arc<Shared>) -> Router {
         .route(SESSION, post(login::open).get(login::show).delete(login::close))
         .route("/events", get(follow::events))
         .route("/log", get(follow::log))
+        .route("/trace", get(trace::show))
         .route("/log-level", get(log_level::show).put(log_level::set))
         .route("/try", post(try_it::open))
         .route("/try/push", post(try_it::push_text))

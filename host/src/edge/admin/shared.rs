@@ -100,6 +100,8 @@ pub(super) struct Shared {
     pub(super) refusals: Throttle,
     /// Whether there is a dashboard (`admin.dashboard`).
     pub(super) has_dashboard: bool,
+    /// Whether single clients may be followed (`admin.trace`).
+    pub(super) has_trace: bool,
     pub(super) sessions: Sessions,
     pub(super) started: SystemTime,
     pub(super) history: History,

@@ -13,7 +13,8 @@ use super::session::Session;
 use super::socket::Socket;
 use super::upgrade::{PlaceBeforeUpgrade, upgrade};
 use crate::base::message::Cause;
-use crate::base::metrics::METRICS;
+use crate::base::metrics::{METRICS, Reason as _};
+use crate::base::trace::{TRACE, TraceEvent};
 use crate::edge::heartbeat::Link;
 use crate::edge::listener::{Remote, Stream};
 use crate::policy::Handshake;
@@ -34,6 +35,9 @@ pub(super) fn serve(
     let upgrading = Box::pin(upgrade(context.clone(), stream, remote, link.clone(), place));
     async move {
         if let Some((socket, handshake, permit)) = upgrading.await {
+            let address = handshake.remote_address.socket();
+            let event = || TraceEvent::Handshake { address, path: (&*handshake.path).into() };
+            TRACE.opened(link.id, address.ip(), event);
             converse(&context, socket, link, handshake, permit).await;
         }
     }
@@ -60,7 +64,7 @@ fn converse(
         };
         METRICS.connections_ended.increment(end.cause());
         debug!(connection = link.id.0, cause = ?end.cause(), code = end.code(), "connection ended");
-        Box::pin(close(context, socket, end, session)).await;
+        Box::pin(close(context, socket, &link, end, session)).await;
         drop(permit);
     }
 }
@@ -92,7 +96,7 @@ async fn log_in(
 }
 
 /// Closes a connection and its session.
-async fn close(context: &Context, socket: Box<Socket<impl Stream>>, end: End, session: Option<Session>) {
+async fn close(context: &Context, socket: Box<Socket<impl Stream>>, link: &Link, end: End, session: Option<Session>) {
     let (close_timeout, grace) = {
         let live = context.live.load();
         (live.websocket.close_timeout, live.shutdown_grace)
@@ -106,4 +110,9 @@ async fn close(context: &Context, socket: Box<Socket<impl Stream>>, end: End, se
         }
     };
     tokio::join!(notified, socket.finish(&end, flush, close_timeout));
+    TRACE.ended(link.id, || TraceEvent::Closed {
+        code: end.code(),
+        reason: end.close_reason().map_or("", |reason| &*reason.reason).into(),
+        cause: end.cause().name(),
+    });
 }

@@ -10,6 +10,7 @@ use super::end::{End, try_again};
 use super::session::queue;
 use super::socket::Socket;
 use crate::base::message::Cause;
+use crate::base::trace::{Payload, TRACE, TraceEvent};
 use crate::edge::heartbeat::Link;
 use crate::edge::listener::Stream;
 use crate::hub::outbox::Close;
@@ -44,9 +45,10 @@ async fn ask(
             Decision::Failed => return Err(try_again()),
             Decision::Prompt(message) => {
                 if let Some(message) = message {
-                    queue(context, &link.outbox, message).await?;
+                    queue(context, link.id, &link.outbox, message).await?;
                 }
                 let packet = socket.receive().await?;
+                TRACE.record(link.id, || TraceEvent::Packet(Payload::of(&packet)));
                 let judged = pin!(authenticator.authenticate(&mut login, handshake, &packet));
                 decision = socket.sending(judged).await?;
             }

@@ -7,18 +7,19 @@ mod issued;
 mod relief;
 #[cfg(test)]
 mod tests;
+mod traced;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::task::yield_now;
-use tracing::debug;
 
 use self::issued::Issued;
 pub use self::issued::Unanswered;
 pub use self::relief::queue;
 use self::relief::{counted, relieve};
+use self::traced::{TracedAction, became, described, missed};
 use crate::base::message::{ConnectionId, Message};
 use crate::base::metrics::{METRICS, Overflow};
 use crate::hub::cluster::handle::{Cluster, Sent};
@@ -70,6 +71,9 @@ pub fn apply_at_once<'a>(
                 loop {
                     if let Some(command) = left {
                         let issued = work.carry_out(*command).await;
+                        if let Some(traced) = work.traced.take() {
+                            traced.issued(&issued.0);
+                        }
                         work.answer_otherwise(issued).await;
                     }
                     work.yield_if_many().await;
@@ -134,6 +138,8 @@ struct Work<'a> {
     repeated: Option<Box<Shared>>,
     /// Connections handled since this task last yielded.
     count: usize,
+    /// The action that is carried out, if the session is followed.
+    traced: Option<Box<TracedAction>>,
     /// After this, no message enters an outbox.
     deadline: Option<Deadline>,
 }
@@ -150,18 +156,34 @@ enum Found<'a> {
 
 impl<'a> Work<'a> {
     fn new(registry: &'a Registry, cluster: Option<&'a Arc<Cluster>>) -> Self {
-        Self { registry, cluster, except: None, own: None, repeats: false, repeated: None, count: 0, deadline: None }
+        let (except, own, repeated, traced, deadline) = (None, None, None, None, None);
+        Self { registry, cluster, except, own, repeats: false, repeated, count: 0, traced, deadline }
     }
 
     /// Applies one action, or notes it in `effects`. Returns the command that cannot be applied at once, if any.
     fn take(&mut self, action: Action, effects: &mut SessionEffects) -> Option<Box<Command>> {
-        match action {
-            Action::Command(command) => return self.begin(command).err(),
-            Action::Reply(message) => return self.reply(message).err(),
-            Action::Remember(state) => effects.remember = Some(state),
-            Action::Authenticate => effects.authenticate = true,
+        self.traced = TracedAction::of(self.own, &action);
+        let outcome = match action {
+            Action::Command(command) => self.begin(command).map(Some),
+            Action::Reply(message) => self.reply(message).map(|()| None),
+            Action::Remember(state) => {
+                effects.remember = Some(state);
+                Ok(None)
+            }
+            Action::Authenticate => {
+                effects.authenticate = true;
+                Ok(None)
+            }
+        };
+        match outcome {
+            Ok(outcome) => {
+                if let Some(traced) = self.traced.take() {
+                    traced.done(outcome.as_ref());
+                }
+                None
+            }
+            Err(left) => Some(left),
         }
-        None
     }
 
     /// Applies one command. Returns what became of its message; or of the change that it asks for.
@@ -172,13 +194,16 @@ impl<'a> Work<'a> {
         let Found::One(only) = self.find(command.recipient()) else { return Err(Box::new(command)) };
         match (command, only) {
             (Command::Deliver(Delivery { to, message, otherwise }), only) => {
-                let outcome = match only.map(|only| self.send(&only, message)) {
+                let outcome = match only {
                     None => {
                         self.count += 1;
+                        missed(&to, &message);
                         Outcome::OFFLINE
                     }
-                    Some(Ok(outcome)) => outcome,
-                    Some(Err(message)) => return Err(Box::new(Command::Deliver(Delivery { to, message, otherwise }))),
+                    Some(only) => match self.send(&only, message) {
+                        Ok(outcome) => outcome,
+                        Err(message) => return Err(Box::new(Command::Deliver(Delivery { to, message, otherwise }))),
+                    },
                 };
                 if let Some(otherwise) = otherwise.filter(|_| outcome.reached == 0) {
                     self.reply(otherwise)?;
@@ -232,13 +257,14 @@ impl<'a> Work<'a> {
     /// The message, if there is no room for it.
     fn send(&mut self, peer: &Peer, message: Message) -> Result<Outcome, Message> {
         self.count += 1;
+        let described = described(peer, &message);
         let pushed = match self.share_repeated(&message, peer) {
             Some(shared) => peer.outbox.push_shared(shared),
             None => peer.outbox.push(message),
         };
         match pushed {
             Err(Refused::OverBudget(message)) => Err(message),
-            pushed => Ok(became(peer, &pushed)),
+            pushed => Ok(became(peer, &pushed, described)),
         }
     }
 
@@ -259,6 +285,7 @@ impl<'a> Work<'a> {
         if self.is_late() {
             return Outcome::failed(Elsewhere::Expired);
         }
+        let described = described(&peer, &message);
         let pushed = match peer.outbox.push(message) {
             Err(Refused::OverBudget(message)) => {
                 relieve(self.registry, peer.outbox.budget(), cost(&message)).await;
@@ -269,7 +296,7 @@ impl<'a> Work<'a> {
             }
             pushed => pushed,
         };
-        became(&peer, &pushed)
+        became(&peer, &pushed, described)
     }
 
     /// Sends `otherwise` to the session's own connection if nobody was reached. For this, waits for other gateways.
@@ -283,7 +310,8 @@ impl<'a> Work<'a> {
     /// Sends `otherwise` to the session's own connection if the delivery reached no connection.
     async fn fall_back(&mut self, outcome: Outcome, otherwise: Option<Message>) {
         if let (0, Some(own), Some(message)) = (outcome.reached, self.own, otherwise) {
-            became(own, &queue(self.registry, &own.outbox, message).await);
+            let described = described(own, &message);
+            became(own, &queue(self.registry, &own.outbox, message).await, described);
         }
     }
 
@@ -319,7 +347,7 @@ impl<'a> Work<'a> {
                     }
                     pushed = counted(peer.outbox.push_shared(shared));
                 }
-                sum += became(&peer, &pushed);
+                sum += became(&peer, &pushed, described(&peer, shared.message()));
             }
             self.yield_if_many().await;
         }
@@ -368,18 +396,5 @@ impl<'a> Work<'a> {
             self.count = 0;
             yield_now().await;
         }
-    }
-}
-
-/// Returns what became of a message to one connection; logs a refusal.
-fn became(peer: &Peer, pushed: &Result<(), Refused>) -> Outcome {
-    if let Err(refused) = pushed {
-        debug!(connection = peer.id.0, %refused, "message refused");
-    }
-    match pushed {
-        Ok(()) => Outcome { reached: 1, ..Outcome::OFFLINE },
-        Err(Refused::Full) => Outcome { full: 1, ..Outcome::OFFLINE },
-        Err(Refused::OverBudget(_)) => Outcome { over_budget: 1, ..Outcome::OFFLINE },
-        Err(Refused::Closed) => Outcome::OFFLINE,
     }
 }

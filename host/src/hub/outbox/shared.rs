@@ -31,6 +31,11 @@ impl Shared {
         }))
     }
 
+    /// Returns the message.
+    pub fn message(&self) -> &Message {
+        &self.0
+    }
+
     /// Returns `true` if this was made from `message`: the same kind, and the same bytes in memory.
     pub fn is(&self, message: &Message) -> bool {
         let (own, other) = (self.0.as_bytes(), message.as_bytes());

@@ -1,13 +1,14 @@
 //! One call: from the permit, to the instance that serves it, to its result.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::base::message::ConnectionId;
+use crate::base::trace::{Failure, TRACE, TraceEvent};
 use crate::config::Isolation;
 use crate::plugin::contract::{Function, Role};
 use crate::plugin::runtime::error::{CallError, TimeLimit};
@@ -34,6 +35,7 @@ pub(crate) struct Call<'a> {
     pub(crate) instance: Box<Instance>,
     pub(crate) generation: Arc<Generation>,
     isolation: Isolation,
+    connection: ConnectionId,
     begun: Instant,
     _permit: SemaphorePermit<'a>,
 }
@@ -70,7 +72,7 @@ impl Slot {
         let Admitted { mut instance, generation, permit, turn } = admitted;
         let begun = Instant::now();
         instance.begin_call(begun, spec.limits.deadline, turn, Some(connection));
-        Ok(Call { instance, generation, isolation, begun, _permit: permit })
+        Ok(Call { instance, generation, isolation, connection, begun, _permit: permit })
     }
 
     /// Logs that a call failed or was refused, up to a number of lines a second. Counts a refused call. A failure may
@@ -83,6 +85,9 @@ impl Slot {
         error: &CallError,
     ) {
         self.count_failure(error.is_overload());
+        if by.is_none() {
+            trace(function, connection, &self.live(), Duration::ZERO, Some(error));
+        }
         let Spec { slot, plugin, failures, .. } = &**self.spec();
         let Some(unlogged) = failures.admit(0) else { return };
         let live = self.live();
@@ -96,6 +101,22 @@ impl Slot {
             debug!(slot, plugin, generation, call, connection, backtrace, "plugin failed here");
         }
     }
+}
+
+/// Records a call for operators who follow its connection.
+fn trace(function: Function, connection: ConnectionId, by: &Generation, took: Duration, error: Option<&CallError>) {
+    TRACE.record(connection, || {
+        let Spec { slot, plugin, .. } = by.spec();
+        TraceEvent::Call {
+            slot: slot.clone(),
+            plugin: plugin.clone(),
+            function: function.name(),
+            generation: by.number(),
+            digest: by.digest().full(),
+            micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            failure: error.map(|error| Failure { kind: error.kind(), reason: (&*error.to_string()).into() }),
+        }
+    });
 }
 
 /// All that a call needs to begin.
@@ -177,6 +198,7 @@ impl Call<'_> {
         if !(out_of_time && self.generation.spec().clock.stood_still_since(self.begun)) {
             self.generation.stats().ended(function, caller, ended - self.begun, outcome.as_ref().err());
         }
+        trace(function, self.connection, &self.generation, ended - self.begun, outcome.as_ref().err());
         self.instance.calls_left = self.instance.calls_left.saturating_sub(1);
         if outcome.is_ok() && self.isolation == Isolation::Pooled && self.instance.calls_left > 0 {
             self.generation.keep_idle(function.role(), self.instance, ended);

@@ -47,7 +47,7 @@ pub(super) fn svg(measured: &[Measured]) -> String {
     };
     let mut body = String::new();
     let mut top = 10.0;
-    panel(&mut body, &mut top, "Node's figure divided by Hotgate's (more is better)", &bars(true));
+    panel(&mut body, &mut top, "The other server's figure divided by Hotgate's (more is better)", &bars(true));
     panel(&mut body, &mut top, "Hotgate's figure as a share of its limit (less is better)", &bars(false));
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {top}\" role=\"img\">\n\

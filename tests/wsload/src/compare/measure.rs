@@ -24,8 +24,8 @@ const PROBE: u32 = 10_000;
 impl Lab {
     pub(super) fn measure(&mut self, work: Work) -> Result<Pair, String> {
         match work {
-            Work::Relay { window } => self.both(Kind::Node, |lab, kind| lab.relay(kind, window)),
-            Work::Push { senders } => self.both(Kind::Node, |lab, kind| lab.push(kind, senders)),
+            Work::Relay { window, beside } => self.both(beside, |lab, kind| lab.relay(kind, window)),
+            Work::Push { senders, beside } => self.both(beside, |lab, kind| lab.push(kind, senders)),
             Work::ApiPush { senders } => self.both(Kind::TextPort, |lab, kind| match kind {
                 Kind::Hotgate => lab.push_by(kind, senders),
                 _ => lab.push(kind, 1),
@@ -34,7 +34,7 @@ impl Lab {
             Work::TlsRelay => self.in_turn(Kind::Tls, Kind::Hotgate, |lab, kind| lab.relay(kind, 8)),
             Work::TlsLogin => self.in_turn(Kind::Tls, Kind::Hotgate, Lab::login),
             Work::TlsMemory => self.in_turn(Kind::Tls, Kind::Hotgate, Lab::memory),
-            Work::Login => self.both(Kind::Node, Lab::login),
+            Work::Login { beside } => self.both(beside, Lab::login),
             Work::Latency => {
                 let top = match self.delivered("relay-8", Kind::Node) {
                     Some(top) => top,
@@ -42,7 +42,7 @@ impl Lab {
                 };
                 self.both(Kind::Node, |lab, kind| lab.latency(kind, top / 2.0))
             }
-            Work::Memory => self.both(Kind::Node, Lab::memory),
+            Work::Memory { beside } => self.both(beside, Lab::memory),
             Work::Cores => self.two_cores(),
             Work::Broadcast => self.both(Kind::Bare, Lab::broadcast),
             Work::Storm => self.both(Kind::Node, Lab::storm),

@@ -1,4 +1,4 @@
-//! `wsload compare`: measures Hotgate and a server with compiled-in rules on the same cores, one after the other.
+//! `wsload compare`: measures Hotgate and servers with compiled-in rules on the same cores, one after the other.
 
 mod chart;
 mod doubts;
@@ -26,6 +26,8 @@ use crate::pinned;
 const NODE_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../peers/node/server.mjs");
 /// The packages that it needs.
 const NODE_MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../peers/node/node_modules");
+/// Bun, as npm installs it.
+const BUN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../peers/bun/node_modules/.bin/bun");
 
 #[derive(Args, Clone)]
 pub(crate) struct CompareArgs {
@@ -73,8 +75,16 @@ pub(crate) fn run(args: &CompareArgs) -> ExitCode {
 }
 
 fn compare(args: &CompareArgs) -> Result<Vec<String>, String> {
-    let rows: Vec<&'static Row> =
+    let mut rows: Vec<&'static Row> =
         ROWS.iter().filter(|row| args.only.is_empty() || args.only.iter().any(|name| name == row.name)).collect();
+    if !Path::new(BUN).is_file() {
+        let missing = format!("there is no {BUN}: npm ci --prefix tests/peers/bun");
+        if rows.iter().all(|row| row.beside == "bun") {
+            return Err(missing);
+        }
+        eprintln!("the rows with Bun are left out: {missing}");
+        rows.retain(|row| row.beside != "bun");
+    }
     fs::create_dir_all(&args.out).map_err(|error| format!("{}: {error}", args.out.display()))?;
     let scratch = tempfile::tempdir_in(&args.out).map_err(|error| format!("no temporary folder: {error}"))?;
     let mut lab = prepare(args, &rows, scratch.path())?;
@@ -116,7 +126,10 @@ fn prepare(args: &CompareArgs, rows: &[&Row], scratch: &Path) -> Result<Lab, Str
     if !(args.seconds >= 1.0 && args.seconds <= 600.0) {
         return Err("--seconds must be between 1 and 600".into());
     }
-    if rows.iter().any(|row| matches!(row.work, Work::Memory | Work::Broadcast | Work::ApiBroadcast | Work::Storm)) {
+    if rows
+        .iter()
+        .any(|row| matches!(row.work, Work::Memory { .. } | Work::Broadcast | Work::ApiBroadcast | Work::Storm))
+    {
         require_descriptors(measure::IDLE as usize + 1000)?;
     }
     let hotgate = match &args.hotgate {
@@ -139,7 +152,7 @@ fn prepare(args: &CompareArgs, rows: &[&Row], scratch: &Path) -> Result<Lab, Str
     let logs = args.out.join("logs");
     fs::create_dir_all(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
     Ok(Lab {
-        programs: Programs { hotgate, node: args.node.clone(), node_server, plugins },
+        programs: Programs { hotgate, node: args.node.clone(), node_server, bun: BUN.into(), plugins },
         cores: [first, second],
         seconds: args.seconds,
         scratch: scratch.to_owned(),

@@ -1,5 +1,7 @@
 //! The rows: the work that is compared, and Hotgate's goals.
 
+use super::server::Kind;
+
 /// The goal of a row. All but `AtMost` compare two figures of the same round.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Goal {
@@ -16,9 +18,11 @@ pub(super) enum Goal {
 pub(super) enum Work {
     Relay {
         window: u32,
+        beside: Kind,
     },
     Push {
         senders: u32,
+        beside: Kind,
     },
     /// Pushes through the HTTP API, with these options of `wsload push`.
     ApiPush {
@@ -29,9 +33,13 @@ pub(super) enum Work {
     TlsRelay,
     TlsLogin,
     TlsMemory,
-    Login,
+    Login {
+        beside: Kind,
+    },
     Latency,
-    Memory,
+    Memory {
+        beside: Kind,
+    },
     Broadcast,
     Storm,
     Swap,
@@ -67,14 +75,47 @@ const fn api(name: &'static str, title: &'static str, senders: &'static str, mos
     row(name, title, Work::ApiPush { senders }, "µs CPU", "text port", Goal::Within(most))
 }
 
-pub(super) const ROWS: [Row; 18] = [
-    row("relay-8", "relay, 8 in flight", Work::Relay { window: 8 }, "µs CPU", "node", Goal::Times(6.0)),
-    row("relay-1", "relay, 1 in flight", Work::Relay { window: 1 }, "µs CPU", "node", Goal::Times(2.1)),
-    row("push-1", "push, 1 sender, 64 in flight", Work::Push { senders: 1 }, "µs CPU", "node", Goal::Times(2.3)),
-    row("push-4", "push, 4 senders, 64 in flight", Work::Push { senders: 4 }, "µs CPU", "node", Goal::Times(2.3)),
-    row("login", "login: connect, authenticate, close", Work::Login, "µs CPU", "node", Goal::Times(2.1)),
+/// A row that compares the CPU time of a unit of work with a server in Node.
+const fn node(name: &'static str, title: &'static str, work: Work, least: f64) -> Row {
+    row(name, title, work, "µs CPU", "node", Goal::Times(least))
+}
+
+/// A row that compares the CPU time of a unit of work with a server in Bun.
+const fn bun(name: &'static str, title: &'static str, work: Work, least: f64) -> Row {
+    row(name, title, work, "µs CPU", "bun", Goal::Times(least))
+}
+
+const NODE: Kind = Kind::Node;
+const BUN: Kind = Kind::Bun;
+
+pub(super) const ROWS: [Row; 24] = [
+    node("relay-8", "relay, 8 in flight", Work::Relay { window: 8, beside: NODE }, 6.0),
+    node("relay-1", "relay, 1 in flight", Work::Relay { window: 1, beside: NODE }, 2.1),
+    node("push-1", "push, 1 sender, 64 in flight", Work::Push { senders: 1, beside: NODE }, 2.3),
+    node("push-4", "push, 4 senders, 64 in flight", Work::Push { senders: 4, beside: NODE }, 2.3),
+    node("login", "login: connect, authenticate, close", Work::Login { beside: NODE }, 2.1),
     row("latency", "p99 latency at half of node's top rate", Work::Latency, "ms", "node", Goal::Times(2.0)),
-    row("memory", "memory of an idle connection, of 9,000", Work::Memory, "KB", "node", Goal::AtMost(4.0)),
+    row(
+        "memory",
+        "memory of an idle connection, of 9,000",
+        Work::Memory { beside: NODE },
+        "KB",
+        "node",
+        Goal::AtMost(4.0),
+    ),
+    bun("bun-relay-8", "Bun: relay, 8 in flight", Work::Relay { window: 8, beside: BUN }, 2.0),
+    bun("bun-relay-1", "Bun: relay, 1 in flight", Work::Relay { window: 1, beside: BUN }, 1.5),
+    bun("bun-push-1", "Bun: push, 1 sender, 64 in flight", Work::Push { senders: 1, beside: BUN }, 1.6),
+    bun("bun-push-4", "Bun: push, 4 senders, 64 in flight", Work::Push { senders: 4, beside: BUN }, 1.6),
+    bun("bun-login", "Bun: connect, authenticate, close", Work::Login { beside: BUN }, 0.75),
+    row(
+        "bun-memory",
+        "Bun: memory of an idle connection",
+        Work::Memory { beside: BUN },
+        "KB",
+        "bun",
+        Goal::AtMost(2.2),
+    ),
     row("broadcast", "one message to 9,000 connections", Work::Broadcast, "ms", "bare loop", Goal::Within(1.5)),
     row("storm", "p99 of logins while 9,000 are cut", Work::Storm, "ms", "node", Goal::AtMost(100.0)),
     row("swap", "p99 latency while plugins are swapped", Work::Swap, "ms", "before", Goal::Within(2.0)),

@@ -12,6 +12,9 @@ use crate::pinned;
 /// The longest time until a server listens. The first Hotgate compiles its plugins.
 const START: Duration = Duration::from_secs(60);
 
+/// The reference server in Bun.
+const BUN_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../peers/bun/server.mjs");
+
 /// The kind of a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
@@ -22,6 +25,8 @@ pub(super) enum Kind {
     TextPort,
     /// A server in Node with the same rules compiled in.
     Node,
+    /// A server in Bun with the same rules compiled in.
+    Bun,
     /// A bare loop of `send`: the least work that any server must do for a broadcast.
     Bare,
 }
@@ -33,6 +38,7 @@ impl Kind {
             Kind::Tls => "wss",
             Kind::TextPort => "text-port",
             Kind::Node => "node",
+            Kind::Bun => "bun",
             Kind::Bare => "bare",
         }
     }
@@ -43,6 +49,7 @@ pub(super) struct Programs {
     pub(super) hotgate: PathBuf,
     pub(super) node: PathBuf,
     pub(super) node_server: PathBuf,
+    pub(super) bun: PathBuf,
     /// The folder of the default plugins' files.
     pub(super) plugins: PathBuf,
 }
@@ -94,6 +101,11 @@ impl Server {
             Kind::Node => {
                 let mut command = pinned::command(cores, &programs.node)?;
                 command.arg(&programs.node_server).args(["0", "0"]);
+                command
+            }
+            Kind::Bun => {
+                let mut command = pinned::command(cores, &programs.bun)?;
+                command.args([BUN_SERVER, "0", "0"]);
                 command
             }
             Kind::Bare => {

@@ -12,8 +12,9 @@ use super::context::Context;
 use super::end::{End, failure, try_again};
 use super::meter::RateLimits;
 use super::socket::Socket;
-use crate::base::message::{Cause, ClientKey, CloseReason, Message};
+use crate::base::message::{Cause, ClientKey, CloseReason, ConnectionId, Message};
 use crate::base::metrics::METRICS;
+use crate::base::trace::{Payload, TRACE, TraceEvent};
 use crate::config::RouteFailure;
 use crate::edge::heartbeat::Link;
 use crate::edge::listener::Stream;
@@ -52,7 +53,7 @@ impl Session {
         let expiry = expiry(expires_at).map_err(|end| (end, None))?;
         // The reply is first in the queue. Nothing is sent from the queue until the session is open.
         if let Some(reply) = reply {
-            queue(context, &link.outbox, reply).await.map_err(|end| (end, None))?;
+            queue(context, link.id, &link.outbox, reply).await.map_err(|end| (end, None))?;
         }
         let address = handshake.remote_address.socket();
         let registered = context.registry.register(link.id, uid.clone(), link.outbox.clone(), address);
@@ -64,6 +65,7 @@ impl Session {
             };
             (End::new(cause, code, error.to_string()), None)
         })?;
+        TRACE.logged_in(link.id, &uid);
         let peer = Registered { registry: context.registry.clone(), peer };
         let client = ClientKey::new(address.ip(), &uid);
         let routed = command::Session { connection: link.id, uid, client, attributes, state: Default::default() };
@@ -107,6 +109,7 @@ impl Session {
                 }
             };
             METRICS.messages_received.increment();
+            TRACE.record(self.routed.connection, || TraceEvent::Packet(Payload::of(&packet)));
             // They may have changed since the last packet.
             socket.limit(RateLimits::of(&context.live));
             if let Err(end) = self.route(context, socket, &packet).await {
@@ -182,7 +185,7 @@ impl Session {
                 self.expiry = expiry(identity.expires_at)?;
                 self.routed.attributes = identity.attributes;
                 match identity.reply {
-                    Some(reply) => queue(context, &self.peer.peer.outbox, reply).await,
+                    Some(reply) => queue(context, self.peer.peer.id, &self.peer.peer.outbox, reply).await,
                     None => Ok(()),
                 }
             }
@@ -235,7 +238,8 @@ impl Drop for Registered {
 
 /// Queues a message of the login. If there is no memory for it, the connection ends, so that the client tries again
 /// instead of waiting. Any other refusal means that the connection is closing; its task notices that by itself.
-pub(super) async fn queue(context: &Context, outbox: &Outbox, message: Message) -> Result<(), End> {
+pub(super) async fn queue(context: &Context, id: ConnectionId, outbox: &Outbox, message: Message) -> Result<(), End> {
+    TRACE.record(id, || TraceEvent::Message { result: "queued", payload: Payload::of(&message) });
     match delivery::queue(&context.registry, outbox, message).await {
         Err(Refused::OverBudget(_)) => Err(try_again()),
         Ok(()) | Err(Refused::Closed | Refused::Full) => Ok(()),

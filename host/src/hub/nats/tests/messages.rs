@@ -152,5 +152,6 @@ async fn what_is_not_taken_out_in_time_is_dropped_and_counted() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!((frames, dropped), (16, FRAMES - 16));
+    // One more may be on its way into the queue.
+    assert!(frames + dropped == FRAMES && (16..=17).contains(&frames), "{frames} frames, {dropped} dropped");
 }
