@@ -178,7 +178,7 @@ impl Trace {
         if !self.is_watched() {
             return;
         }
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         let by: Vec<_> =
             state.watchers_of(|watched| matches!(watched, Watched::Uid(wanted) if wanted == uid)).collect();
         if !by.is_empty() {
