@@ -33,7 +33,7 @@ pub struct Page<T> {
 }
 
 impl<T: Clone> Ring<T> {
-    /// Keeps at most `most` entries, which together have at most `most_bytes`.
+    /// Keeps at most `most` entries, which together have at most `most_bytes`; but always the newest one.
     pub fn new(most: usize, most_bytes: usize) -> Self {
         let state = State { kept: VecDeque::new(), bytes: 0, newest: 0 };
         Self { state: Mutex::new(state), newest: watch::Sender::new(0), most, most_bytes }
@@ -46,7 +46,7 @@ impl<T: Clone> Ring<T> {
             state.newest += 1;
             state.bytes += bytes;
             state.kept.push_back((bytes, entry));
-            while state.kept.len() > self.most || state.bytes > self.most_bytes {
+            while state.kept.len() > 1 && (state.kept.len() > self.most || state.bytes > self.most_bytes) {
                 let Some((bytes, _)) = state.kept.pop_front() else { break };
                 state.bytes -= bytes;
             }
@@ -120,8 +120,7 @@ mod tests {
         }
         assert_eq!(ring.since(0, 9).entries, [(2, 'b'), (3, 'c')]);
         ring.push(11, 'd');
-        assert_eq!(ring.since(0, 9).entries, []);
-        assert_eq!(ring.since(3, 9), page(&[], 1));
+        assert_eq!(ring.since(3, 9), page(&[(4, 'd')], 0));
         ring.push(1, 'e');
         assert_eq!(ring.since(3, 9), page(&[(5, 'e')], 1));
     }

@@ -8,6 +8,9 @@ use tokio::time::Instant;
 /// The verbosity of the process's log.
 pub static VERBOSITY: Verbosity = Verbosity(Mutex::new(None));
 
+/// The directive for the lines about requests that change something.
+const AUDIT: &str = "hotgate::edge::admin::guard=info";
+
 /// Puts directives into effect, or says what is wrong with them.
 type Apply = Box<dyn Fn(&str) -> Result<(), String> + Send>;
 
@@ -35,7 +38,8 @@ impl Verbosity {
     pub fn set(&self, directives: &str, time: Duration) -> Result<(), String> {
         let mut state = self.0.lock();
         let state = state.as_mut().ok_or("this process has no log")?;
-        (state.apply)(directives)?;
+        // What operators do is said whatever they choose.
+        (state.apply)(&format!("{directives},{AUDIT}"))?;
         state.now = Some((directives.to_owned(), Instant::now() + time));
         Ok(())
     }
@@ -74,7 +78,7 @@ mod tests {
         let seen = applied.clone();
         verbosity.begin("info", move |directives| {
             seen.lock().push(directives.to_owned());
-            if directives == "wrong" { Err("no".to_owned()) } else { Ok(()) }
+            if directives.starts_with("wrong,") { Err("no".to_owned()) } else { Ok(()) }
         });
         assert_eq!(verbosity.get(), ("info".to_owned(), None));
         let minute = Duration::from_secs(60);
@@ -86,6 +90,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(verbosity.expire() && !verbosity.expire());
         assert_eq!(verbosity.get(), ("info".to_owned(), None));
-        assert_eq!(*applied.lock(), ["debug", "wrong", "info"]);
+        let audited = |directives: &str| format!("{directives},{AUDIT}");
+        assert_eq!(*applied.lock(), [audited("debug"), audited("wrong"), "info".to_owned()]);
     }
 }

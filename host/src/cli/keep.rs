@@ -11,6 +11,9 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use crate::base::recent::{LogLine, RECENT};
 
+/// The largest number that JavaScript reads exactly. Ids of a cluster are larger.
+const MAX_EXACT: u64 = (1 << 53) - 1;
+
 /// The most bytes of a message, and of all fields beside it.
 const MESSAGE: usize = 1 << 10;
 const FIELDS: usize = 3 << 10;
@@ -73,7 +76,10 @@ impl Visit for Reader {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field, value);
+        match value {
+            0..=MAX_EXACT => self.add(field, value),
+            _ => self.add_text(field, format_args!("{value}")),
+        }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {

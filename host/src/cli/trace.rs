@@ -44,7 +44,7 @@ struct Whom {
     client_address: Option<IpAddr>,
 }
 
-/// Follows the client until the gateway ends the trace.
+/// Follows the client until this is interrupted, or the gateway ends.
 pub(super) fn run(arguments: &Arguments, source: &Source) -> ExitCode {
     let client = Client::new(&arguments.target, READ_FILE, source);
     match client.and_then(|client| follow(&client, arguments)) {
@@ -61,16 +61,18 @@ fn follow(client: &Client, Arguments { whom, json, .. }: &Arguments) -> Result<E
             format!("uid={}", utf8_percent_encode(uid.as_deref().unwrap_or_default(), NON_ALPHANUMERIC))
         }
     };
-    for line in BufReader::new(client.follow(&format!("/trace?{query}"))?).lines() {
-        let line = line.map_err(|error| Failure::Failed(format!("{}: {error}", client.shown())))?;
-        // An empty line only says that the gateway is still there.
-        let Ok(event @ Value::Object(_)) = serde_json::from_str(&line) else { continue };
-        let code = if *json { print_json_line(&event) } else { show(&text(&event)) };
-        if code != ExitCode::SUCCESS {
-            return Ok(code);
+    loop {
+        // The gateway ends each answer after 15 minutes.
+        for line in BufReader::new(client.follow(&format!("/trace?{query}"))?).lines() {
+            let line = line.map_err(|error| Failure::Failed(format!("{}: {error}", client.shown())))?;
+            // An empty line only says that the gateway is still there.
+            let Ok(event @ Value::Object(_)) = serde_json::from_str(&line) else { continue };
+            let code = if *json { print_json_line(&event) } else { show(&text(&event)) };
+            if code != ExitCode::SUCCESS {
+                return Ok(code);
+            }
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Returns an event as a line for people.

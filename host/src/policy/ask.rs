@@ -106,18 +106,7 @@ pub(super) enum CheckedVerdict {
 
 impl CheckedVerdict {
     /// Logs the verdict, for plugin authors. Packets and uids are left out: they may be credentials.
-    fn log(&self, call: &'static str, id: ConnectionId) {
-        TRACE.record(id, || {
-            let (verdict, reason) = match self {
-                Self::Accept(_) => ("accept", None),
-                Self::Challenge(..) => ("challenge", None),
-                Self::Pass => ("pass", None),
-                Self::Deny(reason) => ("deny", Some(reason)),
-            };
-            let (code, reason) = reason.map(|reason| (reason.code, (&*reason.reason).into())).unzip();
-            TraceEvent::Verdict { function: call, verdict, code, reason }
-        });
-        let ConnectionId(connection) = id;
+    fn log(&self, call: &'static str, ConnectionId(connection): ConnectionId) {
         match self {
             Self::Accept(_) => trace!(target: "verdict", connection, "{call}: accept"),
             Self::Challenge(..) => trace!(target: "verdict", connection, "{call}: challenge"),
@@ -126,6 +115,20 @@ impl CheckedVerdict {
                 trace!(target: "verdict", connection, code, %reason, "{call}: deny");
             }
         }
+    }
+
+    /// Records the verdict for operators who follow the client. Not for a candidate's verdict, which has no effect.
+    pub(super) fn trace(&self, handle: &PluginHandle, function: &'static str, id: ConnectionId) {
+        TRACE.record(id, || {
+            let (verdict, reason) = match self {
+                Self::Accept(_) => ("accept", None),
+                Self::Challenge(..) => ("challenge", None),
+                Self::Pass => ("pass", None),
+                Self::Deny(reason) => ("deny", Some(reason)),
+            };
+            let (code, reason) = reason.map(|reason| (reason.code, (&*reason.reason).into())).unzip();
+            TraceEvent::Verdict { slot: handle.slot().spec().slot.clone(), function, verdict, code, reason }
+        });
     }
 
     fn read(

@@ -4,7 +4,7 @@ use super::ask::{CheckedVerdict, Handshake, Held, Identity, authenticate, greet}
 use super::shadow::Shadow;
 use crate::base::message::{Cause, CloseReason, Message};
 use crate::config::PluginLimits;
-use crate::plugin::PluginHandle;
+use crate::plugin::{CallError, PluginHandle};
 
 /// How many challenges `authenticate` may return for one connection.
 const MAX_ROUNDS: u32 = 8;
@@ -70,6 +70,7 @@ impl Authenticator {
         let mut greeting = None;
         for ((handle, shadow), held) in self.chain.iter().zip(&mut login.held) {
             let outcome = greet(handle, None, handshake).await;
+            trace(handle, "greet", handshake, &outcome);
             if !matches!(outcome, Ok(CheckedVerdict::Pass | CheckedVerdict::Challenge(..))) {
                 shadow.sample(handle, handshake, None, &outcome);
             }
@@ -100,6 +101,7 @@ impl Authenticator {
             }
             let held = login.held.get_mut(index).and_then(Option::take);
             let outcome = authenticate(handle, held, handshake, packet).await;
+            trace(handle, "authenticate", handshake, &outcome);
             if first {
                 shadow.sample(handle, handshake, Some(packet), &outcome);
             }
@@ -130,7 +132,9 @@ impl Authenticator {
     /// packet without a greeting before it. A challenge counts as a denial.
     pub async fn renew(&self, handshake: &Handshake, packet: &Message) -> Decision {
         for (handle, _) in &self.chain {
-            match authenticate(handle, None, handshake, packet).await {
+            let outcome = authenticate(handle, None, handshake, packet).await;
+            trace(handle, "authenticate", handshake, &outcome);
+            match outcome {
                 Ok(CheckedVerdict::Pass) => {}
                 Ok(CheckedVerdict::Challenge(..)) => {
                     return Decision::deny("a session is renewed with one packet, without a challenge");
@@ -141,5 +145,16 @@ impl Authenticator {
             }
         }
         Decision::deny("no authenticator accepted")
+    }
+}
+
+fn trace(
+    handle: &PluginHandle,
+    function: &'static str,
+    handshake: &Handshake,
+    outcome: &Result<CheckedVerdict, CallError>,
+) {
+    if let Ok(verdict) = outcome {
+        verdict.trace(handle, function, handshake.connection);
     }
 }

@@ -1,10 +1,13 @@
 //! What happens to a client, as lines for operators.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
 
+use bytestring::ByteString;
 use serde::Serialize;
 
-use crate::base::message::Message;
+use crate::base::message::{ConnectionId, Message};
 
 /// The most characters of a text that comes from a client or a plugin.
 const MAX_TEXT: usize = 512;
@@ -42,6 +45,8 @@ pub enum TraceEvent {
     },
     /// An authenticator has judged the client.
     Verdict {
+        /// The slot of the authenticator.
+        slot: String,
         /// The function that judged: `greet` or `authenticate`.
         function: &'static str,
         /// `accept`, `challenge`, `pass` or `deny`.
@@ -53,7 +58,7 @@ pub enum TraceEvent {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<Text>,
     },
-    /// The client has logged in.
+    /// The client is registered under its uid.
     Login,
     /// An action of the router for this client was carried out.
     Action {
@@ -176,4 +181,26 @@ impl From<&str> for Text {
         }
         Self(beginning)
     }
+}
+
+/// One line.
+#[derive(Serialize)]
+struct Line<'a> {
+    at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<&'a str>,
+    #[serde(flatten)]
+    event: &'a TraceEvent,
+}
+
+/// Returns an event as a JSON object, without a line end.
+pub(super) fn line(id: Option<ConnectionId>, uid: Option<&ByteString>, event: &TraceEvent) -> Arc<str> {
+    let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    // A string: JavaScript's numbers are not exact enough for the ids of a cluster.
+    let connection = id.map(|id| id.to_string());
+    let line = Line { at, connection, uid: uid.map(|uid| &**uid), event };
+    // Only maps with other keys than strings cannot be JSON, and there are none.
+    serde_json::to_string(&line).unwrap_or_default().into()
 }

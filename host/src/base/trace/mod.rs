@@ -10,13 +10,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::SystemTime;
 
 use bytestring::ByteString;
 use parking_lot::Mutex;
-use serde::Serialize;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use self::event::line;
 pub use self::event::{Failure, Payload, Reached, Target, Text, TraceEvent};
 use super::message::ConnectionId;
 use super::throttle::Throttle;
@@ -24,18 +23,19 @@ use super::throttle::Throttle;
 /// The trace of this process.
 pub static TRACE: Trace = Trace::new();
 
-/// The most watchers at a time.
-const MAX_WATCHERS: usize = 16;
-/// The most connections that are followed, or held until their login, at a time.
-const MAX_CONNECTIONS: usize = 10_000;
-/// The most events that are held for a connection until its login.
-const MAX_HELD: usize = 64;
+/// The most connections that are followed at a time.
+const MAX_FOLLOWED: usize = 10_000;
+/// The most connections whose events are held until their login, the most events of each, and the most bytes of all.
+const MAX_HELD: usize = 1_000;
+const MAX_HELD_EVENTS: usize = 32;
+const MAX_HELD_BYTES: usize = 16 << 20;
 /// The most events a second for one watcher, and the most that wait for it. Further ones are lost and counted.
 const EVENTS_PER_SECOND: u32 = 1_000;
 const WAITING: usize = 1_024;
 
-/// Bits of the filter, by the low bits of a connection's id.
-const BITS: usize = 4_096;
+/// Bits of the filter, by the low bits of a connection's id: so many that few connections share a bit with a followed
+/// one.
+const BITS: usize = 1 << 16;
 const WORDS: usize = BITS / 64;
 
 /// Whom to watch.
@@ -48,11 +48,6 @@ pub enum Watched {
     /// Connections that open from now on, from this address.
     Address(IpAddr),
 }
-
-/// There are as many watchers as may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{MAX_WATCHERS} traces are watched already, which is the most: end one of them")]
-pub struct TooManyWatchers;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -69,6 +64,11 @@ struct State {
     last_watcher: u64,
     watchers: BTreeMap<u64, Watcher>,
     connections: BTreeMap<ConnectionId, Followed>,
+    /// The connections of each bit that is set.
+    sharing: BTreeMap<(usize, u64), usize>,
+    /// The connections that nobody follows yet, and the bytes of all events that are held.
+    held: usize,
+    held_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -86,25 +86,20 @@ struct Followed {
     held: Vec<Arc<str>>,
 }
 
-/// One line.
-#[derive(Serialize)]
-struct Line<'a> {
-    at: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connection: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    uid: Option<&'a str>,
-    #[serde(flatten)]
-    event: &'a TraceEvent,
-}
-
 impl Trace {
     const fn new() -> Self {
         Self {
             filter: [const { AtomicU64::new(0) }; WORDS],
             is_watched: AtomicBool::new(false),
             shows_payloads: AtomicBool::new(false),
-            state: Mutex::new(State { last_watcher: 0, watchers: BTreeMap::new(), connections: BTreeMap::new() }),
+            state: Mutex::new(State {
+                last_watcher: 0,
+                watchers: BTreeMap::new(),
+                connections: BTreeMap::new(),
+                sharing: BTreeMap::new(),
+                held: 0,
+                held_bytes: 0,
+            }),
         }
     }
 
@@ -130,9 +125,16 @@ impl Trace {
 
     /// Records an event of a connection, if it is followed. Only then makes it.
     pub fn record(&self, id: ConnectionId, event: impl FnOnce() -> TraceEvent) {
-        if self.follows(id) {
-            self.state.lock().record(id, event);
+        if !self.follows(id) {
+            return;
         }
+        let uid = match self.state.lock().connections.get(&id) {
+            Some(followed) => followed.uid.clone(),
+            None => return,
+        };
+        // Without the lock, which all connections that are followed share.
+        let line = line(Some(id), uid.as_ref(), &event());
+        self.state.lock().record(id, &line);
     }
 
     /// Begins to follow a connection that opens, if somebody watches its address, or may want it after its login.
@@ -140,36 +142,35 @@ impl Trace {
         if !self.is_watched() {
             return;
         }
-        let mut state = self.state.lock();
-        let by: Vec<_> = state.watchers_of(|watched| *watched == Watched::Address(address)).collect();
-        let is_held = state.watchers.values().any(|watcher| matches!(watcher.watched, Watched::Uid(_)));
-        if (is_held || !by.is_empty()) && state.connections.len() < MAX_CONNECTIONS {
-            state.connections.insert(id, Followed { by, ..Followed::default() });
-            self.set(id);
-            state.record(id, event);
+        {
+            let mut state = self.state.lock();
+            let by = state.watchers_of(|watched| *watched == Watched::Address(address));
+            if !by.is_empty() {
+                self.follow(&mut state, id, None, &by);
+            } else if state.held < MAX_HELD && state.holds() {
+                self.add(&mut state, id);
+            } else {
+                let of_uids = state.watchers_of(|watched| matches!(watched, Watched::Uid(_)));
+                of_uids.into_iter().for_each(|watcher| state.lose(watcher));
+            }
         }
+        self.record(id, event);
     }
 
-    /// Tells the uid of a connection that logs in.
-    pub fn logged_in(&self, id: ConnectionId, uid: &ByteString) {
+    /// Tells the uid of a connection.
+    pub fn identified(&self, id: ConnectionId, uid: &ByteString) {
         if !self.is_watched() {
             return;
         }
         let mut state = self.state.lock();
-        let by: Vec<_> =
-            state.watchers_of(|watched| matches!(watched, Watched::Uid(wanted) if wanted == uid)).collect();
+        let by = state.watchers_of(|watched| matches!(watched, Watched::Uid(wanted) if wanted == uid));
+        let held = state.take_held(id);
         for watcher in &by {
-            let held = state.connections.get(&id).map_or_else(Vec::new, |followed| followed.held.clone());
-            held.into_iter().for_each(|line| state.send(*watcher, line));
+            held.iter().for_each(|line| state.send(*watcher, line.clone()));
         }
         self.follow(&mut state, id, Some(uid), &by);
-        match state.connections.get_mut(&id) {
-            Some(followed) if followed.by.is_empty() => self.forget(&mut state, id),
-            Some(followed) => {
-                followed.held = Vec::new();
-                state.record(id, || TraceEvent::Login);
-            }
-            None => {}
+        if state.connections.get(&id).is_some_and(|followed| followed.by.is_empty()) {
+            self.remove(&mut state, id);
         }
     }
 
@@ -179,69 +180,79 @@ impl Trace {
             return;
         }
         let state = self.state.lock();
-        let by: Vec<_> =
-            state.watchers_of(|watched| matches!(watched, Watched::Uid(wanted) if wanted == uid)).collect();
+        let by = state.watchers_of(|watched| matches!(watched, Watched::Uid(wanted) if wanted == uid));
         if !by.is_empty() {
-            let line = State::line(None, Some(uid), &event());
+            let line = line(None, Some(uid), &event());
             by.into_iter().for_each(|watcher| state.send(watcher, line.clone()));
         }
     }
 
-    /// Records the end of a connection, which is followed no more.
-    pub fn ended(&self, id: ConnectionId, event: impl FnOnce() -> TraceEvent) {
+    /// Follows a connection no more: it has ended.
+    pub fn forget(&self, id: ConnectionId) {
         if self.follows(id) {
-            let mut state = self.state.lock();
-            state.record(id, event);
-            self.forget(&mut state, id);
+            self.remove(&mut self.state.lock(), id);
         }
     }
 
-    /// Begins to watch. Connections of a uid that are open already are followed by [`Watch::follow`].
-    ///
-    /// # Errors
-    /// If there are too many watchers.
-    pub fn watch(&'static self, watched: Watched) -> Result<Watch, TooManyWatchers> {
+    /// Begins to watch. The caller limits the number of watches. Connections that are open already are followed by
+    /// [`Watch::follow`].
+    pub fn watch(&'static self, watched: Watched) -> Watch {
         let mut state = self.state.lock();
-        if state.watchers.len() >= MAX_WATCHERS {
-            return Err(TooManyWatchers);
-        }
         state.last_watcher += 1;
         let number = state.last_watcher;
         let (lines, receiver) = channel(WAITING);
         let throttle = Throttle::new(EVENTS_PER_SECOND, EVENTS_PER_SECOND);
-        if let Watched::Connection(id) = watched {
+        let connection = if let Watched::Connection(id) = watched { Some(id) } else { None };
+        state.watchers.insert(number, Watcher { watched, throttle, lines });
+        if let Some(id) = connection {
             self.follow(&mut state, id, None, &[number]);
         }
-        state.watchers.insert(number, Watcher { watched, throttle, lines });
         self.is_watched.store(true, Relaxed);
-        Ok(Watch { trace: self, number, lines: receiver })
+        Watch { trace: self, number, lines: receiver }
     }
 
-    /// Follows a connection for these watchers, too.
+    /// Follows a connection for these watchers, too. Beyond the bound, their watches have lost something.
     fn follow(&self, state: &mut State, id: ConnectionId, uid: Option<&ByteString>, by: &[u64]) {
-        let is_known = state.connections.contains_key(&id);
-        if !is_known && (by.is_empty() || state.connections.len() >= MAX_CONNECTIONS) {
-            return;
+        if !state.connections.contains_key(&id) {
+            if by.is_empty() {
+                return;
+            }
+            if state.connections.len() - state.held >= MAX_FOLLOWED {
+                by.iter().for_each(|watcher| state.lose(*watcher));
+                return;
+            }
+            self.add(state, id);
         }
-        let followed = state.connections.entry(id).or_default();
+        let Some(followed) = state.connections.get_mut(&id) else { return };
+        let was_held = followed.by.is_empty();
         followed.uid = uid.cloned().or(followed.uid.take());
-        let new = by.iter().filter(|watcher| !followed.by.contains(watcher)).copied().collect::<Vec<_>>();
+        let new: Vec<_> = by.iter().filter(|watcher| !followed.by.contains(watcher)).copied().collect();
         followed.by.extend(new);
-        self.set(id);
+        state.held -= usize::from(was_held && !followed.by.is_empty());
     }
 
-    /// Follows a connection no more.
-    fn forget(&self, state: &mut State, id: ConnectionId) {
-        state.connections.remove(&id);
-        let (word, bit) = place(id);
-        if !state.connections.keys().any(|other| place(*other) == (word, bit)) {
-            self.filter[word].fetch_and(!bit, Relaxed);
+    /// Begins to hold the events of a connection.
+    fn add(&self, state: &mut State, id: ConnectionId) {
+        let at = place(id);
+        state.connections.insert(id, Followed::default());
+        state.held += 1;
+        *state.sharing.entry(at).or_default() += 1;
+        self.filter[at.0].fetch_or(at.1, Relaxed);
+    }
+
+    fn remove(&self, state: &mut State, id: ConnectionId) {
+        _ = state.take_held(id);
+        let Some(followed) = state.connections.remove(&id) else { return };
+        state.held -= usize::from(followed.by.is_empty());
+        let at = place(id);
+        let sharing = state.sharing.get_mut(&at).map_or(0, |sharing| {
+            *sharing -= 1;
+            *sharing
+        });
+        if sharing == 0 {
+            state.sharing.remove(&at);
+            self.filter[at.0].fetch_and(!at.1, Relaxed);
         }
-    }
-
-    fn set(&self, id: ConnectionId) {
-        let (word, bit) = place(id);
-        self.filter[word].fetch_or(bit, Relaxed);
     }
 
     /// Ends a watch.
@@ -249,50 +260,69 @@ impl Trace {
         let mut state = self.state.lock();
         state.watchers.remove(&number);
         self.is_watched.store(!state.watchers.is_empty(), Relaxed);
-        let is_held = state.watchers.values().any(|watcher| matches!(watcher.watched, Watched::Uid(_)));
-        state.connections.values_mut().for_each(|followed| followed.by.retain(|watcher| *watcher != number));
-        // Events are held for a connection without a uid as long as a uid is watched.
-        state.connections.retain(|_, followed| !followed.by.is_empty() || (is_held && followed.uid.is_none()));
-        self.filter.iter().for_each(|word| word.store(0, Relaxed));
-        state.connections.keys().for_each(|id| self.set(*id));
+        let (holds, mut unwanted, mut unfollowed) = (state.holds(), Vec::new(), 0);
+        for (id, followed) in &mut state.connections {
+            let was_followed = !followed.by.is_empty();
+            followed.by.retain(|watcher| *watcher != number);
+            if followed.by.is_empty() && (was_followed || !holds) {
+                unfollowed += usize::from(was_followed);
+                unwanted.push(*id);
+            }
+        }
+        state.held += unfollowed;
+        unwanted.into_iter().for_each(|id| self.remove(&mut state, id));
     }
 }
 
 impl State {
-    fn watchers_of(&self, wants: impl Fn(&Watched) -> bool) -> impl Iterator<Item = u64> {
-        self.watchers.iter().filter(move |(_, watcher)| wants(&watcher.watched)).map(|(number, _)| *number)
+    fn watchers_of(&self, wants: impl Fn(&Watched) -> bool) -> Vec<u64> {
+        self.watchers.iter().filter(|(_, watcher)| wants(&watcher.watched)).map(|(number, _)| *number).collect()
     }
 
-    fn record(&mut self, id: ConnectionId, event: impl FnOnce() -> TraceEvent) {
-        let Some(Followed { uid, by, held }) = self.connections.get(&id) else { return };
-        let (uid, by, has_room) = (uid.clone(), by.clone(), held.len() < MAX_HELD);
-        let line = Self::line(Some(id), uid.as_ref(), &event());
-        for watcher in by {
+    /// Returns `true` if events are held: somebody watches a uid.
+    fn holds(&self) -> bool {
+        self.watchers.values().any(|watcher| matches!(watcher.watched, Watched::Uid(_)))
+    }
+
+    fn record(&mut self, id: ConnectionId, line: &Arc<str>) {
+        let Some(followed) = self.connections.get_mut(&id) else { return };
+        let has_room = followed.held.len() < MAX_HELD_EVENTS && self.held_bytes + line.len() <= MAX_HELD_BYTES;
+        if followed.uid.is_none() && has_room {
+            followed.held.push(line.clone());
+            self.held_bytes += line.len();
+        }
+        for watcher in followed.by.clone() {
             self.send(watcher, line.clone());
         }
-        if let Some(followed) = self.connections.get_mut(&id).filter(|_| uid.is_none() && has_room) {
-            followed.held.push(line);
-        }
     }
 
-    fn line(id: Option<ConnectionId>, uid: Option<&ByteString>, event: &TraceEvent) -> Arc<str> {
-        let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        // A string: JavaScript's numbers are not exact enough for the ids of a cluster.
-        let connection = id.map(|id| id.to_string());
-        let line = Line { at, connection, uid: uid.map(|uid| &**uid), event };
-        // Only maps with other keys than strings cannot be JSON, and there are none.
-        serde_json::to_string(&line).unwrap_or_default().into()
+    /// Takes the events out that are held for a connection.
+    fn take_held(&mut self, id: ConnectionId) -> Vec<Arc<str>> {
+        let held = self.connections.get_mut(&id).map(|followed| std::mem::take(&mut followed.held));
+        let held = held.unwrap_or_default();
+        self.held_bytes -= held.iter().map(|line| line.len()).sum::<usize>();
+        held
     }
 
     /// Sends a line to a watcher, or counts it as lost.
     fn send(&self, watcher: u64, line: Arc<str>) {
         let Some(Watcher { throttle, lines, .. }) = self.watchers.get(&watcher) else { return };
         let Some(lost) = throttle.admit(0) else { return };
-        let lost = (lost > 0).then(|| format!("{{\"what\":\"lost\",\"lines\":{lost}}}"));
-        for line in lost.map(Arc::from).into_iter().chain([line]) {
-            if lines.try_send(line).is_err() {
-                throttle.drop_more(1);
-            }
+        let told = match lost {
+            0 => Ok(()),
+            lost => lines.try_send(format!("{{\"what\":\"lost\",\"lines\":{lost}}}").into()),
+        };
+        if told.is_err() {
+            throttle.drop_more(lost);
+        }
+        if lines.try_send(line).is_err() {
+            throttle.drop_more(1);
+        }
+    }
+
+    fn lose(&self, watcher: u64) {
+        if let Some(watcher) = self.watchers.get(&watcher) {
+            watcher.throttle.drop_more(1);
         }
     }
 }

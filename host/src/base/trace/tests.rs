@@ -22,9 +22,21 @@ fn unwanted() -> TraceEvent {
     unreachable!("nobody wants this event")
 }
 
+impl Trace {
+    fn log_in(&self, id: ConnectionId, uid: &str) {
+        self.identified(id, &uid.into());
+        self.record(id, || TraceEvent::Login);
+    }
+
+    fn end(&self, id: ConnectionId) {
+        self.record(id, closed);
+        self.forget(id);
+    }
+}
+
 /// Watches a uid.
 fn watch(trace: &'static Trace, uid: &'static str) -> Watch {
-    trace.watch(Watched::Uid(uid.into())).unwrap()
+    trace.watch(Watched::Uid(uid.into()))
 }
 
 /// Returns the names of the events so far.
@@ -42,9 +54,9 @@ fn nothing_is_made_while_nobody_watches() {
     let trace = trace();
     trace.opened(ConnectionId(1), HERE, unwanted);
     trace.record(ConnectionId(1), unwanted);
-    trace.logged_in(ConnectionId(1), &"anna".into());
+    trace.identified(ConnectionId(1), &"anna".into());
     trace.missed(&"anna".into(), unwanted);
-    trace.ended(ConnectionId(1), unwanted);
+    trace.forget(ConnectionId(1));
 }
 
 #[test]
@@ -55,12 +67,12 @@ fn a_uid_is_followed_from_its_handshake_to_its_end_and_others_are_not() {
         let id = ConnectionId(id);
         trace.opened(id, HERE, handshake);
         trace.record(id, || TraceEvent::Packet(Payload::of_bytes(b"x")));
-        trace.logged_in(id, &uid.into());
+        trace.log_in(id, uid);
     }
     trace.record(ConnectionId(2), unwanted);
     trace.record(ConnectionId(3), unwanted);
     trace.missed(&"bob".into(), unwanted);
-    trace.ended(ConnectionId(1), closed);
+    trace.end(ConnectionId(1));
     trace.record(ConnectionId(1), unwanted);
     trace.missed(&"anna".into(), || TraceEvent::Missed(Payload::of_bytes(b"x")));
     assert_eq!(names(&mut anna), ["handshake", "packet", "login", "closed", "missed"]);
@@ -70,7 +82,7 @@ fn a_uid_is_followed_from_its_handshake_to_its_end_and_others_are_not() {
 fn a_line_says_when_who_and_what() {
     let trace = trace();
     let mut anna = watch(trace, "anna");
-    trace.logged_in(ConnectionId(u64::MAX), &"anna".into());
+    trace.log_in(ConnectionId(u64::MAX), "anna");
     let mut line: Value = serde_json::from_str(&anna.lines.try_recv().unwrap()).unwrap();
     assert!(line["at"].take().as_str().unwrap().ends_with('Z'));
     let expected = json!({"at": null, "connection": "18446744073709551615", "uid": "anna", "what": "login"});
@@ -82,12 +94,12 @@ fn open_connections_and_addresses_are_followed_too() {
     let trace = trace();
     let mut anna = watch(trace, "anna");
     anna.follow(ConnectionId(7), &"anna".into());
-    let mut here = trace.watch(Watched::Address(HERE)).unwrap();
-    let mut eighth = trace.watch(Watched::Connection(ConnectionId(8))).unwrap();
+    let mut here = trace.watch(Watched::Address(HERE));
+    let mut eighth = trace.watch(Watched::Connection(ConnectionId(8)));
     trace.record(ConnectionId(7), closed);
     trace.record(ConnectionId(8), closed);
     trace.opened(ConnectionId(9), HERE, handshake);
-    trace.ended(ConnectionId(9), closed);
+    trace.end(ConnectionId(9));
     assert_eq!(names(&mut anna), ["closed"]);
     assert_eq!(names(&mut here), ["handshake", "closed"]);
     assert_eq!(names(&mut eighth), ["closed"]);
@@ -97,9 +109,9 @@ fn open_connections_and_addresses_are_followed_too() {
 fn connections_with_the_same_low_bits_are_kept_apart() {
     let trace = trace();
     let (one, other) = (ConnectionId(1), ConnectionId(1 + BITS as u64));
-    let mut first = trace.watch(Watched::Connection(one)).unwrap();
-    let mut second = trace.watch(Watched::Connection(other)).unwrap();
-    trace.ended(one, closed);
+    let mut first = trace.watch(Watched::Connection(one));
+    let mut second = trace.watch(Watched::Connection(other));
+    trace.end(one);
     assert!(trace.follows(other), "the other is still followed");
     trace.record(other, closed);
     assert_eq!((names(&mut first).len(), names(&mut second).len()), (1, 1));
@@ -109,7 +121,7 @@ fn connections_with_the_same_low_bits_are_kept_apart() {
 fn a_watch_that_ends_leaves_nothing() {
     let trace = trace();
     let anna = watch(trace, "anna");
-    let connection = trace.watch(Watched::Connection(ConnectionId(1))).unwrap();
+    let connection = trace.watch(Watched::Connection(ConnectionId(1)));
     trace.opened(ConnectionId(2), HERE, handshake);
     drop(anna);
     assert!(!trace.follows(ConnectionId(2)) && trace.follows(ConnectionId(1)));
@@ -118,32 +130,60 @@ fn a_watch_that_ends_leaves_nothing() {
     assert!(trace.state.lock().connections.is_empty());
 }
 
+/// A crowd that connects must not push out the client that is wanted.
 #[test]
 fn everything_is_bounded() {
     let trace = trace();
-    let mut watches: Vec<_> = (0..MAX_WATCHERS).map(|_| watch(trace, "anna")).collect();
-    assert_eq!(trace.watch(Watched::Uid("anna".into())).unwrap_err(), TooManyWatchers);
-    for id in 0..MAX_CONNECTIONS as u64 + 10 {
-        trace.opened(ConnectionId(id), HERE, handshake);
+    let (mut anna, mut here) = (watch(trace, "anna"), trace.watch(Watched::Connection(ConnectionId(0))));
+    let elsewhere = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+    for id in 1..MAX_HELD as u64 + 10 {
+        trace.opened(ConnectionId(id), elsewhere, handshake);
     }
-    assert_eq!(trace.state.lock().connections.len(), MAX_CONNECTIONS);
-    for _ in 0..MAX_HELD {
-        trace.record(ConnectionId(0), handshake);
+    assert_eq!((trace.state.lock().held, trace.state.lock().connections.len()), (MAX_HELD, MAX_HELD + 1));
+    for _ in 0..MAX_HELD_EVENTS {
+        trace.record(ConnectionId(1), handshake);
     }
-    trace.logged_in(ConnectionId(0), &"anna".into());
-    assert_eq!(names(&mut watches[0]).len(), MAX_HELD + 1);
+    trace.log_in(ConnectionId(1), "anna");
+    assert_eq!(names(&mut anna).iter().filter(|name| *name == "handshake").count(), MAX_HELD_EVENTS);
+    trace.log_in(ConnectionId(MAX_HELD as u64 + 9), "anna");
+    assert_eq!(names(&mut anna), ["login"], "one whose events are not held is followed from its login on");
+    trace.record(ConnectionId(0), closed);
+    assert_eq!(names(&mut here), ["closed"]);
+    drop((anna, here));
+    let state = trace.state.lock();
+    assert_eq!((state.held, state.held_bytes, state.connections.len(), state.sharing.len()), (0, 0, 0, 0));
+    assert!(trace.filter.iter().all(|word| word.load(Relaxed) == 0));
+}
+
+#[test]
+fn a_watch_that_ends_changes_nothing_for_others() {
+    let trace = trace();
+    let (anna, mut one) = (watch(trace, "anna"), trace.watch(Watched::Connection(ConnectionId(1))));
+    let bob = watch(trace, "bob");
+    trace.opened(ConnectionId(2), HERE, handshake);
+    drop(anna);
+    assert!(trace.follows(ConnectionId(2)), "bob may be there");
+    drop(bob);
+    assert!(!trace.follows(ConnectionId(2)));
+    trace.end(ConnectionId(1));
+    assert_eq!(names(&mut one), ["closed"]);
+    assert_eq!(trace.state.lock().held, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_watcher_that_is_too_slow_is_told_how_much_it_lost() {
     let trace = trace();
-    let mut all = trace.watch(Watched::Connection(ConnectionId(1))).unwrap();
-    let record = || trace.record(ConnectionId(1), closed);
-    (0..EVENTS_PER_SECOND + 500).for_each(|_| record());
-    assert_eq!(names(&mut all).len(), EVENTS_PER_SECOND as usize);
-    tokio::time::advance(std::time::Duration::from_secs(2)).await;
-    record();
-    let lost: Value = serde_json::from_str(&all.lines.try_recv().unwrap()).unwrap();
-    assert_eq!(lost, json!({"what": "lost", "lines": 500}));
-    assert_eq!(names(&mut all), ["closed"]);
+    let mut all = trace.watch(Watched::Connection(ConnectionId(1)));
+    let (mut seen, mut lost) = (0, 0);
+    // More than pass in a second; then more than wait for a reader; then one that tells what the others lost.
+    for (count, reads) in [(EVENTS_PER_SECOND + 500, false), (EVENTS_PER_SECOND, true), (1, true)] {
+        (0..count).for_each(|_| trace.record(ConnectionId(1), closed));
+        while let Some(line) = reads.then(|| all.lines.try_recv().ok()).flatten() {
+            let line: Value = serde_json::from_str(&line).unwrap();
+            seen += u32::from(line["what"] == "closed");
+            lost += line["lines"].as_u64().unwrap_or(0);
+        }
+        tokio::time::advance(std::time::Duration::from_secs(2)).await;
+    }
+    assert_eq!((seen, lost), (WAITING as u32, u64::from(2 * EVENTS_PER_SECOND + 501) - WAITING as u64));
 }

@@ -38,7 +38,8 @@ pub(super) async fn events(
     Query(From { after }): Query<From>,
 ) -> Result<Response, Problem> {
     let ring = shared.history.0.clone();
-    Ok(streams::answer(shared.clone(), caller, streams::place(&shared)?, Follower { ring, after }))
+    let place = streams::place(&shared, &caller)?;
+    Ok(streams::answer(shared.clone(), caller, place, Follower { ring, after }))
 }
 
 /// Shows the last lines of the log, and those from now on.
@@ -48,7 +49,8 @@ pub(super) async fn log(
     Query(From { after }): Query<From>,
 ) -> Result<Response, Problem> {
     let ring = RECENT.clone();
-    Ok(streams::answer(shared.clone(), caller, streams::place(&shared)?, Follower { ring, after }))
+    let place = streams::place(&shared, &caller)?;
+    Ok(streams::answer(shared.clone(), caller, place, Follower { ring, after }))
 }
 
 /// Follows a ring.

@@ -44,7 +44,7 @@ pub(super) async fn set(Caller { visitor, .. }: Caller, uri: Uri, body: Body) ->
     no_query(&uri)?;
     let wrong =
         |error| Problem::bad(format_args!("the body must be {{\"level\": \"debug\", \"for\": \"10m\"}}: {error}"));
-    let body = read_body(body, LARGEST, "a bound of this path").await?;
+    let body = read_body(body, LARGEST, "the bound of /log-level").await?;
     let Wanted { level, r#for } = serde_json::from_slice(&body).map_err(wrong)?;
     let time = humantime::parse_duration(&r#for).ok().filter(|time| !time.is_zero() && *time <= LONGEST);
     let time = time.ok_or_else(|| Problem::bad("for: must be a time of at most 24h, like \"10m\""))?;
@@ -53,8 +53,9 @@ pub(super) async fn set(Caller { visitor, .. }: Caller, uri: Uri, body: Body) ->
             "level: must be as log.level in the configuration, like \"debug\" or \"info,hotgate=debug\"",
         ));
     }
+    // Before: the new level may be above this line's.
+    info!(by = %visitor, directives = level, ?time, "the log's level is changed for a while");
     VERBOSITY.set(&level, time).map_err(|error| Problem::new(Reason::Internal, error))?;
-    info!(by = %visitor, level, ?time, "the log's level is changed for a while");
     Ok(Json(now()))
 }
 

@@ -15,8 +15,10 @@ use crate::edge::http::token::Token;
 pub(super) const CODE_LIFE: Duration = Duration::from_secs(60);
 /// How long a session lasts: a working day.
 pub(super) const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);
-/// The most sessions, and the most codes. The oldest one makes room.
-const MOST: usize = 16;
+/// The most codes. The oldest one makes room.
+const MAX_CODES: usize = 16;
+/// The most sessions with the same rights. The oldest one makes room: whoever only reads ends no session of others.
+const MOST_OF_A_KIND: usize = 8;
 
 /// What a code or a session allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +77,9 @@ impl Sessions {
         let token = Token::random()?;
         let code = Code { digest: token.digest(), rights, end: Instant::now() + CODE_LIFE };
         let mut state = self.state();
-        make_room(&mut state.codes);
+        if state.codes.len() == MAX_CODES {
+            state.codes.pop_front();
+        }
         state.codes.push_back(code);
         Ok(token)
     }
@@ -97,7 +101,11 @@ impl Sessions {
         state.opened += 1;
         let session =
             Session { number: state.opened, rights, end: Instant::now() + SESSION_LIFE, ended: ended.clone() };
-        make_room(&mut state.sessions);
+        let is_same = |open: &Open| open.session.rights == rights;
+        if state.sessions.iter().filter(|open| is_same(open)).count() == MOST_OF_A_KIND {
+            let oldest = state.sessions.iter().position(is_same);
+            _ = oldest.and_then(|oldest| state.sessions.remove(oldest));
+        }
         state.sessions.push_back(Open { digest: token.digest(), session: session.clone(), _ended: ended.drop_guard() });
         Ok((session, token))
     }
@@ -119,12 +127,6 @@ impl Sessions {
         state.codes.retain(|code| code.end > now);
         state.sessions.retain(|open| open.session.end > now);
         state
-    }
-}
-
-fn make_room<T>(all: &mut VecDeque<T>) {
-    if all.len() == MOST {
-        all.pop_front();
     }
 }
 
@@ -171,15 +173,19 @@ mod tests {
         let sessions = Sessions::default();
         let (first, token) = sessions.open(Rights::All).unwrap();
         let code = sessions.make_code(Rights::All).unwrap();
-        for _ in 1..MOST {
-            sessions.open(Rights::All).unwrap();
+        for _ in 1..MAX_CODES {
+            sessions.open(Rights::Read).unwrap();
             sessions.make_code(Rights::All).unwrap();
+        }
+        for _ in 1..MOST_OF_A_KIND {
+            sessions.open(Rights::All).unwrap();
         }
         assert!(!first.ended.is_cancelled() && sessions.find(token.text().as_bytes()).is_some());
         sessions.open(Rights::All).unwrap();
         sessions.make_code(Rights::All).unwrap();
         assert!(first.ended.is_cancelled() && sessions.find(token.text().as_bytes()).is_none());
         assert_eq!(sessions.take_code(code.text()), None);
-        assert_eq!((sessions.0.lock().codes.len(), sessions.0.lock().sessions.len()), (MOST, MOST));
+        let state = sessions.0.lock();
+        assert_eq!((state.codes.len() + 1, state.sessions.len()), (MAX_CODES + 1, 2 * MOST_OF_A_KIND));
     }
 }

@@ -20,8 +20,9 @@ use super::visitor::Caller;
 use crate::edge::http::bounded::STANDSTILL;
 use crate::edge::http::problem::{Problem, Reason};
 
-/// The most streams at a time.
+/// The most streams at a time, and how many of them are not for those who only read.
 pub(super) const MOST: usize = 16;
+const RESERVED: usize = 4;
 /// How long a stream lasts.
 const LIFE: Duration = Duration::from_secs(15 * 60);
 /// How often an empty line is written while nothing happens, so that both sides notice a dead connection.
@@ -37,8 +38,10 @@ pub(super) trait Source: Send + 'static {
 ///
 /// # Errors
 /// If there are too many.
-pub(super) fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, Problem> {
-    shared.streams.clone().try_acquire_owned().map_err(|_| {
+pub(super) fn place(shared: &Shared, caller: &Caller) -> Result<OwnedSemaphorePermit, Problem> {
+    let reserved = if caller.visitor.only_reads() { RESERVED } else { 0 };
+    let free = Some(shared.streams.clone()).filter(|places| places.available_permits() > reserved);
+    free.and_then(|places| places.try_acquire_owned().ok()).ok_or_else(|| {
         let problem = format_args!("{MOST} streams are open, which is the most: close another page of the dashboard");
         Problem::new(Reason::Budget, problem)
     })

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
+use tracing::info;
 
 use super::shared::Shared;
 use super::streams::{self, Source, push};
@@ -49,30 +49,53 @@ pub(super) async fn show(
         (None, None, Some(address)) => Watched::Address(address.to_canonical()),
         _ => return Err(Problem::bad(format_args!("name one client by {}", Client::ALLOWED))),
     };
-    let place = streams::place(&shared)?;
-    let watch = TRACE.watch(watched.clone()).map_err(|error| Problem::new(Reason::Budget, error))?;
+    if let (Watched::Connection(id), Some(own)) = (&watched, registry.cluster())
+        && own.is_foreign(*id)
+    {
+        let problem = format_args!("the connection {id} is one of the gateway {}: ask that one", id.node());
+        return Err(Problem::new(Reason::Offline, problem));
+    }
+    let place = streams::place(&shared, &caller)?;
+    info!(by = %caller.visitor, peer = %caller.peer.remote, "a client is followed");
+    let watch = TRACE.watch(watched.clone());
     // Afterwards, so that no login between the two is missed.
     let open = match &watched {
         Watched::Uid(uid) => registry.of_uid(uid),
         Watched::Connection(id) => registry.connection(*id).into_iter().collect(),
         Watched::Address(_) => Vec::new(),
     };
-    open.iter().for_each(|peer| watch.follow(peer.id, &peer.uid));
-    let connections = Some(open.len());
-    Ok(streams::answer(shared.clone(), caller, place, Following { watch, connections }))
+    for peer in &open {
+        watch.follow(peer.id, &peer.uid);
+        if registry.connection(peer.id).is_none() {
+            // It has ended meanwhile.
+            TRACE.forget(peer.id);
+        }
+    }
+    let connections = (!matches!(watched, Watched::Address(_))).then_some(open.len());
+    let first = Some(Watching { what: "watching", connections });
+    Ok(streams::answer(shared.clone(), caller, place, Following { watch, first }))
 }
 
 /// The events of a client.
 struct Following {
     watch: Watch,
-    /// How many connections it has, until this has been said.
+    /// The first line, until it is written.
+    first: Option<Watching>,
+}
+
+/// The first line.
+#[derive(Serialize)]
+struct Watching {
+    what: &'static str,
+    /// How many connections the client has. Missing for an address: who is connected from there is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
     connections: Option<usize>,
 }
 
 impl Source for Following {
     async fn next(&mut self, lines: &mut Vec<u8>, quiet: Instant) -> bool {
-        if let Some(connections) = self.connections.take() {
-            push(lines, &json!({ "what": "watching", "connections": connections }));
+        if let Some(first) = self.first.take() {
+            push(lines, &first);
             return true;
         }
         if let Ok(mut event) = timeout_at(quiet, self.watch.lines.recv()).await {

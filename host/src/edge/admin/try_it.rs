@@ -39,7 +39,7 @@ use crate::edge::text::push_line;
 
 /// The largest body: a message, or the description of a client.
 const LARGEST: usize = 1 << 20;
-const BOUND: &str = "a bound of this path";
+const BOUND: &str = "the bound of /try";
 /// The largest message that the client takes.
 const MAX_MESSAGE: usize = 4 << 20;
 /// How long the handshake, a write and the closing may take.
@@ -118,7 +118,7 @@ pub(super) async fn open(
     let request = wanted.request(caller.peer.remote)?;
     let no_clients = || Problem::new(Reason::NotNow, "no clients connect to this gateway (cluster.role = \"sender\")");
     let entrance = shared.served()?.entrance.as_ref().ok_or_else(no_clients)?;
-    let place = streams::place(&shared)?;
+    let place = streams::place(&shared, &caller)?;
     let stream = entrance.open(caller.peer.remote).await.map_err(|error| Problem::new(Reason::Internal, error))?;
     let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
     let connected = timeout(PATIENCE, client_async_with_config(request, stream, Some(config))).await;
@@ -173,6 +173,7 @@ impl Source for Client {
                     },
                     order = self.trial.orders.recv() => {
                         let written = match order {
+                            Some(Order::Send(_)) if self.end.is_some() => continue,
                             Some(Order::Send(text)) => timeout(PATIENCE, socket.send(Message::text(text))).await,
                             Some(Order::Close) | None => {
                                 self.end = Some(Instant::now() + PATIENCE);

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::base::message::ConnectionId;
+use crate::base::trace::TRACE;
 use crate::hub::outbox::{Close, Outbox};
 
 /// A tenth of a second, in ms.
@@ -157,6 +158,8 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.watched.lock().links.remove(&(self.due.load(Relaxed), self.id));
+        // Here, because a connection also ends when its task is cut off.
+        TRACE.forget(self.id);
     }
 }
 

@@ -110,7 +110,7 @@ async fn close(context: &Context, socket: Box<Socket<impl Stream>>, link: &Link,
         }
     };
     tokio::join!(notified, socket.finish(&end, flush, close_timeout));
-    TRACE.ended(link.id, || TraceEvent::Closed {
+    TRACE.record(link.id, || TraceEvent::Closed {
         code: end.code(),
         reason: end.close_reason().map_or("", |reason| &*reason.reason).into(),
         cause: end.cause().name(),

@@ -31,6 +31,11 @@ impl Issued {
         here.reached > 0
     }
 
+    /// Returns `true` if it is certain that nobody was there.
+    pub(super) fn is_offline(&self) -> bool {
+        matches!(self, Self::Done(outcome) if *outcome == Outcome::OFFLINE)
+    }
+
     pub(super) async fn outcome(self) -> Outcome {
         match self {
             Self::Done(outcome) => outcome,

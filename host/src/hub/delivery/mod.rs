@@ -19,7 +19,8 @@ use self::issued::Issued;
 pub use self::issued::Unanswered;
 pub use self::relief::queue;
 use self::relief::{counted, relieve};
-use self::traced::{TracedAction, became, described, missed};
+pub use self::traced::result;
+use self::traced::{TracedAction, awaited, became, described, missed};
 use crate::base::message::{ConnectionId, Message};
 use crate::base::metrics::{METRICS, Overflow};
 use crate::hub::cluster::handle::{Cluster, Sent};
@@ -71,9 +72,7 @@ pub fn apply_at_once<'a>(
                 loop {
                     if let Some(command) = left {
                         let issued = work.carry_out(*command).await;
-                        if let Some(traced) = work.traced.take() {
-                            traced.issued(&issued.0);
-                        }
+                        work.traced.take().into_iter().for_each(|traced| traced.issued(&issued.0));
                         work.answer_otherwise(issued).await;
                     }
                     work.yield_if_many().await;
@@ -177,9 +176,7 @@ impl<'a> Work<'a> {
         };
         match outcome {
             Ok(outcome) => {
-                if let Some(traced) = self.traced.take() {
-                    traced.done(outcome.as_ref());
-                }
+                self.traced.take().into_iter().for_each(|traced| traced.done(outcome.as_ref()));
                 None
             }
             Err(left) => Some(left),
@@ -197,7 +194,7 @@ impl<'a> Work<'a> {
                 let outcome = match only {
                     None => {
                         self.count += 1;
-                        missed(&to, &message);
+                        awaited(&to, &message).into_iter().for_each(|awaited| missed(*awaited));
                         Outcome::OFFLINE
                     }
                     Some(only) => match self.send(&only, message) {
@@ -206,6 +203,8 @@ impl<'a> Work<'a> {
                     },
                 };
                 if let Some(otherwise) = otherwise.filter(|_| outcome.reached == 0) {
+                    // The rest of the work, if any, is about another message.
+                    self.traced.take().into_iter().for_each(|traced| traced.done(Some(&outcome)));
                     self.reply(otherwise)?;
                 }
                 Ok(outcome)
@@ -228,12 +227,17 @@ impl<'a> Work<'a> {
         let is_away = matches!(sent, Some(Sent::Away(_) | Sent::Refused(_)));
         match command {
             Command::Deliver(Delivery { to, message, otherwise }) => {
+                let awaited = awaited(&to, &message);
                 let here = match is_several {
                     true => self.spread(to, message).await,
                     false if is_away => Outcome::OFFLINE,
                     false => self.insist(self.here(&to), message).await,
                 };
-                (Issued::new(here, sent), otherwise)
+                let issued = Issued::new(here, sent);
+                if issued.is_offline() {
+                    awaited.into_iter().for_each(|awaited| missed(*awaited));
+                }
+                (issued, otherwise)
             }
             command => (Issued::new(self.change_all(&command, is_away).await, sent), None),
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use tracing::debug;
 
 use super::issued::Issued;
@@ -21,23 +22,42 @@ pub(super) fn became(peer: &Peer, pushed: &Result<(), Refused>, described: Optio
     if let Err(refused) = pushed {
         debug!(connection = peer.id.0, %refused, "message refused");
     }
-    let (result, outcome) = match pushed {
-        Ok(()) => ("queued", Outcome { reached: 1, ..Outcome::OFFLINE }),
-        Err(Refused::Full) => ("outbox-full", Outcome { full: 1, ..Outcome::OFFLINE }),
-        Err(Refused::OverBudget(_)) => ("over-budget", Outcome { over_budget: 1, ..Outcome::OFFLINE }),
-        Err(Refused::Closed) => ("closing", Outcome::OFFLINE),
-    };
     if let Some(payload) = described {
-        TRACE.record(peer.id, || TraceEvent::Message { result, payload });
+        TRACE.record(peer.id, || TraceEvent::Message { result: result(pushed), payload });
     }
-    outcome
+    match pushed {
+        Ok(()) => Outcome { reached: 1, ..Outcome::OFFLINE },
+        Err(Refused::Full) => Outcome { full: 1, ..Outcome::OFFLINE },
+        Err(Refused::OverBudget(_)) => Outcome { over_budget: 1, ..Outcome::OFFLINE },
+        Err(Refused::Closed) => Outcome::OFFLINE,
+    }
+}
+
+/// Names what became of a message to one connection, for the trace.
+pub fn result(pushed: &Result<(), Refused>) -> &'static str {
+    match pushed {
+        Ok(()) => "queued",
+        Err(Refused::Full) => "outbox-full",
+        Err(Refused::OverBudget(_)) => "over-budget",
+        Err(Refused::Closed) => "closing",
+    }
+}
+
+/// The uid that somebody watches, and a message for it.
+pub(super) type Awaited = (ByteString, Payload);
+
+/// Describes a message for a uid, if anybody watches anything.
+pub(super) fn awaited(to: &Recipient, message: &Message) -> Option<Box<Awaited>> {
+    match to {
+        Recipient::Uid(uid) if TRACE.is_watched() => Some(Box::new((uid.clone(), Payload::of(message)))),
+        _ => None,
+    }
 }
 
 /// Records a message for a uid that has no connection.
-pub(super) fn missed(to: &Recipient, message: &Message) {
-    if let Recipient::Uid(uid) = to {
-        TRACE.missed(uid, || TraceEvent::Missed(Payload::of(message)));
-    }
+pub(super) fn missed(awaited: Awaited) {
+    let (uid, payload) = awaited;
+    TRACE.missed(&uid, || TraceEvent::Missed(payload));
 }
 
 /// An action for a session that somebody follows. It is recorded once its result is known.

@@ -57,6 +57,8 @@ impl Session {
         }
         let address = handshake.remote_address.socket();
         let registered = context.registry.register(link.id, uid.clone(), link.outbox.clone(), address);
+        // Afterwards: whoever begins to watch at this moment finds it in the registry.
+        TRACE.identified(link.id, &uid);
         let Registration { peer, announced } = registered.map_err(|error| {
             link.outbox.clear();
             let (cause, code) = match error {
@@ -65,7 +67,7 @@ impl Session {
             };
             (End::new(cause, code, error.to_string()), None)
         })?;
-        TRACE.logged_in(link.id, &uid);
+        TRACE.record(link.id, || TraceEvent::Login);
         let peer = Registered { registry: context.registry.clone(), peer };
         let client = ClientKey::new(address.ip(), &uid);
         let routed = command::Session { connection: link.id, uid, client, attributes, state: Default::default() };
@@ -239,8 +241,12 @@ impl Drop for Registered {
 /// Queues a message of the login. If there is no memory for it, the connection ends, so that the client tries again
 /// instead of waiting. Any other refusal means that the connection is closing; its task notices that by itself.
 pub(super) async fn queue(context: &Context, id: ConnectionId, outbox: &Outbox, message: Message) -> Result<(), End> {
-    TRACE.record(id, || TraceEvent::Message { result: "queued", payload: Payload::of(&message) });
-    match delivery::queue(&context.registry, outbox, message).await {
+    let described = TRACE.follows(id).then(|| Payload::of(&message));
+    let queued = delivery::queue(&context.registry, outbox, message).await;
+    if let Some(payload) = described {
+        TRACE.record(id, || TraceEvent::Message { result: delivery::result(&queued), payload });
+    }
+    match queued {
         Err(Refused::OverBudget(_)) => Err(try_again()),
         Ok(()) | Err(Refused::Closed | Refused::Full) => Ok(()),
     }
