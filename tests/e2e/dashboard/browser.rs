@@ -43,7 +43,8 @@ async fn install() -> Result<(), &'static str> {
 
 /// The address that `hotgate dashboard` prints.
 async fn address(gateway: &Gateway, arguments: &[&str]) -> String {
-    let printed = gateway.hotgate(&[&["dashboard"], arguments].concat()).await;
+    let listener = gateway.admin().await.address.to_string();
+    let printed = gateway.run(&[&["dashboard", "--address", &listener], arguments].concat()).await;
     assert_eq!(printed.code, Some(0), "{printed:?}");
     printed.stdout.lines().next().expect("an address").to_owned()
 }

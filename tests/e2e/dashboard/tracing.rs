@@ -97,7 +97,8 @@ async fn one_that_is_connected_already_is_followed_by_uid_and_by_number() {
     let gateway = Gateway::start().await;
     let admin = gateway.admin().await;
     let mut anna = gateway.login("anna").await;
-    let id = admin.json("GET /connections").await["connections"][0]["id"].clone();
+    let listed = admin.json("GET /connections").await;
+    let id = listed["connections"][0]["id"].as_str().expect("an id");
     let (mut by_uid, connections) = follow(&admin, "uid=anna").await;
     assert_eq!(connections, 1);
     let (mut by_number, connections) = follow(&admin, &format!("connection={id}")).await;
