@@ -5,6 +5,7 @@ mod changes;
 pub mod elsewhere;
 mod issued;
 mod relief;
+mod repeats;
 #[cfg(test)]
 mod tests;
 mod traced;
@@ -19,6 +20,7 @@ use self::issued::Issued;
 pub use self::issued::Unanswered;
 pub use self::relief::queue;
 use self::relief::{counted, relieve};
+use self::repeats::{payload, repeats};
 pub use self::traced::result;
 use self::traced::{TracedAction, awaited, became, described, missed};
 use crate::base::message::{ConnectionId, Message};
@@ -110,16 +112,6 @@ pub async fn apply_commands(
         work.yield_if_many().await;
     }
     unanswered
-}
-
-fn payload(command: &Command) -> Option<&Message> {
-    if let Command::Deliver(delivery) = command { Some(&delivery.message) } else { None }
-}
-
-/// Returns `true` if several of these carry the packet itself. Only the packet's bytes have another holder; a payload
-/// that a plugin made has none.
-fn repeats<T>(list: &[T], payload: fn(&T) -> Option<&Message>) -> bool {
-    list.len() > 1 && list.iter().filter_map(payload).filter(|payload| !payload.is_unique()).nth(1).is_some()
 }
 
 /// The state of applying the commands of one call.
@@ -270,17 +262,6 @@ impl<'a> Work<'a> {
             Err(Refused::OverBudget(message)) => Err(message),
             pushed => Ok(became(peer, &pushed, described)),
         }
-    }
-
-    /// Returns the message as a shared one, charged once, if it is the packet and several commands carry it.
-    fn share_repeated(&mut self, message: &Message, peer: &Peer) -> Option<&Shared> {
-        if !self.repeats || message.is_unique() {
-            return None;
-        }
-        if self.repeated.as_ref().is_none_or(|repeated| !repeated.is(message)) {
-            self.repeated = Shared::new(message.clone(), peer.outbox.budget()).ok().map(Box::new);
-        }
-        self.repeated.as_deref()
     }
 
     /// Makes room and sends the message to one connection.

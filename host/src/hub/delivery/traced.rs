@@ -6,9 +6,10 @@ use bytestring::ByteString;
 use tracing::debug;
 
 use super::issued::Issued;
+use super::repeats::payload;
 use crate::base::message::{ConnectionId, Message};
 use crate::base::trace::{Payload, Reached, TRACE, Target, TraceEvent};
-use crate::hub::command::{Action, Command, Elsewhere, Outcome, Recipient};
+use crate::hub::command::{Action, Elsewhere, Outcome, Recipient};
 use crate::hub::outbox::Refused;
 use crate::hub::registry::Peer;
 
@@ -74,7 +75,7 @@ impl TracedAction {
     pub(super) fn of(own: Option<&Arc<Peer>>, action: &Action) -> Option<Box<Self>> {
         let own = own.map(|own| own.id).filter(|own| TRACE.follows(*own))?;
         let (to, payload) = match action {
-            Action::Command(command) => (Some(target(command.recipient())), payload(command)),
+            Action::Command(command) => (Some(target(command.recipient())), payload(command).map(Payload::of)),
             Action::Reply(message) => (None, Some(Payload::of(message))),
             Action::Remember(state) => (None, Some(Payload::of_bytes(state))),
             Action::Authenticate => (None, None),
@@ -105,10 +106,6 @@ impl TracedAction {
             }
         }
     }
-}
-
-fn payload(command: &Command) -> Option<Payload> {
-    if let Command::Deliver(delivery) = command { Some(Payload::of(&delivery.message)) } else { None }
 }
 
 fn target(recipient: &Recipient) -> Target {
