@@ -91,7 +91,6 @@ async fn the_page_comes_with_headers_that_let_it_do_little_and_is_sent_once() {
         ("Cross-Origin-Opener-Policy", "same-origin"),
         ("Cross-Origin-Resource-Policy", "same-origin"),
         ("Cache-Control", "no-cache"),
-        ("Connection", "close"),
     ] {
         assert_eq!(page.header(name), Some(value));
     }

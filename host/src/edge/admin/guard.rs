@@ -5,8 +5,8 @@
 //! - It must contain a token, unless it is public: a health probe, a file of the dashboard, or the request that opens
 //!   a session. With a token that only reads, it must be a GET.
 //!
-//! A connection is closed after a request without a token. A health probe may use HTTP/1.0 without a `Host`: no web
-//! page can send such a request, because every browser sends a `Host`.
+//! A connection is closed after a request without a token, unless it was for a file of the dashboard. A health probe
+//! may use HTTP/1.0 without a `Host`: no web page can send such a request, because every browser sends a `Host`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,8 +36,11 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
+    let is_file = shared.is_file(&request);
     let response = match shared.authorize(&request, &peer) {
         Ok(Some(visitor)) => return serve(Caller { visitor, peer }, request, next).await,
+        // A page has many files. Without a token, the connection does not last long anyway.
+        Ok(None) if is_file => return next.run(request).await,
         Ok(None) => next.run(request).await,
         Err(problem) => shared.refuse(&peer, request.uri().path(), problem).into_response(),
     };
@@ -92,6 +95,13 @@ impl Drop for AuditLine {
 }
 
 impl Shared {
+    /// Returns `true` if a request is for a file of the dashboard.
+    fn is_file(&self, request: &Request) -> bool {
+        let path = request.uri().path();
+        let is_read = [Method::GET, Method::HEAD].contains(request.method());
+        self.has_dashboard && is_read && (path == PAGE || path.starts_with(FILES))
+    }
+
     /// Returns the sender of a request, `None` for a request that is public, or why the request is refused.
     fn authorize(&self, request: &Request, peer: &HttpPeer) -> Result<Option<Visitor>, Problem> {
         let (path, method) = (request.uri().path(), request.method());
@@ -101,8 +111,7 @@ impl Shared {
         if !(is_probe && is_hostless) {
             check_host(request, peer, &self.allowed_hosts, "admin.allowed_hosts")?;
         }
-        let is_read = [Method::GET, Method::HEAD].contains(method);
-        let is_file = self.has_dashboard && is_read && (path == PAGE || path.starts_with(FILES));
+        let is_file = self.is_file(request);
         // The user may also open it by its address, without a page.
         check_same_origin(request, peer, is_file || is_probe)?;
         let opens_session = self.has_dashboard && *method == Method::POST && path == SESSION;
