@@ -158,7 +158,7 @@ try {
     await go("Connections");
     await page.getByRole("cell").getByText("<img src=x onerror=alert(1)>\\u{202e}").waitFor();
     await picture(page, "hostile");
-    await page.getByRole("link", { name: /^Trace connection/ }).first().click();
+    await page.getByRole("link", { name: /^Trace uid/ }).first().click();
     await text("● Live");
     assert((await page.locator("main img").count()) === 0, "the uid has become an image");
     await disconnect();
