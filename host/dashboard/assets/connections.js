@@ -99,7 +99,7 @@ function columns(own, kick) {
   return [
     { title: "uid", isWide: true, cell: ({ uid }) => html`<b><${Foreign} text=${uid} limit=${48} /></b>` },
     { title: "Address", isWide: true, cell: ({ address }) => html`<code>${address}</code>` },
-    { title: "Since", cell: ({ since }) => html`<${When} at=${since} />` },
+    { title: "Since", isWide: true, cell: ({ since }) => html`<${When} at=${since} />` },
     { title: "Groups", isNumber: true, cell: ({ groups }) => number(groups) },
     { title: "Outbox", isNumber: true, cell: (row) => bytes(row.outbox_bytes) },
     { title: "Id", isWide: true, cell: ({ id, node }) => html`<code>${id}</code>${node !== undefined && html` <span class="muted">gateway ${node}</span>`}` },

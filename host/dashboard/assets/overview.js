@@ -118,7 +118,7 @@ function Deciders({ slots }) {
           { title: "Slot", isWide: true, cell: ({ slot }) => html`<a href="#/plugins?slot=${encodeURIComponent(slot.slot)}">${visible(slot.slot)}</a>` },
           { title: "Plugin", isWide: true, cell: ({ slot }) => html`<${Foreign} text=${slot.plugin} limit=${30} />` },
           { title: "Generation", isWide: true, cell: ({ generation }) => html`<span class="row tight">${generation.generation} <${StageBadge} stage=${generation.stage} /></span>` },
-          { title: "Since", cell: ({ generation }) => html`<${When} at=${generation.since} />` },
+          { title: "Since", isWide: true, cell: ({ generation }) => html`<${When} at=${generation.since} />` },
           { title: "Calls", isNumber: true, cell: ({ generation }) => number(generation.calls) },
           { title: "Failed", isNumber: true, cell: ({ generation }) => html`<${FailureCount} counted=${generation} />` },
         ])} />
