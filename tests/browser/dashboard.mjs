@@ -71,6 +71,13 @@ try {
     await page.context().close();
   });
 
+  await check("a used link in a tab with a session leaves that session as it is", async () => {
+    await page.evaluate((hash) => (location.hash = hash), new URL(DASHBOARD).hash);
+    await text("You are still logged in as before.");
+    await button("I have read this").click();
+    assert(!page.url().includes("code"), page.url());
+  });
+
   await check("the overview shows the state, figures and charts", async () => {
     await page.getByRole("region", { name: "State" }).waitFor();
     await page.getByRole("img", { name: /^Logins, last 15 minutes/ }).locator("canvas").waitFor();

@@ -44,12 +44,12 @@ function shortfalls({ reached: _, elsewhere, ...others }) {
 
 /** @type {import("./parts.js").Column<TraceLine>[]} */
 const COLUMNS = [
-  { title: "Time", cell: ({ at }) => (at ? html`<time datetime=${at} title=${at}>${clock(at, true)}</time>` : "") },
-  { title: "What", cell: ({ what, function: called, action }) => html`${visible(what)}${(called ?? action) && html` <b>${visible(called ?? action ?? "")}</b>`}` },
+  { title: "Time", isWide: true, cell: ({ at }) => (at ? html`<time datetime=${at} title=${at}>${clock(at, true)}</time>` : "") },
+  { title: "What", isWide: true, cell: ({ what, function: called, action }) => html`${visible(what)}${(called ?? action) && html` <b>${visible(called ?? action ?? "")}</b>`}` },
   { title: "By or for", isWide: true, cell: whom },
   { title: "Took", isNumber: true, cell: ({ micros: took }) => (took === undefined ? "" : micros(took)) },
-  { title: "Outcome", isWide: true, cell: outcomeOf },
   { title: "Connection", cell: ({ connection }) => (connection ? html`<code>${visible(connection)}</code>` : "") },
+  { title: "Outcome", isWide: true, cell: outcomeOf },
 ];
 
 /** Which plugin decided, or who is concerned. @param {TraceLine} line */
