@@ -25,6 +25,14 @@ export interface Status {
 
 export type Stage = "shadow" | "canary" | "probation" | "live" | "kept";
 
+/** The answer to `PUT /plugins/SLOT`. */
+export interface Deployed extends Slot {
+  /** All slots that serve the file. */
+  slots?: string[];
+  /** Where the symbolic link led that the file has replaced. */
+  replaced_link?: string;
+}
+
 /** A slot of `GET /plugins`. */
 export interface Slot {
   slot: string;
@@ -85,6 +93,7 @@ export interface Cluster {
   connections: { open: number; limit: number; unauthenticated: number };
   nodes: ClusterNode[];
   missing: number[];
+  complete?: boolean;
   warnings: string[];
 }
 
@@ -103,6 +112,8 @@ export interface ConnectionList {
   connections: Connection[];
   next: string | null;
   missing?: number[];
+  /** False if connections of other gateways may be left out. */
+  complete?: boolean;
 }
 
 export interface Connection {
@@ -153,6 +164,7 @@ export interface TraceLine {
   connection?: string;
   uid?: string;
   what: "watching" | "handshake" | "packet" | "call" | "verdict" | "login" | "action" | "message" | "missed" | "closed" | "lost";
+  /** How many are open now; missing if an address is traced. */
   connections?: number;
   address?: string;
   path?: string;
@@ -191,9 +203,13 @@ export interface Surroundings {
   status: Status | null;
   /** Why there is no newer status. */
   problem: Error | null;
+  /** When the status came. */
+  at: number;
   /** Asks for the status at once. */
   refresh: () => void;
   node: Node;
+  /** The number of the gateway that serves the page; null without a cluster. */
+  own: number | null;
   /** The part of the address after the page's name. */
   query: URLSearchParams;
   readOnly: boolean;

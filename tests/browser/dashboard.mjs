@@ -12,6 +12,7 @@
 
 import { readFileSync } from "node:fs";
 
+import { checkAnswers } from "./answers.mjs";
 import { assert, check, drop, findings, open, picture, pressByKeyboard, start } from "./browser.mjs";
 
 const { DASHBOARD, DASHBOARD_READ_ONLY, CHANGED } = process.env;
@@ -68,6 +69,13 @@ try {
     await picture(page, "login");
     assert((await findings(page)).length === 0, "axe-core finds something on the login page");
     await page.context().close();
+  });
+
+  await check("a used link in a tab with a session leaves that session as it is", async () => {
+    await page.evaluate((hash) => (location.hash = hash), new URL(DASHBOARD).hash);
+    await text("You are still logged in as before.");
+    await button("I have read this").click();
+    assert(!page.url().includes("code"), page.url());
   });
 
   await check("the overview shows the state, figures and charts", async () => {
@@ -135,10 +143,21 @@ try {
     await text("● Live");
     // A trace shows what happens while somebody looks. So another tab pushes.
     const token = await page.evaluate(() => JSON.parse(sessionStorage.getItem("hotgate.session")).token);
-    const pushed = await fetch(`${origin}/try/push`, { method: "POST", headers: { Authorization: `Bearer ${token}` }, body: '{"uid":"u1","msg":"traced"}' });
-    assert(pushed.ok, `the push was answered ${pushed.status}`);
-    await page.getByRole("table", { name: "Trace" }).getByText("for the client").first().waitFor();
+    const push = async () => {
+      const pushed = await fetch(`${origin}/try/push`, { method: "POST", headers: { Authorization: `Bearer ${token}` }, body: '{"uid":"u1","msg":"traced"}' });
+      assert(pushed.ok, `the push was answered ${pushed.status}`);
+    };
+    const lines = page.getByRole("table", { name: "Trace" }).getByText("for the client");
+    await push();
+    await lines.first().waitFor();
     await picture(page, "trace");
+    // A pause is for reading. It loses nothing.
+    await button("Pause").click();
+    await push();
+    await text("1 newer line");
+    assert((await lines.count()) === 1, "a paused trace has changed");
+    await button("Go on").click();
+    await lines.nth(1).waitFor();
   });
 
   await check("an operator closes the connection, and the client learns why", async () => {
@@ -158,11 +177,14 @@ try {
     await go("Connections");
     await page.getByRole("cell").getByText("<img src=x onerror=alert(1)>\\u{202e}").waitFor();
     await picture(page, "hostile");
-    await page.getByRole("link", { name: /^Trace connection/ }).first().click();
+    await page.getByRole("link", { name: /^Trace uid/ }).first().click();
     await text("● Live");
     assert((await page.locator("main img").count()) === 0, "the uid has become an image");
     await disconnect();
+    await messages.getByText("You have disconnected.").last().waitFor();
   });
+
+  await checkAnswers(page);
 
   await check("the log shows what was done, by level, and can be paused", async () => {
     await go("Log");

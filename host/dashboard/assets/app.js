@@ -5,6 +5,7 @@ import { html, render, useEffect, useState } from "./vendor/preact.js";
 import { logIn } from "./api.js";
 import { Dashboard } from "./dashboard.js";
 import { Login } from "./login.js";
+import { addNotice } from "./notices.js";
 import { currentSession, endSession, onSession, takeCode } from "./session.js";
 import { restoreTheme } from "./theme.js";
 
@@ -21,8 +22,19 @@ async function useCode() {
   try {
     await logIn({ code });
   } catch (problem) {
-    endSession(/** @type {Error} */ (problem).message);
+    const { message } = /** @type {Error} */ (problem);
+    // A used link must not end the session of a tab that has one.
+    if (currentSession()) addNotice(`${message} You are still logged in as before.`);
+    else endSession(message);
   }
+}
+
+/** @param {DragEvent} event */
+function keepPage(event) {
+  const isTaken = event.defaultPrevented;
+  if (isTaken || !event.dataTransfer?.types.includes("Files")) return;
+  event.dataTransfer.dropEffect = "none";
+  event.preventDefault();
 }
 
 async function start() {
@@ -32,6 +44,8 @@ async function start() {
   render(html`<${App} />`, root);
   // A link with a code may be opened in a tab that shows the page already.
   addEventListener("hashchange", () => void useCode());
+  // A file that misses its place must not replace the page.
+  for (const name of /** @type {const} */ (["dragover", "drop"])) addEventListener(name, keepPage);
 }
 
 void start();

@@ -4,16 +4,24 @@
 /// <reference path="./vendor/uplot.d.ts" />
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { clock, short } from "./format.js";
+import { Empty } from "./parts.js";
 import { onTheme } from "./theme.js";
-
-/** uplot.js is a plain script, which loads beside the modules. */
-const library = new Promise((resolve) => {
-  if ("uPlot" in globalThis) resolve(null);
-  else document.querySelector('script[src$="/uplot.js"]')?.addEventListener("load", resolve);
-});
 
 const HEIGHT = 132;
 const WINDOW_SECONDS = 15 * 60;
+/** How long the script for charts may take to load. */
+const LIBRARY_PATIENCE = 30_000;
+
+/** uplot.js is a plain script, which loads beside the modules. */
+const library = new Promise((resolve, reject) => {
+  if ("uPlot" in globalThis) return resolve(null);
+  const script = document.querySelector('script[src$="/uplot.js"]');
+  script?.addEventListener("load", resolve);
+  script?.addEventListener("error", reject);
+  // The script may have failed before this module was there.
+  setTimeout(reject, LIBRARY_PATIENCE);
+});
+
 
 /** @typedef {{ name: string, values: number[] }} Line */
 
@@ -77,6 +85,7 @@ function options(parent, lines, onPoint) {
 export function Chart({ title, times, lines, format }) {
   const parent = useRef(/** @type {any} */ (null));
   const plot = useRef(/** @type {uPlot | null} */ (null));
+  const [isBroken, setBroken] = useState(false);
   const [point, setPoint] = useState(/** @type {number | null} */ (null));
   const data = [times, ...lines.map((line) => line.values)];
   const latest = useRef(data);
@@ -89,7 +98,7 @@ export function Chart({ title, times, lines, format }) {
       plot.current?.destroy();
       plot.current = new uPlot(options(parent.current, lines, setPoint), latest.current, parent.current);
     };
-    void library.then(draw);
+    library.then(draw, () => setBroken(true));
     const size = new ResizeObserver(() => plot.current?.setSize({ width: parent.current.clientWidth, height: HEIGHT }));
     size.observe(parent.current);
     const forget = onTheme(draw);
@@ -118,6 +127,7 @@ export function Chart({ title, times, lines, format }) {
           `,
         )}
       </figcaption>
+      ${isBroken && html`<${Empty}>The curves cannot be drawn: a part of this page has not been loaded. Reload it.<//>`}
       <div ref=${parent} role="img" aria-label="${title}, last 15 minutes. ${summary.join("; ")}."></div>
     </figure>
   `;

@@ -5,7 +5,7 @@ import { html } from "./vendor/preact.js";
 import { get } from "./api.js";
 import { number, seconds, visible } from "./format.js";
 import { usePolling } from "./hooks.js";
-import { Badge, Digest, Empty, Panel, Table, Trouble } from "./parts.js";
+import { Badge, Digest, Empty, Figures, Panel, Table, Trouble } from "./parts.js";
 
 /** @typedef {import("../types").Cluster} Cluster */
 /** @typedef {import("../types").ClusterNode} ClusterNode */
@@ -15,14 +15,15 @@ const INTERVAL = 5000;
 const KINDS = { serving: "good", draining: "warning", joining: "trial" };
 
 export function ClusterPanel() {
-  const { data, problem } = usePolling((signal) => /** @type {Promise<Cluster>} */ (get("/cluster", signal)), INTERVAL, []);
+  const { data, at, problem } = usePolling((signal) => /** @type {Promise<Cluster>} */ (get("/cluster", signal)), INTERVAL, []);
   if (!data) return problem ? html`<${Trouble} problem=${problem} />` : html`<${Empty}>Asking all gateways …<//>`;
   const { connections, nats, nodes, warnings } = data;
   return html`
     <${Panel} title="Cluster" aside="${nodes.length} gateways, ${number(connections.open)} connections, NATS ${nats}">
-      <${Trouble} problem=${problem} />
-      ${warnings.length > 0 && html`<ul class="warnings">${warnings.map((warning) => html`<li>▲ ${visible(warning)}</li>`)}</ul>`}
-      <${Table} caption="Gateways of the cluster" rows=${nodes} keyOf=${(/** @type {ClusterNode} */ node) => node.node} columns=${COLUMNS} />
+      <${Figures} problem=${problem} at=${at}>
+        ${warnings.length > 0 && html`<ul class="warnings">${warnings.map((warning) => html`<li>▲ ${visible(warning)}</li>`)}</ul>`}
+        <${Table} caption="Gateways of the cluster" rows=${nodes} keyOf=${(/** @type {ClusterNode} */ node) => node.node} columns=${COLUMNS} />
+      <//>
     <//>
   `;
 }

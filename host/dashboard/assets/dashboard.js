@@ -6,8 +6,9 @@ import { get, logOut, withQuery } from "./api.js";
 import { visible } from "./format.js";
 import { History } from "./history.js";
 import { usePolling } from "./hooks.js";
+import { clearNotices, currentNotices, onNotice } from "./notices.js";
 import { Overview } from "./overview.js";
-import { Button, Trouble } from "./parts.js";
+import { Button, Trouble, Wrong } from "./parts.js";
 import { isDark, onTheme, toggleTheme } from "./theme.js";
 import { TryClient } from "./try-client.js";
 
@@ -51,15 +52,18 @@ export function Dashboard({ session }) {
   const { name, query } = useRoute();
   const [node, setNode] = useState("");
   const about = node === "all" ? "" : node;
-  const { data: status, problem, refresh } = usePolling(
+  const { data: status, at, problem, refresh } = usePolling(
     (signal) => /** @type {Promise<Status>} */ (get(withQuery("/status", { node: about }), signal)),
     STATUS_INTERVAL,
     [about],
   );
+  // The number of the gateway that serves the page; the status of another gateway names that one.
+  const cluster = useRef(/** @type {Status["cluster"]} */ (undefined));
+  if (about === "" && status) cluster.current = status.cluster;
   // These outlive a change of the page.
   const history = useMemo(() => new History(), []);
   const tryClient = useMemo(() => new TryClient(), []);
-  useEffect(() => () => tryClient.disconnect(), []);
+  useEffect(() => () => tryClient.leave(), []);
 
   useEffect(() => {
     const timer = setTimeout(() => Object.values(PAGES).forEach(({ load }) => load().catch(() => {})), LOAD_ALL_AFTER);
@@ -76,10 +80,10 @@ export function Dashboard({ session }) {
     isFirst.current = false;
   }, [name]);
 
-  const around = { status, problem, refresh, node, query, readOnly: session.readOnly, history, tryClient };
+  const around = { status, problem, at, refresh, node, own: cluster.current?.node ?? null, query, readOnly: session.readOnly, history, tryClient };
   return html`
     <a class="skip" href="#content" onClick=${(/** @type {Event} */ event) => (event.preventDefault(), heading.current.focus())}>Skip to the content</a>
-    <${TopBar} status=${status} problem=${problem} node=${node} setNode=${setNode} readOnly=${session.readOnly} />
+    <${TopBar} status=${status} problem=${problem} cluster=${cluster.current} node=${node} setNode=${setNode} readOnly=${session.readOnly} />
     <nav aria-label="Pages">
       ${Object.entries(PAGES).map(
         ([key, { title }]) => html`<a href="#/${key}" aria-current=${key === name ? "page" : undefined}>${title}</a>`,
@@ -87,8 +91,22 @@ export function Dashboard({ session }) {
     </nav>
     <main id="content" class="page-${name}">
       <h1 ref=${heading} tabindex="-1">${title}</h1>
+      <${Notices} />
       <${Fence} key=${name}><${Page} load=${load} around=${around} /><//>
     </main>
+  `;
+}
+
+/** What must be said on whatever page is shown. */
+function Notices() {
+  const [notices, setNotices] = useState(currentNotices);
+  useEffect(() => onNotice(() => setNotices(currentNotices())), []);
+  if (notices.length === 0) return null;
+  return html`
+    <div class="notices" role="alert">
+      ${notices.map((sentence) => html`<${Wrong}>${visible(sentence)}<//>`)}
+      <${Button} onClick=${clearNotices}>I have read this<//>
+    </div>
   `;
 }
 
@@ -112,8 +130,13 @@ function Page({ load, around }) {
   return page.component ? html`<${page.component} ...${around} />` : null;
 }
 
-/** @param {{ status: Status | null, problem: Error | null, node: string, setNode: (node: string) => void, readOnly: boolean }} props */
-function TopBar({ status, problem, node, setNode, readOnly }) {
+/**
+ * @param {{
+ *   status: Status | null, problem: Error | null, cluster: Status["cluster"],
+ *   node: string, setNode: (node: string) => void, readOnly: boolean,
+ * }} props
+ */
+function TopBar({ status, problem, cluster, node, setNode, readOnly }) {
   const [dark, setDark] = useState(isDark);
   useEffect(() => onTheme(() => setDark(isDark())), []);
   return html`
@@ -122,10 +145,10 @@ function TopBar({ status, problem, node, setNode, readOnly }) {
       <${State} status=${status} problem=${problem} />
       ${status && html`<span class="muted version" title="commit ${visible(status.commit)}">version ${visible(status.version)}</span>`}
       <span class="space"></span>
-      <${NodeChoice} status=${status} node=${node} setNode=${setNode} />
+      <${NodeChoice} cluster=${cluster} node=${node} setNode=${setNode} />
       ${readOnly && html`<span class="badge quiet" title="This session can look at everything and change nothing.">read-only</span>`}
       <${Button} kind="plain" onClick=${toggleTheme}>${dark ? "Light" : "Dark"}<//>
-      <${Button} kind="plain" onClick=${() => void logOut()}>Log out<//>
+      <${Button} kind="plain" onClick=${logOut}>Log out<//>
     </header>
   `;
 }
@@ -140,13 +163,10 @@ function State({ status, problem }) {
   return html`<span class="badge good" role="status">● well</span>`;
 }
 
-/** In a cluster: which gateway the pages are about. @param {{ status: Status | null, node: string, setNode: (node: string) => void }} props */
-function NodeChoice({ status, node, setNode }) {
-  const known = useRef(/** @type {Status["cluster"]} */ (undefined));
-  // The number of the gateway that serves the page; the status of another gateway names that one.
-  if (node === "" && status) known.current = status.cluster;
-  if (!known.current) return null;
-  const { node: own, others } = known.current;
+/** In a cluster: which gateway the pages are about. @param {{ cluster: Status["cluster"], node: string, setNode: (node: string) => void }} props */
+function NodeChoice({ cluster, node, setNode }) {
+  if (!cluster) return null;
+  const { node: own, others } = cluster;
   return html`
     <label class="node">Gateway
       <select value=${node} onChange=${(/** @type {any} */ event) => setNode(event.target.value)}>

@@ -32,14 +32,24 @@ function outcome({ candidate, live }) {
   return `Generation ${generation} is now ${words[stage]}.`;
 }
 
+/** What a deploy has done, in words. @param {string} slot @param {import("../types").Deployed} answer */
+function deployed(slot, answer) {
+  const sentences = [outcome(answer)];
+  const others = (answer.slots ?? []).filter((name) => name !== slot);
+  if (others.length > 0) sentences.push(`Also deployed to ${visible(others.join(", "))}.`);
+  if (answer.replaced_link) sentences.push(`The symbolic link to ${visible(answer.replaced_link)} was replaced by the file.`);
+  return sentences.join(" ");
+}
+
 /** @param {{ slot: Slot, done: (sentence: string) => void }} props */
 export function SlotActions({ slot, done }) {
   const [asked, setAsked] = useState(/** @type {"promote" | "rollback" | "reload" | null} */ (null));
   const newest = slot.candidate ?? slot.live;
-  // As long as a question is open, it is about the generation that it names.
-  const subject = useRef(newest);
+  // As long as a question is open, it is about the generation that it names, in its newest stage.
+  const questioned = useRef(newest);
+  const subject = [slot.candidate, slot.live, slot.previous].find((known) => known?.generation === questioned.current.generation);
   const ask = (/** @type {"promote" | "rollback" | "reload"} */ verb) => {
-    subject.current = newest;
+    questioned.current = newest;
     setAsked(verb);
   };
   const canPromote = slot.candidate !== null || slot.live.stage === "probation";
@@ -50,7 +60,7 @@ export function SlotActions({ slot, done }) {
       ${canRollBack && html`<${Button} kind="dangerous" onClick=${() => ask("rollback")}>Roll back generation ${newest.generation} …<//>`}
       <${Button} onClick=${() => ask("reload")}>Reload …<//>
     </div>
-    ${asked && html`<${Question} verb=${asked} slot=${slot} subject=${subject.current} done=${done} close=${() => setAsked(null)} />`}
+    ${asked && html`<${Question} verb=${asked} slot=${slot} subject=${subject ?? questioned.current} done=${done} close=${() => setAsked(null)} />`}
   `;
 }
 
@@ -77,11 +87,12 @@ function Question({ verb, slot, subject, done, close }) {
   }
   if (verb === "rollback") {
     const title = `Roll back generation ${generation}`;
-    const back = slot.candidate ? slot.live.generation : slot.previous?.generation;
+    const isCandidate = slot.candidate?.generation === generation;
+    const back = isCandidate ? slot.live.generation : slot.previous?.generation;
     return html`
       <${Confirmation} title="${title}?" verb=${title} isDangerous act=${act} onClose=${close}>
         ${which}
-        <p>${slot.candidate ? "It is given up" : "It stops serving"}, and generation <b>${back}</b> serves everybody. No connection is closed.</p>
+        <p>${isCandidate ? "It is given up" : "It stops serving"}, and generation <b>${back}</b> serves everybody. No connection is closed.</p>
         <p>The same file is not loaded again until it changes, or until you reload.</p>
       <//>
     `;
@@ -120,7 +131,7 @@ export function DropZone({ slot, done }) {
   };
   const deploy = async () => {
     const response = await request("PUT", `/plugins/${encodeURIComponent(slot.slot)}`, { file: /** @type {File} */ (file) });
-    done(outcome(await response.json()));
+    done(deployed(slot.slot, await response.json()));
   };
   return html`
     <div class=${isOver ? "drop over" : "drop"} onDrop=${drop} onDragLeave=${() => setOver(false)}

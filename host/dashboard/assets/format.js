@@ -26,17 +26,20 @@ export function bytes(/** @type {number} */ value) {
   return `${value < 10 ? trim(value, 1) : number(Math.round(value))} ${units[power]}`;
 }
 
-/** A time of a call, given in microseconds: 120 → "0.12 ms" */
+/** A time of a call, given in microseconds: 3 → "3 µs", 1200 → "1.2 ms" */
 export function micros(/** @type {number} */ value) {
+  if (value < 1000) return `${number(value)} µs`;
   if (value < 1_000_000) return `${trim(value / 1000, value < 10_000 ? 2 : 0)} ms`;
   return `${trim(value / 1_000_000, 2)} s`;
 }
 
-/** A part of a whole: (1, 8) → "12.5 %" */
+/** A part of a whole: (1, 8) → "12.5 %". Only all of it is 100 %. */
 export function percent(/** @type {number} */ part, /** @type {number} */ whole) {
   if (whole === 0) return "0 %";
   const value = (part / whole) * 100;
-  return value > 0 && value < 0.1 ? "< 0.1 %" : `${trim(value, 1)} %`;
+  if (value > 0 && value < 0.1) return "< 0.1 %";
+  if (value > 99.9 && value < 100) return "> 99.9 %";
+  return `${trim(value, 1)} %`;
 }
 
 /** A time span: 11580 → "3 h 13 min" */
@@ -56,23 +59,30 @@ export function ago(/** @type {string} */ time) {
   return `${seconds(passed).split(" ").slice(0, 2).join(" ")} ago`;
 }
 
+const pad = (/** @type {number} */ value, digits = 2) => String(value).padStart(digits, "0");
+
 /** The time of day, with milliseconds if wanted: "20:46:46.123". */
 export function clock(/** @type {string} */ time, withMillis = false) {
   const date = new Date(time);
-  const pad = (/** @type {number} */ value, digits = 2) => String(value).padStart(digits, "0");
   const text = [date.getHours(), date.getMinutes(), date.getSeconds()].map((value) => pad(value)).join(":");
   return withMillis ? `${text}.${pad(date.getMilliseconds(), 3)}` : text;
 }
 
-/** The first digits of a digest, as many as in the log. */
-export const digest = (/** @type {string} */ value) => value.slice(0, 12);
+/** The date of a time and a space, if it is not today: "2026-11-29 " */
+export function dateUnlessToday(/** @type {string} */ time) {
+  const date = new Date(time);
+  if (date.toDateString() === new Date().toDateString()) return "";
+  return `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())} `;
+}
+
+/** Characters that nobody sees, or that change the direction of text; and spaces but the usual one. */
+const HIDDEN = /(?! )[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Z}\p{DI}\u2800]/gu;
 
 /**
- * Makes text of strangers harmless to read: characters that are invisible, or that change the direction of text,
- * are written as their numbers.
+ * Makes text of strangers harmless to read: hidden characters are written as their numbers.
  */
 export function visible(/** @type {string} */ text) {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu, (character) => {
+  return text.replace(HIDDEN, (character) => {
     if (character === "\n") return "\\n";
     if (character === "\t") return "\\t";
     return `\\u{${character.codePointAt(0)?.toString(16)}}`;

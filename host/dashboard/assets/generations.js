@@ -39,7 +39,7 @@ export function GenerationTable({ slot }) {
 const COLUMNS = [
   { title: "Generation", cell: ({ generation }) => html`<b>${generation}</b>` },
   { title: "Stage", cell: ({ stage }) => html`<${StageBadge} stage=${stage} />` },
-  { title: "Since", cell: ({ since }) => html`<${When} at=${since} />` },
+  { title: "Since", isWide: true, cell: ({ since }) => html`<${When} at=${since} />` },
   { title: "Calls", isNumber: true, cell: ({ calls }) => number(calls) },
   { title: "Failed", isNumber: true, isWide: true, cell: (row) => html`<${Failures} counted=${row} />` },
   { title: "Slowest p99", isNumber: true, cell: slowest },

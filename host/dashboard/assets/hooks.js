@@ -5,7 +5,7 @@ import { useEffect, useRef, useState } from "./vendor/preact.js";
 import { follow } from "./streams.js";
 
 /** Returns whether the tab can be seen. */
-export function useVisibility() {
+function useVisibility() {
   const [isVisible, setVisible] = useState(!document.hidden);
   useEffect(() => {
     const changed = () => setVisible(!document.hidden);
@@ -16,24 +16,29 @@ export function useVisibility() {
 }
 
 /**
+ * The last answer to a repeated request, when it came, and why there is no newer one.
+ * @template T
+ * @typedef {{ key: string, data: T | null, at: number, problem: Error | null }} Polled
+ */
+
+/**
  * Calls `load` now, and again `interval` ms after each answer while the tab can be seen; 0: only when asked to.
  * Keeps the last answer when a later request fails.
  * @template T
  * @param {(signal: AbortSignal) => Promise<T>} load
  * @param {number} interval
  * @param {unknown[]} inputs When one changes, the answer is forgotten and asked for again.
- * @returns {{ data: T | null, problem: Error | null, refresh: () => void }}
+ * @returns {{ data: T | null, at: number, problem: Error | null, refresh: () => void }}
  */
 export function usePolling(load, interval, inputs) {
-  const [state, setState] = useState(/** @type {{ data: T | null, problem: Error | null }} */ ({ data: null, problem: null }));
+  // What the answer is about: an answer to an earlier question is never shown.
+  const key = JSON.stringify(inputs);
+  const nothing = /** @type {Polled<T>} */ ({ key, data: null, at: 0, problem: null });
+  const [state, setState] = useState(nothing);
   const [asked, setAsked] = useState(0);
   const isVisible = useVisibility();
-  const known = useRef("");
 
   useEffect(() => {
-    const key = JSON.stringify(inputs);
-    if (known.current !== key) setState({ data: null, problem: null });
-    known.current = key;
     if (!isVisible) return;
     const controller = new AbortController();
     /** @type {number | undefined} */
@@ -42,10 +47,10 @@ export function usePolling(load, interval, inputs) {
       try {
         const data = await load(controller.signal);
         if (controller.signal.aborted) return;
-        setState({ data, problem: null });
+        setState({ key, data, at: Date.now(), problem: null });
       } catch (problem) {
         if (controller.signal.aborted) return;
-        setState((before) => ({ data: before.data, problem: /** @type {Error} */ (problem) }));
+        setState((before) => ({ ...(before.key === key ? before : nothing), problem: /** @type {Error} */ (problem) }));
       }
       if (interval > 0) timer = setTimeout(ask, interval);
     };
@@ -54,9 +59,10 @@ export function usePolling(load, interval, inputs) {
       controller.abort();
       clearTimeout(timer);
     };
-  }, [isVisible, asked, ...inputs]);
+  }, [isVisible, asked, key]);
 
-  return { ...state, refresh: () => setAsked((count) => count + 1) };
+  const { data, at, problem } = state.key === key ? state : nothing;
+  return { data, at, problem, refresh: () => setAsked((count) => count + 1) };
 }
 
 /**

@@ -2,7 +2,7 @@
 // The gateway's log: the last 1,000 lines, and what follows.
 
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
-import { clock, number, visible } from "./format.js";
+import { clock, dateUnlessToday, number, visible } from "./format.js";
 import { useBatches, useStream } from "./hooks.js";
 import { Button, Empty, Foreign, Trouble } from "./parts.js";
 
@@ -16,7 +16,8 @@ const LEVELS = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 
 /** @param {import("../types").Surroundings} props */
 export function Log({ node }) {
-  const lines = useRef(/** @type {LogLine[]} */ ([]));
+  const lines = useRef(/** @type {(LogLine & { key: number })[]} */ ([]));
+  const count = useRef(0);
   const [level, setLevel] = useState("DEBUG");
   const [word, setWord] = useState("");
   const [shown, setShown] = useState(SHOWN);
@@ -27,6 +28,7 @@ export function Log({ node }) {
     after: () => lines.current.at(-1)?.seq,
     onLine: (line) => {
       if (line.what === "lost") line = lostLines(line.lines, lines.current.at(-1)?.seq ?? 0);
+      line.key = count.current++;
       // After a restart of the gateway the numbers begin again.
       if (line.seq < (lines.current.at(-1)?.seq ?? 0)) lines.current = [];
       lines.current.push(line);
@@ -34,7 +36,8 @@ export function Log({ node }) {
       if (pausedAt === null) redraw();
     },
   });
-  if (stream.what === "missing") return html`<${Trouble} problem=${stream.problem} what="its log" />`;
+  const trouble = html`<${Trouble} problem=${stream.problem} what="its log" />`;
+  if (stream.what === "over" && lines.current.length === 0) return trouble;
 
   const newest = lines.current.at(-1)?.seq ?? 0;
   const until = pausedAt ?? newest;
@@ -51,11 +54,11 @@ export function Log({ node }) {
         <input autocomplete="off" value=${word} onInput=${(/** @type {any} */ event) => setWord(event.target.value)} />
       </label>
       <span class="space"></span>
-      <span class="live" role="status">${stream.what === "live" ? (isPaused ? "❚❚ Paused" : "● Live") : "… Connecting"}</span>
+      <span class="live" role="status">${stream.what === "live" ? (isPaused ? "❚❚ Paused" : "● Live") : stream.what === "over" ? "○ Ended" : "… Connecting"}</span>
       <${Button} pressed=${isPaused} onClick=${() => setPausedAt(isPaused ? null : newest)}>${isPaused ? "Go on" : "Pause"}<//>
     </form>
     ${node !== "" && html`<p class="muted">This is the log of the gateway that serves this page.</p>`}
-    ${stream.what === "waiting" && html`<${Trouble} problem=${stream.problem} />`}
+    ${trouble}
     ${matching.length === 0 && html`<${Empty}>${lines.current.length === 0 ? "The log has no line yet." : "No line has this level and these words."}<//>`}
     <${Lines} lines=${matching.slice(-shown)} isFollowing=${!isPaused} />
     <p class="row muted">
@@ -65,9 +68,9 @@ export function Log({ node }) {
   `;
 }
 
-/** A line in the place of those that the gateway could not keep. @param {number} count @param {number} seq @returns {LogLine} */
+/** A line in the place of those that the gateway no longer had when it was asked for them. @param {number} count @param {number} seq @returns {LogLine} */
 function lostLines(count, seq) {
-  const message = `${count} lines were dropped, because there were too many`;
+  const message = `${count} ${count === 1 ? "line is" : "lines are"} no longer kept`;
   return { seq, at: new Date().toISOString(), level: "WARN", message, fields: {} };
 }
 
@@ -84,7 +87,7 @@ const Field = ({ name, value }) => html`<span class="field"><i>${visible(name)}=
 
 const SIGNS = { ERROR: "✕", WARN: "▲" };
 
-/** @param {{ lines: LogLine[], isFollowing: boolean }} props */
+/** @param {{ lines: (LogLine & { key: number })[], isFollowing: boolean }} props */
 function Lines({ lines, isFollowing }) {
   const box = useRef(/** @type {any} */ (null));
   const isAtEnd = useRef(true);
@@ -99,9 +102,9 @@ function Lines({ lines, isFollowing }) {
   return html`
     <div class="log" role="log" aria-label="Log lines" aria-live="off" tabindex="0" ref=${box} onScroll=${scrolled}>
       ${lines.map(
-        ({ seq, at, level, message, fields }) => html`
-          <p key=${`${seq} ${level}`} class=${level.toLowerCase()}>
-            <time datetime=${at} title=${at}>${clock(at)}</time>
+        ({ key, at, level, message, fields }) => html`
+          <p key=${key} class=${level.toLowerCase()}>
+            <time datetime=${at} title=${at}>${dateUnlessToday(at)}${clock(at)}</time>
             <b>${SIGNS[/** @type {"WARN"} */ (level)] ?? ""} ${level}</b>
             <span>
               <${Foreign} text=${message} limit=${600} />${" "}

@@ -22,10 +22,11 @@ export function HistoryCharts({ history }) {
     },
   });
   const times = history.times();
-  if (stream.what === "missing") return html`<${Trouble} problem=${stream.problem} what="charts of the last 15 minutes" />`;
-  if (times.length === 0) return html`<${Empty}>The charts begin as soon as there are two samples.<//>`;
+  const trouble = html`<${Trouble} problem=${stream.problem} what="charts of the last 15 minutes" />`;
+  if (times.length === 0) return stream.problem ? trouble : html`<${Empty}>The charts begin as soon as there are two samples.<//>`;
   return html`
-    ${stream.what === "waiting" && html`<p class="muted">▲ The charts have stopped, and go on when the gateway answers.</p>`}
+    ${trouble}
+    ${stream.problem && stream.what !== "over" && html`<p class="muted">▲ The charts have stopped, and go on when the gateway answers.</p>`}
     <div class="charts">
       <${Chart} title="Connections" times=${times} format=${number} lines=${[
         { name: "open", values: history.values((sample) => sample.connections) },

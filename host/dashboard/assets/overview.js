@@ -4,8 +4,8 @@
 import { html, useState } from "./vendor/preact.js";
 import { HistoryCharts, Reasons } from "./overview-charts.js";
 import { ClusterPanel } from "./cluster.js";
-import { number, rate, seconds, visible } from "./format.js";
-import { Empty, Foreign, Panel, StageBadge, Table, Trouble, Usage, When } from "./parts.js";
+import { clock, number, rate, seconds, visible } from "./format.js";
+import { Empty, Figures, Foreign, Panel, StageBadge, Table, Trouble, Usage, When } from "./parts.js";
 import { FailureCount } from "./generations.js";
 import { BUDGETS, EVENTS, inWords } from "./words.js";
 
@@ -17,46 +17,48 @@ const SOON_DAYS = 14;
 const LATEST_EVENTS = 8;
 
 /** @param {Props} props */
-export function Overview({ status, problem, node, history }) {
+export function Overview({ status, problem, at, node, history }) {
   if (node === "all") return html`<${ClusterPanel} />`;
   if (!status) return problem ? html`<${Trouble} problem=${problem} />` : html`<${Empty}>Asking the gateway …<//>`;
   return html`
-    <${Trouble} problem=${problem} />
-    <div class="first">
-      <${Health} status=${status} />
-      <${FindUser} />
-    </div>
-    <${Figures} status=${status} />
-    ${node === ""
-      ? html`<${HistoryCharts} history=${history} />`
-      : html`<p class="muted">Charts are of the gateway that serves this page: choose it above to see them.</p>`}
-    <div class="columns">
-      <div class="stack">
-        <${Deciders} slots=${status.plugins} />
-        ${node === "" && html`<${Reasons} history=${history} />`}
+    <${Figures} problem=${problem} at=${at}>
+      <div class="first">
+        <${Health} status=${status} problem=${problem} at=${at} />
+        <${FindUser} />
       </div>
-      <div class="stack">
-        <${Changes} slots=${status.plugins} />
-        <${Budgets} status=${status} />
-        <${Listeners} status=${status} />
+      <${Now} status=${status} />
+      ${node === ""
+        ? html`<${HistoryCharts} history=${history} />`
+        : html`<p class="muted">Charts are of the gateway that serves this page: choose it above to see them.</p>`}
+      <div class="columns">
+        <div class="stack">
+          <${Deciders} slots=${status.plugins} />
+          ${node === "" && html`<${Reasons} history=${history} />`}
+        </div>
+        <div class="stack">
+          <${Changes} slots=${status.plugins} />
+          <${Budgets} status=${status} />
+          <${Listeners} status=${status} />
+        </div>
       </div>
-    </div>
-    ${status.cluster && html`<${ClusterPanel} />`}
+      ${status.cluster && html`<${ClusterPanel} />`}
+    <//>
   `;
 }
 
-/** @param {{ status: Status }} props */
-function Health({ status }) {
+/** @param {{ status: Status, problem: Error | null, at: number }} props */
+function Health({ status, problem, at }) {
   const { warnings, state } = status;
-  const isWell = warnings.length === 0 && state === "serving";
+  const isWell = warnings.length === 0 && state === "serving" && !problem;
   const sentence =
-    state !== "serving" ? "The gateway drains: it asks its clients to leave."
+    problem ? `Nobody knows how the gateway is: it has told nothing since ${clock(new Date(at).toISOString())}.`
+    : state !== "serving" ? "The gateway drains: it asks its clients to leave."
     : isWell ? "The gateway serves, and has nothing to warn about."
     : warnings.length === 1 ? "One thing needs your attention."
     : `${warnings.length} things need your attention.`;
   return html`
     <section class="health ${isWell ? "good" : "warning"}" aria-label="State">
-      <p class="sentence"><span aria-hidden="true">${isWell ? "●" : state === "serving" ? "▲" : "◆"}</span> ${sentence}</p>
+      <p class="sentence"><span aria-hidden="true">${isWell ? "●" : problem ? "✕" : state === "serving" ? "▲" : "◆"}</span> ${sentence}</p>
       ${warnings.length > 0 && html`<ul>${warnings.map((warning) => html`<li><${Warning} text=${warning} slots=${status.plugins} /></li>`)}</ul>`}
     </section>
   `;
@@ -85,7 +87,7 @@ function FindUser() {
 }
 
 /** @param {{ status: Status }} props */
-function Figures({ status: { connections, per_second: perSecond, uptime_seconds: uptime } }) {
+function Now({ status: { connections, per_second: perSecond, uptime_seconds: uptime } }) {
   const averaged = `average of ${seconds(Math.max(1, perSecond.seconds ?? 60))}`;
   /** @type {[string, string, string][]} */
   const figures = [
@@ -116,7 +118,7 @@ function Deciders({ slots }) {
           { title: "Slot", isWide: true, cell: ({ slot }) => html`<a href="#/plugins?slot=${encodeURIComponent(slot.slot)}">${visible(slot.slot)}</a>` },
           { title: "Plugin", isWide: true, cell: ({ slot }) => html`<${Foreign} text=${slot.plugin} limit=${30} />` },
           { title: "Generation", isWide: true, cell: ({ generation }) => html`<span class="row tight">${generation.generation} <${StageBadge} stage=${generation.stage} /></span>` },
-          { title: "Since", cell: ({ generation }) => html`<${When} at=${generation.since} />` },
+          { title: "Since", isWide: true, cell: ({ generation }) => html`<${When} at=${generation.since} />` },
           { title: "Calls", isNumber: true, cell: ({ generation }) => number(generation.calls) },
           { title: "Failed", isNumber: true, cell: ({ generation }) => html`<${FailureCount} counted=${generation} />` },
         ])} />

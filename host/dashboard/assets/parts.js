@@ -2,7 +2,7 @@
 // Small parts that all pages are made of.
 
 import { Problem } from "./api.js";
-import { ago, bytes, number, percent, visible } from "./format.js";
+import { ago, bytes, clock, dateUnlessToday, number, percent, visible } from "./format.js";
 import { STAGES, inWords } from "./words.js";
 import { html } from "./vendor/preact.js";
 
@@ -40,6 +40,27 @@ export function Trouble({ problem, what }) {
   return html`<div role="alert"><${Wrong}>${visible(problem.message)}<//></div>`;
 }
 
+/**
+ * Figures of the gateway. When there are no newer ones, it says so, says of when these are, and dims them.
+ * @param {{ problem: Error | null, at: number, children?: Node }} props
+ */
+export function Figures({ problem, at, children }) {
+  return html`
+    <${Trouble} problem=${problem} />
+    ${problem && html`<p class="muted">What follows is as of ${clock(new Date(at).toISOString())}.</p>`}
+    <div class=${problem ? "stack stale" : "stack"}>${children}</div>
+  `;
+}
+
+/**
+ * Says that an answer about all gateways of a cluster may lack some.
+ * @param {{ missing?: number[], complete?: boolean }} props
+ */
+export function Incomplete({ missing = [], complete = true }) {
+  if (missing.length > 0) return html`<p class="trouble">▲ Not all gateways have answered. Missing: ${missing.join(", ")}.</p>`;
+  return complete ? null : html`<p class="trouble">▲ Other gateways may be missing: this one cannot speak with all of them.</p>`;
+}
+
 /** Something that is wrong. @param {{ children?: Node }} props */
 export const Wrong = ({ children }) => html`<p class="trouble"><span aria-hidden="true">✕</span> ${children}</p>`;
 
@@ -55,8 +76,12 @@ export function Foreign({ text, limit = 80 }) {
   }</bdi>`;
 }
 
-/** How long ago something happened; the pointer shows the exact time. @param {{ at: string }} props */
-export const When = ({ at }) => html`<time datetime=${at} title=${at}>${ago(at)}</time>`;
+/** When something happened; the pointer shows the exact time. @param {{ at: string }} props */
+export function When({ at }) {
+  const date = dateUnlessToday(at);
+  const minute = clock(at).slice(0, 5);
+  return html`<time datetime=${at} title=${at}>${date ? `${date}${minute}` : `${minute} · ${ago(at)}`}</time>`;
+}
 
 /** The first digits of a digest. @param {{ value: string | null | undefined }} props */
 export const Digest = ({ value }) => (value ? html`<code title=${value}>${value.slice(0, 12)}</code>` : "–");

@@ -5,7 +5,7 @@ import { html, useEffect } from "./vendor/preact.js";
 import { get } from "./api.js";
 import { visible } from "./format.js";
 import { usePolling } from "./hooks.js";
-import { Empty, Trouble } from "./parts.js";
+import { Empty, Figures, Incomplete, Trouble } from "./parts.js";
 import { SlotPanel } from "./slot.js";
 
 /** @typedef {import("../types").Slot} Slot */
@@ -13,7 +13,7 @@ import { SlotPanel } from "./slot.js";
 const INTERVAL = 5000;
 
 /** @param {import("../types").Surroundings} props */
-export function Plugins({ status, problem, refresh, node, query, readOnly }) {
+export function Plugins({ status, problem, at, refresh, node, query, readOnly }) {
   const wanted = query.get("slot");
   useEffect(() => {
     if (wanted && status) document.getElementById(`slot-${wanted}`)?.scrollIntoView({ block: "start" });
@@ -22,10 +22,11 @@ export function Plugins({ status, problem, refresh, node, query, readOnly }) {
   if (node === "all") return html`<${AllGateways} />`;
   if (!status) return problem ? html`<${Trouble} problem=${problem} />` : html`<${Empty}>Asking the gateway …<//>`;
   return html`
-    <${Trouble} problem=${problem} />
-    ${node !== "" && html`<${Elsewhere} node=${node} />`}
-    ${readOnly && html`<p class="muted">This session only reads: log in with <code>hotgate dashboard</code> to deploy, promote and roll back.</p>`}
-    ${status.plugins.map((slot) => html`<${SlotPanel} key=${slot.slot} slot=${slot} refresh=${refresh} canChange=${!readOnly && node === ""} />`)}
+    <${Figures} problem=${problem} at=${at}>
+      ${node !== "" && html`<${Elsewhere} node=${node} />`}
+      ${readOnly && html`<p class="muted">This session only reads: log in with <code>hotgate dashboard</code> to deploy, promote and roll back.</p>`}
+      ${status.plugins.map((slot) => html`<${SlotPanel} key=${slot.slot} slot=${slot} refresh=${refresh} canChange=${!readOnly && node === ""} />`)}
+    <//>
   `;
 }
 
@@ -35,18 +36,19 @@ const Elsewhere = ({ node }) =>
 
 function AllGateways() {
   const load = (/** @type {AbortSignal} */ signal) =>
-    /** @type {Promise<{ nodes: { node: number, plugins: Slot[] }[], missing: number[] }>} */ (get("/plugins?node=all", signal));
-  const { data, problem } = usePolling(load, INTERVAL, []);
+    /** @type {Promise<{ nodes: { node: number, plugins: Slot[] }[], missing: number[], complete?: boolean }>} */ (get("/plugins?node=all", signal));
+  const { data, at, problem } = usePolling(load, INTERVAL, []);
   if (!data) return problem ? html`<${Trouble} problem=${problem} />` : html`<${Empty}>Asking all gateways …<//>`;
   return html`
-    <${Trouble} problem=${problem} />
-    ${data.missing.length > 0 && html`<p class="trouble">▲ Did not answer: gateway ${data.missing.join(", ")}.</p>`}
-    <p class="muted">Choose one gateway above to change its plugins.</p>
-    ${data.nodes.map(
-      ({ node, plugins }) => html`
-        <h2 class="gateway-name">Gateway ${visible(String(node))}</h2>
-        ${plugins.map((slot) => html`<${SlotPanel} key=${`${node} ${slot.slot}`} slot=${slot} canChange=${false} />`)}
-      `,
-    )}
+    <${Figures} problem=${problem} at=${at}>
+      <${Incomplete} missing=${data.missing} complete=${data.complete} />
+      <p class="muted">Only the plugins of the gateway that serves this page can be changed here.</p>
+      ${data.nodes.map(
+        ({ node, plugins }) => html`
+          <h2 class="gateway-name">Gateway ${visible(String(node))}</h2>
+          ${plugins.map((slot) => html`<${SlotPanel} key=${`${node} ${slot.slot}`} slot=${slot} canChange=${false} />`)}
+        `,
+      )}
+    <//>
   `;
 }

@@ -1,12 +1,48 @@
 // @ts-check
 // Streams of the gateway: one JSON value on each line, for as long as the request lasts.
 
-import { Problem, request, withQuery } from "./api.js";
+import { NO_ANSWER, PATIENCE, Problem, request, withQuery } from "./api.js";
 
 /** The gateway writes at least an empty line every 15 s. After this time without any, the connection is dead. */
 const SILENCE = 40_000;
-/** The longest wait before a stream is asked for again. */
+/** The waits before a stream is asked for again. */
+const SHORTEST_WAIT = 1000;
 const LONGEST_WAIT = 10_000;
+
+/**
+ * Asks for a stream, and returns the response when it begins.
+ * @param {string} method
+ * @param {string} path
+ * @param {AbortController} controller
+ */
+export async function openStream(method, path, controller) {
+  let isLate = false;
+  const patience = setTimeout(() => ((isLate = true), controller.abort()), PATIENCE);
+  try {
+    return await request(method, path, { signal: controller.signal });
+  } catch (error) {
+    throw isLate ? new Problem(0, NO_ANSWER) : error;
+  } finally {
+    clearTimeout(patience);
+  }
+}
+
+/**
+ * Returns what a stream gives next. The browser's own words for a broken connection mean nothing to people.
+ * @param {ReadableStreamDefaultReader<string>} reader
+ * @param {AbortController} controller
+ */
+async function nextPiece(reader, controller) {
+  let isSilent = false;
+  const silence = setTimeout(() => ((isSilent = true), controller.abort()), SILENCE);
+  try {
+    return await reader.read();
+  } catch {
+    throw new Problem(0, isSilent ? `The gateway has been silent for ${SILENCE / 1000} s.` : "The connection to the gateway has broken off.");
+  } finally {
+    clearTimeout(silence);
+  }
+}
 
 /**
  * Calls `onLine` with each value of one response, until it ends.
@@ -18,8 +54,7 @@ export async function readLines(response, controller, onLine) {
   const reader = /** @type {ReadableStream} */ (response.body).pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const silence = setTimeout(() => controller.abort(), SILENCE);
-    const { done, value } = await reader.read().finally(() => clearTimeout(silence));
+    const { done, value } = await nextPiece(reader, controller);
     if (done) return;
     const lines = (rest + value).split("\n");
     rest = lines.pop() ?? "";
@@ -28,9 +63,9 @@ export async function readLines(response, controller, onLine) {
 }
 
 /**
- * What a stream is doing: `connecting`, `live`; `waiting` to ask again, because of `problem`; or `missing`, because
- * this gateway does not offer it.
- * @typedef {{ what: "connecting" | "live" | "waiting" | "missing", problem?: Error }} StreamState
+ * What a stream is doing: `connecting`, `live`; `waiting` to ask again; or `over`, because it would be refused again.
+ * `problem` is why it is not live.
+ * @typedef {{ what: "connecting" | "live" | "waiting" | "over", problem?: Error }} StreamState
  */
 
 /**
@@ -48,7 +83,8 @@ export function follow(path, query, { after, onLine, onState }) {
 
   async function once() {
     controller = new AbortController();
-    const response = await request("GET", withQuery(path, { ...query, after: last }), { signal: controller.signal });
+    const response = await openStream("GET", withQuery(path, { ...query, after: last }), controller);
+    if (isStopped) return;
     onState({ what: "live" });
     await readLines(response, controller, (line) => {
       if (isStopped) return;
@@ -58,24 +94,30 @@ export function follow(path, query, { after, onLine, onState }) {
   }
 
   async function run() {
-    for (let wait = 1000; !isStopped; wait = Math.min(wait * 2, LONGEST_WAIT)) {
+    let wait = SHORTEST_WAIT;
+    /** @type {Error | undefined} */
+    let problem;
+    while (!isStopped) {
       const began = Date.now();
-      onState({ what: "connecting" });
-      /** @type {Error | undefined} */
-      let problem;
+      onState({ what: "connecting", problem });
+      problem = undefined;
       try {
         await once();
       } catch (error) {
         problem = /** @type {Error} */ (error);
       }
       if (isStopped) return;
-      if (problem instanceof Problem && problem.isMissing) return onState({ what: "missing", problem });
-      if (Date.now() - began > LONGEST_WAIT) wait = 1000;
+      if (problem instanceof Problem && problem.isFinal) return onState({ what: "over", problem });
+      const hasLasted = Date.now() - began > LONGEST_WAIT;
+      // The gateway ends each stream after some minutes, and expects that it is asked for again.
+      if (hasLasted && !problem) continue;
+      if (hasLasted) wait = SHORTEST_WAIT;
       onState({ what: "waiting", problem });
       await new Promise((resolve) => {
         const timer = setTimeout(resolve, wait);
         wake = () => (clearTimeout(timer), resolve(null));
       });
+      wait = Math.min(wait * 2, LONGEST_WAIT);
     }
   }
 

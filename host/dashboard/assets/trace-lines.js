@@ -20,7 +20,7 @@ export function isFailure({ what, failure, verdict, result, code }) {
     case "verdict":
       return verdict === "deny";
     case "action":
-      return typeof result === "object" && !result.reached;
+      return typeof result === "object" && (reachedNobody(result) || shortfalls(result).length > 0);
     case "message":
       return result !== "queued";
     case "closed":
@@ -30,14 +30,26 @@ export function isFailure({ what, failure, verdict, result, code }) {
   }
 }
 
+/** @typedef {import("../types").Reached} Reached */
+
+/** Another gateway that was asked may have reached somebody. @param {Reached} result */
+const reachedNobody = ({ reached, elsewhere }) => reached === 0 && elsewhere !== "asked";
+
+/** Why an action has not reached others, and how many: undefined if nobody knows. @param {Reached} result @returns {[string, number?][]} */
+function shortfalls({ reached: _, elsewhere, ...others }) {
+  /** @type {[string, number?][]} */
+  const counted = Object.entries(others).filter(([, count]) => count !== 0);
+  return elsewhere === undefined || elsewhere === "asked" ? counted : [...counted, [elsewhere]];
+}
+
 /** @type {import("./parts.js").Column<TraceLine>[]} */
 const COLUMNS = [
-  { title: "Time", cell: ({ at }) => (at ? html`<time datetime=${at} title=${at}>${clock(at, true)}</time>` : "") },
-  { title: "What", cell: ({ what, function: called, action }) => html`${visible(what)}${(called ?? action) && html` <b>${visible(called ?? action ?? "")}</b>`}` },
+  { title: "Time", isWide: true, cell: ({ at }) => (at ? html`<time datetime=${at} title=${at}>${clock(at, true)}</time>` : "") },
+  { title: "What", isWide: true, cell: ({ what, function: called, action }) => html`${visible(what)}${(called ?? action) && html` <b>${visible(called ?? action ?? "")}</b>`}` },
   { title: "By or for", isWide: true, cell: whom },
   { title: "Took", isNumber: true, cell: ({ micros: took }) => (took === undefined ? "" : micros(took)) },
-  { title: "Outcome", isWide: true, cell: outcomeOf },
   { title: "Connection", cell: ({ connection }) => (connection ? html`<code>${visible(connection)}</code>` : "") },
+  { title: "Outcome", isWide: true, cell: outcomeOf },
 ];
 
 /** Which plugin decided, or who is concerned. @param {TraceLine} line */
@@ -45,6 +57,7 @@ function whom({ what, slot, plugin, generation, digest, to, address }) {
   if (what === "call") {
     return html`${visible(slot ?? "")}: <${Foreign} text=${plugin ?? ""} limit=${30} /> generation <b>${generation}</b> <${Digest} value=${digest} />`;
   }
+  if (slot !== undefined) return visible(slot);
   if (to !== undefined) return html`to <${Foreign} text=${recipient(to)} limit=${60} />`;
   return address ? html`<code>${visible(address)}</code>` : "";
 }
@@ -56,7 +69,8 @@ function outcomeOf(line) {
   const payload = line.payload !== undefined && html` <code class="payload"><${Foreign} text=${line.payload} limit=${200} /></code>`;
   switch (what) {
     case "watching":
-      return html`the client has ${number(line.connections ?? 0)} connections now`;
+      if (line.connections === undefined) return "connections from this address that open from now on";
+      return `the client has ${number(line.connections)} ${line.connections === 1 ? "connection" : "connections"} now`;
     case "handshake":
       return html`asked for <code><${Foreign} text=${line.path ?? "/"} limit=${100} /></code>`;
     case "packet":
@@ -78,7 +92,7 @@ function outcomeOf(line) {
     case "closed":
       return html`${denial(line)} <span class="muted">${inWords(CAUSES, line.cause ?? "") || visible(line.cause ?? "")}</span>`;
     case "lost":
-      return html`<span class="failing">▲ ${number(line.lines ?? 0)} lines were dropped, because there were too many</span>`;
+      return html`<span class="failing">▲ ${number(line.lines ?? 0)} ${line.lines === 1 ? "line was" : "lines were"} dropped, because there were too many</span>`;
   }
 }
 
@@ -86,15 +100,18 @@ function outcomeOf(line) {
 const denial = ({ code, reason }) =>
   html`${code === undefined ? "no close frame" : html`code <b>${code}</b>`} ${reason && html`<${Foreign} text=${reason} limit=${130} />`}`;
 
-/** @param {string} outcome */
-const failing = (outcome) => html`<span class="failing">✕ ${inWords(OUTCOMES, outcome) || visible(outcome)}</span>`;
+/** @param {string} outcome @param {number} [count] */
+const failing = (outcome, count) =>
+  html`<span class="failing">✕ ${count !== undefined && `${number(count)} × `}${inWords(OUTCOMES, outcome) || visible(outcome)}</span>`;
 
-/** How many connections an action reached, and why not others. @param {import("../types").Reached} result */
+/** How many connections an action reached, and why not others. @param {Reached} result */
 function reached(result) {
-  const others = Object.entries(result).filter(([name]) => name !== "reached");
+  const isAsked = result.elsewhere === "asked";
   return html`
-    ${result.reached > 0 ? html`reached ${number(result.reached)}` : html`<span class="failing">✕ reached nobody</span>`}
-    ${others.map(([name, value]) => html` ${failing(name === "elsewhere" ? String(value) : name)}`)}
+    ${reachedNobody(result) && html`<span class="failing">✕ reached nobody</span>`}
+    ${result.reached > 0 && `reached ${number(result.reached)}`}${result.reached > 0 && isAsked && ", "}
+    ${isAsked && inWords(OUTCOMES, "asked")}
+    ${shortfalls(result).map(([name, count]) => html` ${failing(name, count)}`)}
   `;
 }
 

@@ -3,6 +3,7 @@
 
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { withQuery } from "./api.js";
+import { number } from "./format.js";
 import { useBatches, useStream } from "./hooks.js";
 import { Button, Empty, Foreign, Trouble } from "./parts.js";
 import { TraceTable, isFailure } from "./trace-lines.js";
@@ -22,7 +23,7 @@ const NAMES = [
 ];
 
 /** @param {import("../types").Surroundings} props */
-export function Trace({ query, node }) {
+export function Trace({ query, own }) {
   const [by, name] = NAMES.map(([by]) => [by, query.get(by) ?? ""]).find(([, name]) => name !== "") ?? ["uid", ""];
   const [typed, setTyped] = useState({ by, name });
   useEffect(() => setTyped({ by, name }), [by, name]);
@@ -30,7 +31,8 @@ export function Trace({ query, node }) {
   const isTraced = isChosen && typed.by === by && typed.name === name;
   const start = (/** @type {Event} */ event) => {
     event.preventDefault();
-    location.hash = withQuery("#/trace", { [typed.by]: typed.name });
+    // White space may be a part of a uid, but not of the others.
+    location.hash = withQuery("#/trace", { [typed.by]: typed.by === "uid" ? typed.name : typed.name.trim() });
   };
   const change = (/** @type {Partial<typeof typed>} */ part) => setTyped({ ...typed, ...part });
   return html`
@@ -42,7 +44,7 @@ export function Trace({ query, node }) {
       <button type="submit" class="primary" disabled=${typed.name === ""}>${isTraced ? "Tracing" : "Trace"}</button>
       ${isChosen && html`<a class="button" href="#/trace">Stop</a>`}
     </form>
-    ${node !== "" && html`<p class="muted">A trace shows clients of the gateway that serves this page.</p>`}
+    ${own !== null && html`<p class="muted">A trace shows only clients of the gateway that serves this page: gateway ${own}.</p>`}
     ${!isChosen && html`
       <${Empty}>Name a client. You then see live which plugin decided what about it, how long that took, and which messages it got.<//>
       <${Empty}>A uid need not be connected yet. A client that cannot log in has no uid: find it by its IP address.<//>
@@ -55,31 +57,47 @@ export function Trace({ query, node }) {
 function Live({ by, name }) {
   const lines = useRef(/** @type {(TraceLine & { key: number })[]} */ ([]));
   const count = useRef(0);
-  const [isPaused, setPaused] = useState(false);
+  // While paused: the lines at that time. Newer ones are kept until somebody goes on.
+  const [frozen, setFrozen] = useState(/** @type {typeof lines.current | null} */ (null));
+  const frozenAt = useRef(0);
   const [onlyFailures, setOnlyFailures] = useState(false);
   const redraw = useBatches(100);
   const stream = useStream("/trace", { [by]: name }, {
     whileHidden: true,
     onLine: (line) => {
-      if (isPaused) return;
       lines.current.push({ ...line, key: count.current++ });
       if (lines.current.length > KEPT) lines.current.splice(0, lines.current.length - KEPT);
       redraw();
     },
   });
-  if (stream.what === "missing") return html`<${Trouble} problem=${stream.problem} what="traces" />`;
-  const shown = onlyFailures ? lines.current.filter(isFailure) : lines.current;
+  const trouble = html`<${Trouble} problem=${stream.problem} what="traces" />`;
+  if (stream.what === "over" && lines.current.length === 0) return trouble;
+  const isPaused = frozen !== null;
+  const known = frozen ?? lines.current;
+  const shown = onlyFailures ? known.filter(isFailure) : known;
+  const newer = isPaused ? count.current - frozenAt.current : 0;
+  const pause = () => {
+    frozenAt.current = count.current;
+    setFrozen(isPaused ? null : [...lines.current]);
+  };
+  const clear = () => {
+    lines.current = [];
+    frozenAt.current = count.current;
+    setFrozen(isPaused ? [] : null);
+    redraw();
+  };
   return html`
     <div class="row tools">
       <span class="live" role="status">
-        ${stream.what === "live" ? (isPaused ? "❚❚ Paused" : "● Live") : "… Connecting"}: <b><${Foreign} text=${by === "uid" ? name : `${by} ${name}`} /></b>
+        ${stream.what === "live" ? (isPaused ? "❚❚ Paused" : "● Live") : stream.what === "over" ? "○ Ended" : "… Connecting"}: <b><${Foreign} text=${by === "uid" ? name : `${by} ${name}`} /></b>
       </span>
+      ${newer > 0 && html`<span class="muted">${number(newer)} newer ${newer === 1 ? "line" : "lines"}</span>`}
       <span class="space"></span>
       <${Button} pressed=${onlyFailures} onClick=${() => setOnlyFailures(!onlyFailures)}>Only failures<//>
-      <${Button} pressed=${isPaused} onClick=${() => setPaused(!isPaused)}>${isPaused ? "Go on" : "Pause"}<//>
-      <${Button} onClick=${() => ((lines.current = []), redraw())}>Clear<//>
+      <${Button} pressed=${isPaused} onClick=${pause}>${isPaused ? "Go on" : "Pause"}<//>
+      <${Button} onClick=${clear}>Clear<//>
     </div>
-    ${stream.what === "waiting" && html`<${Trouble} problem=${stream.problem} />`}
+    ${trouble}
     ${shown.length === 0
       ? html`<${Empty}>${onlyFailures ? "Nothing has failed." : NOTHING_YET}<//>`
       : html`<div class="framed"><${TraceTable} lines=${shown.toReversed()} /></div>`}

@@ -78,7 +78,7 @@ function ClientPanel({ client, attempt, hint }) {
       <div class="row">
         ${client.state === "closed"
           ? html`<${Button} kind="primary" onClick=${connect}>Connect<//>`
-          : html`<${Button} onClick=${() => client.disconnect()}>Disconnect<//>`}
+          : html`<${Button} onClick=${() => void client.disconnect()}>Disconnect<//>`}
         ${isOpen && uid && html`<a class="button" href=${withQuery("#/trace", { uid })}>Trace <${Foreign} text=${uid} limit=${20} /></a>`}
         <span class="space"></span>
         <${Button} onClick=${() => client.clear()}>Clear<//>
@@ -92,7 +92,7 @@ function ClientPanel({ client, attempt, hint }) {
           <button type="submit" class="primary" disabled=${!isOpen}>Send</button>
           <label class="check">
             <input type="checkbox" checked=${client.keepsAlive} onChange=${(/** @type {any} */ event) => (client.keepsAlive = event.target.checked)} />
-            <span>send it again every 20 s, so that the gateway does not close a silent client</span>
+            <span>send the last one again every 20 s, so that the gateway does not close a silent client</span>
           </label>
         </div>
       </form>

@@ -76,7 +76,7 @@ export const BUDGETS = {
 };
 
 /**
- * Returns the words for a name; an unknown name stays as it is.
+ * Returns the words for a name; nothing for an unknown one.
  * @param {Record<string, string>} words @param {string} name
  */
 export const inWords = (words, name) => (Object.hasOwn(words, name) ? words[name] : "");
