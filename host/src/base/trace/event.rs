@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::SystemTime;
 
 use bytestring::ByteString;
@@ -11,6 +12,14 @@ use crate::base::message::{ConnectionId, Message};
 
 /// The most characters of a text that comes from a client or a plugin.
 const MAX_TEXT: usize = 512;
+
+/// Whether payloads show their beginning.
+static SHOWS_PAYLOADS: AtomicBool = AtomicBool::new(false);
+
+/// Sets whether events show the beginning of payloads (`admin.trace_payloads`).
+pub fn show_payloads(show: bool) {
+    SHOWS_PAYLOADS.store(show, Relaxed);
+}
 
 /// One step in the life of a client.
 #[derive(Debug, Serialize)]
@@ -159,7 +168,7 @@ impl Payload {
 
     /// Describes these bytes.
     pub fn of_bytes(bytes: &[u8]) -> Self {
-        let shown = super::TRACE.shows_payloads().then(|| {
+        let shown = SHOWS_PAYLOADS.load(Relaxed).then(|| {
             // A character has at most 4 bytes.
             let beginning = &bytes[..bytes.len().min(MAX_TEXT * 4)];
             Text::from(&*String::from_utf8_lossy(beginning))

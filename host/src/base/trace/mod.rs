@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use self::event::line;
-pub use self::event::{Failure, Payload, Reached, Target, Text, TraceEvent};
+pub use self::event::{Failure, Payload, Reached, Target, Text, TraceEvent, show_payloads};
 use super::message::ConnectionId;
 use super::throttle::Throttle;
 
@@ -55,7 +55,6 @@ pub struct Trace {
     /// A bit is set if a connection is followed whose id has these low bits.
     filter: [AtomicU64; WORDS],
     is_watched: AtomicBool,
-    shows_payloads: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -91,7 +90,6 @@ impl Trace {
         Self {
             filter: [const { AtomicU64::new(0) }; WORDS],
             is_watched: AtomicBool::new(false),
-            shows_payloads: AtomicBool::new(false),
             state: Mutex::new(State {
                 last_watcher: 0,
                 watchers: BTreeMap::new(),
@@ -101,15 +99,6 @@ impl Trace {
                 held_bytes: 0,
             }),
         }
-    }
-
-    /// Sets whether events show the beginning of payloads.
-    pub fn show_payloads(&self, show: bool) {
-        self.shows_payloads.store(show, Relaxed);
-    }
-
-    fn shows_payloads(&self) -> bool {
-        self.shows_payloads.load(Relaxed)
     }
 
     /// Returns `true` if events of this connection may be wanted. Others with the same low bits may be the reason.

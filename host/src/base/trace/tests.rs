@@ -139,7 +139,8 @@ fn everything_is_bounded() {
     for id in 1..MAX_HELD as u64 + 10 {
         trace.opened(ConnectionId(id), elsewhere, handshake);
     }
-    assert_eq!((trace.state.lock().held, trace.state.lock().connections.len()), (MAX_HELD, MAX_HELD + 1));
+    let counts = |state: &State| (state.held, state.connections.len());
+    assert_eq!(counts(&trace.state.lock()), (MAX_HELD, MAX_HELD + 1));
     for _ in 0..MAX_HELD_EVENTS {
         trace.record(ConnectionId(1), handshake);
     }

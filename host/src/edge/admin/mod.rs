@@ -65,7 +65,7 @@ pub use self::shared::{ListenerStatus, Served};
 use self::trials::Trials;
 use crate::base::state::StateFolder;
 use crate::base::throttle::Throttle;
-use crate::base::trace::TRACE;
+use crate::base::trace::show_payloads;
 use crate::config::AdminConfig;
 use crate::edge::http::bounded::BoundedListener;
 use crate::edge::http::problem::Problem;
@@ -108,7 +108,7 @@ impl Admin {
                 None
             }
         };
-        TRACE.show_payloads(config.trace_payloads);
+        show_payloads(config.trace_payloads);
         let shared = Arc::new(Shared {
             tokens,
             allowed_hosts: config.allowed_hosts.clone(),
