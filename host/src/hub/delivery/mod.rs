@@ -264,6 +264,17 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Returns the message as a shared one, charged once, if it is the packet and several commands carry it.
+    fn share_repeated(&mut self, message: &Message, peer: &Peer) -> Option<&Shared> {
+        if !self.repeats || message.is_unique() {
+            return None;
+        }
+        if self.repeated.as_ref().is_none_or(|repeated| !repeated.is(message)) {
+            self.repeated = Shared::new(message.clone(), peer.outbox.budget()).ok().map(Box::new);
+        }
+        self.repeated.as_deref()
+    }
+
     /// Makes room and sends the message to one connection.
     async fn insist(&mut self, to: Option<Arc<Peer>>, message: Message) -> Outcome {
         let Some(peer) = to else { return Outcome::OFFLINE };
