@@ -231,7 +231,7 @@ async fn a_crowd_of_spinning_calls_holds_up_nobody_for_long() {
 #[tokio::test]
 async fn an_authenticator_that_spins_takes_turns_from_itself() {
     let config = "[[authenticator]]\nfile = \"plugin.wasm\"\ndeploy = { probation = \"0s\" }\n\
-                  [router]\nfile = \"second.wasm\"\nlimits = { deadline = \"1s\" }";
+                  [router]\nfile = \"second.wasm\"\nlimits = { deadline = \"5s\" }";
     let setup = Setup::new(config).file("plugin.wasm", &Component::fixture(""));
     let gateway = setup.file("second.wasm", &Component::fixture("")).start().await;
     let mut anna = gateway.enter("anna").await;
