@@ -3,7 +3,7 @@
 use hotgate_tests::{Gateway, eventually};
 use serde_json::{Value, json};
 
-use super::Stream;
+use super::{Stream, read_token};
 
 #[tokio::test]
 async fn what_happens_is_shown_with_what_happened_before() {
@@ -65,6 +65,21 @@ async fn streams_have_places_and_end_with_the_gateway() {
         while stream.next().await.is_some() {}
     }
     assert_eq!(gateway.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn those_who_only_read_leave_places_to_others() {
+    let gateway = Gateway::start().await;
+    let admin = gateway.admin().await;
+    let reader = read_token(&gateway, &admin).await;
+    let mut streams = Vec::new();
+    for _ in 0..12 {
+        let mut stream = Stream::open(&reader, "GET /log").await;
+        stream.next().await.expect("a line");
+        streams.push(stream);
+    }
+    assert_eq!(reader.ask("GET /events").await.status, 503);
+    assert_eq!(Stream::open(&admin, "GET /events").await.status().await, 200);
 }
 
 #[tokio::test]

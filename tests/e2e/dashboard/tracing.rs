@@ -160,3 +160,28 @@ async fn a_call_that_fails_says_why() {
     let call = until(&mut trace, "call").await.pop().expect("a call");
     assert_eq!((&call["function"], &call["failure"]["kind"]), (&json!("route"), &json!("trap")), "{call}");
 }
+
+#[tokio::test]
+async fn a_client_that_is_refused_after_its_login_is_followed_by_its_uid() {
+    let gateway = Gateway::configured("[sessions]\nduplicate_login = \"reject\"").await;
+    let admin = gateway.admin().await;
+    let _first = gateway.login("anna").await;
+    let (mut trace, connections) = follow(&admin, "uid=anna").await;
+    assert_eq!(connections, 1);
+    let mut second = gateway.connect().await;
+    second.expect("HeartBeat").await;
+    second.send(r#"{"id":"anna"}"#).await;
+    second.expect_close(4904).await;
+    let events = until(&mut trace, "closed").await;
+    assert_eq!((&events[0]["what"], &events.last().expect("the end")["code"]), (&json!("handshake"), &json!(4904)));
+    assert!(events.iter().all(|event| event["what"] != "login"), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_message_for_nobody_is_shown_also_where_a_uid_may_have_several_connections() {
+    let gateway = Gateway::configured("[sessions]\nduplicate_login = \"all\"").await;
+    let admin = gateway.admin().await;
+    let (mut trace, _) = follow(&admin, "uid=anna").await;
+    assert_eq!(gateway.sender().await.ask(r#"{"uid":"anna"}"#).await, "fail");
+    assert_eq!(trace.next().await.expect("an event")["what"], "missed");
+}

@@ -5,48 +5,47 @@ use std::time::{Duration, Instant};
 
 use async_nats::{ConnectOptions, Event};
 use futures_util::{FutureExt as _, StreamExt as _};
-use hotgate_nats_tests::{Nats, NatsSetup, Proxy, Way, eventually, within};
+use hotgate_nats_tests::{NatsSetup, Proxy, Way, eventually, within};
 use tokio::sync::mpsc;
 
 /// A raw connection that tells its events.
-async fn raw(options: ConnectOptions, nats: &Nats) -> (async_nats::Client, mpsc::UnboundedReceiver<Event>) {
+async fn raw(options: ConnectOptions, url: String) -> (async_nats::Client, mpsc::UnboundedReceiver<Event>) {
     let (sender, events) = mpsc::unbounded_channel();
     let options = options.event_callback(move |event| {
         _ = sender.send(event);
         std::future::ready(())
     });
-    (within("a connection", options.connect(nats.url())).await.expect("a connection"), events)
+    (within("a connection", options.connect(url)).await.expect("a connection"), events)
 }
 
 async fn until(events: &mut mpsc::UnboundedReceiver<Event>, wanted: Event) {
     within("an event", async { while events.recv().await.expect("an event") != wanted {} }).await;
 }
 
-/// The reason for `once`: whatever waits in the queue while there is no connection is sent on the next one.
+/// The reason for `once`: whatever waits in the queue while there is no connection is sent on the next one. The server
+/// keeps running, so that the subscription is there when the connection comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_library_alone_sends_late() {
+    let Some(nats) = NatsSetup::new().start().await else { return };
+    let receiver = async_nats::connect(nats.url()).await.expect("a connection");
     for capacity in [2048_u32, 256, 1] {
-        let Some(mut cluster) = NatsSetup::new().cluster(2).await else { return };
-        let receiver = async_nats::connect(cluster.servers[1].url()).await.expect("a connection");
+        let proxy = Proxy::start(nats.address()).await;
         let mut subscriber = receiver.subscribe("x").await.expect("subscribed");
         within("flushed", receiver.flush()).await.expect("flushed");
-        let (sender, mut events) = raw(
-            ConnectOptions::new().ignore_discovered_servers().client_capacity(capacity as usize),
-            &cluster.servers[0],
-        )
-        .await;
+        let options = ConnectOptions::new().ignore_discovered_servers().client_capacity(capacity as usize);
+        let (sender, mut events) = raw(options, proxy.url()).await;
         until(&mut events, Event::Connected).await;
-        cluster.servers[0].kill();
+        proxy.refuse();
         until(&mut events, Event::Disconnected).await;
         let begin = Instant::now();
         let mut accepted = 0_u32;
-        // Each is accepted at least half a second before the server is back.
+        // Each is accepted at least half a second before connections are accepted again.
         for _ in 0..4000 {
             let sent = tokio::task::unconstrained(sender.publish("x", accepted.to_string().into())).now_or_never();
             accepted += u32::from(matches!(sent, Some(Ok(()))));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
-        cluster.servers[0].restart().await;
+        proxy.pass();
         until(&mut events, Event::Connected).await;
         let (mut late, mut longest) = (0, Duration::ZERO);
         while let Ok(Some(_)) = tokio::time::timeout(Duration::from_secs(1), subscriber.next()).await {
@@ -61,7 +60,7 @@ async fn the_library_alone_sends_late() {
 #[tokio::test]
 async fn the_library_s_flush_tells_nothing_of_the_server() {
     let Some(nats) = NatsSetup::new().start().await else { return };
-    let (client, mut events) = raw(ConnectOptions::new(), &nats).await;
+    let (client, mut events) = raw(ConnectOptions::new(), nats.url()).await;
     until(&mut events, Event::Connected).await;
     nats.freeze().await;
     let (mut frames, mut told) = (0, 0);
@@ -106,7 +105,7 @@ async fn the_library_does_not_notice_a_server_that_hears_nothing_but_talks() {
 #[tokio::test]
 async fn publishing_needs_no_turn_of_the_runtime() {
     let Some(nats) = NatsSetup::new().start().await else { return };
-    let (client, _events) = raw(ConnectOptions::new(), &nats).await;
+    let (client, _events) = raw(ConnectOptions::new(), nats.url()).await;
     let count = |constrained: bool| {
         let mut accepted = 0;
         for _ in 0..1000 {
