@@ -40,8 +40,14 @@ impl Stream {
         String::from_utf8_lossy(&self.received[9..12]).parse().expect("a status")
     }
 
-    /// The next line of JSON. Heads of chunks are no JSON objects. `None` at the end of the answer.
+    /// The next line of JSON. `None` at the end of the answer.
     async fn next(&mut self) -> Option<Value> {
+        // Around all reads: a stream without news writes empty lines.
+        within("a line", self.read_line()).await
+    }
+
+    /// Heads of chunks are no JSON objects.
+    async fn read_line(&mut self) -> Option<Value> {
         loop {
             while let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.received.drain(..=end).collect();
@@ -50,8 +56,7 @@ impl Stream {
                     return Some(value);
                 }
             }
-            let read = within("a line", self.stream.read_buf(&mut self.received)).await;
-            if !matches!(read, Ok(1..)) {
+            if !matches!(self.stream.read_buf(&mut self.received).await, Ok(1..)) {
                 return None;
             }
         }
