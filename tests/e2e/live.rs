@@ -179,6 +179,24 @@ async fn the_rates_of_open_connections_change() {
     assert_eq!(code, 1008);
 }
 
+#[tokio::test]
+async fn the_log_begins_and_ceases_to_say_more() {
+    let gateway = Gateway::start().await;
+    let (early, mark) = (gateway.login("early").await, gateway.log().mark());
+    change(&gateway, "[log]\naccess = \"ended\"\ndecisions = 100", "log.access, log.decisions").await;
+    early.close().await;
+    let line = gateway.logged_since(mark, |line| line.message() == "connection ended").await;
+    assert_eq!((line.number("messages_in"), line.get("authenticator")), (1, "origin-auth"));
+    let anna = gateway.login("anna").await;
+    gateway.logged_since(mark, |line| line.message() == "authenticated").await;
+    change(&gateway, "log.decisions = 100", "log.access").await;
+    let mark = gateway.log().mark();
+    anna.close().await;
+    gateway.login("bob").await.close().await;
+    gateway.logged_since(mark, |line| line.message() == "authenticated").await;
+    assert!(gateway.log().since(mark).iter().all(|line| line.message() != "connection ended"));
+}
+
 /// The new file is right, but the headers that plugins get wait for the next start. Until then, every page could act as
 /// the user of a browser.
 #[tokio::test]

@@ -36,6 +36,7 @@ mod limits;
 mod listeners;
 mod live;
 mod login;
+mod logs;
 mod memory;
 mod operators;
 mod ops;

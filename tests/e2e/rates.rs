@@ -42,6 +42,7 @@ async fn who_connects_too_often_is_told_when_to_come_again() {
     assert!(refused.body.contains("limits.accept_rate_per_address"), "{refused:?}");
     let line = gateway.logged(|line| line.message() == "client refused").await;
     assert_eq!((line.get("client"), line.get("level")), ("203.0.113.1", "WARN"));
+    assert!(line.number("connection") > 0, "{line:?}");
     assert!(line.says("limits.accept_rate_per_address") && line.says("websocket.trusted_proxies"), "{line:?}");
     let reason = "hotgate_handshakes_refused_total{reason=\"accept-rate\"}";
     assert!(gateway.admin().await.metric(reason).await >= 1.0);

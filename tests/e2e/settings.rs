@@ -163,7 +163,8 @@ async fn the_log_says_which_uid_a_connection_has_if_the_settings_want_it() {
 
 #[tokio::test]
 async fn nothing_that_clients_say_is_in_the_log() {
-    let gateway = Setup::new("").argument("--log-level").argument("trace").start().await;
+    let config = "[log]\naccess = \"ended\"\ndecisions = 100";
+    let gateway = Setup::new(config).argument("--log-level").argument("trace").start().await;
     let mut anna = gateway.login("secret-uid").await;
     anna.send(r#"{"id":"secret-uid","msg":"secret-message"}"#).await;
     anna.expect("secret-message").await;
@@ -175,6 +176,7 @@ async fn nothing_that_clients_say_is_in_the_log() {
     denied.send(r#"{"secret-key":1}"#).await;
     denied.expect_close(4400).await;
     anna.close().await;
+    gateway.logged(|line| line.message() == "connection ended" && line.get("cause") == "client").await;
     let lines = gateway.log().since(Default::default());
     let said: Vec<_> = lines.iter().filter(|line| line.says("secret")).collect();
     assert!(said.is_empty(), "{said:?}");

@@ -21,6 +21,7 @@ impl Config {
     pub fn updated(&self, new: &Self) -> Result<Self, ConfigError> {
         let mut updated = self.clone();
         updated.limits.clone_from(&new.limits);
+        (updated.log.access, updated.log.decisions) = (new.log.access, new.log.decisions);
         updated.text.allow_from.clone_from(&new.text.allow_from);
         updated.text.trusted_proxies.clone_from(&new.text.trusted_proxies);
         updated.websocket.allowed_origins.clone_from(&new.websocket.allowed_origins);
@@ -77,7 +78,7 @@ fn compare(changes: &mut Vec<String>, path: &str, own: &dyn Section, other: &dyn
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AllowedOrigin, AllowedOrigins, ApiTokenConfig, PastRate, PluginSource, Settings};
+    use crate::config::{AccessLog, AllowedOrigin, AllowedOrigins, ApiTokenConfig, PastRate, PluginSource, Settings};
 
     #[test]
     fn what_takes_effect_at_once_is_no_change() {
@@ -98,6 +99,7 @@ mod tests {
     #[test]
     fn some_keys_take_effect_while_it_runs_and_the_others_wait() {
         let (old, mut new) = (Config::default(), Config::default());
+        (new.log.access, new.log.decisions, new.log.uids) = (AccessLog::Ended, 5, true);
         new.limits.connections = 1;
         new.limits.past_rate = PastRate::Close;
         new.text.allow_from.push("127.0.0.1".parse::<std::net::IpAddr>().unwrap().into());
@@ -105,9 +107,10 @@ mod tests {
         new.websocket.allowed_origins = AllowedOrigins::Only(vec![AllowedOrigin::SameHost]);
         new.websocket.max_message -= 1;
         let updated = old.updated(&new).unwrap();
+        let log = ["log.access", "log.decisions"];
         let live = ["websocket.allowed_origins", "websocket.trusted_proxies", "text.allow_from", "limits.connections"];
-        assert_eq!(old.changes(&updated), [&live[..], &["limits.past_rate"]].concat());
-        assert_eq!(updated.changes(&new), ["websocket.max_message"]);
+        assert_eq!(old.changes(&updated), [&log[..], &live, &["limits.past_rate"]].concat());
+        assert_eq!(updated.changes(&new), ["log.uids", "websocket.max_message"]);
     }
 
     /// The file alone is right, but headers wait for the next start: foreign pages could act as users until then.

@@ -16,13 +16,15 @@ use super::section::{Row, Section, Tables, keys};
 use super::token::{CERTIFICATE_NAME, PATTERN, SCOPES, SecretFile, TOKEN_NAME, TokenDigestKind};
 use super::units::{DAY, GIB, HOUR, KIB, MIB, MS, TIB, millis, secs};
 use super::{
-    AdminConfig, AllowedOrigins, ApiConfig, ApiRules, ApiTokenConfig, CertificateConfig, ClientAuth, CompilerConfig,
-    Config, Credential, DrainConfig, DuplicateLogin, EngineConfig, HeartbeatConfig, InboxConfig, LimitsConfig,
-    ListenerConfig, LogConfig, LogFormat, OutboxConfig, PastRate, PluginConfig, Processor, ProxyProtocol, RouterConfig,
-    SessionsConfig, TextConfig, TlsOptions, TlsVersion, TokenDigest, WatchConfig, WebSocketConfig,
+    AccessLog, AdminConfig, AllowedOrigins, ApiConfig, ApiRules, ApiTokenConfig, CertificateConfig, ClientAuth,
+    CompilerConfig, Config, Credential, DrainConfig, DuplicateLogin, EngineConfig, HeartbeatConfig, InboxConfig,
+    LimitsConfig, ListenerConfig, LogConfig, LogFormat, OutboxConfig, PastRate, PluginConfig, Processor, ProxyProtocol,
+    RouterConfig, SessionsConfig, TextConfig, TlsOptions, TlsVersion, TokenDigest, WatchConfig, WebSocketConfig,
 };
 
 const LOG_FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+
+const ACCESS_LOGS: Choice<AccessLog> = Choice(&[("off", AccessLog::Off), ("ended", AccessLog::Ended)]);
 
 const DUPLICATE_LOGINS: Choice<DuplicateLogin> = Choice(&[
     ("newest", DuplicateLogin::Newest),
@@ -60,8 +62,16 @@ keys! {
         format: LOG_FORMATS, = LogFormat::Text,
             "\"text\" is for people, \"json\" writes one JSON object per line.";
         uids: YesNo, = false,
-            "Whether the log says which uid a connection has, once for each login, with level info. All other lines have \
-             only the connection's number: a uid may be a credential, or say who somebody is.";
+            "Whether the log says which uid a connection has: once for each login, with level info, and in the lines of \
+             log.access. All other lines have only the connection's number: a uid may be a credential, or say who \
+             somebody is.";
+        access: ACCESS_LOGS, = AccessLog::Off,
+            "\"ended\": one line with level info for each connection that has ended after its upgrade, with the client's \
+             address, why it ended, how long it lasted, and what it carried.";
+        decisions: Count(0..=100), = 0,
+            "The percentage of the successful logins that leave a line with level info: which plugin decided, and how \
+             long it took. Above 0, denied logins leave such lines as well, all of them, but at most 10 a second. 0: \
+             neither does.";
     }
 
     DrainConfig {

@@ -46,9 +46,9 @@ pub use self::plugin_source::PluginSource;
 pub use self::print::settings_table;
 pub use self::read::{Loaded, Missing, Source};
 pub use self::records::{
-    AdminConfig, ApiConfig, ApiRules, CompilerConfig, DrainConfig, DuplicateLogin, EngineConfig, HeartbeatConfig,
-    InboxConfig, LimitsConfig, LogConfig, LogFormat, OutboxConfig, PastRate, Processor, RouteFailure, RouterConfig,
-    SessionsConfig, TextConfig, WatchConfig, WebSocketConfig,
+    AccessLog, AdminConfig, ApiConfig, ApiRules, CompilerConfig, DrainConfig, DuplicateLogin, EngineConfig,
+    HeartbeatConfig, InboxConfig, LimitsConfig, LogConfig, LogFormat, OutboxConfig, PastRate, Processor, RouteFailure,
+    RouterConfig, SessionsConfig, TextConfig, WatchConfig, WebSocketConfig,
 };
 pub use self::rules::MAX_CALLS;
 pub use self::settings::{Settings, Values};

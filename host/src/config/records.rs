@@ -18,6 +18,19 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Whether the log says which uid a connection has.
     pub uids: bool,
+    /// Whether there is a line for each connection that has ended.
+    pub access: AccessLog,
+    /// The percentage of the logins that leave a line; 0 for none. Above 0, denials do, too.
+    pub decisions: u8,
+}
+
+/// Which connections leave a line when they have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// All that were upgraded.
+    Ended,
 }
 
 /// The form of a log line.

@@ -160,6 +160,9 @@ fn what_cannot_be_is_refused_with_place_key_value_and_what_is_allowed() {
         ("limits.connections = 99999999999999999999", "limits.connections = 99999999999999999999: must be"),
         ("log.format = \"xml\"", "log.format = \"xml\": must be \"text\" or \"json\""),
         ("log.level = \"inof\"", "log.level = \"inof\": must be off, error, warn"),
+        ("log.access = true", "log.access = true: must be \"off\" or \"ended\""),
+        ("log.decisions = 101", "log.decisions = 101: must be a whole number from 0 to 100"),
+        ("log.decisions = -1", "log.decisions = -1: must be a whole number from 0 to 100"),
         (
             "websocket.listen = \"example.com:1234\"",
             "websocket.listen = \"example.com:1234\": must be an IP address and port",

@@ -1,7 +1,8 @@
 //! Reads the configuration again while the gateway runs: on SIGHUP, and when its file or the file of a plugin's
 //! setting, of a token or of a certificate changes. New plugin settings take effect as a new generation; new tokens of
-//! the API at once; new certificates, limits, origins, proxies and senders for new connections. An invalid
-//! configuration changes no setting, but certificates and the secrets of plugins are read again nevertheless.
+//! the API, `log.access` and `log.decisions` at once; new certificates, limits, origins, proxies and senders for new
+//! connections. An invalid configuration changes no setting, but certificates and the secrets of plugins are read again
+//! nevertheless.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -73,7 +74,7 @@ impl Parts {
         let live = self.live.get();
         let updated = live.updated(new).map_err(|error| {
             let why = "with keys that wait for the next start, these would be wrong";
-            format!("[limits], origins, proxies and senders wait, too: {why}: {}", error.problem())
+            format!("[limits], origins, proxies, senders and the log wait, too: {why}: {}", error.problem())
         })?;
         let keys = live.changes(&updated).join(", ");
         if !keys.is_empty() {

@@ -48,6 +48,7 @@ pub use self::runtime::check::CheckRefused;
 pub use self::runtime::environment::Surroundings;
 pub use self::runtime::error::CallError;
 pub use self::runtime::frames::Frames;
+pub(crate) use self::runtime::log::LogNames;
 pub use self::runtime::memory::Demand;
 pub use self::slot::Slot;
 pub use self::slot::blame::Caller;

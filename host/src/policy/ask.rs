@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -13,7 +14,7 @@ use crate::base::address::RemoteAddress;
 use crate::base::message::{Attribute, CloseReason, ConnectionId, Message};
 use crate::base::trace::{TRACE, TraceEvent};
 use crate::config::PluginLimits;
-use crate::plugin::{CallError, Caller, Generation, PluginHandle, authenticator, types};
+use crate::plugin::{CallError, Caller, Generation, LogNames, PluginHandle, authenticator, types};
 
 /// The upgrade request of a connection: all that is known before its first message. `Debug` leaves out the query, which
 /// may hold a token.
@@ -65,6 +66,15 @@ impl Held {
     }
 }
 
+/// The plugin that has accepted or denied a client.
+#[derive(Debug)]
+pub struct Decider {
+    /// The names of the generation. The generation itself may end before the connection.
+    pub(crate) names: Arc<LogNames>,
+    /// The time from asking the plugin to its answer. The wait for a free place is part of it.
+    pub(crate) took: Duration,
+}
+
 /// Calls `greet` of one plugin for a connection that has opened.
 pub(super) async fn greet(
     handle: &PluginHandle,
@@ -72,7 +82,8 @@ pub(super) async fn greet(
     handshake: &Handshake,
 ) -> Result<CheckedVerdict, CallError> {
     let headers = attributes(&handshake.headers);
-    let read = |verdict, by: &_| CheckedVerdict::read(verdict, by, handle.limits(), None);
+    let begun = Instant::now();
+    let read = |verdict, by: &_| CheckedVerdict::read(verdict, by, begun, handle.limits(), None);
     let caller = Caller::Stranger(handshake.remote_address.ip());
     let verdict = handle.greet(held, caller, borrow(handshake, &headers), read).await?;
     verdict.log("greet", handshake.connection);
@@ -87,7 +98,8 @@ pub(super) async fn authenticate(
     packet: &Message,
 ) -> Result<CheckedVerdict, CallError> {
     let headers = attributes(&handshake.headers);
-    let read = |verdict, by: &_| CheckedVerdict::read(verdict, by, handle.limits(), Some(packet));
+    let begun = Instant::now();
+    let read = |verdict, by: &_| CheckedVerdict::read(verdict, by, begun, handle.limits(), Some(packet));
     let (state, held) = held.map_or_else(Default::default, |held| (held.state, Some(held.generation)));
     let caller = Caller::Stranger(handshake.remote_address.ip());
     let handshake_record = borrow(handshake, &headers);
@@ -98,20 +110,20 @@ pub(super) async fn authenticate(
 
 /// The verdict of one plugin, checked.
 pub(super) enum CheckedVerdict {
-    Accept(Identity),
+    Accept(Identity, Decider),
     Challenge(Option<Message>, Option<Held>),
     Pass,
-    Deny(CloseReason),
+    Deny(CloseReason, Decider),
 }
 
 impl CheckedVerdict {
     /// Logs the verdict, for plugin authors. Packets and uids are left out: they may be credentials.
     fn log(&self, call: &'static str, ConnectionId(connection): ConnectionId) {
         match self {
-            Self::Accept(_) => trace!(target: "verdict", connection, "{call}: accept"),
+            Self::Accept(..) => trace!(target: "verdict", connection, "{call}: accept"),
             Self::Challenge(..) => trace!(target: "verdict", connection, "{call}: challenge"),
             Self::Pass => trace!(target: "verdict", connection, "{call}: pass"),
-            Self::Deny(CloseReason { code, reason }) => {
+            Self::Deny(CloseReason { code, reason }, _) => {
                 trace!(target: "verdict", connection, code, %reason, "{call}: deny");
             }
         }
@@ -121,10 +133,10 @@ impl CheckedVerdict {
     pub(super) fn trace(&self, handle: &PluginHandle, function: &'static str, id: ConnectionId) {
         TRACE.record(id, || {
             let (verdict, reason) = match self {
-                Self::Accept(_) => ("accept", None),
+                Self::Accept(..) => ("accept", None),
                 Self::Challenge(..) => ("challenge", None),
                 Self::Pass => ("pass", None),
-                Self::Deny(reason) => ("deny", Some(reason)),
+                Self::Deny(reason, _) => ("deny", Some(reason)),
             };
             let (code, reason) = reason.map(|reason| (reason.code, (&*reason.reason).into())).unzip();
             TraceEvent::Verdict { slot: handle.slot().spec().slot.clone(), function, verdict, code, reason }
@@ -134,17 +146,19 @@ impl CheckedVerdict {
     fn read(
         verdict: authenticator::Verdict,
         by: &Arc<Generation>,
+        begun: Instant,
         limits: &PluginLimits,
         packet: Option<&Message>,
     ) -> Result<Self, CallError> {
         let mut reader = Reader::new(limits, packet);
+        let decider = || Decider { names: by.names().clone(), took: begun.elapsed() };
         Ok(match verdict {
-            authenticator::Verdict::Accept(identity) => Self::Accept(reader.identity(identity)?),
+            authenticator::Verdict::Accept(identity) => Self::Accept(reader.identity(identity)?, decider()),
             authenticator::Verdict::Challenge(prompt) => {
                 Self::Challenge(reader.optional(prompt.message)?, Held::new(reader.state(prompt.state)?, by))
             }
             authenticator::Verdict::Pass => Self::Pass,
-            authenticator::Verdict::Deny(reason) => Self::Deny(reader.reason(reason)?),
+            authenticator::Verdict::Deny(reason) => Self::Deny(reader.reason(reason)?, decider()),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Calls the chain of authenticator plugins (who is this?), and keeps one connection's progress through it.
 
-use super::ask::{CheckedVerdict, Handshake, Held, Identity, authenticate, greet};
+use super::ask::{CheckedVerdict, Decider, Handshake, Held, Identity, authenticate, greet};
 use super::shadow::Shadow;
 use crate::base::message::{Cause, CloseReason, Message};
 use crate::config::PluginLimits;
@@ -49,6 +49,15 @@ pub struct Login {
     bound: Option<usize>,
     /// How many challenges `authenticate` has returned so far.
     rounds: u32,
+    /// The plugin that has accepted or denied the client.
+    decider: Option<Decider>,
+}
+
+impl Login {
+    /// Returns the plugin that has accepted or denied the client. `None` if none has, or if it failed.
+    pub fn take_decider(&mut self) -> Option<Decider> {
+        self.decider.take()
+    }
 }
 
 /// The chain of authenticators. Each call runs in the generation that serves its connection when the call begins; a
@@ -81,8 +90,14 @@ impl Authenticator {
                     *held = state;
                     continue;
                 }
-                Ok(CheckedVerdict::Accept(identity)) => Decision::accept(identity, handle.limits()),
-                Ok(CheckedVerdict::Deny(reason)) => Decision::Deny(Cause::Plugin, reason),
+                Ok(CheckedVerdict::Accept(identity, by)) => {
+                    login.decider = Some(by);
+                    Decision::accept(identity, handle.limits())
+                }
+                Ok(CheckedVerdict::Deny(reason, by)) => {
+                    login.decider = Some(by);
+                    Decision::Deny(Cause::Plugin, reason)
+                }
                 Err(_logged) => Decision::Failed,
             };
             return (login, decision);
@@ -120,8 +135,14 @@ impl Authenticator {
                     }
                     return Decision::Prompt(message);
                 }
-                Ok(CheckedVerdict::Accept(identity)) => return Decision::accept(identity, handle.limits()),
-                Ok(CheckedVerdict::Deny(reason)) => return Decision::Deny(Cause::Plugin, reason),
+                Ok(CheckedVerdict::Accept(identity, by)) => {
+                    login.decider = Some(by);
+                    return Decision::accept(identity, handle.limits());
+                }
+                Ok(CheckedVerdict::Deny(reason, by)) => {
+                    login.decider = Some(by);
+                    return Decision::Deny(Cause::Plugin, reason);
+                }
                 Err(_logged) => return Decision::Failed,
             }
         }
@@ -139,8 +160,8 @@ impl Authenticator {
                 Ok(CheckedVerdict::Challenge(..)) => {
                     return Decision::deny("a session is renewed with one packet, without a challenge");
                 }
-                Ok(CheckedVerdict::Accept(identity)) => return Decision::accept(identity, handle.limits()),
-                Ok(CheckedVerdict::Deny(reason)) => return Decision::Deny(Cause::Plugin, reason),
+                Ok(CheckedVerdict::Accept(identity, _)) => return Decision::accept(identity, handle.limits()),
+                Ok(CheckedVerdict::Deny(reason, _)) => return Decision::Deny(Cause::Plugin, reason),
                 Err(_logged) => return Decision::Failed,
             }
         }

@@ -137,9 +137,9 @@ impl Harness {
     /// Keeps the state of a challenge for the next packet.
     fn keep_state(&mut self, verdict: ask::CheckedVerdict) -> Verdict {
         match verdict {
-            ask::CheckedVerdict::Accept(identity) => Verdict::Accept(identity),
+            ask::CheckedVerdict::Accept(identity, _) => Verdict::Accept(identity),
             ask::CheckedVerdict::Pass => Verdict::Pass,
-            ask::CheckedVerdict::Deny(reason) => Verdict::Deny(reason),
+            ask::CheckedVerdict::Deny(reason, _) => Verdict::Deny(reason),
             ask::CheckedVerdict::Challenge(message, held) => {
                 self.held = held;
                 let state = self.held.as_ref().map(|held| held.state.clone()).unwrap_or_default();

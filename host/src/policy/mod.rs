@@ -23,7 +23,7 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use self::ask::{Handshake, Identity};
+pub use self::ask::{Decider, Handshake, Identity};
 pub use self::authenticator::{Authenticator, Decision, Login};
 pub use self::harness::{Harness, Verdict};
 pub use self::router::{Failed, PushError, Router};

@@ -30,10 +30,10 @@ impl VerdictKind {
     /// nothing about the plugin.
     fn of(outcome: &Result<CheckedVerdict, CallError>) -> Option<Self> {
         Some(match outcome {
-            Ok(CheckedVerdict::Accept(identity)) => Self::Accept(identity.uid.clone()),
+            Ok(CheckedVerdict::Accept(identity, _)) => Self::Accept(identity.uid.clone()),
             Ok(CheckedVerdict::Challenge(..)) => Self::Challenge,
             Ok(CheckedVerdict::Pass) => Self::Pass,
-            Ok(CheckedVerdict::Deny(_)) => Self::Deny,
+            Ok(CheckedVerdict::Deny(..)) => Self::Deny,
             Err(error) if error.is_overload() => return None,
             Err(_) => Self::Failed,
         })
@@ -117,7 +117,7 @@ async fn ask(
     let state = match &greeted {
         Ok(CheckedVerdict::Pass) => Default::default(),
         Ok(CheckedVerdict::Challenge(_, held)) => held.as_ref().map(|held| held.state.clone()).unwrap_or_default(),
-        Ok(CheckedVerdict::Accept(_) | CheckedVerdict::Deny(_)) | Err(_) => return greeted,
+        Ok(CheckedVerdict::Accept(..) | CheckedVerdict::Deny(..)) | Err(_) => return greeted,
     };
     let Some(packet) = packet else { return greeted };
     authenticate(handle, Some(Held { state, generation: candidate.clone() }), handshake, packet).await

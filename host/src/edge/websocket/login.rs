@@ -14,17 +14,19 @@ use crate::base::trace::{Payload, TRACE, TraceEvent};
 use crate::edge::heartbeat::Link;
 use crate::edge::listener::Stream;
 use crate::hub::outbox::Close;
-use crate::policy::{Decision, Handshake, Identity};
+use crate::policy::{Decider, Decision, Handshake, Identity};
 
-/// Asks the authenticators about the handshake, then about packets, until one of them decides.
+/// Asks the authenticators about the handshake, then about packets, until one of them decides. Sets `decider` to this
+/// one.
 pub(super) async fn authenticate(
     context: &Context,
     socket: &mut Socket<impl Stream>,
     link: &Arc<Link>,
     handshake: &Handshake,
+    decider: &mut Option<Decider>,
 ) -> Result<Identity, End> {
     let deadline = context.live.load().websocket.authentication_timeout;
-    match timeout(deadline, ask(context, socket, link, handshake)).await {
+    match timeout(deadline, ask(context, socket, link, handshake, decider)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(End::new(Cause::Unauthenticated, 4901, "not authenticated in time")),
     }
@@ -35,10 +37,12 @@ async fn ask(
     socket: &mut Socket<impl Stream>,
     link: &Arc<Link>,
     handshake: &Handshake,
+    decider: &mut Option<Decider>,
 ) -> Result<Identity, End> {
     let authenticator = &context.policy.authenticator;
     let (mut login, mut decision) = socket.sending(pin!(authenticator.greet(handshake))).await?;
     loop {
+        *decider = login.take_decider();
         match decision {
             Decision::Accept(identity) => return Ok(identity),
             Decision::Deny(cause, reason) => return Err(End::Closing(Close { reason, cause })),

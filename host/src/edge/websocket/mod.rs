@@ -16,11 +16,13 @@ mod login;
 mod meter;
 mod origin;
 mod rejection;
+mod report;
 mod session;
 mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls_turns;
+mod traffic;
 mod upgrade;
 mod wire;
 

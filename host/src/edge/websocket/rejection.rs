@@ -162,13 +162,14 @@ impl Rejections {
         reason: impl Display,
     ) {
         METRICS.handshakes_refused.increment(cause);
-        debug!(connection = connection.map(|id| id.0), %client, %reason, "upgrade refused");
+        let connection = connection.map(|id| id.0);
+        debug!(connection, %client, %reason, "upgrade refused");
         // Strangers send invalid and slow requests all day, and no setting helps against them. A drain is in the log.
         if matches!(cause, Rejection::Request | Rejection::Timeout | Rejection::Draining) {
             return;
         }
         if let Some(unlogged) = self.logged[cause.index()].admit(0) {
-            warn!(%client, %reason, unlogged, "client refused");
+            warn!(connection, %client, %reason, unlogged, "client refused");
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::plugin::identity::{Digest, GenerationIdentity};
 use crate::plugin::runtime::check::check;
 use crate::plugin::runtime::environment::Environment;
 use crate::plugin::runtime::instance::Instance;
+use crate::plugin::runtime::log::LogNames;
 use crate::plugin::runtime::memory::Holding;
 use crate::plugin::runtime::pool::Pool;
 use crate::plugin::runtime::prepared::Prepared;
@@ -73,6 +74,11 @@ impl Generation {
     /// Returns the SHA-256 of the component.
     pub fn digest(&self) -> Digest {
         self.identity.component
+    }
+
+    /// Returns the names of this generation in the log. They may outlive it.
+    pub(crate) fn names(&self) -> &Arc<LogNames> {
+        self.prepared.log.names()
     }
 
     pub(crate) fn identity(&self) -> &GenerationIdentity {

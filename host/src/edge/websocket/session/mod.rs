@@ -1,16 +1,17 @@
 //! The session of an authenticated client: routes the client's packets one after the other until the connection ends.
 
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
-use tracing::{debug, info};
 
 use super::context::Context;
 use super::end::{End, failure, try_again};
 use super::meter::RateLimits;
+use super::report::Known;
 use super::socket::Socket;
 use crate::base::message::{Cause, ClientKey, CloseReason, ConnectionId, Message};
 use crate::base::metrics::METRICS;
@@ -22,6 +23,7 @@ use crate::hub::command::{self, Action, Ending};
 use crate::hub::delivery;
 use crate::hub::outbox::{Close, Outbox, Refused};
 use crate::hub::registry::{Peer, RegisterError, Registration, Registry, Removed};
+use crate::plugin::LogNames;
 use crate::policy::{Decision, Handshake, Identity};
 
 /// The longest sleep before reading the wall clock again: somebody may have set it.
@@ -34,6 +36,8 @@ pub(super) struct Session {
     /// The session as the router sees it.
     routed: command::Session,
     expiry: Option<Expiry>,
+    /// The generation that accepted the login.
+    pub(super) accepted_by: Option<Arc<LogNames>>,
 }
 
 impl Session {
@@ -71,7 +75,7 @@ impl Session {
         let peer = Registered { registry: context.registry.clone(), peer };
         let client = ClientKey::new(address.ip(), &uid);
         let routed = command::Session { connection: link.id, uid, client, attributes, state: Default::default() };
-        let session = Self { peer, handshake, routed, expiry };
+        let session = Self { peer, handshake, routed, expiry, accepted_by: None };
         let opened = async {
             if let Some(announced) = announced {
                 // Before the reply: whoever has read it can be reached from every gateway. It ends in time, since the
@@ -82,13 +86,7 @@ impl Session {
         };
         let opened = link.unless_closing(pin!(opened)).await;
         match opened {
-            Ok(Ok(actions)) => {
-                match context.live.load().log.uids {
-                    true => info!(connection = link.id.0, uid = &*session.routed.uid, "authenticated"),
-                    false => debug!(connection = link.id.0, "authenticated"),
-                }
-                Ok((session, actions))
-            }
+            Ok(Ok(actions)) => Ok((session, actions)),
             failed => {
                 let closing = failed.err().unwrap_or_else(failure);
                 // Close before clearing: a message pushed after the clearing would reach a client that got no reply.
@@ -97,6 +95,21 @@ impl Session {
                 Err((End::Closing(closing), Some(session)))
             }
         }
+    }
+
+    /// Returns the uid.
+    pub(super) fn uid(&self) -> &str {
+        &self.routed.uid
+    }
+
+    /// Returns the client's address.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.handshake.remote_address.socket()
+    }
+
+    /// Returns what the log may say of the session when it has ended.
+    pub(super) fn known(&self) -> Known {
+        (self.routed.uid.clone(), self.accepted_by.clone())
     }
 
     /// Routes packets until the connection ends.

@@ -9,11 +9,12 @@ use std::time::Duration;
 use bytestring::ByteString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::end::End;
 use super::inbox::Frame;
 use super::meter::RateLimits;
+use super::traffic::{Totals, Traffic};
 use super::wire::{BATCH, Wire};
 use crate::base::message::{CloseReason, Message};
 use crate::edge::heartbeat::Link;
@@ -30,12 +31,16 @@ pub(super) struct Socket<S> {
     packets_since_send: u32,
     /// True if sending was postponed once.
     postponed: bool,
+    begun: Instant,
+    /// The packets that were received.
+    received: Traffic,
 }
 
 impl<S: Stream> Socket<S> {
     /// Creates a socket on a stream whose upgrade was accepted. The response may still wait on the wire.
     pub(super) fn new(wire: Wire<S>, link: Arc<Link>) -> Self {
-        Self { wire, link, packets_since_send: 0, postponed: false }
+        let (begun, received) = (Instant::now(), Traffic::default());
+        Self { wire, link, packets_since_send: 0, postponed: false, begun, received }
     }
 
     /// Allows messages of `max_message` bytes from now on.
@@ -79,9 +84,9 @@ impl<S: Stream> Socket<S> {
     }
 
     /// Closes the connection: sends the queued messages and a close frame within `flush`, then waits for the peer's
-    /// close frame within `patience`. After that, cuts the connection off.
-    pub(super) async fn finish(mut self: Box<Self>, end: &End, flush: Duration, patience: Duration) {
-        let Some(reason) = end.close_reason() else { return };
+    /// close frame within `patience`. After that, cuts the connection off. Returns what it has carried.
+    pub(super) async fn finish(mut self: Box<Self>, end: &End, flush: Duration, patience: Duration) -> Totals {
+        let Some(reason) = end.close_reason() else { return self.totals() };
         self.wire.close(reason);
         // After a close frame or a protocol violation, nothing more can be read from the client.
         let mut read_all = matches!(end, End::ByClient(_) | End::ProtocolViolation(_));
@@ -97,6 +102,11 @@ impl<S: Stream> Socket<S> {
             // The peer does not read. Reset the connection, or the kernel would go on trying to deliver its data.
             self.wire.stream().reset_on_drop();
         }
+        self.totals()
+    }
+
+    fn totals(&self) -> Totals {
+        Totals { lasted: self.begun.elapsed(), received: self.received, sent: self.wire.sent }
     }
 
     /// Sends the remaining messages and the close frame. Meanwhile reads and discards until the peer's close frame: a
@@ -126,6 +136,7 @@ impl<S: Stream> Socket<S> {
             match self.poll_frame(cx) {
                 Poll::Ready(Ok(Some(packet))) => {
                     self.packets_since_send += 1;
+                    self.received.count(packet.len());
                     return Poll::Ready(Ok(packet));
                 }
                 Poll::Ready(Ok(None)) => {}

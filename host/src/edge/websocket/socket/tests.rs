@@ -210,3 +210,33 @@ async fn a_probe_finds_a_dead_peer_while_nobody_reads() {
     assert_eq!(socket.sending(pin!(sleep(Duration::from_secs(100)))).await, Err(End::Lost));
     assert!(begin.elapsed() <= Duration::from_secs(31), "{:?}", begin.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_connection_has_carried_is_counted_to_its_last_message() {
+    let (mut client, mut socket, link) = socket(1 << 20);
+    for packet in [&b"one"[..], b"", b"three"] {
+        client.send(TEXT, packet).await;
+        socket.receive().await.unwrap();
+    }
+    client.send(PING, b"no message").await;
+    let large = "x".repeat(70_000);
+    link.outbox.push(text("first")).unwrap();
+    let sending = sleep(Duration::from_millis(1500));
+    assert_eq!(socket.sending(pin!(sending)).await, Ok(()));
+    link.outbox.push(text(&large)).unwrap();
+    let reading = async {
+        client.expect("first").await;
+        client.expect(&large).await;
+        client.expect_close(3000).await;
+        // Nobody takes it any more.
+        client.send(TEXT, b"late").await;
+        client.close(3000).await;
+        client.ended().await;
+        drop(client);
+    };
+    let end = bye();
+    let (totals, ()) = tokio::join!(socket.finish(&end, FLUSH, PATIENCE), reading);
+    let traffic = |messages, bytes| Traffic { messages, bytes };
+    let (received, sent) = (traffic(3, 8), traffic(2, 5 + 70_000));
+    assert_eq!(totals, Totals { lasted: Duration::from_millis(1500), received, sent });
+}

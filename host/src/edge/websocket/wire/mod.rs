@@ -18,6 +18,7 @@ use tokio::io::ReadBuf;
 use super::end::End;
 use super::inbox::{Frame, Inbox};
 use super::meter::{Meter, RateLimits};
+use super::traffic::Traffic;
 use crate::base::message::{CloseReason, Message};
 use crate::edge::heartbeat::Link;
 use crate::edge::listener::Stream;
@@ -82,6 +83,8 @@ pub(super) struct Wire<S> {
     closed: bool,
     /// True if writing has failed: the peer is gone. Its earlier data can still be read.
     broken: bool,
+    /// The messages that were taken from the outbox to be written.
+    pub(super) sent: Traffic,
     /// True until the response to the upgrade, which is in `batch`, is written for the first time.
     beginning: bool,
 }
@@ -103,6 +106,7 @@ impl<S: Stream> Wire<S> {
             last: None,
             closed: false,
             broken: false,
+            sent: Traffic::default(),
             beginning: false,
         }
     }
@@ -354,6 +358,7 @@ impl<S: Stream> Wire<S> {
             Message::Text(text) => (first_byte::TEXT, text.into_bytes()),
             Message::Binary(bytes) => (first_byte::BINARY, bytes),
         };
+        self.sent.count(payload.len());
         self.batch.push(first);
         // The second byte contains a length up to 125. A larger length follows it in 16 or 64 bits (RFC 6455 §5.2).
         match payload.len() {

@@ -44,7 +44,7 @@ pub(crate) struct LogNames {
 /// The log of one generation of a plugin.
 #[derive(Debug)]
 pub(crate) struct GuestLog {
-    names: LogNames,
+    names: Arc<LogNames>,
     throttle: Arc<Throttle>,
     /// Most bytes of one line. The rest is cut off.
     line_bytes: usize,
@@ -53,7 +53,7 @@ pub(crate) struct GuestLog {
 /// Writes a line. Its text is a quoted field, so it cannot be taken for a line or a field of the host.
 macro_rules! say {
     ($log:expr, $connection:expr, $sender:expr, $token:expr, $level:ident, $line:expr) => {{
-        let LogNames { slot, plugin, generation, digest } = &$log.names;
+        let LogNames { slot, plugin, generation, digest } = &*$log.names;
         let (connection, sender, token) = ($connection, $sender, $token);
         let line = clean($line, $log.line_bytes);
         event!(target: "plugin", tracing::Level::$level, slot, plugin, generation, %digest, connection, sender, token, line, "plugin says");
@@ -63,7 +63,12 @@ macro_rules! say {
 impl GuestLog {
     /// Creates a log for lines of at most `line_bytes` bytes. `throttle` limits their number.
     pub(crate) fn new(names: LogNames, throttle: Arc<Throttle>, line_bytes: usize) -> Self {
-        Self { names, throttle, line_bytes }
+        Self { names: Arc::new(names), throttle, line_bytes }
+    }
+
+    /// Returns the names of the generation.
+    pub(crate) fn names(&self) -> &Arc<LogNames> {
+        &self.names
     }
 
     /// Writes a line, if its level is logged. A line that is dropped costs next to nothing.
@@ -116,7 +121,7 @@ impl GuestLog {
     fn tell_dropped(&self, dropped: u64) {
         if dropped > 0 {
             METRICS.plugin_log_lines_dropped.add(dropped);
-            let LogNames { slot, plugin, generation, digest } = &self.names;
+            let LogNames { slot, plugin, generation, digest } = &*self.names;
             let reason = "more than limits.log_lines or limits.log_lines_per_call";
             warn!(slot, plugin, generation, %digest, dropped, reason, "plugin log lines dropped");
         }
