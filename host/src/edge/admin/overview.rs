@@ -108,7 +108,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<
         let state = match (now.map(state), &told) {
             (Some("draining"), _) => "draining",
             (_, Some(_)) => "serving",
-            (Some("reachable"), None) => "silent",
+            (Some("serving"), None) => "silent",
             (Some(state), None) => state,
             (None, None) => "gone",
         };
