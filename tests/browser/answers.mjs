@@ -105,7 +105,7 @@ export async function checkAnswers(page) {
     const row = (id) => ({ id: String(id), node: 7, uid: `user-${id}`, address: "192.0.2.1:4", since: new Date().toISOString(), groups: 0, outbox_bytes: 0 });
     const status = async (route) => {
       const answer = await route.fetch({ url: route.request().url().split("?")[0] });
-      const cluster = { node: 3, nats: "connected", others: [{ node: 7, state: "reachable" }] };
+      const cluster = { node: 3, nats: "connected", others: [{ node: 7, state: "serving" }] };
       await route.fulfill({ json: { ...(await answer.json()), cluster } });
     };
     const list = (route) => {

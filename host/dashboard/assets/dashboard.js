@@ -171,7 +171,7 @@ function NodeChoice({ cluster, node, setNode }) {
     <label class="node">Gateway
       <select value=${node} onChange=${(/** @type {any} */ event) => setNode(event.target.value)}>
         <option value="">${own} (this one)</option>
-        ${others.map((other) => html`<option value=${String(other.node)}>${other.node}${other.state === "reachable" ? "" : `, ${other.state}`}</option>`)}
+        ${others.map((other) => html`<option value=${String(other.node)}>${other.node}${other.state === "serving" ? "" : `, ${other.state}`}</option>`)}
         <option value="all">all</option>
       </select>
     </label>

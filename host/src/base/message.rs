@@ -54,8 +54,8 @@ impl fmt::Debug for Message {
     }
 }
 
-/// The id of one connection. Unique for as long as the process runs, in a cluster for
-/// ever; 0 is never used.
+/// The id of one connection. Unique for as long as the process runs; in a cluster for ever, as far as the gateway's
+/// state folder and clock tell. 0 is never used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
@@ -81,6 +81,11 @@ impl ConnectionId {
     /// Returns the node of the cluster whose connection this is; 0 without a cluster.
     pub fn node(self) -> u16 {
         u16::try_from(self.0 >> COUNTER_BITS).unwrap_or(u16::MAX)
+    }
+
+    /// Returns the id without the node.
+    pub fn count(self) -> u64 {
+        self.0 & COUNTER
     }
 
     /// Returns the id of the newest connection.

@@ -45,7 +45,7 @@ pub(super) struct Cluster {
     nats: String,
     connections: Connections,
     /// All gateways.
-    pub(super) nodes: Vec<Gateway>,
+    pub(super) nodes: Vec<GatewayLine>,
     /// Those that did not answer.
     pub(super) missing: Vec<u16>,
     /// `Some(false)` if there may be gateways of which nothing is known.
@@ -55,7 +55,7 @@ pub(super) struct Cluster {
 
 /// A gateway. Of one that did not answer, only the first fields are known.
 #[derive(Debug, Deserialize)]
-pub(super) struct Gateway {
+pub(super) struct GatewayLine {
     /// Its number.
     pub(super) node: u16,
     /// The name of its process.

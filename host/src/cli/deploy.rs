@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::{Client, Target};
-use super::cluster::{Cluster, Gateway};
+use super::cluster::{Cluster, GatewayLine};
 use super::failure::Failure;
 use super::output::{complain, print, print_json};
 use super::slots::plugins;
@@ -181,7 +181,7 @@ fn find(everywhere: &Everywhere, target: &Target, source: &Source) -> Result<Vec
 
 fn unnamed_gateways(cluster: &Cluster, unnamed: &BTreeSet<u16>) -> String {
     let hints = cluster.nodes.iter().filter(|gateway| unnamed.contains(&gateway.node));
-    let hint = |Gateway { node, admin, .. }: &Gateway| match admin.is_empty() {
+    let hint = |GatewayLine { node, admin, .. }: &GatewayLine| match admin.is_empty() {
         true => node.to_string(),
         false => format!("{node} (it says that it listens on {})", admin.join(", ")),
     };
@@ -191,7 +191,7 @@ fn unnamed_gateways(cluster: &Cluster, unnamed: &BTreeSet<u16>) -> String {
 
 /// Returns the number of a gateway that says so of itself, if the cluster knows it.
 fn member(itself: &Cluster, cluster: &Cluster, address: &str) -> Result<u16, Failure> {
-    let names = |gateway: &Gateway| (gateway.node, gateway.incarnation.clone());
+    let names = |gateway: &GatewayLine| (gateway.node, gateway.incarnation.clone());
     let own = itself.nodes.iter().find(|gateway| gateway.node == itself.node).map(names);
     match own {
         Some(own) if cluster.nodes.iter().any(|gateway| names(gateway) == own) => Ok(itself.node),

@@ -12,7 +12,7 @@ use ureq::http::Method;
 use super::client::Client;
 use super::failure::Failure;
 use super::show::Plugin;
-use crate::config::{open_file, read_file};
+use crate::config::{LARGEST_COMPONENT, open_file, read_file};
 
 /// Returns the plugins in an answer, which is a list of plugins or one plugin.
 pub(super) fn plugins(mut answer: Value) -> Result<Vec<Plugin>, Failure> {
@@ -24,14 +24,11 @@ pub(super) fn plugins(mut answer: Value) -> Result<Vec<Plugin>, Failure> {
         .map_err(|error| Failure::Failed(format!("cannot understand the answer of the gateway: {error}")))
 }
 
-/// The most bytes that a component can have: no gateway accepts more (`limits.max_component`).
-const LARGEST: usize = 1 << 30;
-
 /// Reads a component, to send the same bytes several times.
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     let unread = |problem: &dyn Display| Failure::Failed(format!("cannot read {}: {problem}", file.display()));
-    let component = read_file(file, LARGEST).map_err(|error| unread(&error))?;
-    component.ok_or_else(|| unread(&"it is larger than any component may be (1 GiB)"))
+    let component = read_file(file, LARGEST_COMPONENT).map_err(|error| unread(&error))?;
+    component.ok_or_else(|| unread(&format_args!("it is larger than any component may be ({LARGEST_COMPONENT} bytes)")))
 }
 
 /// Opens a component.

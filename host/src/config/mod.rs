@@ -41,7 +41,7 @@ pub use self::listener::{
 pub use self::names::is_log_level;
 pub use self::origins::{AllowedOrigin, AllowedOrigins};
 pub use self::overrides::Overrides;
-pub use self::plugin::{Isolation, PluginConfig, PluginDeploy, PluginLimits, Rollback};
+pub use self::plugin::{Isolation, LARGEST_COMPONENT, PluginConfig, PluginDeploy, PluginLimits, Rollback};
 pub use self::plugin_source::PluginSource;
 pub use self::print::settings_table;
 pub use self::read::{Loaded, Missing, Source};

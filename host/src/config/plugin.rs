@@ -83,6 +83,9 @@ pub struct PluginLimits {
     pub log_line_bytes: usize,
 }
 
+/// The most bytes that a component may have, whatever `limits.max_component` says: 1 GiB.
+pub const LARGEST_COMPONENT: usize = 1 << 30;
+
 /// The stages of a new generation: shadow, canary, probation, live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginDeploy {

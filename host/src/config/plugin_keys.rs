@@ -10,8 +10,8 @@ use super::section::{Row, Section, Tables, keys};
 use super::settings::SettingsTable;
 use super::units::{DAY, GIB, HOUR, KIB, MIB, MS, millis, secs};
 use super::{
-    Isolation, MAX_CALLS, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Rollback, RouteFailure, RouterConfig,
-    Settings,
+    Isolation, LARGEST_COMPONENT, MAX_CALLS, PluginConfig, PluginDeploy, PluginLimits, PluginSource, Rollback,
+    RouteFailure, RouterConfig, Settings,
 };
 
 const ROUTE_FAILURES: Choice<RouteFailure> = Choice(&[("drop", RouteFailure::Drop), ("close", RouteFailure::Close)]);
@@ -77,7 +77,7 @@ keys! {
             "The most attributes of an identity.";
         max_attribute_bytes: Size(0..=MIB), = 16 * KIB,
             "The most bytes of all attributes of an identity together, names and values.";
-        max_component: Size(KIB..=GIB), = 64 * MIB,
+        max_component: Size(KIB..=LARGEST_COMPONENT), = 64 * MIB,
             "The largest size of the component's file.";
         log_lines: Count(0..=1_000_000), = 100,
             "Log lines that the plugin may write in a second, and up to twice as many at once. Further lines are \

@@ -2,17 +2,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::connection_ids::ConnectionIds;
 use super::{StartError, incarnations};
-use crate::base::message::ConnectionId;
 use crate::base::state::StateFolder;
 use crate::config::{ClusterConfig, Config, WithoutNats, read_text};
 use crate::hub::cluster::handle::Cluster;
@@ -40,12 +40,15 @@ pub(super) struct Candidate {
     incarnation: Incarnation,
     config: BusConfig,
     bus: Option<(Bus, Events)>,
+    state: Arc<StateFolder>,
 }
 
 /// A gateway in a cluster.
 pub(super) struct Member {
     task: JoinHandle<Result<(), Fatal>>,
     stop: CancellationToken,
+    /// The task that reserves ids for connections. It ends with this.
+    ids: JoinSet<()>,
 }
 
 impl Candidate {
@@ -59,7 +62,9 @@ impl Candidate {
         }
         let secret = secret(config.secret.clone()).await.map_err(StartError::Cluster)?;
         let secret = Secret::new(secret.as_bytes());
-        let incarnations = spawn_blocking(move || incarnations::next(&state)).await;
+        let state = Arc::new(state);
+        let of = state.clone();
+        let incarnations = spawn_blocking(move || incarnations::next(&of)).await;
         let (incarnation, before) = incarnations.context("cluster").map_err(StartError::Cluster)?;
         let bus_config = bus_config(config);
         let bus = match Exchange::connect(&bus_config, incarnation).await {
@@ -88,7 +93,7 @@ impl Candidate {
             confirm: config.confirm,
             window: WINDOW,
         };
-        Ok(Some(Self { cluster: Arc::new(Cluster::new(node, secret)), incarnation, config: bus_config, bus }))
+        Ok(Some(Self { cluster: Arc::new(Cluster::new(node, secret)), incarnation, config: bus_config, bus, state }))
     }
 
     /// Joins the cluster: returns when all other gateways know this one, or when they have not let it in within
@@ -97,12 +102,13 @@ impl Candidate {
     /// # Errors
     /// Why this gateway cannot belong to the cluster.
     pub(super) async fn join(self, config: &Config, registry: Arc<Registry>) -> Result<Member, StartError> {
-        let Self { cluster, incarnation, config: bus_config, bus } = self;
+        let Self { cluster, incarnation, config: bus_config, bus, state } = self;
         let (opened, open) = oneshot::channel();
         let (stop, is_alone) = (CancellationToken::new(), bus.is_none());
         let duplicate_login = config.sessions.duplicate_login;
         let exchange = Exchange::new(registry, cluster.clone(), incarnation, bus_config, bus, duplicate_login, opened);
-        let mut member = Member { task: tokio::spawn(exchange.run(stop.clone())), stop };
+        let task = tokio::spawn(exchange.run(stop.clone()));
+        let mut member = Member { task, stop, ids: JoinSet::new() };
         if !is_alone {
             info!("joining the cluster: this takes some seconds");
             tokio::select! {
@@ -123,8 +129,8 @@ impl Candidate {
             }
         }
         cluster.keep_id();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        ConnectionId::begin(cluster.id().get(), u64::try_from(now.as_micros()).unwrap_or_default());
+        let ids = ConnectionIds::begin(cluster.id().get(), state).await;
+        member.ids.spawn(ids.keep_ahead());
         Ok(member)
     }
 }

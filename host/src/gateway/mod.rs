@@ -1,5 +1,6 @@
 //! Binds the listeners, starts the tasks, and drains on shutdown.
 
+mod connection_ids;
 mod drains;
 mod error;
 mod incarnations;

@@ -87,8 +87,13 @@ pub struct Members {
     pub missing: Vec<NodeId>,
 }
 
+/// The fewest connections that a gateway is asked for again, if it may have more than it has listed: those that it
+/// listed were not wanted, or known already.
+const AGAIN: usize = 100;
+
 /// Adds the uids that are in a group on other gateways to those of this gateway, until there are `limit` for which
-/// `wanted` returns `true`. Takes at most `cluster.timeout`, and at most `time`.
+/// `wanted` returns `true`. Each gateway is asked for as many as are missing, a page of 48 KiB at a time; none is asked
+/// once there are enough. Takes at most `cluster.timeout`, and at most `time`.
 pub async fn members(
     registry: &Registry,
     here: Vec<ByteString>,
@@ -99,14 +104,15 @@ pub async fn members(
 ) -> Members {
     let mut members = Members { uids: here.into_iter().collect(), is_complete: true, missing: Vec::new() };
     let Some(cluster) = registry.cluster() else { return members };
-    let ask = async |node, after| {
-        let asked = cluster.ask_gateway(node, encode_members(group, after, limit));
+    let ask = async |node, after, most| {
+        let asked = cluster.ask_gateway(node, encode_members(group, after, most));
         (node, asked.await.ok().and_then(|answer| Page::decode(answer, after).ok()))
     };
     let until = Instant::now() + cluster.timeout().min(time);
     members.missing = cluster.others();
     members.is_complete = cluster.may_say_offline();
-    let mut pages: FuturesUnordered<_> = members.missing.iter().map(|&node| ask(node, 0)).collect();
+    let left = limit.saturating_sub(members.uids.len());
+    let mut pages: FuturesUnordered<_> = members.missing.iter().map(|&node| ask(node, 0, left)).collect();
     while members.uids.len() < limit
         && let Ok(Some((node, page))) = timeout_at(until, pages.next()).await
     {
@@ -117,7 +123,7 @@ pub async fn members(
             }
         }
         match next {
-            Some(next) => pages.push(ask(node, next)),
+            Some(next) => pages.push(ask(node, next, limit.saturating_sub(members.uids.len()).max(AGAIN))),
             None => members.missing.retain(|missing| *missing != node),
         }
     }
@@ -128,7 +134,8 @@ pub async fn members(
     members
 }
 
-/// Returns `true` if a connection is in a group, as far as its gateway says so within the time `time`.
+/// Returns `true` if a connection is in a group, as far as its gateway says so within the time `time`. No other gateway
+/// is asked, and the answer is one byte.
 pub async fn is_member(registry: &Registry, connection: ConnectionId, group: &str, time: Duration) -> bool {
     match registry.cluster().filter(|own| own.is_foreign(connection)) {
         None => registry.is_member(connection, group),

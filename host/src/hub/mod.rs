@@ -7,6 +7,7 @@ pub mod delivery;
 pub mod events;
 pub mod everywhere;
 pub mod exchange;
+mod lock;
 pub mod nats;
 pub mod operators;
 pub mod outbox;

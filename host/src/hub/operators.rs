@@ -2,16 +2,40 @@
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
 use super::cluster::handle::Cluster;
 use super::cluster::id::NodeId;
 use super::cluster::parcel::encode_question;
-use super::cluster::questions::{Parts, Question};
+use super::cluster::questions::{COLLECTED, PartRequest, Parts, Room};
 
-/// Asks all other gateways at the same time. Returns each of them with its answer, or with `None` if it did not answer
-/// in time.
-pub async fn ask_all(cluster: &Cluster, text: Bytes) -> Vec<(NodeId, Option<Bytes>)> {
+/// Why another gateway has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NoAnswer {
+    /// It has not answered the whole within `cluster.timeout`.
+    #[error("it does not answer")]
+    Silent,
+    /// This gateway has no memory for it: [`COLLECTED`].
+    #[error(
+        "the answers of other gateways that this one collects may take {} MiB together: ask again later, for fewer \
+         connections (limit), or for one gateway (node)",
+        COLLECTED >> 20
+    )]
+    NoRoom,
+}
+
+/// An answer of another gateway.
+#[derive(Debug)]
+pub struct Answered {
+    /// The answer.
+    pub text: Bytes,
+    /// The memory for it, and for what is made of it.
+    pub room: Room,
+}
+
+/// Asks all other gateways at the same time. Returns each of them with its answer.
+pub async fn ask_all(cluster: &Cluster, text: Bytes) -> Vec<(NodeId, Result<Answered, NoAnswer>)> {
     let asked = cluster.others().into_iter().map(|gateway| {
         let text = text.clone();
         async move { (gateway, ask(cluster, gateway, text).await) }
@@ -19,20 +43,30 @@ pub async fn ask_all(cluster: &Cluster, text: Bytes) -> Vec<(NodeId, Option<Byte
     join_all(asked).await
 }
 
-/// Asks another gateway. Returns its answer, or `None` if it has not answered the whole within `cluster.timeout`.
-pub async fn ask(cluster: &Cluster, gateway: NodeId, text: Bytes) -> Option<Bytes> {
+/// Asks another gateway.
+///
+/// # Errors
+/// [`NoAnswer`]
+pub async fn ask(cluster: &Cluster, gateway: NodeId, text: Bytes) -> Result<Answered, NoAnswer> {
     let deadline = Instant::now() + cluster.timeout();
-    let mut question = Question { id: rand::random(), offset: 0, text };
-    let mut parts = Parts::default();
+    let mut request = PartRequest { id: rand::random(), offset: 0, text };
+    let (mut parts, mut reserved) = (Parts::default(), None);
     loop {
-        let asked = cluster.ask_gateway(gateway, encode_question(&question));
-        if !parts.add(timeout_at(deadline, asked).await.ok()?.ok()?) {
-            return None;
+        let asked = timeout_at(deadline, cluster.ask_gateway(gateway, encode_question(&request))).await;
+        let part = asked.ok().and_then(Result::ok).ok_or(NoAnswer::Silent)?;
+        if !parts.add(part) {
+            return Err(NoAnswer::Silent);
         }
+        // The first part says how long the whole answer is.
+        let room = match reserved.take() {
+            Some(room) => room,
+            None => cluster.questions.reserve(parts.total()).ok_or(NoAnswer::NoRoom)?,
+        };
         match parts.next() {
-            None => return Some(parts.whole()),
+            None => return Ok(Answered { text: parts.whole(), room }),
             // The gateway keeps its answer, so it needs only the number of the question.
-            Some(offset) => question = Question { offset, text: Bytes::new(), ..question },
+            Some(offset) => request = PartRequest { offset, text: Bytes::new(), ..request },
         }
+        reserved = Some(room);
     }
 }

@@ -233,3 +233,31 @@ async fn a_gateway_whose_neighbour_is_paused_goes_on() {
     a.signal("CONT");
     logged(&b, mark, "another gateway answers").await;
 }
+
+/// The number of the newest connection without its node, and what the state folder remembers.
+async fn ids(gateway: &Gateway) -> (u64, u64) {
+    let _client = gateway.login("anna").await;
+    let page = gateway.admin().await.json("GET /connections").await;
+    let id: u64 = page["connections"][0]["id"].as_str().and_then(|id| id.parse().ok()).expect("an id");
+    let file = gateway.state_folder().join("cluster-connection-ids");
+    let remembered = std::fs::read_to_string(file).expect("it is written before the first connection");
+    (id & ((1 << 54) - 1), remembered.trim().parse().expect("a number"))
+}
+
+/// The clock may be set back between two starts: ids go on above all that the state folder remembers.
+#[tokio::test]
+async fn ids_of_connections_never_come_again() {
+    let Some((_nats, [mut a])) = start::<1>("node = 7").await else { return };
+    let (first, remembered) = ids(&a).await;
+    assert!(first < remembered, "{first} {remembered}");
+    a.restart().await;
+    let (second, remembered_then) = ids(&a).await;
+    assert!(second > remembered && second < remembered_then, "{second} {remembered} {remembered_then}");
+    // As if the clock had been a year ahead before.
+    let ahead = second + 365 * 86_400 * 1_000_000;
+    kill(&mut a).await;
+    std::fs::write(a.state_folder().join("cluster-connection-ids"), format!("{ahead}\n")).expect("a writable folder");
+    a.start_again().await;
+    let (third, remembered_last) = ids(&a).await;
+    assert!(third > ahead && third < ahead + 1_000 && third < remembered_last, "{third} {ahead} {remembered_last}");
+}

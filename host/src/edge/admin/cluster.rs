@@ -21,14 +21,15 @@ pub(super) struct ClusterPage {
 #[derive(Debug, Serialize)]
 struct Other {
     node: u16,
-    /// `reachable`, `draining`, `joining` or `unreachable`.
+    /// One of [`STATES`].
     state: &'static str,
 }
 
 /// The warning about a lost connection to NATS.
 pub(super) const NO_NATS: &str = "cluster: there is no connection to NATS (cluster.nats)";
 
-const STATES: [&str; 4] = ["reachable", "draining", "joining", "unreachable"];
+/// The states of another gateway, as its beats and its link show it. `overview` has two more for one that is asked.
+const STATES: [&str; 4] = ["serving", "draining", "joining", "unreachable"];
 
 /// Returns the state of another gateway.
 pub(super) fn state(peer: &PeerStatus) -> &'static str {
@@ -36,7 +37,7 @@ pub(super) fn state(peer: &PeerStatus) -> &'static str {
         PeerStatus { is_reachable: false, .. } => "unreachable",
         PeerStatus { is_draining: true, .. } => "draining",
         PeerStatus { is_synced: false, .. } => "joining",
-        _ => "reachable",
+        _ => "serving",
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use super::listed::List;
-use super::others::{Node, Question, ask_one_json, ask_others, other};
+use super::others::{Nodes, Question, ask_one_json, ask_others, other};
 use super::shared::{Served, Shared};
 use crate::base::message::ConnectionId;
 use crate::edge::http::closing::{close_all, close_reason};
@@ -34,7 +34,7 @@ pub(super) struct Page {
     after: u64,
     limit: Option<usize>,
     uid: Option<String>,
-    node: Option<Node>,
+    node: Option<Nodes>,
     sort: Option<Sort>,
 }
 
@@ -68,8 +68,8 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>, Query(page): Query<P
         return Ok(Json(select(served, wanted).await?.page(None)));
     }
     let (list, missing, complete) = match node {
-        None | Some(Node::All) => everywhere(served, wanted).await?,
-        Some(Node::One(node)) => (of(served, node, wanted).await?, Vec::new(), None),
+        None | Some(Nodes::All) => everywhere(served, wanted).await?,
+        Some(Nodes::One(node)) => (of(served, node, wanted).await?, Vec::new(), None),
     };
     let mut page = list.page(Some(missing));
     if let Some(complete) = complete {
@@ -129,23 +129,23 @@ pub(super) async fn here(served: &Served, after: u64, limit: usize, uid: Option<
 }
 
 /// Lists the connections with the most queued bytes, of one gateway or of all.
-async fn slowest(served: &Served, node: Option<Node>, limit: usize) -> Result<Value, Problem> {
+async fn slowest(served: &Served, node: Option<Nodes>, limit: usize) -> Result<Value, Problem> {
     let question = Question::Slowest { limit };
     if node.is_none() && served.registry.cluster().is_none() {
         return Ok(slowest_here(served, limit).await?.page(None));
     }
-    let (lists, missing, complete) = match node {
-        None | Some(Node::All) => {
+    let (lists, missing, complete, _room) = match node {
+        None | Some(Nodes::All) => {
             let told = ask_others::<List>(served, &question).await?;
             let complete = told.complete();
             let there = told.by.into_iter().map(|(node, list)| list.checked(node, ConnectionId(0)));
-            (there.chain([slowest_here(served, limit).await?]).collect(), told.missing, complete)
+            (there.chain([slowest_here(served, limit).await?]).collect(), told.missing, complete, told.room)
         }
-        Some(Node::One(node)) => match other(served, node)? {
-            None => (vec![slowest_here(served, limit).await?], Vec::new(), None),
+        Some(Nodes::One(node)) => match other(served, node)? {
+            None => (vec![slowest_here(served, limit).await?], Vec::new(), None, Vec::new()),
             Some(node) => {
                 let list: List = ask_one_json(served, node, &question).await?;
-                (vec![list.checked(node.get(), ConnectionId(0))], Vec::new(), None)
+                (vec![list.checked(node.get(), ConnectionId(0))], Vec::new(), None, Vec::new())
             }
         },
     };

@@ -12,19 +12,20 @@ use crate::edge::http::problem::{Problem, Reason, shown};
 use crate::edge::http::query::Parameters;
 use crate::hub::cluster::handle::Cluster;
 use crate::hub::cluster::id::NodeId;
-use crate::hub::operators::{ask, ask_all};
+use crate::hub::cluster::questions::Room;
+use crate::hub::operators::{NoAnswer, ask, ask_all};
 
 /// Which gateway or gateways a request is about: `node` in its query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) enum Node {
+pub(super) enum Nodes {
     /// All gateways.
     All,
     /// The gateway with this number, which may be this one.
     One(NodeId),
 }
 
-impl TryFrom<String> for Node {
+impl TryFrom<String> for Nodes {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -38,7 +39,7 @@ impl TryFrom<String> for Node {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct About {
-    pub(super) node: Option<Node>,
+    pub(super) node: Option<Nodes>,
 }
 
 impl Parameters for About {
@@ -49,7 +50,7 @@ impl Parameters for About {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OneNode {
-    node: Option<Node>,
+    node: Option<Nodes>,
 }
 
 impl Parameters for OneNode {
@@ -64,8 +65,8 @@ impl OneNode {
     pub(super) fn node(&self) -> Result<Option<NodeId>, Problem> {
         match self.node {
             None => Ok(None),
-            Some(Node::One(node)) => Ok(Some(node)),
-            Some(Node::All) => Err(Problem::bad("node: this page is about one gateway; ask for each")),
+            Some(Nodes::One(node)) => Ok(Some(node)),
+            Some(Nodes::All) => Err(Problem::bad("node: this page is about one gateway; ask for each")),
         }
     }
 }
@@ -108,6 +109,8 @@ pub(super) struct Told<T> {
     pub(super) missing: Vec<u16>,
     /// False if there may be other gateways: this one cannot speak with all.
     pub(super) knows_all: bool,
+    /// The memory for `by`.
+    pub(super) room: Vec<Room>,
 }
 
 impl<T> Told<T> {
@@ -144,9 +147,13 @@ pub(super) fn other(served: &Served, node: NodeId) -> Result<Option<NodeId>, Pro
 /// Asks one other gateway.
 ///
 /// # Errors
-/// If it does not answer.
+/// If it does not answer, or if too many answers are collected.
 pub(super) async fn ask_one(served: &Served, node: NodeId, question: &Question) -> Result<Bytes, Problem> {
-    ask(cluster(served)?, node, encode(question)?).await.ok_or_else(|| silent(node))
+    match ask(cluster(served)?, node, encode(question)?).await {
+        Ok(answered) => Ok(answered.text),
+        Err(NoAnswer::Silent) => Err(silent(node)),
+        Err(NoAnswer::NoRoom) => Err(no_room()),
+    }
 }
 
 /// Asks one other gateway. Its answer is JSON.
@@ -165,18 +172,30 @@ pub(super) async fn ask_one_json<T: DeserializeOwned>(
 /// Asks all other gateways. An answer that cannot be read counts as none.
 ///
 /// # Errors
-/// If this gateway belongs to no cluster.
+/// If this gateway belongs to no cluster, or if too many answers are collected.
 pub(super) async fn ask_others<T: DeserializeOwned>(served: &Served, question: &Question) -> Result<Told<T>, Problem> {
-    let (cluster, mut by, mut missing) = (cluster(served)?, BTreeMap::new(), Vec::new());
+    let (cluster, mut by, mut missing, mut room) = (cluster(served)?, BTreeMap::new(), Vec::new(), Vec::new());
     let knows_all = cluster.may_say_offline();
     for (node, answer) in ask_all(cluster, encode(question)?).await {
-        match answer.and_then(|answer| serde_json::from_slice(&answer).ok()) {
+        let answered = match answer {
+            Err(NoAnswer::NoRoom) => return Err(no_room()),
+            Err(NoAnswer::Silent) => None,
+            Ok(answered) => {
+                room.push(answered.room);
+                serde_json::from_slice(&answered.text).ok()
+            }
+        };
+        match answered {
             Some(answer) => _ = by.insert(node.get(), answer),
             None => missing.push(node.get()),
         }
     }
     missing.sort_unstable();
-    Ok(Told { by, missing, knows_all })
+    Ok(Told { by, missing, knows_all, room })
+}
+
+fn no_room() -> Problem {
+    Problem::new(Reason::Budget, NoAnswer::NoRoom)
 }
 
 fn silent(node: NodeId) -> Problem {
@@ -194,10 +213,10 @@ mod tests {
 
     #[test]
     fn a_gateway_is_named_by_its_number() {
-        let node = |text: &str| Node::try_from(text.to_owned());
-        assert_eq!(node("all"), Ok(Node::All));
-        assert_eq!(node("0"), Ok(Node::One(NodeId::from_low_bits(0))));
-        assert_eq!(node("511"), Ok(Node::One(NodeId::from_low_bits(511))));
+        let node = |text: &str| Nodes::try_from(text.to_owned());
+        assert_eq!(node("all"), Ok(Nodes::All));
+        assert_eq!(node("0"), Ok(Nodes::One(NodeId::from_low_bits(0))));
+        assert_eq!(node("511"), Ok(Nodes::One(NodeId::from_low_bits(511))));
         for wrong in ["", "512", "-1", "ALL", "1,2", "99999"] {
             assert!(node(wrong).is_err(), "{wrong}");
         }

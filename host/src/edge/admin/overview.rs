@@ -49,12 +49,12 @@ struct Entry {
     /// did not answer; `gone` if it went meanwhile.
     state: &'static str,
     #[serde(flatten)]
-    told: Option<Gateway>,
+    told: Option<GatewayReport>,
 }
 
 /// What a gateway says of itself.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Gateway {
+pub(super) struct GatewayReport {
     version: String,
     commit: String,
     started: String,
@@ -92,7 +92,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<
     let cluster = cluster(served)?;
     let before = cluster.status();
     let told_by_others = ask_others(served, &Question::Node).await?;
-    let (complete, Told { mut by, missing, .. }) = (told_by_others.complete(), told_by_others);
+    let (complete, Told { mut by, missing, room: _room, .. }) = (told_by_others.complete(), told_by_others);
     let after = cluster.status();
 
     let is_draining = !served.drain.is_ready();
@@ -103,12 +103,12 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<
         told: Some(own(&shared, served)),
     }];
     nodes.extend(before.peers.iter().map(|peer| {
-        let told: Option<Gateway> = by.remove(&peer.node.get());
+        let told: Option<GatewayReport> = by.remove(&peer.node.get());
         let now = after.peers.iter().find(|now| now.incarnation == peer.incarnation);
         let state = match (now.map(state), &told) {
             (Some("draining"), _) => "draining",
             (_, Some(_)) => "serving",
-            (Some("reachable"), None) => "silent",
+            (Some("serving"), None) => "silent",
             (Some(state), None) => state,
             (None, None) => "gone",
         };
@@ -117,7 +117,8 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<
     nodes.sort_by_key(|entry| entry.node);
 
     let mut connections = Connections::default();
-    for Gateway { connections: Connections { open, limit, unauthenticated }, .. } in told(&nodes).map(|(_, told)| told)
+    for GatewayReport { connections: Connections { open, limit, unauthenticated }, .. } in
+        told(&nodes).map(|(_, told)| told)
     {
         connections.open = connections.open.saturating_add(*open);
         connections.limit = connections.limit.saturating_add(*limit);
@@ -134,7 +135,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<
 }
 
 /// Returns what this gateway says of itself.
-pub(super) fn own(shared: &Shared, served: &Served) -> Gateway {
+pub(super) fn own(shared: &Shared, served: &Served) -> GatewayReport {
     // A gateway without the listener lets no clients in.
     let has_clients = served.listeners.iter().any(|listener| listener.listener == ListenerName::WebSocket);
     let limit = if has_clients { served.admission.limits().0 } else { 0 };
@@ -156,7 +157,7 @@ pub(super) fn own(shared: &Shared, served: &Served) -> Gateway {
         true => format!("https://{address}"),
         false => address.clone(),
     };
-    Gateway {
+    GatewayReport {
         version: VERSION.to_owned(),
         commit: COMMIT.to_owned(),
         started: humantime::format_rfc3339_seconds(shared.started).to_string(),
@@ -167,7 +168,7 @@ pub(super) fn own(shared: &Shared, served: &Served) -> Gateway {
     }
 }
 
-fn told(nodes: &[Entry]) -> impl Iterator<Item = (u16, &Gateway)> {
+fn told(nodes: &[Entry]) -> impl Iterator<Item = (u16, &GatewayReport)> {
     nodes.iter().filter_map(|entry| Some((entry.node, entry.told.as_ref()?)))
 }
 
@@ -217,7 +218,7 @@ mod tests {
             stage: stage.to_owned(),
             digest: digest.to_owned(),
         };
-        let told = Gateway {
+        let told = GatewayReport {
             version: version.to_owned(),
             commit: "0123456789abcdef".to_owned(),
             started: String::new(),

@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::others::{About, Node, Question, Told, ask_one_json, ask_others, cluster, other};
+use super::others::{About, Nodes, Question, Told, ask_one_json, ask_others, cluster, other};
 use super::shared::{Served, Shared};
 use crate::edge::http::body::read_body;
 use crate::edge::http::problem::Problem;
@@ -50,13 +50,13 @@ pub(super) async fn list(State(shared): Shares, Query(about): Query<About>) -> R
     let served = shared.served()?;
     Ok(Json(match about.node {
         None => page(served),
-        Some(Node::One(node)) => match other(served, node)? {
+        Some(Nodes::One(node)) => match other(served, node)? {
             None => page(served),
             Some(node) => ask_one_json(served, node, &Question::Plugins).await?,
         },
-        Some(Node::All) => {
+        Some(Nodes::All) => {
             let told = ask_others::<Value>(served, &Question::Plugins).await?;
-            let (complete, Told { mut by, missing, .. }) = (told.complete(), told);
+            let (complete, Told { mut by, missing, room: _room, .. }) = (told.complete(), told);
             by.insert(cluster(served)?.id().get(), page(served));
             let plugins = |(node, mut page): (u16, Value)| {
                 let plugins = page.get_mut("plugins").map(Value::take);

@@ -24,6 +24,7 @@ use super::questions::Questions;
 use super::secret::Secret;
 use crate::base::message::ConnectionId;
 use crate::hub::command::{Elsewhere, Outcome};
+use crate::hub::lock::lock;
 
 /// What somebody waits for.
 #[derive(Debug)]
@@ -121,7 +122,7 @@ impl Cluster {
     /// Calls the node, and wakes the task that carries out what it wants, if it wants something. Commands for a gateway
     /// to which others are under way want nothing yet: they wait for company.
     pub(in crate::hub) fn call<T>(&self, call: impl FnOnce(&mut Node, Now) -> T) -> T {
-        let mut node = self.node.lock();
+        let mut node = lock(&self.node);
         let result = call(&mut node, now());
         let has_output = node.has_output();
         drop(node);
@@ -133,7 +134,7 @@ impl Cluster {
 
     /// Calls the node for the task that carries out what it wants.
     pub(in crate::hub) fn node<T>(&self, call: impl FnOnce(&mut Node, Now) -> T) -> T {
-        let mut node = self.node.lock();
+        let mut node = lock(&self.node);
         let result = call(&mut node, now());
         self.id.store(node.id().get(), Relaxed);
         result
@@ -302,7 +303,7 @@ impl Cluster {
 
     /// Passes on an answer to a command.
     pub(in crate::hub) fn answered(&self, ticket: Ticket, from: NodeId, answer: Answer) {
-        let mut waiting = self.waiting.lock();
+        let mut waiting = lock(&self.waiting);
         let Some(waiting) = &mut *waiting else { return };
         let left = match waiting.get_mut(&ticket) {
             Some(Waiting::Command { left, sum, .. }) => {
@@ -339,20 +340,20 @@ impl Cluster {
 
     /// Called while the node is locked, so that nothing can come before.
     fn add_waiting(&self, ticket: Ticket, waiting: Waiting) {
-        if let Some(all) = &mut *self.waiting.lock() {
+        if let Some(all) = &mut *lock(&self.waiting) {
             all.insert(ticket, waiting);
         }
     }
 
     /// Lets nobody wait any longer: nobody carries out any more what the node wants.
     pub(in crate::hub) fn abandon(&self) {
-        let waiting = self.waiting.lock().take();
+        let waiting = lock(&self.waiting).take();
         drop(waiting);
     }
 
     /// Takes out what waits for this ticket.
     pub(in crate::hub) fn take_waiting(&self, ticket: Ticket) -> Option<Waiting> {
-        self.waiting.lock().as_mut()?.remove(&ticket)
+        lock(&self.waiting).as_mut()?.remove(&ticket)
     }
 }
 

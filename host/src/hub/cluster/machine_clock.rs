@@ -8,7 +8,23 @@ use super::clock::Now;
 
 /// Reads the clocks.
 pub(super) fn now() -> Now {
+    #[cfg(test)]
+    if let Some(now) = SHOWN.get() {
+        return now;
+    }
     Now { boot: boot(), wall: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// What the clocks show to this thread in a test that sets them.
+    static SHOWN: std::cell::Cell<Option<Now>> = const { std::cell::Cell::new(None) };
+}
+
+/// Sets the clocks for this thread, or lets them go again.
+#[cfg(test)]
+pub(in crate::hub) fn show(now: Option<Now>) {
+    SHOWN.set(now);
 }
 
 fn boot() -> Duration {

@@ -4,7 +4,7 @@
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use bytestring::ByteString;
 
-use super::questions::Question;
+use super::questions::PartRequest;
 use crate::base::message::{CloseReason, ConnectionId, Message};
 use crate::hub::command::{Closing, Command, Delivery, Elsewhere, Membership, Outcome, Recipient};
 
@@ -35,7 +35,7 @@ pub enum Parcel {
     /// Say whether a connection is in a group.
     IsMember(ConnectionId, ByteString),
     /// Answer an operator's question.
-    Question(Question),
+    Question(PartRequest),
 }
 
 /// The bytes are no parcel.
@@ -130,7 +130,7 @@ pub fn is_question(parcel: &[u8]) -> bool {
 }
 
 /// Writes a [`Parcel::Question`].
-pub fn encode_question(Question { id, offset, text }: &Question) -> Bytes {
+pub fn encode_question(PartRequest { id, offset, text }: &PartRequest) -> Bytes {
     let mut into = BytesMut::with_capacity(13 + text.len());
     into.put_u8(QUESTION);
     into.put_u64(*id);
@@ -190,7 +190,7 @@ pub fn decode(mut from: Bytes) -> Result<Parcel, Malformed> {
         10 => return Ok(Parcel::Lift(text(own(from.split_off(0)))?)),
         QUESTION => {
             let (id, offset) = (from.try_get_u64()?, from.try_get_u32()?);
-            return Ok(Parcel::Question(Question { id, offset, text: own(from.split_off(0)) }));
+            return Ok(Parcel::Question(PartRequest { id, offset, text: own(from.split_off(0)) }));
         }
         _ => return Err(Malformed),
     }))

@@ -6,13 +6,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::frame::MAX_ANSWER;
@@ -33,9 +33,13 @@ const AT_ONCE: usize = 16;
 const KEPT: usize = 16;
 const KEPT_FOR: Duration = Duration::from_secs(10);
 
-/// What an operator asks, on its way to another gateway.
+/// The most bytes of all answers of other gateways that are collected and shown at a time. Past it, a request is
+/// refused. The largest pages of connections (`?limit=1000`, some 200 bytes each) of 300 gateways fit.
+pub const COLLECTED: usize = 64 << 20;
+
+/// What an operator asks, on its way to another gateway: a question, or the next part of the answer to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+pub struct PartRequest {
     /// The number of the question: random, so that no two are mixed up.
     pub id: u64,
     /// Which part of the answer to send: the one that begins at this byte. With 0, the question is answered anew.
@@ -58,17 +62,25 @@ struct Kept {
     until: Instant,
 }
 
-/// The questions of other gateways.
+/// The questions of other gateways, and the memory for their answers to the questions of this one.
 pub struct Questions {
     informant: OnceLock<Box<dyn Informant>>,
     running: Semaphore,
     kept: Mutex<VecDeque<Kept>>,
+    /// The bytes of [`COLLECTED`] that are free.
+    free: Arc<Semaphore>,
+}
+
+/// Bytes that an answer of another gateway takes until this is dropped.
+#[derive(Debug)]
+pub struct Room {
+    _bytes: OwnedSemaphorePermit,
 }
 
 impl Default for Questions {
     fn default() -> Self {
-        let (running, kept) = (Semaphore::new(AT_ONCE), Mutex::default());
-        Self { informant: OnceLock::new(), running, kept }
+        let (running, kept, free) = (Semaphore::new(AT_ONCE), Mutex::default(), Arc::new(Semaphore::new(COLLECTED)));
+        Self { informant: OnceLock::new(), running, kept, free }
     }
 }
 
@@ -85,9 +97,15 @@ impl Questions {
         _ = self.informant.set(informant);
     }
 
+    /// Reserves memory for an answer of another gateway. Returns `None` if too many bytes are in use.
+    pub fn reserve(&self, bytes: usize) -> Option<Room> {
+        let bytes = u32::try_from(bytes).ok()?;
+        self.free.clone().try_acquire_many_owned(bytes).ok().map(|bytes| Room { _bytes: bytes })
+    }
+
     /// Returns the part of the answer that is asked for, or nothing.
-    pub async fn answer(&self, question: Question) -> Bytes {
-        let Question { id, offset, text } = question;
+    pub async fn answer(&self, request: PartRequest) -> Bytes {
+        let PartRequest { id, offset, text } = request;
         if offset > 0 {
             let mut kept = self.kept(None);
             let Some(at) = kept.iter().position(|answer| answer.id == id) else { return Bytes::new() };
@@ -160,6 +178,11 @@ impl Parts {
         true
     }
 
+    /// Returns the bytes of the whole answer, 0 before the first part.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
     /// Returns where the next part begins; `None` if the answer is whole.
     pub fn next(&self) -> Option<u32> {
         let length = self.bytes.len();
@@ -179,8 +202,8 @@ mod tests {
 
     #[test]
     fn questions_arrive_as_they_were_sent() {
-        let question = Question { id: 7, offset: 9, text: Bytes::from_static(b"how?") };
-        assert_eq!(decode(encode_question(&question)), Ok(Parcel::Question(question)));
+        let request = PartRequest { id: 7, offset: 9, text: Bytes::from_static(b"how?") };
+        assert_eq!(decode(encode_question(&request)), Ok(Parcel::Question(request)));
     }
 
     /// Answers with as many bytes as the question says.
@@ -194,7 +217,7 @@ mod tests {
     }
 
     async fn ask(questions: &Questions, id: u64, offset: u32, length: usize) -> Bytes {
-        questions.answer(Question { id, offset, text: length.to_string().into() }).await
+        questions.answer(PartRequest { id, offset, text: length.to_string().into() }).await
     }
 
     async fn whole(questions: &Questions, length: usize) -> Option<Bytes> {
@@ -254,6 +277,18 @@ mod tests {
     }
 
     #[test]
+    fn all_answers_together_are_bounded() {
+        let questions = Questions::default();
+        let mut rooms: Vec<_> = (0..COLLECTED / LONGEST).map(|_| questions.reserve(LONGEST)).collect();
+        assert!(rooms.iter().all(Option::is_some));
+        assert!(questions.reserve(1).is_none());
+        assert!(questions.reserve(usize::MAX).is_none());
+        rooms.pop();
+        let room = questions.reserve(LONGEST - 1);
+        assert!(room.is_some() && questions.reserve(2).is_none() && questions.reserve(1).is_some());
+    }
+
+    #[test]
     fn only_parts_of_one_answer_are_put_together() {
         let header = |total: u32, rest: &[u8]| Bytes::from([&total.to_be_bytes()[..], rest].concat());
         for wrong in [
@@ -270,7 +305,7 @@ mod tests {
         assert!(parts.add(header(6, b"abc")));
         assert!(!parts.add(header(7, b"def")), "of another answer");
         assert!(!parts.add(header(6, b"defg")), "too long");
-        assert_eq!(parts.next(), Some(3));
+        assert_eq!((parts.next(), parts.total()), (Some(3), 6));
         assert!(parts.add(header(6, b"def")));
         assert_eq!((parts.next(), parts.whole()), (None, Bytes::from_static(b"abcdef")));
     }

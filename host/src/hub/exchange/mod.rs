@@ -3,8 +3,11 @@
 
 mod commands;
 mod replacements;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -231,7 +234,11 @@ impl Exchange {
 
     /// Carries out what the node wants, in order: at most [`AT_ONCE`] things.
     fn carry_out(&mut self) -> Result<(), Fatal> {
-        let mut outputs = self.cluster.node(|node, _| node.outputs(AT_ONCE));
+        let outputs = self.cluster.node(|node, _| node.outputs(AT_ONCE));
+        self.carry_out_these(outputs)
+    }
+
+    fn carry_out_these(&mut self, mut outputs: VecDeque<Output>) -> Result<(), Fatal> {
         // Once for all of them: their batches were applied before.
         if outputs.iter().any(|output| matches!(output, Output::Lock(_))) {
             self.registry.pass_locks();

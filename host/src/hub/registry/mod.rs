@@ -33,6 +33,7 @@ use crate::hub::blocks::Blocks;
 use crate::hub::cluster::clock::Stamp;
 use crate::hub::cluster::handle::Cluster;
 use crate::hub::events::{Events, Presence};
+use crate::hub::lock::lock;
 use crate::hub::outbox::Outbox;
 
 /// The most groups that one connection may be in.
@@ -316,7 +317,7 @@ impl Registry {
     /// of.
     pub(in crate::hub) fn pass_locks(&self) {
         for shard in &self.tables.uids.shards {
-            drop(shard.lock());
+            drop(lock(shard));
         }
     }
 

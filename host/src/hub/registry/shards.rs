@@ -6,6 +6,8 @@ use std::hash::{BuildHasher, Hash};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::hub::lock::lock;
+
 /// A hash map in shards. Its hash function has a random key (SipHash), since uids and groups come from strangers.
 #[derive(Debug)]
 pub(super) struct Sharded<K, V> {
@@ -27,6 +29,6 @@ impl<K, V> Sharded<K, V> {
     pub(super) fn lock<Q: Hash + ?Sized>(&self, key: &Q) -> MutexGuard<'_, HashMap<K, V, RandomState>> {
         // The map itself uses the low bits and the top seven bits of the hash, so the shard is chosen by others.
         let shard = (self.hasher.hash_one(key) >> 32) as usize % SHARDS;
-        self.shards[shard].lock()
+        lock(&self.shards[shard])
     }
 }

@@ -14,6 +14,7 @@ use super::shards::{SHARDS, Sharded};
 use crate::base::message::ConnectionId;
 use crate::hub::cluster::clock::Stamp;
 use crate::hub::cluster::frame::Row;
+use crate::hub::lock::lock;
 
 /// The connections of one uid. Most uids have one connection, for which no map is allocated.
 #[derive(Debug, Default)]
@@ -94,7 +95,7 @@ impl Tables {
 
     /// Locks the shard of `connections` that this id belongs to.
     pub(super) fn shard(&self, id: ConnectionId) -> MutexGuard<'_, Peers> {
-        self.connections[id.0 as usize % SHARDS].lock()
+        lock(&self.connections[id.0 as usize % SHARDS])
     }
 
     /// Removes a connection from a group, and the group itself if it is then empty.
