@@ -37,6 +37,7 @@ mod listeners;
 mod live;
 mod login;
 mod memory;
+mod monitoring;
 mod operators;
 mod ops;
 mod origins;
