@@ -38,6 +38,7 @@ mod live;
 mod login;
 mod logs;
 mod memory;
+mod monitoring;
 mod operators;
 mod ops;
 mod origins;
