@@ -304,11 +304,17 @@ async fn what_happens_is_counted() {
     };
     for (name, expected) in [
         ("hotgate_connections_accepted_total", 3.0),
-        ("hotgate_logins_total", 1.0),
+        ("hotgate_logins_total{authenticator=\"origin-auth\"}", 1.0),
+        ("hotgate_login_seconds_count", 1.0),
+        ("hotgate_login_seconds_bucket{le=\"+Inf\"}", 1.0),
+        ("hotgate_ready", 1.0),
         ("hotgate_logins_denied_total{reason=\"plugin\"}", 1.0),
         ("hotgate_logins_denied_total{reason=\"too-late\"}", 0.0),
         ("hotgate_messages_received_total", 1.0),
+        ("hotgate_received_bytes_total", 24.0),
         ("hotgate_pushes_ok_total", 1.0),
+        ("hotgate_push_seconds_count{by=\"text\"}", 3.0),
+        ("hotgate_push_seconds_count{by=\"http\"}", 0.0),
         ("hotgate_pushes_failed_total{reason=\"unreached\"}", 1.0),
         ("hotgate_pushes_failed_total{reason=\"refused\"}", 1.0),
         ("hotgate_outbox_bytes", 0.0),
@@ -331,7 +337,7 @@ async fn what_happens_is_counted() {
     // Every sample belongs to a metric with a `# TYPE` line.
     for line in response.body.lines().filter(|line| !line.starts_with('#')) {
         let name = line.split(['{', ' ']).next().expect("a name");
-        let of = ["_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        let of = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
         let known = |name: &str| response.body.contains(&format!("# TYPE {name} "));
         assert!(known(name) || known(of), "{line}");
     }

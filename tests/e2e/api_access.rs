@@ -81,6 +81,10 @@ async fn only_a_token_opens_it() {
         "a token is in the log"
     );
     assert!(admin.metric("hotgate_api_refused_total").await >= 22.0);
+    for (route, status) in [("get /v1/events", 401), ("other", 404), ("other", 405)] {
+        let name = format!("hotgate_api_requests_total{{route=\"{route}\",status=\"{status}\"}}");
+        assert!(admin.metric(&name).await >= 1.0, "{name}");
+    }
 }
 
 #[tokio::test]

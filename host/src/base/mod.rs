@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod bucket;
+pub mod histogram;
 pub mod message;
 pub mod metrics;
 pub mod notices;

@@ -343,7 +343,7 @@ authenticator from /p/jwt.wasm
         #[rustfmt::skip]
         let status = PluginStatus {
             slot, plugin, source, live, candidate, previous, refused, history, swaps, rollbacks, refusals, alerts, overloaded,
-            instances: 0, memory_bytes: 0, unsaved,
+            running: 0, waiting: 0, instances: 0, memory_bytes: 0, unsaved,
         };
         let read: Plugin = serde_json::from_value(json!(status)).unwrap();
         let shown = table(&[read], now);

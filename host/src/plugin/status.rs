@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
+use crate::base::histogram::Times;
+
 /// A slot and its generations.
 #[derive(Debug, Clone, Serialize)]
 pub struct PluginStatus {
@@ -37,6 +39,10 @@ pub struct PluginStatus {
     pub alerts: u64,
     /// Number of calls that were refused because too many calls were running or no memory was free.
     pub overloaded: u64,
+    /// Number of calls that run now.
+    pub running: usize,
+    /// Number of calls that wait now for a place (`limits.concurrency`), for their turn or for memory.
+    pub waiting: usize,
     /// Number of instances of all generations.
     pub instances: usize,
     /// Bytes of linear memory of these instances.
@@ -146,6 +152,9 @@ pub struct FunctionStatus {
     pub p50_us: u64,
     /// 99 of 100 calls took at most this long, in microseconds.
     pub p99_us: u64,
+    /// The times of all calls, for the metrics.
+    #[serde(skip)]
+    pub times: Times,
 }
 
 /// A failure.

@@ -79,7 +79,7 @@ async fn the_pages_of_one_gateway_are_read_at_any_other() {
     let shown = succeeded(a.run(&["status", "--node", "2", "--address", &admin.address.to_string()]).await);
     assert!(shown.contains("\n1 of 60000 connections") && shown.contains("\n2        this one; NATS"), "{shown}");
 
-    let sample = "hotgate_logins_total";
+    let sample = "hotgate_login_seconds_count";
     let value = |text: &str| text.lines().find_map(|line| line.strip_prefix(sample).map(str::to_owned));
     let metrics = admin.ask("GET /metrics?node=2").await;
     assert_eq!(metrics.header("content-type"), of_b.ask("GET /metrics").await.header("content-type"));

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 /// A rule.
 #[derive(Debug)]
-pub struct Alert {
+pub(super) struct Alert {
     /// `alert`, `expr`, `for` and `labels`.
-    pub fields: BTreeMap<String, String>,
+    pub(super) fields: BTreeMap<String, String>,
     /// `summary`, `description` and `runbook`.
-    pub annotations: BTreeMap<String, String>,
+    pub(super) annotations: BTreeMap<String, String>,
 }
 
 /// Returns all rules.
-pub fn alerts() -> Vec<Alert> {
+pub(super) fn alerts() -> Vec<Alert> {
     let text = super::read("host/ops/alerts.yml");
     let rules = text.split("\n      - alert: ").skip(1).map(|rule| {
         let rule = rule.split("\n\n").next().unwrap_or_default();

@@ -10,14 +10,14 @@ const ADDED: [&str; 2] = ["job", "instance"];
 const OF_ALERTS: [&str; 2] = ["alertname", "alertstate"];
 
 /// All metrics, by their names.
-pub struct Page(BTreeMap<String, Metric>);
+pub(super) struct Page(BTreeMap<String, Metric>);
 
 /// A row of the page.
-pub struct Metric {
+pub(super) struct Metric {
     kind: String,
     labels: BTreeSet<String>,
     /// Everything in backticks: the row may name values of labels, too.
-    pub words: BTreeSet<String>,
+    pub(super) words: BTreeSet<String>,
 }
 
 fn words(text: &str) -> BTreeSet<String> {
@@ -35,7 +35,7 @@ fn labels(meaning: &str) -> BTreeSet<String> {
 
 impl Page {
     /// Reads the page.
-    pub fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let mut metrics = BTreeMap::new();
         for line in text.lines() {
             let Some((name, rest)) = line.strip_prefix("| `").and_then(|line| line.split_once("` | ")) else {
@@ -50,7 +50,7 @@ impl Page {
     }
 
     /// Returns a metric by its name, or by a name of its samples, and whether that one has the label `le`.
-    pub fn find(&self, name: &str) -> Option<(&Metric, bool)> {
+    pub(super) fn find(&self, name: &str) -> Option<(&Metric, bool)> {
         let of = |end: &str, kinds: &[&str]| {
             let metric = self.0.get(name.strip_suffix(end)?)?;
             kinds.contains(&&*metric.kind).then_some((metric, end == "_bucket"))
@@ -63,7 +63,7 @@ impl Page {
     }
 
     /// Returns what the page does not have of the names in a query.
-    pub fn unknown(&self, query: &Query) -> Vec<String> {
+    pub(super) fn unknown(&self, query: &Query) -> Vec<String> {
         let (mut unknown, mut all) = (Vec::new(), ADDED.map(str::to_owned).to_vec());
         for selector in &query.selectors {
             let own = match (&*selector.metric, self.find(&selector.metric)) {

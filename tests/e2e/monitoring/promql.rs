@@ -10,20 +10,20 @@ const GROUPINGS: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "
 
 /// The names in a query.
 #[derive(Debug, Default, PartialEq)]
-pub struct Query {
+pub(super) struct Query {
     /// The metrics.
-    pub selectors: Vec<Selector>,
+    pub(super) selectors: Vec<Selector>,
     /// The labels in `by (…)` and the like.
-    pub labels: Vec<String>,
+    pub(super) labels: Vec<String>,
 }
 
 /// A metric, and what its labels must be.
 #[derive(Debug, PartialEq)]
-pub struct Selector {
+pub(super) struct Selector {
     /// The metric's name.
-    pub metric: String,
+    pub(super) metric: String,
     /// Labels with the value, or the pattern, that they are compared with.
-    pub matchers: Vec<(String, String)>,
+    pub(super) matchers: Vec<(String, String)>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -35,7 +35,7 @@ enum Token {
 
 impl Query {
     /// Reads a query, or a query of Grafana's for a variable: `label_values(metric, label)`.
-    pub fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         if let Some(inner) = text.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')')) {
             let (metric, label) = inner.rsplit_once(", ").expect("a metric and a label");
             let mut query = Self::parse(metric);

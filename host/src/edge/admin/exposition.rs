@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use crate::base::histogram::{Edges, Times};
+
 /// The media type of this format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -25,6 +27,17 @@ impl Exposition {
             let _ = write!(self.0, "{}{label}=\"{}\"", if index == 0 { '{' } else { ',' }, Escaped(text));
         }
         let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+
+    /// Writes the samples of a histogram with these labels.
+    pub(super) fn histogram(&mut self, name: &str, labels: &Labels<'_>, edges: Edges, times: &Times) {
+        let bucket = format!("{name}_bucket");
+        let below = times.below(edges).map(|(edge, count)| (edge.as_secs_f64().to_string(), count));
+        for (edge, count) in below.chain([("+Inf".to_owned(), times.count())]) {
+            self.sample(&bucket, &[labels, &[("le", &*edge)]].concat(), count);
+        }
+        self.sample(&format!("{name}_sum"), labels, times.total().as_secs_f64());
+        self.sample(&format!("{name}_count"), labels, times.count());
     }
 
     /// Writes a metric with one sample.

@@ -55,7 +55,7 @@ impl Sample {
             at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
             gauges,
             accepted: METRICS.connections_accepted.get(),
-            logins: METRICS.logins.get(),
+            logins: METRICS.logins.total(),
             denials: METRICS.logins_denied.happened().collect(),
             messages: METRICS.messages_received.get(),
             queued: METRICS.messages_queued.get(),

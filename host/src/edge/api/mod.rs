@@ -32,8 +32,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
+use axum::extract::Request;
+use axum::http::Method;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
-use axum::response::IntoResponse;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -48,6 +51,7 @@ use self::idempotency::Idempotency;
 pub use self::shared::Served;
 use self::shared::Shared;
 pub use self::store::TokenStore;
+use crate::base::metrics::METRICS;
 use crate::base::state::StateFolder;
 use crate::base::throttle::Throttle;
 use crate::config::ApiConfig;
@@ -64,12 +68,20 @@ const REFUSALS_AT_ONCE: u32 = 1;
 /// Messages to a group or to everyone that are sent at a time. Each of them may take long.
 const BROADCASTS: usize = 2;
 
-/// `routes! { method "path" => handler, … }` defines the routes of the API, and [`ROUTES`], a list of them.
+/// `routes! { method "path" => handler, … }` defines the routes of the API, and lists them for tests and metrics.
 macro_rules! routes {
     ($($method:ident $path:literal => $handler:expr,)*) => {
         /// The method of each route, in lower case, and its path.
         #[cfg(test)]
         const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path),)*];
+
+        /// Returns the name of a request's route in the metrics.
+        fn route_name(method: &Method, path: &str) -> &'static str {
+            $(if path == $path && method.as_str().eq_ignore_ascii_case(stringify!($method)) {
+                return concat!(stringify!($method), " ", $path);
+            })*
+            "other"
+        }
 
         fn routes() -> Router<Arc<Shared>> {
             Router::new()$(.route($path, axum::routing::$method($handler)))*
@@ -91,6 +103,14 @@ routes! {
     delete "/v1/blocks" => connections::lift,
     get "/v1/events" => events::events,
     get "/openapi.json" => document,
+}
+
+/// Counts a request once its answer begins.
+async fn count(request: Request, next: Next) -> Response {
+    let route = route_name(request.method(), request.uri().path());
+    let response = next.run(request).await;
+    METRICS.api_requests.increment(route, response.status().as_u16());
+    response
 }
 
 /// Returns the document that describes the API.
@@ -134,6 +154,7 @@ impl Api {
             .fallback(|| async { Problem::no_such_path() })
             .method_not_allowed_fallback(|| async { Problem::wrong_method() })
             .layer(middleware::from_fn_with_state(shared.clone(), guard))
+            .layer(middleware::from_fn(count))
             .with_state(shared.clone());
         if let Some(address) = config.listener.public_address().filter(|_| tls.is_none()) {
             warn!(%address, "the API speaks plain HTTP: others on the network can read tokens and messages");

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::caller::Publisher;
 use super::idempotency::{Begun, Reservation, Stored, replayed};
 use super::shared::{Served, Shared};
 use super::target::Target;
 use crate::base::message::Message;
-use crate::base::metrics::{METRICS, PushFailure};
+use crate::base::metrics::{METRICS, PushFailure, PushWay};
 use crate::config::ApiRules;
 use crate::edge::http::problem::{Problem, Reason};
 use crate::hub::command::{self, Command, Delivery, Elsewhere, Outcome, Recipient, Ruling};
@@ -100,10 +100,11 @@ impl IntoResponse for Unreached {
 
 /// Sends a message. Does not charge the token's rate: the handler has done it.
 pub(super) async fn publish(shared: &Arc<Shared>, publisher: &Publisher, push: Push) -> Result<Delivered, Unreached> {
+    let begun = Instant::now();
     let result = try_publish(shared, publisher, push).await;
     match &result {
-        Ok(delivered) if delivered.is_replay => {}
-        Err(unreached) if unreached.delivered.is_replay => {}
+        Ok(delivered) if delivered.is_replay => return result,
+        Err(unreached) if unreached.delivered.is_replay => return result,
         Ok(_) => METRICS.pushes_ok.increment(),
         Err(unreached) => METRICS.pushes_failed.increment(match unreached.problem.reason {
             Reason::Offline | Reason::Full | Reason::Moved | Reason::Expired => PushFailure::Unreached,
@@ -113,6 +114,7 @@ pub(super) async fn publish(shared: &Arc<Shared>, publisher: &Publisher, push: P
             _ => PushFailure::Refused,
         }),
     }
+    METRICS.push_seconds.observe(PushWay::Http, begun.elapsed());
     result
 }
 

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use bytestring::ByteString;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use super::body::{message, read, text};
 use super::caller::{Caller, Publisher};
@@ -19,7 +20,7 @@ use super::publish::{Push, Reserved, Unreached, publish, reason_of, reserve};
 use super::shared::Shared;
 use super::target::Target;
 use super::tokens::Scope;
-use crate::base::metrics::{METRICS, PushFailure};
+use crate::base::metrics::{METRICS, PushFailure, PushWay};
 use crate::edge::http::problem::{Problem, Reason};
 use crate::edge::http::query::no_query;
 use crate::hub::command::{Answer, Elsewhere, Outcome, Sender};
@@ -80,7 +81,9 @@ pub(super) async fn line(
     // In a task of its own: the line is carried out completely, even if the client leaves meanwhile.
     let (sending, state) = (send_line(shared.clone(), publisher, line), shared.clone());
     let task = state.tasks.spawn(async move {
+        let begun = Instant::now();
         let (result, may_have_arrived) = sending.await;
+        METRICS.push_seconds.observe(PushWay::Http, begun.elapsed());
         let stored = match result {
             Ok(body) => {
                 METRICS.pushes_ok.increment();

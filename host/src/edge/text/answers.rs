@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
-use crate::base::metrics::{METRICS, PushFailure};
+use crate::base::metrics::{METRICS, PushFailure, PushWay};
 use crate::hub::delivery::Unanswered;
 
 /// Bytes of answers that are written at once, even if more lines wait.
@@ -32,7 +33,7 @@ pub(super) struct Answers<'a> {
 
 /// A line that waits for answers of other gateways, or answers behind such a line.
 enum Waiting {
-    Line { reached: bool, unanswered: Unanswered, reply: Option<Reply> },
+    Line { begun: Instant, reached: bool, unanswered: Unanswered, reply: Option<Reply> },
     Text(Text),
 }
 
@@ -67,11 +68,11 @@ impl<'a> Answers<'a> {
         self.add("fail", None);
     }
 
-    /// Answers a line once other gateways have said what became of its deliveries. `reached` tells whether each of its
+    /// Answers a line, which was `begun` at this time, once other gateways have said what became of its deliveries. `reached` tells whether each of its
     /// other deliveries has reached somebody; `reply` is the router's own answer.
-    pub(super) fn later(&mut self, reached: bool, unanswered: Unanswered, reply: Option<Reply>) {
+    pub(super) fn later(&mut self, begun: Instant, reached: bool, unanswered: Unanswered, reply: Option<Reply>) {
         self.waiting_bytes += length(&reply);
-        self.waiting.push_back(Waiting::Line { reached, unanswered, reply });
+        self.waiting.push_back(Waiting::Line { begun, reached, unanswered, reply });
     }
 
     /// Answers a line.
@@ -117,7 +118,8 @@ impl<'a> Answers<'a> {
         }
         // The rest may wait again: what is answered now can be written now.
         let mut rest = std::mem::take(&mut self.waiting);
-        if let Some(Waiting::Line { reached, reply, .. }) = rest.pop_front() {
+        if let Some(Waiting::Line { begun, reached, reply, .. }) = rest.pop_front() {
+            METRICS.push_seconds.observe(PushWay::Text, begun.elapsed());
             self.waiting_bytes -= length(&reply);
             self.delivered(reached, reply);
         }
@@ -199,7 +201,7 @@ mod tests {
         let reply = |answers: &Answers<'_>, length: usize| answers.make_room("x".repeat(length).into());
         let (done, unanswered) = Unanswered::waiting_for_one();
         let first = reply(&answers, 60);
-        answers.later(true, unanswered, first);
+        answers.later(Instant::now(), true, unanswered, first);
         let second = reply(&answers, 40);
         answers.delivered(true, second);
         assert!(reply(&answers, 1).is_none(), "all room is taken");
@@ -217,7 +219,7 @@ mod tests {
         let replies = Arc::new(Semaphore::new(1 << 20));
         let mut answers = Answers::new(&replies);
         let (done, unanswered) = Unanswered::waiting_for_one();
-        answers.later(true, unanswered, None);
+        answers.later(Instant::now(), true, unanswered, None);
         let reply = answers.make_room("x".repeat(MANY).into());
         answers.delivered(true, reply);
         assert!(answers.too_many_wait() && answers.is_empty());

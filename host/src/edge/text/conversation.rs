@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::answers::Answers;
+use super::answers::{Answers, Reply};
 use super::context::Context;
 use super::foreign::ProtocolCheck;
 use super::lines::Lines;
 use crate::base::message::ConnectionId;
-use crate::base::metrics::PushFailure;
+use crate::base::metrics::{METRICS, PushFailure, PushWay};
 use crate::edge::listener::Stream;
 use crate::hub::command::{Answer, Outcome, Sender};
-use crate::hub::delivery;
+use crate::hub::delivery::{self, Unanswered};
 use crate::policy::PushError;
 
 /// How long a sender may leave its answers unread. Its lines are not read meanwhile.
@@ -192,23 +192,45 @@ impl<'a> SenderConversation<'a> {
 }
 
 async fn answer(context: &Context, sender: &Sender, line: &[u8], answers: &mut Answers<'_>) {
+    let begun = Instant::now();
+    match carry_out(context, sender, line, answers).await {
+        None => METRICS.push_seconds.observe(PushWay::Text, begun.elapsed()),
+        Some(Unfinished { reached, unanswered, reply }) => answers.later(begun, reached, unanswered, reply),
+    }
+}
+
+/// A line for which other gateways are asked.
+struct Unfinished {
+    /// True if each of its other deliveries has reached somebody.
+    reached: bool,
+    unanswered: Unanswered,
+    reply: Option<Reply>,
+}
+
+/// Carries a line out. Answers it, unless other gateways have to answer first.
+async fn carry_out(context: &Context, sender: &Sender, line: &[u8], answers: &mut Answers<'_>) -> Option<Unfinished> {
+    let fail = |answers: &mut Answers<'_>, why| {
+        answers.fail(why);
+        None
+    };
     let Ok(line) = str::from_utf8(line).map(ByteString::from) else {
-        return answers.fail(PushFailure::Malformed);
+        return fail(answers, PushFailure::Malformed);
     };
     let Answer { commands, reply } = match context.policy.router.push(sender, &line).await {
         Ok(answer) => answer,
-        Err(PushError::Refused) => return answers.fail(PushFailure::Refused),
-        Err(PushError::Failed) => return answers.fail(PushFailure::Failed),
+        Err(PushError::Refused) => return fail(answers, PushFailure::Refused),
+        Err(PushError::Failed) => return fail(answers, PushFailure::Failed),
     };
     // Before anything is carried out: without room for its reply, a line must have no effect.
     let Ok(reply) = reply.map(|reply| answers.make_room(reply).ok_or(())).transpose() else {
-        return answers.fail(PushFailure::NoRoom);
+        return fail(answers, PushFailure::NoRoom);
     };
     let mut reached = true;
     let count = |_, outcome: Outcome| reached &= outcome.reached > 0;
     let unanswered = delivery::apply_commands(&context.registry, commands, count).await;
-    match unanswered.is_empty() {
-        true => answers.delivered(reached, reply),
-        false => answers.later(reached, unanswered, reply),
+    if !unanswered.is_empty() {
+        return Some(Unfinished { reached, unanswered, reply });
     }
+    answers.delivered(reached, reply);
+    None
 }

@@ -101,7 +101,7 @@ async fn open_session(
     link.set_authenticated();
     socket.allow(context.live.load().websocket.max_message);
     let (mut session, actions) = Session::open(context, link, handshake, identity).await?;
-    report::accepted(context, link.id, session.uid(), decider.as_ref());
+    report::accepted(context, link.id, session.uid(), decider.as_ref(), socket.lasted());
     match session.apply(context, socket, actions).await {
         Ok(_) => Ok(session),
         Err(end) => Err((end, Some(session))),

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use bytestring::ByteString;
 use tracing::field::{DisplayValue, display};
@@ -22,9 +23,16 @@ use crate::policy::Decider;
 const DENIALS_PER_SECOND: u32 = 10;
 const DENIALS_AT_ONCE: u32 = 10;
 
-/// Counts and logs a login that has succeeded.
-pub(super) fn accepted(context: &Context, ConnectionId(connection): ConnectionId, uid: &str, by: Option<&Decider>) {
-    METRICS.logins.increment();
+/// Counts and logs a login that has succeeded, so long after the upgrade.
+pub(super) fn accepted(
+    context: &Context,
+    ConnectionId(connection): ConnectionId,
+    uid: &str,
+    by: Option<&Decider>,
+    took: Duration,
+) {
+    METRICS.logins.increment(by.map_or("", |by| &by.names.plugin));
+    METRICS.login_seconds.observe(took);
     let (uids, decisions) = {
         let log = &context.live.load().log;
         (log.uids, log.decisions)

@@ -118,6 +118,7 @@ impl Runtime {
             source: plugin.source.clone(),
             roles,
             permits: PerRole::new(|| Semaphore::new(permits)),
+            waiting: Default::default(),
             account: self.memory.open(Demand::of(&limits, roles)),
             queue: self.queue.share(),
             lines: line_limit(&limits),

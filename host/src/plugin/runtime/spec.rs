@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use tokio::sync::Semaphore;
 
@@ -32,6 +33,8 @@ pub(crate) struct Spec {
     pub(crate) limits: PluginLimits,
     /// One permit for each call of a role that may run at the same time, whichever generation serves the call.
     pub(crate) permits: PerRole<Semaphore>,
+    /// The calls that wait for a permit, a turn or memory.
+    pub(crate) waiting: AtomicUsize,
     /// The memory of all instances of the slot.
     pub(crate) account: Arc<Account>,
     /// The queue where the slot's long calls wait for turns.
@@ -53,6 +56,18 @@ impl Spec {
         LogNames { slot: self.slot.clone(), plugin: self.plugin.clone(), generation, digest }
     }
 
+    /// Returns the number of calls that have a permit.
+    pub(crate) fn running(&self) -> usize {
+        let permits = self.limits.concurrency.min(Semaphore::MAX_PERMITS);
+        self.permits.iter().map(|free| permits.saturating_sub(free.available_permits())).sum()
+    }
+
+    /// Counts a call that waits, until the result is dropped.
+    pub(crate) fn count_waiting(&self) -> WaitingCall<'_> {
+        self.waiting.fetch_add(1, Relaxed);
+        WaitingCall(&self.waiting)
+    }
+
     /// Returns after how many calls an instance is replaced. The number is a little less than the limit and always
     /// different, so that no plugin comes to depend on it, and not all instances are replaced at once.
     pub(crate) fn calls_per_instance(&self) -> u32 {
@@ -60,6 +75,15 @@ impl Spec {
         let spread = u64::from(most / 8) + 1;
         let less = RandomState::new().hash_one(0_u8) % spread;
         most - u32::try_from(less).unwrap_or(0)
+    }
+}
+
+/// A call that waits.
+pub(crate) struct WaitingCall<'a>(&'a AtomicUsize);
+
+impl Drop for WaitingCall<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

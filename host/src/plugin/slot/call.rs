@@ -136,6 +136,7 @@ async fn admit(
     chosen: impl Fn() -> Arc<Generation>,
 ) -> Result<Admitted<'_>, CallError> {
     let (limits, memory) = (&spec.limits, spec.account.memory());
+    let _waiting = spec.count_waiting();
     let overloaded = || CallError::Overloaded { concurrency: limits.concurrency, waited: limits.max_wait };
     let mut lacks_memory = false;
     let admitted = async {

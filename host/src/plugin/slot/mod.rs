@@ -361,6 +361,8 @@ impl Slot {
             refusals: state.refusals,
             alerts: state.alerts,
             overloaded: self.overloaded.load(Relaxed),
+            running: self.spec.running(),
+            waiting: self.spec.waiting.load(Relaxed),
             instances: self.spec.account.instances(),
             memory_bytes: self.spec.account.used(),
             unsaved: self.ledger.unsaved(),

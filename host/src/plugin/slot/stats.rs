@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
+use crate::base::histogram::Histogram;
 use crate::plugin::contract::{FUNCTIONS, Function};
 use crate::plugin::runtime::error::{CallError, KINDS};
 use crate::plugin::slot::blame::{Blame, Caller, Spread};
@@ -83,15 +84,16 @@ impl Stats {
     /// Returns the status of each function that was called.
     pub(crate) fn functions(&self) -> Vec<FunctionStatus> {
         let status = |(function, stats): (Function, &FunctionStats)| {
-            let buckets = stats.times.load();
+            let times = stats.times.load();
             let failures = KINDS.into_iter().zip(stats.failures.iter().map(|count| count.load(Relaxed)));
             FunctionStatus {
                 function: function.name(),
-                calls: buckets.iter().sum(),
+                calls: times.count(),
                 failures: failures.filter(|(_, count)| *count > 0).collect(),
-                total_us: stats.times.total.load(Relaxed) / 1000,
-                p50_us: quantile(&buckets, 0.5),
-                p99_us: quantile(&buckets, 0.99),
+                total_us: u64::try_from(times.total().as_micros()).unwrap_or(u64::MAX),
+                p50_us: times.quantile(0.5),
+                p99_us: times.quantile(0.99),
+                times,
             }
         };
         let functions = Function::ALL.into_iter().zip(&self.functions).map(status);
@@ -115,98 +117,14 @@ impl Stats {
 struct FunctionStats {
     failures: [AtomicU64; KINDS.len()],
     blame: Mutex<Blame>,
-    times: CallTimes,
-}
-
-/// The bits below the highest bit of a time that select its bucket: four buckets for each power of two.
-const DETAIL: u32 = 2;
-
-/// The unit of times, as a power of two in nanoseconds: 64 ns.
-const UNIT: u32 = 6;
-
-/// The number of buckets, for times from 64 ns to more than an hour.
-const BUCKETS: usize = 36 << DETAIL;
-
-/// A histogram of times. Each bucket is a quarter of a power of two wide, so longer times have wider buckets.
-#[derive(Debug)]
-struct CallTimes {
-    buckets: [AtomicU64; BUCKETS],
-    /// The sum of all times, in nanoseconds.
-    total: AtomicU64,
-}
-
-impl Default for CallTimes {
-    fn default() -> Self {
-        Self { buckets: [const { AtomicU64::new(0) }; BUCKETS], total: AtomicU64::new(0) }
-    }
-}
-
-impl CallTimes {
-    fn record(&self, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.buckets[bucket(nanos)].fetch_add(1, Relaxed);
-        self.total.fetch_add(nanos, Relaxed);
-    }
-
-    fn count(&self) -> u64 {
-        self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
-    }
-
-    fn load(&self) -> [u64; BUCKETS] {
-        self.buckets.each_ref().map(|bucket| bucket.load(Relaxed))
-    }
-}
-
-/// Returns the bucket of a time.
-fn bucket(nanos: u64) -> usize {
-    let units = nanos >> UNIT;
-    if units < 1 << DETAIL {
-        return units as usize;
-    }
-    let power = units.ilog2() - DETAIL;
-    let detail = (units >> power) & ((1 << DETAIL) - 1);
-    ((((power + 1) << DETAIL) as usize) + detail as usize).min(BUCKETS - 1)
-}
-
-/// Returns the upper bound of a bucket in nanoseconds: all its times are below.
-fn upper_bound(bucket: usize) -> u64 {
-    let next = bucket as u64 + 1;
-    if next <= 1 << DETAIL {
-        return next << UNIT;
-    }
-    let (power, detail) = ((next >> DETAIL) - 1, next & ((1 << DETAIL) - 1));
-    ((1 << DETAIL) + detail) << power << UNIT
-}
-
-/// Returns the time within which this share of the calls ended, in microseconds.
-fn quantile(buckets: &[u64; BUCKETS], share: f64) -> u64 {
-    let count: u64 = buckets.iter().sum();
-    let mut left = (count as f64 * share).ceil() as u64;
-    for (bucket, calls) in buckets.iter().enumerate() {
-        if left <= *calls {
-            return if left == 0 { 0 } else { upper_bound(bucket).div_ceil(1000) };
-        }
-        left -= calls;
-    }
-    0
+    times: Histogram,
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::plugin::runtime::error::TimeLimit;
     use crate::plugin::runtime::frames::Frames;
-
-    proptest! {
-        #[test]
-        fn a_time_is_below_its_buckets_bound_and_not_far_below(nanos in 0_u64..4_000_000_000_000) {
-            let bound = upper_bound(bucket(nanos));
-            prop_assert!(nanos < bound, "{nanos} {bound}");
-            prop_assert!(bound - nanos <= 64 + nanos / 4, "{nanos} {bound}");
-        }
-    }
 
     #[test]
     fn every_failure_is_counted_but_for_overload() {

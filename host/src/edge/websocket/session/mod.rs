@@ -124,6 +124,7 @@ impl Session {
                 }
             };
             METRICS.messages_received.increment();
+            METRICS.received_bytes.add(packet.len() as u64);
             TRACE.record(self.routed.connection, || TraceEvent::Packet(Payload::of(&packet)));
             // They may have changed since the last packet.
             socket.limit(RateLimits::of(&context.live));

@@ -105,8 +105,13 @@ impl<S: Stream> Socket<S> {
         self.totals()
     }
 
+    /// Returns the time since the upgrade.
+    pub(super) fn lasted(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
     fn totals(&self) -> Totals {
-        Totals { lasted: self.begun.elapsed(), received: self.received, sent: self.wire.sent }
+        Totals { lasted: self.lasted(), received: self.received, sent: self.wire.sent }
     }
 
     /// Sends the remaining messages and the close frame. Meanwhile reads and discards until the peer's close frame: a

@@ -20,6 +20,7 @@ use super::inbox::{Frame, Inbox};
 use super::meter::{Meter, RateLimits};
 use super::traffic::Traffic;
 use crate::base::message::{CloseReason, Message};
+use crate::base::metrics::METRICS;
 use crate::edge::heartbeat::Link;
 use crate::edge::listener::Stream;
 use crate::hub::outbox::Outbox;
@@ -248,7 +249,7 @@ impl<S: Stream> Wire<S> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<()>> {
         if std::mem::take(&mut self.beginning) {
-            outbox.drain(|message| self.gather(message));
+            self.gather_messages(outbox);
         }
         loop {
             if self.poll_flush(cx)?.is_pending() {
@@ -258,7 +259,7 @@ impl<S: Stream> Wire<S> {
             self.batch = BATCH_BUFFER.take();
             self.gather_control();
             if !self.closed {
-                outbox.drain(|message| self.gather(message));
+                self.gather_messages(outbox);
             }
             if self.batch.is_empty()
                 && let Some(close) = self.last.take_if(|_| !self.closed)
@@ -350,6 +351,13 @@ impl<S: Stream> Wire<S> {
             self.batch.append(&mut self.control);
             self.control = Vec::new();
         }
+    }
+
+    /// Moves messages into the batch until it is full.
+    fn gather_messages(&mut self, outbox: &Outbox) {
+        let before = self.sent.bytes;
+        outbox.drain(|message| self.gather(message));
+        METRICS.sent_bytes.add(self.sent.bytes - before);
     }
 
     /// Adds a message to the batch. Returns `Break` if the batch is full.

@@ -1,10 +1,16 @@
 //! All counters of the gateway. Their names here are used in the admin listener's `/metrics` and in the last line of
 //! the log. Counting is one relaxed addition, so that it costs a message nearly nothing.
 
+mod labelled;
+mod reasons;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+pub use self::labelled::{Labelled, Requests};
+pub use self::reasons::{Denial, Overflow, PushFailure, PushWay, Rate, Reason, Rejection, SenderRefusal, TlsReload};
+use crate::base::histogram::{Edges, Histogram, Times};
 use crate::base::message::Cause;
 use crate::base::stripe::Sum;
 
@@ -16,28 +22,20 @@ pub struct Counter(Sum);
 #[derive(Debug)]
 pub struct By<R>([Counter; MAX_REASONS], PhantomData<R>);
 
-/// How often something was done, and the total time that it took.
+/// The times of something that is done. `FIRST` and `COUNT` are the [`Edges`] that are shown.
 #[derive(Debug)]
-pub struct Timing {
-    count: Counter,
-    micros: Counter,
-}
+pub struct Timing<const FIRST: u64, const COUNT: usize>(Histogram);
 
-/// A reason to count by. It is an enumeration, so that the number of counters is fixed in the source.
-pub trait Reason: Copy + 'static {
-    /// The label's name in `/metrics`.
-    const LABEL: &'static str;
-    /// The label's values, in the order of the variants.
-    const NAMES: &'static [&'static str];
+/// Times from 10 µs to 1 s.
+type ShortTiming = Timing<10_240, 12>;
+/// Times from 80 µs to 8 s.
+type LoginTiming = Timing<81_920, 12>;
+/// Times from 10 ms to 6 min.
+type LongTiming = Timing<10_485_760, 11>;
 
-    /// Returns the index of this variant.
-    fn index(self) -> usize;
-
-    /// Returns the name of this variant.
-    fn name(self) -> &'static str {
-        Self::NAMES[self.index()]
-    }
-}
+/// A [`ShortTiming`] for each reason.
+#[derive(Debug)]
+pub struct TimingBy<R>([ShortTiming; 2], PhantomData<R>);
 
 /// The most variants that a [`Reason`] has.
 const MAX_REASONS: usize = 11;
@@ -49,8 +47,14 @@ pub enum Count {
     Total(u64),
     /// By a [`By`]: the label, and the count for each reason.
     By(&'static str, Vec<(&'static str, u64)>),
-    /// By a [`Timing`]: how often, and the total time.
-    Time(u64, Duration),
+    /// By a [`Labelled`]: the label, and the count for each value.
+    Labelled(&'static str, Vec<(Box<str>, u64)>),
+    /// By a [`Requests`]: the count for each route and status.
+    Requests(Vec<((&'static str, u16), u64)>),
+    /// By a [`Timing`].
+    Times(Edges, Times),
+    /// By a [`TimingBy`]: the label, and the times for each reason.
+    TimesBy(&'static str, Edges, Vec<(&'static str, Times)>),
 }
 
 impl Counter {
@@ -108,26 +112,60 @@ impl<R: Reason> By<R> {
     }
 }
 
-impl Timing {
+impl Labelled {
+    fn count(&self) -> Count {
+        Count::Labelled("authenticator", self.counts())
+    }
+}
+
+impl Requests {
+    fn count(&self) -> Count {
+        Count::Requests(self.counts())
+    }
+}
+
+impl<const FIRST: u64, const COUNT: usize> Timing<FIRST, COUNT> {
+    const EDGES: Edges = Edges::new(FIRST, COUNT);
+
     const fn new() -> Self {
-        Self { count: Counter::new(), micros: Counter::new() }
+        Self(Histogram::new())
     }
 
-    /// Adds one occurrence, and the time that it took.
+    /// Adds a time.
     pub fn observe(&self, took: Duration) {
-        self.count.increment();
-        self.micros.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.0.record(took);
     }
 
     fn count(&self) -> Count {
-        Count::Time(self.count.get(), Duration::from_micros(self.micros.get()))
+        Count::Times(Self::EDGES, self.0.load())
+    }
+}
+
+impl<R: Reason> TimingBy<R> {
+    const fn new() -> Self {
+        const { assert!(R::NAMES.len() == 2) };
+        Self([const { Timing::new() }; 2], PhantomData)
+    }
+
+    /// Adds a time for this reason.
+    pub fn observe(&self, reason: R, took: Duration) {
+        self.0[reason.index()].observe(took);
+    }
+
+    fn count(&self) -> Count {
+        let times = R::NAMES.iter().zip(&self.0).map(|(name, timing)| (*name, timing.0.load()));
+        Count::TimesBy(R::LABEL, ShortTiming::EDGES, times.collect())
     }
 }
 
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Total(count) | Self::Time(count, _) => write!(f, "{count}"),
+            Self::Total(count) => write!(f, "{count}"),
+            Self::Labelled(_, counts) => write!(f, "{}", counts.iter().map(|(_, count)| count).sum::<u64>()),
+            Self::Requests(counts) => write!(f, "{}", counts.iter().map(|(_, count)| count).sum::<u64>()),
+            Self::Times(_, times) => write!(f, "{}", times.count()),
+            Self::TimesBy(_, _, by) => write!(f, "{}", by.iter().map(|(_, times)| times.count()).sum::<u64>()),
             Self::By(_, counts) => write!(f, "{}", counts.iter().map(|(_, count)| count).sum::<u64>()),
         }
     }
@@ -163,15 +201,21 @@ metrics! {
     /// WebSocket connections that have ended, by the cause of their end.
     connections_ended: By<Cause>,
     /// Clients that an authenticator accepted.
-    logins: Counter,
+    logins: Labelled,
     /// Clients that were refused. Clients that left by themselves are not counted.
     logins_denied: By<Denial>,
+    /// Time from the upgrade until an authenticator has accepted the client and its session is open.
+    login_seconds: LoginTiming,
     /// Times that a client sent faster than it may: reading from it paused, or it was closed (`limits.past_rate`).
     rates_exceeded: By<Rate>,
     /// Messages received from authenticated clients.
     messages_received: Counter,
+    /// Bytes of these messages.
+    received_bytes: Counter,
     /// Messages put into an outbox.
     messages_queued: Counter,
+    /// Bytes of the messages that were written to clients, or began to be written.
+    sent_bytes: Counter,
     /// Messages refused by an outbox.
     messages_refused: By<Overflow>,
     /// Packets on which the router failed.
@@ -189,16 +233,21 @@ metrics! {
     pushes_ok: Counter,
     /// Lines of the text port answered `fail`, and understood messages of the HTTP API answered with an error.
     pushes_failed: By<PushFailure>,
+    /// Time to carry out a line of the text port, or a message of the HTTP API that was understood, waiting for other
+    /// gateways included.
+    push_seconds: TimingBy<PushWay>,
     /// Time from reading a new component until its generation serves.
-    plugin_swap_seconds: Timing,
+    plugin_swap_seconds: LongTiming,
     /// Time to compile a component.
-    plugin_compile_seconds: Timing,
+    plugin_compile_seconds: LongTiming,
     /// Log lines of plugins that were dropped.
     plugin_log_lines_dropped: Counter,
     /// Log lines that were lost, because standard error was read too slowly or could not be written.
     log_lines_lost: Counter,
     /// Requests to the admin listener that were refused because of their token, Host or Origin.
     admin_refused: Counter,
+    /// Requests to the HTTP push API that were answered.
+    api_requests: Requests,
     /// Requests to the HTTP push API that were refused because of their token, Host or Origin.
     api_refused: Counter,
     /// TLS handshakes that succeeded, on all listeners.
@@ -207,147 +256,6 @@ metrics! {
     tls_handshakes_failed: Counter,
     /// Changes of certificates, by whether the listener uses the new ones.
     tls_reloads: By<TlsReload>,
-}
-
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $type:ident by $label:literal { $($(#[$meaning:meta])* $variant:ident = $name:literal,)* })*) => { $(
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $type {
-            $($(#[$meaning])* $variant,)*
-        }
-
-        impl Reason for $type {
-            const LABEL: &'static str = $label;
-            const NAMES: &'static [&'static str] = &[$($name),*];
-
-            fn index(self) -> usize {
-                self as usize
-            }
-        }
-    )* };
-}
-
-reasons! {
-    /// Why a connection was refused before the upgrade.
-    Rejection by "reason" {
-        /// `limits.connections`
-        Connections = "connections",
-        /// `limits.connections_per_address`
-        PerAddress = "connections-per-address",
-        /// `limits.unauthenticated`
-        Unauthenticated = "unauthenticated",
-        /// `limits.unauthenticated_share`
-        UnauthenticatedShare = "unauthenticated-share",
-        /// `limits.tls_handshakes`
-        TlsHandshakes = "tls-handshakes",
-        /// `limits.accept_rate_per_address`
-        Rate = "accept-rate",
-        /// `websocket.allowed_origins`
-        Origin = "origin",
-        /// `websocket.handshake_timeout`
-        Timeout = "timeout",
-        /// `websocket.proxy_protocol`: the peer is no trusted proxy, or its header is wrong.
-        Proxy = "proxy",
-        /// The request is no valid upgrade request.
-        Request = "request",
-        /// The gateway drains.
-        Draining = "draining",
-    }
-
-    /// What a client sent too fast.
-    Rate by "rate" {
-        /// `limits.messages_per_second`
-        Messages = "messages",
-        /// `limits.bytes_per_second`
-        Bytes = "bytes",
-    }
-
-    /// Why a sender was refused.
-    SenderRefusal by "reason" {
-        /// `text.allow_from`
-        AllowFrom = "allow-from",
-        /// `limits.text_connections`
-        Connections = "connections",
-        /// `text.trusted_proxies`
-        Proxy = "proxy",
-        /// The header of its proxy or the handshake of TLS was wrong, or took too long.
-        Opening = "opening",
-    }
-
-    /// Why a client was refused.
-    Denial by "reason" {
-        /// A plugin denied the client, or closed the connection at once.
-        Plugin = "plugin",
-        /// No authenticator accepted (4902).
-        NotAccepted = "not-accepted",
-        /// The client was not authenticated in time (4901).
-        TooLate = "too-late",
-        /// A plugin failed or had too much to do (1013).
-        Failed = "failed",
-        /// The uid is already connected (4904).
-        Duplicate = "duplicate",
-        /// The session that the authenticator granted has already expired (4906).
-        Expired = "expired",
-        /// The client broke the WebSocket protocol.
-        ProtocolError = "protocol-error",
-        /// The uid is blocked (4908), or the connection was closed meanwhile: by an operator, because it was silent or
-        /// slow, or because the gateway shuts down.
-        Closed = "closed",
-    }
-
-    /// What came of a change of certificates.
-    TlsReload by "outcome" {
-        /// New connections get the new certificates.
-        Loaded = "loaded",
-        /// A file could not be used: the listener keeps its certificates.
-        Refused = "refused",
-    }
-
-    /// Why an outbox refused a message.
-    Overflow by "reason" {
-        /// The outbox is full (`outbox.max_bytes`).
-        Full = "full",
-        /// All outboxes together are full (`outbox.total_bytes`).
-        OverBudget = "over-budget",
-    }
-
-    /// Why a pushed line was answered `fail`.
-    PushFailure by "reason" {
-        /// A delivery reached no connection: there was none, or its outbox was full.
-        Unreached = "unreached",
-        /// The plugin refused the line.
-        Refused = "refused",
-        /// The plugin failed or had too much to do.
-        Failed = "failed",
-        /// There was no room for the plugin's reply (`text.total_replies`).
-        NoRoom = "no-room",
-        /// The line is longer than `text.max_line`.
-        TooLong = "too-long",
-        /// The line is not UTF-8, or is HTTP.
-        Malformed = "malformed",
-    }
-}
-
-impl Reason for Cause {
-    const LABEL: &'static str = "cause";
-    const NAMES: &'static [&'static str] = &[
-        "client",
-        "plugin",
-        "unauthenticated",
-        "operator",
-        "silent",
-        "slow",
-        "replaced",
-        "expired",
-        "protocol-error",
-        "lost",
-        "shutdown",
-    ];
-
-    fn index(self) -> usize {
-        self as usize
-    }
 }
 
 #[cfg(test)]
