@@ -33,7 +33,11 @@ export function reasonForLogin() {
 export function startSession(started) {
   session = started;
   farewell = "";
-  sessionStorage.setItem(KEY, JSON.stringify(started));
+  try {
+    sessionStorage.setItem(KEY, JSON.stringify(started));
+  } catch {
+    // The browser keeps nothing for this page: the session lasts until it is loaded again.
+  }
   listeners.forEach((listener) => listener());
 }
 
@@ -41,7 +45,11 @@ export function startSession(started) {
 export function endSession(reason) {
   session = null;
   farewell = reason;
-  sessionStorage.removeItem(KEY);
+  try {
+    sessionStorage.removeItem(KEY);
+  } catch {
+    // There was none.
+  }
   listeners.forEach((listener) => listener());
 }
 

@@ -12,9 +12,17 @@ export function isDark() {
   return chosen ? chosen === "dark" : dark.matches;
 }
 
+function stored() {
+  try {
+    return localStorage.getItem(KEY);
+  } catch {
+    return null;
+  }
+}
+
 /** Shows the theme that was chosen in this browser before. */
 export function restoreTheme() {
-  const chosen = localStorage.getItem(KEY);
+  const chosen = stored();
   if (chosen === "dark" || chosen === "light") document.documentElement.dataset.theme = chosen;
   dark.addEventListener("change", () => listeners.forEach((listener) => listener()));
 }
@@ -22,7 +30,11 @@ export function restoreTheme() {
 export function toggleTheme() {
   const chosen = isDark() ? "light" : "dark";
   document.documentElement.dataset.theme = chosen;
-  localStorage.setItem(KEY, chosen);
+  try {
+    localStorage.setItem(KEY, chosen);
+  } catch {
+    // The browser keeps nothing for this page: the theme lasts until it is loaded again.
+  }
   listeners.forEach((listener) => listener());
 }
 

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 /// The verbosity of the process's log.
 pub static VERBOSITY: Verbosity = Verbosity(Mutex::new(None));
 
-/// The directive for the lines about requests that change something.
-const AUDIT: &str = "hotgate::edge::admin::guard=info";
+/// The directive for the lines about what operators do.
+const AUDIT: &str = "hotgate::edge::admin=info";
 
 /// Puts directives into effect, or says what is wrong with them.
 type Apply = Box<dyn Fn(&str) -> Result<(), String> + Send>;

@@ -44,21 +44,24 @@ pub async fn kick(registry: &Registry, closing: Closing, block: Option<Duration>
     Ok(sum)
 }
 
-/// Does the same on this gateway.
+/// Does the same on this gateway. Connections are closed even if the uid cannot be kept out.
 ///
 /// # Errors
 /// If this gateway keeps too many uids out already.
 pub fn kick_here(registry: &Registry, closing: &Closing, block: Option<Duration>) -> Result<Outcome, Full> {
     let Closing { who, reason } = closing;
-    if let (Recipient::Uid(uid), Some(time)) = (who, block) {
-        registry.blocks.insert(uid.clone(), time)?;
-    }
+    // First, so that nobody logs in again in between.
+    let blocked = match (who, block) {
+        (Recipient::Uid(uid), Some(time)) => registry.blocks.insert(uid.clone(), time),
+        _ => Ok(()),
+    };
     let peers: Vec<Arc<Peer>> = match who {
         Recipient::Connection(id) => registry.connection(*id).into_iter().collect(),
         Recipient::Uid(uid) => registry.of_uid(uid),
         Recipient::Group(_) | Recipient::GroupOthers(_) | Recipient::Everyone => Vec::new(),
     };
     let closed = peers.iter().filter(|peer| peer.outbox.close(reason.clone(), Cause::Operator)).count();
+    blocked?;
     Ok(Outcome { reached: closed, ..Outcome::OFFLINE })
 }
 

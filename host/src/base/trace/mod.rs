@@ -202,12 +202,13 @@ impl Trace {
 
     /// Follows a connection for these watchers, too. Beyond the bound, their watches have lost something.
     fn follow(&self, state: &mut State, id: ConnectionId, uid: Option<&ByteString>, by: &[u64]) {
-        if !state.connections.contains_key(&id) {
+        let is_followed = state.connections.get(&id).map(|known| !known.by.is_empty());
+        if is_followed != Some(true) && !by.is_empty() && state.connections.len() - state.held >= MAX_FOLLOWED {
+            by.iter().for_each(|watcher| state.lose(*watcher));
+            return;
+        }
+        if is_followed.is_none() {
             if by.is_empty() {
-                return;
-            }
-            if state.connections.len() - state.held >= MAX_FOLLOWED {
-                by.iter().for_each(|watcher| state.lose(*watcher));
                 return;
             }
             self.add(state, id);

@@ -87,7 +87,7 @@ impl Drop for AuditLine {
             _ if *method == Method::GET || *method == Method::HEAD => {}
             Some(status) => info!(by, %peer, %method, path, status = status.as_u16(), "admin request"),
             None => {
-                let problem = "admin request cut off; it may have taken effect: see `hotgate plugin list`";
+                let problem = "admin request cut off; it may have taken effect";
                 warn!(by, %peer, %method, path, "{problem}");
             }
         }

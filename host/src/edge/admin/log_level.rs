@@ -53,6 +53,12 @@ pub(super) async fn set(Caller { visitor, .. }: Caller, uri: Uri, body: Body) ->
             "level: must be as log.level in the configuration, like \"debug\" or \"info,hotgate=debug\"",
         ));
     }
+    // Directives about fields, and those of the admin listener, would come before the one that keeps its lines.
+    if level.contains('[') || level.contains("edge::admin") {
+        return Err(Problem::bad(
+            "level: fields in brackets and hotgate::edge::admin cannot be set here: what operators do is always logged",
+        ));
+    }
     // Before: the new level may be above this line's.
     info!(by = %visitor, directives = level, ?time, "the log's level is changed for a while");
     VERBOSITY.set(&level, time).map_err(|error| Problem::new(Reason::Internal, error))?;

@@ -121,6 +121,7 @@ impl Admin {
             started: SystemTime::now(),
             history: History::new(),
             streams: Arc::new(Semaphore::new(streams::MOST)),
+            streams_of_readers: Arc::new(Semaphore::new(streams::MOST_OF_READERS)),
             stopping: CancellationToken::new(),
             trials: Trials::default(),
             served: OnceLock::new(),

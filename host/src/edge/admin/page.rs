@@ -1,6 +1,8 @@
 //! The files of the dashboard, which are in the binary.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use axum::extract::State;
 use axum::http::header::{
@@ -9,7 +11,7 @@ use axum::http::header::{
 };
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use include_dir::{Dir, include_dir};
+use include_dir::{Dir, File, include_dir};
 use sha2::{Digest as _, Sha256};
 
 use super::shared::{PAGE, Shared};
@@ -17,6 +19,18 @@ use crate::edge::http::problem::Problem;
 use crate::edge::http::query::no_query;
 
 static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/dashboard");
+
+/// The tags of the files, by their paths. They are made once: anybody may ask for the files.
+static TAGS: LazyLock<HashMap<&Path, String>> = LazyLock::new(|| {
+    let mut files = Vec::new();
+    let mut folders = vec![&FILES];
+    while let Some(folder) = folders.pop() {
+        files.extend(folder.files());
+        folders.extend(folder.dirs());
+    }
+    let tag = |file: &File<'_>| format!("\"{}\"", hex::encode(Sha256::digest(file.contents())));
+    files.into_iter().map(|file| (file.path(), tag(file))).collect()
+});
 
 /// The file for [`PAGE`].
 const INDEX: &str = "index.html";
@@ -52,7 +66,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, uri: Uri, headers: H
     let found = FILES.get_file(name).zip(TYPES.iter().find(|(end, _)| name.ends_with(end)));
     let (file, (_, kind)) = found.filter(|_| shared.has_dashboard).ok_or_else(Problem::no_such_path)?;
     no_query(&uri)?;
-    let tag = format!("\"{}\"", hex::encode(Sha256::digest(file.contents())));
+    let tag = TAGS.get(file.path()).ok_or_else(Problem::no_such_path)?.as_str();
     let is_known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|known| known.to_str().ok());
     let is_known = is_known.flat_map(|known| known.split(',')).any(|known| known.trim() == tag);
     let headers = HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value)));

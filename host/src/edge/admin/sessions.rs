@@ -17,7 +17,8 @@ pub(super) const CODE_LIFE: Duration = Duration::from_secs(60);
 pub(super) const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// The most codes. The oldest one makes room.
 const MAX_CODES: usize = 16;
-/// The most sessions with the same rights. The oldest one makes room: whoever only reads ends no session of others.
+/// The most sessions with the same rights. The oldest one makes room: whoever only reads ends no session that may do
+/// everything.
 const MOST_OF_A_KIND: usize = 8;
 
 /// What a code or a session allows.

@@ -107,6 +107,8 @@ pub(super) struct Shared {
     pub(super) history: History,
     /// The places of streams.
     pub(super) streams: Arc<Semaphore>,
+    /// The places of streams of those who only read.
+    pub(super) streams_of_readers: Arc<Semaphore>,
     /// Cancelled when the listener stops. Streams then end.
     pub(super) stopping: CancellationToken,
     /// The WebSocket clients of operators.

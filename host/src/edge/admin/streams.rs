@@ -20,9 +20,9 @@ use super::visitor::Caller;
 use crate::edge::http::bounded::STANDSTILL;
 use crate::edge::http::problem::{Problem, Reason};
 
-/// The most streams at a time, and how many of them are not for those who only read.
+/// The most streams at a time, and the most of those who only read.
 pub(super) const MOST: usize = 16;
-const RESERVED: usize = 4;
+pub(super) const MOST_OF_READERS: usize = 12;
 /// How long a stream lasts.
 const LIFE: Duration = Duration::from_secs(15 * 60);
 /// How often an empty line is written while nothing happens, so that both sides notice a dead connection.
@@ -34,26 +34,30 @@ pub(super) trait Source: Send + 'static {
     fn next(&mut self, lines: &mut Vec<u8>, quiet: Instant) -> impl Future<Output = bool> + Send;
 }
 
+/// A place among the streams.
+pub(super) struct Place {
+    _place: OwnedSemaphorePermit,
+    _of_readers: Option<OwnedSemaphorePermit>,
+}
+
 /// Takes a place among the streams.
 ///
 /// # Errors
 /// If there are too many.
-pub(super) fn place(shared: &Shared, caller: &Caller) -> Result<OwnedSemaphorePermit, Problem> {
-    let reserved = if caller.visitor.only_reads() { RESERVED } else { 0 };
-    let free = Some(shared.streams.clone()).filter(|places| places.available_permits() > reserved);
-    free.and_then(|places| places.try_acquire_owned().ok()).ok_or_else(|| {
-        let problem = format_args!("{MOST} streams are open, which is the most: close another page of the dashboard");
+pub(super) fn place(shared: &Shared, caller: &Caller) -> Result<Place, Problem> {
+    let only_reads = caller.visitor.only_reads();
+    let most = if only_reads { MOST_OF_READERS } else { MOST };
+    let full = |_| {
+        let problem = format_args!("{most} streams are open, which is the most: close another page of the dashboard");
         Problem::new(Reason::Budget, problem)
-    })
+    };
+    let of_readers = only_reads.then(|| shared.streams_of_readers.clone().try_acquire_owned());
+    let of_readers = of_readers.transpose().map_err(full)?;
+    Ok(Place { _place: shared.streams.clone().try_acquire_owned().map_err(full)?, _of_readers: of_readers })
 }
 
 /// Answers with the lines of a source.
-pub(super) fn answer(
-    shared: Arc<Shared>,
-    caller: Caller,
-    place: OwnedSemaphorePermit,
-    source: impl Source,
-) -> Response {
+pub(super) fn answer(shared: Arc<Shared>, caller: Caller, place: Place, source: impl Source) -> Response {
     let life = caller.visitor.life().map_or(LIFE, |life| life.min(LIFE));
     let running = Running { shared, caller, end: Instant::now() + life, source, _place: place };
     let lines = stream::unfold(Some(running), |running| async move {
@@ -79,7 +83,7 @@ struct Running<S> {
     caller: Caller,
     end: Instant,
     source: S,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl<S: Source> Running<S> {

@@ -101,7 +101,9 @@ impl TracedAction {
             Issued::Done(outcome) => self.done(Some(outcome)),
             Issued::Away(here, _) => {
                 let Self { own, action, to, payload } = self;
-                let result = Some(Reached { reached: here.reached, elsewhere: Some("asked"), ..Reached::default() });
+                let Outcome { reached, full, over_budget, .. } = *here;
+                let result = Reached { reached, outbox_full: full, over_budget, elsewhere: Some("asked") };
+                let result = Some(result);
                 TRACE.record(own, || TraceEvent::Action { action, to, payload, result });
             }
         }

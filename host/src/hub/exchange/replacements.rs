@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
@@ -49,11 +50,9 @@ impl Replacements {
                         break;
                     }
                     sleep(AGAIN).await;
-                    let mut left = Vec::new();
-                    for gateway in missing {
-                        left.extend(cluster.send_to_node(gateway, parcel.clone()).outcome().await.missing);
-                    }
-                    missing = left;
+                    let ask = |gateway| cluster.send_to_node(gateway, parcel.clone()).outcome();
+                    let answers = join_all(missing.into_iter().map(ask)).await;
+                    missing = answers.into_iter().flat_map(|outcome| outcome.missing).collect();
                 }
             });
             let closed = timeout(cluster.confirm(), &mut closing).await;

@@ -85,7 +85,7 @@ impl Slot {
         error: &CallError,
     ) {
         self.count_failure(error.is_overload());
-        if by.is_none() {
+        if by.is_none() && TRACE.follows(connection) {
             trace(function, connection, &self.live(), Duration::ZERO, Some(error));
         }
         let Spec { slot, plugin, failures, .. } = &**self.spec();
