@@ -146,3 +146,24 @@ fn the_dashboard_can_be_imported_as_it_is() {
         assert!(panel["targets"].as_array().is_some_and(|targets| !targets.is_empty()), "{title} asks nothing");
     }
 }
+
+#[tokio::test]
+async fn logins_messages_and_pushes_are_measured() {
+    let gateway = Gateway::start().await;
+    let admin = gateway.admin().await;
+    let mut anna = gateway.login("anna").await;
+    anna.send(r#"{"id":"anna","msg":"hi"}"#).await;
+    anna.expect("hi").await;
+    assert_eq!(gateway.sender().await.ask(r#"{"uid":"bob"}"#).await, "fail");
+    for (name, expected) in [
+        ("hotgate_ready", 1.0),
+        ("hotgate_login_seconds_count", 1.0),
+        ("hotgate_login_seconds_bucket{le=\"+Inf\"}", 1.0),
+        ("hotgate_received_bytes_total", 24.0),
+        ("hotgate_push_seconds_count{by=\"text\"}", 1.0),
+        ("hotgate_push_seconds_count{by=\"http\"}", 0.0),
+    ] {
+        assert_eq!(admin.metric(name).await, expected, "{name}");
+    }
+    assert!(admin.metric("hotgate_sent_bytes_total").await > 10.0);
+}

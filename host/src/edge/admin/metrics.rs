@@ -164,7 +164,6 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::SystemTime;
 
-    use super::super::plugin_metrics::tests::sample;
     use super::*;
     use crate::edge::live::LiveConfig;
     use crate::hub::cluster::Counts;
@@ -179,7 +178,7 @@ mod tests {
         counted(&mut text);
         ready(&mut text, true);
         certificates(&mut text, &Certificates::default());
-        plugins(&mut text, &[sample()], 0);
+        plugins(&mut text, &[], 0);
         let budget = Budget::new(1, 1);
         let registry = Registry::new(crate::config::DuplicateLogin::All);
         let admission = Admission::new(Arc::new(LiveConfig::new(Default::default())));

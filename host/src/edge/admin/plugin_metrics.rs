@@ -95,7 +95,7 @@ pub(super) fn plugins(text: &mut Exposition, plugins: &[PluginStatus], memory: u
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use std::collections::BTreeMap;
     use std::time::{Duration, SystemTime};
 
@@ -104,7 +104,7 @@ pub(super) mod tests {
     use crate::policy::status::{ShadowStatus, Stage};
 
     /// A slot with two generations.
-    pub(crate) fn sample() -> PluginStatus {
+    fn sample() -> PluginStatus {
         let times = Histogram::new();
         (0..10).for_each(|_| times.record(Duration::from_millis(250)));
         let function = FunctionStatus {

@@ -68,8 +68,8 @@ impl<'a> Answers<'a> {
         self.add("fail", None);
     }
 
-    /// Answers a line, which was `begun` at this time, once other gateways have said what became of its deliveries. `reached` tells whether each of its
-    /// other deliveries has reached somebody; `reply` is the router's own answer.
+    /// Answers a line, which was `begun` at this time, once other gateways have said what became of its deliveries.
+    /// `reached` tells whether each of its other deliveries has reached somebody; `reply` is the router's own answer.
     pub(super) fn later(&mut self, begun: Instant, reached: bool, unanswered: Unanswered, reply: Option<Reply>) {
         self.waiting_bytes += length(&reply);
         self.waiting.push_back(Waiting::Line { begun, reached, unanswered, reply });
