@@ -14,7 +14,8 @@ const CALLS_TOLERANCE: f64 = 15.0;
 // The budgets: counted on 2026-11-23 with Rust 1.95 and the profile `dev`, on x86-64 with AVX2 and glibc 2.36. Lower a
 // budget when its unit has become cheaper. Raise a budget only for a change that is worth the cost.
 const RELAYED_MESSAGE: Cost = Cost { instructions: 31_400.0, system_calls: 20.0 };
-const PUSHED_LINE: Cost = Cost { instructions: 22_500.0, system_calls: 13.0 };
+// Two of these system calls read the clock, for `hotgate_push_seconds`. They are system calls only under Valgrind.
+const PUSHED_LINE: Cost = Cost { instructions: 22_500.0, system_calls: 15.0 };
 const LOGIN: Cost = Cost { instructions: 213_600.0, system_calls: 87.8 };
 const POOLED_ROUTER_CALL: Cost = Cost { instructions: 13_500.0, system_calls: 2.0 };
 const FRESH_AUTHENTICATOR_CALL: Cost = Cost { instructions: 76_000.0, system_calls: 24.4 };
